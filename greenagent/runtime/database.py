@@ -1,0 +1,127 @@
+"""One sqlite file, written by one native thread, commits shared by all that waits.
+
+sqlite blocks the hub, and a commit each for thousands of short jobs would cost more than the
+jobs: callers hand over a function, it runs in the thread inside one transaction with everything
+else that waits, and they go on after the commit (design, section 3).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gevent.event import AsyncResult
+
+from greenagent.runtime.native import NativeWorker
+
+Answer = TypeVar("Answer")
+Task = tuple[Callable[[sqlite3.Connection], Any], AsyncResult]
+
+
+class NativeDatabase:
+    """A small sqlite database behind its own native thread."""
+
+    def __init__(self, path: Path, schema: Sequence[str]) -> None:
+        """``schema``: statements that create what is missing, each harmless when repeated."""
+        self.path = path
+        self._schema = tuple(schema)
+        self._connection: sqlite3.Connection | None = None
+        self._worker: NativeWorker[Task] | None = None
+
+    def start(self) -> None:
+        """Opens the file, creating it 0640. Raises sqlite3.Error or OSError."""
+        self.path.touch(mode=0o640)
+        self._worker = NativeWorker(f"database {self.path.name}", self._handle)
+        try:
+            self.run(self._open)
+        except BaseException:
+            self._worker.stop()
+            raise
+
+    def run(self, function: Callable[[sqlite3.Connection], Answer]) -> Answer:
+        """Runs ``function(connection)`` in the thread; returns its answer once it is committed.
+
+        What it raises is raised here and only its own changes are undone; an error of the commit
+        itself (a full disk) is raised to everybody in it.
+        """
+        return self.submit(function).get()  # type: ignore[no-any-return]
+
+    def submit(self, function: Callable[[sqlite3.Connection], Any]) -> AsyncResult:
+        """As ``run``, without waiting."""
+        if self._worker is None:
+            raise RuntimeError("the database is not started")
+        result = AsyncResult()
+        self._worker.put_now((function, result))
+        return result
+
+    def stop(self) -> None:
+        """Finishes what waits and closes the file, its log merged."""
+        if self._worker is not None:
+            self._worker.put_now((self._close, AsyncResult()))
+            self._worker.stop()
+            self._worker = None
+
+    def _open(self, _: sqlite3.Connection) -> None:
+        connection = sqlite3.connect(str(self.path), isolation_level=None, timeout=5, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            for statement in self._schema:
+                connection.execute(statement)
+            connection.execute("PRAGMA quick_check(1)")
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+
+    def _close(self, connection: sqlite3.Connection) -> None:
+        self._connection = None
+        connection.execute("COMMIT")
+        connection.close()
+
+    def _handle(self, batch: list[Task]) -> None:
+        assert self._worker is not None
+        outcomes: list[tuple[AsyncResult, Any, BaseException | None]] = []
+        began = False
+        failure: BaseException | None = None
+        for function, result in batch:
+            try:
+                if self._connection is not None and not began:
+                    self._connection.execute("BEGIN IMMEDIATE")
+                    began = True
+                answer = self._in_savepoint(function)
+                outcomes.append((result, answer, None))
+            except BaseException as error:
+                outcomes.append((result, None, error))
+        if began and self._connection is not None:
+            try:
+                self._connection.execute("COMMIT")
+            except BaseException as error:
+                failure = error
+                try:
+                    self._connection.execute("ROLLBACK")
+                except sqlite3.Error:
+                    pass  # sqlite has rolled back by itself
+        for result, answer, raised in outcomes:
+            problem = raised or failure
+            if problem is None:
+                self._worker.post(lambda result=result, answer=answer: result.set(answer))  # type: ignore[misc]
+            else:
+                self._worker.post(lambda result=result, problem=problem: result.set_exception(problem))  # type: ignore[misc]
+
+    def _in_savepoint(self, function: Callable[[sqlite3.Connection], Any]) -> Any:
+        connection = self._connection
+        if connection is None or function == self._close:
+            return function(connection)  # type: ignore[arg-type]
+        connection.execute("SAVEPOINT task")
+        try:
+            answer = function(connection)
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK TO task")
+                connection.execute("RELEASE task")
+            raise
+        connection.execute("RELEASE task")
+        return answer

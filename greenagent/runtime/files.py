@@ -1,0 +1,72 @@
+"""Files that must never be half written, and locks that must never be granted twice."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from greenagent.values.errors import GreenagentError
+
+
+class LockedError(GreenagentError):
+    """Another agent holds these files."""
+
+
+def replace_file(path: Path, content: bytes, mode: int = 0o640) -> None:
+    """Replaces ``path`` in one step: readers see the old content or the new, also after a crash. Raises OSError."""
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class FileLock:
+    """An advisory lock on a file of its own, which is never replaced nor deleted.
+
+    A lock on a file that is itself replaced would be granted twice (design, section 3).
+    """
+
+    def __init__(self, path: Path, guards: str) -> None:
+        """``guards`` says in words what the lock protects, for the error."""
+        self.path = path
+        self._guards = guards
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Takes the lock at once or raises LockedError naming who holds it; OSError if there is no such place."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            who = f"process {holder}" if holder.isdigit() else "another process"
+            raise LockedError(
+                f"{self._guards} is in use by {who} (lock {self.path}): stop that agent or give this one other files"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Gives the lock back; harmless when it is not held."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

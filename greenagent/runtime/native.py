@@ -1,0 +1,230 @@
+"""Native threads beside the gevent hub.
+
+Only the original primitives are used on the native side: a native thread that waits for a patched
+lock hangs with the hub (design, section 3). Nothing here uses ``logging`` or the patched ``queue``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import gevent
+from gevent import monkey
+from gevent.event import AsyncResult, Event
+from gevent.threadpool import ThreadPool
+
+_start_thread = monkey.get_original("_thread", "start_new_thread")
+_allocate_lock = monkey.get_original("_thread", "allocate_lock")
+
+native_sleep: Callable[[float], None] = monkey.get_original("time", "sleep")
+"""``time.sleep`` for native threads: the patched one needs a hub."""
+
+close_descriptor: Callable[[int], None] = monkey.get_original("os", "close")
+"""``os.close`` as the system has it.
+
+gevent 25.8.1 and later closes later instead, and a pipe opened under a number just closed then
+never becomes readable for ``wait_read``: the job would hang (design, section 3).
+"""
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class NativeLock:
+    """A plain lock of the system, for data that a native thread and the hub share."""
+
+    def __init__(self) -> None:
+        self._lock = _allocate_lock()
+
+    def __enter__(self) -> NativeLock:
+        self._lock.acquire()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+
+class NativeSignal:
+    """Wakes one native thread: ``set`` is remembered until the one waiter takes it."""
+
+    def __init__(self) -> None:
+        self._lock = _allocate_lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Callable from any thread."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass  # already set
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits up to ``timeout`` seconds in a native thread; True when the signal came."""
+        return bool(self._lock.acquire(True, -1 if timeout is None else timeout))
+
+
+class HubMailbox:
+    """Runs callables on the hub, given from any thread; they must not block (set an event, no more)."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._watcher = gevent.get_hub().loop.async_()
+        self._watcher.start(self._deliver)
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Callable from any thread."""
+        self._waiting.append(callback)
+        self._watcher.send()
+
+    def close(self) -> None:
+        """Delivers what is left and stops; on the hub's thread only."""
+        self._deliver()
+        self._watcher.stop()
+        self._watcher.close()
+
+    def _deliver(self) -> None:
+        while self._waiting:
+            self._waiting.popleft()()
+
+
+class NativeWorker(Generic[Item]):
+    """One native thread that handles items in order, taking all that waits as one batch.
+
+    ``handle(batch)`` runs in the thread and must not raise; if it does, ``on_failure`` gets the
+    exception on the hub and the worker stops. ``put`` blocks the calling greenlet while the weight
+    of unfinished items exceeds ``capacity``: that is how a slow disk pushes back on a pipe.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        handle: Callable[[list[Item]], None],
+        *,
+        capacity: int = 1 << 30,
+        on_failure: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self.name = name
+        self._handle = handle
+        self._capacity = capacity
+        self._on_failure = on_failure
+        self._waiting: deque[tuple[Item, int]] = deque()
+        self._signal = NativeSignal()
+        self._mailbox = HubMailbox()
+        self._weight = 0
+        self._room = Event()
+        self._room.set()
+        self._done = Event()
+        self._stopping = False
+        self.failure: BaseException | None = None
+        _start_thread(self._run, ())
+
+    @property
+    def weight(self) -> int:
+        """The weight of what is put and not yet handled."""
+        return self._weight
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._done.is_set()
+
+    def put(self, item: Item, weight: int = 1) -> None:
+        """Hands an item over; blocks the greenlet while the worker is behind. On the hub's thread only."""
+        while self._weight >= self._capacity and self.is_alive:
+            self._room.wait()
+        self.put_now(item, weight)
+
+    def put_now(self, item: Item, weight: int = 1) -> None:
+        """Hands an item over without ever waiting. On the hub's thread only."""
+        if self.failure is not None or self._stopping:
+            raise RuntimeError(f"{self.name} has stopped")
+        self._weight += weight
+        if self._weight >= self._capacity:
+            self._room.clear()
+        self._waiting.append((item, weight))
+        self._signal.set()
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Runs ``callback`` on the hub; callable from the worker's thread."""
+        self._mailbox.post(callback)
+
+    def stop(self) -> None:
+        """Handles all that waits, then ends the thread; returns when it has ended."""
+        self._stopping = True
+        self._signal.set()
+        self._done.wait()
+        self._mailbox.close()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._signal.wait()
+                while self._waiting:
+                    batch: list[Item] = []
+                    weight = 0
+                    while self._waiting:
+                        item, item_weight = self._waiting.popleft()
+                        batch.append(item)
+                        weight += item_weight
+                    self._handle(batch)
+                    self._mailbox.post(lambda weight=weight: self._release(weight))  # type: ignore[misc]
+                if self._stopping and not self._waiting:
+                    break
+        except BaseException as error:
+            self.failure = error
+        self._mailbox.post(self._ended)
+
+    def _release(self, weight: int) -> None:
+        self._weight -= weight
+        if self._weight < self._capacity:
+            self._room.set()
+
+    def _ended(self) -> None:
+        self._done.set()
+        self._room.set()
+        if self.failure is not None and self._on_failure is not None:
+            self._on_failure(self.failure)
+
+
+class NativePool:
+    """Runs callables in native threads; the calling greenlet waits for the answer.
+
+    An exception is caught in the thread and raised in the caller, since gevent's pool would also
+    print its traceback (design, section 3).
+    """
+
+    def __init__(self, size: int) -> None:
+        self._pool = ThreadPool(size)
+
+    def run(self, function: Callable[..., Answer], *args: Any) -> Answer:
+        """Calls ``function(*args)`` in a native thread and returns or raises what it does."""
+        answer: tuple[Answer | None, BaseException | None] = self._pool.apply(_caught, (function, args))
+        value, error = answer
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Ends the threads once idle."""
+        self._pool.kill()
+
+
+def _caught(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+    try:
+        return function(*args), None
+    except BaseException as error:
+        return None, error
+
+
+def hub_future() -> AsyncResult:
+    """A result that a native thread fills through a mailbox and a greenlet waits for."""
+    return AsyncResult()
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Writes everything, blocking; for native threads."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

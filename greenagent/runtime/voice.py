@@ -1,0 +1,112 @@
+"""The agent's own voice: one line each, on stderr and in the database under job id ``agent``.
+
+Lines go through a bounded queue to a native thread: a terminal or pipe that blocks must not make
+the agent deaf (design, section 3). What did not fit is counted and said.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from greenagent.runtime.native import NativeWorker, write_all
+from greenagent.values import levels
+
+Sink = Callable[[int, str], None]
+
+_WORDS = {levels.LOG: "info", levels.WARNING: "warning", levels.OPERATIONS_ERROR: "error", levels.DEBUG: "debug"}
+
+
+class LineOutput:
+    """Writes lines to a descriptor from a native thread and never blocks the caller."""
+
+    def __init__(self, descriptor: int, name: str, limit: int = 4 * 1024 * 1024) -> None:
+        """``limit`` is the number of bytes that may wait."""
+        self._descriptor = descriptor
+        self._limit = limit
+        self._left_out = 0
+        self._broken = False
+        self._worker: NativeWorker[bytes] = NativeWorker(name, self._write)
+
+    def write(self, text: str) -> None:
+        """Queues one line (the newline is added) or counts it as left out."""
+        data = (text + "\n").encode("utf-8", "backslashreplace")
+        if self._worker.weight + len(data) > self._limit:
+            self._left_out += 1
+            return
+        if self._left_out:
+            note = f"({self._left_out} lines left out here: the output did not keep up)\n".encode()
+            self._left_out = 0
+            self._worker.put_now(note, len(note))
+        self._worker.put_now(data, len(data))
+
+    def close(self) -> None:
+        """Writes what waits and ends the thread."""
+        self._worker.stop()
+
+    def _write(self, batch: list[bytes]) -> None:
+        if self._broken:
+            return
+        try:
+            write_all(self._descriptor, b"".join(batch))
+        except OSError:
+            self._broken = True  # nobody reads any more; the database still has it
+
+
+class Voice:
+    """Says what the agent itself has to say, in single lines."""
+
+    def __init__(self, output: LineOutput | None) -> None:
+        self._output = output
+        self._sinks: list[Sink] = []
+
+    def attach(self, sink: Sink) -> None:
+        """Also gives every line as (level, text) to ``sink``, which must not block."""
+        self._sinks.append(sink)
+
+    def detach(self, sink: Sink) -> None:
+        self._sinks.remove(sink)
+
+    def info(self, text: str) -> None:
+        """Level 5: what happened."""
+        self.say(levels.LOG, text)
+
+    def warning(self, text: str) -> None:
+        """Level 7: something is odd, and was dealt with."""
+        self.say(levels.WARNING, text)
+
+    def error(self, text: str) -> None:
+        """Level 8: something was refused, failed or lost."""
+        self.say(levels.OPERATIONS_ERROR, text)
+
+    def say(self, level: int, text: str) -> None:
+        """One line at a level; newlines inside become blanks."""
+        line = " ".join(text.splitlines())
+        if self._output is not None:
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+            self._output.write(f"{stamp} {_WORDS.get(level, str(level))}: {line}")
+        for sink in tuple(self._sinks):
+            sink(level, line)
+
+    def topic(self) -> Topic:
+        """A subject on which only changes are worth saying."""
+        return Topic(self)
+
+
+class Topic:
+    """Says a line only when it differs from the last one on the same subject."""
+
+    def __init__(self, voice: Voice) -> None:
+        self._voice = voice
+        self._last = ""
+
+    def warning(self, text: str) -> None:
+        if text != self._last:
+            self._last = text
+            self._voice.warning(text)
+
+    def resolved(self, text: str) -> None:
+        """The trouble is over: said only if there was any."""
+        if self._last:
+            self._last = ""
+            self._voice.info(text)

@@ -1,0 +1,31 @@
+"""Every test runs as the agent does: patched first, before anything else is imported."""
+
+from greenagent.runtime.patch import patch
+
+patch()
+
+import os  # noqa: E402
+
+import pytest  # noqa: E402
+
+PROXY_AND_CA = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy, CA bundle or GREENAGENT setting of this machine reaches a test."""
+    for name in list(os.environ):
+        if name in PROXY_AND_CA or name.lower() in PROXY_AND_CA or name.startswith("GREENAGENT_"):
+            monkeypatch.delenv(name)
+
+
+def needs(program: str) -> str:
+    """The path of a system program a test needs; skips loudly without it, fails under CI=true."""
+    import shutil
+
+    path = shutil.which(program)
+    if path is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{program} is needed under CI=true and is not installed")
+        pytest.skip(f"SKIPPED FOR LACK OF {program}: install it to run this test")
+    return path
