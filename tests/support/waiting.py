@@ -1,0 +1,28 @@
+"""Waiting for a condition instead of sleeping."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import gevent
+
+Value = TypeVar("Value")
+
+
+def wait_until(
+    condition: Callable[[], Value], timeout: float = 10, what: str = "the condition", interval: float = 0.005
+) -> Value:
+    """Polls ``condition`` until it is true and returns its value; fails the test after ``timeout`` seconds.
+
+    Yields to the hub between polls, so servers and greenlets of the test itself go on.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"waited {timeout:g} s in vain for {what}")
+        gevent.sleep(interval)
