@@ -1,0 +1,1 @@
+"""Jobs: from an accepted command to its results: admission, queues, runs, repetition, extensions."""

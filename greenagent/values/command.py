@@ -172,7 +172,7 @@ def parse_arguments(received: Any, warn: Callable[[str], None] = lambda text: No
     if numbers["max_time"] < REMEMBERED:
         warn("args.max_time is below -1 and counts as 0")
         numbers["max_time"] = 0
-    texts = {key: _as_text(received.get(key)) for key in ("name", "domain", "working_dir", "queue")}
+    texts = {key: as_text(received.get(key)) for key in ("name", "domain", "working_dir", "queue")}
     for key, text in texts.items():
         if key != "name" and "\0" in text:
             raise CommandError(f"args.{key} holds a NUL character")
@@ -282,8 +282,8 @@ def _seconds(value: Any, warn: Callable[[str], None]) -> float:
     return float(value)
 
 
-def _as_text(value: Any) -> str:
-    """The text form of an argument: null is absent, numbers and flags as JSON prints them."""
+def as_text(value: Any) -> str:
+    """The text form of a run argument: null is absent, numbers and flags as JSON prints them."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -298,18 +298,18 @@ def _argument_list(value: Any) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list):
         raise CommandError(f"args.args must be a list, not {_kind(value)}")
-    return tuple(_as_text(item) for item in value)
+    return tuple(as_text(item) for item in value)
 
 
 def _environment(value: Any, warn: Callable[[str], None]) -> tuple[tuple[str, str], ...]:
     if value is None:
         return ()
     if isinstance(value, dict):
-        pairs = [(key, _as_text(item)) for key, item in value.items()]
+        pairs = [(key, as_text(item)) for key, item in value.items()]
     elif isinstance(value, list):
         pairs = []
         for item in value:
-            key, equals, text = _as_text(item).partition("=")
+            key, equals, text = as_text(item).partition("=")
             if equals:
                 pairs.append((key, text))
             else:

@@ -1,0 +1,60 @@
+"""What a built-in command is: a function from a call to an answer (protocol 9)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from greenagent.values import levels
+from greenagent.values.command import Command
+from greenagent.values.errors import GreenagentError
+
+
+class BuiltInError(GreenagentError):
+    """A built-in failed: its text becomes the result's data, with state ERROR."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A command handed to a built-in; ``controller`` is the key of who asked, None for startup tasks."""
+
+    command: Command
+    controller: str | None
+
+    def data(self) -> Mapping[str, Any]:
+        """``data`` as the JSON object that most built-ins take; empty text is an empty object.
+
+        Raises BuiltInError when it is something else.
+        """
+        text = self.command.data
+        if not text.strip():
+            return {}
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise BuiltInError(f"data of {self.command.cmd} is not JSON: {error}") from error
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise BuiltInError(f"data of {self.command.cmd} must be a JSON object")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A built-in's answer: JSON text under level 20, as the originals' clients expect."""
+
+    data: str
+    level: int = levels.RESULT_JSON
+    after_report: Callable[[], None] | None = None
+    """Called once the result is in the ledger: how ``restart`` answers before it acts."""
+
+
+def answer(value: Any) -> Answer:
+    """An answer holding a JSON value."""
+    return Answer(json.dumps(value, ensure_ascii=False))
+
+
+BuiltIn = Callable[[Call], Answer]

@@ -1,0 +1,253 @@
+"""The entrance: every command is checked, written down, and started or lined up (design, section 5)."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+
+from greenagent.jobs.job import Identity, Job, Reason, Stage
+from greenagent.jobs.launcher import Launcher
+from greenagent.jobs.life import JobLife, result_of
+from greenagent.jobs.queues import WaitingLine
+from greenagent.jobs.run import Outcome
+from greenagent.ledger.history import HistoryFile
+from greenagent.ledger.ledger import Ledger
+from greenagent.ledger.records import FROM_CONTROLLER, StoredAnswer
+from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.voice import Voice
+from greenagent.settings.values import Settings
+from greenagent.values import states
+from greenagent.values.command import Command
+from greenagent.values.errors import CommandError
+from greenagent.values.result import Result
+
+UNKILLABLE_WAIT = 5.0
+"""Seconds beyond grace and drain after which a kill answers that a job would not die."""
+
+
+class Admission:
+    """Keeps the live jobs and the waiting line; started once, by the agent."""
+
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        identity: Identity,
+        ledger: Ledger,
+        history: HistoryFile,
+        launcher: Launcher,
+        supervisor: Supervisor,
+        voice: Voice,
+    ) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._ledger = ledger
+        self._history = history
+        self._launcher = launcher
+        self._supervisor = supervisor
+        self._voice = voice
+        self.live: dict[str, Job] = {}
+        self.line = WaitingLine(settings().main.max_jobs)
+        self.stopping = False
+        self.done: dict[str, int] = {}
+
+    # -- in
+
+    def accept(self, command: Command, controller: str) -> None:
+        """Takes a command of a controller; returns once the ledger has it. Never raises for a bad command."""
+        for warning in command.warnings:
+            self._voice.warning(f"job {command.id}: {warning}")
+        known = self.live.get(command.id)
+        if known is not None:
+            if known.controller == controller and command.is_same_as(known.command):
+                self._voice.info(f"job {command.id}: delivered again while it lives; nothing to do")
+                return
+            self._answer(command, controller, states.DUPLICATE_ID, "A job exists with the same ID")
+            return
+        job = Job(command, controller, FROM_CONTROLLER, 0, time.time())
+        self.live[command.id] = job
+        try:
+            stored = self._ledger.stored_answer(command.id)
+            if stored is not None and self._is_redelivery(stored, command, controller):
+                self._voice.info(f"job {command.id}: delivered again after its end; its result is sent again")
+                self._ledger.send_again(stored)
+                del self.live[command.id]
+                return
+            self.enter(job)
+        except BaseException:
+            self.live.pop(command.id, None)
+            raise
+
+    def refuse(self, error: CommandError, controller: str) -> None:
+        """A command that cannot be understood: answered ERROR when its id can be read, and always said."""
+        self._voice.error(f"controller {controller}: a command is refused: {error.reason}")
+        if error.command_id is None:
+            return
+        result = Result(
+            id=error.command_id,
+            gid=self._identity.gid,
+            nid=self._identity.nid,
+            cmd=error.name,
+            data=error.reason,
+            state=states.ERROR,
+            starttime=int(time.time() * 1000),
+        )
+        self._ledger.report(0, controller, result, ends=False)
+
+    def enter(self, job: Job) -> None:
+        """Writes a job down (unless it has its row already) and starts it or lines it up."""
+        command = job.command
+        self.live[command.id] = job
+        external = self._launcher.is_external(command.cmd)
+        if external and command.arguments.remembered and job.controller is not None:
+            self._history.add(command, job.controller, job.accepted)
+        if not job.row:
+            job.row = self._ledger.accept(
+                command, job.controller, job.kind, waiting=bool(external), accepted=job.accepted
+            )
+        if external is None:
+            self._end_unknown(job)
+        elif external:
+            self.line.add(job)
+            self.start_next()
+        else:
+            job.greenlet = self._supervisor.spawn(f"job {job.id}", self._live_builtin, job)
+
+    def start_next(self) -> None:
+        """Starts what may start now."""
+        while not self.stopping and (job := self.line.take()) is not None:
+            job.greenlet = self._supervisor.spawn(f"job {job.id}", self._live_external, job)
+
+    # -- kill
+
+    def kill(self, job_id: str, number: int | None = None) -> str | None:
+        """Ends a job, or sends it a signal; returns what went wrong, None when it is gone (or was signalled)."""
+        job = self.live.get(job_id)
+        if job is None:
+            return f"there is no job with the id '{job_id}'"
+        if number is not None:
+            if job.child is None:
+                return f"job '{job_id}' has no process that could be signalled"
+            job.sent_signal = number
+            job.child.signal(number)
+            return None
+        self.end_job(job, Reason.KILL)
+        main = self._settings().main
+        if job.ended.wait(main.kill_grace + main.pipe_drain + UNKILLABLE_WAIT):
+            if job.unkillable:
+                return f"job '{job_id}' left processes that would not die: {', '.join(job.unkillable)}"
+            return None
+        pid = job.child.pid if job.child is not None else "unknown"
+        return f"job '{job_id}' does not end: process {pid} would not die"
+
+    def end_job(self, job: Job, reason: Reason) -> None:
+        """Asks one job to end; a waiting one is taken out of the line and reported at once."""
+        if self.line.remove(job):
+            self._report_unstarted(job)
+        elif self._launcher.is_external(job.command.cmd):
+            job.ask_to_end(reason)
+
+    def kill_all(self, spare: str) -> int:
+        """Ends the current run of every job but ``spare``; returns how many were asked."""
+        victims = [job for job in self.live.values() if job.id != spare and self._launcher.is_external(job.command.cmd)]
+        for job in victims:
+            self.end_job(job, Reason.KILL_ALL)
+        return len(victims)
+
+    # -- the agent's end
+
+    def stop(self) -> list[Job]:
+        """Takes nothing more and asks all running jobs to end; waiting ones stay in the ledger. Returns the running."""
+        self.stopping = True
+        running = [job for job in self.live.values() if job.stage in (Stage.RUNNING, Stage.SLEEPING)]
+        for job in running:
+            if self._launcher.is_external(job.command.cmd):
+                job.ask_to_end(Reason.STOP)
+        return running
+
+    # -- lives
+
+    def _live_external(self, job: Job) -> None:
+        opened = self._launcher.opened(job)
+        try:
+            self._live(job, opened.execute, opened.say_limit)
+        finally:
+            opened.close()
+
+    def _live_builtin(self, job: Job) -> None:
+        self._live(job, self._launcher.run_builtin, lambda job, restarts: None)
+
+    def _live(self, job: Job, execute: Callable[[Job], Outcome], on_limit: Callable[[Job, int], None]) -> None:
+        interval = job.command.arguments.stats_interval or round(self._settings().stats.interval)
+        life = JobLife(job, self._identity, self._ledger, self._history, execute, interval, on_limit)
+        try:
+            life.run()
+        except Exception as error:
+            # Our own bug must not lose the job: its controller hears of it, then the bug is said.
+            if job.controller is not None:
+                outcome = Outcome(states.ERROR, f"internal error of the agent: {type(error).__name__}: {error}")
+                self._ledger.report(
+                    job.row, job.controller, result_of(job, outcome, self._identity, interval), ends=True
+                )
+            raise
+        finally:
+            self._over(job)
+        if job.after_report is not None:
+            job.after_report()
+
+    def _over(self, job: Job) -> None:
+        job.enter(Stage.ENDED)
+        if self.live.get(job.id) is job:
+            del self.live[job.id]
+        if job.last_result is not None:
+            state = job.last_result.state
+            self.done[state] = self.done.get(state, 0) + 1
+        self.line.finish(job)
+        job.ended.set()
+        self.start_next()
+
+    def _end_unknown(self, job: Job) -> None:
+        self._voice.warning(f"job {job.id}: unknown command '{job.command.cmd}'")
+        outcome = Outcome(states.UNKNOWN_CMD)
+        self._report_end(job, outcome)
+
+    def _report_unstarted(self, job: Job) -> None:
+        outcome = Outcome(states.KILLED, data="killed before it was started", starttime=int(time.time() * 1000))
+        self._report_end(job, outcome)
+        if job.command.arguments.remembered:
+            self._history.remove(job.id)
+
+    def _report_end(self, job: Job, outcome: Outcome) -> None:
+        interval = job.command.arguments.stats_interval or round(self._settings().stats.interval)
+        job.last_result = result_of(job, outcome, self._identity, interval)
+        if job.controller is not None:
+            self._ledger.report(job.row, job.controller, job.last_result, ends=True)
+        else:
+            self._ledger.end(job.row)
+        self._over(job)
+
+    def _answer(self, command: Command, controller: str, state: str, data: str) -> None:
+        """Answers a command that becomes no job."""
+        self._voice.warning(f"job {command.id}: {data}")
+        job = Job(command, controller, FROM_CONTROLLER, 0, time.time())
+        outcome = Outcome(state, data=data, starttime=int(time.time() * 1000))
+        interval = command.arguments.stats_interval or round(self._settings().stats.interval)
+        self._ledger.report(0, controller, result_of(job, outcome, self._identity, interval), ends=False)
+
+    @staticmethod
+    def _is_redelivery(stored: StoredAnswer, command: Command, controller: str) -> bool:
+        return stored.controller == controller and json.loads(stored.command) == command.received
+
+
+def parse_signal(value: object) -> int:
+    """A signal by name (with or without SIG) or number. Raises CommandError."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise CommandError("'signal' must be a name or a number")
+    text = str(value).strip().upper()
+    try:
+        if text.isdigit():
+            return int(signal.Signals(int(text)))
+        return int(signal.Signals[text if text.startswith("SIG") else "SIG" + text])
+    except (ValueError, KeyError) as error:
+        raise CommandError(f"there is no signal {value!r}") from error

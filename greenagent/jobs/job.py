@@ -1,0 +1,85 @@
+"""A live job: what is known of it between acceptance and its last result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from gevent import Greenlet
+from gevent.event import Event
+
+from greenagent.process.child import Child
+from greenagent.values.command import Command
+from greenagent.values.result import Result
+
+
+class Stage(Enum):
+    """Where a live job stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SLEEPING = "sleeping"
+    ENDED = "ended"
+
+
+class Reason(Enum):
+    """Who ends a run, which decides what happens next (design, section 5 "Ending")."""
+
+    KILL = "kill"
+    """The job ends and reports KILLED."""
+    KILL_ALL = "killall"
+    """The current run ends; recurring and remembered jobs go on and report nothing meanwhile."""
+    STOP = "stop"
+    """The agent stops: KILLED is reported, but remembered jobs stay silent and come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this agent is on the wire."""
+
+    gid: int
+    nid: int
+
+
+class Job:
+    """One live job. Its own greenlet changes it; others only ask, through ``ask_to_end``."""
+
+    def __init__(self, command: Command, controller: str | None, kind: str, row: int, accepted: float) -> None:
+        self.command = command
+        self.controller = controller
+        self.kind = kind
+        self.row = row
+        self.accepted = accepted
+        self.stage = Stage.WAITING
+        self.run = 0
+        self.since = time.time()
+        self.child: Child | None = None
+        self.end_requested: Reason | None = None
+        self.sent_signal: int | None = None
+        self.changed = Event()
+        self.ended = Event()
+        self.last_result: Result | None = None
+        self.unkillable: tuple[str, ...] = ()
+        self.greenlet: Greenlet | None = None
+        self.after_report: Callable[[], None] | None = None
+
+    @property
+    def id(self) -> str:
+        return self.command.id
+
+    @property
+    def reports(self) -> bool:
+        """Whether anybody is told of its results: startup tasks report to nobody (protocol 4.3)."""
+        return self.controller is not None
+
+    def ask_to_end(self, reason: Reason) -> None:
+        """Asks the job's greenlet to end the run (and, as the reason says, the job); returns at once."""
+        if self.end_requested is not Reason.KILL:  # a kill is never taken back by a weaker reason
+            self.end_requested = reason
+        self.changed.set()
+
+    def enter(self, stage: Stage) -> None:
+        self.stage = stage
+        self.since = time.time()

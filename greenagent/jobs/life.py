@@ -1,0 +1,154 @@
+"""The life of one job: its runs, the pauses between them, and what is reported (protocol 4.3, 5.3, 5.4)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from greenagent.jobs.job import Identity, Job, Reason, Stage
+from greenagent.jobs.repetition import Next, Repetition, Step
+from greenagent.jobs.run import Outcome
+from greenagent.ledger.history import HistoryFile
+from greenagent.ledger.ledger import Ledger
+from greenagent.values import states
+from greenagent.values.result import Result
+
+AGAIN_AFTER_KILL_ALL = 1.0
+"""Seconds after which a remembered job that killall ended is started again."""
+
+
+class JobLife:
+    """Runs a job until it is over; everything it decides is written to the ledger first."""
+
+    def __init__(
+        self,
+        job: Job,
+        identity: Identity,
+        ledger: Ledger,
+        history: HistoryFile,
+        execute: Callable[[Job], Outcome],
+        stats_interval: int,
+        on_limit: Callable[[Job, int], None],
+    ) -> None:
+        """``execute`` makes one run; ``on_limit(job, restarts)`` is told when the restart limit is reached."""
+        self._job = job
+        self._identity = identity
+        self._ledger = ledger
+        self._history = history
+        self._execute = execute
+        self._stats_interval = stats_interval
+        self._on_limit = on_limit
+        arguments = job.command.arguments
+        self._repetition = Repetition(arguments.max_restart, arguments.recurring_period)
+
+    def run(self) -> None:
+        """Returns when the job is over, or when the agent stops."""
+        job = self._job
+        while True:
+            job.run += 1
+            job.enter(Stage.RUNNING)
+            self._ledger.running(job.row, job.run, int(time.time() * 1000))
+            outcome = self._execute(job)
+            if self._ends_by_request(outcome):
+                return
+            step = self._step_after(outcome)
+            if step.gave_up:
+                self._on_limit(job, job.command.arguments.max_restart)
+            if step.next is Next.END:
+                self._finish(outcome)
+                return
+            if step.report:
+                self._report(outcome, ends=False)
+            job.enter(Stage.SLEEPING)
+            if not self._sleep(step.delay):
+                self._end_while_sleeping(outcome)
+                return
+
+    def _step_after(self, outcome: Outcome) -> Step:
+        job = self._job
+        if job.end_requested is Reason.KILL_ALL:
+            job.end_requested = None
+            if outcome.ended_by_request:
+                period = job.command.arguments.recurring_period
+                # Only repeating and remembered jobs get here: killall lets them go on (design, section 5).
+                return Step(False, Next.RECUR, period or AGAIN_AFTER_KILL_ALL)
+        return self._repetition.after(outcome.state, outcome.lived, outcome.has_result, outcome.can_restart)
+
+    def _ends_by_request(self, outcome: Outcome) -> bool:
+        """Deals with a run that was asked to end; True when the job is over with it."""
+        job = self._job
+        reason = job.end_requested
+        arguments = job.command.arguments
+        if reason is None:
+            return False
+        if reason is Reason.KILL_ALL and (arguments.recurring_period or arguments.remembered):
+            return False
+        if reason is Reason.STOP and arguments.remembered:
+            return True  # nothing is reported: it comes back at the next start
+        if outcome.ended_by_request:
+            self._finish(outcome)
+            return True
+        # It had ended by itself before it could be ended: that state stands if it was the last run anyway.
+        step = self._repetition.after(outcome.state, outcome.lived, outcome.has_result, outcome.can_restart)
+        self._finish(outcome if step.next is Next.END else replace(outcome, state=states.KILLED))
+        return True
+
+    def _sleep(self, seconds: float) -> bool:
+        """Waits between runs; False when the job is asked to end meanwhile."""
+        job = self._job
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if job.end_requested is Reason.KILL_ALL:
+                # Nothing runs: only a job that merely waits for its restart ends.
+                if not (job.command.arguments.recurring_period or job.command.arguments.remembered):
+                    return False
+                job.end_requested = None
+            if job.end_requested is not None:
+                return False
+            job.changed.wait(left)
+            job.changed.clear()
+        return True
+
+    def _end_while_sleeping(self, last: Outcome) -> None:
+        if self._job.end_requested is Reason.STOP and self._job.command.arguments.remembered:
+            return
+        self._finish(replace(last, state=states.KILLED))
+
+    def _finish(self, outcome: Outcome) -> None:
+        """The last result: the ledger first, then the history (design, section 3)."""
+        self._report(outcome, ends=True)
+        if self._job.command.arguments.remembered:
+            self._history.remove(self._job.id)
+
+    def _report(self, outcome: Outcome, ends: bool) -> None:
+        job = self._job
+        result = result_of(job, outcome, self._identity, self._stats_interval)
+        job.last_result = result
+        if job.controller is not None:
+            self._ledger.report(job.row, job.controller, result, ends=ends)
+        elif ends:
+            self._ledger.end(job.row)
+
+
+def result_of(job: Job, outcome: Outcome, identity: Identity, stats_interval: int) -> Result:
+    """The result object of one outcome (protocol 4.1)."""
+    command = job.command
+    return Result(
+        id=command.id,
+        gid=identity.gid,
+        nid=identity.nid,
+        cmd=command.cmd,
+        args=command.arguments.echo(stats_interval),
+        data=outcome.data,
+        level=outcome.level,
+        state=outcome.state,
+        starttime=outcome.starttime,
+        time=round(outcome.lived * 1000),
+        streams=outcome.streams,
+        critical=outcome.critical,
+        tags=command.tags,
+        exit_code=outcome.exit_code,
+        signal=outcome.signal,
+        truncated=outcome.truncated,
+    )

@@ -1,0 +1,29 @@
+"""What the runner tells about its processes to whoever counts and meters them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from greenagent.process.child import Child
+
+
+class Monitor(Protocol):
+    """Follows one job: its statistics messages and its processes."""
+
+    def message(self, text: str) -> list[str]:
+        """Takes the text of a level 10 message; returns why lines of it were refused."""
+        ...
+
+    def environment(self) -> dict[str, str]:
+        """Variables that the monitor adds for the child."""
+        ...
+
+    def started(self, child: Child) -> None: ...
+
+    def ended(self) -> None:
+        """The run is over: its processes are gone."""
+        ...
+
+    def close(self) -> None:
+        """The job is over."""
+        ...

@@ -1,0 +1,111 @@
+"""What a job prints, as its result needs it (protocol 3.4 and 4.1)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from greenagent.logs.splitter import Block, Piece
+from greenagent.values import levels
+from greenagent.values.message import Message
+
+STREAM_LINES: Final = 1000
+STREAM_BYTES: Final = 1024 * 1024
+RESULT_CHARACTERS: Final = 16 * 1024 * 1024
+
+
+class Log(Protocol):
+    """Where the messages go: the job's log (logs.store.JobLog)."""
+
+    def append(self, pieces: Sequence[Piece]) -> None: ...
+
+
+class Tail:
+    """The last lines of one stream: at most 1000 and at most 1 MiB, however much was printed."""
+
+    def __init__(self, lines: int = STREAM_LINES, size: int = STREAM_BYTES) -> None:
+        self._most_lines = lines
+        self._most_size = size
+        self._parts: deque[tuple[str, int]] = deque()
+        self._lines = 0
+        self._size = 0
+
+    def add(self, text: str, lines: int) -> None:
+        """Adds ``lines`` lines joined by newlines, without the last newline."""
+        self._parts.append((text, lines))
+        self._lines += lines
+        self._size += len(text) + 1
+        while len(self._parts) > 1:
+            first, count = self._parts[0]
+            # Whole parts leave only while what stays is still enough.
+            if self._lines - count < self._most_lines and self._size - len(first) - 1 < self._most_size:
+                break
+            self._parts.popleft()
+            self._lines -= count
+            self._size -= len(first) + 1
+
+    def text(self) -> str:
+        """The tail, each line followed by a newline."""
+        if not self._parts:
+            return ""
+        # A message may hold newlines itself; it counts as one line of the stream all the same.
+        lines: list[str] = []
+        for text, count in self._parts:
+            lines.extend([text] if count == 1 else text.split("\n"))
+        lines = lines[-self._most_lines :]
+        tail = "\n".join(lines) + "\n"
+        encoded = tail.encode("utf-8", "replace")
+        if len(encoded) <= self._most_size:
+            return tail
+        return encoded[-self._most_size :].decode("utf-8", "ignore")
+
+
+class JobOutput:
+    """Watches the messages of one run on their way to the log.
+
+    Remembers the last result message, the last critical one and the tails of both streams; gives
+    statistics (level 10) and process announcements (level 101) to whom they concern.
+    """
+
+    def __init__(self, log: Log, on_statistics: Callable[[str], None], on_process: Callable[[str], None]) -> None:
+        self._log = log
+        self._on_statistics = on_statistics
+        self._on_process = on_process
+        self._tails = {levels.STDOUT: Tail(), levels.STDERR: Tail()}
+        self.result: Message | None = None
+        self.critical = ""
+        self.truncated = False
+
+    def take(self, pieces: Sequence[Piece]) -> None:
+        """Looks at the pieces and hands them to the log, which may block: that slows the child down."""
+        kept: Sequence[Piece] = pieces
+        announcements = False
+        for piece in pieces:
+            if isinstance(piece, Block):
+                tail = self._tails.get(piece.level)
+                if tail is not None:
+                    tail.add(piece.text, piece.count)
+                continue
+            level, text = piece
+            if level in self._tails:
+                self._tails[level].add(text, 1)
+            elif level in levels.RESULTS:
+                self.truncated = len(text) > RESULT_CHARACTERS
+                self.result = Message(level, text[:RESULT_CHARACTERS])
+            elif level == levels.CRITICAL:
+                self.critical = text
+            elif level == levels.STATISTICS:
+                self._on_statistics(text.strip())
+            elif level == levels.PROCESS_ANNOUNCEMENT:
+                announcements = True
+                self._on_process(text)
+        if announcements:
+            kept = [p for p in pieces if isinstance(p, Block) or p.level != levels.PROCESS_ANNOUNCEMENT]
+        if kept:
+            self._log.append(kept)
+
+    @property
+    def streams(self) -> tuple[str, str]:
+        """(stdout, stderr) as the result carries them."""
+        return self._tails[levels.STDOUT].text(), self._tails[levels.STDERR].text()

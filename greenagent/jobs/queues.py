@@ -1,0 +1,98 @@
+"""The waiting line: who may start next, under ``max_jobs`` and the serial queues (protocol 5.1, 5.5).
+
+Jobs wait in order of acceptance. Of the jobs of one queue only the oldest is ever in the line or
+running, so a full ``max_jobs`` and queues cannot block each other.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterator
+
+from greenagent.jobs.job import Job
+
+
+class WaitingLine:
+    """Jobs that were accepted and not started. Not started means: nothing of them runs, no slot is held."""
+
+    def __init__(self, slots: int) -> None:
+        """``slots``: how many jobs may run at once (``max_jobs``)."""
+        self.slots = slots
+        self._running: set[Job] = set()
+        self._ready: list[tuple[int, int, Job]] = []
+        self._queues: dict[str, deque[Job]] = {}
+        self._arrivals = 0
+        self._waiting: set[Job] = set()
+
+    @property
+    def running(self) -> int:
+        """Slots in use; a job that sleeps between runs keeps its own (protocol 5.1)."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def free(self) -> int:
+        """Slots that a new job would find: negative when jobs wait already."""
+        return self.slots - len(self._running) - len(self._waiting)
+
+    def add(self, job: Job) -> None:
+        """Puts a job at the end of the line, or of its queue."""
+        self._arrivals += 1
+        self._waiting.add(job)
+        name = job.command.arguments.queue
+        if name:
+            queue = self._queues.setdefault(name, deque())
+            queue.append(job)
+            if len(queue) > 1:
+                return
+        self._push(job)
+
+    def take(self) -> Job | None:
+        """The next job that may start now, its slot taken; None when there is none or no slot."""
+        while self._ready and len(self._running) < self.slots:
+            job = heapq.heappop(self._ready)[2]
+            if job in self._waiting:
+                self._waiting.discard(job)
+                self._running.add(job)
+                return job
+        return None
+
+    def remove(self, job: Job) -> bool:
+        """Takes a job out that never started; False when it is not waiting."""
+        if job not in self._waiting:
+            return False
+        self._waiting.discard(job)
+        self._leave_queue(job)
+        return True
+
+    def finish(self, job: Job) -> None:
+        """A started job is over: frees its slot and the next of its queue. Harmless when repeated."""
+        if job in self._running:
+            self._running.discard(job)
+            self._leave_queue(job)
+
+    def jobs(self) -> Iterator[Job]:
+        """The waiting jobs, in no particular order."""
+        return iter(tuple(self._waiting))
+
+    def _push(self, job: Job) -> None:
+        heapq.heappush(self._ready, (job.row if job.row > 0 else 1 << 62, self._arrivals, job))
+
+    def _leave_queue(self, job: Job) -> None:
+        name = job.command.arguments.queue
+        queue = self._queues.get(name)
+        if not queue:
+            return
+        was_first = queue[0] is job
+        try:
+            queue.remove(job)
+        except ValueError:
+            return
+        if not queue:
+            del self._queues[name]
+        elif was_first:
+            self._push(queue[0])

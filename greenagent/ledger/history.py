@@ -1,0 +1,116 @@
+"""The history file: remembered jobs (``max_time = -1``), readable by people (protocol 5.7).
+
+A JSON list of command objects, as the original writes it; ours add ``controller`` and
+``accepted`` (seconds since 1970). Unlike the original's, entries leave when their job ends, and the
+file is replaced in one step.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from greenagent.runtime.files import replace_file
+from greenagent.runtime.voice import Voice
+from greenagent.values.command import Command, parse_command
+from greenagent.values.errors import CommandError
+
+CONTROLLER = "controller"
+ACCEPTED = "accepted"
+
+
+class Remembered(NamedTuple):
+    """One entry: the command, the controller that gets its result (None: unknown), its accept stamp."""
+
+    command: Command
+    controller: str | None
+    accepted: float
+
+
+class HistoryFile:
+    """Keeps the list in memory and on disk alike; every change is on disk when the call returns."""
+
+    def __init__(self, path: Path, voice: Voice) -> None:
+        self.path = path
+        self._trouble = voice.topic()
+        self._voice = voice
+        self._entries: list[dict[str, Any]] = []
+
+    def load(self) -> list[Remembered]:
+        """Reads the file. A damaged one is set aside, and a bad entry left out, each said once."""
+        try:
+            content = json.loads(self.path.read_bytes())
+            if not isinstance(content, list):
+                raise ValueError("it is not a list")
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, RecursionError) as error:
+            self._set_aside(error)
+            return []
+        found: dict[str, Remembered] = {}
+        for entry in content:
+            try:
+                remembered = _read(entry)
+            except CommandError as error:
+                self._voice.error(f"{self.path}: an entry is left out: {error}")
+                continue
+            # The original appends an id again whenever it is sent again: the last one counts.
+            found[remembered.command.id] = remembered
+            self._entries = [known for known in self._entries if known.get("id") != entry.get("id")] + [entry]
+        return list(found.values())
+
+    def add(self, command: Command, controller: str | None, accepted: float) -> None:
+        """Remembers a job; the same id replaces its entry."""
+        entry: dict[str, Any] = {**command.received, ACCEPTED: accepted}
+        if controller is not None:
+            entry[CONTROLLER] = controller
+        self._entries = [known for known in self._entries if not _is(known, command.id)]
+        self._entries.append(entry)
+        self._write()
+
+    def remove(self, job_id: str) -> None:
+        """Forgets a job; harmless when it is not there."""
+        kept = [known for known in self._entries if not _is(known, job_id)]
+        if len(kept) != len(self._entries):
+            self._entries = kept
+            self._write()
+
+    def _write(self) -> None:
+        content = json.dumps(self._entries, ensure_ascii=False, indent=1).encode() + b"\n"
+        try:
+            replace_file(self.path, content)
+        except OSError as error:
+            self._trouble.warning(
+                f"main.history_file: cannot write {self.path} ({error.strerror}): remembered jobs would be forgotten"
+            )
+        else:
+            self._trouble.resolved(f"{self.path} can be written again")
+
+    def _set_aside(self, error: Exception) -> None:
+        aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}")
+        try:
+            self.path.rename(aside)
+        except OSError:
+            self._voice.error(f"main.history_file: cannot read {self.path} ({error}): starting without history")
+        else:
+            self._voice.error(f"{self.path} is damaged ({error}): set aside as {aside.name}, starting without history")
+
+
+def _is(entry: Mapping[str, Any], job_id: str) -> bool:
+    return str(entry.get("id")) == job_id
+
+
+def _read(entry: Any) -> Remembered:
+    if not isinstance(entry, dict):
+        raise CommandError("it is not an object")
+    accepted = entry.get(ACCEPTED)
+    controller = entry.get(CONTROLLER)
+    received = {key: value for key, value in entry.items() if key not in (ACCEPTED, CONTROLLER)}
+    return Remembered(
+        parse_command(received),
+        controller if isinstance(controller, str) else None,
+        float(accepted) if isinstance(accepted, (int, float)) and not isinstance(accepted, bool) else 0.0,
+    )

@@ -1,0 +1,271 @@
+"""The ledger as the agent uses it: accepting, running, reporting, delivering (design, section 3)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import gevent
+from gevent.event import Event
+
+from greenagent.ledger import statements
+from greenagent.ledger.models import SCHEMA
+from greenagent.ledger.overflow import Overflow, Unwritten
+from greenagent.ledger.records import (
+    RUNNING,
+    WAITING,
+    AsideRecord,
+    JobRecord,
+    PendingResult,
+    StoredAnswer,
+)
+from greenagent.runtime.database import NativeDatabase
+from greenagent.runtime.files import FileLock
+from greenagent.runtime.voice import Voice
+from greenagent.values.command import Command
+from greenagent.values.errors import GreenagentError
+from greenagent.values.result import Result
+
+MAX_RESULTS: Final = 10_000
+MAX_RESULT_BYTES: Final = 256 * 1024 * 1024
+MAX_ASIDE_BYTES: Final = 64 * 1024 * 1024
+
+Answer = TypeVar("Answer")
+
+
+class Ledger:
+    """One small sqlite file that knows every accepted job and every result not yet delivered.
+
+    While its disk is full, jobs still run and their results wait in memory (bounded), to be
+    written when space returns: said once.
+    """
+
+    def __init__(self, path: Path, voice: Voice, *, result_memory: float, extra_schema: Iterable[str] = ()) -> None:
+        """``result_memory``: seconds for which an ended job's results are kept."""
+        self.path = path
+        self.instance = ""
+        self.result_memory = result_memory
+        self._voice = voice
+        self._trouble = voice.topic()
+        self._lock = FileLock(path.with_name(path.name + ".lock"), f"the ledger {path}")
+        self._schema = (*SCHEMA, *extra_schema)
+        self.database = NativeDatabase(path, self._schema)
+        self._overflow = Overflow(MAX_RESULT_BYTES)
+        self._arrivals: dict[str, Event] = {}
+        self._accepted_by: dict[str, float] = {}
+        self._next_memory_job = -1
+
+    def start(self) -> None:
+        """Takes the lock and opens the file; a damaged one is set aside, said once. Raises GreenagentError."""
+        try:
+            self._lock.acquire()
+        except OSError as error:
+            raise GreenagentError(f"main.ledger_file: cannot use {self.path}: {error.strerror}") from error
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self) -> None:
+        try:
+            self.database.start()
+            self.instance = self.database.run(statements.instance)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+                raise GreenagentError(f"main.ledger_file: cannot open {self.path}: {error}") from error
+            self.database.stop()
+            aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}")
+            for suffix in ("", "-wal", "-shm"):
+                part = self.path.with_name(self.path.name + suffix)
+                if part.exists():
+                    part.rename(aside.with_name(aside.name + suffix))
+            self._voice.error(f"the ledger {self.path} is damaged ({error}): set aside as {aside.name}, starting anew")
+            self.database = NativeDatabase(self.path, self._schema)
+            self.database.start()
+            self.instance = self.database.run(statements.instance)
+        except OSError as error:
+            raise GreenagentError(f"main.ledger_file: cannot open {self.path}: {error.strerror}") from error
+
+    def stop(self) -> None:
+        """Commits what waits, closes the file and gives the lock back."""
+        self._write_overflow()
+        self.database.stop()
+        self._lock.release()
+
+    # -- the life of a job
+
+    def accept(
+        self, command: Command, controller: str | None, kind: str, *, waiting: bool, accepted: float | None = None
+    ) -> int:
+        """Writes a job down before anything is done about it; returns its row once committed."""
+        text = json.dumps(command.received, ensure_ascii=False, separators=(",", ":"))
+        stamp = time.time() if accepted is None else accepted
+        state = WAITING if waiting else RUNNING
+        row = self._attempt(
+            lambda connection: statements.accept(connection, command.id, controller, kind, text, stamp, state)
+        )
+        if row is not None:
+            return row
+        self._next_memory_job -= 1
+        return self._next_memory_job
+
+    def running(self, row: int, run: int, starttime: int) -> None:
+        """A run is about to start: committed when this returns."""
+        self._attempt(lambda connection: statements.running(connection, row, run, starttime))
+
+    def process(self, row: int, pid: int | None, start_ticks: int | None) -> None:
+        """Notes the process of the current run, without waiting: a crash before it finds it by its tag."""
+        self.database.submit(lambda connection: statements.process(connection, row, pid, start_ticks))
+
+    def end(self, row: int) -> None:
+        """The job is over and there is nothing (more) to report."""
+        self._attempt(lambda connection: statements.end(connection, row, time.time()))
+
+    def report(self, row: int, controller: str, result: Result, *, ends: bool) -> None:
+        """Puts a result into the outbox; with ``ends`` the job is over. Committed when this returns."""
+        body = json.dumps(result.to_wire(), ensure_ascii=False, separators=(",", ":"))
+        unwritten = Unwritten(row, controller, result.id, result.state, body, ends)
+        if self._attempt(lambda connection: _store(connection, unwritten)) is None:
+            self._overflow.add(unwritten)
+        if controller in self._arrivals:
+            self._arrivals[controller].set()
+
+    def unfinished(self) -> list[JobRecord]:
+        """Jobs that were waiting or running when the ledger was last written, in order of acceptance."""
+        return self.database.run(statements.unfinished)
+
+    def has_ended(self, job_id: str, accepted: float) -> bool:
+        """Whether the job of this id and accept stamp is known to have ended."""
+        return self.database.run(lambda connection: statements.ended_run(connection, job_id, accepted))
+
+    def stored_answer(self, job_id: str) -> StoredAnswer | None:
+        """What became of an ended job of this id within ``result_memory``, or None."""
+        since = time.time() - self.result_memory
+        return self._attempt(lambda connection: statements.answer(connection, job_id, since))
+
+    def send_again(self, answer: StoredAnswer) -> None:
+        """Puts stored results back into the outbox: their command was delivered once more."""
+        self._attempt(lambda connection: statements.send_again(connection, answer.results))
+        if answer.controller in self._arrivals:
+            self._arrivals[answer.controller].set()
+
+    # -- the outbox (uplink's Outbox)
+
+    def pending(self, controller: str, limit: int) -> list[PendingResult]:
+        """The oldest results a controller does not have, at most ``limit`` and about 4 MiB."""
+        stored = self._attempt(lambda connection: statements.pending(connection, controller, limit)) or []
+        return stored + self._overflow.pending(controller, limit - len(stored)) if len(stored) < limit else stored
+
+    def wait(self, controller: str, timeout: float | None = None) -> bool:
+        """Waits for a new result for the controller; True when there may be one."""
+        arrival = self._arrivals.setdefault(controller, Event())
+        came = bool(arrival.wait(timeout))
+        arrival.clear()
+        return came
+
+    def wake(self, controller: str) -> None:
+        """Ends a ``wait`` early."""
+        self._arrivals.setdefault(controller, Event()).set()
+
+    def delivered(self, controller: str, rows: Iterable[int]) -> None:
+        """The controller has these results."""
+        stored = [row for row in rows if row > 0]
+        for row in rows:
+            if row < 0:
+                self._overflow.remove(row)
+        now = time.time()
+        self._accepted_by[controller] = time.monotonic()
+        if stored:
+            self._attempt(lambda connection: statements.delivered(connection, stored, now))
+
+    def set_aside(self, controller: str, kind: str, row: int | None, body: str, status: int, answer: str) -> None:
+        """Keeps a record that its controller refuses for good; ``row`` is that of a result."""
+        now = time.time()
+
+        def write(connection: sqlite3.Connection) -> int:
+            if row is not None and row > 0:
+                statements.refused(connection, row, now)
+            return statements.set_aside(connection, controller, kind, body, status, answer, now, MAX_ASIDE_BYTES)
+
+        dropped = self._attempt(write)
+        if row is not None and row < 0:
+            self._overflow.remove(row)
+        if dropped:
+            self._voice.error(f"{dropped} set-aside records dropped: more than {MAX_ASIDE_BYTES} bytes were set aside")
+
+    def waiting_results(self) -> dict[str, int]:
+        """How many results wait, by controller."""
+        return self._attempt(statements.waiting_results) or {}
+
+    def due_asides(self) -> list[AsideRecord]:
+        """Set-aside records that somebody marked to be tried again."""
+        return self._attempt(lambda connection: statements.asides(connection, due_only=True)) or []
+
+    def drop_asides(self, rows: list[int]) -> None:
+        self._attempt(lambda connection: statements.drop_asides(connection, rows))
+
+    # -- upkeep
+
+    def keep_up(self, known_controllers: Callable[[], Iterable[str]], pause: float = 10.0) -> None:
+        """A service: forgets what is past its memory or the caps, and writes what waits in memory."""
+        while True:
+            gevent.sleep(2 if len(self._overflow) else pause)
+            self._write_overflow()
+            before = time.time() - self.result_memory
+            purge = partial(statements.purge, before=before, max_results=MAX_RESULTS, max_bytes=MAX_RESULT_BYTES)
+            while (self._attempt(purge) or 0) >= 1000:
+                gevent.sleep(0.05)
+            known = list(known_controllers())
+            dropped = self._attempt(partial(statements.expire_removed, known=known, before=before))
+            if dropped:
+                self._voice.error(f"{dropped} results dropped: their controller is no longer configured")
+
+    def _write_overflow(self) -> None:
+        while (first := self._overflow.oldest()) is not None:
+            row, unwritten = first
+            if self._attempt(partial(_store, unwritten=unwritten)) is None:
+                return
+            self._overflow.remove(row)
+        if self._overflow.dropped:
+            self._voice.error(f"{self._overflow.dropped} results lost: the ledger's disk was full for too long")
+            self._overflow.dropped = 0
+
+    def _attempt(self, function: Callable[[sqlite3.Connection], Answer]) -> Answer | None:
+        """Runs a transaction; None when the disk does not take it, which is said once."""
+        try:
+            answer = self.database.run(function)
+        except sqlite3.Error as error:
+            self._trouble.warning(
+                f"the ledger {self.path} cannot be written ({error}): jobs go on, results wait in memory"
+            )
+            return None
+        self._trouble.resolved(f"the ledger {self.path} can be written again")
+        return answer
+
+
+def _store(connection: sqlite3.Connection, unwritten: Unwritten) -> int:
+    now = time.time()
+    row = statements.report(
+        connection,
+        unwritten.job,
+        unwritten.id,
+        unwritten.controller,
+        unwritten.state,
+        unwritten.body,
+        now,
+    )
+    if unwritten.ends:
+        statements.end(connection, unwritten.job, now)
+    return row
+
+
+def describe(record: JobRecord) -> dict[str, Any]:
+    """The command object of a job in the ledger."""
+    command: dict[str, Any] = json.loads(record.command)
+    return command

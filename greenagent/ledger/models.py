@@ -1,0 +1,97 @@
+"""What the ledger's file holds, declared once as peewee models; the SQL of its creation comes from them.
+
+The models are not used to read or write: that happens in a native thread, and peewee keeps its
+connection state per greenlet (design, section 3).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peewee import (
+    AutoField,
+    FloatField,
+    IntegerField,
+    Model,
+    SqliteDatabase,
+    TextField,
+)
+
+_NO_DATABASE = SqliteDatabase(None)
+
+
+class LedgerModel(Model):
+    class Meta:
+        database = _NO_DATABASE
+        legacy_table_names = False
+
+
+class Job(LedgerModel):
+    """One accepted job. ``row`` gives the order of acceptance.
+
+    ``controller`` is null for startup tasks; ``accepted`` and ``ended`` are seconds since 1970;
+    ``pid`` and ``start_ticks`` name the process of the current run, with ``run`` its number.
+    """
+
+    row = AutoField()
+    id = TextField(index=True)
+    controller = TextField(null=True)
+    kind = TextField()
+    command = TextField()
+    accepted = FloatField()
+    state = TextField(index=True)
+    run = IntegerField(default=0)
+    pid = IntegerField(null=True)
+    start_ticks = IntegerField(null=True)
+    starttime = IntegerField(default=0)
+    ended = FloatField(null=True, index=True)
+
+
+class Outcome(LedgerModel):
+    """One result: waiting for its controller while ``delivered`` and ``refused`` are null."""
+
+    row = AutoField()
+    job = IntegerField(index=True)
+    id = TextField()
+    controller = TextField()
+    state = TextField()
+    body = TextField()
+    created = FloatField()
+    delivered = FloatField(null=True)
+    refused = FloatField(null=True)
+
+
+class Aside(LedgerModel):
+    """A record that its controller refused for good: full text, status and answer.
+
+    ``due`` is 1 when somebody asked to try it again.
+    """
+
+    row = AutoField()
+    controller = TextField()
+    kind = TextField()
+    body = TextField()
+    status = IntegerField()
+    answer = TextField()
+    stamp = FloatField()
+    due = IntegerField(default=0)
+
+
+class Meta(LedgerModel):
+    """Single facts, such as the ledger's instance."""
+
+    key = TextField(primary_key=True)
+    value = TextField()
+
+
+def _creation(model: Any) -> list[str]:
+    schema = model._schema
+    statements = [schema._create_table(safe=True), *schema._create_indexes(safe=True)]
+    return [statement.query()[0] for statement in statements]
+
+
+SCHEMA: tuple[str, ...] = (
+    *(statement for model in (Job, Outcome, Aside, Meta) for statement in _creation(model)),
+    'CREATE INDEX IF NOT EXISTS "outcome_waiting" ON "outcome" ("controller", "row") '
+    "WHERE delivered IS NULL AND refused IS NULL",
+)

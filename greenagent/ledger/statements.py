@@ -1,0 +1,215 @@
+"""The ledger's transactions: functions of a connection, run in the ledger's native thread."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+
+from greenagent.ledger.records import (
+    ENDED,
+    RUNNING,
+    WAITING,
+    AsideRecord,
+    JobRecord,
+    PendingResult,
+    StoredAnswer,
+)
+
+PENDING_BYTES = 4 * 1024 * 1024
+"""How much of the outbox is read at a time, beyond the first result."""
+
+_JOB_COLUMNS = "row, id, controller, kind, command, accepted, state, run, pid, start_ticks, starttime"
+
+
+def instance(connection: sqlite3.Connection) -> str:
+    """The ledger's own name, made once with it; children carry it in their tag."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()
+    if row is not None:
+        return str(row[0])
+    # uuid4 reads os.urandom; uuid1 and getnode would start programs behind our back.
+    made = uuid.uuid4().hex
+    connection.execute("INSERT INTO meta (key, value) VALUES ('instance', ?)", (made,))
+    return made
+
+
+def accept(
+    connection: sqlite3.Connection, job_id: str, controller: str | None, kind: str, command: str, now: float, state: str
+) -> int:
+    cursor = connection.execute(
+        "INSERT INTO job (id, controller, kind, command, accepted, state, run, starttime) VALUES (?,?,?,?,?,?,0,0)",
+        (job_id, controller, kind, command, now, state),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def running(connection: sqlite3.Connection, row: int, run: int, starttime: int) -> None:
+    connection.execute(
+        "UPDATE job SET state = ?, run = ?, starttime = ?, pid = NULL, start_ticks = NULL WHERE row = ?",
+        (RUNNING, run, starttime, row),
+    )
+
+
+def process(connection: sqlite3.Connection, row: int, pid: int | None, start_ticks: int | None) -> None:
+    connection.execute("UPDATE job SET pid = ?, start_ticks = ? WHERE row = ?", (pid, start_ticks, row))
+
+
+def report(
+    connection: sqlite3.Connection, job: int, job_id: str, controller: str, state: str, body: str, now: float
+) -> int:
+    cursor = connection.execute(
+        "INSERT INTO outcome (job, id, controller, state, body, created) VALUES (?,?,?,?,?,?)",
+        (job, job_id, controller, state, body, now),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def end(connection: sqlite3.Connection, row: int, now: float) -> None:
+    connection.execute("UPDATE job SET state = ?, ended = ?, pid = NULL WHERE row = ?", (ENDED, now, row))
+
+
+def unfinished(connection: sqlite3.Connection) -> list[JobRecord]:
+    rows = connection.execute(f"SELECT {_JOB_COLUMNS} FROM job WHERE state IN (?, ?) ORDER BY row", (WAITING, RUNNING))
+    return [JobRecord(*row) for row in rows]
+
+
+def job(connection: sqlite3.Connection, row: int) -> JobRecord | None:
+    found = connection.execute(f"SELECT {_JOB_COLUMNS} FROM job WHERE row = ?", (row,)).fetchone()
+    return JobRecord(*found) if found is not None else None
+
+
+def ended_run(connection: sqlite3.Connection, job_id: str, accepted: float) -> bool:
+    """Whether the job of that id accepted at that stamp has ended."""
+    found = connection.execute(
+        "SELECT 1 FROM job WHERE id = ? AND abs(accepted - ?) < 0.0005 AND state = ?", (job_id, accepted, ENDED)
+    ).fetchone()
+    return found is not None
+
+
+def answer(connection: sqlite3.Connection, job_id: str, since: float) -> StoredAnswer | None:
+    """The newest ended job of an id within the result memory, or None."""
+    found = connection.execute(
+        "SELECT row, command, controller FROM job WHERE id = ? AND state = ? AND ended >= ? AND kind != 'startup' "
+        "ORDER BY row DESC LIMIT 1",
+        (job_id, ENDED, since),
+    ).fetchone()
+    if found is None:
+        return None
+    row, command, controller = found
+    results = connection.execute("SELECT row FROM outcome WHERE job = ? ORDER BY row", (row,))
+    return StoredAnswer(command, controller, ENDED, tuple(result for (result,) in results))
+
+
+def send_again(connection: sqlite3.Connection, rows: tuple[int, ...]) -> None:
+    connection.executemany("UPDATE outcome SET delivered = NULL, refused = NULL WHERE row = ?", [(r,) for r in rows])
+
+
+def pending(connection: sqlite3.Connection, controller: str, limit: int) -> list[PendingResult]:
+    found: list[PendingResult] = []
+    size = 0
+    for row, job_id, body in connection.execute(
+        "SELECT row, id, body FROM outcome WHERE controller = ? AND delivered IS NULL AND refused IS NULL "
+        "ORDER BY row LIMIT ?",
+        (controller, limit),
+    ):
+        if found and size + len(body) > PENDING_BYTES:
+            break
+        size += len(body)
+        found.append(PendingResult(row, job_id, body.encode()))
+    return found
+
+
+def waiting_results(connection: sqlite3.Connection) -> dict[str, int]:
+    rows = connection.execute(
+        "SELECT controller, count(*) FROM outcome WHERE delivered IS NULL AND refused IS NULL GROUP BY controller"
+    )
+    return dict(rows.fetchall())
+
+
+def delivered(connection: sqlite3.Connection, rows: list[int], now: float) -> None:
+    connection.executemany("UPDATE outcome SET delivered = ? WHERE row = ?", [(now, row) for row in rows])
+
+
+def refused(connection: sqlite3.Connection, row: int, now: float) -> None:
+    connection.execute("UPDATE outcome SET refused = ? WHERE row = ?", (now, row))
+
+
+def set_aside(
+    connection: sqlite3.Connection,
+    controller: str,
+    kind: str,
+    body: str,
+    status: int,
+    answer_text: str,
+    now: float,
+    max_bytes: int,
+) -> int:
+    """Keeps a refused record; returns how many old ones had to go for the cap."""
+    connection.execute(
+        "INSERT INTO aside (controller, kind, body, status, answer, stamp, due) VALUES (?,?,?,?,?,?,0)",
+        (controller, kind, body, status, answer_text, now),
+    )
+    total = connection.execute("SELECT coalesce(sum(length(body)), 0) FROM aside").fetchone()[0]
+    dropped = 0
+    while total > max_bytes:
+        row, size = connection.execute("SELECT row, length(body) FROM aside ORDER BY row LIMIT 1").fetchone()
+        connection.execute("DELETE FROM aside WHERE row = ?", (row,))
+        total -= size
+        dropped += 1
+    return dropped
+
+
+def asides(connection: sqlite3.Connection, due_only: bool = False, limit: int = 1000) -> list[AsideRecord]:
+    rows = connection.execute(
+        "SELECT row, controller, kind, body, status, answer, stamp, due FROM aside "
+        + ("WHERE due = 1 " if due_only else "")
+        + "ORDER BY row LIMIT ?",
+        (limit,),
+    )
+    return [AsideRecord(*row) for row in rows]
+
+
+def drop_asides(connection: sqlite3.Connection, rows: list[int]) -> None:
+    connection.executemany("DELETE FROM aside WHERE row = ?", [(row,) for row in rows])
+
+
+def purge(connection: sqlite3.Connection, before: float, max_results: int, max_bytes: int) -> int:
+    """Forgets jobs ended before a stamp, then the oldest beyond the caps; never one with a result undelivered.
+
+    Works in slices of 1000 jobs; returns how many were forgotten, so that the caller can go on.
+    """
+    undelivered = "SELECT job FROM outcome WHERE delivered IS NULL AND refused IS NULL"
+    rows = [
+        row
+        for (row,) in connection.execute(
+            f"SELECT row FROM job WHERE state = ? AND ended < ? AND row NOT IN ({undelivered}) ORDER BY row LIMIT 1000",
+            (ENDED, before),
+        )
+    ]
+    if not rows:
+        count, size = connection.execute("SELECT count(*), coalesce(sum(length(body)), 0) FROM outcome").fetchone()
+        if count > max_results or size > max_bytes:
+            for row, number, weight in connection.execute(
+                "SELECT job.row, count(outcome.row), coalesce(sum(length(outcome.body)), 0) FROM job "
+                "JOIN outcome ON outcome.job = job.row WHERE job.state = ? "
+                f"AND job.row NOT IN ({undelivered}) GROUP BY job.row ORDER BY job.row LIMIT 1000",
+                (ENDED,),
+            ).fetchall():
+                if count <= max_results and size <= max_bytes:
+                    break
+                rows.append(row)
+                count -= number
+                size -= weight
+    connection.executemany("DELETE FROM outcome WHERE job = ?", [(row,) for row in rows])
+    connection.executemany("DELETE FROM job WHERE row = ?", [(row,) for row in rows])
+    return len(rows)
+
+
+def expire_removed(connection: sqlite3.Connection, known: list[str], before: float) -> int:
+    """Drops results for controllers no longer configured once their memory is over; returns how many."""
+    marks = ",".join("?" * len(known))
+    cursor = connection.execute(
+        "UPDATE outcome SET refused = ? WHERE delivered IS NULL AND refused IS NULL AND created < ? "
+        f"AND controller NOT IN ({marks})",
+        (before, before, *known),
+    )
+    return cursor.rowcount
