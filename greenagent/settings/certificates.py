@@ -1,0 +1,120 @@
+"""Looks at certificate files before anything connects: each fault is told apart (protocol 1.4)."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from greenagent.settings.models import SecuritySettings
+
+_CERTIFICATE = re.compile(rb"-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----")
+_KEY = re.compile(rb"-----BEGIN ([A-Z]+ )*PRIVATE KEY-----")
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFault:
+    """``key`` is the setting at fault; ``fatal`` faults make the controller unusable, others are warnings."""
+
+    key: str
+    text: str
+    fatal: bool = True
+
+
+class _EncryptedKey(Exception):
+    pass
+
+
+def check_certificates(security: SecuritySettings) -> tuple[CertificateFault, ...]:
+    """Every fault of one controller's certificate files, in the order of the settings."""
+    return tuple(_faults(security))
+
+
+def _faults(security: SecuritySettings) -> Iterator[CertificateFault]:
+    certificate, key = security.client_certificate, security.client_certificate_key
+    usable = True
+    for name, path, pattern, what in (
+        ("client_certificate", certificate, _CERTIFICATE, "certificate"),
+        ("client_certificate_key", key, _KEY, "private key"),
+        ("certificate_authority", security.certificate_authority, _CERTIFICATE, "certificate"),
+    ):
+        text = _file_fault(path, pattern, what) if path is not None else ""
+        if text:
+            usable = usable and name == "certificate_authority"
+            yield CertificateFault(name, text)
+        elif name == "certificate_authority" and path is not None:
+            yield from _authority_fault(path)
+    if certificate is not None and key is None:
+        yield CertificateFault("client_certificate", "needs client_certificate_key beside it")
+    elif key is not None and certificate is None:
+        yield CertificateFault("client_certificate_key", "is not used without client_certificate", fatal=False)
+    elif certificate is not None and key is not None and usable:
+        yield from _pair_fault(certificate, key)
+    if key is not None and _readable_by_others(key):
+        yield CertificateFault(
+            "client_certificate_key", f"{str(key)!r} can be read by every user, run: chmod o= {key}", fatal=False
+        )
+
+
+def _file_fault(path: Path, pattern: re.Pattern[bytes], what: str) -> str:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return f"there is no file {str(path)!r}"
+    except OSError as error:
+        return f"{str(path)!r} cannot be read: {error.strerror}"
+    if not pattern.search(content):
+        return f"{str(path)!r} is no PEM file with a {what}"
+    return ""
+
+
+def _authority_fault(path: Path) -> Iterator[CertificateFault]:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=str(path))
+    except (ssl.SSLError, OSError) as error:
+        yield CertificateFault("certificate_authority", f"{str(path)!r} is damaged: {_reason(error)}")
+
+
+def _pair_fault(certificate: Path, key: Path) -> Iterator[CertificateFault]:
+    def refuse() -> str:
+        raise _EncryptedKey
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_cert_chain(str(certificate), str(key), password=refuse)
+    except _EncryptedKey:
+        yield CertificateFault(
+            "client_certificate_key", f"{str(key)!r} is protected by a password, store it without one"
+        )
+    except (ssl.SSLError, OSError) as error:
+        if getattr(error, "reason", "") in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
+            text = f"{str(key)!r} does not match the certificate {str(certificate)!r}"
+            yield CertificateFault("client_certificate_key", text)
+        elif _certificate_damaged(certificate):
+            yield CertificateFault("client_certificate", f"{str(certificate)!r} is damaged: {_reason(error)}")
+        else:
+            yield CertificateFault("client_certificate_key", f"{str(key)!r} is damaged: {_reason(error)}")
+
+
+def _certificate_damaged(path: Path) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=str(path))
+    except (ssl.SSLError, OSError):
+        return True
+    return False
+
+
+def _reason(error: OSError) -> str:
+    reason = getattr(error, "reason", None) or error.strerror or str(error)
+    return str(reason).replace("_", " ").lower()
+
+
+def _readable_by_others(path: Path) -> bool:
+    try:
+        return bool(os.stat(path).st_mode & stat.S_IROTH)
+    except OSError:
+        return False
