@@ -1,0 +1,241 @@
+"""All series of the agent: which job feeds which, and when each is flushed (protocol 8.3 and 8.4)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NamedTuple, Protocol
+
+import gevent
+from gevent.event import Event
+
+from greenagent.statistics.own import Figures
+from greenagent.statistics.series import FlushedPoint, Series, ShownMetric, feed_text
+from greenagent.statistics.usage import ProcessUsage
+
+LAYOUT_SEED: Final = "seed"
+LAYOUT_LATER: Final = "later"
+
+OWN_DOMAIN: Final = "greenagent"
+OWN_NAME: Final = "agent"
+"""Domain and name of the agent's own figures."""
+
+_SLICE = 0.002
+_LONGEST_SLEEP = 2.0
+
+
+class FlushedObject(NamedTuple):
+    """The points of one series for one interval; full keys are ``prefix + key``."""
+
+    stamp: int
+    prefix: str
+    points: list[FlushedPoint]
+
+
+class Sink(Protocol):
+    """Where flushed objects go."""
+
+    def add(self, objects: list[FlushedObject]) -> None: ...
+
+
+class SeriesName(NamedTuple):
+    """What makes jobs share a series; ``cmd`` is empty in the seed's layout. Dots are replaced already."""
+
+    cmd: str
+    domain: str
+    name: str
+
+
+class Pause:
+    """Gives way to the hub whenever more than 2 ms went by since the last time."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._began > _SLICE:
+            gevent.sleep(0.001)  # sleep(0) would let greenlets run, but not the loop's input
+            self._began = time.monotonic()
+
+
+class Feed:
+    """One job's way into its series."""
+
+    def __init__(self, entry: _Entry, interval: int, figures: Figures | None) -> None:
+        self.interval = interval
+        self.refused = 0
+        self._entry = entry
+        self._figures = figures
+
+    def message(self, text: str) -> list[str]:
+        """Takes the lines of one level 10 message; returns why lines were refused, for the job's log."""
+        taken, refused = feed_text(self._entry.series, text)
+        if self._figures is not None:
+            self._figures.count("statsd_lines", taken)
+        if refused:
+            self.refused += len(refused)
+            if self._figures is not None:
+                self._figures.count("statsd_lines_refused", len(refused))
+        return refused
+
+    def usage(self, usage: ProcessUsage) -> None:
+        """Takes a reading of the job's processes."""
+        if self in self._entry.feeds:
+            self._entry.series.take_usage(self, usage)
+
+    def close(self) -> None:
+        """The job is over: what it fed is sent at the end of the interval. Harmless when repeated."""
+        if self in self._entry.feeds:
+            self._entry.feeds.discard(self)
+            self._entry.series.end_job(self)
+
+
+class _Entry:
+    """A series with its jobs and its current interval: fed from ``begin`` on, due at ``end``."""
+
+    def __init__(self, name: SeriesName, interval: int, now: float) -> None:
+        self.name = name
+        self.series = Series()
+        self.feeds: set[Feed] = set()
+        self.interval = interval
+        self.stamp = 0
+        self.begin = 0.0
+        self.end = 0.0
+        self.align(now)
+
+    def align(self, now: float) -> None:
+        """Begins the interval that ``now`` lies in."""
+        self.begin = now
+        self.stamp = int(now // self.interval) * self.interval
+        self.end = self.stamp + self.interval
+
+    def shorten(self, interval: int, now: float) -> None:
+        """A job with a smaller interval came: the current one ends earlier; its stamp stays."""
+        if interval < self.interval:
+            self.interval = interval
+            self.end = min(self.end, (now // interval + 1) * interval)
+
+    def advance(self, now: float, default: int) -> None:
+        """Begins the next interval; no stamp is used twice, also when the intervals become longer."""
+        previous_stamp, previous_interval = self.stamp, self.interval
+        self.interval = min((feed.interval for feed in self.feeds), default=default)
+        self.align(now)
+        if self.stamp <= previous_stamp:
+            self.stamp = int(now // previous_interval) * previous_interval
+
+    def is_due(self, now: float) -> bool:
+        """True at the interval's end, and when the clock was set back before its beginning."""
+        return now >= self.end or now < self.begin - 1
+
+
+class Statistics:
+    """Keeps the series of all jobs and of the agent itself, and flushes them into a backlog.
+
+    An object's stamp is the beginning of the interval its values were gathered in, a multiple of
+    the interval. ``gid`` and ``nid`` are the agent's own, whatever a command says (design section 5).
+    """
+
+    def __init__(
+        self,
+        gid: int,
+        nid: int,
+        layout: str,
+        default_interval: int,
+        sink: Sink,
+        figures: Figures | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``default_interval`` is in seconds; ``layout`` is ``seed`` or ``later``."""
+        self._gid = gid
+        self._nid = nid
+        self._layout = layout
+        self._default_interval = max(1, default_interval)
+        self._sink = sink
+        self._figures = figures
+        self._clock = clock
+        self._entries: dict[SeriesName, _Entry] = {}
+        self._own = _Entry(SeriesName("agent", OWN_DOMAIN, OWN_NAME), self._default_interval, clock())
+        self._changed = Event()
+
+    def reconfigure(self, default_interval: int) -> None:
+        """A new default interval (seconds); open feeds keep theirs."""
+        self._default_interval = max(1, default_interval)
+        self._changed.set()
+
+    def open(self, jobid: str, cmd: str, domain: str, name: str, interval: float | None = None) -> Feed:
+        """A feed for a job; ``interval`` in seconds, None or anything under 1 means the default."""
+        seconds = int(interval) if interval is not None and interval >= 1 else self._default_interval
+        series_name = self._series_name(cmd, domain, name)
+        now = self._clock()
+        entry = self._entries.get(series_name)
+        if entry is None:
+            entry = self._entries[series_name] = _Entry(series_name, seconds, now)
+        else:
+            entry.shorten(seconds, now)
+        feed = Feed(entry, seconds, self._figures)
+        entry.feeds.add(feed)
+        self._changed.set()
+        return feed
+
+    def run(self) -> None:
+        """Service greenlet: flushes each series when its interval ends. Never returns."""
+        while True:
+            now = self._clock()
+            ends = [entry.end for entry in self._entries.values()]
+            ends.append(self._own.end)
+            self._changed.wait(min(max(min(ends) - now, 0.001), _LONGEST_SLEEP))
+            self._changed.clear()
+            self.flush_due()
+
+    def flush_due(self) -> None:
+        """Flushes the series whose interval is over."""
+        now = self._clock()
+        self._flush([entry for entry in self._entries.values() if entry.is_due(now)], self._own.is_due(now))
+
+    def flush_all(self) -> None:
+        """Flushes everything now, at the agent's stop."""
+        self._flush(list(self._entries.values()), own=True)
+
+    def shown(self) -> Iterator[tuple[SeriesName, list[ShownMetric]]]:
+        """The present state of every series, for a scrape."""
+        for name, entry in list(self._entries.items()):
+            yield name, entry.series.shown()
+
+    def _flush(self, entries: Iterable[_Entry], own: bool) -> None:
+        objects: list[FlushedObject] = []
+        pause = Pause()
+        for entry in entries:
+            stamp = entry.stamp
+            if entry.feeds:
+                entry.advance(self._clock(), self._default_interval)
+            elif self._entries.get(entry.name) is entry:
+                # Taken out first: a job that comes while this gives way begins a series of its own.
+                del self._entries[entry.name]
+            points = entry.series.flush(pause)
+            if points:
+                objects.append(FlushedObject(stamp, self._prefix(entry.name), points))
+            pause()
+        if own and self._figures is not None:
+            stamp = self._own.stamp
+            self._own.advance(self._clock(), self._default_interval)
+            points = self._figures.flush()
+            if points:
+                objects.append(FlushedObject(stamp, self._prefix(self._own.name), points))
+        elif own:
+            self._own.advance(self._clock(), self._default_interval)
+        if objects:
+            self._sink.add(objects)
+
+    def _series_name(self, cmd: str, domain: str, name: str) -> SeriesName:
+        part = SeriesName(cmd if self._layout == LAYOUT_LATER else "", domain, name)
+        cleaned = SeriesName(*(text.replace(".", "_") for text in part))
+        if (cleaned.domain, cleaned.name) == (OWN_DOMAIN, OWN_NAME):
+            return cleaned._replace(domain=OWN_DOMAIN + "_job")  # no job speaks for the agent
+        return cleaned
+
+    def _prefix(self, name: SeriesName) -> str:
+        parts: list[Any] = [self._gid, self._nid]
+        if self._layout == LAYOUT_LATER:
+            parts.append(name.cmd)
+        parts += [name.domain, name.name]
+        return ".".join(map(str, parts)) + "."

@@ -1,0 +1,224 @@
+"""What becomes of the values of one key within an interval (protocol 8.2).
+
+Each kind takes values (``feed``), gives its points at the end of an interval and starts the next
+one (``flush``), and tells its present state to a scrape (``shown``). Nothing here ever becomes
+infinite: a value that would is refused, since JSON knows no infinity and the whole batch would be
+lost (protocol 13.3, 27).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from array import array
+from typing import Final, NamedTuple
+
+from greenagent.statistics import statsd
+
+MAX_SAMPLES: Final = 2000
+"""Samples kept of a timer in one interval; past them median and p95 come from a random selection."""
+
+MAX_MEMBERS: Final = 100_000
+"""Members of one set in one interval."""
+
+_LONG_MEMBER = 32
+
+SUM: Final = "sum"
+LAST: Final = "last"
+LEAST: Final = "min"
+GREATEST: Final = "max"
+MEAN: Final = "mean"
+"""How two points of equal key and stamp become one; a mean is weighed by the point ``KEY.count``."""
+
+
+class Point(NamedTuple):
+    """One value to send: ``suffix`` follows the key, ``merge`` says how two of equal stamp unite."""
+
+    suffix: str
+    value: float
+    merge: str
+
+
+class Shown(NamedTuple):
+    """A value for a scrape: ``kind`` is counter, gauge, set, timer_count or timer_sum; totals never fall."""
+
+    kind: str
+    value: float
+
+
+class Refused(Exception):
+    """A value that cannot be taken; the text is the reason."""
+
+
+class Counter:
+    """Adds up; a sample rate scales a value up."""
+
+    type = statsd.COUNTER
+
+    def __init__(self) -> None:
+        self._sum = 0.0
+        self._total = 0.0
+
+    def feed(self, value: float | str, rate: float) -> None:
+        step = float(value) / rate
+        if not (math.isfinite(self._sum + step) and math.isfinite(self._total + step)):
+            raise Refused("the sum would be too large for a number")
+        self._sum += step
+        self._total += step
+
+    def flush(self) -> list[Point]:
+        point = Point("", self._sum, SUM)
+        self._sum = 0.0
+        return [point]
+
+    def shown(self) -> list[Shown]:
+        return [Shown("counter", self._total)]
+
+
+class Gauge:
+    """Keeps its value; a signed value changes it, starting from 0."""
+
+    type = statsd.GAUGE
+
+    def __init__(self) -> None:
+        self._value = 0.0
+
+    def feed(self, value: float | str, rate: float) -> None:
+        if isinstance(value, str):
+            changed = self._value + float(value)
+            if not math.isfinite(changed):
+                raise Refused("the gauge would be too large for a number")
+            self._value = changed
+        else:
+            self._value = value
+
+    def flush(self) -> list[Point]:
+        return [Point("", self._value, LAST)]
+
+    def shown(self) -> list[Shown]:
+        return [Shown("gauge", self._value)]
+
+
+class KeyValue:
+    """The last value of the interval; 0 in an interval without one."""
+
+    type = statsd.KEY_VALUE
+
+    def __init__(self) -> None:
+        self._value = 0.0
+
+    def feed(self, value: float | str, rate: float) -> None:
+        self._value = float(value)
+
+    def flush(self) -> list[Point]:
+        point = Point("", self._value, LAST)
+        self._value = 0.0
+        return [point]
+
+    def shown(self) -> list[Shown]:
+        return [Shown("gauge", self._value)]
+
+
+class Timer:
+    """Collects samples: the mean under the key itself, the rest under ``key.count`` and so on.
+
+    A sample rate counts in ``count`` alone: the others describe the samples that came.
+    """
+
+    type = statsd.TIMER
+
+    def __init__(self) -> None:
+        self._total_count = 0.0
+        self._total_sum = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._samples = array("d")
+        self._came = 0
+        self._count = 0.0
+        self._mean = 0.0
+        self._least = math.inf
+        self._greatest = -math.inf
+
+    def feed(self, value: float | str, rate: float) -> None:
+        sample = float(value)
+        total = self._total_sum + sample / rate
+        count = self._count + 1 / rate
+        if not (math.isfinite(total) and math.isfinite(count) and math.isfinite(sample - self._mean)):
+            raise Refused("the sum would be too large for a number")
+        self._total_sum = total
+        self._total_count += 1 / rate
+        self._count = count
+        self._came += 1
+        self._mean += (sample - self._mean) / self._came
+        self._least = min(self._least, sample)
+        self._greatest = max(self._greatest, sample)
+        if len(self._samples) < MAX_SAMPLES:
+            self._samples.append(sample)
+        else:
+            place = random.randrange(self._came)
+            if place < MAX_SAMPLES:
+                self._samples[place] = sample
+
+    def flush(self) -> list[Point]:
+        if not self._came:
+            return [Point("", 0.0, MEAN), Point(".count", 0.0, SUM)]
+        ordered = sorted(self._samples)
+        points = [
+            Point("", self._mean, MEAN),
+            Point(".count", self._count, SUM),
+            Point(".min", self._least, LEAST),
+            Point(".max", self._greatest, GREATEST),
+            Point(".median", _median(ordered), LAST),
+            Point(".p95", ordered[math.ceil(0.95 * len(ordered)) - 1], LAST),
+        ]
+        self._begin()
+        return points
+
+    def shown(self) -> list[Shown]:
+        return [Shown("timer_count", self._total_count), Shown("timer_sum", self._total_sum)]
+
+
+class DistinctTexts:
+    """Counts distinct texts."""
+
+    type = statsd.SET
+
+    def __init__(self) -> None:
+        self._members: set[str | bytes] = set()
+
+    def feed(self, value: float | str, rate: float) -> None:
+        member: str | bytes = str(value)
+        if len(member) > _LONG_MEMBER:  # so that memory is bounded whatever a job sends
+            member = hashlib.blake2b(str(value).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if member not in self._members and len(self._members) >= MAX_MEMBERS:
+            raise Refused(f"the set holds {MAX_MEMBERS} members already")
+        self._members.add(member)
+
+    def flush(self) -> list[Point]:
+        point = Point("", float(len(self._members)), GREATEST)
+        self._members = set()
+        return [point]
+
+    def shown(self) -> list[Shown]:
+        return [Shown("set", float(len(self._members)))]
+
+
+def _median(ordered: list[float]) -> float:
+    """Halved before they are added: two huge samples must not become infinite."""
+    middle = len(ordered) // 2
+    if len(ordered) % 2:
+        return ordered[middle]
+    return ordered[middle - 1] / 2 + ordered[middle] / 2
+
+
+Aggregate = Counter | Gauge | KeyValue | Timer | DistinctTexts
+
+KINDS: Final[dict[str, type[Aggregate]]] = {
+    statsd.COUNTER: Counter,
+    statsd.GAUGE: Gauge,
+    statsd.KEY_VALUE: KeyValue,
+    statsd.TIMER: Timer,
+    statsd.SET: DistinctTexts,
+}

@@ -1,0 +1,129 @@
+"""The agent's own figures: what it did, what it holds, how far behind the hub ever was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import gevent
+
+from greenagent.statistics import metrics
+from greenagent.statistics.series import FlushedPoint
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Figure(NamedTuple):
+    """One figure for a scrape; ``kind`` is ``counter`` (a total that never falls) or ``gauge``."""
+
+    name: str
+    labels: Labels
+    kind: str
+    value: float
+
+
+class Figures:
+    """A registry of counters and gauges that the rooms fill and nobody has to read.
+
+    Labels with few values only (a state, a controller): each combination is kept for ever.
+    """
+
+    def __init__(self) -> None:
+        self._totals: dict[tuple[str, Labels], float] = {}
+        self._sent: dict[tuple[str, Labels], float] = {}
+        self._gauges: dict[tuple[str, Labels], Callable[[], float | None]] = {}
+
+    def count(self, name: str, n: float = 1, **labels: str) -> None:
+        """Adds ``n`` to a counter."""
+        key = (name, _labels(labels))
+        self._totals[key] = self._totals.get(key, 0) + n
+
+    def gauge(self, name: str, read: Callable[[], float | None], **labels: str) -> None:
+        """Registers a value that ``read`` tells when asked; None means there is none just now."""
+        self._gauges[(name, _labels(labels))] = read
+
+    def forget(self, name: str, **labels: str) -> None:
+        """Removes a gauge, for instance of a controller that is no longer configured."""
+        self._gauges.pop((name, _labels(labels)), None)
+
+    def total(self, name: str, **labels: str) -> float:
+        """What a counter has come to."""
+        return self._totals.get((name, _labels(labels)), 0)
+
+    def shown(self) -> list[Figure]:
+        """Every figure as it is now."""
+        found = [Figure(name, labels, "counter", total) for (name, labels), total in self._totals.items()]
+        found.extend(Figure(name, labels, "gauge", value) for name, labels, value in self._read_gauges())
+        return found
+
+    def flush(self) -> list[FlushedPoint]:
+        """The points of an interval: what counters rose by since the last flush, gauges as they are.
+
+        Label values are parts of the key, dots in them replaced: ``jobs_done.SUCCESS``.
+        """
+        points: list[FlushedPoint] = []
+        for (name, labels), total in self._totals.items():
+            rise = total - self._sent.get((name, labels), 0)
+            self._sent[(name, labels)] = total
+            points.append(FlushedPoint(_key(name, labels), float(rise), metrics.SUM))
+        points.extend(
+            FlushedPoint(_key(name, labels), float(value), metrics.LAST) for name, labels, value in self._read_gauges()
+        )
+        return points
+
+    def _read_gauges(self) -> list[tuple[str, Labels, float]]:
+        found = []
+        for (name, labels), read in self._gauges.items():
+            value = read()
+            if value is not None:
+                found.append((name, labels, value))
+        return found
+
+
+class HubStall:
+    """How late a ticker of 100 ms was at worst: the longest time the hub was deaf."""
+
+    def __init__(self, period: float = 0.1, window: float = 60, clock: Callable[[], float] = time.monotonic) -> None:
+        self._period = period
+        self._window = window
+        self._clock = clock
+        self._turned = clock()
+        self._current = 0.0
+        self._previous = 0.0
+        self.worst_ever = 0.0
+        """Seconds, since the agent's start."""
+
+    @property
+    def recent(self) -> float:
+        """The worst delay in seconds of the last one to two minutes; reading it changes nothing."""
+        self._turn()
+        return max(self._current, self._previous)
+
+    def run(self) -> None:
+        """Service greenlet. Never returns."""
+        while True:
+            began = self._clock()
+            gevent.sleep(self._period)
+            self.note(self._clock() - began - self._period)
+
+    def note(self, delay: float) -> None:
+        """One observed delay in seconds."""
+        self._turn()
+        self._current = max(self._current, delay)
+        self.worst_ever = max(self.worst_ever, delay)
+
+    def _turn(self) -> None:
+        passed = self._clock() - self._turned
+        if passed >= self._window:
+            self._previous = self._current if passed < 2 * self._window else 0.0
+            self._current = 0.0
+            self._turned = self._clock()
+
+
+def _labels(labels: Mapping[str, str]) -> Labels:
+    return tuple(sorted((key, str(value)) for key, value in labels.items()))
+
+
+def _key(name: str, labels: Labels) -> str:
+    return ".".join([name, *(value.replace(".", "_") for _, value in labels)])

@@ -1,0 +1,115 @@
+"""The statistics of all jobs of one domain and name, as one series (protocol 8.3, design section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from greenagent.statistics import metrics
+from greenagent.statistics.metrics import KINDS, Aggregate, Refused
+from greenagent.statistics.statsd import Metric, parse, shorten
+from greenagent.statistics.usage import ProcessUsage, add_up
+
+MAX_KEYS: Final = 10_000
+"""Keys of one series; lines with further ones are refused."""
+
+
+class FlushedPoint(NamedTuple):
+    """One value of a flush: ``merge`` says how it unites with another of equal key and stamp."""
+
+    key: str
+    value: float
+    merge: str
+
+
+class ShownMetric(NamedTuple):
+    """One key of a series as a scrape sees it; ``kind`` as in ``metrics.Shown``, or ``usage``."""
+
+    key: str
+    kind: str
+    value: float
+
+
+class Series:
+    """Takes what its jobs send and measure; gives one list of points at the end of an interval."""
+
+    def __init__(self) -> None:
+        self._aggregates: dict[str, Aggregate] = {}
+        self._usages: dict[object, ProcessUsage] = {}
+        self._ended: ProcessUsage | None = None
+
+    def feed(self, metric: Metric) -> None:
+        """Takes one metric or raises Refused with the reason; the other keys are untouched."""
+        aggregate = self._aggregates.get(metric.key)
+        if aggregate is None:
+            if len(self._aggregates) >= MAX_KEYS:
+                raise Refused(f"the series holds {MAX_KEYS} keys already")
+            aggregate = KINDS[metric.type]()
+            aggregate.feed(metric.value, metric.rate)
+            self._aggregates[metric.key] = aggregate
+            return
+        if aggregate.type != metric.type:
+            raise Refused(f"the key is of type {aggregate.type}, not {metric.type}")
+        aggregate.feed(metric.value, metric.rate)
+
+    def take_usage(self, job: object, usage: ProcessUsage) -> None:
+        """Keeps the newest reading of a running job."""
+        self._usages[job] = usage
+
+    def end_job(self, job: object) -> None:
+        """The last reading of a job that is over still counts in the current interval."""
+        usage = self._usages.pop(job, None)
+        if usage is not None:
+            ended = usage if self._ended is None else add_up([self._ended, usage])
+            self._ended = ended._replace(pids=())
+
+    def flush(self, pause: Callable[[], None]) -> list[FlushedPoint]:
+        """The points of the interval that ends now, and the next one begins.
+
+        ``pause`` is called between keys: it may give way to others, since thousands of timers
+        take long to sort. What is fed meanwhile counts in one interval or the other. A key that the
+        jobs send themselves goes before one of ours: one key must not have two values.
+        """
+        points: list[FlushedPoint] = []
+        readings = [*self._usages.values(), *([self._ended] if self._ended is not None else [])]
+        self._ended = None
+        for key, aggregate in list(self._aggregates.items()):
+            points.extend(
+                FlushedPoint(key + point.suffix, point.value, point.merge)
+                for point in aggregate.flush()
+                if not point.suffix or key + point.suffix not in self._aggregates
+            )
+            pause()
+        if readings:
+            points.extend(
+                FlushedPoint(name, float(value), metrics.SUM)
+                for name, value in add_up(readings).figures()
+                if name not in self._aggregates
+            )
+        return points
+
+    def shown(self) -> list[ShownMetric]:
+        """The present state for a scrape; counters and timers as totals since the series began."""
+        found = [
+            ShownMetric(key, shown.kind, shown.value)
+            for key, aggregate in self._aggregates.items()
+            for shown in aggregate.shown()
+        ]
+        if self._usages:
+            usage = add_up(self._usages.values())
+            found.extend(ShownMetric(name, "usage", float(value)) for name, value in usage.figures())
+        return found
+
+
+def feed_text(series: Series, text: str) -> tuple[int, list[str]]:
+    """Feeds every line of a text; returns how many counted, and why the others did not."""
+    parsed = parse(text)
+    refused = parsed.refused
+    taken = 0
+    for metric in parsed.metrics:
+        try:
+            series.feed(metric)
+            taken += 1
+        except Refused as reason:
+            refused.append(f"key {shorten(metric.key)!r}: {reason}")
+    return taken, refused

@@ -1,0 +1,227 @@
+"""Flushed statistics survive until every controller has them, within a cap (issue 7, design section 5)."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+
+from greenagent.runtime.database import NativeDatabase
+from greenagent.runtime.voice import Voice
+from greenagent.statistics.backlog import SCHEMA, Backlog, merge
+from greenagent.statistics.collector import FlushedObject, Statistics
+from greenagent.statistics.series import FlushedPoint
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[NativeDatabase]:
+    database = NativeDatabase(tmp_path / "ledger.db", SCHEMA)
+    database.start()
+    yield database
+    database.stop()
+
+
+class Said:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.voice = Voice(None)
+        self.voice.attach(lambda level, text: self.lines.append(text))
+
+
+def make(database: NativeDatabase, *controllers: str, max_bytes: int = 1 << 26) -> tuple[Backlog, Said]:
+    said = Said()
+    backlog = Backlog(database, controllers or ("main",), max_bytes, said.voice)
+    backlog.start()
+    return backlog, said
+
+
+def counter(stamp: int, value: float, prefix: str = "1.1.d.n.") -> FlushedObject:
+    return FlushedObject(stamp, prefix, [FlushedPoint("c", value, "sum")])
+
+
+def bodies(backlog: Backlog, controller: str = "main") -> list[dict]:
+    return [body for _, body in backlog.peek(controller)]
+
+
+def test_the_payload_of_an_object(database: NativeDatabase) -> None:
+    backlog, _ = make(database)
+    backlog.add([counter(60, 1.5)])
+    assert bodies(backlog) == [{"timestamp": 60, "series": [["1.1.d.n.c", 1.5]]}]
+
+
+def test_each_controller_gets_everything_and_a_row_goes_when_all_have_it(database: NativeDatabase) -> None:
+    backlog, _ = make(database, "a", "b")
+    backlog.add([counter(60, 1), counter(120, 2)])
+    rows = [row for row, _ in backlog.peek("a")]
+    backlog.remove("a", rows)
+    assert backlog.peek("a") == []
+    assert backlog.waiting("b") == 2
+    assert backlog.bytes > 0
+    backlog.remove("b", [rows[0]])
+    assert [row for row, _ in backlog.peek("b")] == [rows[1]]
+    backlog.remove("b", rows)
+    assert backlog.bytes == 0
+
+
+def test_peek_gives_the_oldest_first_and_no_more_than_asked(database: NativeDatabase) -> None:
+    backlog, _ = make(database)
+    backlog.add([counter(60 * number, number) for number in range(5)])
+    assert [body["timestamp"] for _, body in backlog.peek("main", 3)] == [0, 60, 120]
+
+
+def test_what_was_not_posted_survives_a_restart(database: NativeDatabase) -> None:
+    backlog, _ = make(database)
+    backlog.add([counter(60, 1)])
+    backlog.peek("main")
+    again, said = make(database)
+    assert bodies(again) == [{"timestamp": 60, "series": [["1.1.d.n.c", 1]]}]
+    assert again.wait("main", 0)
+    assert said.lines == []
+
+
+def test_equal_key_and_stamp_are_merged_until_somebody_was_given_them(database: NativeDatabase) -> None:
+    backlog, _ = make(database)
+    backlog.add([counter(60, 1)])
+    backlog.add([counter(60, 2), counter(60, 4, "1.1.other.n.")])
+    assert bodies(backlog) == [
+        {"timestamp": 60, "series": [["1.1.d.n.c", 3]]},
+        {"timestamp": 60, "series": [["1.1.other.n.c", 4]]},
+    ]
+    backlog.add([counter(60, 8)])
+    assert [body["series"][0][1] for body in bodies(backlog)] == [3, 4, 8]
+
+
+def test_nothing_is_merged_into_what_one_controller_has_already(database: NativeDatabase) -> None:
+    backlog, _ = make(database, "a", "b")
+    backlog.add([counter(60, 1)])
+    backlog.remove("a", [row for row, _ in backlog.peek("a")])
+    restarted, _ = make(database, "a", "b")
+    restarted.add([counter(60, 2)])
+    assert [body["series"][0][1] for body in bodies(restarted, "a")] == [2]
+    assert [body["series"][0][1] for body in bodies(restarted, "b")] == [1, 2]
+
+
+def test_how_points_unite() -> None:
+    old = [
+        FlushedPoint("c", 1, "sum"),
+        FlushedPoint("g", 5, "last"),
+        FlushedPoint("s", 5, "max"),
+        FlushedPoint("t", 10, "mean"),
+        FlushedPoint("t.count", 1, "sum"),
+        FlushedPoint("t.min", 10, "min"),
+        FlushedPoint("only", 1, "last"),
+    ]
+    new = [
+        FlushedPoint("c", 2, "sum"),
+        FlushedPoint("g", 3, "last"),
+        FlushedPoint("s", 4, "max"),
+        FlushedPoint("t", 2, "mean"),
+        FlushedPoint("t.count", 3, "sum"),
+        FlushedPoint("t.min", 2, "min"),
+    ]
+    assert {point.key: point.value for point in merge(old, new)} == {
+        "c": 3,
+        "g": 3,
+        "s": 5,
+        "t": 4,
+        "t.count": 4,
+        "t.min": 2,
+        "only": 1,
+    }
+
+
+def test_over_the_cap_the_oldest_go_first_counted_and_said_once(database: NativeDatabase) -> None:
+    backlog, said = make(database, max_bytes=2000)
+    for number in range(40):
+        backlog.add([counter(60 * number, number)])
+    waiting = [body["timestamp"] // 60 for body in bodies(backlog)]
+    assert waiting == list(range(40 - len(waiting), 40))
+    assert backlog.dropped == 40 - len(waiting)
+    assert backlog.dropped > 0
+    assert backlog.bytes <= 2000
+    assert len(said.lines) == 1
+    assert "stats.max_backlog" in said.lines[0]
+
+
+def test_what_only_a_removed_controller_wanted_is_dropped_and_said(database: NativeDatabase) -> None:
+    backlog, said = make(database, "a", "b")
+    backlog.add([counter(60, 1)])
+    backlog.remove("a", [row for row, _ in backlog.peek("a")])
+    backlog.set_controllers(["a"])
+    assert backlog.bytes == 0
+    assert backlog.dropped == 1
+    assert len(said.lines) == 1
+    assert "no longer configured" in said.lines[0]
+
+
+def fill_disk(database: NativeDatabase, full: bool) -> None:
+    """sqlite answers as on a full disk: no page more than it has."""
+    pages = 1 if full else 1_000_000  # sqlite raises 1 to the present size
+    database.run(lambda connection: connection.execute(f"PRAGMA max_page_count={pages}").fetchall())
+
+
+def bulky(stamp: int) -> FlushedObject:
+    return counter(stamp, 1, "1.1.d." + "n" * 20_000 + ".")
+
+
+def test_on_a_full_disk_they_are_held_in_memory_and_written_later(database: NativeDatabase) -> None:
+    backlog, said = make(database)
+    fill_disk(database, True)
+    backlog.add([bulky(60)])
+    backlog.add([bulky(120)])
+    assert len(said.lines) == 1
+    assert "cannot be written" in said.lines[0]
+    assert backlog.bytes > 0
+    fill_disk(database, False)
+    backlog.add([bulky(180)])
+    assert [body["timestamp"] for body in bodies(backlog)] == [60, 120, 180]
+    assert len(said.lines) == 2
+
+
+def test_what_is_held_in_memory_is_capped(database: NativeDatabase) -> None:
+    backlog, said = make(database, max_bytes=100_000)
+    fill_disk(database, True)
+    for number in range(40):
+        backlog.add([bulky(60 * number)])
+    assert 0 < backlog.bytes <= 100_000
+    assert any("were dropped" in line for line in said.lines)
+    fill_disk(database, False)
+    backlog.add([bulky(6000)])
+    assert backlog.dropped + backlog.waiting("main") == 41
+
+
+def test_wait_returns_when_something_comes(database: NativeDatabase) -> None:
+    backlog, _ = make(database)
+    assert backlog.peek("main") == []
+    assert not backlog.wait("main", 0.01)
+    waiter = gevent.spawn(backlog.wait, "main", 10)
+    gevent.sleep(0)
+    backlog.add([counter(60, 1)])
+    assert waiter.get(timeout=5)
+
+
+def test_a_thousand_jobs_of_one_name_come_as_one_point(database: NativeDatabase) -> None:
+    backlog, _ = make(database)
+    statistics = Statistics(1, 2, "seed", 60, backlog, clock=lambda: 1_000_000_000.0)
+    for number in range(1000):
+        feed = statistics.open(str(number), "execute", "d", "n")
+        feed.message("c:1|c")
+        feed.close()
+        if number % 100 == 50:
+            statistics.flush_all()
+    statistics.flush_all()
+    [body] = bodies(backlog)
+    assert body["series"] == [["1.2.d.n.c", 1000]]
+
+
+def test_a_broken_database_is_an_error_for_the_uploader(tmp_path: Path) -> None:
+    database = NativeDatabase(tmp_path / "x.db", SCHEMA)
+    database.start()
+    try:
+        backlog, _ = make(database)
+        database.run(lambda connection: connection.execute("DROP TABLE stats_waiting"))
+        with pytest.raises(sqlite3.Error):
+            backlog.peek("main")
+    finally:
+        database.stop()
