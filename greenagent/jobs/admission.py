@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import Callable
 
@@ -17,7 +16,7 @@ from greenagent.ledger.ledger import Ledger
 from greenagent.ledger.records import FROM_CONTROLLER, StoredAnswer
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.voice import Voice
-from greenagent.settings.values import Settings
+from greenagent.settings.models import Settings
 from greenagent.values import states
 from greenagent.values.command import Command
 from greenagent.values.errors import CommandError
@@ -238,16 +237,3 @@ class Admission:
     @staticmethod
     def _is_redelivery(stored: StoredAnswer, command: Command, controller: str) -> bool:
         return stored.controller == controller and json.loads(stored.command) == command.received
-
-
-def parse_signal(value: object) -> int:
-    """A signal by name (with or without SIG) or number. Raises CommandError."""
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise CommandError("'signal' must be a name or a number")
-    text = str(value).strip().upper()
-    try:
-        if text.isdigit():
-            return int(signal.Signals(int(text)))
-        return int(signal.Signals[text if text.startswith("SIG") else "SIG" + text])
-    except (ValueError, KeyError) as error:
-        raise CommandError(f"there is no signal {value!r}") from error

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from greenagent.settings.values import ControllerSettings
+from greenagent.settings.models import ControllerSettings
 
 JOB_TAG: Final = "GREENAGENT_JOB"
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

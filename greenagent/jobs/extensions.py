@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from greenagent.settings.values import ExtensionSettings
+from greenagent.settings.models import ExtensionSettings
 from greenagent.values.command import Command, as_text
 from greenagent.values.errors import CommandError
 

@@ -18,7 +18,7 @@ from greenagent.process.child import Child
 from greenagent.process.spawn import SpawnRequest
 from greenagent.process.tags import job_tag
 from greenagent.runtime.greenlets import Supervisor
-from greenagent.settings.values import Settings
+from greenagent.settings.models import Settings
 from greenagent.values import levels, states
 from greenagent.values.command import Command
 from greenagent.values.errors import CommandError

@@ -38,6 +38,7 @@ class NativeDatabase:
             self.run(self._open)
         except BaseException:
             self._worker.stop()
+            self._worker = None
             raise
 
     def run(self, function: Callable[[sqlite3.Connection], Answer]) -> Answer:

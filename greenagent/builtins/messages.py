@@ -1,0 +1,100 @@
+"""``get_msgs`` and ``del_msgs``: the log database from afar (protocol 6.2, 6.3; design section 5)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from greenagent.builtins.call import Answer, BuiltIn, BuiltInError, Call, answer
+from greenagent.values.errors import LevelError
+from greenagent.values.levels import LevelSet, parse_levels
+from greenagent.values.message import Record
+
+MOST: Final = 1000
+"""The hard limit of one query (protocol 6.2)."""
+
+
+class Filter(Protocol):
+    """Makes the store's query from the parsed filters."""
+
+    def __call__(
+        self,
+        *,
+        jobid: str | None,
+        domain: str | None,
+        name: str | None,
+        levels: LevelSet | None,
+        time_from: float | None,
+        time_to: float | None,
+        limit: int | None,
+    ) -> Any: ...
+
+
+def get_msgs(make_filter: Filter, query: Callable[[Any], Sequence[Record]]) -> BuiltIn:
+    """Answers the matching records, newest first, at most 1000."""
+
+    def run(call: Call) -> Answer:
+        wanted = _read(call, make_filter, limited=True)
+        return answer([record.to_wire() for record in query(wanted)])
+
+    return run
+
+
+def del_msgs(make_filter: Filter, delete: Callable[[Any], tuple[int, int]]) -> BuiltIn:
+    """Deletes the matching records but those a controller still waits for; answers how many of each."""
+
+    def run(call: Call) -> Answer:
+        deleted, kept = delete(_read(call, make_filter, limited=False))
+        return answer({"deleted": deleted, "kept": kept})
+
+    return run
+
+
+def _read(call: Call, make_filter: Filter, limited: bool) -> Any:
+    data = call.data()
+    try:
+        levels = parse_levels(data.get("levels"))
+    except LevelError as error:
+        raise BuiltInError(f"levels: {error}") from error
+    limit = _number(data, "limit")
+    if limited:
+        limit = limit if limit is not None and 0 < limit < MOST else MOST
+    return make_filter(
+        jobid=_text(data, "jobid"),
+        domain=_text(data, "domain"),
+        name=_text(data, "name"),
+        levels=levels,
+        time_from=_time(data, "timefrom"),
+        # The whole last second is meant (design, section 5).
+        time_to=None if (until := _time(data, "timeto")) is None else until + 0.9995,
+        limit=limit or None,
+    )
+
+
+def _text(data: Any, key: str) -> str | None:
+    value = data.get(key)
+    if value is None or value == "":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise BuiltInError(f"{key} must be text")
+    return value
+
+
+def _number(data: Any, key: str) -> int | None:
+    value = data.get(key)
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,15}\s*", value):
+        value = int(value)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -(2**63) < value < 2**63:
+        raise BuiltInError(f"{key} must be a number")
+    return int(value)
+
+
+def _time(data: Any, key: str) -> float | None:
+    """Seconds since 1970; 0 and null leave the bound open (protocol 6.2)."""
+    number = _number(data, key)
+    return float(number) if number else None

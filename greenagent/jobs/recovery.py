@@ -1,0 +1,102 @@
+"""What an earlier life of the agent left: cut-off jobs, jobs never started, remembered ones (design, section 3)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+
+from greenagent.jobs.admission import Admission
+from greenagent.jobs.job import Identity, Job
+from greenagent.jobs.life import result_of
+from greenagent.jobs.run import Outcome
+from greenagent.ledger.history import HistoryFile, Remembered
+from greenagent.ledger.ledger import Ledger
+from greenagent.ledger.records import FROM_CONTROLLER, FROM_HISTORY, FROM_STARTUP, RUNNING, JobRecord
+from greenagent.runtime.voice import Voice
+from greenagent.values import states
+from greenagent.values.command import Command, parse_command
+from greenagent.values.errors import CommandError
+
+CUT_OFF = "cut off: the agent was stopped or killed while the job ran"
+
+
+class Recovery:
+    """Deals with everything unfinished, once, before the pollers start."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        history: HistoryFile,
+        admission: Admission,
+        identity: Identity,
+        controllers: Iterable[str],
+        stats_interval: int,
+        voice: Voice,
+    ) -> None:
+        self._ledger = ledger
+        self._history = history
+        self._admission = admission
+        self._identity = identity
+        self._controllers = tuple(controllers)
+        self._stats_interval = stats_interval
+        self._voice = voice
+
+    def run(self) -> None:
+        """Reports cut-off jobs and starts the others again. Orphans must have been ended before."""
+        records = self._ledger.unfinished()
+        remembered = {entry.command.id: entry for entry in self._history.load()}
+        for entry in list(remembered.values()):
+            if entry.accepted and self._ledger.has_ended(entry.command.id, entry.accepted):
+                # Killed between its end in the ledger and its leaving the history.
+                self._history.remove(entry.command.id)
+                del remembered[entry.command.id]
+        for record in records:
+            entry = remembered.pop(record.id, None) if record.kind != FROM_STARTUP else None
+            self._continue(record, entry)
+        for entry in remembered.values():
+            controller = entry.controller or self._only_controller()
+            accepted = entry.accepted or time.time()
+            self._enter(Job(entry.command, controller, FROM_HISTORY, 0, accepted))
+
+    def _continue(self, record: JobRecord, entry: Remembered | None) -> None:
+        try:
+            command = parse_command(json.loads(record.command))
+        except (CommandError, ValueError) as error:
+            self._voice.error(f"job {record.id}: its entry in the ledger cannot be read ({error}): given up")
+            self._ledger.end(record.row)
+            return
+        if record.kind == FROM_STARTUP:
+            self._ledger.end(record.row)  # startup tasks run anew at every start
+            return
+        again = entry is not None or command.arguments.remembered
+        if record.state == RUNNING and not again:
+            self._report_cut_off(record, command)
+            return
+        self._enter(
+            Job(command, record.controller, FROM_HISTORY if again else FROM_CONTROLLER, record.row, record.accepted)
+        )
+
+    def _report_cut_off(self, record: JobRecord, command: Command) -> None:
+        self._voice.warning(f"job {record.id}: {CUT_OFF}")
+        if record.controller is None:
+            self._ledger.end(record.row)
+            return
+        job = Job(command, record.controller, record.kind, record.row, record.accepted)
+        now = int(time.time() * 1000)
+        starttime = record.starttime or int(record.accepted * 1000)
+        outcome = Outcome(
+            states.ERROR, data=CUT_OFF, starttime=starttime, lived=max(0, now - starttime) / 1000, can_restart=False
+        )
+        interval = command.arguments.stats_interval or self._stats_interval
+        self._ledger.report(record.row, record.controller, result_of(job, outcome, self._identity, interval), ends=True)
+
+    def _enter(self, job: Job) -> None:
+        if job.id in self._admission.live:
+            self._voice.error(f"job {job.id} is not run again: a job with this id lives already")
+            return
+        self._admission.enter(job)
+
+    def _only_controller(self) -> str | None:
+        """An entry without a controller reports only if exactly one is configured (design, section 3)."""
+        return self._controllers[0] if len(self._controllers) == 1 else None
