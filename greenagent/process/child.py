@@ -1,0 +1,281 @@
+"""One child: waiting for it, signalling it, ending it with everything it started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gevent
+from gevent.event import Event
+
+from greenagent.process import tree
+from greenagent.process.registry import Registry
+from greenagent.process.tree import Process
+from greenagent.runtime.native import close_descriptor
+
+KILL_LIMIT = 4.0
+"""Seconds after KILL until what is left counts as not dying (an uninterruptible wait in the kernel)."""
+
+_READABLE = 1
+
+
+@dataclass(frozen=True)
+class ExitStatus:
+    """How a process ended: ``code`` if it exited, or the name of the ``signal`` it died of."""
+
+    code: int | None
+    signal: str | None
+
+    @property
+    def is_success(self) -> bool:
+        return self.code == 0
+
+
+class Leftover(NamedTuple):
+    """A process that outlived its job."""
+
+    pid: int
+    command: str
+
+
+class Child:
+    """A process the agent started; leader of a session and a process group of its own.
+
+    Its exit code is read without freeing its number (WNOWAIT): until ``reap`` the zombie guards the
+    group's number, so that signals to the group cannot reach strangers. ``stdin``, ``stdout`` and
+    ``stderr`` are the agent's ends, non-blocking; whoever reads or feeds them closes them.
+    """
+
+    __slots__ = (
+        "_event",
+        "_noted",
+        "_reaped",
+        "_registry",
+        "_status",
+        "_watcher",
+        "pid",
+        "pidfd",
+        "start_ticks",
+        "stderr",
+        "stdin",
+        "stdout",
+        "tag",
+    )
+
+    def __init__(
+        self, registry: Registry, pid: int, pidfd: int, start_ticks: int, tag: str | None, pipes: tuple[int, int, int]
+    ) -> None:
+        self._registry = registry
+        self.pid = pid
+        self.pidfd = pidfd
+        self.start_ticks = start_ticks
+        self.tag = tag
+        self.stdin, self.stdout, self.stderr = pipes
+        self._status: ExitStatus | None = None
+        self._reaped = False
+        self._noted: dict[int, int] = {}
+        self._event: Event | None = None
+        self._watcher: Any = None
+
+    @property
+    def has_exited(self) -> bool:
+        return self._poll() is not None
+
+    def wait(self, timeout: float | None = None) -> ExitStatus | None:
+        """Waits for the exit, at most ``timeout`` seconds; None when it still runs then. Frees nothing."""
+        if self._poll() is None and (timeout is None or timeout > 0):
+            self._exit_event().wait(timeout)
+        return self._poll()
+
+    def signal(self, number: int) -> bool:
+        """Sends a signal to the group; False when the leader had ended before."""
+        if self.has_exited:
+            return False
+        return self._signal_group(number)
+
+    def end(self, grace: float) -> tuple[Leftover, ...]:
+        """Ends the child and all it started: TERM, up to ``grace`` seconds, KILL, until only zombies are left.
+
+        Returns what would not die within ``KILL_LIMIT`` seconds of the KILL. The leader is not
+        reaped. May be called by several greenlets, also after the exit.
+        """
+        self._terminate(grace)
+        survivors, _ = self._kill()
+        return survivors
+
+    def sweep(self, grace: float = 0) -> tuple[Leftover, ...]:
+        """After the exit: ends what the child left behind (KILL at once without ``grace``) and says what it was."""
+        found = self._terminate(grace) if grace > 0 else {}
+        _, killed = self._kill()
+        found.update(killed)
+        return tuple(Leftover(pid, command) for pid, command in found.items())
+
+    def leave_children(self) -> None:
+        """What the child left behind may go on (``leave_children``): call it instead of ``sweep``."""
+        if self.tag is not None:
+            self._registry.leave(self.tag)
+
+    def reap(self) -> ExitStatus:
+        """Waits for the exit, then frees the pid and the pidfd. The last thing to do; harmless when repeated."""
+        status = self.wait()
+        assert status is not None
+        if not self._reaped:
+            self._reaped = True
+            self._registry.reap(self)
+            if self._watcher is not None:
+                self._watcher.stop()
+                self._watcher.close()
+                self._watcher = None
+            close_descriptor(self.pidfd)
+        return status
+
+    def announce(self, pid: int) -> bool:
+        """A ``101::PID`` message: the process belongs to the job from now on.
+
+        Believed only for descendants and for processes with the job's tag; False otherwise
+        (design, section 5).
+        """
+        if pid <= 1 or pid == os.getpid() or pid in self._registry:
+            return pid == self.pid
+        process = tree.read_process(pid)
+        if process is None or process.is_dead:
+            return False
+        if not tree.is_descendant(pid, self.pid) and (self.tag is None or tree.read_tag(pid) != self.tag):
+            return False
+        self._noted[pid] = process.start_ticks
+        return True
+
+    def adopt(self, process: Process) -> None:
+        """An orphan that is known to be the job's: it ends with it."""
+        self._noted[process.pid] = process.start_ticks
+
+    def note(self) -> list[Process]:
+        """Remembers every descendant of now, so that it is known also when it leaves; returns the living ones."""
+        return self._note([])
+
+    def members(self) -> list[Process]:
+        """As ``note``, with the orphans of the job that were given to the agent. The leader is not among them."""
+        return self._note([pid for pid in self._registry.adopted() if self.owns(pid)])
+
+    def owns(self, pid: int) -> bool:
+        """Whether an orphan came from this child: by earlier sight, session, group or tag. Reaps it if it is dead."""
+        process = tree.read_process(pid)
+        if process is None:
+            return False
+        if process.is_dead:
+            self._registry.reap_adopted(pid)
+            return False
+        if self._noted.get(pid) == process.start_ticks:
+            return True
+        if not self._reaped and self.pid in (process.session, process.group):
+            return True
+        return self.tag is not None and tree.read_tag(pid) == self.tag
+
+    def _note(self, orphans: list[int]) -> list[Process]:
+        self._noted = {pid: start for pid, start in self._noted.items() if tree.is_same(pid, start)}
+        roots = [*self._noted, *orphans]
+        below = tree.descendants(roots if self._reaped else [self.pid, *roots])
+        found = []
+        for pid in dict.fromkeys(roots + below):
+            process = tree.read_process(pid)
+            if process is not None and not process.is_dead and pid != self.pid:
+                self._noted[pid] = process.start_ticks
+                found.append(process)
+        return found
+
+    def _terminate(self, grace: float) -> dict[int, str]:
+        """TERM to all, also to those that appear meanwhile; waits until they are gone, at most ``grace`` seconds."""
+        deadline = time.monotonic() + grace
+        told: dict[tuple[int, int], str] = {}
+        members = self.members()
+        if not self.has_exited or members:
+            self._signal_group(signal.SIGTERM)
+            self._signal_group(signal.SIGCONT)  # a stopped process would not see the TERM
+        pause = 0.005
+        while True:
+            for process in members:
+                key = (process.pid, process.start_ticks)
+                if key not in told:
+                    told[key] = process.command
+                    if process.group != self.pid or self._reaped:
+                        tree.send_signal(process.pid, process.start_ticks, signal.SIGTERM)
+                        tree.send_signal(process.pid, process.start_ticks, signal.SIGCONT)
+            left = deadline - time.monotonic()
+            if left <= 0 or (self.has_exited and not members):
+                return {pid: command for (pid, _), command in told.items()}
+            self._pause(min(pause, left))
+            pause = min(pause * 2, 0.1)
+            members = self.members()
+
+    def _kill(self) -> tuple[tuple[Leftover, ...], dict[int, str]]:
+        """KILL until a pass finds nothing but zombies; returns what would not die and all that was found."""
+        deadline = time.monotonic() + KILL_LIMIT
+        found: dict[int, str] = {}
+        pause = 0.001
+        while True:
+            members = self.members()
+            self._signal_group(signal.SIGKILL)
+            if self.has_exited and not members:
+                return (), found
+            for process in members:
+                found[process.pid] = process.command
+                tree.send_signal(process.pid, process.start_ticks, signal.SIGKILL)
+            if time.monotonic() >= deadline:
+                leftovers = [Leftover(process.pid, process.command) for process in members]
+                leader = None if self.has_exited else tree.read_process(self.pid)
+                if leader is not None:
+                    leftovers.insert(0, Leftover(leader.pid, leader.command))
+                return tuple(leftovers), found
+            self._pause(pause)
+            pause = min(pause * 2, 0.05)
+
+    def _pause(self, seconds: float) -> None:
+        """Sleeps, less if the leader exits meanwhile."""
+        if self.has_exited:
+            gevent.sleep(seconds)
+        else:
+            self._exit_event().wait(seconds)
+
+    def _signal_group(self, number: int) -> bool:
+        if self._reaped:
+            return False  # the number may belong to strangers by now
+        try:
+            os.killpg(self.pid, number)
+        except OSError:
+            return False
+        return True
+
+    def _poll(self) -> ExitStatus | None:
+        if self._status is None:
+            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            if result is not None:
+                exited = result.si_code == os.CLD_EXITED
+                self._status = ExitStatus(
+                    result.si_status if exited else None, None if exited else signal_name(result.si_status)
+                )
+        return self._status
+
+    def _exit_event(self) -> Event:
+        if self._event is None:
+            self._event = Event()
+            self._watcher = gevent.get_hub().loop.io(self.pidfd, _READABLE)
+            self._watcher.start(self._on_exit)
+        return self._event
+
+    def _on_exit(self) -> None:
+        self._watcher.stop()  # a pidfd stays readable
+        assert self._event is not None
+        self._event.set()
+
+
+def signal_name(number: int) -> str:
+    """``SIGTERM`` for 15; real-time signals as ``SIGRTMIN+n``."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        if signal.SIGRTMIN < number < signal.SIGRTMAX:
+            return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+        return f"SIG{number}"

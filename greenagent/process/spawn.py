@@ -1,0 +1,243 @@
+"""The one path that starts children. Nothing else in the agent forks."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from _queue import SimpleQueue  # the C one: the module ``queue`` is patched, and native threads must not use that
+
+import gevent
+from gevent import monkey
+from gevent.event import Event
+
+from greenagent.process import libc, tree
+from greenagent.process.child import Child
+from greenagent.process.registry import Registry
+from greenagent.process.request import Program, SpawnError, SpawnRequest, encode, explain, locate
+from greenagent.process.tags import VARIABLE
+from greenagent.runtime.native import HubMailbox, close_descriptor
+from greenagent.runtime.voice import Voice
+
+__all__ = ["SpawnError", "SpawnRequest", "Spawner"]
+
+THREADS = 2
+MOST_THREADS = 32
+STUCK_AFTER = 0.5
+"""Seconds a start may wait before another thread helps: an exec on a dead network disk must not block the others."""
+
+_start_thread = monkey.get_original("_thread", "start_new_thread")
+
+
+class _Order:
+    """One start on its way through a thread."""
+
+    def __init__(self, program: Program, tag: str | None) -> None:
+        self.program = program
+        self.tag = tag
+        self.done = Event()
+        self.child: Child | None = None
+        self.error: SpawnError | None = None
+        self.abandoned = False
+
+
+class Spawner:
+    """Starts programs in native threads, since an exec may block.
+
+    At most ``THREADS`` starts are under way at once (more only while some are stuck), so that a
+    hundred at once do not stall the hub.
+    """
+
+    def __init__(self, voice: Voice, search_path: str | None = None) -> None:
+        """``search_path``: where programs without a slash are searched; by default the agent's own PATH."""
+        self.registry = Registry()
+        self._voice = voice
+        self._search_path = search_path if search_path is not None else os.environ.get("PATH", os.defpath)
+        self._orders: SimpleQueue[_Order | Child | None] = SimpleQueue()
+        self._threads = 0
+        self._busy = 0
+        self._running = False
+
+    def start(self) -> None:
+        """Prepares this process for having children; in the main thread. Raises OSError.
+
+        SIGCHLD must not be ignored (a parent may have left it so: the system would then throw exit
+        codes away), orphans come to us, and descriptors we were started with stay ours.
+        """
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _keep_descriptors()
+        libc.set_subreaper(True)
+        self._launcher = libc.Launcher()
+        self._mailbox = HubMailbox()
+        self._running = True
+        for _ in range(THREADS):
+            self._add_thread()
+
+    def stop(self) -> None:
+        """Ends the threads after the starts already asked for; children go on."""
+        if self._running:
+            self._running = False
+            for _ in range(self._threads):
+                self._orders.put(None)
+            libc.set_subreaper(False)
+
+    def spawn(self, request: SpawnRequest) -> Child:
+        """Starts a program; the greenlet waits until it runs. Raises SpawnError.
+
+        A greenlet that is killed meanwhile leaves nothing: the child is ended and reaped.
+        """
+        if not self._running:
+            raise SpawnError(f"cannot start {request.executable!r}: the agent is stopping", temporary=True)
+        order = _Order(encode(request), request.environment.get(VARIABLE))
+        self._orders.put(order)
+        try:
+            while not order.done.wait(STUCK_AFTER):
+                if self._busy >= self._threads:
+                    self._add_thread()
+        except BaseException:
+            self._abandon(order)
+            raise
+        if order.error is not None:
+            raise order.error
+        assert order.child is not None
+        return order.child
+
+    def _add_thread(self) -> None:
+        if self._threads >= MOST_THREADS:
+            return
+        try:
+            _start_thread(self._run, ())
+        except RuntimeError:
+            self._voice.warning("cannot start another thread for starting programs: the system refuses")
+            return
+        self._threads += 1
+
+    def _thread_ended(self) -> None:
+        self._threads -= 1
+        if self._threads == 0:
+            gevent.spawn(self._mailbox.close)  # not from within its own delivery
+
+    def _abandon(self, order: _Order) -> None:
+        with self.registry.lock:
+            order.abandoned = True
+            child = order.child
+        if child is not None:
+            self._orders.put(child)
+
+    def _run(self) -> None:
+        """The threads' work. They must live as long as the agent: their children would change hands."""
+        while True:
+            order = self._orders.get()
+            if order is None:
+                self._mailbox.post(self._thread_ended)
+                return
+            with self.registry.lock:
+                self._busy += 1
+            if isinstance(order, Child):
+                self._dispose(order)
+            elif not order.abandoned:
+                self._serve(order)
+            with self.registry.lock:
+                self._busy -= 1
+
+    def _serve(self, order: _Order) -> None:
+        child: Child | None = None
+        error: SpawnError | None = None
+        try:
+            child = self._launch(order.program, order.tag)
+        except SpawnError as refused:
+            error = refused
+        except Exception as unexpected:
+            error = order.program.failure(f"{type(unexpected).__name__}: {unexpected}")
+        with self.registry.lock:
+            order.child, order.error = child, error
+            abandoned = order.abandoned
+        if not abandoned:
+            self._mailbox.post(order.done.set)
+        elif child is not None:
+            self._dispose(child)
+
+    def _launch(self, program: Program, tag: str | None) -> Child:
+        path = locate(program, self._search_path)
+        ours: list[int] = []
+        theirs: list[int] = []
+        pid = 0
+        try:
+            for number in range(3):
+                read_end, write_end = _pipe()
+                ours.append(write_end if number == 0 else read_end)
+                theirs.append(read_end if number == 0 else write_end)
+                os.set_blocking(ours[-1], False)
+            self.registry.starting()
+            try:
+                pid = self._launcher.launch(
+                    os.fsencode(path),
+                    program.arguments,
+                    program.environment,
+                    None if program.directory is None else os.fsencode(program.directory),
+                    (theirs[0], theirs[1], theirs[2]),
+                )
+                pidfd = os.pidfd_open(pid)
+                process = tree.read_process(pid)
+                child = Child(
+                    self.registry,
+                    pid,
+                    pidfd,
+                    process.start_ticks if process is not None else 0,
+                    tag,
+                    (ours[0], ours[1], ours[2]),
+                )
+                self.registry.add(child)
+            finally:
+                self.registry.started()
+        except OSError as error:
+            for descriptor in ours:
+                close_descriptor(descriptor)
+            if pid:  # it runs, but no descriptor was left to hold it by
+                os.kill(pid, signal.SIGKILL)
+                os.waitid(os.P_PID, pid, os.WEXITED)
+            raise explain(program, path, error) from error
+        finally:
+            for descriptor in theirs:
+                close_descriptor(descriptor)
+        return child
+
+    def _dispose(self, child: Child) -> None:
+        """Ends a child that nobody waits for any more; in a native thread."""
+        try:
+            os.killpg(child.pid, signal.SIGKILL)
+        except OSError:
+            pass
+        os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOWAIT)
+        self.registry.reap(child)
+        for descriptor in (child.pidfd, child.stdin, child.stdout, child.stderr):
+            close_descriptor(descriptor)
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe whose ends are above 2: an agent started with closed standard streams would get those numbers."""
+    ends = os.pipe2(os.O_CLOEXEC)
+    if min(ends) > 2:
+        return ends
+    moved: list[int] = []
+    try:
+        for end in ends:
+            moved.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3))
+    except OSError:
+        for end in moved:
+            close_descriptor(end)
+        raise
+    finally:
+        for end in ends:
+            close_descriptor(end)
+    return moved[0], moved[1]
+
+
+def _keep_descriptors() -> None:
+    """Closes on exec whatever the agent itself was started with, so that no job inherits it."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            try:
+                os.set_inheritable(int(name), False)
+            except OSError:
+                pass  # the descriptor of the listing itself
