@@ -234,12 +234,22 @@ class _Reader:
                 return "[" + ", ".join(items) + "]"
             if self._peek() == ",":
                 raise self._fail("a list has a comma too many")
-            items.append(self._value((*place, str(len(items) + 1)), depth + 1))
+            items.append(self._item((*place, str(len(items) + 1)), depth, opened))
             more = self._skip_lines()
             if more and self._peek() == ",":
                 self._at += 1
             elif not more or self._peek() != "]":
                 raise self._fail("the bracket '[' opened here is not closed, or a comma is missing in it", opened)
+
+    def _item(self, place: Place, depth: int, opened: int) -> str:
+        try:
+            return self._value(place, depth + 1)
+        except TomlProblem as problem:
+            if depth or problem.line == opened:
+                raise
+            # A list that nobody closed swallows the lines below it, which then look wrong.
+            text = f"the bracket '[' opened here is not closed, or line {problem.line} is wrong: {problem.text}"
+            raise self._fail(text, opened) from problem
 
     def _inline_table(self, place: Place, depth: int) -> str:
         opened = self._line()

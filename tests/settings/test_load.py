@@ -1,0 +1,315 @@
+"""Loading: the seed's file, every problem at once, and what overrides what."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from greenagent.settings import (
+    ConsoleLogger,
+    ControllerLogger,
+    ControllerSettings,
+    DatabaseLogger,
+    ExtensionSettings,
+    SettingsError,
+    StartupTask,
+    load_settings,
+)
+from greenagent.settings.limits import check_limits
+from greenagent.values.levels import parse_levels
+from tests.settings.support import MINIMAL, load, problems, warnings
+
+SEED = Path(__file__).parent.parent / "data" / "seed-config.toml"
+
+
+def test_the_seed_configuration_loads_as_it_stands() -> None:
+    loaded = load_settings(SEED, {}, {})
+    settings = loaded.settings
+    assert (settings.main.gid, settings.main.nid, settings.main.max_jobs) == (1, 10, 100)
+    assert (settings.main.message_id_file, settings.main.history_file) == (Path(".mid"), Path(".history"))
+    assert settings.main.ledger_file == Path(".history.db")
+    assert settings.controllers == {"main": ControllerSettings("main", "http://localhost:8966")}
+    assert settings.extensions == {
+        "do_something": ExtensionSettings("do_something", "python2.7", "./python", ("{domain}/{name}.py",))
+    }
+    assert settings.polled_controllers == ("main",)
+    assert settings.loggers == (
+        DatabaseLogger("db", Path("logs"), None, 104857600, 0, 0, 0),
+        ControllerLogger("ac", 300, 1000, ("main",), parse_levels([2])),
+        ConsoleLogger("console", parse_levels([2, 4, 7, 8, 9])),
+    )
+    assert (settings.stats.interval, settings.stats.controllers) == (60, ("main",))
+    arguments = {"domaine": "test", "name": "startup", "loglevels_db": "*"}
+    assert settings.startup == (StartupTask("intialize_something", "do_something", arguments),)
+    (warning,) = loaded.warnings
+    assert "domaine" in warning
+    assert "did you mean 'domain'?" in warning
+
+
+def test_every_problem_is_told_in_one_go_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = """\
+gid = 4
+[mian]
+x = 1
+[main]
+gid = 0
+nid = "3"
+max_job = 3
+roles = ["a", 1]
+[controllers.main]
+url = "ftp://user:secret@host"
+[controllers.other]
+url = "http://user:secret@/x"
+[controllers]
+third = 3
+[extension.foo]
+args = 3
+[channel]
+cmds = ["mian"]
+[logging.a]
+type = "bd"
+[logging.b]
+type = "DB"
+[logging.c]
+type = "db"
+levels = "5-1"
+flush_int = 3
+[logging.d]
+[stats]
+controllers = ["nobody"]
+interval = true
+[startup.agent]
+name = "foo"
+args = 3
+[startup.a]
+name = "execute"
+after = ["b"]
+[startup.a.args]
+loglevels = "a"
+[startup.b]
+name = "execute"
+after = ["a", "x"]
+"""
+    assert problems(tmp_path, text) == [
+        "agent.toml:1: [gid]: stands outside of any section, put it below [main]",
+        "agent.toml:2: [mian]: is not a section, did you mean 'main'?",
+        "agent.toml:5: [main] gid: must be at least 1, not 0",
+        "agent.toml:6: [main] nid: must be a whole number, not text",
+        "agent.toml:7: [main] max_job: is not a setting of this section, did you mean 'max_jobs'?",
+        "agent.toml:8: [main] roles: must be a list of texts, but item 2 is a whole number",
+        "agent.toml:10: [controllers.main] url: must begin with http:// or https://, not 'ftp://***@host'",
+        "agent.toml:12: [controllers.other] url: names no host: 'http://***@/x'",
+        "agent.toml:14: [controllers] third: must be a table, not a whole number",
+        "agent.toml:15: [extension.foo] binary: is missing",
+        "agent.toml:16: [extension.foo] args: must be a list of texts, not a whole number",
+        "agent.toml:18: [channel] cmds: there is no controller 'mian', did you mean 'main'?",
+        "agent.toml:20: [logging.a] type: 'bd' is no type of logger, known are DB, AC, console",
+        "agent.toml:23: [logging] c: is a second logger of type DB beside 'b', keep one of them",
+        "agent.toml:25: [logging.c] levels: is no list of levels: the range 5-1 is reversed",
+        "agent.toml:26: [logging.c] flush_int: is not a setting of this logger (type DB), "
+        "it belongs to [logging.<name> (type AC)]",
+        "agent.toml:27: [logging.d] type: is missing: it is one of DB, AC, console",
+        "agent.toml:29: [stats] controllers: there is no controller 'nobody' (configured: main, other)",
+        "agent.toml:30: [stats] interval: must be a whole number, not true or false",
+        "agent.toml:31: [startup] agent: the id 'agent' is reserved for the agent's own log",
+        "agent.toml:33: [startup.agent] args: must be a table, not a whole number",
+        "agent.toml:36: [startup.a] after: these tasks wait for each other: a -> b -> a",
+        "agent.toml:38: [startup.a.args] loglevels: 'a' is not a level, a range of levels or *",
+        "agent.toml:41: [startup.b] after: there is no startup task 'x'",
+    ]
+
+
+MAIN = "[main]\ngid = 1\nnid = 1\n"
+CONTROLLER = MINIMAL.removeprefix("\n")
+
+ONE_PROBLEM = {
+    "no gid": ("[main]\nnid = 1", "[main] gid: is missing"),
+    "negative nid": ("[main]\ngid = 1\nnid = -1", "nid: must be at least 1, not -1"),
+    "gid a float": ("[main]\ngid = 1.0\nnid = 1", "gid: must be a whole number, not a number"),
+    "too large": ("[main]\ngid = 99999999999999999999\nnid = 1", "gid: is too large"),
+    "no jobs": (MAIN + "max_jobs = 0", "max_jobs: must be at least 1"),
+    "negative time": (MAIN + "kill_grace = -1", "kill_grace: must be at least 0, not -1"),
+    "empty path": (MAIN + "message_id_file = ''", "message_id_file: must not be empty"),
+    "NUL in a path": (MAIN + 'message_id_file = "a\\u0000b"', "message_id_file: holds a NUL"),
+    "same file twice": (
+        MAIN + "history_file = 'a'\nledger_file = './a'",
+        "ledger_file: is the same file as history_file",
+    ),
+    "flag as text": (MAIN + "allow_reboot = 'yes'", "allow_reboot: must be true or false, not text"),
+    "role without a name": (MAIN + "roles = ['']", "roles: holds an empty item"),
+    "short lines": (MAIN + "max_line = 1", "max_line: must be at least 1024"),
+    "url missing": (MAIN + "[controllers.a]", "[controllers.a] url: is missing"),
+    "url without host": (MAIN + "[controllers.a]\nurl = 'http://'", "url: names no host"),
+    "url with bad port": (MAIN + "[controllers.a]\nurl = 'http://h:99999'", "is no URL"),
+    "url with query": (MAIN + "[controllers.a]\nurl = 'http://h/?a=1'", "query"),
+    "url with blanks": (MAIN + "[controllers.a]\nurl = 'http://h/a b'", "blanks"),
+    "url without scheme": (MAIN + "[controllers.a]\nurl = 'localhost:8966'", "must begin with http:// or https://"),
+    "misspelt key of a controller": (CONTROLLER + "[controllers.main.securty]\na = 1", "did you mean 'security'?"),
+    "misspelt file": (CONTROLLER + "[controllers.main.security]\nclient_certifcate = ''", "'client_certificate'?"),
+    "empty controller name": (MAIN + "[controllers.'']\nurl = 'http://h'", "1 to 200 characters"),
+    "polling nobody": (MAIN + "[channel]\ncmds = ['a']", "there is no controller 'a' (configured: none)"),
+    "logger to nobody": (CONTROLLER + "[logging.a]\ntype = 'AC'\ncontrollers = ['man']", "did you mean 'main'?"),
+    "logger of type redis": (MAIN + "[logging.a]\ntype = 'redis'\naddress = 'x'", "no type of logger"),
+    "logger type a number": (MAIN + "[logging.a]\ntype = 3", "this is no type of logger"),
+    "level 0": (MAIN + "[logging.a]\ntype = 'console'\nlevels = [0]", "levels begin at 1"),
+    "level word": (MAIN + "[logging.a]\ntype = 'console'\nlevels = ['all']", "is no list of levels"),
+    "batch of none": (CONTROLLER + "[logging.a]\ntype = 'AC'\nbatch_size = 0", "batch_size: must be at least 1"),
+    "tiny database": (MAIN + "[logging.a]\ntype = 'DB'\nmax_db_size = 10", "0 (no limit) or at least 65536"),
+    "key layout": (MAIN + "[stats]\nkey_layout = 'new'", "must be one of seed, later"),
+    "metrics without port": (MAIN + "[metrics]\nlisten = 'localhost'", "must be HOST:PORT"),
+    "metrics with bad port": (MAIN + "[metrics]\nlisten = '[::1]:70000'", "a port from 0 to 65535"),
+    "env of numbers": (MAIN + "[extensions.a]\nbinary = 'x'\nenv = {A = 1}", "but 'A' is a whole number"),
+    "env name": (MAIN + "[extensions.a]\nbinary = 'x'\nenv = {'A=B' = ''}", "impossible variable"),
+    "extension in both sections": (
+        MAIN + "[extensions.a]\nbinary = 'x'\n[extension.a]\nbinary = 'y'",
+        "[extension] a: this extension is also given",
+    ),
+    "startup without command": (MAIN + "[startup.a]", "[startup.a] name: is missing"),
+    "startup waits for itself": (MAIN + "[startup.a]\nname = 'x'\nafter = ['a']", "names the task itself"),
+    "startup id too long": (MAIN + f"[startup.{'a' * 201}]\nname = 'x'", "1 to 200 characters"),
+    "startup arguments": (
+        MAIN + "[startup.a]\nname = 'x'\nargs = {args = 'x'}",
+        "[startup.a.args] args: must be a list, not text",
+    ),
+    "section is no table": ("main = 1", "[main]: must be a table"),
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), ONE_PROBLEM.values(), ids=ONE_PROBLEM.keys())
+def test_a_problem_is_named(tmp_path: Path, text: str, reason: str) -> None:
+    found = problems(tmp_path, text)
+    assert len([line for line in found if reason in line]) == 1, found
+    if "main = 1" not in text and "is missing" not in reason:
+        assert len(found) == 1
+
+
+def test_what_only_the_originals_know_is_accepted_with_one_warning_each(tmp_path: Path) -> None:
+    text = """\
+[main]
+gid = 1
+nid = 2
+message_ID_file = "/tmp/mid"
+include = "conf.d"
+[controllers.main]
+url = "http://localhost:8966/"
+[logging.db]
+type = "db"
+address = "/x"
+[hubble]
+controllers = []
+[extension.a]
+binary = "a"
+[stats.ac]
+enabled = true
+"""
+    loaded = load(tmp_path, text)
+    assert loaded.settings.main.message_id_file == Path("/tmp/mid")
+    assert loaded.settings.controllers["main"].url == "http://localhost:8966"
+    assert set(loaded.settings.extensions) == {"a"}
+    keys = ["message_ID_file", "include", "address", "hubble", "ac"]
+    assert len(loaded.warnings) == len(keys)
+    for key in keys:
+        assert len([warning for warning in loaded.warnings if f" {key}: " in warning or f"[{key}]: " in warning]) == 1
+
+
+def test_flags_beat_the_environment_which_beats_the_file(tmp_path: Path) -> None:
+    environment = {
+        "GREENAGENT_MAIN_GID": "5",
+        "GREENAGENT_MAIN_NID": "6",
+        "GREENAGENT_MAIN_ROLES": "a, b",
+        "GREENAGENT_MAIN_KILL_GRACE": "0.5",
+        "GREENAGENT_MAIN_ALLOW_REBOOT": "true",
+        "GREENAGENT_CHANNEL_CMDS": "main",
+        "GREENAGENT_METRICS_LISTEN": "127.0.0.1:9464",
+    }
+    loaded = load(tmp_path, MINIMAL, environment, gid="7", nid=None, roles=["x"])
+    main = loaded.settings.main
+    assert (main.gid, main.nid, main.roles) == (7, 6, ("x",))
+    assert (main.kill_grace, main.allow_reboot) == (0.5, True)
+    assert loaded.settings.channel.cmds == ("main",)
+    assert loaded.settings.metrics.listen == "127.0.0.1:9464"
+    origins = loaded.settings.origins
+    names = ("main.gid", "main.nid", "controllers.main.url", "main.max_jobs")
+    assert [origins[name] for name in names] == ["flag", "environment", "file", "default"]
+
+
+def test_variables_and_flags_can_give_what_the_file_lacks(tmp_path: Path) -> None:
+    assert problems(tmp_path, "[main]\nnid = 0", {"GREENAGENT_MAIN_GID": "1"}, nid=4) == []
+
+
+def test_problems_of_variables_and_flags_name_them(tmp_path: Path) -> None:
+    found = problems(tmp_path, MINIMAL, {"GREENAGENT_MAIN_MAX_JOBS": "many", "GREENAGENT_CHANNEL_CMDS": "x"}, gid="0")
+    assert "GREENAGENT_MAIN_MAX_JOBS: must be a whole number, not 'many'" in found
+    assert "--gid: must be at least 1, not 0" in found
+    assert any("there is no controller 'x'" in line for line in found)
+    assert len(found) == 3
+
+
+def test_an_unknown_variable_is_a_warning_but_those_of_other_programs_are_not(tmp_path: Path) -> None:
+    environment = {
+        "GREENAGENT_MAIN_GDI": "1",
+        "GREENAGENT_CONTROLLERS_MAIN_URL": "http://x",
+        "GREENAGENT_JOB": "x",
+        "GREENAGENT_CTL_URL": "x",
+        "PATH": "/bin",
+    }
+    found = warnings(tmp_path, MINIMAL, environment)
+    assert found == [
+        "GREENAGENT_CONTROLLERS_MAIN_URL: this variable sets nothing, did you mean 'GREENAGENT_STATS_CONTROLLERS'?",
+        "GREENAGENT_MAIN_GDI: this variable sets nothing, did you mean 'GREENAGENT_MAIN_GID'?",
+    ]
+
+
+def test_no_controller_is_allowed_with_a_warning(tmp_path: Path) -> None:
+    assert warnings(tmp_path, MAIN) == ["agent.toml: no controller is configured, only startup tasks run"]
+
+
+def test_run_arguments_that_an_extension_uses_are_known(tmp_path: Path) -> None:
+    text = CONTROLLER + (
+        "[extensions.backup]\nbinary = 'x'\nargs = ['{database}', '--to={target}']\n"
+        "[startup.a]\nname = 'backup'\nargs = {database = 'd', target = 't', qeue = 'q'}\n"
+    )
+    (warning,) = warnings(tmp_path, text)
+    assert "qeue: is not a known run argument and is kept, did you mean 'queue'?" in warning
+
+
+def test_startup_conditions_may_form_any_graph_without_circles(tmp_path: Path) -> None:
+    tasks = "".join(
+        f"[startup.t{number}]\nname = 'execute'\nafter = {[f't{other}' for other in range(number)]}\n"
+        for number in range(30)
+    )
+    loaded = load(tmp_path, CONTROLLER + tasks)
+    assert loaded.settings.startup[29].after == tuple(f"t{number}" for number in range(29))
+    circle = CONTROLLER + "".join(f"[startup.c{n}]\nname = 'x'\nafter = ['c{(n + 1) % 50}']\n" for n in range(50))
+    (problem,) = problems(tmp_path, circle)
+    assert problem.count(" -> ") == 50
+
+
+def test_references_to_no_controller_at_all_mean_all_of_them(tmp_path: Path) -> None:
+    text = CONTROLLER + (
+        "[controllers.second]\nurl = 'https://other/base/'\n[channel]\ncmds = ['second', 'second']\n"
+        "[logging.a]\ntype = 'ac'\n[logging.b]\ntype = 'Ac'\ncontrollers = ['second']\n[logging.c]\ntype = 'CONSOLE'\n"
+    )
+    settings = load(tmp_path, text).settings
+    assert settings.polled_controllers == ("second",)
+    assert [logger.controllers for logger in settings.controller_loggers] == [("main", "second"), ("second",)]
+    assert settings.stats.controllers == ("main", "second")
+    assert settings.controllers["second"].url == "https://other/base"
+    assert settings.database_logger is None
+    assert [logger.name for logger in settings.console_loggers] == ["c"]
+
+
+def test_a_limit_of_open_files_below_what_max_jobs_needs_is_a_warning(tmp_path: Path) -> None:
+    few = load(tmp_path, MINIMAL + "", {"GREENAGENT_MAIN_MAX_JOBS": "1"}).settings
+    assert check_limits(few) == ()
+    many = load(tmp_path, MINIMAL, {"GREENAGENT_MAIN_MAX_JOBS": str(10**12)}).settings
+    (warning,) = check_limits(many)
+    assert "raise it" in warning
+
+
+def test_settings_error_holds_all_lines(tmp_path: Path) -> None:
+    shutil.copy(SEED, tmp_path / "copy.toml")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(tmp_path / "copy.toml", {}, {"gid": "x", "nid": "y"})
+    assert len(caught.value.problems) == 2
+    assert str(caught.value) == "\n".join(caught.value.problems)
