@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple, Protocol
 
-import gevent
 from gevent.event import Event
 
 from greenagent.statistics.own import Figures
+from greenagent.statistics.pause import Pause
 from greenagent.statistics.series import FlushedPoint, Series, ShownMetric, feed_text
 from greenagent.statistics.usage import ProcessUsage
 
@@ -20,7 +20,6 @@ OWN_DOMAIN: Final = "greenagent"
 OWN_NAME: Final = "agent"
 """Domain and name of the agent's own figures."""
 
-_SLICE = 0.002
 _LONGEST_SLEEP = 2.0
 
 
@@ -44,18 +43,6 @@ class SeriesName(NamedTuple):
     cmd: str
     domain: str
     name: str
-
-
-class Pause:
-    """Gives way to the hub whenever more than 2 ms went by since the last time."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-
-    def __call__(self) -> None:
-        if time.monotonic() - self._began > _SLICE:
-            gevent.sleep(0.001)  # sleep(0) would let greenlets run, but not the loop's input
-            self._began = time.monotonic()
 
 
 class Feed:
@@ -82,6 +69,10 @@ class Feed:
         """Takes a reading of the job's processes."""
         if self in self._entry.feeds:
             self._entry.series.take_usage(self, usage)
+
+    def run_ended(self) -> None:
+        """A run is over and another may follow: its last reading counts in this interval and no longer."""
+        self._entry.series.end_job(self)
 
     def close(self) -> None:
         """The job is over: what it fed is sent at the end of the interval. Harmless when repeated."""
