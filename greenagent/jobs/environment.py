@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from greenagent.process.tags import VARIABLE
 from greenagent.settings.models import ControllerSettings
 
-JOB_TAG: Final = "GREENAGENT_JOB"
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -43,7 +43,7 @@ def child_environment(
             "AGENT_CONTROLLER_CLIENT_CERT_KEY": _absolute(security.client_certificate_key),
         }
     environment |= wanted
-    environment[JOB_TAG] = tag
+    environment[VARIABLE] = tag
     return environment
 
 

@@ -12,7 +12,6 @@ from greenagent.values.message import Message
 
 STREAM_LINES: Final = 1000
 STREAM_BYTES: Final = 1024 * 1024
-RESULT_CHARACTERS: Final = 16 * 1024 * 1024
 
 
 class Log(Protocol):
@@ -32,18 +31,18 @@ class Tail:
         self._size = 0
 
     def add(self, text: str, lines: int) -> None:
-        """Adds ``lines`` lines joined by newlines, without the last newline."""
+        """Adds ``lines`` lines, each ended by a newline."""
         self._parts.append((text, lines))
         self._lines += lines
-        self._size += len(text) + 1
+        self._size += len(text)
         while len(self._parts) > 1:
             first, count = self._parts[0]
             # Whole parts leave only while what stays is still enough.
-            if self._lines - count < self._most_lines and self._size - len(first) - 1 < self._most_size:
+            if self._lines - count < self._most_lines and self._size - len(first) < self._most_size:
                 break
             self._parts.popleft()
             self._lines -= count
-            self._size -= len(first) + 1
+            self._size -= len(first)
 
     def text(self) -> str:
         """The tail, each line followed by a newline."""
@@ -52,7 +51,7 @@ class Tail:
         # A message may hold newlines itself; it counts as one line of the stream all the same.
         lines: list[str] = []
         for text, count in self._parts:
-            lines.extend([text] if count == 1 else text.split("\n"))
+            lines.extend([text[:-1]] if count == 1 else text[:-1].split("\n"))
         lines = lines[-self._most_lines :]
         tail = "\n".join(lines) + "\n"
         encoded = tail.encode("utf-8", "replace")
@@ -77,8 +76,11 @@ class JobOutput:
         self.critical = ""
         self.truncated = False
 
-    def take(self, pieces: Sequence[Piece]) -> None:
-        """Looks at the pieces and hands them to the log, which may block: that slows the child down."""
+    def take(self, pieces: Sequence[Piece], result_truncated: bool = False) -> None:
+        """Looks at the pieces and hands them to the log, which may block: that slows the child down.
+
+        ``result_truncated``: whether the last result among them was cut at its limit.
+        """
         kept: Sequence[Piece] = pieces
         announcements = False
         for piece in pieces:
@@ -89,10 +91,10 @@ class JobOutput:
                 continue
             level, text = piece
             if level in self._tails:
-                self._tails[level].add(text, 1)
+                self._tails[level].add(text + "\n", 1)
             elif level in levels.RESULTS:
-                self.truncated = len(text) > RESULT_CHARACTERS
-                self.result = Message(level, text[:RESULT_CHARACTERS])
+                self.truncated = result_truncated
+                self.result = piece
             elif level == levels.CRITICAL:
                 self.critical = text
             elif level == levels.STATISTICS:

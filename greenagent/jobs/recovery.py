@@ -46,18 +46,17 @@ class Recovery:
         """Reports cut-off jobs and starts the others again. Orphans must have been ended before."""
         records = self._ledger.unfinished()
         remembered = {entry.command.id: entry for entry in self._history.load()}
-        for entry in list(remembered.values()):
-            if entry.accepted and self._ledger.has_ended(entry.command.id, entry.accepted):
+        for job_id, old in list(remembered.items()):
+            if old.accepted and self._ledger.has_ended(job_id, old.accepted):
                 # Killed between its end in the ledger and its leaving the history.
-                self._history.remove(entry.command.id)
-                del remembered[entry.command.id]
+                self._history.remove(job_id)
+                del remembered[job_id]
         for record in records:
             entry = remembered.pop(record.id, None) if record.kind != FROM_STARTUP else None
             self._continue(record, entry)
-        for entry in remembered.values():
-            controller = entry.controller or self._only_controller()
-            accepted = entry.accepted or time.time()
-            self._enter(Job(entry.command, controller, FROM_HISTORY, 0, accepted))
+        for left in remembered.values():
+            controller = left.controller or self._only_controller()
+            self._enter(Job(left.command, controller, FROM_HISTORY, 0, left.accepted or time.time()))
 
     def _continue(self, record: JobRecord, entry: Remembered | None) -> None:
         try:

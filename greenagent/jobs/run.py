@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from greenagent.jobs.job import Job
 from greenagent.jobs.monitor import Monitor
 from greenagent.jobs.output import JobOutput
 from greenagent.logs.splitter import Splitter
-from greenagent.process.child import Child, ExitStatus
+from greenagent.process.child import Child, ExitStatus, Leftover, signal_name
 from greenagent.process.pipes import PipeReader, feed
 from greenagent.process.spawn import SpawnError, SpawnRequest
 from greenagent.runtime.greenlets import Supervisor
@@ -102,9 +101,7 @@ class ExternalRun:
         feeder = self._supervisor.spawn(f"stdin of job {job.id}", feed, child.stdin, execution.data.encode("utf-8"))
         watcher = self._supervisor.spawn(f"exit of job {job.id}", self._watch, child)
         cause = self._await_end(child, began)
-        unkillable: tuple[int, ...] = ()
-        if cause is not None:
-            unkillable = tuple(child.end(self._limits.kill_grace))
+        unkillable = child.end(self._limits.kill_grace) if cause is not None else ()
         self._clean_up(child, execution, cause, unkillable)
         for reader, _ in readers:
             reader.stop_after(self._limits.pipe_drain)
@@ -112,7 +109,11 @@ class ExternalRun:
         feeder.kill()
         watcher.kill()
         self._monitor.ended()
-        status = child.reap() if not unkillable else ExitStatus(None, None)
+        if child.has_exited:
+            status = child.reap()
+        else:
+            status = ExitStatus(None, None)
+            self._supervisor.spawn(f"late end of job {job.id}", child.reap)
         job.child = None
         return self._outcome(status, cause, output, starttime, time.monotonic() - began)
 
@@ -122,12 +123,8 @@ class ExternalRun:
         def read() -> None:
             splitter = Splitter(level, self._limits.max_line)
             for chunk in reader.chunks():
-                pieces = splitter.feed(chunk)
-                if pieces:
-                    output.take(pieces)
-            pieces = splitter.finish()
-            if pieces:
-                output.take(pieces)
+                output.take(splitter.feed(chunk), splitter.result_truncated)
+            output.take(splitter.finish(), splitter.result_truncated)
 
         return reader, self._supervisor.spawn(f"output of job {self._job.id}", read)
 
@@ -149,17 +146,19 @@ class ExternalRun:
             job.changed.clear()
         return None
 
-    def _clean_up(self, child: Child, execution: Execution, cause: str | None, unkillable: tuple[int, ...]) -> None:
+    def _clean_up(
+        self, child: Child, execution: Execution, cause: str | None, unkillable: tuple[Leftover, ...]
+    ) -> None:
         """Ends what the child left behind: no process outlives its job (design, promise 5)."""
-        if cause is None and execution.leave_children:
-            return
-        swept = child.sweep(self._limits.kill_grace)
-        if cause is None and swept:
-            named = ", ".join(f"{pid} ({command})" for pid, command in swept)
-            self._say(levels.WARNING, f"greenagent: ended what the job left running: {named}")
         if unkillable:
-            self._job.unkillable = tuple(str(pid) for pid in unkillable)
-            self._say(levels.OPERATIONS_ERROR, f"greenagent: would not die: {', '.join(self._job.unkillable)}")
+            self._job.unkillable = tuple(str(process.pid) for process in unkillable)
+            self._say(levels.OPERATIONS_ERROR, f"greenagent: would not die: {_named(unkillable)}")
+        elif cause is None and execution.leave_children:
+            child.leave_children()
+        else:
+            swept = child.sweep(self._limits.kill_grace)
+            if cause is None and swept:
+                self._say(levels.WARNING, f"greenagent: ended what the job left running: {_named(swept)}")
 
     def _take_statistics(self, text: str) -> None:
         refused = self._monitor.message(text)
@@ -183,7 +182,7 @@ class ExternalRun:
         job = self._job
         if cause is not None:
             state = cause
-        elif job.sent_signal is not None and status.signal == _signal_name(job.sent_signal):
+        elif job.sent_signal is not None and status.signal == signal_name(job.sent_signal):
             state = states.KILLED
         else:
             state = states.SUCCESS if status.code == 0 else states.ERROR
@@ -209,8 +208,5 @@ class ExternalRun:
         )
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"SIG{number}"
+def _named(processes: tuple[Leftover, ...]) -> str:
+    return ", ".join(f"{pid} ({command})" for pid, command in processes)

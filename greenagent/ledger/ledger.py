@@ -15,11 +15,10 @@ from gevent.event import Event
 
 from greenagent.ledger import statements
 from greenagent.ledger.models import SCHEMA
-from greenagent.ledger.overflow import Overflow, Unwritten
+from greenagent.ledger.overflow import FIRST_ROW, Overflow, Unwritten
 from greenagent.ledger.records import (
     RUNNING,
     WAITING,
-    AsideRecord,
     JobRecord,
     PendingResult,
     StoredAnswer,
@@ -57,7 +56,6 @@ class Ledger:
         self.database = NativeDatabase(path, self._schema)
         self._overflow = Overflow(MAX_RESULT_BYTES)
         self._arrivals: dict[str, Event] = {}
-        self._accepted_by: dict[str, float] = {}
         self._next_memory_job = -1
 
     def start(self) -> None:
@@ -157,10 +155,10 @@ class Ledger:
 
     # -- the outbox (uplink's Outbox)
 
-    def pending(self, controller: str, limit: int) -> list[PendingResult]:
-        """The oldest results a controller does not have, at most ``limit`` and about 4 MiB."""
-        stored = self._attempt(lambda connection: statements.pending(connection, controller, limit)) or []
-        return stored + self._overflow.pending(controller, limit - len(stored)) if len(stored) < limit else stored
+    def pending(self, controller: str, limit: int, after: int = 0) -> list[PendingResult]:
+        """The oldest bodies a controller does not have, behind row ``after``: at most ``limit`` and about 4 MiB."""
+        stored = self._attempt(lambda connection: statements.pending(connection, controller, limit, after)) or []
+        return stored or self._overflow.pending(controller, limit, after)
 
     def wait(self, controller: str, timeout: float | None = None) -> bool:
         """Waits for a new result for the controller; True when there may be one."""
@@ -174,46 +172,54 @@ class Ledger:
         self._arrivals.setdefault(controller, Event()).set()
 
     def delivered(self, controller: str, rows: Iterable[int]) -> None:
-        """The controller has these results."""
-        stored = [row for row in rows if row > 0]
+        """The controller has accepted these."""
+        stored = []
         for row in rows:
-            if row < 0:
+            if row >= FIRST_ROW:
                 self._overflow.remove(row)
-        now = time.time()
-        self._accepted_by[controller] = time.monotonic()
+            else:
+                stored.append(row)
         if stored:
+            now = time.time()
             self._attempt(lambda connection: statements.delivered(connection, stored, now))
 
-    def set_aside(self, controller: str, kind: str, row: int | None, body: str, status: int, answer: str) -> None:
-        """Keeps a record that its controller refuses for good; ``row`` is that of a result."""
+    def set_aside(self, controller: str, row: int, status: int, answer: str) -> None:
+        """The controller refuses a pending body for good: it is kept for people to look at."""
         now = time.time()
+        if row >= FIRST_ROW:
+            unwritten = self._overflow.remove(row)
+            if unwritten is not None:
+                self.keep_aside(controller, "result", unwritten.body.encode(), status, answer)
+            return
+        refuse = partial(
+            statements.refuse, row=row, status=status, answer_text=answer, now=now, max_bytes=MAX_ASIDE_BYTES
+        )
+        self._say_dropped(self._attempt(refuse))
 
-        def write(connection: sqlite3.Connection) -> int:
-            if row is not None and row > 0:
-                statements.refused(connection, row, now)
-            return statements.set_aside(connection, controller, kind, body, status, answer, now, MAX_ASIDE_BYTES)
-
-        dropped = self._attempt(write)
-        if row is not None and row < 0:
-            self._overflow.remove(row)
-        if dropped:
-            self._voice.error(f"{dropped} set-aside records dropped: more than {MAX_ASIDE_BYTES} bytes were set aside")
+    def keep_aside(self, controller: str, path: str, body: bytes, status: int, answer: str) -> None:
+        """Keeps any record a controller refuses (log lines, statistics)."""
+        now = time.time()
+        text = body.decode("utf-8", "replace")
+        self._say_dropped(
+            self._attempt(
+                lambda connection: statements.set_aside(
+                    connection, controller, path, text, status, answer, now, MAX_ASIDE_BYTES
+                )
+            )
+        )
 
     def waiting_results(self) -> dict[str, int]:
-        """How many results wait, by controller."""
+        """How many bodies wait, by controller."""
         return self._attempt(statements.waiting_results) or {}
 
-    def due_asides(self) -> list[AsideRecord]:
-        """Set-aside records that somebody marked to be tried again."""
-        return self._attempt(lambda connection: statements.asides(connection, due_only=True)) or []
-
-    def drop_asides(self, rows: list[int]) -> None:
-        self._attempt(lambda connection: statements.drop_asides(connection, rows))
+    def _say_dropped(self, dropped: int | None) -> None:
+        if dropped:
+            self._voice.error(f"{dropped} set-aside records dropped: more than {MAX_ASIDE_BYTES} bytes were set aside")
 
     # -- upkeep
 
     def keep_up(self, known_controllers: Callable[[], Iterable[str]], pause: float = 10.0) -> None:
-        """A service: forgets what is past its memory or the caps, and writes what waits in memory."""
+        """A service: forgets what is past its memory or the caps, writes what waits in memory, retries what is due."""
         while True:
             gevent.sleep(2 if len(self._overflow) else pause)
             self._write_overflow()
@@ -221,6 +227,8 @@ class Ledger:
             purge = partial(statements.purge, before=before, max_results=MAX_RESULTS, max_bytes=MAX_RESULT_BYTES)
             while (self._attempt(purge) or 0) >= 1000:
                 gevent.sleep(0.05)
+            for controller in self._attempt(partial(statements.retry_due, now=time.time())) or []:
+                self.wake(controller)
             known = list(known_controllers())
             dropped = self._attempt(partial(statements.expire_removed, known=known, before=before))
             if dropped:

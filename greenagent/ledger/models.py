@@ -48,12 +48,16 @@ class Job(LedgerModel):
 
 
 class Outcome(LedgerModel):
-    """One result: waiting for its controller while ``delivered`` and ``refused`` are null."""
+    """One body to post: waiting for its controller while ``delivered`` and ``refused`` are null.
+
+    ``path`` is ``result``, or ``log`` or ``stats`` for a record set aside that is tried again.
+    """
 
     row = AutoField()
     job = IntegerField(index=True)
     id = TextField()
     controller = TextField()
+    path = TextField()
     state = TextField()
     body = TextField()
     created = FloatField()
@@ -69,7 +73,7 @@ class Aside(LedgerModel):
 
     row = AutoField()
     controller = TextField()
-    kind = TextField()
+    path = TextField()
     body = TextField()
     status = IntegerField()
     answer = TextField()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from greenagent.ledger.records import PendingResult
+
+FIRST_ROW: Final = 1 << 60
+"""Row numbers from here on are of results in memory: above any of the ledger's, since they are newer."""
 
 
 class Unwritten(NamedTuple):
@@ -20,12 +23,12 @@ class Unwritten(NamedTuple):
 
 
 class Overflow:
-    """Results under negative row numbers, at most ``max_bytes`` of them; the oldest go first."""
+    """Results under row numbers from ``FIRST_ROW``, at most ``max_bytes`` of them; the oldest go first."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._next = -1
+        self._next = FIRST_ROW
         self._results: OrderedDict[int, Unwritten] = OrderedDict()
         self.dropped = 0
 
@@ -34,7 +37,7 @@ class Overflow:
 
     def add(self, result: Unwritten) -> None:
         self._results[self._next] = result
-        self._next -= 1
+        self._next += 1
         self._bytes += len(result.body)
         while self._bytes > self._max_bytes and len(self._results) > 1:
             self.remove(next(iter(self._results)))
@@ -46,11 +49,11 @@ class Overflow:
             self._bytes -= len(result.body)
         return result
 
-    def pending(self, controller: str, limit: int) -> list[PendingResult]:
-        """The oldest results for a controller, at most ``limit``."""
+    def pending(self, controller: str, limit: int, after: int) -> list[PendingResult]:
+        """The oldest results for a controller behind row ``after``, at most ``limit``."""
         found: list[PendingResult] = []
         for row, result in self._results.items():
-            if result.controller == controller:
+            if result.controller == controller and row > after:
                 found.append(PendingResult(row, result.id, result.body.encode()))
                 if len(found) >= limit:
                     break

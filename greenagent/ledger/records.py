@@ -32,11 +32,12 @@ class JobRecord(NamedTuple):
 
 
 class PendingResult(NamedTuple):
-    """A result that its controller does not have yet; ``body`` is the JSON to post."""
+    """A body that its controller does not have yet, to be posted to ``path``; ``row`` rises with age."""
 
     row: int
     id: str
     body: bytes
+    path: str = "result"
 
 
 class StoredAnswer(NamedTuple):
@@ -53,7 +54,7 @@ class AsideRecord(NamedTuple):
 
     row: int
     controller: str
-    kind: str
+    path: str
     body: str
     status: int
     answer: str

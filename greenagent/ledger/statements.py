@@ -57,7 +57,7 @@ def report(
     connection: sqlite3.Connection, job: int, job_id: str, controller: str, state: str, body: str, now: float
 ) -> int:
     cursor = connection.execute(
-        "INSERT INTO outcome (job, id, controller, state, body, created) VALUES (?,?,?,?,?,?)",
+        "INSERT INTO outcome (job, id, controller, path, state, body, created) VALUES (?,?,?,'result',?,?,?)",
         (job, job_id, controller, state, body, now),
     )
     return int(cursor.lastrowid or 0)
@@ -103,18 +103,18 @@ def send_again(connection: sqlite3.Connection, rows: tuple[int, ...]) -> None:
     connection.executemany("UPDATE outcome SET delivered = NULL, refused = NULL WHERE row = ?", [(r,) for r in rows])
 
 
-def pending(connection: sqlite3.Connection, controller: str, limit: int) -> list[PendingResult]:
+def pending(connection: sqlite3.Connection, controller: str, limit: int, after: int) -> list[PendingResult]:
     found: list[PendingResult] = []
     size = 0
-    for row, job_id, body in connection.execute(
-        "SELECT row, id, body FROM outcome WHERE controller = ? AND delivered IS NULL AND refused IS NULL "
-        "ORDER BY row LIMIT ?",
-        (controller, limit),
+    for row, job_id, body, path in connection.execute(
+        "SELECT row, id, body, path FROM outcome WHERE controller = ? AND delivered IS NULL AND refused IS NULL "
+        "AND row > ? ORDER BY row LIMIT ?",
+        (controller, after, limit),
     ):
         if found and size + len(body) > PENDING_BYTES:
             break
         size += len(body)
-        found.append(PendingResult(row, job_id, body.encode()))
+        found.append(PendingResult(row, job_id, body.encode(), path))
     return found
 
 
@@ -129,14 +129,19 @@ def delivered(connection: sqlite3.Connection, rows: list[int], now: float) -> No
     connection.executemany("UPDATE outcome SET delivered = ? WHERE row = ?", [(now, row) for row in rows])
 
 
-def refused(connection: sqlite3.Connection, row: int, now: float) -> None:
+def refuse(connection: sqlite3.Connection, row: int, status: int, answer_text: str, now: float, max_bytes: int) -> int:
+    """Moves a pending body to the set-aside records; returns as ``set_aside``."""
+    found = connection.execute("SELECT controller, path, body FROM outcome WHERE row = ?", (row,)).fetchone()
+    if found is None:
+        return 0
     connection.execute("UPDATE outcome SET refused = ? WHERE row = ?", (now, row))
+    return set_aside(connection, *found, status, answer_text, now, max_bytes)
 
 
 def set_aside(
     connection: sqlite3.Connection,
     controller: str,
-    kind: str,
+    path: str,
     body: str,
     status: int,
     answer_text: str,
@@ -145,8 +150,8 @@ def set_aside(
 ) -> int:
     """Keeps a refused record; returns how many old ones had to go for the cap."""
     connection.execute(
-        "INSERT INTO aside (controller, kind, body, status, answer, stamp, due) VALUES (?,?,?,?,?,?,0)",
-        (controller, kind, body, status, answer_text, now),
+        "INSERT INTO aside (controller, path, body, status, answer, stamp, due) VALUES (?,?,?,?,?,?,0)",
+        (controller, path, body, status, answer_text, now),
     )
     total = connection.execute("SELECT coalesce(sum(length(body)), 0) FROM aside").fetchone()[0]
     dropped = 0
@@ -158,18 +163,26 @@ def set_aside(
     return dropped
 
 
+def retry_due(connection: sqlite3.Connection, now: float) -> list[str]:
+    """Puts records marked due back among the pending ones; returns the controllers concerned."""
+    due = asides(connection, due_only=True)
+    for record in due:
+        connection.execute(
+            "INSERT INTO outcome (job, id, controller, path, state, body, created) VALUES (0,?,?,?,'',?,?)",
+            (f"set aside {record.row}", record.controller, record.path, record.body, now),
+        )
+    connection.executemany("DELETE FROM aside WHERE row = ?", [(record.row,) for record in due])
+    return sorted({record.controller for record in due})
+
+
 def asides(connection: sqlite3.Connection, due_only: bool = False, limit: int = 1000) -> list[AsideRecord]:
     rows = connection.execute(
-        "SELECT row, controller, kind, body, status, answer, stamp, due FROM aside "
+        "SELECT row, controller, path, body, status, answer, stamp, due FROM aside "
         + ("WHERE due = 1 " if due_only else "")
         + "ORDER BY row LIMIT ?",
         (limit,),
     )
     return [AsideRecord(*row) for row in rows]
-
-
-def drop_asides(connection: sqlite3.Connection, rows: list[int]) -> None:
-    connection.executemany("DELETE FROM aside WHERE row = ?", [(row,) for row in rows])
 
 
 def purge(connection: sqlite3.Connection, before: float, max_results: int, max_bytes: int) -> int:
@@ -201,6 +214,8 @@ def purge(connection: sqlite3.Connection, before: float, max_results: int, max_b
                 size -= weight
     connection.executemany("DELETE FROM outcome WHERE job = ?", [(row,) for row in rows])
     connection.executemany("DELETE FROM job WHERE row = ?", [(row,) for row in rows])
+    # Answers that belong to no job (duplicates, refusals, records tried again) go once they are settled.
+    connection.execute("DELETE FROM outcome WHERE job <= 0 AND coalesce(delivered, refused) < ?", (before,))
     return len(rows)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from greenagent.ledger import statements
 from greenagent.ledger.ledger import Ledger
+from greenagent.ledger.overflow import FIRST_ROW
 from greenagent.ledger.records import FROM_CONTROLLER, RUNNING, WAITING
 from greenagent.runtime.files import LockedError
 from greenagent.values import states
@@ -67,7 +68,7 @@ def test_everything_survives_kill_minus_nine(ledger: Ledger, tmp_path: Path) -> 
     assert records[waiting].state == WAITING
     assert (records[running].state, records[running].run, records[running].starttime) == (RUNNING, 1, 1234)
     assert set(records) == {waiting, running}
-    assert [pending.id for pending in statements.pending(connection, "main", 10)] == ["e"]
+    assert [pending.id for pending in statements.pending(connection, "main", 10, 0)] == ["e"]
     connection.close()
 
 
@@ -104,10 +105,10 @@ def test_the_answer_of_an_ended_job_is_remembered_and_sent_again(ledger: Ledger)
 def test_a_set_aside_result_is_kept_with_its_answer(ledger: Ledger) -> None:
     ledger.report(accept(ledger, command()), "main", result(), ends=True)
     [pending] = ledger.pending("main", 10)
-    ledger.set_aside("main", "result", pending.row, pending.body.decode(), 400, "no")
+    ledger.set_aside("main", pending.row, 400, "no")
     assert ledger.pending("main", 10) == []
     [aside] = ledger.database.run(statements.asides)
-    assert (aside.controller, aside.kind, aside.status, aside.answer) == ("main", "result", 400, "no")
+    assert (aside.controller, aside.path, aside.status, aside.answer) == ("main", "result", 400, "no")
     assert json.loads(aside.body)["id"] == "a"
 
 
@@ -118,6 +119,16 @@ def test_set_aside_records_are_capped_oldest_first(ledger: Ledger) -> None:
         )
     assert dropped == 1
     assert [aside.body[0] for aside in ledger.database.run(statements.asides)] == ["3", "4"]
+
+
+def test_a_record_marked_due_is_pending_again(ledger: Ledger) -> None:
+    ledger.keep_aside("main", "log", b"[1]", 422, "no")
+    ledger.database.run(lambda c: c.execute("UPDATE aside SET due = 1"))
+    gevent.spawn(ledger.keep_up, lambda: ["main"], 0.01)
+    assert ledger.wait("main", 10)
+    [pending] = ledger.pending("main", 10)
+    assert (pending.path, pending.body) == ("log", b"[1]")
+    assert ledger.database.run(statements.asides) == []
 
 
 def test_purge_forgets_the_old_and_never_the_undelivered(ledger: Ledger) -> None:
@@ -169,14 +180,14 @@ def test_a_full_disk_keeps_results_in_memory_until_there_is_room(
     ledger.report(row, "main", result(data="x" * 100_000), ends=True)
     assert sum("cannot be written" in line for line in voice.lines) == 1
     [pending] = ledger.pending("main", 10)
-    assert pending.row < 0
+    assert pending.row >= FIRST_ROW
     ledger.database.run(lambda c: limit(c, 1_000_000))
     gevent.spawn(ledger.keep_up, lambda: ["main"], 0.01)
     with gevent.Timeout(10):
-        while ledger.pending("main", 10)[0].row < 0:
+        while ledger.pending("main", 10)[0].row >= FIRST_ROW:
             gevent.sleep(0.01)
     [pending] = ledger.pending("main", 10)
-    assert pending.row > 0
+    assert pending.row < FIRST_ROW
     assert ledger.unfinished() == []
     assert any("can be written again" in line for line in voice.lines)
 

@@ -1,0 +1,98 @@
+"""Modules import in one direction only (docs/architecture.md), patch in one place, and never fork behind our back."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "greenagent"
+
+ALLOWED: dict[str, set[str]] = {
+    "values": set(),
+    "runtime": {"values"},
+    "settings": {"values"},
+    "process": {"values", "runtime"},
+    "logs": {"values", "runtime"},
+    "ledger": {"values", "runtime"},
+    "statistics": {"values", "runtime"},
+    "uplink": {"values", "runtime", "settings"},
+    "builtins": {"values", "runtime"},
+    "jobs": {"values", "runtime", "settings", "process", "logs", "ledger", "statistics", "builtins"},
+    "controller": {"values", "runtime"},
+    "agent": {
+        "values", "runtime", "settings", "process", "logs", "ledger", "statistics", "uplink", "builtins", "jobs",
+    },
+    "cli": {
+        "values", "runtime", "settings", "process", "logs", "ledger", "statistics", "uplink", "builtins", "jobs",
+        "agent", "controller",
+    },
+}  # fmt: skip
+
+FORBIDDEN_MODULES = {"subprocess", "multiprocessing", "pty", "popen2", "concurrent.futures"}
+FORBIDDEN_CALLS = {
+    "os.fork", "os.forkpty", "os.system", "os.popen", "os.posix_spawn", "os.posix_spawnp", "os.spawnv", "os.wait",
+    "ctypes.util.find_library", "platform.processor", "platform.uname", "platform.platform", "uuid.getnode",
+    "uuid.uuid1", "os.umask",
+}  # fmt: skip
+OUTSIDE_THE_AGENT = {"controller", "cli"}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    own = room(path)
+    if own == "__init__":
+        return
+    assert own in ALLOWED, f"room {own} is not in docs/architecture.md"
+    tree = ast.parse(path.read_text())
+    for name in imports(tree):
+        if name.startswith("greenagent."):
+            other = name.split(".")[1]
+            if other in ALLOWED:
+                assert other == own or other in ALLOWED[own], f"{own} must not import {other} ({name})"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_forks_or_patches_behind_our_back(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    names = set(imports(tree))
+    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    if room(path) not in OUTSIDE_THE_AGENT:
+        assert not names & FORBIDDEN_MODULES
+        assert not calls & FORBIDDEN_CALLS
+    if path != PACKAGE / "runtime" / "patch.py":
+        assert not {call for call in calls if "patch_all" in call or call.startswith("monkey.patch")}
+
+
+def test_the_entry_points_patch_before_anything_else() -> None:
+    """A socket or lock made before the patch would block the hub for ever."""
+    for name in ("agent", "controller"):
+        body = ast.parse((PACKAGE / "cli" / f"{name}.py").read_text()).body
+        first = [node for node in body if not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call)]
+        first = [node for node in first if ast.unparse(node) != "from __future__ import annotations"]
+        assert ast.unparse(first[0]) == "from greenagent.runtime.patch import patch"
+        assert ast.unparse(first[1]) == "patch()"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_stay_small(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400
