@@ -1,0 +1,4 @@
+"""Uplink: everything that talks to a controller: transport, TLS, backoff, poller, uploaders.
+
+Imports values, runtime and settings only. Stores that hold what is to be sent are handed in.
+"""

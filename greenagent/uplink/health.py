@@ -1,0 +1,77 @@
+"""How one controller does, as its poller and uploaders see it; what is worth saying is said once."""
+
+from __future__ import annotations
+
+import time
+from urllib.parse import urlsplit
+
+from greenagent.runtime.voice import Voice
+
+QUIET = 60.0
+"""Seconds in which a reason that comes back is not said again: an answer that flaps must not fill the log."""
+
+
+class ControllerHealth:
+    """Shared by everything that talks to one controller."""
+
+    def __init__(self, key: str, url: str, voice: Voice) -> None:
+        self.key = key
+        self.last_contact: float | None = None
+        """Monotonic time of the last usable answer to a poll; None before the first."""
+        self.last_contact_wall: float | None = None
+        """The same as seconds since 1970."""
+        self.last_acceptance: float | None = None
+        """Monotonic time of the last result or log batch that was accepted."""
+        self._name = f"controller {key} ({_without_password(url)})"
+        self._voice = voice
+        self._reasons: dict[str, str] = {}
+        self._said: dict[str, float] = {}
+        self._owes_relief = False
+
+    @property
+    def problem(self) -> str:
+        """What is wrong at present, one reason, or an empty text."""
+        return next(iter(self._reasons.values()), "")
+
+    def failed(self, part: str, reason: str, detail: str = "") -> None:
+        """``part`` (poll, results, ...) could not do its work; a reason that is known already is not repeated.
+
+        ``detail`` is said along with it, but does not make it another reason.
+        """
+        if self._reasons.get(part) == reason:
+            return
+        known = reason in self._reasons.values()
+        self._reasons[part] = reason
+        now = time.monotonic()
+        if known or now - self._said.get(reason, -QUIET) < QUIET:
+            return
+        if len(self._said) > 50:
+            self._said.clear()
+        self._said[reason] = now
+        self._owes_relief = True
+        more = f" ({detail[:200]})" if detail else ""
+        self._voice.warning(f"{self._name}: {part}: {reason}{more}; will be tried again")
+
+    def worked(self, part: str) -> None:
+        """``part`` did its work."""
+        if self._reasons.pop(part, None) is not None and not self._reasons and self._owes_relief:
+            self._owes_relief = False
+            self._voice.info(f"{self._name} answers again")
+
+    def contact(self) -> None:
+        """A poll was answered."""
+        self.last_contact = time.monotonic()
+        self.last_contact_wall = time.time()
+
+    def accepted(self) -> None:
+        """A result or a log batch was accepted: what it refuses otherwise is about the body (design, section 5)."""
+        self.last_acceptance = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """A warning about this controller."""
+        self._voice.warning(f"{self._name}: {text}")
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -1,0 +1,128 @@
+"""Everything that talks to one controller, started and stopped together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import gevent
+
+from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.voice import Voice
+from greenagent.settings.models import ControllerSettings
+from greenagent.uplink.delivery import SetAside
+from greenagent.uplink.figures import UplinkFigures
+from greenagent.uplink.health import ControllerHealth
+from greenagent.uplink.logs import LogStore, LogUploader
+from greenagent.uplink.poller import Poller
+from greenagent.uplink.results import Outbox, ResultSender
+from greenagent.uplink.sender import Sender
+from greenagent.uplink.statistics import StatisticsBacklog, StatisticsUploader
+from greenagent.uplink.tls import Trust
+from greenagent.uplink.transport import Transport
+from greenagent.values.command import Command
+from greenagent.values.errors import CommandError
+
+
+class LogPair(NamedTuple):
+    """One AC logger that sends to this controller: the store's name for both, and its batches."""
+
+    name: str
+    batch_size: int
+    flush_int: float
+
+
+class Entrance(Protocol):
+    """Where commands go: the admission of jobs."""
+
+    def accept(self, command: Command, controller: str) -> None: ...
+
+    def refuse(self, error: CommandError, controller: str) -> None: ...
+
+
+class Link:
+    """One controller: poller, result sender, log uploaders and statistics uploader, each with its own connection."""
+
+    def __init__(
+        self,
+        controller: ControllerSettings,
+        gid: int,
+        nid: int,
+        supervisor: Supervisor,
+        voice: Voice,
+    ) -> None:
+        self.key = controller.key
+        self.figures = UplinkFigures()
+        self.health = ControllerHealth(controller.key, controller.url, voice)
+        self.poller: Poller | None = None
+        self._controller = controller
+        self._identity = (gid, nid)
+        self._supervisor = supervisor
+        self._trust = Trust(controller.key, controller.url, controller.security, voice)
+        self._senders: list[Sender] = []
+        self._transports: list[Transport] = []
+        self._watching = supervisor.service(f"certificates of controller {self.key}", self._trust.watch)
+
+    def poll(self, roles: Callable[[], Sequence[str]], free_slots: Callable[[], int], entrance: Entrance) -> None:
+        """Starts asking for commands."""
+        self.poller = Poller(
+            self.key,
+            self._transport(),
+            roles=roles,
+            free_slots=free_slots,
+            accept=entrance.accept,
+            refuse=entrance.refuse,
+            health=self.health,
+            figures=self.figures,
+        )
+        self._supervisor.service(f"poller of controller {self.key}", self.poller.run)
+
+    def send_results(self, outbox: Outbox) -> None:
+        """Starts delivering the results that wait for this controller."""
+        self._start("results", ResultSender(self.key, self._transport(), outbox, self.health, self.figures))
+
+    def send_logs(self, pair: LogPair, store: LogStore, set_aside: SetAside) -> None:
+        """Starts uploading the lines one AC logger wants sent here."""
+        uploader = LogUploader(
+            pair.name,
+            pair.batch_size,
+            pair.flush_int,
+            self._transport(),
+            store,
+            self.health,
+            set_aside,
+            self.figures,
+        )
+        self._start(f"logs {pair.name}", uploader)
+
+    def send_statistics(self, backlog: StatisticsBacklog, flush_every: float, set_aside: SetAside) -> None:
+        """Starts uploading statistics; they wait ``flush_every`` seconds at most."""
+        uploader = StatisticsUploader(
+            self.key, self._transport(), backlog, self.health, set_aside, self.figures, flush_every=flush_every
+        )
+        self._start("statistics", uploader)
+
+    def stop_polling(self) -> None:
+        """Takes no more commands; one that has begun to arrive is accepted yet."""
+        if self.poller is not None:
+            self.poller.stop()
+
+    def drain(self, seconds: float) -> list[Any]:
+        """Lets every sender send what waits, for so many seconds at most; returns greenlets to join."""
+        return [gevent.spawn(sender.stop, seconds) for sender in self._senders]
+
+    def close(self) -> None:
+        """Ends everything at once."""
+        self._watching.kill()
+        for transport in self._transports:
+            transport.abort()
+            transport.close()
+
+    def _start(self, part: str, sender: Sender) -> None:
+        self._senders.append(sender)
+        self._supervisor.service(f"{part} for controller {self.key}", sender.run)
+
+    def _transport(self) -> Transport:
+        transport = Transport(self.key, self._controller.url, self._trust, *self._identity)
+        self._transports.append(transport)
+        return transport

@@ -1,0 +1,216 @@
+"""Asks one controller for commands, for ever (protocol 1.3)."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from gevent.event import Event
+
+from greenagent.uplink.backoff import Backoff, parse_retry_after
+from greenagent.uplink.delivery import describe_status
+from greenagent.uplink.figures import UplinkFigures
+from greenagent.uplink.health import ControllerHealth
+from greenagent.uplink.transport import POLL_TIMEOUT, Answer, Transport, TransportError
+from greenagent.values.command import Command, decode_command
+from greenagent.values.errors import CommandError
+
+ACKNOWLEDGE = "Greenagent-Acknowledge"
+DELIVERY = "Greenagent-Delivery"
+FREE_SLOTS = "Greenagent-Free-Slots"
+STARTUP_EVENT = json.dumps({"name": "startup"}).encode()
+QUICK = 0.5
+"""Seconds; an empty answer that comes faster than this three times in a row is not from a long poll."""
+
+_TOKEN = re.compile(r"[\x21-\x7e]{1,200}")
+_STRING = re.compile(r'\s*(?=")')
+
+
+class RoleSource(Protocol):
+    """Gives the roles of the agent, asked before every poll."""
+
+    def __call__(self) -> Sequence[str]: ...
+
+
+class Poller:
+    """The poll loop of one controller: ``run`` is the body of a service, ``stop`` ends it.
+
+    A command is handed to ``accept(command, key)``, which returns once it is in the ledger and may
+    block (the next poll waits so long). Only then is the delivery acknowledged. What cannot be
+    understood goes to ``refuse(error, key)``.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        transport: Transport,
+        *,
+        roles: RoleSource,
+        free_slots: Callable[[], int],
+        accept: Callable[[Command, str], None],
+        refuse: Callable[[CommandError, str], None],
+        health: ControllerHealth,
+        figures: UplinkFigures | None = None,
+        backoff: Backoff | None = None,
+        poll_timeout: float = POLL_TIMEOUT,
+    ) -> None:
+        """``poll_timeout`` in seconds; ``roles`` and ``free_slots`` must not block."""
+        self.key = key
+        self.state = "starting"
+        """One of starting, polling, accepting, waiting, stopped."""
+        self.figures = figures or UplinkFigures()
+        self.health = health
+        self._transport = transport
+        self._roles = roles
+        self._free_slots = free_slots
+        self._accept = accept
+        self._refuse = refuse
+        self._backoff = backoff or Backoff()
+        self._quick_backoff = Backoff(first=0.25, longest=2.0)
+        self._poll_timeout = poll_timeout
+        self._stopping = Event()
+        self._owes_startup = True
+        self._acknowledge = ""
+        self._quick_answers = 0
+
+    @property
+    def last_contact(self) -> float | None:
+        """Monotonic time of the last usable answer, or None."""
+        return self.health.last_contact
+
+    @property
+    def polls(self) -> int:
+        return self.figures.polls
+
+    @property
+    def errors(self) -> int:
+        return self.figures.poll_errors
+
+    def run(self) -> None:
+        """Polls until ``stop``; goes on where it was when it is started again after an error."""
+        while not self._stopping.is_set():
+            try:
+                delay = self._startup_event() if self._owes_startup else self._poll()
+            except TransportError as error:
+                delay = self._failed(error)
+            if delay > 0:
+                self.state = "waiting"
+                self._stopping.wait(delay)
+        self.state = "stopped"
+
+    def stop(self) -> None:
+        """Takes no more: a poll that still waits is called off; an answer that has begun is accepted yet."""
+        self._stopping.set()
+        self._transport.interrupt()
+
+    def _startup_event(self) -> float:
+        """Says that we are here; any answer clears the debt (protocol 1.3)."""
+        self._transport.post("event", STARTUP_EVENT)
+        self._owes_startup = False
+        return 0.0
+
+    def _poll(self) -> float:
+        """One poll; returns the seconds to wait before the next."""
+        self.state = "polling"
+        self.figures.polls += 1
+        began = time.monotonic()
+        answer = self._transport.get(
+            "cmd",
+            [("role", role) for role in self._roles()],
+            {ACKNOWLEDGE: self._acknowledge, FREE_SLOTS: str(max(0, self._free_slots()))},
+            self._poll_timeout,
+        )
+        if not answer.ok:
+            self.figures.poll_errors += 1
+            self.health.failed("poll", describe_status(answer.status))
+            return self._backoff.next(parse_retry_after(answer.headers))
+        self.health.contact()
+        if answer.body.strip():
+            return self._take(answer)
+        self.health.worked("poll")
+        self._backoff.reset()
+        return self._after_empty(time.monotonic() - began)
+
+    def _after_empty(self, took: float) -> float:
+        """Empty means again at once, unless the controller does not hold polls at all: that would be a busy loop."""
+        if took >= QUICK:
+            self._quick_answers = 0
+            self._quick_backoff.reset()
+            return 0.0
+        self._quick_answers += 1
+        return self._quick_backoff.next() if self._quick_answers > 2 else 0.0
+
+    def _take(self, answer: Answer) -> float:
+        self.state = "accepting"
+        self._quick_answers = 0
+        delay = 0.0
+        try:
+            command = decode_command(answer.body)
+        except CommandError as error:
+            delay = self._refuse_command(error)
+        else:
+            self.figures.commands += 1
+            self.health.worked("poll")
+            self._backoff.reset()
+            self._accept(command, self.key)
+        self._remember_token(answer)
+        return delay
+
+    def _refuse_command(self, error: CommandError) -> float:
+        self.figures.commands_refused += 1
+        self._refuse(error, self.key)
+        if error.command_id is not None:
+            self._backoff.reset()
+            return 0.0
+        # Rubbish without an id comes from something that is no controller: no need to hurry.
+        self.health.failed("poll", "it hands out what is no command", error.reason)
+        return self._backoff.next()
+
+    def _remember_token(self, answer: Answer) -> None:
+        token = answer.headers.get(DELIVERY, "")
+        if _TOKEN.fullmatch(token):
+            self._acknowledge = token
+
+    def _failed(self, error: TransportError) -> float:
+        if error.kind == "interrupted":
+            return 0.0  # we called it off ourselves: to stop, or to use new certificates
+        if error.kind == "too-large" and error.answer is not None and error.answer.ok:
+            self.health.contact()
+            delay = self._refuse_command(CommandError(_too_large(error), read_early_id(error.answer.body)))
+            self._remember_token(error.answer)
+            return delay
+        self.figures.poll_errors += 1
+        self._owes_startup = True
+        self.health.failed("poll", error.reason)
+        return self._backoff.next()
+
+
+def _too_large(error: TransportError) -> str:
+    return f"the command is too large: {error.reason}"
+
+
+def read_early_id(beginning: bytes) -> str | None:
+    """The ``id`` of a command of which only the beginning was read, if it stands there at the top level."""
+    text = beginning.decode("utf-8", "replace")
+    decoder = json.JSONDecoder()
+    position = text.find("{") + 1
+    if not position or text[: position - 1].strip():
+        return None
+    try:
+        while True:
+            start = _STRING.match(text, position)
+            if start is None:
+                return None
+            key, position = decoder.raw_decode(text, start.end())
+            position = text.index(":", position) + 1
+            while text[position].isspace():
+                position += 1
+            value, position = decoder.raw_decode(text, position)
+            if key == "id":
+                return value if isinstance(value, str) and value else None
+            position = text.index(",", position) + 1
+    except (ValueError, IndexError, RecursionError):
+        return None

@@ -1,0 +1,170 @@
+"""Posts results to the controller that asked for them, until it has answered 2xx (protocol 4.3)."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple, Protocol
+
+import gevent
+
+from greenagent.uplink.backoff import Backoff, parse_retry_after
+from greenagent.uplink.delivery import SERVER_ERRORS, Trouble, Verdict, describe_status, judge, post
+from greenagent.uplink.figures import UplinkFigures
+from greenagent.uplink.health import ControllerHealth
+from greenagent.uplink.sender import Sender
+from greenagent.uplink.transport import Answer, Transport
+
+PAGE = 50
+"""Results read from the ledger at a time."""
+PAGE_PAUSE = 0.01
+"""Seconds between full pages: a backlog must not starve what else uses the hub."""
+WAIT = 10.0
+"""Seconds after which the ledger is looked at anyway."""
+
+
+class PendingResult(NamedTuple):
+    """One body waiting in the ledger: a result, or a record that was set aside and is to be tried again.
+
+    ``row`` rises with age and is never reused; ``path`` is where it is posted: result, log or stats.
+    """
+
+    row: int
+    id: str
+    body: bytes
+    path: str = "result"
+
+
+class Outbox(Protocol):
+    """The ledger as the sender sees it."""
+
+    def pending(self, controller: str, limit: int, after: int = 0) -> list[PendingResult]:
+        """The oldest that are not delivered, with rows above ``after``; at least one if there is any.
+
+        May return fewer than ``limit`` to bound memory.
+        """
+        ...
+
+    def delivered(self, controller: str, rows: list[int]) -> None:
+        """The controller has accepted these; returns once that is stored."""
+        ...
+
+    def set_aside(self, controller: str, row: int, status: int, answer: str) -> None:
+        """The controller refuses this body: it is kept for people and not pending any more."""
+        ...
+
+    def wait(self, controller: str, timeout: float) -> None:
+        """Returns once something became pending since the last ``pending``, or after ``timeout`` seconds."""
+        ...
+
+
+class _Suspect:
+    """A result answered 500: is it the body or the controller?"""
+
+    def __init__(self, backoff: Backoff) -> None:
+        self.since = time.monotonic()
+        self.count = 0
+        self.not_before = 0.0
+        self.backoff = backoff
+
+
+class ResultSender(Sender):
+    """Sends the pending results of one controller, oldest first; one that is refused holds up no other."""
+
+    def __init__(
+        self,
+        key: str,
+        transport: Transport,
+        outbox: Outbox,
+        health: ControllerHealth,
+        figures: UplinkFigures | None = None,
+        *,
+        backoff: Backoff | None = None,
+        suspect_backoff: tuple[float, float] = (0.5, 30.0),
+    ) -> None:
+        """``suspect_backoff``: first and longest delay in seconds for a single result answered 500."""
+        super().__init__("results", transport, health, backoff)
+        self.key = key
+        self.figures = figures or UplinkFigures()
+        self._outbox = outbox
+        self._suspect_backoff = suspect_backoff
+        self._suspects: dict[int, _Suspect] = {}
+        self._server_errors_in_a_row = 0
+        self._set_aside_said = False
+        self._accepted_rows: list[int] = []
+
+    def _wait_for_work(self) -> None:
+        timeout = WAIT
+        if self._suspects:
+            due = min(suspect.not_before for suspect in self._suspects.values())
+            # The least is a guard: a store that returns at once must not make this a busy loop.
+            timeout = min(WAIT, max(0.05, due - time.monotonic()))
+            gevent.sleep(0.05)
+        self._outbox.wait(self.key, timeout)
+
+    def _send_some(self) -> bool:
+        after = 0
+        try:
+            while rows := self._outbox.pending(self.key, PAGE, after):
+                after = rows[-1].row
+                for pending in rows:
+                    if self._out_of_time:
+                        return False
+                    self._send(pending)
+                self._store_accepted()
+                if len(rows) == PAGE:
+                    gevent.sleep(PAGE_PAUSE)
+        except Trouble:
+            self.figures.result_errors += 1
+            raise
+        finally:
+            self._store_accepted()
+        return False
+
+    def _send(self, pending: PendingResult) -> None:
+        suspect = self._suspects.get(pending.row)
+        if suspect is not None and suspect.not_before > time.monotonic():
+            return
+        answer = post(self._transport, pending.path, pending.body)
+        verdict = judge(answer.status)
+        if verdict is Verdict.ACCEPTED:
+            self._suspects.pop(pending.row, None)
+            self._server_errors_in_a_row = 0
+            self._accepted_rows.append(pending.row)
+            self._health.accepted()
+            self._success()
+            self.figures.results_sent += 1
+        elif verdict is Verdict.BODY:
+            self._set_aside(pending, answer)
+        else:
+            self._suspect(pending, answer)
+
+    def _suspect(self, pending: PendingResult, answer: Answer) -> None:
+        """500: refused for its body once it was answered so five times and another post was accepted meanwhile."""
+        suspect = self._suspects.setdefault(pending.row, _Suspect(Backoff(*self._suspect_backoff)))
+        suspect.count += 1
+        suspect.not_before = time.monotonic() + suspect.backoff.next(parse_retry_after(answer.headers))
+        accepted = self._health.last_acceptance
+        if suspect.count >= SERVER_ERRORS and accepted is not None and accepted > suspect.since:
+            self._set_aside(pending, answer)
+            return
+        self._server_errors_in_a_row += 1
+        if self._server_errors_in_a_row >= SERVER_ERRORS:
+            raise Trouble(describe_status(answer.status), parse_retry_after(answer.headers))
+        self._health.failed(self._part, describe_status(answer.status))
+
+    def _set_aside(self, pending: PendingResult, answer: Answer) -> None:
+        self._suspects.pop(pending.row, None)
+        self._outbox.set_aside(self.key, pending.row, answer.status, answer.text)
+        self.figures.set_aside += 1
+        if not self._set_aside_said:
+            self._set_aside_said = True
+            self._health.say(
+                f"it refuses the result of job {pending.id} (status {answer.status}): set aside, "
+                "see greenagent-logs outbox; more of them are counted only"
+            )
+
+    def _store_accepted(self) -> None:
+        """Writes down what was accepted, many at a time: a commit each would slow short jobs down."""
+        if self._accepted_rows:
+            rows, self._accepted_rows = self._accepted_rows, []
+            self._outbox.delivered(self.key, rows)

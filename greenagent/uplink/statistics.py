@@ -1,0 +1,100 @@
+"""Posts statistics objects to one controller (protocol 8.4)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+from greenagent.uplink.backoff import Backoff
+from greenagent.uplink.delivery import ListDelivery, SetAside, Trouble
+from greenagent.uplink.figures import UplinkFigures
+from greenagent.uplink.health import ControllerHealth
+from greenagent.uplink.sender import Sender
+from greenagent.uplink.transport import Transport
+
+BATCH_SIZE = 1000
+FLUSH_EVERY = 120.0
+"""Seconds an object waits at most before its first post (protocol 8.4)."""
+BATCH_PAUSE = 0.02
+
+
+class StatisticsBacklog(Protocol):
+    """The statistics that were not accepted yet, as an uploader sees them."""
+
+    def peek(self, controller: str, limit: int) -> list[tuple[int, Any]]:
+        """The oldest objects ``{"timestamp", "series"}`` with their rows; may return fewer to bound memory."""
+        ...
+
+    def remove(self, controller: str, rows: list[int]) -> None:
+        """The controller has accepted these."""
+        ...
+
+    def wait(self, controller: str, count: int, timeout: float) -> None:
+        """Returns once ``count`` objects wait or the oldest has waited ``timeout`` seconds."""
+        ...
+
+
+class StatisticsUploader(Sender):
+    """Sends the backlog of one controller, oldest first."""
+
+    def __init__(
+        self,
+        key: str,
+        transport: Transport,
+        backlog: StatisticsBacklog,
+        health: ControllerHealth,
+        set_aside: SetAside,
+        figures: UplinkFigures | None = None,
+        *,
+        backoff: Backoff | None = None,
+        batch_size: int = BATCH_SIZE,
+        flush_every: float = FLUSH_EVERY,
+        batch_pause: float = BATCH_PAUSE,
+    ) -> None:
+        """``batch_size`` in objects; ``flush_every`` and ``batch_pause`` in seconds."""
+        super().__init__("statistics", transport, health, backoff)
+        self.key = key
+        self.figures = figures or UplinkFigures()
+        self._backlog = backlog
+        self._batch_size = batch_size
+        self._flush_every = flush_every
+        self._batch_pause = batch_pause
+        self._delivery = ListDelivery(transport, "stats", health, set_aside, self._pause)
+
+    def _wait_for_work(self) -> None:
+        self._backlog.wait(self.key, self._batch_size, self._flush_every)
+
+    def _send_some(self) -> bool:
+        waiting = self._backlog.peek(self.key, self._batch_size)
+        if not waiting:
+            return False
+        rows = [row for row, _ in waiting]
+        removed = 0
+
+        def done(count: int) -> None:
+            nonlocal removed
+            self._backlog.remove(self.key, rows[removed:count])
+            removed = count
+
+        try:
+            self._delivery.deliver([_encode(statistics) for _, statistics in waiting], done)
+        except Trouble:
+            self.figures.statistics_errors += 1
+            raise
+        finally:
+            counts = self._delivery.take_counts()
+            self.figures.statistics_sent += counts.records
+            self.figures.set_aside += counts.set_aside
+        self._success()
+        if not self._stopping.is_set():
+            self._pause(self._batch_pause)
+            return len(waiting) >= self._batch_size
+        return True
+
+
+def _encode(statistics: Any) -> bytes:
+    """JSON as every controller can read it: what is no finite number cannot be sent and becomes null."""
+    try:
+        return json.dumps(statistics, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError:
+        return json.dumps(json.loads(json.dumps(statistics), parse_constant=lambda name: None)).encode()

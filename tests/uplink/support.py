@@ -1,0 +1,175 @@
+"""Parts that the tests of the uplink build: real transports, stores that live in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from greenagent.runtime.voice import Voice
+from greenagent.uplink.backoff import Backoff
+from greenagent.uplink.health import ControllerHealth
+from greenagent.uplink.poller import Poller
+from greenagent.uplink.results import PendingResult
+from greenagent.uplink.tls import Trust
+from greenagent.uplink.transport import Transport
+from greenagent.values.message import Record
+
+
+class Uplink:
+    """Everything one controller needs, with short times; lines that were said are in ``said``."""
+
+    def __init__(self, url: str, security: Any = None, key: str = "main", **transport: Any) -> None:
+        self.key = key
+        self.said: list[str] = []
+        self.voice = Voice(None)
+        self.voice.attach(lambda level, text: self.said.append(text))
+        self.trust = Trust(key, url, security, self.voice, check_interval=0.05)
+        self.health = ControllerHealth(key, url, self.voice)
+        self._url = url
+        self._options = transport
+
+    def transport(self) -> Transport:
+        return Transport(self.key, self._url, self.trust, 1, 10, **self._options)
+
+    def poller(self, **changes: Any) -> tuple[Poller, SimpleNamespace]:
+        """A poller and the lists its commands and refusals go to."""
+        got = SimpleNamespace(commands=[], refused=[])
+        parts: dict[str, Any] = {
+            "roles": lambda: ("web", "db"),
+            "free_slots": lambda: 7,
+            "accept": lambda command, key: got.commands.append(command),
+            "refuse": lambda error, key: got.refused.append(error),
+            "health": self.health,
+            "backoff": quick_backoff(),
+            "poll_timeout": 30.0,
+        }
+        return Poller(self.key, self.transport(), **{**parts, **changes}), got
+
+
+def quick_backoff() -> Backoff:
+    return Backoff(first=0.01, longest=0.05)
+
+
+@contextmanager
+def running(part: Any) -> Iterator[Any]:
+    """Runs a poller or sender in a greenlet; stops it at the end and re-raises what killed it."""
+    greenlet = gevent.spawn(part.run)
+    try:
+        yield greenlet
+    finally:
+        part.stop()
+        greenlet.join(5)
+        alive = not greenlet.dead
+        greenlet.kill()
+    assert not alive, "it did not stop"
+    if greenlet.exception is not None:
+        raise greenlet.exception
+
+
+class MemoryOutbox:
+    """An outbox in memory, as the ledger keeps it on disk."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, PendingResult] = {}
+        self.aside: list[tuple[PendingResult, int, str]] = []
+        self.delivered_calls: list[list[int]] = []
+        self._added = Event()
+        self._next = 1
+
+    def add(self, job: str, body: bytes, path: str = "result") -> int:
+        row, self._next = self._next, self._next + 1
+        self.rows[row] = PendingResult(row, job, body, path)
+        self._added.set()
+        return row
+
+    def pending(self, controller: str, limit: int, after: int = 0) -> list[PendingResult]:
+        self._added.clear()
+        return [self.rows[row] for row in sorted(self.rows) if row > after][:limit]
+
+    def delivered(self, controller: str, rows: list[int]) -> None:
+        self.delivered_calls.append(rows)
+        for row in rows:
+            del self.rows[row]
+
+    def set_aside(self, controller: str, row: int, status: int, answer: str) -> None:
+        self.aside.append((self.rows.pop(row), status, answer))
+
+    def wait(self, controller: str, timeout: float) -> None:
+        self._added.wait(timeout)
+
+
+class MemoryLogStore:
+    """A log store in memory with one pair."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.cursor = 0
+        self.advances: list[int] = []
+        self._due = Event()
+
+    def add(self, *texts: str) -> None:
+        for text in texts:
+            seq = len(self.records) + 1
+            self.records.append(Record(seq, seq, "job", "d", "n", 1700000000.5, 2, text))
+
+    def flush(self) -> None:
+        """A batch is due, whatever its size."""
+        self._due.set()
+
+    def wait_due(self, pair: Any, batch_size: int, flush_int: float) -> None:
+        self._due.wait()
+        self._due.clear()
+
+    def read_marked(self, pair: Any, limit: int) -> list[Record]:
+        return [record for record in self.records if record.seq > self.cursor][:limit]
+
+    def advance(self, pair: Any, seq: int) -> None:
+        assert seq > self.cursor, "the cursor goes forward only"
+        self.cursor = seq
+        self.advances.append(seq)
+        if self.cursor < len(self.records):
+            self._due.set()
+
+
+class MemoryBacklog:
+    """Statistics waiting in memory."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Any] = {}
+        self._due = Event()
+
+    def add(self, *statistics: Any) -> None:
+        for value in statistics:
+            self.rows[len(self.rows) + 1] = value
+
+    def flush(self) -> None:
+        self._due.set()
+
+    def peek(self, controller: str, limit: int) -> list[tuple[int, Any]]:
+        return sorted(self.rows.items())[:limit]
+
+    def remove(self, controller: str, rows: list[int]) -> None:
+        for row in rows:
+            del self.rows[row]
+
+    def wait(self, controller: str, count: int, timeout: float) -> None:
+        self._due.wait(timeout)
+        self._due.clear()
+
+
+class Aside:
+    """Collects what is set aside."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, str, bytes, int, str]] = []
+
+    def __call__(self, controller: str, path: str, body: bytes, status: int, answer: str) -> None:
+        self.records.append((controller, path, body, status, answer))
+
+
+Wait = Callable[..., Any]
