@@ -135,7 +135,8 @@ def refuse(connection: sqlite3.Connection, row: int, status: int, answer_text: s
     if found is None:
         return 0
     connection.execute("UPDATE outcome SET refused = ? WHERE row = ?", (now, row))
-    return set_aside(connection, *found, status, answer_text, now, max_bytes)
+    controller, path, body = found
+    return set_aside(connection, controller, path, body, status, answer_text, now, max_bytes)
 
 
 def set_aside(

@@ -1,0 +1,248 @@
+"""The agent: builds every part from the settings, starts them, and stops them in order.
+
+Nothing here decides anything about a job, a line or a request: that is behind the doors of the rooms.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import gevent
+from gevent.event import AsyncResult
+
+from greenagent.jobs.admission import Admission
+from greenagent.jobs.catalogue import fill_catalogue
+from greenagent.jobs.job import Identity, Job
+from greenagent.jobs.launcher import Catalogue, Launcher
+from greenagent.jobs.loggers import job_routes, own_routes, pair_name, pairs
+from greenagent.jobs.monitors import JobMonitor
+from greenagent.jobs.recovery import Recovery
+from greenagent.jobs.startup import StartupTasks, warn_of
+from greenagent.ledger.history import HistoryFile
+from greenagent.ledger.ledger import Ledger
+from greenagent.logs.store import LogStore, StoreLimits
+from greenagent.process.descendants import Sweeper, end_orphan, find_by_tag
+from greenagent.process.spawn import Spawner
+from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.voice import LineOutput, Voice
+from greenagent.settings.models import Settings
+from greenagent.statistics import backlog as statistics_backlog
+from greenagent.statistics.collector import Statistics
+from greenagent.statistics.meter import Meter
+from greenagent.statistics.own import Figures
+from greenagent.uplink.link import Link, LogPair
+
+EXIT = "exit"
+RESTART = "restart"
+
+
+class Agent:
+    """One agent, from its settings to its last flushed line."""
+
+    def __init__(self, settings: Settings, voice: Voice) -> None:
+        self.settings = settings
+        self.voice = voice
+        self.identity = Identity(settings.main.gid, settings.main.nid)
+        self.end: AsyncResult = AsyncResult()
+        self.failure = ""
+        self.began = time.monotonic()
+        self.supervisor = Supervisor(voice, self._give_up)
+        self.figures = Figures()
+        self.links: dict[str, Link] = {}
+        self._bits: dict[str, int] = {}
+        self._skip_waiting = gevent.event.Event()
+
+    # -- start
+
+    def start(self) -> None:
+        """Takes the locks, recovers what an earlier life left, and starts everything. Raises GreenagentError."""
+        main = self.settings.main
+        self.ledger = Ledger(
+            main.ledger_file,
+            self.voice,
+            result_memory=main.result_memory,
+            extra_schema=statistics_backlog.SCHEMA,
+        )
+        self.ledger.start()
+        self.store = self._log_store()
+        try:
+            self.store.start()
+        except BaseException:
+            self.ledger.stop()
+            raise
+        self.console = LineOutput(1, "console")
+        self._bits = self.store.register_pairs(
+            [pair_name(logger.name, controller) for logger, controller in pairs(self.settings)]
+        )
+        self._own_log = self.store.open_job("agent", "", "", own_routes(self.settings), "")
+        self.voice.attach(self._log_own)
+        self.history = HistoryFile(main.history_file, self.voice)
+        self.spawner = Spawner(self.voice)
+        self.spawner.start()
+        self._end_orphans(main.kill_grace)
+        self.meter = Meter(self.settings.stats.meter_interval)
+        self.backlog = statistics_backlog.Backlog(
+            self.ledger.database,
+            self.settings.stats.controllers,
+            self.settings.stats.max_backlog,
+            self.voice,
+            self.figures,
+        )
+        self.backlog.start()
+        self.statistics = Statistics(
+            self.identity.gid,
+            self.identity.nid,
+            self.settings.stats.key_layout,
+            self.settings.stats.interval,
+            self.backlog,
+            self.figures,
+        )
+        catalogue = Catalogue()
+        self.launcher = Launcher(
+            lambda: self.settings,
+            self.identity,
+            self.ledger,
+            self.spawner.spawn,
+            self.supervisor,
+            self._open_log,
+            lambda job: JobMonitor(job, self.statistics, self.meter),
+            catalogue,
+        )
+        self.admission = Admission(
+            lambda: self.settings,
+            self.identity,
+            self.ledger,
+            self.history,
+            self.launcher,
+            self.supervisor,
+            self.voice,
+        )
+        fill_catalogue(
+            catalogue,
+            jobs=self.admission,
+            store=self.store if self.settings.database_logger is not None else None,
+            meter=self.meter,
+            settings=lambda: self.settings,
+            restart=lambda: self.ask_to_end(RESTART),
+        )
+        self._start_services()
+        self._recover()
+        warn_of(self.settings.startup, self.identity, self.voice.warning)
+        StartupTasks(self.admission, self.identity, self.supervisor, self.voice).start(self.settings.startup)
+        for key in self.settings.controllers:
+            self._connect(key)
+        self.voice.info(
+            f"greenagent {self.identity.gid}:{self.identity.nid} is ready, "
+            f"polling {', '.join(self.settings.polled_controllers) or 'nobody'}"
+        )
+
+    def _log_store(self) -> LogStore:
+        main, logger = self.settings.main, self.settings.database_logger
+        if logger is not None:
+            folder = logger.log_dir
+            limits = StoreLimits(logger.max_db_size, logger.max_dbs, logger.max_age, logger.min_free)
+        else:
+            # Without a DB logger the lines for controllers still need a place to wait in.
+            folder = main.ledger_file.with_name(main.ledger_file.name + ".logs")
+            limits = StoreLimits()
+        return LogStore(folder, main.message_id_file, self.voice, keep=logger is not None, limits=limits)
+
+    def _start_services(self) -> None:
+        sweeper = Sweeper(self.spawner.registry, self.voice, self.ledger.instance)
+        self.supervisor.service("sweeper", sweeper.run)
+        self.supervisor.service("meter", self.meter.run)
+        self.supervisor.service("statistics", self.statistics.run)
+        self.supervisor.service("ledger upkeep", self.ledger.keep_up, lambda: list(self.settings.controllers))
+
+    def _end_orphans(self, grace: float) -> None:
+        """Ends what jobs of a crashed agent left running: found by tag, checked by pid and start time."""
+        orphans = find_by_tag(f"{self.ledger.instance}:")
+        for orphan in orphans:
+            self.voice.warning(f"process {orphan.pid} ({orphan.command}) is left from an earlier run: it is ended")
+        gevent.joinall(
+            [gevent.spawn(end_orphan, orphan.pid, orphan.start_ticks, orphan.tag, grace) for orphan in orphans]
+        )
+
+    def _recover(self) -> None:
+        recovery = Recovery(
+            self.ledger,
+            self.history,
+            self.admission,
+            self.identity,
+            self.settings.controllers,
+            self.settings.stats.interval,
+            self.voice,
+        )
+        recovery.run()
+
+    def _connect(self, key: str) -> None:
+        """Starts everything that talks to one controller."""
+        settings = self.settings
+        link = Link(settings.controllers[key], self.identity.gid, self.identity.nid, self.supervisor, self.voice)
+        self.links[key] = link
+        link.send_results(self.ledger)
+        for logger, controller in pairs(settings):
+            if controller == key:
+                pair = LogPair(pair_name(logger.name, key), logger.batch_size, logger.flush_int)
+                link.send_logs(pair, self.store, self.ledger.keep_aside)
+        if key in settings.stats.controllers:
+            link.send_statistics(self.backlog, settings.stats.interval, self.ledger.keep_aside)
+        if key in settings.polled_controllers:
+            link.poll(lambda: self.settings.main.roles, lambda: self.admission.line.free, self.admission)
+
+    def _open_log(self, job: Job) -> Any:
+        arguments = job.command.arguments
+        routes = job_routes(self.settings, self._bits, job)
+        return self.store.open_job(job.id, arguments.domain, arguments.name, routes, job.command.cmd)
+
+    def _log_own(self, level: int, text: str) -> None:
+        self._own_log.append_now(level, text)
+
+    # -- the end
+
+    def _give_up(self, reason: str) -> None:
+        self.failure = reason
+        self.ask_to_end(EXIT)
+
+    def ask_to_end(self, how: str = EXIT) -> None:
+        """Ends ``wait``; asked again, the rest of the waiting is skipped."""
+        if self.end.ready():
+            self._skip_waiting.set()
+        else:
+            self.end.set(how)
+
+    def wait(self) -> str:
+        """Returns how the agent shall end, once somebody asked for it."""
+        how: str = self.end.get()
+        return how
+
+    def stop(self) -> None:
+        """Ends the jobs, brings what they said to disk and, for ``drain_timeout``, to the controllers."""
+        main = self.settings.main
+        if self.failure:
+            self.voice.error(f"giving up: {self.failure}")
+        self.voice.info("stopping")
+        for link in self.links.values():
+            link.stop_polling()
+        running = self.admission.stop()
+        self._wait_for([job.ended for job in running], main.kill_grace + main.pipe_drain + 5)
+        self.statistics.flush_all()
+        self.store.flush()
+        drains = [greenlet for link in self.links.values() for greenlet in link.drain(main.drain_timeout)]
+        self._wait_for(drains, main.drain_timeout + 2)
+        for link in self.links.values():
+            link.close()
+        self.voice.detach(self._log_own)
+        self.supervisor.kill_all()
+        self.spawner.stop()
+        self.store.stop()
+        self.ledger.stop()
+        self.console.close()
+
+    def _wait_for(self, events: Sequence[Any], seconds: float) -> None:
+        """Waits for all of them, until the time is over or somebody asks again."""
+        waiter = gevent.spawn(gevent.wait, list(events), seconds)
+        gevent.wait([waiter, self._skip_waiting], count=1)
+        waiter.kill()

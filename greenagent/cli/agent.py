@@ -1,0 +1,113 @@
+"""``greenagent``: runs the agent in the foreground (design, section 1)."""
+
+from __future__ import annotations
+
+from greenagent.runtime.patch import patch
+
+patch()
+
+import argparse  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import NoReturn  # noqa: E402
+
+import gevent  # noqa: E402
+
+from greenagent import __version__  # noqa: E402
+from greenagent.agent import RESTART, Agent  # noqa: E402
+from greenagent.process.platform import check_platform  # noqa: E402
+from greenagent.runtime.files import replace_file  # noqa: E402
+from greenagent.runtime.voice import LineOutput, Voice  # noqa: E402
+from greenagent.settings import Loaded, SettingsError, load_settings  # noqa: E402
+from greenagent.settings.limits import check_limits  # noqa: E402
+from greenagent.settings.printing import print_config  # noqa: E402
+from greenagent.values.errors import GreenagentError  # noqa: E402
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's own description."""
+    parser = _Parser(
+        prog="greenagent",
+        description="Runs jobs for one or more controllers, in the foreground, until SIGTERM.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("-c", "--config", metavar="FILE", help="the configuration file (TOML); required")
+    parser.add_argument("--check", action="store_true", help="check the configuration, name every problem, and exit")
+    parser.add_argument("--print-config", action="store_true", help="show every setting and where it comes from")
+    parser.add_argument("--gid", "-gid", type=int, metavar="N", help="grid id, instead of main.gid")
+    parser.add_argument("--nid", "-nid", type=int, metavar="N", help="node id, instead of main.nid")
+    parser.add_argument("--roles", "-roles", metavar="A,B", help="roles, instead of main.roles")
+    parser.add_argument("--pid-file", type=Path, metavar="FILE", help="written when ready, removed at exit")
+    parser.add_argument("--version", action="version", version=f"greenagent {__version__}")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the agent; the exit code: 0 ended as asked, 1 refused to start or gave up, 2 bad arguments."""
+    options = parser().parse_args(arguments)
+    problem = check_platform()
+    if problem is not None:
+        return _refuse([problem])
+    if not options.config:
+        return _refuse(["no configuration: name one with -c FILE"])
+    flags = {name: getattr(options, name) for name in ("gid", "nid", "roles") if getattr(options, name) is not None}
+    try:
+        loaded = load_settings(options.config, os.environ, flags)
+    except SettingsError as error:
+        return _refuse(error.problems)
+    if options.check or options.print_config:
+        return _show(loaded, options.print_config)
+    return run(loaded, options.pid_file)
+
+
+def run(loaded: Loaded, pid_file: Path | None) -> int:
+    """Starts the agent and serves until it is asked to end."""
+    output = LineOutput(2, "diagnostics")
+    voice = Voice(output)
+    for warning in loaded.warnings:
+        voice.warning(warning)
+    agent = Agent(loaded.settings, voice)
+    try:
+        agent.start()
+        if pid_file is not None:
+            replace_file(pid_file, f"{os.getpid()}\n".encode(), 0o644)
+    except (GreenagentError, OSError) as error:
+        voice.error(f"cannot start: {error}")
+        output.close()
+        return 1
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, agent.ask_to_end)
+    how = agent.wait()
+    agent.stop()
+    voice.info("ended" if how != RESTART else "starting anew")
+    if how == RESTART:
+        output.close()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    if pid_file is not None:
+        pid_file.unlink(missing_ok=True)
+    output.close()
+    return 1 if agent.failure else 0
+
+
+def _show(loaded: Loaded, print_all: bool) -> int:
+    for warning in (*loaded.warnings, *check_limits(loaded.settings)):
+        print(f"warning: {warning}", file=sys.stderr)
+    print(print_config(loaded).rstrip("\n") if print_all else f"{loaded.settings.path}: the configuration is fine")
+    return 0
+
+
+def _refuse(problems: tuple[str, ...] | list[str]) -> int:
+    for problem in problems:
+        print(f"greenagent: {problem}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

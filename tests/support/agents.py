@@ -1,0 +1,160 @@
+"""Runs the real agent as a process of its own, for end-to-end tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gevent
+
+from tests.support.waiting import wait_until
+
+CONFIGURATION = """
+[main]
+gid = 1
+nid = 10
+max_jobs = {max_jobs}
+message_id_file = "{folder}/mid"
+history_file = "{folder}/history"
+roles = {roles}
+kill_grace = {kill_grace}
+pipe_drain = 1
+drain_timeout = 5
+{main}
+
+{controllers}
+
+[logging.db]
+type = "DB"
+log_dir = "{folder}/logs"
+levels = []
+
+[logging.ac]
+type = "AC"
+flush_int = 1
+batch_size = 1000
+controllers = []
+levels = [2]
+
+[stats]
+interval = 60
+controllers = []
+
+{more}
+"""
+
+
+def configuration(
+    folder: Path,
+    controllers: Mapping[str, str],
+    *,
+    max_jobs: int = 100,
+    roles: Iterable[str] = (),
+    kill_grace: float = 2,
+    main: str = "",
+    more: str = "",
+) -> str:
+    """A configuration of an agent whose files all lie in ``folder``; ``controllers`` maps keys to URLs."""
+    sections = "\n".join(f'[controllers.{key}]\nurl = "{url}"' for key, url in controllers.items())
+    return CONFIGURATION.format(
+        folder=folder,
+        max_jobs=max_jobs,
+        roles=json.dumps(list(roles)),
+        kill_grace=kill_grace,
+        main=main,
+        controllers=sections,
+        more=more,
+    )
+
+
+class AgentProcess:
+    """A real ``greenagent`` under test; its stderr goes to ``folder/stderr``."""
+
+    def __init__(self, folder: Path, text: str, *options: str, environment: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.config = folder / "greenagent.toml"
+        self.config.write_text(text)
+        self.pid_file = folder / "pid"
+        self._options = options
+        self._environment = {**os.environ, **(environment or {})}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, wait: bool = True) -> AgentProcess:
+        """Starts it; returns when it is ready (its pid file is there)."""
+        self.pid_file.unlink(missing_ok=True)
+        with (self.folder / "stderr").open("ab") as stderr, (self.folder / "stdout").open("ab") as stdout:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "greenagent.cli.agent",
+                    "-c",
+                    str(self.config),
+                    "--pid-file",
+                    str(self.pid_file),
+                    *self._options,
+                ],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env={**self._environment, "PYTHONPATH": str(Path(__file__).parent.parent.parent)},
+            )
+        if wait:
+            wait_until(lambda: self.pid_file.exists() or self.poll() is not None, 20, "the agent is ready")
+            assert self.poll() is None, f"the agent ended at once:\n{self.stderr}"
+        return self
+
+    def poll(self) -> int | None:
+        assert self.process is not None
+        return self.process.poll()
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def stderr(self) -> str:
+        return (self.folder / "stderr").read_text()
+
+    @property
+    def stdout(self) -> str:
+        return (self.folder / "stdout").read_text()
+
+    def wait(self, timeout: float = 20) -> int:
+        """Waits for its end without blocking the hub; returns the exit code."""
+        wait_until(lambda: self.poll() is not None, timeout, "the agent has ended")
+        code = self.poll()
+        assert code is not None
+        return code
+
+    def stop(self, timeout: float = 20) -> int:
+        """Ends it with SIGTERM; returns the exit code."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+        return self.wait(timeout)
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self.process is not None and self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            while self.poll() is None:
+                gevent.sleep(0.005)
+
+    def rows(self, where: str = "1", *parameters: Any) -> list[tuple[Any, ...]]:
+        """(id, jobid, level, data) of what current.db holds, in order."""
+        connection = sqlite3.connect(self.folder / "logs" / "current.db")
+        try:
+            return connection.execute(
+                f"SELECT id, jobid, level, data FROM logs WHERE {where} ORDER BY seq", parameters
+            ).fetchall()
+        finally:
+            connection.close()
