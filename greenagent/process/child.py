@@ -51,6 +51,7 @@ class Child:
 
     __slots__ = (
         "_event",
+        "_given_up",
         "_noted",
         "_reaped",
         "_registry",
@@ -62,6 +63,7 @@ class Child:
         "stderr",
         "stdin",
         "stdout",
+        "survivors",
         "tag",
     )
 
@@ -75,7 +77,9 @@ class Child:
         self.tag = tag
         self.stdin, self.stdout, self.stderr = pipes
         self._status: ExitStatus | None = None
+        self.survivors: tuple[Leftover, ...] = ()
         self._reaped = False
+        self._given_up = False
         self._noted: dict[int, int] = {}
         self._event: Event | None = None
         self._watcher: Any = None
@@ -96,15 +100,16 @@ class Child:
             return False
         return self._signal_group(number)
 
-    def end(self, grace: float) -> tuple[Leftover, ...]:
+    def end(self, grace: float) -> tuple[int, ...]:
         """Ends the child and all it started: TERM, up to ``grace`` seconds, KILL, until only zombies are left.
 
-        Returns what would not die within ``KILL_LIMIT`` seconds of the KILL. The leader is not
-        reaped. May be called by several greenlets, also after the exit.
+        Returns the pids of what would not die within ``KILL_LIMIT`` seconds of the KILL;
+        ``survivors`` has their commands. The leader is not reaped. May be called by several
+        greenlets, also after the exit.
         """
         self._terminate(grace)
-        survivors, _ = self._kill()
-        return survivors
+        self.survivors, _ = self._kill()
+        return tuple(survivor.pid for survivor in self.survivors)
 
     def sweep(self, grace: float = 0) -> tuple[Leftover, ...]:
         """After the exit: ends what the child left behind (KILL at once without ``grace``) and says what it was."""
@@ -114,7 +119,7 @@ class Child:
         return tuple(Leftover(pid, command) for pid, command in found.items())
 
     def leave_children(self) -> None:
-        """What the child left behind may go on (``leave_children``): call it instead of ``sweep``."""
+        """What the child left behind may go on (``leave_children``): call it instead of ``sweep``, before ``reap``."""
         if self.tag is not None:
             self._registry.leave(self.tag)
 
@@ -131,6 +136,15 @@ class Child:
                 self._watcher = None
             close_descriptor(self.pidfd)
         return status
+
+    def give_up(self) -> ExitStatus:
+        """Instead of ``reap`` for a child that would not die: the sweeper reaps it whenever it does."""
+        self._given_up = True
+        return self._poll() or ExitStatus(None, None)
+
+    @property
+    def is_given_up(self) -> bool:
+        return self._given_up
 
     def announce(self, pid: int) -> bool:
         """A ``101::PID`` message: the process belongs to the job from now on.
@@ -177,21 +191,28 @@ class Child:
     def _note(self, orphans: list[int]) -> list[Process]:
         self._noted = {pid: start for pid, start in self._noted.items() if tree.is_same(pid, start)}
         roots = [*self._noted, *orphans]
-        below = tree.descendants(roots if self._reaped else [self.pid, *roots])
+        below = tree.descendants(roots if self._reaped else [self.pid, *roots], _let_others_run)
         found = []
-        for pid in dict.fromkeys(roots + below):
+        for number, pid in enumerate(dict.fromkeys(roots + below), start=1):
+            if number % tree.SLICE == 0:
+                _let_others_run()
             process = tree.read_process(pid)
-            if process is not None and not process.is_dead and pid != self.pid:
-                self._noted[pid] = process.start_ticks
-                found.append(process)
+            if process is None or pid == self.pid:
+                continue
+            if process.is_dead:
+                self._registry.reap_adopted(pid)
+                continue
+            self._noted[pid] = process.start_ticks
+            found.append(process)
         return found
 
     def _terminate(self, grace: float) -> dict[int, str]:
         """TERM to all, also to those that appear meanwhile; waits until they are gone, at most ``grace`` seconds."""
         deadline = time.monotonic() + grace
         told: dict[tuple[int, int], str] = {}
+        exited = self.has_exited
         members = self.members()
-        if not self.has_exited or members:
+        if not exited or members:
             self._signal_group(signal.SIGTERM)
             self._signal_group(signal.SIGCONT)  # a stopped process would not see the TERM
         pause = 0.005
@@ -216,9 +237,10 @@ class Child:
         found: dict[int, str] = {}
         pause = 0.001
         while True:
+            exited = self.has_exited  # asked first: its children are given to us, to be reaped, when it exits
             members = self.members()
             self._signal_group(signal.SIGKILL)
-            if self.has_exited and not members:
+            if exited and not members:
                 return (), found
             for process in members:
                 found[process.pid] = process.command
@@ -269,6 +291,10 @@ class Child:
         self._watcher.stop()  # a pidfd stays readable
         assert self._event is not None
         self._event.set()
+
+
+def _let_others_run() -> None:
+    gevent.sleep(0)
 
 
 def signal_name(number: int) -> str:

@@ -52,7 +52,10 @@ class Sweeper:
         """One pass."""
         children = self._registry.live()
         for child in children:
-            child.note()
+            if child.is_given_up and child.has_exited:
+                child.reap()
+            else:
+                child.note()
             gevent.sleep(0)
         by_tag = {child.tag: child for child in children if child.tag is not None}
         by_pid = {child.pid: child for child in children}

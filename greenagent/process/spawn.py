@@ -48,12 +48,13 @@ class Spawner:
     hundred at once do not stall the hub.
     """
 
-    def __init__(self, voice: Voice, search_path: str | None = None) -> None:
+    def __init__(self, voice: Voice, search_path: str | None = None, launcher: libc.Launcher | None = None) -> None:
         """``search_path``: where programs without a slash are searched; by default the agent's own PATH."""
         self.registry = Registry()
         self._voice = voice
         self._search_path = search_path if search_path is not None else os.environ.get("PATH", os.defpath)
         self._orders: SimpleQueue[_Order | Child | None] = SimpleQueue()
+        self._launcher = launcher if launcher is not None else libc.Launcher()
         self._threads = 0
         self._busy = 0
         self._running = False
@@ -67,7 +68,6 @@ class Spawner:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _keep_descriptors()
         libc.set_subreaper(True)
-        self._launcher = libc.Launcher()
         self._mailbox = HubMailbox()
         self._running = True
         for _ in range(THREADS):
@@ -126,6 +126,7 @@ class Spawner:
 
     def _run(self) -> None:
         """The threads' work. They must live as long as the agent: their children would change hands."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # signals are the main thread's to see
         while True:
             order = self._orders.get()
             if order is None:

@@ -1,0 +1,17 @@
+"""Starts a child with a tag, prints its pid and start time, and dies without any goodbye."""
+
+from greenagent.runtime.patch import patch
+
+patch()
+
+import os  # noqa: E402
+import sys  # noqa: E402
+
+from greenagent.process.spawn import Spawner, SpawnRequest  # noqa: E402
+from greenagent.runtime.voice import Voice  # noqa: E402
+
+spawner = Spawner(Voice(None))
+spawner.start()
+child = spawner.spawn(SpawnRequest("sleep", ("600",), {"GREENAGENT_JOB": sys.argv[1]}))
+print(child.pid, child.start_ticks, flush=True)
+os.kill(os.getpid(), 9)

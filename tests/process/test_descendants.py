@@ -1,0 +1,216 @@
+"""Orphans: of living jobs, of finished ones, of an agent that crashed."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from greenagent.process import tree
+from greenagent.process.descendants import Sweeper, end_orphan, find_by_tag
+from greenagent.process.platform import check_platform
+from greenagent.process.tags import Tag, job_tag, parse_tag
+from greenagent.runtime.voice import Voice
+from tests.process.conftest import close_pipes, read_some
+from tests.process.test_child import daemon
+from tests.support.processes import is_running, state_of, zombies_of
+from tests.support.waiting import wait_until
+
+INSTANCE = "b7e1"
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def sweeper(spawner, said):
+    voice = Voice(None)
+    voice.attach(lambda level, text: said.append((level, text)))
+    return Sweeper(spawner.registry, voice, INSTANCE)
+
+
+def finished_with_daemon(start, tag, leave=False, **keys):
+    """A child that has ended and been reaped without a sweep, and the pid of the daemon it left."""
+    child = start(*daemon("os._exit(0)", **keys), tag=tag)
+    pid = int(read_some(child))
+    child.wait(10)
+    if leave:
+        child.leave_children()
+    child.reap()
+    close_pipes(child)
+    wait_until(lambda: tree.read_process(pid).parent == os.getpid(), what="the orphan to be given to us")
+    return pid
+
+
+def test_platform_is_good_enough_here():
+    assert check_platform() is None
+
+
+@pytest.mark.parametrize("job", ["plain", "a:b/c d%20", "é漢", "\ud800", "x" * 200])
+def test_tag_says_what_it_was_made_of(job):
+    text = job_tag(INSTANCE, job, 12)
+    assert text.count(":") == 2
+    assert text.isascii()
+    assert parse_tag(text) == Tag(INSTANCE, job, 12)
+
+
+@pytest.mark.parametrize("text", ["", "a", "a:b", "a:b:c", ":b:1", "a:b:1:2", "a:b:-1", "a:b:²"])
+def test_other_texts_are_no_tags(text):
+    assert parse_tag(text) is None
+
+
+def test_orphan_of_a_finished_job_is_ended_said_and_reaped(start, sweeper, said):
+    pid = finished_with_daemon(start, job_tag(INSTANCE, "over/1", 1))
+    sweeper.sweep()
+    wait_until(lambda: not is_running(pid), what="the end of the orphan")
+    sweeper.sweep()
+    assert state_of(pid) == ""
+    assert len(said) == 1
+    assert said[0][0] == 7
+    assert "over/1" in said[0][1]
+    assert str(pid) in said[0][1]
+
+
+def test_orphan_that_ignores_term_is_killed_by_the_next_pass(start, sweeper, said):
+    pid = finished_with_daemon(
+        start, job_tag(INSTANCE, "stubborn", 1), environment="import signal; signal.signal(signal.SIGTERM, 1)"
+    )
+    sweeper.sweep()
+    assert is_running(pid)
+    sweeper.sweep()
+    wait_until(lambda: not is_running(pid), what="the end of the orphan")
+    assert ["SIGTERM" in said[0][1], "SIGKILL" in said[1][1]] == [True, True]
+
+
+def test_orphan_that_may_stay_stays_and_is_reaped_in_the_end(start, sweeper, said):
+    pid = finished_with_daemon(start, job_tag(INSTANCE, "left", 1), leave=True)
+    for _ in range(4):
+        sweeper.sweep()
+    assert is_running(pid)
+    assert said == []
+    os.kill(pid, 9)
+    wait_until(lambda: state_of(pid) == "Z", what="the zombie")
+    sweeper.sweep()
+    assert state_of(pid) == ""
+
+
+def test_orphans_of_living_jobs_and_of_others_are_left_alone(start, sweeper, said, spawner):
+    living = start(*daemon("time.sleep(600)"), tag=job_tag(INSTANCE, "alive", 2))
+    kept = int(read_some(living))
+    foreign = finished_with_daemon(start, job_tag("another", "over", 1))
+    sweeper.sweep()
+    sweeper.sweep()
+    assert is_running(kept)
+    assert is_running(foreign)
+    assert said == []
+    living.end(0)
+    assert not is_running(kept)
+    assert is_running(foreign)
+    living.reap()
+    close_pipes(living)
+    os.kill(foreign, 9)
+    wait_until(lambda: state_of(foreign) == "Z", what="the zombie")
+    sweeper.sweep()
+    assert zombies_of(os.getpid()) == []
+
+
+def test_orphan_of_an_earlier_run_is_ended_while_the_next_one_lives(start, sweeper):
+    old = finished_with_daemon(start, job_tag(INSTANCE, "again", 1))
+    current = start("sleep", "600", tag=job_tag(INSTANCE, "again", 2))
+    sweeper.sweep()
+    wait_until(lambda: not is_running(old), what="the end of the orphan")
+    assert is_running(current.pid)
+    sweeper.sweep()
+    current.end(0)
+    current.reap()
+    close_pipes(current)
+
+
+def test_sweeper_never_takes_the_exit_code_of_a_child(start, sweeper):
+    children = [start("sh", "-c", f"exit {code}") for code in range(20)]
+    for child in children:
+        wait_until(lambda child=child: state_of(child.pid) == "Z", what="the zombie")
+    sweeper.sweep()
+    assert [child.reap().code for child in children] == list(range(20))
+    for child in children:
+        close_pipes(child)
+
+
+def test_child_given_up_is_reaped_when_it_dies(start, sweeper):
+    child = start("sleep", "600")
+    assert child.give_up().code is None
+    sweeper.sweep()
+    assert is_running(child.pid)
+    os.kill(child.pid, 9)
+    wait_until(lambda: state_of(child.pid) == "Z", what="the zombie")
+    sweeper.sweep()
+    assert state_of(child.pid) == ""
+    close_pipes(child)
+
+
+def test_processes_are_found_by_tag_and_ended_by_pid_time_and_tag(start):
+    tag = job_tag(INSTANCE, "orphan", 3)
+    child = start("bash", "-c", "trap '' TERM; echo; sleep 600 & wait; wait", tag=tag)
+    other = start("sleep", "600", tag=job_tag("another", "orphan", 3))
+    read_some(child)
+    wait_until(lambda: len(find_by_tag(tag)) == 2, what="the child and its sleep")
+    orphans = find_by_tag(f"{INSTANCE}:")
+    assert child.pid in [orphan.pid for orphan in orphans]
+    assert {orphan.tag for orphan in orphans} == {tag}
+    assert other.pid not in [orphan.pid for orphan in orphans]
+
+    assert end_orphan(child.pid, child.start_ticks + 1, tag, 0)  # that process is gone: this is a later owner
+    assert not end_orphan(child.pid, child.start_ticks, tag + "0", 0)
+    assert is_running(child.pid)
+
+    assert all(end_orphan(orphan.pid, orphan.start_ticks, orphan.tag, 0.05) for orphan in orphans)
+    assert find_by_tag(tag) == []
+    assert end_orphan(child.pid, child.start_ticks, tag, 0.05)
+    assert child.reap().signal == "SIGKILL"
+    for each in (child, other):
+        each.end(0)
+        each.reap()
+        close_pipes(each)
+
+
+def test_process_names_with_blanks_and_parentheses_are_read(start, tmp_path):
+    program = tmp_path / "a) R (b"
+    program.symlink_to("/bin/sleep")
+    child = start(str(program), "600")
+    process = tree.read_process(child.pid)
+    assert (process.command, process.parent, process.group) == ("a) R (b", os.getpid(), child.pid)
+    assert process.start_ticks == child.start_ticks
+    child.end(0)
+    child.reap()
+    close_pipes(child)
+
+
+def test_children_found_by_parent_and_by_list_are_the_same(start):
+    child = start("bash", "-c", "sleep 600 & sleep 600 & echo; wait")
+    read_some(child)
+    assert sorted(tree.children(child.pid)) == sorted(tree.children_by_parent(child.pid))
+    assert len(tree.children(child.pid)) == 2
+    assert child.pid in tree.children_by_parent(os.getpid())
+    child.end(0)
+    child.reap()
+    close_pipes(child)
+
+
+def test_orphans_are_known_also_where_the_kernel_lists_no_children_by_thread(start, spawner):
+    pid = finished_with_daemon(start, job_tag("another", "fallback", 1))
+    child = start("sleep", "600")
+    own = os.getpid()
+    assert pid in spawner.registry.adopted()
+    assert child.pid not in spawner.registry.adopted()
+    assert sorted(spawner.registry._adopted_by_parent(own)) == sorted(tree.children_by_parent(own))
+    spawner.registry.starting()
+    assert spawner.registry._adopted_by_parent(own) == []
+    spawner.registry.started()
+    os.kill(pid, 9)
+    wait_until(lambda: state_of(pid) == "Z", what="the zombie")
+    spawner.registry.reap_adopted(pid)
+    child.end(0)
+    child.reap()
+    close_pipes(child)
