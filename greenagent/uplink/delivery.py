@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from greenagent.uplink.backoff import parse_retry_after
 from greenagent.uplink.health import ControllerHealth
@@ -24,6 +24,7 @@ FIRST_PROBES = 32
 Doubled every time, so that one good record among thousands is found in the end, but a controller
 that fails on everything is not flooded with small requests.
 """
+PROBE_PAUSE = 0.1
 LARGEST_BODY = 4 * 1024 * 1024
 SMALLEST_BODY = 64 * 1024
 
@@ -102,13 +103,15 @@ class ListDelivery:
         health: ControllerHealth,
         set_aside: SetAside,
         pause: Callable[[float], object],
+        probe_pause: float = PROBE_PAUSE,
     ) -> None:
-        """``pause(seconds)`` waits between repeated posts."""
+        """``pause(seconds)`` waits; ``probe_pause`` is how many seconds between posts that are answered 500."""
         self._transport = transport
         self._path = path
         self._health = health
         self._set_aside = set_aside
         self._pause = pause
+        self._probe_pause = probe_pause
         self._largest = LARGEST_BODY
         self._probes = FIRST_PROBES
         self._stuck: bytes | None = None
@@ -116,8 +119,12 @@ class ListDelivery:
         self._counts = Counts(0, 0, 0)
         self._set_aside_said = False
 
-    def deliver(self, records: Sequence[bytes], done: Callable[[int], None]) -> None:
-        """``records``: JSON texts. ``done(n)``: the first ``n`` of them are dealt with. Raises Trouble."""
+    def deliver(self, records: Sequence[bytes], done: Callable[[int], None]) -> bool:
+        """``records``: JSON texts. ``done(n)``: the first ``n`` of them are dealt with. Raises Trouble.
+
+        False when the rest is to be given again, since the controller recovered half-way: what came
+        after the last ``done`` may have been accepted, but goes out once more to keep the order.
+        """
         start = 0
         while start < len(records):
             end, size = start, 0
@@ -125,8 +132,12 @@ class ListDelivery:
                 size += len(records[end]) + 1
                 end += 1
             offset = start
-            self._deliver_body(records[start:end], lambda count, offset=offset: done(offset + count))  # type: ignore[misc]
+            try:
+                self._deliver_body(records[start:end], lambda count, offset=offset: done(offset + count))  # type: ignore[misc]
+            except _Recovered:
+                return False
             start = end
+        return True
 
     def take_counts(self) -> Counts:
         """What was done since the last call."""
@@ -169,6 +180,10 @@ class ListDelivery:
             )
 
 
+class _Recovered(Exception):
+    """A record that was refused alone is accepted now: what came after it went out too early."""
+
+
 class _Halving:
     """Finds the records of one body that are refused, going from left to right so that order is kept."""
 
@@ -176,10 +191,9 @@ class _Halving:
         self._delivery = delivery
         self._records = records
         self._done = done
-        self._settled = 0
         self._probes = 0
         self._accepted_any = False
-        self._suspects: list[tuple[bytes, Answer]] = []
+        self._suspects: list[tuple[int, Answer]] = []
 
     def run(self, answer: Answer) -> None:
         """``answer``: the refusal of the whole. Raises Trouble when the controller is at fault."""
@@ -202,7 +216,7 @@ class _Halving:
             if self._probes > self._delivery._probes:
                 self._delivery._probes *= 2
                 self._give_up(answer)
-            self._delivery._pause(0.1)
+            self._delivery._pause(self._delivery._probe_pause)
         if end - start > 1:
             middle = (start + end) // 2
             self._try(start, middle)
@@ -215,7 +229,7 @@ class _Halving:
     def _refused_for_its_body(self, index: int, answer: Answer) -> None:
         if self._suspects:
             # Earlier ones are in doubt: should this go all over again, it must not be set aside twice.
-            self._suspects.append((self._records[index], answer))
+            self._suspects.append((index, answer))
         else:
             self._delivery._keep_aside(self._records[index], answer)
             self._done(index + 1)
@@ -223,7 +237,7 @@ class _Halving:
     def _refused_alone(self, index: int, answer: Answer) -> None:
         """A single record gets five answers 500 too: one may be a bad moment."""
         for attempt in range(1, SERVER_ERRORS):
-            self._delivery._pause(0.05 * 2**attempt)
+            self._delivery._pause(self._delivery._probe_pause * attempt)
             answer = self._delivery._post(self._records[index : index + 1])
             if judge(answer.status) is Verdict.ACCEPTED:
                 self._accepted(index + 1)
@@ -231,20 +245,27 @@ class _Halving:
             if judge(answer.status) is Verdict.BODY:
                 self._refused_for_its_body(index, answer)
                 return
-        self._suspects.append((self._records[index], answer))
         if self._accepted_any:
-            self._convict(index + 1)
+            self._delivery._keep_aside(self._records[index], answer)
+            self._done(index + 1)
+        else:
+            self._suspects.append((index, answer))
 
     def _accepted(self, end: int) -> None:
+        """Something was accepted, so what is still refused is refused for its body."""
         self._accepted_any = True
-        self._convict(end)
-
-    def _convict(self, end: int) -> None:
-        """Something was accepted, so what was not is the body's fault."""
-        for record, answer in self._suspects:
+        while self._suspects:
+            index, answer = self._suspects[0]
+            record = self._records[index]
+            if judge(answer.status) is Verdict.EITHER:
+                answer = self._delivery._post([record])
+            if judge(answer.status) is Verdict.ACCEPTED:
+                self._done(index + 1)
+                raise _Recovered
             self._delivery._keep_aside(record, answer)
-        self._suspects.clear()
+            self._suspects.pop(0)
+            self._done(index + 1)
         self._done(end)
 
-    def _give_up(self, answer: Answer) -> None:
+    def _give_up(self, answer: Answer) -> NoReturn:
         raise Trouble(describe_status(answer.status), parse_retry_after(answer.headers))

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import gevent
 
 from greenagent.uplink.backoff import Backoff
-from greenagent.uplink.delivery import ListDelivery, SetAside, Trouble
+from greenagent.uplink.delivery import PROBE_PAUSE, ListDelivery, SetAside, Trouble
 from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.health import ControllerHealth
 from greenagent.uplink.sender import Sender
@@ -53,8 +53,9 @@ class LogUploader(Sender):
         *,
         backoff: Backoff | None = None,
         batch_pause: float = BATCH_PAUSE,
+        probe_pause: float = PROBE_PAUSE,
     ) -> None:
-        """``batch_size`` in lines; ``flush_int`` and ``batch_pause`` in seconds."""
+        """``batch_size`` in lines; ``flush_int`` and the pauses in seconds."""
         super().__init__("logs", transport, health, backoff)
         self.figures = figures or UplinkFigures()
         self._pair = pair
@@ -62,7 +63,7 @@ class LogUploader(Sender):
         self._flush_int = flush_int
         self._store = store
         self._batch_pause = batch_pause
-        self._delivery = ListDelivery(transport, "log", health, set_aside, self._pause)
+        self._delivery = ListDelivery(transport, "log", health, set_aside, self._pause, probe_pause)
 
     def _wait_for_work(self) -> None:
         self._store.wait_due(self._pair, self._batch_size, self._flush_int)
@@ -72,18 +73,16 @@ class LogUploader(Sender):
         if not records:
             return False
         try:
-            self._delivery.deliver(_encode(records), lambda count: self._advance(records, count))
+            complete = self._delivery.deliver(_encode(records), lambda count: self._advance(records, count))
         except Trouble:
             self.figures.log_errors += 1
             raise
         finally:
             self._count()
         self._success()
-        if not self._stopping.is_set():
-            self._pause(self._batch_pause)
-            # Less than a full batch left over waits until it is due.
-            return False
-        return True
+        self._pause(self._batch_pause)
+        # What is left over waits until it is due, unless there is no more time for that.
+        return self._stopping.is_set() or not complete
 
     def _advance(self, records: list[Record], count: int) -> None:
         self._store.advance(self._pair, records[count - 1].seq)

@@ -102,17 +102,11 @@ class ResultSender(Sender):
         self._outbox.wait(self.key, timeout)
 
     def _send_some(self) -> bool:
-        after = 0
         try:
-            while rows := self._outbox.pending(self.key, PAGE, after):
-                after = rows[-1].row
-                for pending in rows:
-                    if self._out_of_time:
-                        return False
-                    self._send(pending)
-                self._store_accepted()
-                if len(rows) == PAGE:
-                    gevent.sleep(PAGE_PAUSE)
+            # Those answered 500 before come last: the same few must not use up all the tries.
+            self._send_pending(again=False)
+            if self._suspects:
+                self._send_pending(again=True)
         except Trouble:
             self.figures.result_errors += 1
             raise
@@ -120,10 +114,26 @@ class ResultSender(Sender):
             self._store_accepted()
         return False
 
+    def _send_pending(self, *, again: bool) -> None:
+        after = 0
+        while rows := self._outbox.pending(self.key, PAGE, after):
+            after = rows[-1].row
+            for pending in rows:
+                if self._out_of_time:
+                    return
+                if self._is_due(pending.row, again):
+                    self._send(pending)
+            self._store_accepted()
+            if len(rows) == PAGE:
+                gevent.sleep(PAGE_PAUSE)
+
+    def _is_due(self, row: int, again: bool) -> bool:
+        suspect = self._suspects.get(row)
+        if suspect is None:
+            return not again
+        return again and suspect.not_before <= time.monotonic()
+
     def _send(self, pending: PendingResult) -> None:
-        suspect = self._suspects.get(pending.row)
-        if suspect is not None and suspect.not_before > time.monotonic():
-            return
         answer = post(self._transport, pending.path, pending.body)
         verdict = judge(answer.status)
         if verdict is Verdict.ACCEPTED:

@@ -6,7 +6,7 @@ import json
 from typing import Any, Protocol
 
 from greenagent.uplink.backoff import Backoff
-from greenagent.uplink.delivery import ListDelivery, SetAside, Trouble
+from greenagent.uplink.delivery import PROBE_PAUSE, ListDelivery, SetAside, Trouble
 from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.health import ControllerHealth
 from greenagent.uplink.sender import Sender
@@ -50,8 +50,9 @@ class StatisticsUploader(Sender):
         batch_size: int = BATCH_SIZE,
         flush_every: float = FLUSH_EVERY,
         batch_pause: float = BATCH_PAUSE,
+        probe_pause: float = PROBE_PAUSE,
     ) -> None:
-        """``batch_size`` in objects; ``flush_every`` and ``batch_pause`` in seconds."""
+        """``batch_size`` in objects; ``flush_every`` and the pauses in seconds."""
         super().__init__("statistics", transport, health, backoff)
         self.key = key
         self.figures = figures or UplinkFigures()
@@ -59,7 +60,7 @@ class StatisticsUploader(Sender):
         self._batch_size = batch_size
         self._flush_every = flush_every
         self._batch_pause = batch_pause
-        self._delivery = ListDelivery(transport, "stats", health, set_aside, self._pause)
+        self._delivery = ListDelivery(transport, "stats", health, set_aside, self._pause, probe_pause)
 
     def _wait_for_work(self) -> None:
         self._backlog.wait(self.key, self._batch_size, self._flush_every)
@@ -77,7 +78,7 @@ class StatisticsUploader(Sender):
             removed = count
 
         try:
-            self._delivery.deliver([_encode(statistics) for _, statistics in waiting], done)
+            complete = self._delivery.deliver([_encode(statistics) for _, statistics in waiting], done)
         except Trouble:
             self.figures.statistics_errors += 1
             raise
@@ -86,10 +87,8 @@ class StatisticsUploader(Sender):
             self.figures.statistics_sent += counts.records
             self.figures.set_aside += counts.set_aside
         self._success()
-        if not self._stopping.is_set():
-            self._pause(self._batch_pause)
-            return len(waiting) >= self._batch_size
-        return True
+        self._pause(self._batch_pause)
+        return self._stopping.is_set() or not complete or len(waiting) >= self._batch_size
 
 
 def _encode(statistics: Any) -> bytes:

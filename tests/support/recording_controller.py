@@ -151,6 +151,10 @@ class RecordingController:
         self.polls: list[Poll] = []
         self.posts: list[Post] = []
         self.refused_posts: list[Post] = []
+        self.slow_down = 0.0
+        """Seconds to wait after each 64 KiB of a body."""
+        self.refuse_above: int | None = None
+        """Bodies of more bytes are answered 413, as by a front server."""
         self.connections = 0
         self.errors: list[str] = []
         """What went wrong inside this controller itself: a mistake of the test."""
@@ -274,7 +278,7 @@ class RecordingController:
             return _answer(start_response, 404, {}, b"no such endpoint")
         gid, nid, endpoint = int(parts[-3]), int(parts[-2]), parts[-1]
         headers = {key[5:].replace("_", "-").title(): value for key, value in environ.items() if key[:5] == "HTTP_"}
-        body = environ["wsgi.input"].read()
+        body = self._read_body(environ["wsgi.input"])
         poll = post = None
         if endpoint == "cmd":
             poll = Poll(gid, nid, parse_qs(environ["QUERY_STRING"]).get("role", []), headers)
@@ -282,6 +286,8 @@ class RecordingController:
         else:
             post = Post(endpoint, gid, nid, body, headers)
         behaviour = self._behaviour(endpoint, body)
+        if self.refuse_above is not None and len(body) > self.refuse_above:
+            behaviour = status(413)
         if behaviour is not None:
             if post is not None:
                 post.status = 0
@@ -309,6 +315,14 @@ class RecordingController:
         command, more = self._next_command(handler, poll)
         poll.answered = time.monotonic()
         return _answer(start_response, 200, more, command)
+
+    def _read_body(self, source: Any) -> bytes:
+        pieces = []
+        while piece := source.read(65536):
+            pieces.append(piece)
+            if self.slow_down:
+                gevent.sleep(self.slow_down)
+        return b"".join(pieces)
 
     def _behaviour(self, endpoint: str, body: bytes) -> Behaviour | None:
         for name in (endpoint, "*"):

@@ -78,6 +78,7 @@ class MemoryOutbox:
         self.rows: dict[int, PendingResult] = {}
         self.aside: list[tuple[PendingResult, int, str]] = []
         self.delivered_calls: list[list[int]] = []
+        self.is_waited_for = False
         self._added = Event()
         self._next = 1
 
@@ -100,7 +101,11 @@ class MemoryOutbox:
         self.aside.append((self.rows.pop(row), status, answer))
 
     def wait(self, controller: str, timeout: float) -> None:
-        self._added.wait(timeout)
+        self.is_waited_for = True
+        try:
+            self._added.wait(timeout)
+        finally:
+            self.is_waited_for = False
 
 
 class MemoryLogStore:
@@ -110,6 +115,7 @@ class MemoryLogStore:
         self.records: list[Record] = []
         self.cursor = 0
         self.advances: list[int] = []
+        self.is_waited_for = False
         self._due = Event()
 
     def add(self, *texts: str) -> None:
@@ -122,7 +128,11 @@ class MemoryLogStore:
         self._due.set()
 
     def wait_due(self, pair: Any, batch_size: int, flush_int: float) -> None:
-        self._due.wait()
+        self.is_waited_for = True
+        try:
+            self._due.wait()
+        finally:
+            self.is_waited_for = False
         self._due.clear()
 
     def read_marked(self, pair: Any, limit: int) -> list[Record]:

@@ -1,0 +1,183 @@
+"""Results wait until their controller answers 2xx (design, section 5, Uploads)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+
+from greenagent.uplink.results import ResultSender
+from tests.support import recording_controller as behaviour
+from tests.support.recording_controller import RecordingController, status
+from tests.support.waiting import wait_until
+from tests.uplink.support import MemoryOutbox, Uplink, quick_backoff, running
+
+
+def sender(uplink: Uplink, outbox: MemoryOutbox) -> ResultSender:
+    return ResultSender(
+        uplink.key, uplink.transport(), outbox, uplink.health, backoff=quick_backoff(), suspect_backoff=(0.01, 0.05)
+    )
+
+
+def add(outbox: MemoryOutbox, *jobs: str) -> None:
+    for job in jobs:
+        outbox.add(job, json.dumps({"id": job}).encode())
+
+
+def test_results_arrive_in_order_and_are_ticked_off():
+    outbox = MemoryOutbox()
+    with RecordingController() as controller:
+        part = sender(Uplink(controller.url), outbox)
+        with running(part):
+            add(outbox, "a", "b", "c")
+            wait_until(lambda: not outbox.rows, what="delivery")
+            add(outbox, "d")
+            wait_until(lambda: not outbox.rows, what="the late one")
+        assert [result["id"] for result in controller.results] == ["a", "b", "c", "d"]
+        assert controller.connections == 1
+        assert part.figures.results_sent == 4
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        status(401),
+        status(403),
+        status(404),
+        status(429, {"Retry-After": "0"}),
+        status(503),
+        behaviour.redirect("/1/10/elsewhere"),
+        behaviour.close_at_once(),
+        behaviour.rubbish(),
+        status(500),
+    ],
+    ids=["401", "403", "404", "429", "503", "redirect", "closed", "rubbish", "500"],
+)
+def test_a_controller_in_trouble_loses_no_result(trouble):
+    outbox = MemoryOutbox()
+    with RecordingController() as controller:
+        controller.misbehave("result", trouble, times=7)
+        uplink = Uplink(controller.url)
+        with running(sender(uplink, outbox)):
+            add(outbox, "a", "b")
+            wait_until(lambda: not outbox.rows, what="delivery")
+        assert Counter(result["id"] for result in controller.results) == {"a": 1, "b": 1}
+        assert outbox.aside == []
+        assert len(controller.refused_posts) == 7
+        assert len(uplink.said) <= 3, uplink.said
+
+
+@pytest.mark.parametrize("code", [400, 413, 422])
+def test_a_result_whose_body_is_refused_is_set_aside_and_the_next_goes_out(code):
+    outbox = MemoryOutbox()
+    with RecordingController() as controller:
+        controller.reject('"bad"', code)
+        uplink = Uplink(controller.url)
+        with running(sender(uplink, outbox)):
+            add(outbox, "bad", "good")
+            wait_until(lambda: not outbox.rows, what="an empty outbox")
+        assert [result["id"] for result in controller.results] == ["good"]
+        ((row, refused_with, answer),) = outbox.aside
+        assert (row.id, refused_with, answer) == ("bad", code, '"no"')
+        assert any("bad" in line and str(code) in line for line in uplink.said)
+
+
+def test_a_result_answered_500_is_set_aside_only_once_another_is_accepted():
+    outbox = MemoryOutbox()
+    with RecordingController() as controller:
+        controller.reject('"bad"', 500)
+        with running(sender(Uplink(controller.url), outbox)):
+            add(outbox, "bad")
+            wait_until(lambda: len(controller.refused_posts) >= 8, what="repeated posts")
+            assert outbox.aside == []
+            assert [row.id for row in outbox.rows.values()] == ["bad"]
+            add(outbox, "good")
+            wait_until(lambda: not outbox.rows, what="an empty outbox")
+        assert [row.id for row, _, _ in outbox.aside] == ["bad"]
+        assert [result["id"] for result in controller.results] == ["good"]
+
+
+def test_many_results_answered_500_do_not_hide_a_good_one_behind_them():
+    outbox = MemoryOutbox()
+    with RecordingController() as controller:
+        controller.reject('"bad', 500)
+        add(outbox, *(f"bad{number}" for number in range(60)), "good")
+        with running(sender(Uplink(controller.url), outbox)):
+            wait_until(lambda: not outbox.rows, 30, what="an empty outbox")
+        assert len(outbox.aside) == 60
+        assert [result["id"] for result in controller.results] == ["good"]
+
+
+def test_an_answer_closed_half_way_after_a_2xx_is_an_acceptance():
+    outbox = MemoryOutbox()
+    with RecordingController() as controller:
+        controller.misbehave("result", behaviour.close_half_way())
+        with running(sender(Uplink(controller.url), outbox)):
+            add(outbox, "a")
+            wait_until(lambda: not outbox.rows, what="delivery")
+        assert len(controller.refused_posts) == 1
+
+
+def test_stopping_sends_what_waits():
+    outbox = MemoryOutbox()
+    with RecordingController() as controller:
+        part = sender(Uplink(controller.url), outbox)
+        with running(part):
+            wait_until(lambda: outbox.is_waited_for, what="the sender to wait")
+            add(outbox, *(f"job{number}" for number in range(120)))
+            part.stop(drain_timeout=10)
+            assert outbox.rows == {}
+        assert len(controller.results) == 120
+
+
+def test_stopping_gives_up_on_a_controller_that_hangs_and_keeps_the_result():
+    outbox = MemoryOutbox()
+    with RecordingController() as controller:
+        controller.misbehave("result", behaviour.hang())
+        part = sender(Uplink(controller.url), outbox)
+        with running(part) as greenlet:
+            add(outbox, "a")
+            wait_until(lambda: controller.refused_posts, what="the post")
+            part.stop(drain_timeout=0.1)
+            greenlet.join(2)
+            assert greenlet.dead
+        assert [row.id for row in outbox.rows.values()] == ["a"]
+
+
+def test_stopping_does_not_wait_for_a_controller_that_is_away():
+    outbox = MemoryOutbox()
+    controller = RecordingController()
+    controller.start()
+    controller.stop()
+    add(outbox, "a")
+    part = sender(Uplink(controller.url), outbox)
+    with running(part) as greenlet:
+        wait_until(lambda: part.errors, what="the first failure")
+        part.stop(drain_timeout=60)
+        greenlet.join(5)
+        assert greenlet.dead
+    assert list(outbox.rows) == [1]
+
+
+def test_a_record_that_was_set_aside_goes_to_its_own_path_when_it_is_tried_again():
+    outbox = MemoryOutbox()
+    with RecordingController() as controller:
+        outbox.add("", b'[{"data": "again"}]', path="log")
+        with running(sender(Uplink(controller.url), outbox)):
+            wait_until(lambda: not outbox.rows, what="delivery")
+        assert controller.logs == [{"data": "again"}]
+
+
+def test_a_large_result_goes_out_over_a_slow_connection():
+    """A write of the whole body at once would have the connect timeout for all of it."""
+    outbox = MemoryOutbox()
+    body = json.dumps({"id": "a", "data": "x" * 3_000_000}).encode()
+    with RecordingController() as controller:
+        controller.slow_down = 0.05
+        uplink = Uplink(controller.url, connect_timeout=0.6)
+        with running(sender(uplink, outbox)):
+            outbox.add("a", body)
+            wait_until(lambda: not outbox.rows, 30, what="delivery")
+        assert uplink.said == []
+        assert controller.results[0]["data"] == "x" * 3_000_000
