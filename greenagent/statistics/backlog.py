@@ -7,7 +7,7 @@ import math
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from gevent.event import Event
@@ -36,8 +36,27 @@ BATCH: Final = 1000
 
 _ROW_OVERHEAD = 120
 _SAY_EVERY = 60.0
+_MOST_BYTES = 4 * 1024 * 1024
 
 Row = tuple[int, dict[str, Any]]
+Measured = tuple[int, dict[str, int]]
+
+
+class _Demand:
+    """What one controller waits for, as the hub knows it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.since: float | None = None
+        self.changed = Event()
+
+    def set(self, count: int) -> None:
+        if count and not self.count:
+            self.since = time.monotonic()
+        elif not count:
+            self.since = None
+        self.count = count
+        self.changed.set()
 
 
 class Backlog:
@@ -62,7 +81,7 @@ class Backlog:
         self._voice = voice
         self._topic = voice.topic()
         self._figures = figures
-        self._news = {controller: Event() for controller in controllers}
+        self._demands = {controller: _Demand() for controller in controllers}
         self._held: deque[tuple[FlushedObject, int]] = deque()
         self._held_bytes = 0
         self._adding = BoundedSemaphore(1)
@@ -78,12 +97,11 @@ class Backlog:
 
         What waited only for controllers that are no longer configured is dropped and said.
         """
-        waiting, orphans, self._bytes = self._database.run(self._adopt)
+        waiting, orphans = self._database.run(self._adopt)
+        self._refresh(self._database.run(self._measure))
         if orphans:
             self._count_dropped(orphans)
             self._voice.warning(f"{orphans} statistics objects of controllers no longer configured were dropped")
-        for controller in self._controllers:
-            self._news[controller].set()
         return waiting
 
     @property
@@ -94,7 +112,7 @@ class Backlog:
     def set_controllers(self, controllers: Sequence[str]) -> None:
         """Other controllers from now on (live reload); what only removed ones wanted is dropped."""
         self._controllers = tuple(controllers)
-        self._news = {controller: self._news.get(controller) or Event() for controller in controllers}
+        self._demands = {controller: self._demands.get(controller) or _Demand() for controller in controllers}
         self.start()
 
     def add(self, objects: list[FlushedObject]) -> None:
@@ -113,7 +131,7 @@ class Backlog:
         if not batch:
             return
         try:
-            dropped, self._bytes = self._database.run(lambda connection: self._store(connection, batch))
+            dropped, measured = self._database.run(lambda connection: self._store(connection, batch))
         except (sqlite3.Error, OSError) as error:
             self._topic.warning(f"statistics are held in memory: {self._database.path} cannot be written: {error}")
             self._shrink_held()
@@ -121,52 +139,60 @@ class Backlog:
         self._topic.resolved(f"statistics are written to {self._database.path} again")
         for _ in batch:
             self._held_bytes -= self._held.popleft()[1]
+        self._refresh(measured)
         self._note_dropped(dropped)
-        for news in self._news.values():
-            news.set()
 
     def peek(self, controller: str, limit: int = BATCH) -> list[Row]:
         """The oldest objects a controller waits for, as (row, object of POST ``stats``); [] if none.
 
-        Raises sqlite3.Error if the database cannot be read.
+        Large ones may make it fewer than ``limit``. Raises sqlite3.Error if the database cannot be read.
         """
-        news = self._news.get(controller)
-        if news is not None:
-            news.clear()
         rows: list[Row] = self._database.run(lambda connection: self._give(connection, controller, limit))
-        if rows and news is not None:
-            news.set()  # more may wait
         return rows
 
-    def remove(self, controller: str, rows: Iterable[int]) -> None:
+    def remove(self, controller: str, rows: Sequence[int]) -> None:
         """A controller has these, or refused them for good. Raises sqlite3.Error."""
         numbers = list(rows)
-        self._bytes = self._database.run(lambda connection: self._delete(connection, controller, numbers))
+        self._refresh(self._database.run(lambda connection: self._delete(connection, controller, numbers)))
 
-    def wait(self, controller: str, timeout: float | None = None) -> bool:
-        """Waits until there may be something for a controller; False after ``timeout`` seconds."""
-        return bool(self._news[controller].wait(timeout))
+    def wait(self, controller: str, count: int = 1, timeout: float = 0.0) -> None:
+        """Returns once ``count`` objects wait for a controller, or the oldest has waited ``timeout`` seconds."""
+        demand = self._demands[controller]
+        while demand.count < count:
+            demand.changed.clear()
+            if demand.since is None:
+                demand.changed.wait()
+                continue
+            left = demand.since + timeout - time.monotonic()
+            if left <= 0:
+                return
+            demand.changed.wait(left)
 
     def waiting(self, controller: str) -> int:
-        """How many objects a controller waits for. Raises sqlite3.Error."""
-        query = "SELECT count(*) FROM stats_waiting WHERE controller = ?"
-        return int(self._database.run(lambda connection: connection.execute(query, (controller,)).fetchone()[0]))
+        """How many objects a controller waits for."""
+        return self._demands[controller].count
 
     # Called in the database's thread.
 
-    def _adopt(self, connection: sqlite3.Connection) -> tuple[int, int, int]:
+    def _adopt(self, connection: sqlite3.Connection) -> tuple[int, int]:
         marks = ",".join("?" * len(self._controllers))
         connection.execute(f"DELETE FROM stats_waiting WHERE controller NOT IN ({marks})", self._controllers)
         orphans = connection.execute(
             "DELETE FROM stats_backlog WHERE row NOT IN (SELECT row FROM stats_waiting)"
         ).rowcount
-        waiting, size = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM stats_backlog").fetchone()
-        return waiting, orphans, size
+        waiting = connection.execute("SELECT count(*) FROM stats_backlog").fetchone()[0]
+        return waiting, orphans
 
-    def _store(self, connection: sqlite3.Connection, objects: list[FlushedObject]) -> tuple[int, int]:
+    def _measure(self, connection: sqlite3.Connection) -> Measured:
+        size = connection.execute("SELECT coalesce(sum(size), 0) FROM stats_backlog").fetchone()[0]
+        counts = connection.execute("SELECT controller, count(*) FROM stats_waiting GROUP BY controller").fetchall()
+        return size, dict(counts)
+
+    def _store(self, connection: sqlite3.Connection, objects: list[FlushedObject]) -> tuple[int, Measured]:
         for item in objects:
             self._store_one(connection, item)
-        return self._drop_oldest(connection)
+        dropped = self._drop_oldest(connection)
+        return dropped, self._measure(connection)
 
     def _store_one(self, connection: sqlite3.Connection, item: FlushedObject) -> None:
         points = item.points
@@ -197,7 +223,7 @@ class Backlog:
         found = {name for (name,) in connection.execute("SELECT controller FROM stats_waiting WHERE row = ?", (row,))}
         return found.issuperset(self._controllers)
 
-    def _drop_oldest(self, connection: sqlite3.Connection) -> tuple[int, int]:
+    def _drop_oldest(self, connection: sqlite3.Connection) -> int:
         total = connection.execute("SELECT coalesce(sum(size), 0) FROM stats_backlog").fetchone()[0]
         doomed: list[tuple[int]] = []
         if total > self._max_bytes:
@@ -209,22 +235,26 @@ class Backlog:
             connection.executemany("DELETE FROM stats_waiting WHERE row = ?", doomed)
             connection.executemany("DELETE FROM stats_backlog WHERE row = ?", doomed)
             self._given.difference_update(row for (row,) in doomed)
-        return len(doomed), total
+        return len(doomed)
 
     def _give(self, connection: sqlite3.Connection, controller: str, limit: int) -> list[Row]:
-        found = connection.execute(
+        found: list[Row] = []
+        size = 0
+        for row, stamp, prefix, text in connection.execute(
             "SELECT row, stamp, prefix, points FROM stats_waiting JOIN stats_backlog USING (row) "
             "WHERE controller = ? ORDER BY row LIMIT ?",
             (controller, limit),
-        ).fetchall()
+        ):
+            size += len(text)
+            if found and size > _MOST_BYTES:
+                break
+            series = [[prefix + key, value] for key, value, _ in json.loads(text)]
+            found.append((row, {"timestamp": stamp, "series": series}))
         # Given is as good as sent: an answer may be lost, and then a merged object would count twice.
-        self._given.update(row for row, *_ in found)
-        return [
-            (row, {"timestamp": stamp, "series": [[prefix + key, value] for key, value, _ in json.loads(points)]})
-            for row, stamp, prefix, points in found
-        ]
+        self._given.update(row for row, _ in found)
+        return found
 
-    def _delete(self, connection: sqlite3.Connection, controller: str, rows: list[int]) -> int:
+    def _delete(self, connection: sqlite3.Connection, controller: str, rows: list[int]) -> Measured:
         numbers = [(row,) for row in rows]
         connection.executemany(
             "DELETE FROM stats_waiting WHERE controller = ? AND row = ?", [(controller, row) for row in rows]
@@ -236,9 +266,14 @@ class Backlog:
         for number in numbers:
             if connection.execute("SELECT 1 FROM stats_backlog WHERE row = ?", number).fetchone() is None:
                 self._given.discard(number[0])
-        return int(connection.execute("SELECT coalesce(sum(size), 0) FROM stats_backlog").fetchone()[0])
+        return self._measure(connection)
 
     # Called on the hub.
+
+    def _refresh(self, measured: Measured) -> None:
+        self._bytes, counts = measured
+        for controller, demand in self._demands.items():
+            demand.set(counts.get(controller, 0))
 
     def _shrink_held(self) -> None:
         dropped = 0

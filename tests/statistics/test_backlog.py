@@ -76,7 +76,7 @@ def test_what_was_not_posted_survives_a_restart(database: NativeDatabase) -> Non
     backlog.peek("main")
     again, said = make(database)
     assert bodies(again) == [{"timestamp": 60, "series": [["1.1.d.n.c", 1]]}]
-    assert again.wait("main", 0)
+    again.wait("main", 1000, 0)
     assert said.lines == []
 
 
@@ -191,14 +191,30 @@ def test_what_is_held_in_memory_is_capped(database: NativeDatabase) -> None:
     assert backlog.dropped + backlog.waiting("main") == 41
 
 
-def test_wait_returns_when_something_comes(database: NativeDatabase) -> None:
+def test_wait_returns_when_enough_wait_or_the_oldest_waited_long_enough(database: NativeDatabase) -> None:
     backlog, _ = make(database)
-    assert backlog.peek("main") == []
-    assert not backlog.wait("main", 0.01)
-    waiter = gevent.spawn(backlog.wait, "main", 10)
-    gevent.sleep(0)
+    waiter = gevent.spawn(backlog.wait, "main", 2, 60)
+    impatient = gevent.spawn(backlog.wait, "main", 2, 0.05)
+    gevent.sleep(0.1)
+    assert not waiter.ready()
+    assert not impatient.ready()  # nothing has waited at all
     backlog.add([counter(60, 1)])
-    assert waiter.get(timeout=5)
+    impatient.get(timeout=5)
+    assert not waiter.ready()
+    backlog.add([counter(120, 1)])
+    waiter.get(timeout=5)
+    backlog.remove("main", [row for row, _ in backlog.peek("main")])
+    assert backlog.waiting("main") == 0
+
+
+def test_large_objects_come_in_smaller_batches(database: NativeDatabase) -> None:
+    backlog, _ = make(database)
+    points = [FlushedPoint(f"key{number}" + "x" * 100, number, "last") for number in range(10_000)]
+    backlog.add([FlushedObject(60 * number, "1.1.d.n.", points) for number in range(6)])
+    rows = [row for row, _ in backlog.peek("main")]
+    assert 0 < len(rows) < 6
+    backlog.remove("main", rows)
+    assert len(backlog.peek("main")) > 0
 
 
 def test_a_thousand_jobs_of_one_name_come_as_one_point(database: NativeDatabase) -> None:
