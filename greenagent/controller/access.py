@@ -1,0 +1,91 @@
+"""Who may use ``/api`` (design, section 5): loopback or a token, JSON posts, a known Host header."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import socket
+from pathlib import Path
+
+import falcon
+
+from greenagent.values.errors import GreenagentError
+
+
+class TokenError(GreenagentError):
+    """The token file cannot be used."""
+
+
+def read_token(path: Path) -> str:
+    """The token in a file, without the white space around it. Raises TokenError."""
+    try:
+        token = path.read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise TokenError(f"cannot read the token file {path}: {error}") from error
+    if not token or not token.isascii() or any(character.isspace() for character in token):
+        raise TokenError(f"the token file {path} must hold one word of ASCII characters")
+    return token
+
+
+class Access:
+    """Falcon middleware: the rules hold for ``/api`` alone, agents are free to come."""
+
+    def __init__(self, token: str | None, names: tuple[str, ...]) -> None:
+        """``names``: host names this controller is reached by, beside this machine's own."""
+        self._token = token
+        own = ("localhost", socket.gethostname())
+        self._names = frozenset(name.lower().rstrip(".") for name in (*own, *names))
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        if req.path != "/api" and not req.path.startswith("/api/"):
+            return
+        self._check_client(req)
+        self._check_host(req)
+        if req.method in ("POST", "PUT", "PATCH", "DELETE"):
+            content_type = (req.content_type or "").partition(";")[0].strip().lower()
+            if content_type != "application/json":
+                raise falcon.HTTPUnsupportedMediaType(description="posts need 'Content-Type: application/json'")
+
+    def _check_client(self, req: falcon.Request) -> None:
+        if self._token is None:
+            if not _is_loopback(req.env.get("REMOTE_ADDR", "")):
+                raise falcon.HTTPForbidden(
+                    description="/api serves this machine alone; start the controller with --token-file to open it"
+                )
+            return
+        scheme, _, given = (req.get_header("Authorization") or "").partition(" ")
+        expected = self._token.encode()
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("utf-8", "replace"), expected):
+            raise falcon.HTTPUnauthorized(
+                description="this controller wants its token: give --token-file", challenges=["Bearer"]
+            )
+
+    def _check_host(self, req: falcon.Request) -> None:
+        """A web page can make a browser on this machine ask us under a name of its own (DNS rebinding).
+
+        An address cannot be rebound, so only names have to be known.
+        """
+        host = (req.get_header("Host") or "").strip().lower()
+        name = host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
+        if name.rstrip(".") in self._names or _is_address(name):
+            return
+        raise falcon.HTTPForbidden(
+            description=f"the Host {name!r} is not known here: start the controller with --host-name {name or 'NAME'}"
+        )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(text: str) -> bool:
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)

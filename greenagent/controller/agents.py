@@ -1,0 +1,165 @@
+"""The agents that poll: who is live, with what roles, and which polls are open."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gevent.event import Event
+
+from greenagent.controller.jobs import AgentKey, Assignment, Target
+from greenagent.controller.limits import Limits
+
+
+@dataclass(eq=False, slots=True)
+class Poll:
+    """One open GET ``cmd``. ``slots`` is None where the agent does not tell (it counts as free)."""
+
+    key: AgentKey
+    roles: tuple[str, ...] = ()
+    slots: int | None = None
+    acknowledges: bool = False
+    """The agent sends ``Greenagent-Acknowledge``: deliveries to it carry a token."""
+    version: str = ""
+    is_gone: Callable[[], bool] = lambda: False
+    arrived: float = field(default_factory=time.monotonic)
+    assignment: Assignment | None = None
+    hung_up: bool = False
+    _wake: Event = field(default_factory=Event)
+
+    @property
+    def has_slot(self) -> bool:
+        return self.slots is None or self.slots > 0
+
+    def give(self, assignment: Assignment) -> None:
+        """Hands a command to the waiting poll."""
+        self.assignment = assignment
+        self._wake.set()
+
+    def hang_up(self) -> None:
+        """The other side has closed the connection."""
+        self.hung_up = True
+        self._wake.set()
+
+    def wait(self, timeout: float) -> Assignment | None:
+        """Waits for a command; None after ``timeout`` seconds or when the agent hung up."""
+        self._wake.wait(timeout)
+        return self.assignment
+
+
+@dataclass(eq=False, slots=True)
+class Agent:
+    """What is known of one agent. ``last_contact`` is seconds since 1970, ``last_poll`` monotonic."""
+
+    key: AgentKey
+    roles: tuple[str, ...] = ()
+    slots: int | None = None
+    version: str = ""
+    last_contact: float = 0.0
+    last_poll: float = 0.0
+    has_polled: bool = False
+    open_polls: int = 0
+    parked: list[Poll] = field(default_factory=list)
+    line: deque[Assignment] = field(default_factory=deque)
+    unacknowledged: dict[str, Assignment] = field(default_factory=dict)
+
+    def is_live(self, limits: Limits) -> bool:
+        """A poll is open or ended less than 30 s ago (protocol 12.3)."""
+        return self.open_polls > 0 or (self.has_polled and time.monotonic() - self.last_poll < limits.live)
+
+
+class AgentTable:
+    """All agents ever seen, up to a number."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._agents: dict[AgentKey, Agent] = {}
+        self.started = time.monotonic()
+
+    def get(self, key: AgentKey) -> Agent | None:
+        return self._agents.get(key)
+
+    def ensure(self, key: AgentKey) -> Agent:
+        """The agent of that identity, new if it has never been seen."""
+        agent = self._agents.get(key)
+        if agent is None:
+            if len(self._agents) >= self._limits.agents:
+                self._forget_oldest()
+            agent = self._agents[key] = Agent(key, last_poll=time.monotonic())
+        return agent
+
+    def contact(self, key: AgentKey) -> Agent:
+        """Notes that the agent was heard of."""
+        agent = self.ensure(key)
+        agent.last_contact = time.time()
+        return agent
+
+    def poll_began(self, poll: Poll) -> Agent:
+        agent = self.contact(poll.key)
+        agent.roles = poll.roles
+        agent.slots = poll.slots
+        agent.version = poll.version
+        agent.has_polled = True
+        agent.open_polls += 1
+        return agent
+
+    def poll_ended(self, agent: Agent) -> None:
+        agent.open_polls -= 1
+        agent.last_poll = time.monotonic()
+        agent.last_contact = time.time()
+
+    def is_live(self, key: AgentKey) -> bool:
+        agent = self._agents.get(key)
+        return agent is not None and agent.is_live(self._limits)
+
+    def live_matching(self, target: Target) -> list[Agent]:
+        """Live agents that may run a role command."""
+        return [
+            agent
+            for agent in self._agents.values()
+            if agent.is_live(self._limits) and target.matches(agent.key, agent.roles)
+        ]
+
+    def longest_parked(self, target: Target) -> Poll | None:
+        """The matching poll with a free slot that has waited longest.
+
+        Of several polls of one agent the newest counts: an older one may belong to an agent that died.
+        """
+        polls = [
+            agent.parked[-1]
+            for agent in self._agents.values()
+            if agent.parked and agent.parked[-1].has_slot and target.matches(agent.key, agent.roles)
+        ]
+        return min(polls, key=lambda poll: poll.arrived, default=None)
+
+    def all(self) -> list[Agent]:
+        return list(self._agents.values())
+
+    def describe(self) -> list[dict[str, Any]]:
+        """What ``GET /api/agents`` shows, by identity."""
+        return [
+            {
+                "gid": agent.key.gid,
+                "nid": agent.key.nid,
+                "roles": list(agent.roles),
+                "live": agent.is_live(self._limits),
+                "last_contact": agent.last_contact or None,
+                "free_slots": agent.slots,
+                "version": agent.version,
+                "queued": sum(1 for one in agent.line if not one.ended),
+                "unacknowledged": len(agent.unacknowledged),
+            }
+            for _, agent in sorted(self._agents.items())
+        ]
+
+    def _forget_oldest(self) -> None:
+        idle = [
+            agent
+            for agent in self._agents.values()
+            if not agent.line and not agent.unacknowledged and not agent.open_polls
+        ]
+        for agent in sorted(idle, key=lambda agent: agent.last_contact)[: max(1, len(idle) // 10)]:
+            del self._agents[agent.key]

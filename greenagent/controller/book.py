@@ -1,0 +1,145 @@
+"""The book of jobs: every job known, how long finished ones are kept, and how they come back from the state file."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from greenagent.controller.jobs import AgentKey, Assignment, Job, Target
+from greenagent.controller.journal import Journal, StateError, removal_rows
+from greenagent.controller.limits import Limits
+from greenagent.values import states
+
+
+class Book:
+    """All jobs by id, in the order they came."""
+
+    def __init__(self, journal: Journal, limits: Limits) -> None:
+        self._journal = journal
+        self._limits = limits
+        self._jobs: dict[str, Job] = {}
+        self._finished: dict[str, Job] = {}
+        self._bytes = 0
+        self._reserved: set[str] = set()
+        self._next = 1
+
+    def get(self, job_id: str) -> Job | None:
+        return self._jobs.get(job_id)
+
+    def knows(self, job_id: str) -> bool:
+        return job_id in self._jobs or job_id in self._reserved
+
+    def all(self) -> list[Job]:
+        """Oldest first."""
+        return list(self._jobs.values())
+
+    @property
+    def unfinished(self) -> int:
+        return len(self._jobs) - len(self._finished)
+
+    def new(self, job_id: str, command: dict[str, Any], target: Target, size: int) -> Job:
+        """A job that takes its id at once but is not in the book before ``add``."""
+        self._reserved.add(job_id)
+        job = Job(self._next, job_id, command, target, time.time(), size=size)
+        self._next += 1
+        return job
+
+    def add(self, job: Job) -> None:
+        self._reserved.discard(job.id)
+        self._jobs[job.id] = job
+
+    def abandon(self, job: Job) -> None:
+        """The job could not be written: its id is free again."""
+        self._reserved.discard(job.id)
+
+    def finish(self, job: Job) -> None:
+        """Notes the end of a job, from which on it is kept only so long."""
+        job.finished = job.finished or time.time()
+        if job.id not in self._finished:
+            self._finished[job.id] = job
+            self._bytes += job.size
+
+    def grow(self, job: Job, size: int) -> None:
+        """Counts the bytes of a result."""
+        job.size += size
+        if job.id in self._finished:
+            self._bytes += size
+
+    def trim(self) -> None:
+        """Drops finished jobs that are too old or too many, oldest first."""
+        limits = self._limits
+        expired = time.time() - limits.keep_for
+        drop: list[Job] = []
+        left, size = len(self._finished), self._bytes
+        for job in self._finished.values():
+            if left <= limits.keep_jobs and size <= limits.keep_bytes and job.finished >= expired:
+                break
+            left -= 1
+            size -= job.size
+            drop.append(job)
+            if len(drop) == 1000:
+                break
+        if not drop:
+            return
+        for job in drop:
+            del self._finished[job.id]
+            self._jobs.pop(job.id, None)
+        self._bytes = size
+        try:
+            self._journal.write([row for job in drop for row in removal_rows(job)])
+        except StateError:
+            pass  # they come back at the next start and are dropped then
+
+    def load(self) -> list[Assignment]:
+        """Reads the state file; returns the assignments that are not ended, in order. Raises StateError."""
+        by_seq: dict[int, Job] = {}
+        for seq, job_id, command, created, wait_until, finished, adopted in self._journal.read(
+            "SELECT seq, id, command, created, wait_until, finished, adopted FROM jobs ORDER BY seq"
+        ):
+            received = json.loads(command)
+            job = Job(seq, job_id, received, target_of(received), created, wait_until, finished, bool(adopted))
+            job.size = len(command)
+            by_seq[seq] = self._jobs[job_id] = job
+            self._next = seq + 1
+        open_ones = self._load_assignments(by_seq)
+        for job in sorted(by_seq.values(), key=lambda job: job.finished):
+            if job.finished:
+                self.finish(job)
+        return open_ones
+
+    def _load_assignments(self, by_seq: dict[int, Job]) -> list[Assignment]:
+        open_ones: list[Assignment] = []
+        for seq, _, gid, nid, floating, state, token, deliveries, delivered, count in self._journal.read(
+            "SELECT * FROM assignments ORDER BY job, number"
+        ):
+            assignment = by_seq[seq].add(None if gid is None else AgentKey(gid, nid), bool(floating), state)
+            assignment.token = token
+            assignment.deliveries = deliveries
+            assignment.delivered = delivered
+            assignment.count = count
+            if not assignment.ended:
+                open_ones.append(assignment)
+        for seq, number, body in self._journal.read(
+            "SELECT job, number, body FROM results ORDER BY job, number, serial"
+        ):
+            result = json.loads(body)
+            assignment = by_seq[seq].assignments[number]
+            by_seq[seq].size += len(body)
+            if result["state"] == states.DUPLICATE_ID and not assignment.ended:
+                assignment.refused = result
+                assignment.refused_at = time.time()
+                continue
+            assignment.results.append(result)
+            assignment.seen[(result["starttime"], result["state"])] = None
+        return open_ones
+
+
+def target_of(command: dict[str, Any]) -> Target:
+    """Whom a command object that was checked before is for."""
+    roles = command.get("roles")
+    if not roles:
+        role = command.get("role")
+        roles = [role] if role else []
+    key = AgentKey(int(command.get("gid") or 0), int(command.get("nid") or 0))
+    return Target(key, tuple(roles), bool(command.get("fanout")))

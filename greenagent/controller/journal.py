@@ -1,0 +1,135 @@
+"""Where jobs, results, queues and tokens are written before anything is acknowledged.
+
+In memory there is nothing to write; with ``--state`` it is one small sqlite file.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from greenagent.controller.jobs import Assignment, Job
+from greenagent.runtime.database import NativeDatabase
+from greenagent.runtime.files import FileLock
+from greenagent.values.errors import GreenagentError
+
+Statement = tuple[str, tuple[Any, ...]]
+
+SCHEMA: Final = (
+    """CREATE TABLE IF NOT EXISTS jobs (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, command TEXT NOT NULL,
+    created REAL NOT NULL, wait_until REAL NOT NULL, finished REAL NOT NULL, adopted INTEGER NOT NULL)""",
+    """CREATE TABLE IF NOT EXISTS assignments (job INTEGER NOT NULL, number INTEGER NOT NULL, gid INTEGER, nid INTEGER,
+    floating INTEGER NOT NULL, state TEXT NOT NULL, token TEXT NOT NULL, deliveries INTEGER NOT NULL,
+    delivered REAL NOT NULL, received INTEGER NOT NULL, PRIMARY KEY (job, number)) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS results (job INTEGER NOT NULL, number INTEGER NOT NULL, serial INTEGER NOT NULL,
+    body TEXT NOT NULL, PRIMARY KEY (job, number, serial)) WITHOUT ROWID""",
+    "CREATE TABLE IF NOT EXISTS scripts (hash TEXT PRIMARY KEY, content TEXT NOT NULL, stored REAL NOT NULL)",
+)
+
+
+class StateError(GreenagentError):
+    """The state file cannot be opened or written."""
+
+
+class Journal:
+    """Keeps nothing: the controller in memory."""
+
+    def write(self, statements: Iterable[Statement]) -> None:
+        """Returns once all of it is safe, or raises StateError and nothing of it is."""
+
+    def read(self, query: str) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        return []
+
+    def close(self) -> None:
+        """Ends cleanly."""
+
+
+class FileJournal(Journal):
+    """The state file: what is written survives kill -9."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens or makes the file. Raises StateError."""
+        self._path = path
+        self._lock = FileLock(path.with_name(path.name + ".lock"), f"the state file {path}")
+        self._database = NativeDatabase(path, SCHEMA)
+        try:
+            self._lock.acquire()
+            self._database.start()
+        except (sqlite3.Error, OSError) as error:
+            self._lock.release()
+            raise StateError(f"cannot use the state file {path}: {error}") from error
+
+    def write(self, statements: Iterable[Statement]) -> None:
+        self._run(lambda connection: [connection.execute(*statement) for statement in statements])
+
+    def read(self, query: str) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = self._run(lambda connection: connection.execute(query).fetchall())
+        return rows
+
+    def close(self) -> None:
+        self._database.stop()
+        self._lock.release()
+
+    def _run(self, function: Callable[[sqlite3.Connection], Any]) -> Any:
+        try:
+            return self._database.run(function)
+        except sqlite3.Error as error:
+            raise StateError(f"cannot write the state file {self._path}: {error}") from error
+
+
+def job_row(job: Job) -> Statement:
+    command = json.dumps(job.command)
+    return (
+        "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (job.seq, job.id, command, job.created, job.wait_until, job.finished, job.adopted),
+    )
+
+
+def finished_row(job: Job, finished: float) -> Statement:
+    return ("UPDATE jobs SET finished = ? WHERE seq = ?", (finished, job.seq))
+
+
+def assignment_row(assignment: Assignment, **changes: Any) -> Statement:
+    """The row of an assignment as it will be with ``changes``."""
+
+    def value(name: str) -> Any:
+        return changes.get(name, getattr(assignment, name))
+
+    agent = value("agent")
+    return (
+        "INSERT OR REPLACE INTO assignments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            assignment.job.seq,
+            assignment.number,
+            agent.gid if agent else None,
+            agent.nid if agent else None,
+            assignment.floating,
+            value("state"),
+            value("token"),
+            value("deliveries"),
+            value("delivered"),
+            value("count"),
+        ),
+    )
+
+
+def result_rows(assignment: Assignment, result: dict[str, Any], keep: int) -> list[Statement]:
+    """A new result, and the removal of those no longer kept."""
+    serial = assignment.count + 1
+    place = (assignment.job.seq, assignment.number)
+    return [
+        ("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", (*place, serial, json.dumps(result))),
+        ("DELETE FROM results WHERE job = ? AND number = ? AND serial <= ?", (*place, serial - keep)),
+    ]
+
+
+def removal_rows(job: Job) -> list[Statement]:
+    return [
+        ("DELETE FROM results WHERE job = ?", (job.seq,)),
+        ("DELETE FROM assignments WHERE job = ?", (job.seq,)),
+        ("DELETE FROM jobs WHERE seq = ?", (job.seq,)),
+    ]

@@ -1,0 +1,58 @@
+"""The parts of a controller, put together in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gevent
+
+from greenagent.controller.agents import AgentTable
+from greenagent.controller.book import Book
+from greenagent.controller.dispatch import Dispatcher
+from greenagent.controller.journal import FileJournal, Journal, StateError
+from greenagent.controller.limits import Limits
+from greenagent.controller.outcomes import Outcomes, ResultError
+from greenagent.controller.scripts import ScriptStore
+from greenagent.controller.submission import Submission
+from greenagent.controller.uploads import Figures, LineStore
+from greenagent.runtime.voice import Voice
+
+
+class Parts:
+    """Everything the endpoints need. Raises StateError when the state file cannot be used."""
+
+    result_error = ResultError
+
+    def __init__(self, voice: Voice, limits: Limits, state: Path | None = None) -> None:
+        self.voice = voice
+        self.limits = limits
+        self.journal = FileJournal(state) if state is not None else Journal()
+        self.agents = AgentTable(limits)
+        self.book = Book(self.journal, limits)
+        self.scripts = ScriptStore(self.journal, limits)
+        self.dispatcher = Dispatcher(self.agents, self.journal, limits)
+        self.submission = Submission(self.book, self.dispatcher, self.scripts, limits)
+        self.outcomes = Outcomes(self.book, self.dispatcher, self.submission, self.agents, limits)
+        self.lines = LineStore(limits)
+        self.figures = Figures(limits)
+        self._trouble = voice.topic()
+        try:
+            self.scripts.load()
+            for assignment in self.book.load():
+                self.dispatcher.restore(assignment)
+        except BaseException:
+            self.journal.close()
+            raise
+
+    def sweep_for_ever(self) -> None:
+        """Once a second: ends what has waited too long and drops what is too old."""
+        while True:
+            gevent.sleep(1)
+            try:
+                self.outcomes.sweep()
+                self.scripts.trim()
+                self.lines.forget({job.id for job in self.book.all()})
+            except StateError as error:
+                self._trouble.warning(str(error))
+            else:
+                self._trouble.resolved("the state file can be written again")

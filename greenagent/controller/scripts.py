@@ -1,0 +1,85 @@
+"""Scripts by hash: stored for ``jumpscript_content``, fetched by agents (protocol 10.4)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+
+from greenagent.controller.journal import Journal, Statement
+from greenagent.controller.limits import Limits
+from greenagent.values.errors import CommandError
+
+
+class ScriptStore:
+    """Keeps scripts for a day after they were last stored, within a number of bytes."""
+
+    def __init__(self, journal: Journal, limits: Limits) -> None:
+        self._journal = journal
+        self._limits = limits
+        self._scripts: dict[str, tuple[str, float]] = {}
+        self._bytes = 0
+
+    def load(self) -> None:
+        """Reads what the state file keeps. Raises StateError."""
+        for digest, content, stored in self._journal.read("SELECT hash, content, stored FROM scripts ORDER BY stored"):
+            self._keep(digest, content, stored)
+
+    def store(self, content: str) -> str:
+        """Keeps a script and returns its md5 in hexadecimal. Raises StateError.
+
+        md5 is the protocol's name for a script; no secret hangs on it.
+        """
+        digest = hashlib.md5(content.encode("utf-8", "replace"), usedforsecurity=False).hexdigest()
+        now = time.time()
+        self._journal.write([("INSERT OR REPLACE INTO scripts VALUES (?, ?, ?)", (digest, content, now))])
+        self._keep(digest, content, now)
+        self.trim()
+        return digest
+
+    def get(self, digest: str) -> str | None:
+        kept = self._scripts.get(digest.lower())
+        return kept[0] if kept is not None else None
+
+    def replace_content(self, data: str) -> str:
+        """The data of a ``jumpscript_content`` command with ``hash`` for ``content``.
+
+        Raises CommandError when it cannot be read, StateError when the script cannot be kept.
+        """
+        try:
+            wanted = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise CommandError(f"'data' of jumpscript_content is not JSON: {error}") from error
+        if not isinstance(wanted, dict):
+            raise CommandError("'data' of jumpscript_content must be an object with 'content' and 'args'")
+        content = wanted.get("content")
+        if content is None and isinstance(wanted.get("hash"), str):
+            if self.get(wanted["hash"]) is None:
+                raise CommandError(f"no script with the hash {wanted['hash']!r} is stored here: post it again")
+            return data
+        if not isinstance(content, str) or not content:
+            raise CommandError("'data' of jumpscript_content needs 'content', the text of the script")
+        return json.dumps(
+            {**{key: value for key, value in wanted.items() if key != "content"}, "hash": self.store(content)}
+        )
+
+    def trim(self) -> None:
+        """Drops scripts that are too old or too many, oldest first."""
+        expired = time.time() - self._limits.script_age
+        statements: list[Statement] = []
+        while self._scripts:
+            digest, (content, stored) = next(iter(self._scripts.items()))
+            if stored >= expired and self._bytes <= self._limits.script_bytes:
+                break
+            del self._scripts[digest]
+            self._bytes -= len(content)
+            statements.append(("DELETE FROM scripts WHERE hash = ?", (digest,)))
+        if statements:
+            self._journal.write(statements)
+
+    def _keep(self, digest: str, content: str, stored: float) -> None:
+        old = self._scripts.pop(digest, None)
+        if old is not None:
+            self._bytes -= len(old[0])
+        self._scripts[digest] = (content, stored)
+        self._bytes += len(content)

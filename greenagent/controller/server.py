@@ -1,0 +1,204 @@
+"""The HTTP server: gevent.pywsgi, tamed, with the falcon application on it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import falcon
+from gevent.pywsgi import WSGIHandler, WSGIServer
+
+from greenagent.controller.access import Access
+from greenagent.controller.agent_api import add_agent_routes
+from greenagent.controller.hangups import HangUpWatch
+from greenagent.controller.journal import StateError
+from greenagent.controller.parts import Parts
+from greenagent.controller.people_api import add_people_routes
+from greenagent.runtime.greenlets import Supervisor
+
+
+class _Silent:
+    """The access log nobody reads."""
+
+    def write(self, text: str) -> None:
+        pass
+
+
+class Handler(WSGIHandler):
+    """One connection. Gives the application its descriptor and tells it when an answer was not written."""
+
+    def get_environ(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environ()
+        environ["greenagent.descriptor"] = self.socket.fileno()
+        environ["greenagent.close"] = self._close_after_answer
+        return environ
+
+    def _close_after_answer(self) -> None:
+        self.close_connection = True
+        self.wsgi_input.position = self.wsgi_input.content_length or 0
+        self.wsgi_input.chunked_input = False
+
+    def run_application(self) -> None:
+        try:
+            super().run_application()
+        except BaseException:
+            unwritten: Callable[[], None] | None = self.environ.get("greenagent.unwritten")
+            if unwritten is not None:
+                unwritten()
+            raise
+
+    def format_request(self) -> str:
+        return ""
+
+    def handle_error(self, kind: Any, value: Any, trace: Any) -> None:
+        self.close_connection = True
+        if isinstance(value, OSError):
+            return  # the client is gone or too slow
+        self.server.voice.error(f"internal error: {kind.__name__}: {value}; please report this")
+        self._send_error_response_if_possible(500)
+
+    def _handle_client_error(self, error: Any) -> Any:
+        if isinstance(error, OSError):
+            return None  # nothing was asked within the time
+        return super()._handle_client_error(error)
+
+
+class Server(WSGIServer):
+    """Serves plain HTTP, or TLS whose handshakes block nobody else."""
+
+    def __init__(
+        self, address: tuple[str, int], application: Any, parts: Parts, context: ssl.SSLContext | None
+    ) -> None:
+        self.voice = parts.voice
+        self._limits = parts.limits
+        self._context = context
+        self._tls_trouble: dict[str, str] = {}
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1024)
+            listener.setblocking(False)
+        except BaseException:
+            listener.close()
+            raise
+        super().__init__(
+            listener,
+            application,
+            log=_Silent(),
+            error_log=_Silent(),
+            handler_class=Handler,
+            environ={"wsgi.multithread": True},
+        )
+        if context is not None:
+            self.base_env["wsgi.url_scheme"] = "https"
+
+    def handle(self, client: Any, address: Any) -> None:
+        try:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._context is not None:
+                client.settimeout(self._limits.handshake)
+                client = self._context.wrap_socket(client, server_side=True)
+            client.settimeout(self._limits.idle)
+        except OSError as error:
+            if self._context is not None:
+                self._say_handshake(str(address[0]), error)
+            client.close()
+            return
+        super().handle(client, address)
+
+    def _say_handshake(self, peer: str, error: OSError) -> None:
+        """Once per change of reason for each client, not at every retry."""
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        text = str(reason).replace("_", " ").lower()
+        if isinstance(error, TimeoutError):
+            text = f"no handshake within {self._limits.handshake:g} s"
+        if self._tls_trouble.get(peer) == text:
+            return
+        if len(self._tls_trouble) >= 1000:
+            self._tls_trouble.clear()
+        self._tls_trouble[peer] = text
+        self.voice.warning(f"refused a TLS connection from {peer}: {text}")
+
+
+class Controller:
+    """A running controller."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        supervisor: Supervisor,
+        listen: tuple[str, int],
+        *,
+        token: str | None = None,
+        host_names: tuple[str, ...] = (),
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """Binds the address. Raises OSError."""
+        self.parts = parts
+        self._watch = HangUpWatch()
+        application = make_application(parts, self._watch, Access(token, (*host_names, listen[0])))
+        self._server = Server(listen, application, parts, context)
+        self._supervisor = supervisor
+        self._scheme = "https" if context is not None else "http"
+
+    @property
+    def url(self) -> str:
+        host, port = self._server.socket.getsockname()[:2]
+        return f"{self._scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def start(self) -> None:
+        self._server.start()
+        self._supervisor.service("sweep", self.parts.sweep_for_ever)
+
+    def stop(self) -> None:
+        """Takes no more connections, ends the open ones, closes the state file."""
+        self._server.stop(timeout=0.2)
+        self._supervisor.kill_all()
+        self._watch.close()
+        self.parts.journal.close()
+
+
+def make_application(parts: Parts, watch: HangUpWatch, access: Access) -> falcon.App[Any, Any]:
+    """The falcon application with both sides' routes."""
+    app: falcon.App[Any, Any] = falcon.App(middleware=[access])
+    app.req_options.strip_url_path_trailing_slash = True
+    app.req_options.auto_parse_qs_csv = False
+    app.set_error_serializer(_serialize_error)
+
+    def state_error(req: falcon.Request, resp: falcon.Response, error: StateError, params: Any) -> None:
+        parts.voice.error(str(error))
+        raise falcon.HTTPServiceUnavailable(description=str(error))
+
+    def any_error(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
+        parts.voice.error(f"internal error at {req.path}: {type(error).__name__}: {error}; please report this")
+        raise falcon.HTTPInternalServerError(description="internal error; the controller's log says more")
+
+    app.add_error_handler(Exception, any_error)
+    app.add_error_handler(falcon.HTTPError, app._http_error_handler)  # type: ignore[attr-defined]
+    app.add_error_handler(falcon.HTTPStatus, app._http_status_handler)  # type: ignore[attr-defined]
+    app.add_error_handler(StateError, state_error)
+    add_agent_routes(app, parts, watch)
+    add_people_routes(app, parts)
+    return app
+
+
+def _serialize_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
+    resp.content_type = falcon.MEDIA_JSON
+    resp.text = json.dumps({"error": error.description or error.title})
+
+
+def tls_context(certificate: Path, key: Path | None, client_authority: Path | None) -> ssl.SSLContext:
+    """TLS 1.2 or newer; with ``client_authority`` every client must show a certificate of it. Raises OSError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, key)
+    if client_authority is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(client_authority)
+    return context
