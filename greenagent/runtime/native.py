@@ -132,9 +132,18 @@ class NativeWorker(Generic[Item]):
 
     def put(self, item: Item, weight: int = 1) -> None:
         """Hands an item over; blocks the greenlet while the worker is behind. On the hub's thread only."""
+        self.wait_room()
+        self.put_now(item, weight)
+
+    def wait_room(self) -> None:
+        """Blocks the greenlet while the worker is behind; what follows without yielding finds room."""
         while self._weight >= self._capacity and self.is_alive:
             self._room.wait()
-        self.put_now(item, weight)
+
+    @property
+    def has_room(self) -> bool:
+        """False while ``put`` would block."""
+        return self._weight < self._capacity
 
     def put_now(self, item: Item, weight: int = 1) -> None:
         """Hands an item over without ever waiting. On the hub's thread only."""

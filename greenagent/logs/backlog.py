@@ -1,0 +1,104 @@
+"""What waits for each upload pair, as the hub knows it, and when its uploader should go."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from gevent.event import Event
+
+
+class Backlog:
+    """One upload pair on the hub's side: how many stored lines wait for it, and since when."""
+
+    def __init__(self, name: str, bit: int, cursor: int, waiting: int) -> None:
+        self.name = name
+        self.bit = bit
+        self.cursor = cursor
+        self.waiting = waiting
+        """Committed lines behind the cursor that are marked for this pair."""
+        now = time.monotonic()
+        self.oldest: float | None = now if waiting else None
+        """Monotonic time since which something waits, None when nothing does."""
+        self._due: float | None = now if waiting else None
+        self._last_tick = now
+        self._read: Sequence[int] = ()
+        self._changed = Event()
+        self._now = False
+
+    def stored(self, count: int, flush: float) -> None:
+        """``count`` more lines wait; ``flush`` seconds is the shortest wish of their jobs, 0 for none."""
+        now = time.monotonic()
+        if self.oldest is None:
+            self.oldest = now
+        self.waiting += count
+        if flush and (self._due is None or now + flush < self._due):
+            self._due = now + flush
+        self._changed.set()
+
+    def was_read(self, seqs: Sequence[int]) -> None:
+        """The ``seq`` of the lines last handed to the uploader."""
+        self._read = seqs
+        if not seqs:
+            self._delivered(self.waiting)
+
+    def advance(self, seq: int) -> None:
+        """The controller has everything up to ``seq``."""
+        self.cursor = max(self.cursor, seq)
+        done = bisect_right(self._read, seq)
+        self._read = self._read[done:]
+        self._delivered(done)
+
+    def _delivered(self, count: int) -> None:
+        self.waiting = max(0, self.waiting - count)
+        self.oldest = time.monotonic() if self.waiting else None
+        if not self.waiting:
+            self._due = None
+            self._now = False
+
+    def flush_now(self) -> None:
+        """Whoever waits goes at once, if anything waits."""
+        self._now = True
+        self._changed.set()
+
+    def due(self) -> float | None:
+        """Monotonic time at which a job's ``log_flush`` wants a batch to go, or None."""
+        return self._due
+
+    def wait_for_any(self, timeout: float | None) -> bool:
+        """Blocks until something waits; False after ``timeout`` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.waiting:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            self._wait(left)
+        return True
+
+    def wait_due(self, batch_size: int, flush_int: float) -> None:
+        """Blocks until a batch should go: ``batch_size`` lines wait, or something waits and either
+        the period of ``flush_int`` seconds is over (a full batch does not restart it, protocol 7.1),
+        or a job's ``log_flush`` is, or ``flush_now`` was called.
+        """
+        while True:
+            now = time.monotonic()
+            period_over = now >= self._last_tick + flush_int
+            if period_over:
+                missed = int((now - self._last_tick) / flush_int) if flush_int > 0 else 0
+                self._last_tick = self._last_tick + missed * flush_int if missed else now
+            if self.waiting and (
+                period_over or self._now or self.waiting >= batch_size or (self._due is not None and now >= self._due)
+            ):
+                if self._due is not None and now >= self._due:
+                    self._due = None
+                self._now = False
+                return
+            wake = self._last_tick + flush_int
+            if self._due is not None and self.waiting:
+                wake = min(wake, self._due)
+            self._wait(max(0.001, wake - now))
+
+    def _wait(self, timeout: float | None) -> None:
+        self._changed.clear()
+        self._changed.wait(timeout)

@@ -1,0 +1,35 @@
+"""The console loggers: one line per message on stdout (protocol 7.2, design section 5)."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from greenagent.logs.lines import LAST_ID
+
+
+class LineSink(Protocol):
+    """Where lines go without ever blocking: ``runtime.voice.LineOutput``."""
+
+    def write(self, text: str) -> None: ...
+
+
+class Console:
+    """Formats messages for people who watch the agent run."""
+
+    def __init__(self, output: LineSink) -> None:
+        self._output = output
+
+    def show(self, label: str, first_id: int, epoch: float, level: int, texts: list[str]) -> None:
+        """``date time ID# CMD NAME|LEVEL:DATA``, one line each; newlines inside show as ``\\n``."""
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch))
+        write = self._output.write
+        for offset, text in enumerate(texts):
+            if not text.isprintable():
+                text = _visible(text)
+            write(f"{stamp} {(first_id + offset) & LAST_ID}# {label}|{level}:{text}")
+
+
+def _visible(text: str) -> str:
+    """Control characters as escapes (a job must not steer the terminal); tabs stay."""
+    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,0 +1,365 @@
+"""``current.db``: opened, written, checkpointed, rotated. Everything here runs in the writer's thread."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from greenagent.logs.folder import LogFolder, file_size
+from greenagent.logs.gate import ReadGate
+from greenagent.logs.lines import LAST_ID, Lines, as_rows, block_as_json
+from greenagent.logs.models import GET_META, INSERT_BLOCK, INSERT_ROW, LINE_COLUMNS, SCHEMA, SET_META
+from greenagent.runtime.files import sync_folder
+from greenagent.runtime.native import native_sleep
+
+Say = Callable[[str], None]
+
+LOG_LIMIT: Final = 4 << 20
+"""Bytes of write-ahead log at which it is merged, between batches: inside one it would stall."""
+LOCK_WAIT: Final = 5.0
+_RENAME_WAIT: Final = 2.0
+_LEAP: Final = 1 << 40
+"""What ``seq`` leaps over when the newest file cannot tell its last one."""
+
+
+class CurrentDatabase:
+    """The database that is written now."""
+
+    def __init__(self, folder: LogFolder, max_size: int, gate: ReadGate, say: Say) -> None:
+        self._folder = folder
+        self._max_size = max_size
+        self._gate = gate
+        self._say = say
+        self._connection: sqlite3.Connection | None = None
+        self._file_bytes = 0
+        self._log_bytes = 0
+        self._next_merge = 0.0
+        self._inode = 0
+        self.transaction_limit = min(LOG_LIMIT, max_size // 16)
+        self._log_limit = min(LOG_LIMIT, max_size // 8)
+        self._can_json = True
+        self.next_seq = 1
+        self.last_id = -1
+        """The id of the newest line, -1 before the first."""
+        self.unfinished: list[Path] = []
+        """Archives that were renamed under a reader: their log is still to be merged."""
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        assert self._connection is not None
+        return self._connection
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
+    def open(self, minimum_seq: int) -> None:
+        """Opens the file or makes a new one; a damaged, foreign or locked one is taken out of the way.
+
+        ``minimum_seq``: what the cursors know to be used. Raises OSError or sqlite3.Error where no
+        database can be made at all.
+        """
+        self.unfinished += self._folder.complete_renames()
+        leap = False
+        if self._folder.current.exists():
+            try:
+                problem = _inspect(self._folder.current)
+            except sqlite3.OperationalError as error:
+                if not is_locked(error):
+                    raise
+                self.leave_locked()
+                leap = True
+            else:
+                if problem == "other columns":
+                    target = self._folder.next_archive()
+                    self._folder.rename_with_companions(self._folder.current, target)
+                    self._say(f"{self._folder.current} was written by another version: it is now {target.name}")
+                elif problem:
+                    self.leave_damaged(problem)
+                    leap = True
+        self._connect()
+        next_seq, last_id = self._stored_numbers()
+        if leap:
+            next_seq += _LEAP
+        self.next_seq = max(self.next_seq, next_seq, minimum_seq + (_LEAP if leap else 0))
+        if self.last_id < 0:
+            self.last_id = last_id
+        self._store_numbers()
+
+    def _connect(self) -> None:
+        path = self._folder.current
+        if not path.exists():
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
+        connection = sqlite3.connect(str(path), timeout=LOCK_WAIT, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA wal_autocheckpoint=0")
+            connection.execute("PRAGMA temp_store=MEMORY")
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in SCHEMA:
+                connection.execute(statement)
+            connection.execute("COMMIT")
+            try:
+                connection.execute("SELECT count(*) FROM json_each('[1]')").fetchone()
+            except sqlite3.OperationalError:
+                self._can_json = False
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        self._inode = os.stat(path).st_ino
+        self._measure()
+
+    def begin(self) -> None:
+        """Starts a transaction; waits up to LOCK_WAIT for other programs."""
+        self.connection.execute("BEGIN IMMEDIATE")
+
+    def insert(self, lines: Lines) -> int:
+        """Writes some lines and returns the first ``seq`` they got."""
+        first = self.next_seq
+        block = block_as_json(lines.text) if lines.text and self._can_json else None
+        if block is not None:
+            values = (lines.first_id, *lines.owner, lines.epoch, lines.level, lines.marks, first, block)
+            self.connection.execute(INSERT_BLOCK[lines.keep], values)
+        else:
+            self.connection.executemany(INSERT_ROW[lines.keep], as_rows(lines, first))
+        self.next_seq = first + lines.count
+        self.last_id = (lines.first_id + lines.count - 1) & LAST_ID
+        return first
+
+    def commit(self) -> None:
+        """Ends the transaction, the numbers with it, and merges the log where it is due."""
+        self._put_numbers()
+        self.connection.execute("COMMIT")
+        self._measure()
+        if self._log_bytes > self._log_limit and time.monotonic() >= self._next_merge:
+            self.merge_log()
+
+    def rollback(self, next_seq: int) -> None:
+        """Undoes the transaction; ``next_seq`` as it was before."""
+        self.next_seq = next_seq
+        if self._connection is not None and self._connection.in_transaction:
+            try:
+                self._connection.execute("ROLLBACK")
+            except sqlite3.Error:
+                pass  # sqlite has rolled back by itself
+
+    def skip_used(self) -> None:
+        """Another program wrote into the file: ``seq`` goes on behind its rows."""
+        for table in ("logs", "outgoing"):
+            highest = self.connection.execute(f'SELECT max(seq) FROM "{table}"').fetchone()[0]
+            self.next_seq = max(self.next_seq, (highest or 0) + 1)
+
+    def is_full(self, coming: int) -> bool:
+        """True when ``coming`` more bytes might carry file and log over the limit while they are merged."""
+        return self._file_bytes + 2 * (self._log_bytes + coming) > self._max_size and self._file_bytes > 65536
+
+    def is_gone(self) -> bool:
+        """True when somebody removed or replaced the file."""
+        try:
+            return os.stat(self._folder.current).st_ino != self._inode
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+
+    def merge_log(self) -> bool:
+        """Moves the write-ahead log into the file and empties it, if no reader needs it."""
+        connection = self.connection
+        try:
+            connection.execute("PRAGMA busy_timeout=0")
+            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.OperationalError:
+            busy = 1  # a full disk: the log keeps everything until there is room
+        finally:
+            connection.execute(f"PRAGMA busy_timeout={int(LOCK_WAIT * 1000)}")
+        self._next_merge = time.monotonic() + (0.1 if busy else 0.0)
+        self._measure()
+        return not busy
+
+    def rotate(self) -> Path:
+        """Closes the file under its archive name and starts the next one; returns the archive."""
+        target = self._folder.next_archive()
+        with self._gate.closed():
+            closed = self._close_merged(_RENAME_WAIT)
+            if not closed:
+                # Somebody else has the file open. Renaming the database alone would lose what is in
+                # its log: all three go together, and the old connection goes before a new log can
+                # come to stand under its old name.
+                self._folder.rename_with_companions(self._folder.current, target)
+                self._close_plainly()
+                self.unfinished.append(target)
+            else:
+                os.rename(self._folder.current, target)
+            sync_folder(self._folder.path)
+            self._connect()
+        self._store_numbers()
+        return target
+
+    def finish_archives(self) -> None:
+        """Merges the logs of archives that were in use when they were renamed."""
+        for path in tuple(self.unfinished):
+            if finish_archive(path):
+                self.unfinished.remove(path)
+
+    def leave_locked(self) -> None:
+        """Another program holds the file: it becomes an archive, with its log, as it is."""
+        target = self._folder.next_archive()
+        with self._gate.closed():
+            self._folder.rename_with_companions(self._folder.current, target)
+            self._close_plainly()
+        self.unfinished.append(target)
+        self._say(
+            f"{self._folder.current} is locked by another program for {LOCK_WAIT:g} s: "
+            f"it is now {target.name}, and logging goes on in a new file"
+        )
+
+    def leave_damaged(self, problem: str) -> None:
+        """The file cannot be used: it is kept under another name."""
+        with self._gate.closed():
+            self._close_plainly()
+            if self._folder.current.exists():
+                target = self._folder.move_aside(self._folder.current)
+                self._say(
+                    f"{self._folder.current} is damaged ({problem}): it is kept as {target.name}, logging goes on"
+                )
+
+    def reopen(self) -> None:
+        """A new file after the old one was left; ``seq`` goes on."""
+        self._close_plainly()
+        self._connect()
+        self._store_numbers()
+
+    def close(self) -> None:
+        """The clean end: the log merged, and readable for people with read access only."""
+        if self._connection is not None and not self._close_merged(_RENAME_WAIT):
+            self._close_plainly()
+
+    def _close_merged(self, patience: float) -> bool:
+        """Merges the log and closes; False, and still open, while somebody else has the file open."""
+        connection = self.connection
+        deadline = time.monotonic() + patience
+        connection.execute("PRAGMA busy_timeout=0")
+        while True:
+            try:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                mode = connection.execute("PRAGMA journal_mode=DELETE").fetchone()[0]
+                if mode == "delete":
+                    self._close_plainly()
+                    return True
+            except sqlite3.OperationalError:
+                pass
+            if time.monotonic() >= deadline:
+                connection.execute(f"PRAGMA busy_timeout={int(LOCK_WAIT * 1000)}")
+                return False
+            native_sleep(0.02)
+
+    def _close_plainly(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except sqlite3.Error:
+                pass  # nothing more can be done for it
+
+    def _measure(self) -> None:
+        current = self._folder.current
+        self._file_bytes = file_size(current)
+        self._log_bytes = file_size(current.with_name(current.name + "-wal"))
+
+    def _put_numbers(self) -> None:
+        numbers = [("next_seq", self.next_seq), ("last_id", self.last_id)]
+        self.connection.executemany(SET_META, numbers)
+
+    def _store_numbers(self) -> None:
+        self.begin()
+        self._put_numbers()
+        self.connection.execute("COMMIT")
+
+    def _stored_numbers(self) -> tuple[int, int]:
+        """The next seq and the last id, from this file or the newest archive that tells them."""
+        numbers = read_numbers(self.connection)
+        if numbers is not None:
+            return numbers
+        for path in reversed(self._folder.archives()):
+            try:
+                with closing(open_readonly(path)) as connection:
+                    numbers = read_numbers(connection)
+            except sqlite3.Error:
+                continue
+            if numbers is not None:
+                return numbers
+        return 1, -1
+
+
+def open_readonly(path: Path, timeout: float = 1.0) -> sqlite3.Connection:
+    """A connection that cannot write. Raises sqlite3.Error."""
+    return sqlite3.connect(
+        path.absolute().as_uri() + "?mode=ro", uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
+    )
+
+
+def read_numbers(connection: sqlite3.Connection) -> tuple[int, int] | None:
+    """The numbers stored with a file: its next seq and last id; None where it has none."""
+    try:
+        next_seq = connection.execute(GET_META, ("next_seq",)).fetchone()
+        last_id = connection.execute(GET_META, ("last_id",)).fetchone()
+    except sqlite3.OperationalError:
+        return None
+    if next_seq is None or last_id is None:
+        return None
+    return int(next_seq[0]), int(last_id[0])
+
+
+def finish_archive(path: Path) -> bool:
+    """Merges what is left of an archive's log; False while somebody has it open."""
+    if not path.exists():
+        return True
+    try:
+        with closing(sqlite3.connect(str(path), timeout=0, isolation_level=None)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            return bool(connection.execute("PRAGMA journal_mode=DELETE").fetchone()[0] == "delete")
+    except sqlite3.DatabaseError:
+        return False
+
+
+def is_locked(error: sqlite3.Error) -> bool:
+    return "locked" in str(error)
+
+
+def _inspect(path: Path) -> str:
+    """What is wrong with a database that is about to be written; "" when nothing is. Raises sqlite3.OperationalError.
+
+    Only where it was not closed cleanly is every page read.
+    """
+    with open(path, "rb") as file:
+        header = file.read(100)
+    if not header:
+        return ""
+    if header[:16] != b"SQLite format 3\x00" or len(header) < 100:
+        return "it is not a database"
+    with closing(sqlite3.connect(str(path), timeout=LOCK_WAIT, isolation_level=None)) as connection:
+        try:
+            if header[18] == 1:
+                page = int.from_bytes(header[16:18], "big")
+                expected = (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
+                if file_size(path) < expected:
+                    return "it is truncated"
+            else:
+                answer = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+                if answer != "ok":
+                    return answer.splitlines()[-1]
+            columns = tuple(row[1] for row in connection.execute('PRAGMA table_info("logs")'))
+        except sqlite3.OperationalError as error:
+            if is_locked(error):
+                raise
+            return str(error)
+        except sqlite3.DatabaseError as error:
+            return str(error)
+    return "" if columns in ((), LINE_COLUMNS) else "other columns"

@@ -1,0 +1,108 @@
+"""The log folder: which file is which (design, section 4). For the agent and the reading tool alike."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Final
+
+CURRENT: Final = "current.db"
+UPLOADS: Final = "uploads.sqlite"
+"""Cursors and pairs. Not ``*.db``: it is no log database, and reading tools pass it by."""
+COMPANIONS: Final = ("-wal", "-shm", "-journal")
+
+_ARCHIVE = re.compile(r"([0-9]{1,18})\.db\Z")
+_LEFTOVER = re.compile(r"([0-9]{1,18})\.db-wal\Z")
+
+
+class LogFolder:
+    """Names and sizes of the files in one log folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.current = path / CURRENT
+        self.uploads = path / UPLOADS
+        self.lock = path / ".lock"
+
+    def create(self) -> None:
+        """Makes the folder with mode 0750 where it is missing. Raises OSError."""
+        self.path.mkdir(mode=0o750, parents=True, exist_ok=True)
+
+    def archives(self) -> list[Path]:
+        """Closed databases, oldest first."""
+        found = []
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                match = _ARCHIVE.match(entry.name)
+                if match is not None:
+                    found.append((int(match.group(1)), self.path / entry.name))
+        return [path for _, path in sorted(found)]
+
+    def databases(self) -> list[Path]:
+        """Every log database, oldest first, ``current.db`` last."""
+        files = self.archives()
+        if self.current.exists():
+            files.append(self.current)
+        return files
+
+    def next_archive(self) -> Path:
+        """The name of the next archive: names rise whatever the clock does."""
+        stamp = int(time.time())
+        archives = self.archives()
+        if archives:
+            stamp = max(stamp, archive_stamp(archives[-1]) + 1)
+        return self.path / f"{stamp}.db"
+
+    def rename_with_companions(self, source: Path, target: Path) -> None:
+        """Renames a database together with its log; the log first, so that a start can complete it."""
+        for suffix in COMPANIONS:
+            companion = source.with_name(source.name + suffix)
+            if companion.exists():
+                os.rename(companion, target.with_name(target.name + suffix))
+        os.rename(source, target)
+
+    def complete_renames(self) -> list[Path]:
+        """Ends renames that a crash interrupted: a log whose database still has its old name.
+
+        Returns the archives that were completed this way.
+        """
+        completed = []
+        for name in sorted(os.listdir(self.path)):
+            match = _LEFTOVER.match(name)
+            if match is None:
+                continue
+            target = self.path / f"{match.group(1)}.db"
+            if not target.exists() and self.current.exists():
+                self.rename_with_companions(self.current, target)
+                completed.append(target)
+        return completed
+
+    def move_aside(self, path: Path) -> Path:
+        """Takes a damaged file out of the way, its log with it; returns its new name, which no tool reads."""
+        number = int(time.time())
+        while True:
+            target = self.path / f"damaged-{number}.sqlite"
+            if not target.exists():
+                break
+            number += 1
+        self.rename_with_companions(path, target)
+        return target
+
+
+def archive_stamp(path: Path) -> int:
+    """The number in an archive's name: seconds since 1970 at its rotation, or a little more."""
+    return int(path.name.partition(".")[0])
+
+
+def size_with_log(path: Path) -> int:
+    """Bytes of a database, its write-ahead log included; 0 where it is not there."""
+    return file_size(path) + file_size(path.with_name(path.name + "-wal"))
+
+
+def file_size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0

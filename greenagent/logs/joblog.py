@@ -1,0 +1,163 @@
+"""The log of one job: its messages get their stamp, id and route here, on the hub."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from greenagent.logs.lines import Lines, Owner
+from greenagent.logs.routes import DROPPED, Route, Routes
+from greenagent.logs.splitter import Block, Piece
+from greenagent.values import levels
+
+if TYPE_CHECKING:
+    from greenagent.logs.store import LogStore
+
+_SAY_EVERY: Final = 60.0
+_OVERHEAD: Final = 64
+"""What one message weighs beside its text, in the queue to the writer."""
+
+
+class JobLog:
+    """Takes a job's pieces. ``routes`` may be replaced at any time; new messages follow the new ones."""
+
+    def __init__(self, store: LogStore, owner: Owner, label: str, routes: Routes, max_bytes: int) -> None:
+        self.owner = owner
+        self.routes = routes
+        self._store = store
+        self._label = label
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._over = 0
+        self._over_said = -_SAY_EVERY
+        self._capped = False
+        self.dropped = 0
+        """Messages that were counted instead of stored, for whatever reason."""
+
+    def append(self, pieces: Sequence[Piece]) -> None:
+        """Stores messages in their order; blocks the greenlet while the writer is behind.
+
+        Messages that the routes drop get no id (protocol 3.4). Level 101 is not for the log and is passed over.
+        """
+        rows: list[tuple[int, str]] = []
+        rows_route = DROPPED
+        for piece in pieces:
+            route = self.routes.for_level(piece.level)
+            if rows and (route != rows_route or type(piece) is Block):
+                self._put_rows(rows, rows_route)
+                rows = []
+            if not route.process or piece.level == levels.PROCESS_ANNOUNCEMENT:
+                continue
+            if isinstance(piece, Block):
+                self._put_block(piece, route)
+            else:
+                rows.append((piece.level, _clean(piece.text)))
+                rows_route = route
+        if rows:
+            self._put_rows(rows, rows_route)
+
+    def append_now(self, level: int, text: str) -> None:
+        """One message, without ever waiting: it is counted as dropped when there is no room."""
+        route = self.routes.for_level(level)
+        if not route.process:
+            return
+        if not self._store.has_room(1):
+            self.dropped += 1
+            self._store.count_dropped(1)
+            return
+        text = _clean(text)
+        self._hand_over(route, level, "", [(level, text)], 1, _bytes(text))
+
+    def close(self) -> None:
+        """The job has ended: what its cap left out is said."""
+        self._say_over()
+        self._store.closed(self)
+
+    def note(self, text: str) -> None:
+        """A warning of the store's own in this job's log."""
+        self.append_now(levels.WARNING, text)
+
+    def _put_block(self, block: Block, route: Route) -> None:
+        size = _bytes(block.text)
+        if self._max_bytes and (self._capped or self._bytes + size - block.count > self._max_bytes):
+            self._put_rows([(block.level, line) for line in block.lines()], route)
+            return
+        self._bytes += size - block.count
+        self._store.wait_for_room(block.count)
+        self._hand_over(route, block.level, block.text, (), block.count, size)
+
+    def _put_rows(self, rows: list[tuple[int, str]], route: Route) -> None:
+        if self._max_bytes:
+            rows = self._within_cap(rows)
+        if rows:
+            self._store.wait_for_room(len(rows))
+            self._hand_over(route, rows[0][0], "", rows, len(rows), sum(_bytes(text) for _, text in rows))
+        if self._over and time.monotonic() - self._over_said >= _SAY_EVERY:
+            self._say_over()
+
+    def _within_cap(self, rows: list[tuple[int, str]]) -> list[tuple[int, str]]:
+        """What still fits under ``max_log_per_job``; once something did not, nothing does."""
+        fitting = 0
+        while not self._capped and fitting < len(rows):
+            size = _bytes(rows[fitting][1])
+            if self._bytes + size > self._max_bytes:
+                self._capped = True
+            else:
+                self._bytes += size
+                fitting += 1
+        left_out = len(rows) - fitting
+        if left_out:
+            self._over += left_out
+            self.dropped += left_out
+            self._store.count_dropped(left_out)
+        return rows[:fitting]
+
+    def _say_over(self) -> None:
+        if self._over:
+            count, self._over = self._over, 0
+            self._over_said = time.monotonic()
+            self.note(f"{count} lines of this job were not stored: it passed max_log_per_job = {self._max_bytes} bytes")
+
+    def _hand_over(
+        self, route: Route, level: int, text: str, rows: Sequence[tuple[int, str]], count: int, size: int
+    ) -> None:
+        """Nothing in here yields: ids and the queue keep one order."""
+        first_id = self._store.ids.take(count)
+        epoch = round(time.time(), 3)
+        if route.console and self._store.console is not None:
+            if text:
+                self._store.console.show(self._label, first_id, epoch, level, text.split("\n")[:-1])
+            else:
+                for offset, (row_level, row_text) in enumerate(rows):
+                    self._store.console.show(self._label, first_id + offset, epoch, row_level, [row_text])
+        if route.keep or route.marks:
+            lines = Lines(
+                self.owner,
+                epoch,
+                route.keep,
+                route.marks,
+                self.routes.log_flush,
+                first_id,
+                level,
+                text,
+                rows,
+                count,
+                size,
+            )
+            self._store.put(lines, size + _OVERHEAD * (len(rows) or 1))
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+
+def _clean(text: str) -> str:
+    """Half characters cannot be stored: they stay visible as escapes."""
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text

@@ -1,0 +1,93 @@
+"""What the hub hands to the writer's thread, and how it becomes rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from greenagent.logs.models import LINE_COLUMNS
+
+_CONTROL = re.compile(r"[\x01-\x09\x0b-\x1f]")
+LAST_ID: Final = 0xFFFFFFFF
+
+
+class Owner(NamedTuple):
+    """Whose lines they are: the columns that all lines of a job share."""
+
+    jobid: str
+    domain: str
+    name: str
+
+
+class Lines:
+    """Messages of one job that take one way: either a block of one level, or (level, text) each.
+
+    ``text`` is a block's lines, each with its newline, or "" when ``rows`` holds them.
+    ``first_id`` is the id of the first; ``size`` is in bytes of UTF-8.
+    """
+
+    __slots__ = ("count", "epoch", "first_id", "flush", "keep", "level", "marks", "owner", "rows", "size", "text")
+
+    def __init__(
+        self,
+        owner: Owner,
+        epoch: float,
+        keep: bool,
+        marks: int,
+        flush: float,
+        first_id: int,
+        level: int,
+        text: str,
+        rows: Sequence[tuple[int, str]],
+        count: int,
+        size: int,
+    ) -> None:
+        self.owner = owner
+        self.epoch = epoch
+        self.keep = keep
+        self.marks = marks
+        self.flush = flush
+        self.first_id = first_id
+        self.level = level
+        self.text = text
+        self.rows = rows
+        self.count = count
+        self.size = size
+
+    @property
+    def stored_size(self) -> int:
+        """A little more than the bytes that these lines will take in the file, the index included."""
+        jobid, domain, name = self.owner
+        return self.size + self.count * (2 * len(jobid) + len(domain) + len(name) + 48)
+
+
+def block_as_json(text: str) -> str | None:
+    """A JSON list of a block's lines, or None where json_each would not give them back.
+
+    Everything under 0x20, the quotation mark and the backslash must be escaped: a raw TAB or ESC
+    is malformed JSON. A NUL, even escaped, would cut the value (design, section 7).
+    """
+    if "\0" in text:
+        return None
+    if "\\" in text:
+        text = text.replace("\\", "\\\\")
+    if '"' in text:
+        text = text.replace('"', '\\"')
+    if _CONTROL.search(text) is not None:
+        for character in set(_CONTROL.findall(text)):
+            text = text.replace(character, f"\\u{ord(character):04x}")
+    return '["' + text[:-1].replace("\n", '","') + '"]'
+
+
+def as_rows(lines: Lines, first_seq: int) -> list[tuple[object, ...]]:
+    """The rows of some lines, in the order of the table's columns: the slow way."""
+    owner, epoch, marks, first_id = lines.owner, lines.epoch, lines.marks, lines.first_id
+    each = lines.rows or [(lines.level, text) for text in lines.text.split("\n")[:-1]]
+    return [
+        ((first_id + offset) & LAST_ID, *owner, epoch, level, text, marks, first_seq + offset)
+        for offset, (level, text) in enumerate(each)
+    ]
+
+
+assert LINE_COLUMNS == ("id", "jobid", "domain", "name", "epoch", "level", "data", "marks", "seq")

@@ -1,0 +1,77 @@
+"""Reading what waits for a controller: marked lines behind a cursor, over all files, in order of ``seq``.
+
+Runs in native threads on read-only connections; no transaction outlives one slice.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from greenagent.logs.current import open_readonly, read_numbers
+from greenagent.logs.folder import LogFolder
+from greenagent.logs.gate import ReadGate
+from greenagent.values.message import Record
+
+_SELECT: Final = (
+    'SELECT seq, id, jobid, domain, name, epoch, level, data FROM "{table}" '
+    "WHERE seq > ? AND marks & ? ORDER BY seq LIMIT ?"
+)
+
+
+class MarkedReader:
+    """Reads slices for upload pairs."""
+
+    def __init__(self, folder: LogFolder, gate: ReadGate) -> None:
+        self._folder = folder
+        self._gate = gate
+        self._last_seqs: dict[str, int] = {}
+
+    def read(self, bit: int, cursor: int, limit: int, max_bytes: int) -> list[Record]:
+        """Up to ``limit`` lines marked with ``bit`` behind ``cursor``; fewer when their text passes ``max_bytes``.
+
+        At least one line is returned where there is one. Raises sqlite3.Error.
+        """
+        found: list[Record] = []
+        size = 0
+        with self._gate.reading():
+            for path in self._folder.databases():
+                if path != self._folder.current and self._last_seq(path) <= cursor:
+                    continue
+                with closing(open_readonly(path)) as connection:
+                    for record in _marked(connection, bit, cursor, limit - len(found)):
+                        size += len(record.data)
+                        if found and size > max_bytes:
+                            return found
+                        found.append(record)
+                if len(found) >= limit:
+                    break
+        return found
+
+    def _last_seq(self, path: Path) -> int:
+        """The last seq of an archive; 0 for one that is not ours. An archive changes no more."""
+        if path.name not in self._last_seqs:
+            try:
+                with closing(open_readonly(path)) as connection:
+                    numbers = read_numbers(connection)
+            except sqlite3.Error:
+                numbers = None
+            self._last_seqs[path.name] = numbers[0] - 1 if numbers is not None else 0
+        return self._last_seqs[path.name]
+
+
+def _marked(connection: sqlite3.Connection, bit: int, cursor: int, limit: int) -> Iterator[Record]:
+    """Both tables merged by seq, at most ``limit``."""
+    connection.execute("BEGIN")  # one snapshot for both tables
+    streams = [
+        map(Record._make, connection.execute(_SELECT.format(table=table), (cursor, bit, limit)))
+        for table in ("logs", "outgoing")
+    ]
+    for count, record in enumerate(heapq.merge(*streams, key=lambda record: record.seq)):
+        if count >= limit:
+            return
+        yield record

@@ -1,0 +1,131 @@
+"""What the log databases hold, declared once as peewee models; all SQL of the hot path comes from them.
+
+The models are not used to read or write rows: that happens in native threads, and peewee keeps its
+connection state per greenlet; ``Model.create`` per line would be 10 to 50 times too slow (design,
+section 3).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from peewee import FloatField, IntegerField, Model, SqliteDatabase, TextField
+
+_NO_DATABASE = SqliteDatabase(None)
+
+
+class _LastField(IntegerField):
+    """A key that stands behind the seed's columns: people see the columns they know first."""
+
+    _order: int
+
+    def bind(self, model: Any, name: str, set_attribute: bool = True) -> None:
+        self._sort_key = (3, self._order)
+        super().bind(model, name, set_attribute)
+
+
+class LogModel(Model):
+    class Meta:
+        database = _NO_DATABASE
+        legacy_table_names = False
+
+
+class Line(LogModel):
+    """One message (protocol 6.1, then our additions).
+
+    ``epoch`` is seconds since 1970 with milliseconds. ``marks`` holds a bit per upload pair that
+    wants the line. ``seq`` orders all lines of all files and is never reused; ``id`` wraps.
+    """
+
+    id = IntegerField()
+    jobid = TextField(null=True)
+    domain = TextField(null=True)
+    name = TextField(null=True)
+    epoch = FloatField(null=True)
+    level = IntegerField(null=True)
+    data = TextField(null=True)
+    marks = IntegerField(default=0)
+    seq = _LastField(primary_key=True)
+
+
+class Logs(Line):
+    """What the DB logger's levels ask for, for people with any sqlite tool."""
+
+    class Meta:
+        indexes = ((("jobid",), False),)
+
+
+class Outgoing(Line):
+    """Lines that only a controller wants, until it has them."""
+
+
+class Meta(LogModel):
+    """Numbers that go with the file: ``next_seq`` and ``last_id``, written with every batch."""
+
+    key = TextField(primary_key=True)
+    value = IntegerField()
+
+
+class Pair(LogModel):
+    """An AC logger with one of its controllers: its bit, and the ``seq`` up to which it has everything.
+
+    ``removed`` is the time (seconds since 1970) since which no configuration names it.
+    """
+
+    bit = IntegerField(primary_key=True)
+    name = TextField(unique=True)
+    cursor = IntegerField()
+    removed = FloatField(null=True)
+
+
+def _creation(model: Any) -> list[str]:
+    schema = model._schema
+    statements = [schema._create_table(safe=True), *schema._create_indexes(safe=True)]
+    return [statement.query()[0] for statement in statements]
+
+
+def _table(model: Any) -> str:
+    return str(model._meta.table_name)
+
+
+def _columns(model: Any) -> list[str]:
+    return [field.column_name for field in model._meta.sorted_fields]
+
+
+LINE_COLUMNS: Final = tuple(_columns(Logs))
+"""In the order of the table: also the order of the values of INSERT_ROW."""
+
+SCHEMA: Final = tuple(statement for model in (Logs, Outgoing, Meta) for statement in _creation(model))
+"""Statements that create what is missing in a log database."""
+
+UPLOADS_SCHEMA: Final = tuple(statement for model in (Pair, Meta) for statement in _creation(model))
+
+
+def _insert_row(model: Any) -> str:
+    places = ", ".join("?" for _ in LINE_COLUMNS)
+    return f'INSERT INTO "{_table(model)}" VALUES ({places})'
+
+
+def _insert_block(model: Any) -> str:
+    """One statement for a whole block, given as a JSON list of texts: sqlite makes the rows itself,
+    outside the interpreter lock. ``key`` counts the list from 0; ids wrap in 32 bits."""
+    values = {
+        "id": "(?1 + key) & 4294967295",
+        "jobid": "?2",
+        "domain": "?3",
+        "name": "?4",
+        "epoch": "?5",
+        "level": "?6",
+        "data": "value",
+        "marks": "?7",
+        "seq": "?8 + key",
+    }
+    chosen = ", ".join(values[column] for column in LINE_COLUMNS)
+    return f'INSERT INTO "{_table(model)}" SELECT {chosen} FROM json_each(?9)'
+
+
+INSERT_ROW: Final = {True: _insert_row(Logs), False: _insert_row(Outgoing)}
+"""By "belongs in logs"."""
+INSERT_BLOCK: Final = {True: _insert_block(Logs), False: _insert_block(Outgoing)}
+SET_META: Final = f'INSERT OR REPLACE INTO "{_table(Meta)}" VALUES (?, ?)'
+GET_META: Final = f'SELECT "value" FROM "{_table(Meta)}" WHERE "key" = ?'

@@ -1,0 +1,170 @@
+"""Questions to all log databases at once, newest first (protocol 6.2). For the agent and the reading tool alike.
+
+Plain sqlite, no gevent: it runs in native threads of the agent and in ``greenagent-logs``.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from greenagent.logs.folder import CURRENT, archive_stamp
+from greenagent.values.errors import GreenagentError
+from greenagent.values.levels import LevelSet
+from greenagent.values.message import Record
+
+_MANY_RANGES: Final = 50
+
+
+class LogQuery(NamedTuple):
+    """What is asked; None and "" ask for nothing in particular.
+
+    ``time_from`` and ``time_to`` are seconds since 1970 and include their whole second. ``text`` is
+    looked for as it is, ``regex`` as a regular expression. ``limit`` 0 means all.
+    """
+
+    jobid: str | None = None
+    domain: str | None = None
+    name: str | None = None
+    levels: LevelSet | None = None
+    time_from: float | None = None
+    time_to: float | None = None
+    text: str = ""
+    regex: str = ""
+    limit: int = 1000
+
+
+def newest_first(files: list[Path], query: LogQuery) -> Iterator[Record]:
+    """Matching lines of the files given (oldest first, as ``LogFolder.databases``), newest first.
+
+    A file that has no table yet, or vanished, holds nothing. Raises GreenagentError naming a file that
+    cannot be read, and for a bad regular expression.
+    """
+    left = query.limit
+    for path in reversed(files):
+        if not may_hold(path, query):
+            continue
+        for record in read_file(path, query, left):
+            yield record
+            if query.limit:
+                left -= 1
+                if left <= 0:
+                    return
+
+
+def may_hold(path: Path, query: LogQuery) -> bool:
+    """False for an archive that was closed before the time asked for."""
+    if query.time_from is None or path.name == CURRENT:
+        return True
+    return archive_stamp(path) + 1 >= int(query.time_from)
+
+
+def read_file(path: Path, query: LogQuery, limit: int) -> Iterator[Record]:
+    """Matching lines of one file, newest first. Raises GreenagentError."""
+    try:
+        with closing(open_for_reading(path)) as connection:
+            yield from ask(connection, query, limit)
+    except sqlite3.Error as error:
+        if not path.exists():
+            return
+        raise GreenagentError(f"{path} cannot be read: {error}") from error
+
+
+def ask(connection: sqlite3.Connection, query: LogQuery, limit: int, after_seq: int | None = None) -> Iterator[Record]:
+    """Matching lines of an open database: newest first, or, with ``after_seq``, those behind it, oldest first."""
+    key = order_column(connection)
+    if key is None:
+        return
+    where, values = conditions(connection, query)
+    order = "DESC"
+    if after_seq is not None:
+        where.append(f"{key} > ?")
+        values.append(after_seq)
+        order = "ASC"
+    statement = f"SELECT {key}, id, jobid, domain, name, epoch, level, data FROM logs"
+    if where:
+        statement += " WHERE " + " AND ".join(where)
+    statement += f" ORDER BY {key} {order}"
+    if limit:
+        statement += f" LIMIT {int(limit)}"
+    for row in connection.execute(statement, values):
+        yield as_record(row)
+
+
+def order_column(connection: sqlite3.Connection) -> str | None:
+    """``seq``, or ``rowid`` in a file of the original agent; None where there is no table."""
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(logs)")}
+    if not columns:
+        return None
+    return "seq" if "seq" in columns else "rowid"
+
+
+def conditions(connection: sqlite3.Connection, query: LogQuery) -> tuple[list[str], list[Any]]:
+    """The SQL conditions of a query, and their values. Raises GreenagentError for a bad expression."""
+    where: list[str] = []
+    values: list[Any] = []
+    for column in ("jobid", "domain", "name"):
+        wanted = getattr(query, column)
+        if wanted is not None:
+            where.append(f"{column} = ?")
+            values.append(wanted)
+    if query.time_from is not None:
+        where.append("epoch >= ?")
+        values.append(int(query.time_from))
+    if query.time_to is not None:
+        where.append("epoch < ?")
+        values.append(int(query.time_to) + 1)
+    levels = query.levels
+    if levels is not None and not levels.everything:
+        if len(levels.ranges) > _MANY_RANGES:
+            connection.create_function("level_wanted", 1, lambda level: level in levels, deterministic=True)
+            where.append("level_wanted(level)")
+        else:
+            where.append("(" + " OR ".join(f"level BETWEEN {low} AND {high}" for low, high in levels.ranges) + ")")
+    if query.text:
+        where.append("instr(data, ?) > 0")
+        values.append(query.text)
+    if query.regex:
+        try:
+            search = re.compile(query.regex).search
+        except re.error as error:
+            raise GreenagentError(f"{query.regex!r} is not a regular expression: {error}") from error
+        connection.create_function(
+            "text_matches", 1, lambda text: search(text if isinstance(text, str) else str(text)) is not None
+        )
+        where.append("text_matches(data)")
+    return where, values
+
+
+def as_record(row: tuple[Any, ...]) -> Record:
+    """A row as a value, whatever an older version or another program left out."""
+    seq, number, jobid, domain, name, epoch, level, data = row
+    if isinstance(data, bytes):
+        data = data.decode("utf-8", "backslashreplace")
+    return Record(
+        seq or 0,
+        number or 0,
+        jobid or "",
+        domain or "",
+        name or "",
+        float(epoch or 0),
+        level or 0,
+        data if isinstance(data, str) else "" if data is None else str(data),
+    )
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """A read-only connection. Raises sqlite3.Error."""
+    connection = sqlite3.connect(
+        path.absolute().as_uri() + "?mode=ro", uri=True, timeout=2, isolation_level=None, check_same_thread=False
+    )
+    connection.text_factory = _lenient_text
+    return connection
+
+
+def _lenient_text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")

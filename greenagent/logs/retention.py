@@ -1,0 +1,130 @@
+"""Which archives go: ``max_dbs``, ``max_age`` and ``min_free`` (design, section 5). Runs in the writer's thread."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from greenagent.logs.current import Say, open_readonly, read_numbers
+from greenagent.logs.folder import COMPANIONS, LogFolder
+from greenagent.logs.uploads import UploadTable
+
+
+class StoreLimits(NamedTuple):
+    """The DB logger's settings: bytes per file, number of archives, seconds, bytes of free disk (0 = no limit)."""
+
+    max_db_size: int = 100 * 1024 * 1024
+    max_dbs: int = 0
+    max_age: float = 0
+    min_free: int = 0
+
+
+class Retention:
+    """Removes archives that the settings no longer allow, oldest first."""
+
+    def __init__(self, folder: LogFolder, limits: StoreLimits, say: Say) -> None:
+        self._folder = folder
+        self.limits = limits
+        self._say = say
+        self._last_seqs: dict[Path, int] = {}
+        self._kept_rows: dict[Path, bool] = {}
+        self._said_free = False
+
+    def apply(self, uploads: UploadTable, end: int) -> None:
+        """One pass. Raises OSError."""
+        archives = self._folder.archives()
+        if not archives:
+            return
+        limits = self.limits
+        if limits.max_dbs:
+            # current.db counts as one of them.
+            for path in archives[: max(0, len(archives) + 1 - limits.max_dbs)]:
+                self._remove_by_cap(path, f"max_dbs = {limits.max_dbs}", uploads)
+        if limits.max_age:
+            oldest = time.time() - limits.max_age
+            for path in self._folder.archives():
+                if os.stat(path).st_mtime < oldest:
+                    self._remove_by_cap(path, f"max_age = {limits.max_age:g}", uploads)
+        if limits.min_free:
+            self._make_room(uploads)
+        self._remove_delivered(uploads)
+
+    def _make_room(self, uploads: UploadTable) -> None:
+        for path in self._folder.archives():
+            space = os.statvfs(self._folder.path)
+            if space.f_bavail * space.f_frsize >= self.limits.min_free:
+                self._said_free = False
+                return
+            if not uploads.needs(self._last_seq(path)):
+                if not self._said_free:
+                    self._say(
+                        f"less than min_free = {self.limits.min_free} bytes are free in {self._folder.path}: "
+                        f"log databases are removed, oldest first, from {path.name} on"
+                    )
+                    self._said_free = True
+                self._remove(path)
+
+    def _remove_by_cap(self, path: Path, cap: str, uploads: UploadTable) -> None:
+        waiting = uploads.needs(self._last_seq(path))
+        if waiting:
+            lines = sum(self._undelivered(path, uploads))
+            if lines:
+                self._say(f"{path.name} is removed for {cap} with {lines} lines not yet sent to {', '.join(waiting)}")
+        self._remove(path)
+
+    def _remove_delivered(self, uploads: UploadTable) -> None:
+        """Archives that held only lines on their way to controllers, once these have them."""
+        for path in self._folder.archives():
+            if not self._holds_logs(path) and not uploads.needs(self._last_seq(path)):
+                self._remove(path)
+
+    def _undelivered(self, path: Path, uploads: UploadTable) -> list[int]:
+        counts = []
+        try:
+            with closing(open_readonly(path)) as connection:
+                for pair in uploads.pairs.values():
+                    if pair.removed is None:
+                        for table in ("logs", "outgoing"):
+                            statement = f'SELECT count(*) FROM "{table}" WHERE seq > ? AND marks & ?'
+                            counts.append(connection.execute(statement, (pair.cursor, pair.bit)).fetchone()[0])
+        except sqlite3.Error:
+            pass  # a file of another version holds nothing for controllers
+        return counts
+
+    def _last_seq(self, path: Path) -> int:
+        if path not in self._last_seqs:
+            self._last_seqs[path] = 0
+            try:
+                with closing(open_readonly(path)) as connection:
+                    numbers = read_numbers(connection)
+                    self._last_seqs[path] = numbers[0] - 1 if numbers is not None else 0
+            except sqlite3.Error:
+                pass
+        return self._last_seqs[path]
+
+    def _holds_logs(self, path: Path) -> bool:
+        """False for a file of ours without one line in ``logs``; when in doubt, True."""
+        if path not in self._kept_rows:
+            self._kept_rows[path] = True
+            try:
+                with closing(open_readonly(path)) as connection:
+                    ours = read_numbers(connection) is not None
+                    row = connection.execute('SELECT 1 FROM "logs" LIMIT 1').fetchone()
+                    self._kept_rows[path] = not ours or row is not None
+            except sqlite3.Error:
+                pass
+        return self._kept_rows[path]
+
+    def _remove(self, path: Path) -> None:
+        os.unlink(path)
+        for suffix in COMPANIONS:
+            try:
+                os.unlink(path.with_name(path.name + suffix))
+            except FileNotFoundError:
+                pass
+        self._last_seqs.pop(path, None)
+        self._kept_rows.pop(path, None)

@@ -1,0 +1,299 @@
+"""Bytes of a stream in, messages out (protocol 3, design section 5): the first half of the hot path.
+
+Most output is plain lines, and those never become Python objects one by one: a run of lines of one
+level leaves as one block of text. Only what a job's output handler must see alone leaves as a
+``Message``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from greenagent.values import levels
+from greenagent.values.message import Message
+
+MAX_LINE: Final = 1 << 20
+MAX_MESSAGE: Final = 16 << 20
+
+ALONE: Final = frozenset({levels.CRITICAL, levels.STATISTICS, levels.PROCESS_ANNOUNCEMENT, *levels.RESULTS})
+"""Levels that a block never has: the job's output handler must see each of these messages."""
+
+
+class Block(NamedTuple):
+    """Complete one-line messages of one level, each ended by a newline; ``level`` is never in ``ALONE``."""
+
+    level: int
+    text: str
+    count: int  # type: ignore[assignment]
+
+    def lines(self) -> list[str]:
+        """The messages, one by one."""
+        return self.text.split("\n")[:-1]
+
+
+Piece = Block | Message
+
+_PREFIX = re.compile(rb"([0-9]{1,9})(:::?)")
+_PREFIXED_LINE = re.compile(rb"^([0-9]{1,9})(:::?)", re.MULTILINE)
+_SLACK: Final = 16
+"""A line without its end is looked at when it is this much over the limit: a prefix and a CR fit in."""
+
+
+class Splitter:
+    """Splits one stream; any way of cutting the bytes into chunks gives the same messages.
+
+    Lines over ``max_line`` bytes are cut into consecutive messages of one level. Multi-line
+    messages and results end at ``max_message`` bytes; the rest of them is dropped, counted in
+    ``truncated`` and said in a message of level 7 behind it. ``result_truncated`` tells whether
+    the latest result was one of them. Level 50 comes out as 2; level 101 comes out as it is and
+    is for the job's output handler, never for the store.
+    """
+
+    def __init__(self, stream_level: int, max_line: int = MAX_LINE, max_message: int = MAX_MESSAGE) -> None:
+        self._level = stream_level
+        self._max_line = max_line
+        self._max_message = max(max_message, max_line)
+        self._tail = bytearray()
+        self._continued: int | None = None
+        """The level of a cut line of which more comes."""
+        self._open: bytearray | None = None
+        self._open_level = 0
+        self._open_is_line = False
+        """The open message is one long line: a newline ends it."""
+        self._mid_line = False
+        self._open_was_cut = False
+        self.truncated = 0
+        self.result_truncated = False
+
+    def feed(self, chunk: bytes) -> list[Piece]:
+        """Takes the next bytes and returns what is complete."""
+        pieces: list[Piece] = []
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            if self._tail:
+                self._tail += chunk[:end]
+                block = bytes(self._tail)
+            else:
+                block = chunk[:end]
+            self._tail = bytearray(chunk[end:])
+            self._lines(block, pieces)
+        else:
+            self._tail += chunk
+        while len(self._tail) > self._max_line + _SLACK:
+            self._overflow(pieces)
+        return pieces
+
+    def finish(self) -> list[Piece]:
+        """The end of the stream: what is left is a last line, or a multi-line message as it is."""
+        pieces: list[Piece] = []
+        if self._tail:
+            line = bytes(self._tail)
+            self._tail.clear()
+            # A CR at the very end is not part of a line end: it must survive the newline added here.
+            self._lines(line + (b"\r\n" if line.endswith(b"\r") else b"\n"), pieces)
+        elif self._continued is not None:
+            self._continued = None
+        if self._open is not None:
+            self._close_open(pieces)
+        return pieces
+
+    def _lines(self, block: bytes, pieces: list[Piece]) -> None:
+        """Complete lines, the last newline included."""
+        if self._open is None and self._continued is None:
+            if b"::" not in block:
+                self._plain(block, self._level, pieces)
+                return
+            if self._uniform(block, pieces):
+                return
+        position = 0
+        size = len(block)
+        while position < size:
+            if self._open is not None:
+                position = self._inside(block, position, pieces)
+                continue
+            if self._continued is not None:
+                end = block.index(b"\n", position)
+                level, self._continued = self._continued, None
+                self._text(_without_cr(block[position:end]), level, pieces)
+                position = end + 1
+                continue
+            match = _PREFIXED_LINE.search(block, position)
+            start = match.start() if match is not None else size
+            if start > position:
+                self._plain(block[position:start], self._level, pieces)
+            if match is None:
+                return
+            position = self._prefixed(block, match, pieces)
+
+    def _uniform(self, block: bytes, pieces: list[Piece]) -> bool:
+        """Handles a block in which every line has the same one-line prefix; False when it is not one."""
+        match = _PREFIX.match(block)
+        if match is None or match.group(2) != b"::":
+            return False
+        level = _meant(int(match.group(1)))
+        if level == 0 or level in ALONE or len(block) > self._max_line:
+            return False
+        prefix = b"\n" + match.group()
+        count = block.count(b"\n")
+        if block.count(prefix) != count - 1 or prefix + b":" in block:
+            return False
+        text = block[len(prefix) - 1 :].replace(prefix, b"\n")
+        pieces.append(Block(level, _decode(text), count))
+        return True
+
+    def _plain(self, block: bytes, level: int, pieces: list[Piece]) -> None:
+        if len(block) > self._max_line and any(len(line) > self._max_line for line in block.split(b"\n")):
+            for line in block.split(b"\n")[:-1]:
+                self._text(_without_cr(line), level, pieces)
+            return
+        pieces.append(Block(level, _decode(block), block.count(b"\n")))
+
+    def _prefixed(self, block: bytes, match: re.Match[bytes], pieces: list[Piece]) -> int:
+        """One line that begins with a level; returns where the next line begins."""
+        level = _meant(int(match.group(1)))
+        end = block.index(b"\n", match.end())
+        rest = _without_cr(block[match.end() : end])
+        if level == 0:
+            self._text(_without_cr(block[match.start() : end]), self._level, pieces)
+        elif len(match.group(2)) == 3:
+            self._begin(level, is_line=False)
+            self._add(rest)
+        elif level in levels.RESULTS:
+            self._begin(level, is_line=True)
+            self._add(rest)
+            self._close_open(pieces)
+        else:
+            self._text(rest, level, pieces)
+        return end + 1
+
+    def _inside(self, block: bytes, position: int, pieces: list[Piece]) -> int:
+        """The part of a block that belongs to the open message; returns where it ends."""
+        if self._open_is_line or self._mid_line:
+            end = block.index(b"\n", position)
+            self._add(_without_cr(block[position:end]))
+            self._mid_line = False
+            if self._open_is_line:
+                self._close_open(pieces)
+            return end + 1
+        closes_at_once = block.startswith(b":::", position)
+        stop = position if closes_at_once else block.find(b"\n:::", position) + 1 or len(block)
+        if stop > position:
+            inner = block[position : stop - 1]
+            if inner.endswith(b"\r"):
+                inner = inner[:-1]
+            self._add(b"\n" + inner.replace(b"\r\n", b"\n"))
+        if stop == len(block):
+            return stop
+        self._close_open(pieces)
+        after = stop + 3
+        if block.startswith(b"\n", after):
+            return after + 1
+        if block.startswith(b"\r\n", after):
+            return after + 2
+        # What is glued to the terminator is a new line.
+        match = _PREFIX.match(block, after)
+        if match is not None:
+            return self._prefixed(block, match, pieces)
+        end = block.index(b"\n", after)
+        self._text(_without_cr(block[after:end]), self._level, pieces)
+        return end + 1
+
+    def _overflow(self, pieces: list[Piece]) -> None:
+        """A line that has no end yet and is over the limit: its beginning is dealt with."""
+        tail = self._tail
+        if self._open is not None:
+            if not self._open_is_line and not self._mid_line:
+                if tail.startswith(b":::"):
+                    self._close_open(pieces)
+                    del tail[:3]
+                    return
+                self._add(b"\n")
+                self._mid_line = True
+            self._add(bytes(tail[:-1]))  # the last byte stays: it may be the CR of a line end
+            del tail[:-1]
+            return
+        if self._continued is None:
+            match = _PREFIX.match(tail)
+            level = _meant(int(match.group(1))) if match is not None else 0
+            if match is None or level == 0:
+                self._continued = self._level
+            else:
+                multi = len(match.group(2)) == 3
+                del tail[: match.end()]
+                if multi or level in levels.RESULTS:
+                    self._begin(level, is_line=not multi)
+                    self._mid_line = multi
+                    return
+                self._continued = level
+            if len(tail) <= self._max_line + 1:
+                return
+        cut = _boundary(tail, self._max_line)
+        pieces.append(Message(self._continued, _decode_line(bytes(tail[:cut]))))
+        del tail[:cut]
+
+    def _text(self, text: bytes, level: int, pieces: list[Piece]) -> None:
+        """One message without its line end, cut where it is over the limit."""
+        while len(text) > self._max_line:
+            cut = _boundary(text, self._max_line)
+            pieces.append(Message(level, _decode_line(text[:cut])))
+            text = text[cut:]
+        pieces.append(Message(level, _decode_line(text)))
+
+    def _begin(self, level: int, is_line: bool) -> None:
+        self._open = bytearray()
+        self._open_level = level
+        self._open_is_line = is_line
+        self._mid_line = False
+        self._open_was_cut = False
+
+    def _add(self, data: bytes) -> None:
+        assert self._open is not None
+        room = self._max_message - len(self._open)
+        if len(data) > room:
+            data = data[:room]
+            self._open_was_cut = True
+        self._open += data
+
+    def _close_open(self, pieces: list[Piece]) -> None:
+        assert self._open is not None
+        data, self._open = bytes(self._open), None
+        self._mid_line = False
+        level = self._open_level
+        if level in levels.RESULTS:
+            self.result_truncated = self._open_was_cut
+        if not self._open_was_cut:
+            pieces.append(Message(level, _decode_line(data)))
+            return
+        self.truncated += 1
+        pieces.append(Message(level, _decode_line(data[: _boundary(data + b"\x80", len(data))])))
+        note = (
+            f"the message of level {level} before this line was longer than {self._max_message} bytes: the rest is cut"
+        )
+        pieces.append(Message(levels.WARNING, note))
+
+
+def _meant(level: int) -> int:
+    """Level 50 is internal to another generation of the original; from a child it is its stderr."""
+    return levels.STDERR if level == levels.EXIT_STATE else level
+
+
+def _without_cr(line: bytes) -> bytes:
+    return line[:-1] if line.endswith(b"\r") else line
+
+
+def _boundary(data: bytes | bytearray, at: int) -> int:
+    """The last place up to ``at`` that does not cut a UTF-8 character in two (``at`` if it is none anyway)."""
+    cut = at
+    while cut > at - 4 and cut > 1 and data[cut] & 0xC0 == 0x80:
+        cut -= 1
+    return cut if cut > at - 4 and cut > 0 and data[cut] >= 0xC0 else at
+
+
+def _decode(block: bytes) -> str:
+    text = block.decode("utf-8", "backslashreplace")
+    return text.replace("\r\n", "\n") if "\r\n" in text else text
+
+
+def _decode_line(line: bytes) -> str:
+    return line.decode("utf-8", "backslashreplace")

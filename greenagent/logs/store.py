@@ -1,0 +1,351 @@
+"""The log store: where every message of every job goes, and where readers and uploaders find it.
+
+This is its side on the hub; ``writer`` is its side in the native thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+from gevent.event import AsyncResult
+
+from greenagent.logs.backlog import Backlog
+from greenagent.logs.console import Console
+from greenagent.logs.folder import LogFolder
+from greenagent.logs.gate import ReadGate
+from greenagent.logs.joblog import JobLog
+from greenagent.logs.lines import Lines, Owner
+from greenagent.logs.marked import MarkedReader
+from greenagent.logs.message_ids import MessageIds
+from greenagent.logs.query import LogQuery, newest_first
+from greenagent.logs.retention import StoreLimits
+from greenagent.logs.routes import Routes
+from greenagent.logs.writer import Committed, Events, Task, Writer
+from greenagent.runtime.files import FileLock
+from greenagent.runtime.native import NativePool, NativeWorker
+from greenagent.runtime.voice import Voice
+from greenagent.values.errors import GreenagentError
+from greenagent.values.message import Record
+
+Answer = TypeVar("Answer")
+
+CAPACITY: Final = 2 << 20
+"""Bytes that may wait for the writer before the pipes are held back."""
+UPLOAD_BYTES: Final = 8 << 20
+
+
+class Figures(NamedTuple):
+    """What the store has done since it started: for statistics and tests."""
+
+    lines: int
+    bytes: int
+    batches: int
+    dropped: int
+    waiting: int
+    """The weight of what waits for the writer, in bytes."""
+
+
+class LogStore:
+    """The one owner of a log folder and a message id file."""
+
+    def __init__(
+        self,
+        folder: Path,
+        message_id_file: Path,
+        voice: Voice,
+        *,
+        keep: bool = True,
+        limits: StoreLimits | None = None,
+        console: Console | None = None,
+    ) -> None:
+        """``keep`` false: there is no DB logger; lines wait for controllers only and then go."""
+        self.folder = LogFolder(folder)
+        self.keep = keep
+        self.console = console
+        self._voice = voice
+        self._gate = ReadGate()
+        self._limits = limits or StoreLimits()
+        self._locks = (
+            FileLock(self.folder.lock, f"the log folder {folder}"),
+            FileLock(
+                message_id_file.with_name(message_id_file.name + ".lock"), f"the message id file {message_id_file}"
+            ),
+        )
+        self._message_id_file = message_id_file
+        self._worker: NativeWorker[Lines | Task] | None = None
+        self._pool: NativePool | None = None
+        self._reader = MarkedReader(self.folder, self._gate)
+        self._pairs: dict[str, Backlog] = {}
+        self._pairs_by_bit: dict[int, Backlog] = {}
+        self._jobs: dict[Owner, JobLog] = {}
+        self._lost: dict[Owner, int] = {}
+        self._failing = False
+        self._stopping = False
+        self._lines = 0
+        self._bytes = 0
+        self._batches = 0
+        self._dropped = 0
+        self.ids: MessageIds
+
+    def start(self) -> None:
+        """Takes the locks and opens the files. Raises GreenagentError with the reason."""
+        try:
+            self.folder.create()
+            for lock in self._locks:
+                lock.acquire()
+            worker: NativeWorker[Lines | Task] = NativeWorker(
+                "log writer", self._handle, capacity=CAPACITY, on_failure=self._failed
+            )
+            self._worker = worker
+            warn = self._voice.warning
+            events = Events(
+                committed=lambda done: worker.post(lambda: self._committed(done)),
+                lost=lambda lost, reason: worker.post(lambda: self._count_lost(lost, reason)),
+                recovered=lambda: worker.post(self._recovered),
+                warn=lambda text: worker.post(lambda: warn(text)),
+            )
+            self._writer = Writer(self.folder, self._limits, self._gate, events)
+            newest = self._call(self._open_writer)
+            self.ids = MessageIds(self._message_id_file, self._soon, worker.post, warn)
+            self.ids.start(newest)
+            self._pool = NativePool(4)
+        except GreenagentError:
+            self._abandon()
+            raise
+        except (OSError, sqlite3.Error) as error:
+            self._abandon()
+            raise GreenagentError(f"the log folder {self.folder.path} cannot be used: {error}") from error
+
+    def stop(self) -> None:
+        """Writes what waits, closes the files cleanly and gives the locks back."""
+        worker = self._worker
+        if worker is None:
+            return
+        self._stopping = True
+        if worker.is_alive:
+            self._call(lambda writer: writer.close())
+        worker.stop()
+        try:
+            self.ids.store_last_used()
+        except OSError as error:
+            self._voice.warning(f"{self._message_id_file} cannot be written: {error}")
+        self._worker = None
+        if self._pool is not None:
+            self._pool.close()
+        for lock in self._locks:
+            lock.release()
+
+    def register_pairs(self, names: Sequence[str]) -> dict[str, int]:
+        """Makes these the upload pairs (``logger/controller``); returns each one's bit for ``Routes``.
+
+        Known ones go on at their cursor, new ones begin at the end of the store; one that left is
+        kept for 7 days in case it returns. Raises GreenagentError.
+        """
+        known: dict[str, tuple[int, int, int]] = self._call(lambda writer: writer.register(list(names)))
+        for name, (bit, cursor, waiting) in known.items():
+            if name not in self._pairs:
+                self._pairs[name] = Backlog(name, bit, cursor, waiting)
+        for name in set(self._pairs) - set(known):
+            del self._pairs[name]
+        self._pairs_by_bit = {pair.bit: pair for pair in self._pairs.values()}
+        return {name: bit for name, (bit, _, _) in known.items()}
+
+    def open_job(self, jobid: str, domain: str, name: str, routes: Routes, label: str, max_bytes: int = 0) -> JobLog:
+        """The log of one job. ``label`` stands on its console lines; ``max_bytes`` is max_log_per_job, 0 for none."""
+        job = JobLog(self, Owner(jobid, domain, name), label, routes, max_bytes)
+        self._jobs[job.owner] = job
+        return job
+
+    def closed(self, job: JobLog) -> None:
+        """For ``JobLog.close``."""
+        if self._jobs.get(job.owner) is job:
+            del self._jobs[job.owner]
+
+    def flush(self) -> None:
+        """Returns when everything appended before is committed (or counted as lost)."""
+        self._call(lambda writer: None)
+
+    def tick(self) -> None:
+        """To be called every few seconds: what the writer does now and then also happens when nobody logs."""
+        if self._worker is not None and self._worker.is_alive:
+            self._worker.put_now(lambda writer: None)
+
+    def read_marked(self, pair: str, limit: int = 1000, max_bytes: int = UPLOAD_BYTES) -> list[Record]:
+        """The next lines for an upload pair, behind its cursor, in order. Raises GreenagentError."""
+        backlog = self._pairs[pair]
+        try:
+            found = self._native(self._reader.read, backlog.bit, backlog.cursor, limit, max_bytes)
+        except sqlite3.Error as error:
+            raise GreenagentError(f"the log databases in {self.folder.path} cannot be read: {error}") from error
+        backlog.was_read([record.seq for record in found])
+        return found
+
+    def advance(self, pair: str, seq: int) -> None:
+        """The pair's controller has accepted everything up to ``seq``; stored soon, without waiting."""
+        backlog = self._pairs[pair]
+        backlog.advance(seq)
+        self._put(lambda writer: writer.advance(backlog.bit, seq))
+
+    def backlog(self, pair: str) -> int:
+        """How many stored lines wait for the pair."""
+        return self._pairs[pair].waiting
+
+    def waiting_since(self, pair: str) -> float | None:
+        """Monotonic time since which something waits for the pair, or None."""
+        return self._pairs[pair].oldest
+
+    def due(self, pair: str) -> float | None:
+        """Monotonic time at which a job's ``log_flush`` wants a batch to go, or None."""
+        return self._pairs[pair].due()
+
+    def wait_for_marked(self, pair: str, timeout: float | None = None) -> bool:
+        """Blocks until something waits for the pair; False after ``timeout`` seconds."""
+        return self._pairs[pair].wait_for_any(timeout)
+
+    def wait_due(self, pair: str, batch_size: int, flush_int: float) -> None:
+        """Blocks until a batch of the pair should go; see ``Backlog.wait_due``."""
+        self._pairs[pair].wait_due(batch_size, flush_int)
+
+    def mark_flush_now(self, pair: str) -> None:
+        """The pair's ``wait_due`` returns at once if anything waits: for the agent's end."""
+        self._pairs[pair].flush_now()
+
+    def query(self, query: LogQuery) -> list[Record]:
+        """Matching lines of all databases, newest first. Raises GreenagentError."""
+        return self._native(self._query, query)
+
+    @property
+    def figures(self) -> Figures:
+        waiting = self._worker.weight if self._worker is not None else 0
+        return Figures(self._lines, self._bytes, self._batches, self._dropped, waiting)
+
+    # What follows is for this room only.
+
+    def wait_for_room(self, count: int) -> None:
+        """Blocks until the writer keeps up and ``count`` ids can be taken, both at once."""
+        worker = self._running
+        while True:
+            worker.wait_room()
+            if worker.failure is not None:
+                raise GreenagentError(f"the log writer has stopped: {worker.failure}")
+            if self._stopping:
+                raise GreenagentError("the log store is closed")
+            if self.ids.left >= count:
+                return
+            self.ids.wait_for(count)
+            if worker.has_room and self.ids.left >= count:
+                return
+
+    def has_room(self, count: int) -> bool:
+        """True when ``count`` lines can be handed over without waiting."""
+        worker = self._worker
+        return (
+            worker is not None and worker.is_alive and not self._stopping and worker.has_room and self.ids.left >= count
+        )
+
+    def put(self, lines: Lines, weight: int) -> None:
+        """Hands lines to the writer; call after ``wait_for_room`` without yielding."""
+        self._running.put_now(lines, weight)
+
+    def count_dropped(self, count: int) -> None:
+        self._dropped += count
+
+    @property
+    def _running(self) -> NativeWorker[Lines | Task]:
+        if self._worker is None:
+            raise GreenagentError("the log store is not running")
+        return self._worker
+
+    def _handle(self, batch: list[Lines | Task]) -> None:
+        self._writer.handle(batch)
+
+    def _open_writer(self, writer: Writer) -> int:
+        writer.open()
+        return writer.database.last_id
+
+    def _put(self, task: Task) -> None:
+        """A task of which nobody awaits the answer; its failure is said."""
+
+        def guarded(writer: Writer) -> None:
+            try:
+                task(writer)
+            except (sqlite3.Error, OSError) as error:
+                text = f"upload cursors in {self.folder.uploads} cannot be written: {error}"
+                self._running.post(lambda: self._voice.warning(text))
+
+        self._running.put_now(guarded)
+
+    def _soon(self, function: Callable[[], None]) -> None:
+        self._running.put_now(lambda writer: function())
+
+    def _call(self, task: Callable[[Writer], Any]) -> Any:
+        """Runs ``task(writer)`` in the writer's thread, after all that waits; returns or raises what it does."""
+        worker = self._running
+        if not worker.is_alive:
+            raise GreenagentError(f"the log writer has stopped: {worker.failure}")
+        result = AsyncResult()
+
+        def run(writer: Writer) -> None:
+            try:
+                answer = task(writer)
+            except BaseException as error:
+                worker.post(lambda error=error: result.set_exception(error))  # type: ignore[misc]
+            else:
+                worker.post(lambda: result.set(answer))
+
+        worker.put_now(run)
+        return result.get()
+
+    def _native(self, function: Callable[..., Answer], *args: Any) -> Answer:
+        if self._pool is None:
+            raise GreenagentError("the log store is not running")
+        return self._pool.run(function, *args)
+
+    def _query(self, query: LogQuery) -> list[Record]:
+        with self._gate.reading():
+            return list(newest_first(self.folder.databases(), query))
+
+    def _committed(self, done: Committed) -> None:
+        self._lines += done.lines
+        self._bytes += done.size
+        self._batches += 1
+        for bit, (count, flush) in done.marked.items():
+            pair = self._pairs_by_bit.get(bit)
+            if pair is not None:
+                pair.stored(count, flush)
+
+    def _count_lost(self, lost: dict[Owner, int], reason: str) -> None:
+        for owner, count in lost.items():
+            self._lost[owner] = self._lost.get(owner, 0) + count
+            self._dropped += count
+            job = self._jobs.get(owner)
+            if job is not None:
+                job.dropped += count
+        if reason and not self._failing:
+            self._failing = True
+            self._voice.error(
+                f"logs cannot be written to {self.folder.path} ({reason}): lines are counted until they can; jobs go on"
+            )
+
+    def _recovered(self) -> None:
+        """Writing works again: every job's log says what it misses."""
+        self._failing = False
+        lost, self._lost = self._lost, {}
+        total = sum(lost.values())
+        self._voice.warning(f"logs can be written again: {total} lines of {len(lost)} jobs were lost")
+        for owner, count in lost.items():
+            job = self._jobs.get(owner) or JobLog(self, owner, "", Routes(keep=self.keep), 0)
+            job.note(f"{count} lines of this job were lost: the log database could not be written")
+
+    def _failed(self, error: BaseException) -> None:
+        self._voice.error(f"internal error in the log writer: {type(error).__name__}: {error}; please report this")
+
+    def _abandon(self) -> None:
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+        for lock in self._locks:
+            lock.release()

@@ -1,0 +1,322 @@
+"""The one writer of the log store. All of it but the constructor runs in its native thread.
+
+It takes what waits, writes it in transactions of at most 4 MiB, and tells the hub afterwards what
+is committed (design, section 3).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from greenagent.logs.current import CurrentDatabase, is_locked, open_readonly
+from greenagent.logs.folder import LogFolder
+from greenagent.logs.gate import ReadGate
+from greenagent.logs.lines import Lines, Owner
+from greenagent.logs.retention import Retention, StoreLimits
+from greenagent.logs.uploads import UploadTable
+from greenagent.values.errors import GreenagentError
+
+RETRY_AFTER: Final = 2.0
+"""Seconds during which lines are only counted after a write failed."""
+_CHECK_EVERY: Final = 1.0
+
+
+class Committed(NamedTuple):
+    """What one transaction stored. ``marked``: per bit the number of lines and the least ``log_flush``, 0 for none."""
+
+    lines: int
+    size: int
+    last_seq: int
+    last_id: int
+    marked: dict[int, tuple[int, float]]
+
+
+class Events(NamedTuple):
+    """How the writer reaches the hub; each may be called from its thread and returns at once."""
+
+    committed: Callable[[Committed], None]
+    lost: Callable[[dict[Owner, int], str], None]
+    recovered: Callable[[], None]
+    warn: Callable[[str], None]
+
+
+Task = Callable[["Writer"], None]
+
+
+class Writer:
+    """Writes lines and runs tasks, in the order given."""
+
+    def __init__(self, folder: LogFolder, limits: StoreLimits, gate: ReadGate, events: Events) -> None:
+        self._events = events
+        self.folder = folder
+        self.database = CurrentDatabase(folder, limits.max_db_size, gate, events.warn)
+        self.uploads = UploadTable(folder.uploads, events.warn)
+        self.retention = Retention(folder, limits, events.warn)
+        self._pending: list[Lines] = []
+        self._pending_size = 0
+        self._began = False
+        self._before = 0
+        self._failing_until = 0.0
+        self._failing = False
+        self._next_check = 0.0
+        self._cleaned_to = 0
+
+    def open(self) -> None:
+        """Opens the files. Raises OSError, sqlite3.Error or GreenagentError."""
+        floor = self.uploads.open()
+        self.database.open(floor)
+
+    def handle(self, batch: Sequence[Lines | Task]) -> None:
+        """Everything that waited: lines in transactions, tasks between them."""
+        for item in batch:
+            if isinstance(item, Lines):
+                self._add(item)
+            else:
+                self._commit()
+                item(self)
+        self._commit()
+        self._look_around()
+
+    def close(self) -> None:
+        """The clean end."""
+        end = self.database.next_seq - 1
+        try:
+            self.uploads.catch_up(end)
+            self.uploads.close(end)
+        except sqlite3.Error as error:
+            self._events.warn(f"upload cursors cannot be written ({error}): some lines will be sent twice")
+        self.database.close()
+
+    def register(self, names: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+        """Pairs in force: per name its bit, cursor and the number of lines that wait for it."""
+        bits = self.uploads.register(names, self.database.next_seq - 1)
+        known: dict[str, tuple[int, int, int]] = {}
+        for name, bit in bits.items():
+            pair = self.uploads.pairs[bit]
+            count, last = self._count_marked(bit, pair.cursor)
+            pair.last_marked = max(pair.last_marked, last)
+            known[name] = (bit, pair.cursor, count)
+        return known
+
+    def advance(self, bit: int, seq: int) -> None:
+        """Stores a cursor; what no pair wants any more leaves the table of outgoing lines."""
+        self.uploads.advance(bit, seq)
+        self.uploads.save(self.database.next_seq - 1)
+        self._clean_outgoing()
+
+    def rotate(self) -> Path:
+        """Archives the file now, whatever its size."""
+        self._commit()
+        return self._rotate()
+
+    def _add(self, lines: Lines) -> None:
+        if self._failing and time.monotonic() < self._failing_until:
+            self._events.lost({lines.owner: lines.count}, "")
+            return
+        if self._is_due(lines):
+            self._commit()
+        self._pending.append(lines)
+        self._pending_size += lines.stored_size
+        self._attempt(lambda: self._write(lines))
+
+    def _is_due(self, lines: Lines) -> bool:
+        """True when the open transaction must end before these lines."""
+        size = self._pending_size + lines.stored_size
+        return bool(self._pending) and (size > self.database.transaction_limit or self.database.is_full(size))
+
+    def _write(self, lines: Lines) -> None:
+        database = self.database
+        if not self._began:
+            if not database.is_open:
+                database.reopen()
+            if database.is_full(lines.stored_size):
+                database.merge_log()
+                if database.is_full(lines.stored_size):
+                    self._rotate()
+            self._before = database.next_seq
+            database.begin()
+            self._began = True
+        database.insert(lines)
+
+    def _commit(self) -> None:
+        if self._pending:
+            self._attempt(self._finish_transaction)
+
+    def _finish_transaction(self) -> None:
+        database = self.database
+        if not self._began:
+            return
+        database.commit()
+        self._began = False
+        done, self._pending, self._pending_size = self._pending, [], 0
+        marked: dict[int, tuple[int, float]] = {}
+        marks = 0
+        for lines in done:
+            left = lines.marks
+            marks |= left
+            while left:
+                bit = left & -left
+                left ^= bit
+                count, flush = marked.get(bit, (0, 0.0))
+                soon = min(flush, lines.flush) if flush and lines.flush else flush or lines.flush
+                marked[bit] = (count + lines.count, soon)
+        if marks:
+            self.uploads.marked(marks, database.next_seq - 1)
+        self._events.committed(
+            Committed(
+                sum(lines.count for lines in done),
+                sum(lines.size for lines in done),
+                database.next_seq - 1,
+                database.last_id,
+                marked,
+            )
+        )
+        if self._failing:
+            self._failing = False
+            self._events.recovered()
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """Runs one step of writing; what fails is repaired and done again, or counted as lost."""
+        for trial in range(3):
+            try:
+                step()
+                return
+            except sqlite3.Error as error:
+                self._undo()
+                if not self._repair(error, last=trial == 2):
+                    self._give_up(str(error))
+                    return
+            except OSError as error:
+                self._undo()
+                self._give_up(str(error))
+                return
+            step = self._write_again
+
+    def _write_again(self) -> None:
+        """All lines of the transaction that was undone, in as many as it takes now."""
+        rest = deque(self._pending)
+        self._pending, self._pending_size = [], 0
+        try:
+            while rest:
+                if self._is_due(rest[0]):
+                    self._finish_transaction()
+                lines = rest.popleft()
+                self._pending.append(lines)
+                self._pending_size += lines.stored_size
+                self._write(lines)
+            self._finish_transaction()
+        except BaseException:
+            self._pending += rest
+            raise
+
+    def _undo(self) -> None:
+        if self._began:
+            self._began = False
+            self.database.rollback(self._before)
+
+    def _repair(self, error: sqlite3.Error, last: bool) -> bool:
+        """Takes a file that cannot be written out of the way; False when that does not help."""
+        if last:
+            return False
+        text = str(error)
+        try:
+            if isinstance(error, sqlite3.IntegrityError):
+                self.database.skip_used()
+                return True
+            if is_locked(error):
+                self.database.leave_locked()
+            elif isinstance(error, sqlite3.OperationalError) and not text.startswith(("no such table", "table ")):
+                return False  # a full disk, a read-only one, an I/O error: another file would not be better
+            else:
+                self.database.leave_damaged(text)
+            self.database.reopen()
+        except (sqlite3.Error, OSError):
+            return False
+        return True
+
+    def _give_up(self, reason: str) -> None:
+        lost: dict[Owner, int] = {}
+        for lines in self._pending:
+            lost[lines.owner] = lost.get(lines.owner, 0) + lines.count
+        self._pending, self._pending_size = [], 0
+        self._failing = True
+        self._failing_until = time.monotonic() + RETRY_AFTER
+        self._events.lost(lost, reason)
+
+    def _rotate(self) -> Path:
+        archive = self.database.rotate()
+        end = self.database.next_seq - 1
+        self.uploads.catch_up(end)
+        try:
+            self.uploads.save(end)
+        except sqlite3.Error:
+            pass  # the cursors are only behind: said at the next advance
+        self._cleaned_to = 0
+        self.retention.apply(self.uploads, end)
+        return archive
+
+    def _look_around(self) -> None:
+        """Now and then, between batches."""
+        now = time.monotonic()
+        if now < self._next_check:
+            return
+        self._next_check = now + _CHECK_EVERY
+        database = self.database
+        if database.unfinished:
+            database.finish_archives()
+        try:
+            if database.is_open and database.is_gone():
+                self._events.warn(f"{self.folder.current} was removed: logging goes on in a new file")
+                database.reopen()
+            self.retention.apply(self.uploads, database.next_seq - 1)
+        except (sqlite3.Error, OSError) as error:
+            self._events.warn(f"the log folder {self.folder.path} cannot be kept in order: {error}")
+
+    def _clean_outgoing(self) -> None:
+        delivered = self.uploads.delivered(self.database.next_seq - 1)
+        if delivered <= self._cleaned_to or not self.database.is_open:
+            return
+        self.database.connection.execute('DELETE FROM "outgoing" WHERE "seq" <= ?', (delivered,))
+        self._cleaned_to = delivered
+
+    def _count_marked(self, bit: int, cursor: int) -> tuple[int, int]:
+        """How many lines behind a cursor are marked, and the last of them."""
+        count, last = 0, 0
+        for path in reversed(self.folder.databases()):
+            found = _marked_in(path, bit, cursor)
+            if found is None:
+                continue
+            count += found[0]
+            last = max(last, found[1])
+            if found[2] <= cursor:
+                break
+        return count, last
+
+
+def _marked_in(path: Path, bit: int, cursor: int) -> tuple[int, int, int] | None:
+    """Count and last seq of marked lines behind a cursor, and the file's first seq; None for a file without seq."""
+    try:
+        with closing(open_readonly(path)) as connection:
+            count, last, first = 0, 0, 0
+            for table in ("logs", "outgoing"):
+                row: Any = connection.execute(
+                    f'SELECT count(*), max(seq) FROM "{table}" WHERE seq > ? AND marks & ?', (cursor, bit)
+                ).fetchone()
+                count += row[0]
+                last = max(last, row[1] or 0)
+                low = connection.execute(f'SELECT min(seq) FROM "{table}"').fetchone()[0]
+                first = low if not first or (low and low < first) else first
+            return count, last, first or cursor + 1
+    except sqlite3.Error:
+        return None
+
+
+def start_problem(error: Exception, folder: Path) -> GreenagentError:
+    """One line about a store that cannot be opened."""
+    return GreenagentError(f"the log folder {folder} cannot be used: {error}")
