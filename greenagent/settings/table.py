@@ -328,17 +328,7 @@ SECTIONS: Final = (
 LOGGERS: Final = {section.variant.lower(): section for section in (DATABASE_LOGGER, CONTROLLER_LOGGER, CONSOLE_LOGGER)}
 
 IGNORED_SECTIONS: Final = (("hubble", "is not used, tunnels are not offered"),)
-SECTION_NAMES: Final = (
-    "main",
-    "controllers",
-    "extensions",
-    "extension",
-    "channel",
-    "logging",
-    "stats",
-    "metrics",
-    "startup",
-)
+SECTION_NAMES: Final = (*dict.fromkeys(section.pattern.split(".")[0] for section in SECTIONS), "extension")
 
 ENVIRONMENT_PREFIX: Final = "GREENAGENT_"
 OTHER_VARIABLES: Final = ("GREENAGENT_JOB", "GREENAGENT_CTL_", "GREENAGENT_CONTROLLER_", "GREENAGENT_HANDOVER")

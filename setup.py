@@ -1,0 +1,82 @@
+"""Packaging: ``pip install .`` gives the commands, the service files go to share/greenagent."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+
+
+def version() -> str:
+    """The version as the package states it, read without importing the package."""
+    found = re.search(r'^__version__ = "(.+)"$', (HERE / "greenagent" / "__init__.py").read_text("utf-8"), re.MULTILINE)
+    if found is None:
+        raise SystemExit("greenagent/__init__.py states no __version__")
+    return found.group(1)
+
+
+def requirements() -> list[str]:
+    """What the agent needs to run."""
+    lines = (HERE / "requirements.txt").read_text("utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def long_description() -> str:
+    """The README; a source tree without one still builds."""
+    readme = HERE / "README.md"
+    return readme.read_text("utf-8") if readme.exists() else ""
+
+
+CONTROLLER = ["falcon>=3.1"]
+METRICS = ["prometheus_client>=0.16"]
+TEST = [
+    *CONTROLLER,
+    *METRICS,
+    "build>=1.0",
+    "hypothesis>=6.80",
+    "mypy>=1.10",
+    "pytest>=8.0",
+    "pytest-timeout>=2.2",
+    "ruff>=0.6",
+    "setuptools>=64",
+    "trustme>=1.1",
+    "types-psutil",
+    "types-requests",
+    "types-toml",
+    "wheel>=0.40",
+]
+
+setup(
+    name="greenagent",
+    version=version(),
+    description="A node agent that runs the jobs its controllers hand out and loses nothing of them",
+    long_description=long_description(),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.10",
+    packages=find_packages(include=["greenagent", "greenagent.*"]),
+    package_data={"greenagent": ["py.typed"]},
+    data_files=[
+        ("share/greenagent", ["etc/greenagent.toml"]),
+        ("share/greenagent/init.d", ["etc/init.d/greenagent"]),
+        ("share/greenagent/default", ["etc/default/greenagent"]),
+        ("share/greenagent/systemd", ["etc/systemd/greenagent.service"]),
+    ],
+    install_requires=requirements(),
+    extras_require={"controller": CONTROLLER, "metrics": METRICS, "test": TEST},
+    entry_points={
+        "console_scripts": [
+            "greenagent=greenagent.cli.agent:main",
+            "greenagent-logs=greenagent.cli.logs:main",
+            "greenagent-ctl=greenagent.cli.ctl:main",
+            "greenagent-controller=greenagent.cli.controller:main",
+        ]
+    },
+    classifiers=[
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Typing :: Typed",
+    ],
+    zip_safe=False,
+)

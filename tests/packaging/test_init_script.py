@@ -1,0 +1,343 @@
+"""The init script through its whole life, with the real agent and as root."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parent.parent.parent
+INIT_SCRIPT = ROOT / "etc" / "init.d" / "greenagent"
+CONFIGURATION = """
+[main]
+gid = 1
+nid = 1
+message_id_file = "FOLDER/state/message-id"
+history_file = "FOLDER/state/history"
+[controllers.nobody]
+url = "http://127.0.0.1:9"
+[logging.db]
+type = "DB"
+log_dir = "FOLDER/logs"
+"""
+
+
+@dataclass
+class Service:
+    """A service of its own in a folder: the script, its defaults, and a program to run."""
+
+    folder: Path
+    script: Path
+    defaults: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def pid_file(self) -> Path:
+        return Path(self.defaults["PIDFILE"])
+
+    @property
+    def configuration(self) -> Path:
+        return Path(self.defaults["CONFIG"])
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        """The exit code of the script and all that it printed."""
+        lines = [f"{name}='{value}'\n" for name, value in self.defaults.items()]
+        (self.folder / "defaults").write_text("".join(lines))
+        output = self.folder / "printed"
+        with open(output, "wb") as printed:
+            # A file, not a pipe: a pipe would stay open in a background process and never end.
+            done = subprocess.run(
+                ["/bin/sh", str(self.script), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                timeout=100,
+                check=False,
+            )
+        return done.returncode, output.read_text()
+
+    def pid(self) -> int:
+        return int(self.pid_file.read_text())
+
+    def end(self) -> None:
+        """Leaves nothing running, whatever the test did."""
+        try:
+            os.kill(self.pid(), signal.SIGKILL)
+        except (OSError, ValueError):
+            pass
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """A service with nothing in it yet; every user may look into its folder."""
+    if os.geteuid() != 0:
+        pytest.skip("SKIPPED FOR LACK OF ROOT: run the tests as root to take the init script through its life")
+    folder = Path(tempfile.mkdtemp(prefix="greenagent-init-"))
+    folder.chmod(0o755)
+    script = folder / "init-script"
+    text = INIT_SCRIPT.read_text()
+    changed = text.replace("DEFAULTS=/etc/default/greenagent", f"DEFAULTS={folder}/defaults")
+    assert changed != text
+    script.write_text(changed)
+    service = Service(
+        folder,
+        script,
+        {
+            "DAEMON": str(folder / "greenagent"),
+            "CONFIG": str(folder / "agent.toml"),
+            "PIDFILE": str(folder / "run" / "agent.pid"),
+            "DIRECTORY": str(folder / "state"),
+            "OUTPUT": str(folder / "output" / "agent.out"),
+        },
+    )
+    service.configuration.write_text(CONFIGURATION.replace("FOLDER", str(folder)))
+    yield service
+    service.end()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def agent(service: Service) -> Service:
+    """The service with the real agent as its program, as pip would install it."""
+    launcher = f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+    launcher += "from greenagent.cli.agent import main\nsys.exit(main())\n"
+    program = Path(service.defaults["DAEMON"])
+    program.write_text(launcher)
+    program.chmod(0o755)
+    return service
+
+
+def test_what_does_not_run(agent: Service) -> None:
+    code, text = agent.run("status")
+    assert (code, text) == (3, "greenagent: is not running\n")
+    assert agent.run("stop") == (0, "greenagent: is not running\n")
+    assert agent.run("try-restart") == (0, "greenagent: is not running\n")
+    assert agent.run("reload") == (7, "greenagent: is not running\n")
+    assert agent.run("force-reload")[0] == 7
+
+
+@pytest.mark.parametrize("arguments", [(), ("stat",), ("start", "now")])
+def test_wrong_arguments(agent: Service, arguments: tuple[str, ...]) -> None:
+    code, text = agent.run(*arguments)
+    assert code == 2
+    assert text.startswith("Usage: ")
+    assert not agent.pid_file.exists()
+
+
+def test_from_start_to_stop(agent: Service) -> None:
+    code, text = agent.run("start")
+    assert code == 0, text
+    pid = agent.pid()
+    assert f"started (pid {pid})" in text
+    assert os.readlink(f"/proc/{pid}/cwd") == agent.defaults["DIRECTORY"]
+    assert os.getsid(pid) == pid
+    assert agent.run("status") == (0, f"greenagent: is running (pid {pid})\n")
+
+    assert agent.run("start") == (0, f"greenagent: is already running (pid {pid})\n")
+    assert agent.pid() == pid
+
+    code, text = agent.run("reload")
+    assert code == 0, text
+    assert running(pid)
+
+    code, text = agent.run("restart")
+    assert code == 0, text
+    assert agent.pid() != pid
+    assert not running(pid)
+    pid = agent.pid()
+
+    code, text = agent.run("try-restart")
+    assert code == 0, text
+    assert agent.pid() != pid
+    pid = agent.pid()
+
+    assert agent.run("stop") == (0, "greenagent: stopped\n")
+    assert not running(pid)
+    assert not agent.pid_file.exists()
+    assert agent.run("status")[0] == 3
+
+
+def test_a_killed_agent_leaves_a_stale_pid_file(agent: Service) -> None:
+    assert agent.run("start")[0] == 0
+    first = agent.pid()
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: not running(first), what="the end of the agent")
+    code, text = agent.run("status")
+    assert code == 1
+    assert "is not running, but" in text
+    code, text = agent.run("stop")
+    assert code == 0
+    assert "removed the stale" in text
+    assert not agent.pid_file.exists()
+    assert agent.run("start")[0] == 0
+    os.kill(agent.pid(), signal.SIGKILL)
+    wait_until(lambda: not running(agent.pid()), what="the end of the agent")
+    assert agent.run("start")[0] == 0
+    assert agent.run("status")[0] == 0
+    assert agent.run("stop")[0] == 0
+
+
+def test_a_pid_that_went_to_another_program_is_left_alone(agent: Service) -> None:
+    other = subprocess.Popen(["sleep", "1000"])
+    try:
+        agent.pid_file.parent.mkdir()
+        agent.pid_file.write_text(f"{other.pid}\n")
+        assert agent.run("status")[0] == 1
+        assert agent.run("start")[0] == 0
+        assert agent.pid() != other.pid
+        assert agent.run("stop")[0] == 0
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.parametrize("content", ["", "none\n", "99999999999\n", "-1\n", "0\n"])
+def test_a_damaged_pid_file_counts_as_stale(agent: Service, content: str) -> None:
+    agent.pid_file.parent.mkdir()
+    agent.pid_file.write_text(content)
+    assert agent.run("status")[0] == 1
+    assert agent.run("stop")[0] == 0
+    assert not agent.pid_file.exists()
+
+
+def test_a_broken_configuration_starts_nothing_and_stops_nothing(agent: Service) -> None:
+    good = agent.configuration.read_text()
+    agent.configuration.write_text(good.replace("gid = 1", "gdi = 1"))
+    code, text = agent.run("start")
+    assert code == 6
+    assert "did you mean 'gid'?" in text
+    assert not agent.pid_file.exists()
+
+    agent.configuration.write_text(good)
+    assert agent.run("start")[0] == 0
+    pid = agent.pid()
+    agent.configuration.write_text(good.replace("nid = 1", "nid = 0"))
+    code, text = agent.run("restart")
+    assert code == 6
+    assert "nid: must be at least 1, not 0" in text
+    assert agent.run("status") == (0, f"greenagent: is running (pid {pid})\n")
+    assert agent.run("stop")[0] == 0
+
+
+def test_an_agent_that_ends_at_once_is_reported_with_its_last_lines(agent: Service) -> None:
+    assert agent.run("start")[0] == 0
+    first = agent.pid_file
+    agent.defaults["PIDFILE"] = str(agent.folder / "run" / "second.pid")
+    code, text = agent.run("start")
+    assert code == 1
+    assert "ended before it was ready" in text
+    assert re.search(r"in use by process \d+", text), text
+    assert not agent.pid_file.exists()
+    agent.defaults["PIDFILE"] = str(first)
+    assert agent.run("stop")[0] == 0
+
+
+def test_what_is_not_there(agent: Service) -> None:
+    agent.configuration.unlink()
+    code, text = agent.run("start")
+    assert code == 6
+    assert "there is no configuration" in text
+    agent.configuration.write_text("")
+    agent.defaults["USER"] = "nobody-of-this-name"
+    code, text = agent.run("start")
+    assert code == 6
+    assert "there is no user nobody-of-this-name" in text
+    agent.defaults["DAEMON"] = str(agent.folder / "missing")
+    code, text = agent.run("start")
+    assert code == 5
+    assert "is not installed" in text
+
+
+def test_options_and_variables_reach_the_agent(agent: Service) -> None:
+    agent.defaults["OPTIONS"] = "--roles one,two"
+    agent.defaults["GREENAGENT_MAIN_NID"] = "77"
+    assert agent.run("start")[0] == 0
+    pid = agent.pid()
+    arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    assert arguments[arguments.index(b"--roles") + 1] == b"one,two"
+    assert b"GREENAGENT_MAIN_NID=77" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    assert agent.run("stop")[0] == 0
+
+
+PROGRAM = """#!/bin/sh
+# Behaves like the agent towards the script; any user can run it, wherever Python may live.
+pid_file=
+while [ $# -gt 0 ]; do
+    case $1 in
+        --check) exit 0 ;;
+        --pid-file) pid_file=$2; shift ;;
+    esac
+    shift
+done
+echo "home $HOME"
+IGNORE
+echo $$ >"$pid_file"
+while :; do sleep 0.05; done
+"""
+
+
+def program(service: Service, ignore: str) -> None:
+    path = Path(service.defaults["DAEMON"])
+    path.write_text(PROGRAM.replace("IGNORE", ignore))
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize("means", ["setpriv", "su"])
+def test_another_user(service: Service, means: str) -> None:
+    if means == "su":
+        text = service.script.read_text()
+        service.script.write_text(text.replace("if setpriv ", "if false "))
+    program(service, "")
+    service.defaults["USER"] = "daemon"
+    code, text = service.run("start")
+    assert code == 0, text
+    pid = service.pid()
+    status = Path(f"/proc/{pid}/status").read_text()
+    user = service.folder / "state"
+    assert user.owner() == "daemon"
+    uid = user.stat().st_uid
+    assert re.search(rf"^Uid:\t{uid}\t{uid}\t{uid}\t{uid}$", status, re.MULTILINE), status
+    assert f"home {user}" in Path(service.defaults["OUTPUT"]).read_text()
+    assert service.run("stop") == (0, "greenagent: stopped\n")
+    assert not running(pid)
+
+
+def test_an_agent_that_does_not_end_is_asked_twice_and_then_killed(service: Service) -> None:
+    service.defaults["STOP_TIMEOUT"] = "1"
+    service.script.write_text(service.script.read_text().replace('gone_within "$1" 10', 'gone_within "$1" 1'))
+    program(service, "trap '' TERM")
+    assert service.run("start")[0] == 0
+    pid = service.pid()
+    code, text = service.run("stop")
+    assert code == 0
+    assert "is told to wait no longer" in text
+    assert "is killed" in text
+    assert not running(pid)
+    assert not service.pid_file.exists()
+
+
+def test_an_agent_that_is_never_ready_is_ended(service: Service) -> None:
+    service.defaults["START_TIMEOUT"] = "1"
+    program(service, "echo $$ >pid; echo still loading; while :; do sleep 0.05; done")
+    code, text = service.run("start")
+    assert code == 1
+    assert "was not ready after 1 s" in text
+    assert "still loading" in text
+    pid = int((service.folder / "state" / "pid").read_text())
+    assert not running(pid)
