@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from greenagent.controller.agents import AgentTable
@@ -39,13 +40,21 @@ class Outcomes:
     """Ends jobs."""
 
     def __init__(
-        self, book: Book, dispatcher: Dispatcher, submission: Submission, agents: AgentTable, limits: Limits
+        self,
+        book: Book,
+        dispatcher: Dispatcher,
+        submission: Submission,
+        agents: AgentTable,
+        limits: Limits,
+        on_finished: Callable[[str], None],
     ) -> None:
+        """``on_finished`` gets the id of a job whose agents are all done."""
         self._book = book
         self._dispatcher = dispatcher
         self._submission = submission
         self._agents = agents
         self._limits = limits
+        self._on_finished = on_finished
 
     def take(self, key: AgentKey, received: Any) -> None:
         """Takes a result an agent posted; a repeat is dropped. Raises ResultError, StateError."""
@@ -190,6 +199,7 @@ class Outcomes:
         if all(one.ended for one in job.assignments):
             job.finished = finished or time.time()
             self._book.finish(job)
+            self._on_finished(job.id)
         job.changed()
 
     def _adopt(self, job: Job | None, key: AgentKey, result: dict[str, Any]) -> None:

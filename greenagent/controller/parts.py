@@ -32,8 +32,10 @@ class Parts:
         self.scripts = ScriptStore(self.journal, limits)
         self.dispatcher = Dispatcher(self.agents, self.journal, limits)
         self.submission = Submission(self.book, self.dispatcher, self.scripts, limits)
-        self.outcomes = Outcomes(self.book, self.dispatcher, self.submission, self.agents, limits)
         self.lines = LineStore(limits)
+        self.outcomes = Outcomes(
+            self.book, self.dispatcher, self.submission, self.agents, limits, on_finished=self.lines.wake
+        )
         self.figures = Figures(limits)
         self._trouble = voice.topic()
         try:

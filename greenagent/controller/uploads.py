@@ -115,13 +115,19 @@ class LineStore:
         return found[:limit], lines.dropped
 
     def wait(self, jobid: str, timeout: float) -> None:
-        """Waits until the job has new lines, or ``timeout`` seconds."""
+        """Waits until the job has new lines or has ended, or ``timeout`` seconds."""
         lines = self._jobs.get(jobid)
         if lines is None:
             lines = self._jobs[jobid] = JobLines()
         lines.wait(timeout)
         if not lines.lines and not lines.dropped and self._jobs.get(jobid) is lines:
             del self._jobs[jobid]
+
+    def wake(self, jobid: str) -> None:
+        """The job has ended: nobody needs to wait for more."""
+        lines = self._jobs.get(jobid)
+        if lines is not None:
+            lines.grown()
 
     def forget(self, known: set[str]) -> None:
         """Drops the counters of jobs without kept lines that are not ``known`` any more."""

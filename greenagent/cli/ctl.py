@@ -1,0 +1,107 @@
+"""``greenagent-ctl``: talks to a controller's ``/api``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from greenagent import __version__
+from greenagent.cli import ctl_show, ctl_top
+from greenagent.cli.ctl_client import DEFAULT_URL, Client, Connection, ControllerError, UsageError
+from greenagent.cli.ctl_command import add_run_options, command_of
+from greenagent.cli.ctl_run import EXIT_NOT_DELIVERED, run
+
+EXIT_USAGE = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    words: list[str] = []
+    if "--" in given:  # cut here, since argparse versions differ in what they do with a second "--"
+        cut = given.index("--")
+        given, words = given[:cut], given[cut + 1 :]
+    parser = build_parser()
+    options = parser.parse_args(given)
+    if words and not hasattr(options, "words"):
+        parser.error("nothing may follow -- here")
+    if words:
+        options.words = [*options.words, *words]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        client = Client(Connection(options.url, options.ca, options.cert, options.key, options.token_file))
+        action: Callable[[Client, argparse.Namespace], int] = options.action
+        return action(client, options)
+    except UsageError as error:
+        print(f"greenagent-ctl: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except ControllerError as error:
+        print(f"greenagent-ctl: {error}", file=sys.stderr)
+        return EXIT_USAGE if error.status in (400, 409) else EXIT_NOT_DELIVERED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(client: Client, options: argparse.Namespace) -> int:
+    command = command_of(options)
+    prefix = bool(command.get("fanout"))
+    return run(client, command, detach=options.detach, as_json=options.json, prefix=prefix)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line, options of the connection in front or behind the command's name."""
+    parser = argparse.ArgumentParser(
+        prog="greenagent-ctl",
+        description="Runs and watches jobs through a controller.",
+        epilog="The options of the connection may also be given as GREENAGENT_CTL_URL, _CA, _CERT, _KEY, _TOKEN_FILE."
+        " Exit codes: the job's own, 124 timeout, 137 killed, 1 other failures, 2 usage, 3 not delivered.",
+        allow_abbrev=False,
+    )
+    _add_connection(parser, lambda name, default: os.environ.get(f"GREENAGENT_CTL_{name}", default))
+    parser.add_argument("--version", action="version", version=f"greenagent-ctl {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, action: Callable[[Client, argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        _add_connection(command, lambda name, default: argparse.SUPPRESS)
+        command.add_argument("--json", action="store_true", help="machine-readable output")
+        command.set_defaults(action=action)
+        return command
+
+    add_run_options(add("run", _run, "run a command on agents and show its output"))
+    add("agents", ctl_show.agents, "the agents the controller knows")
+    jobs = add("jobs", ctl_show.jobs, "the jobs the controller knows, newest first")
+    jobs.add_argument("--state", help="only jobs in this state")
+    jobs.add_argument("--agent", metavar="GID:NID", help="only jobs of this agent")
+    jobs.add_argument("--since", metavar="WHEN", help="only jobs of the last 30s, 15m, 1h, 2d")
+    jobs.add_argument("--limit", type=int, default=100, metavar="N", help="at most N jobs (default 100)")
+    add("show", ctl_show.show, "one job with its results").add_argument("id", metavar="ID")
+    logs = add("logs", ctl_show.logs, "the lines of a job that agents have uploaded")
+    logs.add_argument("id", metavar="ID")
+    logs.add_argument("--follow", action="store_true", help="go on until the job ends")
+    kill = add("kill", ctl_show.kill, "end a job")
+    kill.add_argument("id", metavar="ID")
+    kill.add_argument("--signal", metavar="NAME", help="send just this signal")
+    top = add("top", ctl_top.top, "agents and jobs with what they use, refreshed")
+    top.add_argument("--once", action="store_true", help="show it once and end")
+    top.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="refresh so often (default 2)")
+    return parser
+
+
+def _add_connection(parser: argparse.ArgumentParser, default: Callable[[str, str], str]) -> None:
+    parser.add_argument("--url", default=default("URL", DEFAULT_URL), help=f"the controller (default {DEFAULT_URL})")
+    parser.add_argument("--ca", default=default("CA", ""), metavar="FILE", help="trust this authority alone")
+    parser.add_argument("--cert", default=default("CERT", ""), metavar="FILE", help="client certificate")
+    parser.add_argument("--key", default=default("KEY", ""), metavar="FILE", help="its key")
+    parser.add_argument("--token-file", default=default("TOKEN_FILE", ""), metavar="FILE", help="token of the API")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

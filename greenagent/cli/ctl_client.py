@@ -1,0 +1,129 @@
+"""The HTTP side of ``greenagent-ctl``: one session to a controller's ``/api``, errors as single sentences."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+
+from greenagent import __version__
+from greenagent.values.errors import GreenagentError
+
+DEFAULT_URL: Final = "http://127.0.0.1:8966"
+CONNECT_TIMEOUT: Final = 10
+READ_TIMEOUT: Final = 30
+"""Seconds above what the controller was asked to wait."""
+
+
+class ControllerError(GreenagentError):
+    """The controller is away or refuses; ``status`` is the HTTP status, 0 where there was no answer."""
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class UsageError(GreenagentError):
+    """Options that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How to reach a controller."""
+
+    url: str = DEFAULT_URL
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    token_file: str = ""
+
+
+class Client:
+    """Talks to ``/api``. Environment proxies and CA bundles are not looked at."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Raises UsageError for files and addresses that cannot be used."""
+        parts = urlsplit(connection.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"--url {connection.url!r} is not an http or https address")
+        self.url = connection.url.rstrip("/")
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.headers["User-Agent"] = f"greenagent-ctl/{__version__}"
+        for option, name in (("--ca", connection.ca), ("--cert", connection.cert), ("--key", connection.key)):
+            if name and not os.access(name, os.R_OK):
+                raise UsageError(f"{option}: cannot read {name}")
+        if connection.ca:
+            self._session.verify = connection.ca
+        if connection.key and not connection.cert:
+            raise UsageError("--key needs --cert")
+        if connection.cert:
+            self._session.cert = (connection.cert, connection.key) if connection.key else connection.cert
+        if connection.token_file:
+            self._session.headers["Authorization"] = f"Bearer {_token(Path(connection.token_file))}"
+
+    def get(self, path: str, wait: float = 0.0, **parameters: Any) -> dict[str, Any]:
+        """The JSON object at ``/api/PATH``. Raises ControllerError."""
+        if wait:
+            parameters["wait"] = wait
+        return self._ask("GET", path, wait, params=parameters)
+
+    def post(self, path: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        """Posts a JSON object to ``/api/PATH``; returns the answer. Raises ControllerError."""
+        return self._ask("POST", path, 0.0, json=value)
+
+    def _ask(self, method: str, path: str, wait: float, **options: Any) -> dict[str, Any]:
+        timeout = (CONNECT_TIMEOUT, READ_TIMEOUT + wait)
+        try:
+            answer = self._session.request(
+                method, f"{self.url}/api/{path}", timeout=timeout, allow_redirects=False, **options
+            )
+        except requests.RequestException as error:
+            raise ControllerError(f"cannot reach the controller at {self.url}: {reason_of(error)}") from error
+        try:
+            value = answer.json()
+        except ValueError:
+            value = None
+        if answer.status_code >= 300:
+            said = value.get("error") if isinstance(value, dict) else None
+            said = said or answer.reason or "no reason given"
+            raise ControllerError(
+                f"the controller at {self.url} refuses ({answer.status_code}): {said}",
+                answer.status_code,
+            )
+        if not isinstance(value, dict):
+            raise ControllerError(f"what answers at {self.url} is no controller", answer.status_code)
+        return value
+
+
+def reason_of(error: BaseException) -> str:
+    """The innermost reason of a failed request, in words."""
+    seen: set[int] = set()
+    inner: BaseException = error
+    while id(inner) not in seen:
+        seen.add(id(inner))
+        following = getattr(inner, "reason", None) or inner.__cause__ or inner.__context__
+        if not isinstance(following, BaseException):
+            following = next((part for part in inner.args if isinstance(part, BaseException)), None)
+        if following is None:
+            break
+        inner = following
+    message = getattr(inner, "verify_message", "") or getattr(inner, "strerror", "") or str(inner)
+    if isinstance(error, requests.Timeout) and not message:
+        message = "no answer in time"
+    return " ".join(str(message).split()) or type(inner).__name__
+
+
+def _token(path: Path) -> str:
+    try:
+        token = path.read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--token-file: cannot read {path}: {error}") from error
+    if not token or not token.isascii() or any(character.isspace() for character in token):
+        raise UsageError(f"--token-file: {path} must hold one word of ASCII characters")
+    return token

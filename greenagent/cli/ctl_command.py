@@ -1,0 +1,98 @@
+"""The options of ``greenagent-ctl run`` and the command object they make (protocol 2)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from greenagent.cli.ctl_client import UsageError
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options; what follows ``--`` is the command and its arguments."""
+    parser.add_argument("--gid", type=int, default=0, help="grid of the agent")
+    parser.add_argument("--nid", type=int, default=0, help="node of the agent")
+    parser.add_argument("--role", action="append", default=[], help="any agent that has the role (repeatable: all)")
+    parser.add_argument("--fanout", action="store_true", help="all matching agents; every line begins with gid:nid")
+    parser.add_argument("--cmd", default="execute", metavar="NAME", help="command or extension (default execute)")
+    parser.add_argument("--args-json", metavar="JSON", help="run arguments as a JSON object, under the other options")
+    parser.add_argument("--id", help="id of the job (default a random one)")
+    parser.add_argument("--domain", help="domain, for logs and statistics")
+    parser.add_argument("--name", help="args.name; with execute the default is the command itself")
+    parser.add_argument("--working-dir", metavar="DIR", help="folder on the agent")
+    parser.add_argument("--env", action="append", default=[], metavar="K=V", help="environment (repeatable)")
+    parser.add_argument("--queue", help="serial queue on the agent")
+    parser.add_argument("--max-time", type=int, metavar="SECONDS", help="end it with TIMEOUT; -1 = remembered")
+    parser.add_argument("--max-restart", type=int, metavar="N", help="start it again N times while it fails")
+    parser.add_argument("--recurring", type=int, metavar="SECONDS", help="run it again so long after each end")
+    parser.add_argument("--data", metavar="TEXT", help="its standard input, '-' takes our own")
+    parser.add_argument(
+        "--wait-for-agent", type=float, metavar="SECONDS", help="how long to wait for an agent that is not there"
+    )
+    parser.add_argument("--detach", action="store_true", help="print the id and end at once")
+    parser.add_argument("words", nargs="*", metavar="COMMAND ARG", help="behind --: what to run")
+
+
+def command_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The object to post. Raises UsageError."""
+    args = _arguments(options)
+    command: dict[str, Any] = {"cmd": options.cmd, "gid": options.gid, "nid": options.nid, "args": args}
+    roles = list(options.role)
+    if options.fanout and not roles and not options.nid:
+        roles = ["*"]
+    if roles and options.nid:
+        raise UsageError("give --nid or --role, not both")
+    if options.fanout and not roles:
+        raise UsageError("--fanout goes with --role, not with --nid")
+    if not roles and not (options.gid and options.nid):
+        raise UsageError("say where to run it: --gid and --nid, or --role (a role '*' is any agent)")
+    if roles:
+        command["roles"] = roles
+        command["fanout"] = options.fanout
+    if options.id is not None:
+        command["id"] = options.id
+    if options.data is not None:
+        text = sys.stdin.buffer.read().decode("utf-8", "replace") if options.data == "-" else options.data
+        command["data"] = text
+    if options.wait_for_agent is not None:
+        command["wait_for_agent"] = options.wait_for_agent
+    if not options.detach:
+        args.setdefault("loglevels_ac", "*")
+        args.setdefault("log_flush", 1)
+    return command
+
+
+def _arguments(options: argparse.Namespace) -> dict[str, Any]:
+    args: dict[str, Any] = {}
+    if options.args_json is not None:
+        try:
+            args = json.loads(options.args_json)
+        except ValueError as error:
+            raise UsageError(f"--args-json is not JSON: {error}") from error
+        if not isinstance(args, dict):
+            raise UsageError("--args-json must be a JSON object")
+    words = list(options.words)
+    if options.cmd == "execute" and options.name is None and "name" not in args:
+        if not words:
+            raise UsageError("nothing to run: put the command and its arguments behind --")
+        args["name"] = words.pop(0)
+    if words:
+        args["args"] = words
+    for pair in options.env:
+        if not pair.partition("=")[0] or "=" not in pair:
+            raise UsageError(f"--env {pair!r} is not KEY=VALUE")
+    if options.env:
+        args["env"] = list(options.env)
+    named = {
+        "name": options.name,
+        "domain": options.domain,
+        "working_dir": options.working_dir,
+        "queue": options.queue,
+        "max_time": options.max_time,
+        "max_restart": options.max_restart,
+        "recurring_period": options.recurring,
+    }
+    args.update({key: value for key, value in named.items() if value is not None})
+    return args

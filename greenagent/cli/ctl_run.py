@@ -1,0 +1,165 @@
+"""``greenagent-ctl run``: posts a command, shows what it prints as it prints it, exits as the job did."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final, TextIO
+from urllib.parse import quote
+
+from greenagent.cli.ctl_client import Client, ControllerError
+from greenagent.cli.ctl_output import LiveOutput
+from greenagent.values import levels, states
+
+EXIT_FAILED: Final = 1
+EXIT_NOT_DELIVERED: Final = 3
+EXIT_TIMEOUT: Final = 124
+EXIT_KILLED: Final = 137
+
+LINES_WAIT: Final = 3.0
+"""Seconds to wait, after a job's end, for lines that its result shows and that have not come yet."""
+PATIENCE: Final = 60.0
+"""Seconds the controller may be away while a job runs."""
+
+
+def run(client: Client, command: dict[str, Any], *, detach: bool, as_json: bool, prefix: bool) -> int:
+    """Posts the command and follows the job to its end; returns the exit code."""
+    answer = client.post("jobs", command)
+    job_id = answer["id"]
+    if detach:
+        print(json.dumps(answer) if as_json else job_id)
+        return 0
+    output = LiveOutput(prefix=prefix, quiet=as_json)
+    follower = Follower(client, job_id, output)
+    while True:
+        try:
+            job = follower.follow()
+            break
+        except KeyboardInterrupt:
+            if not ask_what_to_do(client, job_id):
+                print(f"greenagent-ctl: job {job_id} goes on", file=sys.stderr)
+                return 130
+    if as_json:
+        print(json.dumps(job))
+    else:
+        show_results(job, output, sys.stdout, sys.stderr)
+    return max((exit_code(result) for result in job["results"]), default=EXIT_NOT_DELIVERED)
+
+
+class Follower:
+    """Fetches lines while a job runs and its results when it ends."""
+
+    def __init__(self, client: Client, job_id: str, output: LiveOutput) -> None:
+        self._client = client
+        self._path = f"jobs/{quote(job_id, safe='')}"
+        self._output = output
+        self._after = 0
+
+    def follow(self) -> dict[str, Any]:
+        """Returns the finished job, its lines shown as far as they came. Raises ControllerError."""
+        while True:
+            if self._fetch(wait=20.0):
+                break
+        job = self._patiently(lambda: self._client.get(self._path))
+        deadline = time.monotonic() + LINES_WAIT
+        while not all(self._output.is_complete(result) for result in job["results"]):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self._fetch(wait=0.0)
+            time.sleep(min(left, 0.1))
+        while self._fetch_once(0.0):
+            pass
+        return job
+
+    def _fetch(self, wait: float) -> bool:
+        """Shows the lines that are there; True when the job is finished."""
+        answer = self._patiently(lambda: self._client.get(f"{self._path}/logs", wait, after=self._after, follow=1))
+        return self._show(answer)
+
+    def _fetch_once(self, wait: float) -> bool:
+        """True while lines came."""
+        before = self._after
+        self._fetch(wait)
+        return self._after > before
+
+    def _show(self, answer: dict[str, Any]) -> bool:
+        for line in answer["lines"]:
+            self._output.line(line)
+        self._after = answer["next"]
+        return bool(answer["finished"])
+
+    def _patiently(self, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A controller that restarts is waited for: the job goes on without it."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return ask()
+            except ControllerError as error:
+                if error.status not in (0, 503) or time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
+
+
+def ask_what_to_do(client: Client, job_id: str) -> bool:
+    """Ctrl-C: kill the job or leave it alone; killed when nobody can be asked. True to go on following."""
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        print(f"\ngreenagent-ctl: [k]ill job {job_id}, or [l]eave it running? ", end="", file=sys.stderr, flush=True)
+        try:
+            answer = sys.stdin.readline().strip().lower()
+        except KeyboardInterrupt:
+            answer = "k"
+        if answer.startswith("l"):
+            return False
+    try:
+        client.post(f"jobs/{quote(job_id, safe='')}/kill", {})
+    except ControllerError as error:
+        if error.status != 409:
+            raise
+    return True
+
+
+def show_results(job: dict[str, Any], output: LiveOutput, out: TextIO, err: TextIO) -> None:
+    """What the results hold that has not been shown as lines."""
+    for result in job["results"]:
+        prefix = output.prefix_of(result)
+        output.complete(result)
+        data = result.get("data") or ""
+        state = result.get("state")
+        if data and (result.get("level") in levels.RESULTS or state == states.SUCCESS):
+            print_block(out, prefix, data)
+        elif state != states.SUCCESS and (data or state != states.ERROR or result.get("exit_code") is None):
+            print_block(err, prefix, f"greenagent-ctl: {describe(result)}")
+
+
+def describe(result: dict[str, Any]) -> str:
+    """The outcome of a job that did not succeed, in one line."""
+    text = f"job {result['id']} on {result['gid']}:{result['nid']} ended {result['state']}"
+    data = " ".join(str(result.get("data") or "").split())
+    if result.get("signal") and not data:
+        data = f"by {result['signal']}"
+    return f"{text}: {data}" if data else text
+
+
+def print_block(stream: TextIO, prefix: str, text: str) -> None:
+    """Prints text whole lines at a time, each with the prefix."""
+    for line in text.splitlines() or [""]:
+        print(f"{prefix}{line}", file=stream)
+    stream.flush()
+
+
+def exit_code(result: dict[str, Any]) -> int:
+    """The exit code a result stands for (design, section 5)."""
+    state = result.get("state")
+    if state == states.TIMEOUT:
+        return EXIT_TIMEOUT
+    if state == states.KILLED:
+        return EXIT_KILLED
+    if result.get("delivered") is False and state == states.ERROR:
+        return EXIT_NOT_DELIVERED
+    code = result.get("exit_code")
+    if isinstance(code, int) and not isinstance(code, bool) and (code or state == states.SUCCESS):
+        return code
+    return 0 if state == states.SUCCESS else EXIT_FAILED

@@ -1,0 +1,172 @@
+"""The reading commands of ``greenagent-ctl``, and ``kill``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote
+
+from greenagent.cli.ctl_client import Client, UsageError
+
+_SPAN = re.compile(r"([0-9]{1,9})([smhd]?)\Z")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def agents(client: Client, options: argparse.Namespace) -> int:
+    """The agents as a table."""
+    answer = client.get("agents")
+    if options.json:
+        print(json.dumps(answer))
+        return 0
+    rows = [
+        (
+            f"{agent['gid']}:{agent['nid']}",
+            "live" if agent["live"] else "away",
+            _ago(agent["last_contact"]),
+            "-" if agent["free_slots"] is None else str(agent["free_slots"]),
+            str(agent["queued"]),
+            agent["version"] or "-",
+            ",".join(agent["roles"]) or "-",
+        )
+        for agent in answer["agents"]
+    ]
+    print_table(("AGENT", "STATE", "LAST CONTACT", "FREE SLOTS", "QUEUED", "VERSION", "ROLES"), rows)
+    return 0
+
+
+def jobs(client: Client, options: argparse.Namespace) -> int:
+    """The jobs as a table."""
+    filters: dict[str, Any] = {"limit": options.limit}
+    if options.state:
+        filters["state"] = options.state
+    if options.agent:
+        filters["agent"] = options.agent
+    if options.since:
+        filters["since"] = time.time() - _span(options.since)
+    answer = client.get("jobs", **filters)
+    if options.json:
+        print(json.dumps(answer))
+        return 0
+    rows = [
+        (
+            job["id"],
+            job["state"],
+            _where(job),
+            f"{job['cmd']} {job['name']}".strip(),
+            _ago(job["created"]),
+            _lasted(job),
+        )
+        for job in answer["jobs"]
+    ]
+    print_table(("ID", "STATE", "AGENTS", "COMMAND", "SINCE", "TOOK"), rows)
+    return 0
+
+
+def show(client: Client, options: argparse.Namespace) -> int:
+    """One job."""
+    job = client.get(f"jobs/{quote(options.id, safe='')}")
+    if options.json:
+        print(json.dumps(job))
+        return 0
+    print(f"job {job['id']}: {job['state']}, {job['cmd']} {job['name']}".rstrip())
+    print(f"posted {_ago(job['created'])}" + (f", took {_lasted(job)}" if job["finished"] else ""))
+    for result in job["results"]:
+        print(f"{result['gid']}:{result['nid']} {result['state']}{_code(result)}")
+        if result.get("data"):
+            print(_indented(result["data"]))
+        for name, text in zip(("stdout", "stderr"), result.get("streams") or (), strict=False):
+            if text:
+                print(f"  {name}:")
+                print(_indented(text, 4))
+        if result.get("critical"):
+            print("  critical:")
+            print(_indented(result["critical"], 4))
+    return 0
+
+
+def logs(client: Client, options: argparse.Namespace) -> int:
+    """The uploaded lines of a job."""
+    path = f"jobs/{quote(options.id, safe='')}/logs"
+    after = 0
+    said = 0
+    while True:
+        follow = {"follow": 1} if options.follow else {}
+        answer = client.get(path, 20.0 if options.follow else 0.0, after=after, limit=1000, **follow)
+        if answer["dropped"] > said and not options.json:
+            print(f"greenagent-ctl: {answer['dropped']} older lines are no longer kept here", file=sys.stderr)
+            said = answer["dropped"]
+        for line in answer["lines"]:
+            if options.json:
+                print(json.dumps(line), flush=True)
+            else:
+                stamp = time.strftime("%H:%M:%S", time.localtime(line["epoch"]))
+                print(f"{stamp} {line['gid']}:{line['nid']} {line['level']:>2} {line['data']}", flush=True)
+        after = answer["next"]
+        if not answer["lines"] and (not options.follow or answer["finished"]):
+            return 0
+
+
+def kill(client: Client, options: argparse.Namespace) -> int:
+    """Ends a job, or sends it a signal."""
+    body = {} if options.signal is None else {"signal": options.signal}
+    answer = client.post(f"jobs/{quote(options.id, safe='')}/kill", body)
+    if options.json:
+        print(json.dumps(answer))
+    elif answer["kills"]:
+        told = ", ".join(f"{one['gid']}:{one['nid']}" for one in answer["kills"])
+        print(f"job {answer['id']}: told {told}")
+    else:
+        print(f"job {answer['id']}: {answer['state']}")
+    return 0
+
+
+def print_table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Columns as wide as their widest cell; the last one is left ragged."""
+    lines = [heads, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads) - 1)]
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
+        print("  ".join([*cells, line[-1]]).rstrip())
+
+
+def _where(job: dict[str, Any]) -> str:
+    found = [f"{one['gid']}:{one['nid']}" for one in job["agents"] if one["nid"]]
+    if not found:
+        return "+".join(job["roles"]) or "-"
+    return ",".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+
+
+def _lasted(job: dict[str, Any]) -> str:
+    return f"{max(0.0, job['finished'] - job['created']):.1f} s" if job["finished"] else "-"
+
+
+def _code(result: dict[str, Any]) -> str:
+    if result.get("exit_code") is not None:
+        return f", exit code {result['exit_code']}"
+    return f", {result['signal']}" if result.get("signal") else ""
+
+
+def _ago(stamp: float | None) -> str:
+    if not stamp:
+        return "never"
+    seconds = max(0, int(time.time() - stamp))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
+
+
+def _indented(text: str, by: int = 2) -> str:
+    return "\n".join(" " * by + line for line in text.splitlines())
+
+
+def _span(text: str) -> float:
+    found = _SPAN.match(text)
+    if found is None:
+        raise UsageError(f"--since {text!r} is not a span of time such as 30s, 15m, 1h or 2d")
+    return float(int(found[1]) * _SECONDS[found[2]])
