@@ -170,7 +170,8 @@ class Backlog:
 
     def waiting(self, controller: str) -> int:
         """How many objects a controller waits for."""
-        return self._demands[controller].count
+        demand = self._demands.get(controller)
+        return 0 if demand is None else demand.count
 
     # Called in the database's thread.
 

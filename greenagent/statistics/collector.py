@@ -21,6 +21,7 @@ OWN_NAME: Final = "agent"
 """Domain and name of the agent's own figures."""
 
 _LONGEST_SLEEP = 2.0
+_LONGEST_INTERVAL = 10**9
 
 
 class FlushedObject(NamedTuple):
@@ -155,7 +156,9 @@ class Statistics:
 
     def open(self, jobid: str, cmd: str, domain: str, name: str, interval: float | None = None) -> Feed:
         """A feed for a job; ``interval`` in seconds, None or anything under 1 means the default."""
-        seconds = int(interval) if interval is not None and interval >= 1 else self._default_interval
+        seconds = self._default_interval
+        if interval is not None and interval >= 1:
+            seconds = int(min(interval, _LONGEST_INTERVAL))
         series_name = self._series_name(cmd, domain, name)
         now = self._clock()
         entry = self._entries.get(series_name)
@@ -219,7 +222,7 @@ class Statistics:
 
     def _series_name(self, cmd: str, domain: str, name: str) -> SeriesName:
         part = SeriesName(cmd if self._layout == LAYOUT_LATER else "", domain, name)
-        cleaned = SeriesName(*(text.replace(".", "_") for text in part))
+        cleaned = SeriesName(*(_part_of_key(text) for text in part))
         if (cleaned.domain, cleaned.name) == (OWN_DOMAIN, OWN_NAME):
             return cleaned._replace(domain=OWN_DOMAIN + "_job")  # no job speaks for the agent
         return cleaned
@@ -230,3 +233,8 @@ class Statistics:
             parts.append(name.cmd)
         parts += [name.domain, name.name]
         return ".".join(map(str, parts)) + "."
+
+
+def _part_of_key(text: str) -> str:
+    """Dots separate the parts of a key; half a surrogate pair, which JSON allows, fits into no file."""
+    return text.replace(".", "_").encode("utf-8", "backslashreplace").decode("utf-8")

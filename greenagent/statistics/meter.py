@@ -62,7 +62,8 @@ class Watch:
             self._open = False
             self._meter.forget(self)
             found = [stat for pid in self.seen if (stat := proc.read_stat(pid)) is not None and self._is_same(stat)]
-            self.take(found, swaps=self.usage.swap > 0)
+            if found:
+                self.take(found, swaps=self.usage.swap > 0)
         return self.usage
 
     def begin(self) -> None:

@@ -11,6 +11,9 @@ from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.voice import Voice
 from greenagent.statistics.backlog import SCHEMA, Backlog, merge
 from greenagent.statistics.collector import FlushedObject, Statistics
+from greenagent.statistics.gauges import add_controller_gauges, add_own_gauges
+from greenagent.statistics.meter import Meter
+from greenagent.statistics.own import Figures, HubStall
 from greenagent.statistics.series import FlushedPoint
 
 
@@ -205,6 +208,23 @@ def test_wait_returns_when_enough_wait_or_the_oldest_waited_long_enough(database
     waiter.get(timeout=5)
     backlog.remove("main", [row for row, _ in backlog.peek("main")])
     assert backlog.waiting("main") == 0
+
+
+def test_the_agents_own_figures_tell_of_the_backlog(database: NativeDatabase) -> None:
+    backlog, _ = make(database, "a", "b")
+    figures = Figures()
+    add_own_gauges(figures, Meter(2), HubStall(), backlog)
+    add_controller_gauges(figures, backlog, ["a", "b", "gone"])
+    backlog.add([counter(60, 1)])
+    backlog.remove("a", [row for row, _ in backlog.peek("a")])
+    points = {point.key: point.value for point in figures.flush()}
+    assert points["statistics_waiting.a"] == 0
+    assert points["statistics_waiting.b"] == 1
+    assert points["statistics_waiting.gone"] == 0
+    assert points["statistics_backlog_bytes"] == backlog.bytes > 0
+    assert points["agent_resident_bytes"] > 1_000_000
+    assert points["agent_threads"] >= 1
+    assert points["agent_descriptors"] >= 3
 
 
 def test_large_objects_come_in_smaller_batches(database: NativeDatabase) -> None:

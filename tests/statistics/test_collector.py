@@ -89,6 +89,22 @@ def test_a_missing_domain_and_name_are_empty() -> None:
     assert sink.objects[0][1] == {"4.7...k": 1}
 
 
+@pytest.mark.parametrize("interval", [float("inf"), 1e300, float("nan")])
+def test_an_interval_that_is_no_number_of_seconds_does_no_harm(interval: float) -> None:
+    statistics, sink, _ = make()
+    statistics.open("a", "execute", "d", "n", interval).message("c:1|c")
+    statistics.flush_due()
+    statistics.flush_all()
+    assert len(sink.objects) == 1
+
+
+def test_half_a_surrogate_pair_in_a_name_stays_visible() -> None:
+    statistics, sink, _ = make()
+    statistics.open("a", "execute", "d\ud800", "n").message("c:1|c")
+    statistics.flush_all()
+    assert list(sink.objects[0][1]) == ["4.7.d\\ud800.n.c"]
+
+
 def test_only_the_later_layout_separates_commands() -> None:
     for layout, count in (("seed", 1), ("later", 2)):
         statistics, sink, _ = make(layout)

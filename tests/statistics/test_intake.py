@@ -1,0 +1,151 @@
+"""A real statsd client library talks to the port of its job, and to that only (issue 7)."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import gevent
+import pytest
+
+from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.voice import Voice
+from greenagent.statistics.collector import FlushedObject, Statistics
+from greenagent.statistics.intake import Intake
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    said: list[str] = []
+    voice = Voice(None)
+    voice.attach(lambda level, text: said.append(text))
+    supervisor = Supervisor(voice, said.append)
+    yield supervisor
+    supervisor.kill_all()
+    assert said == []
+
+
+class Collected:
+    def __init__(self) -> None:
+        self.points: dict[str, float] = {}
+
+    def add(self, objects: list[FlushedObject]) -> None:
+        for item in objects:
+            self.points.update({item.prefix + point.key: point.value for point in item.points})
+
+
+CLIENT = """
+import os, statsd
+client = statsd.StatsClient(os.environ["STATSD_HOST"], int(os.environ["STATSD_PORT"]), prefix="app")
+client.incr("hits")
+client.incr("hits", 4)
+client.decr("hits", 2)
+client.gauge("level", 70)
+client.gauge("level", -5, delta=True)
+client.gauge("below", -3)
+client.set("users", "ann")
+client.set("users", "bob")
+client.timing("took", 320)
+client.timing("took", 480)
+with client.pipeline() as pipe:
+    pipe.incr("piped")
+    pipe.gauge("piped.level", 1.5)
+"""
+
+
+def run(program: str, intake: Intake) -> None:
+    process = subprocess.Popen([sys.executable, "-c", program], env=intake.environment)
+    wait_until(lambda: process.poll() is not None, what="the client to end")
+    assert process.returncode == 0
+
+
+def test_a_statsd_client_library_works_unchanged(supervisor: Supervisor) -> None:
+    if find_spec("statsd") is None:
+        pytest.fail("this test needs the package statsd: pip install 'greenagent[test]'")
+    sink = Collected()
+    statistics = Statistics(1, 2, "seed", 60, sink)
+    feed = statistics.open("job", "execute", "d", "n")
+    refused: list[str] = []
+    intake = Intake("job", lambda text: refused.extend(feed.message(text)), supervisor)
+    run(CLIENT, intake)
+    intake.close()
+    intake.close()
+    feed.close()
+    statistics.flush_all()
+    assert refused == []
+    assert sink.points == {
+        "1.2.d.n.app.hits": 3,
+        "1.2.d.n.app.level": 65,
+        "1.2.d.n.app.below": -3,
+        "1.2.d.n.app.users": 2,
+        "1.2.d.n.app.took": 400,
+        "1.2.d.n.app.took.count": 2,
+        "1.2.d.n.app.took.min": 320,
+        "1.2.d.n.app.took.max": 480,
+        "1.2.d.n.app.took.median": 400,
+        "1.2.d.n.app.took.p95": 480,
+        "1.2.d.n.app.piped": 1,
+        "1.2.d.n.app.piped.level": 1.5,
+    }
+
+
+def send(intake: Intake, *datagrams: bytes) -> None:
+    from socket import AF_INET, SOCK_DGRAM, socket
+
+    with socket(AF_INET, SOCK_DGRAM) as sender:
+        for data in datagrams:
+            sender.sendto(data, (intake.environment["STATSD_HOST"], int(intake.environment["STATSD_PORT"])))
+
+
+def test_each_job_has_a_port_of_its_own(supervisor: Supervisor) -> None:
+    texts: dict[str, list[str]] = {"a": [], "b": []}
+    first = Intake("a", texts["a"].append, supervisor)
+    second = Intake("b", texts["b"].append, supervisor)
+    send(first, b"x:1|c")
+    send(second, b"y:1|c")
+    wait_until(lambda: texts["a"] and texts["b"], what="both datagrams")
+    assert texts == {"a": ["x:1|c"], "b": ["y:1|c"]}
+    assert first.environment["STATSD_HOST"] == "127.0.0.1"
+    first.close()
+    second.close()
+
+
+def test_what_arrived_before_the_end_counts(supervisor: Supervisor) -> None:
+    texts: list[str] = []
+    intake = Intake("a", texts.append, supervisor)
+    send(intake, *(b"x:%d|c" % number for number in range(200)))
+    intake.close()  # the hub had no turn to read
+    assert len(texts) == 200
+
+
+def test_bytes_that_are_no_text_do_not_end_it(supervisor: Supervisor) -> None:
+    texts: list[str] = []
+    intake = Intake("a", texts.append, supervisor)
+    send(intake, b"\xff\xfe:1|c", b"", b"x:1|c")
+    wait_until(lambda: len(texts) == 3, what="three datagrams")
+    assert texts == ["\\xff\\xfe:1|c", "", "x:1|c"]
+    intake.close()
+
+
+def test_a_flood_leaves_the_hub_its_turns(supervisor: Supervisor) -> None:
+    from socket import AF_INET, SOCK_DGRAM, socket
+
+    count = 0
+
+    def take(text: str) -> None:
+        nonlocal count
+        count += 1
+
+    intake = Intake("a", take, supervisor)
+    turns = 0
+    with socket(AF_INET, SOCK_DGRAM) as sender:
+        sender.connect((intake.environment["STATSD_HOST"], int(intake.environment["STATSD_PORT"])))
+        for _ in range(20):
+            for _ in range(200):
+                sender.send(b"x:1|c")
+            gevent.sleep(0)
+            turns += 1
+    wait_until(lambda: count > 1000, what="the flood to be read")
+    assert turns == 20
+    intake.close()

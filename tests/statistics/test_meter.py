@@ -1,0 +1,267 @@
+"""Metering reads real processes: trees, those that left it, short ones, many at once (protocol 8.3)."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import gevent
+import pytest
+
+from greenagent.statistics import proc
+from greenagent.statistics.meter import Meter
+from greenagent.statistics.usage import ProcessUsage
+from tests.support.waiting import wait_until
+
+
+@contextmanager
+def child(program: str) -> Iterator[subprocess.Popen]:
+    """A Python child in a group of its own that has printed ``ready``; its whole group dies at the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-S", "-c", program], stdout=subprocess.PIPE, stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        yield process
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+        process.stdout.close()
+        process.stdin.close()
+
+
+def ticks_of(pid: int) -> int:
+    stat = proc.read_stat(pid)
+    assert stat is not None
+    return stat.ticks
+
+
+IDLE = "import sys; print('ready', flush=True); sys.stdin.read()"
+BUSY = "print('ready', flush=True)\nwhile True: pass"
+GREEDY = "import sys; block = bytearray(60_000_000); print('ready', flush=True); sys.stdin.read()"
+
+
+def parent_of(program: str) -> str:
+    return (
+        "import os, sys\n"
+        "pid = os.fork()\n"
+        f"if pid == 0:\n    exec({program!r})\n    os._exit(0)\n"
+        "sys.stdin.read(); os.waitpid(pid, 0)\n"
+    )
+
+
+def test_memory_threads_and_descriptors_of_one_process() -> None:
+    program = (
+        "import sys, threading, os\n"
+        "block = bytearray(30_000_000)\n"
+        "threading.Thread(target=sys.stdin.read, daemon=True).start()\n"
+        "files = [os.open('/dev/null', os.O_RDONLY) for _ in range(5)]\n"
+        "print('ready', flush=True); threading.Event().wait()"
+    )
+    readings: list[ProcessUsage] = []
+    meter = Meter(2)
+    with child(program) as process:
+        watch = meter.watch("job", process.pid, on_reading=readings.append)
+        assert len(readings) == 1
+        assert readings[0].cpu == 0
+        meter.tick()
+        usage = meter.usage("job")
+        assert usage == readings[1] == watch.usage
+        assert usage.rss > 30_000_000
+        assert usage.vms > usage.rss
+        assert usage.threads == 2
+        assert usage.fds == len(os.listdir(f"/proc/{process.pid}/fd")) >= 8
+        assert usage.pids == (process.pid,)
+        watch.close()
+
+
+def test_processor_time_is_percent_of_one_core() -> None:
+    meter = Meter(2)
+    with child(BUSY) as process:
+        meter.watch("job", process.pid)
+        began = time.monotonic()
+        gevent.sleep(0.6)
+        meter.tick()
+        share = meter.usage("job").cpu
+        true_share = 100 * ticks_of(process.pid) / proc.TICKS / (time.monotonic() - began)
+        assert share == pytest.approx(true_share, rel=0.35)
+        assert share > 5
+
+
+def test_the_whole_tree_counts() -> None:
+    meter = Meter(2)
+    with child(parent_of(GREEDY)) as process:
+        meter.watch("job", process.pid)
+        meter.tick()
+        usage = meter.usage("job")
+        assert len(usage.pids) == 2
+        assert usage.pids[0] == process.pid or usage.pids[1] == process.pid
+        assert usage.rss > 60_000_000
+
+
+def test_a_grandchild_that_left_the_tree_still_counts_once_it_was_seen() -> None:
+    program = (
+        "import os, sys\n"
+        "reader, writer = os.pipe()\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    grandchild = os.fork()\n"
+        "    if grandchild:\n"
+        "        os.read(reader, 1); os._exit(0)\n"
+        "    print('ready', flush=True); import time; time.sleep(60); os._exit(0)\n"
+        "sys.stdin.read(1); os.write(writer, b'x'); os.waitpid(pid, 0); sys.stdin.read()\n"
+    )
+    meter = Meter(2)
+    with child(program) as process:
+        meter.watch("job", process.pid)
+        meter.tick()
+        before = meter.usage("job").pids
+        assert len(before) == 3
+        assert process.stdin is not None
+        process.stdin.write(b"x")
+        process.stdin.flush()
+
+        def left_with_its_parent_gone() -> bool:
+            meter.tick()
+            return len(meter.usage("job").pids) == 2
+
+        wait_until(left_with_its_parent_gone, what="the middle process to end")
+        grandchild = next(pid for pid in meter.usage("job").pids if pid != process.pid)
+        stat = proc.read_stat(grandchild)
+        assert stat is not None
+        assert stat.parent != process.pid
+
+
+def test_announced_processes_count_and_bring_no_time_from_before() -> None:
+    meter = Meter(2)
+    with child(BUSY) as other:
+        wait_until(lambda: ticks_of(other.pid) > 30, what="some processor time")
+        with child(IDLE) as process:
+            announced: list[int] = []
+            meter.watch("job", process.pid, lambda: announced)
+            gevent.sleep(0.1)
+            announced.append(other.pid)
+            meter.tick()
+            usage = meter.usage("job")
+            assert set(usage.pids) == {process.pid, other.pid}
+            assert usage.cpu < 60
+
+
+def test_a_process_that_has_ended_keeps_its_memory_and_gets_its_last_time() -> None:
+    program = (
+        "import sys, time\n"
+        "block = bytearray(20_000_000)\n"
+        "print('ready', flush=True)\n"
+        "while time.process_time() < 0.4: pass\n"
+    )
+    readings: list[ProcessUsage] = []
+    meter = Meter(2)
+    with child(program) as process:
+        watch = meter.watch("job", process.pid, on_reading=readings.append)
+        wait_until(lambda: proc.read_stat(process.pid).is_zombie, what="the process to end")
+        last = watch.close()
+        assert watch.close() is last
+        assert len(readings) == 2
+        assert last.cpu > 0
+        assert last.rss > 20_000_000
+        assert meter.usage("job") == ProcessUsage()
+
+
+def test_bytes_written_are_counted(tmp_path) -> None:
+    program = (
+        "import os, sys\n"
+        f"file = os.open({str(tmp_path / 'x')!r}, os.O_WRONLY | os.O_CREAT)\n"
+        "os.write(file, b'x' * 1_000_000); os.fsync(file)\n"
+        "print('ready', flush=True); sys.stdin.read()"
+    )
+    if os.statvfs(tmp_path).f_blocks == 0 or not os.path.exists("/proc/self/io"):
+        pytest.fail("this kernel counts no bytes of a process")
+    meter = Meter(2)
+    with child(program) as process:
+        meter.watch("job", process.pid)
+        meter.tick()
+        own_count = proc.read_io(process.pid)
+        usage = meter.usage("job")
+        assert (usage.read_bytes, usage.write_bytes) == own_count
+        with open(f"/proc/{process.pid}/io") as file:
+            assert f"write_bytes: {usage.write_bytes}" in file.read()
+
+
+def test_a_pid_with_another_start_time_is_somebody_else() -> None:
+    meter = Meter(2)
+    with child(IDLE) as process:
+        watch = meter.watch("job", process.pid)
+        before = watch.usage
+        watch.seen[process.pid] += 1
+        meter.tick()
+        assert watch.usage == before
+
+
+def test_readings_of_a_tick_cost_nothing_without_jobs_and_go_on_with_many() -> None:
+    meter = Meter(0.05)
+    with ExitStack() as stack:
+        children = [stack.enter_context(child(IDLE)) for _ in range(5)]
+        counts = [0] * 5
+
+        def counter(number: int) -> Callable[[ProcessUsage], None]:
+            def count(usage: ProcessUsage) -> None:
+                counts[number] += 1
+
+            return count
+
+        service = gevent.spawn(meter.run)
+        try:
+            watches = [
+                meter.watch(f"job{number}", process.pid, on_reading=counter(number))
+                for number, process in enumerate(children)
+            ]
+            wait_until(lambda: min(counts) >= 4, what="several ticks")
+            total = meter.total()
+            assert set(total.pids) == {os.getpid(), *(process.pid for process in children)}
+            assert total.rss > sum(watch.usage.rss for watch in watches)
+        finally:
+            service.kill()
+
+
+def test_the_agents_own_usage_leaves_its_children_out() -> None:
+    meter = Meter(2)
+    with child(GREEDY):
+        usage = meter.own_usage()
+        assert usage.pids == (os.getpid(),)
+        stat = proc.read_stat(os.getpid())
+        assert stat is not None
+        assert usage.rss == pytest.approx(stat.rss, rel=0.2)
+        end = time.process_time() + 0.15
+        while time.process_time() < end:
+            pass
+        meter.tick()
+        assert meter.own_usage().cpu > 0
+
+
+def test_a_name_with_brackets_and_blanks_does_not_confuse() -> None:
+    raw = b"12 (a) b (x 1 R) S 7 12 12 0 -1 4194304 1 2 0 0 10 20 30 40 20 0 3 0 555 4096 2 184 0 0 0\n"
+    stat = proc.parse_stat(12, raw)
+    assert proc.parent_of(raw) == stat.parent == 7
+    assert (stat.ticks, stat.threads, stat.start, stat.vms, stat.rss) == (100, 3, 555, 4096, 2 * proc.PAGE)
+    assert not stat.is_zombie
+
+
+def test_processes_that_do_not_exist_are_nothing() -> None:
+    gone = 4_194_305  # over the largest pid there can be
+    assert proc.read_stat(gone) is None
+    assert proc.read_io(gone) == (0, 0)
+    assert proc.read_swap(gone) == 0
+    assert proc.count_descriptors(gone) == 0
+    meter = Meter(2)
+    readings: list[ProcessUsage] = []
+    watch = meter.watch("job", gone, on_reading=readings.append)
+    meter.tick()
+    assert watch.close() == ProcessUsage()
+    assert readings in ([], [ProcessUsage()])

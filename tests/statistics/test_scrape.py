@@ -1,0 +1,156 @@
+"""What Prometheus and people read on ``[metrics] listen`` (issue 7)."""
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from greenagent.statistics.collector import Statistics
+from greenagent.statistics.own import Figures
+from greenagent.statistics.scrape import ScrapeServer, parse_listen
+from greenagent.statistics.usage import ProcessUsage
+from greenagent.values.errors import GreenagentError
+
+
+class Nowhere:
+    def add(self, objects: list) -> None:
+        raise AssertionError("nothing is flushed here")
+
+
+class Served:
+    def __init__(self) -> None:
+        self.figures = Figures()
+        self.statistics = Statistics(1, 2, "seed", 3600, Nowhere(), self.figures)
+        self.trouble: str | None = None
+        self.status: dict = {"jobs": {"running": 3}}
+        self.server = ScrapeServer(
+            "127.0.0.1:0", self.statistics, self.figures, lambda: self.trouble, lambda: self.status
+        )
+        self.server.start()
+
+    def get(self, path: str, method: str = "GET") -> tuple[int, str, str]:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.server.port}{path}", method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.headers["Content-Type"], answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers["Content-Type"], error.read().decode()
+
+    def samples(self) -> dict[tuple, float]:
+        code, kind, text = self.get("/metrics")
+        assert code == 200
+        assert kind.startswith("text/plain")
+        return {
+            (sample.name, *sorted(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    served = Served()
+    yield served
+    served.server.stop()
+
+
+def test_the_official_parser_reads_the_agents_figures(served: Served) -> None:
+    served.figures.count("jobs_done", 2, state="SUCCESS")
+    served.figures.count("jobs_done", state="ERROR")
+    served.figures.gauge("jobs_running", lambda: 7)
+    served.figures.gauge("last_contact_seconds", lambda: None, controller="main")
+    served.figures.gauge("odd", lambda: float("nan"))
+    samples = served.samples()
+    assert samples[("greenagent_jobs_done_total", ("state", "SUCCESS"))] == 2
+    assert samples[("greenagent_jobs_done_total", ("state", "ERROR"))] == 1
+    assert samples[("greenagent_jobs_running",)] == 7
+    assert samples[("greenagent_odd",)] == 0
+    assert not any(name[0] == "greenagent_last_contact_seconds" for name in samples)
+
+
+def test_the_official_parser_reads_the_jobs_own_with_their_labels(served: Served) -> None:
+    feed = served.statistics.open("a", "execute", "web", 'odd "name"\n\\')
+    feed.message("hits:3|c\ntemp:-2|g\ntook:5|ms\ntook:7|ms\nwho:x|s")
+    feed.usage(ProcessUsage(cpu=12.5, rss=4096, threads=2))
+    labels = (("cmd", ""), ("domain", "web"))
+    name = ("name", 'odd "name"\n\\')
+    samples = served.samples()
+    assert samples[("greenagent_job_counter_total", *labels, ("key", "hits"), name)] == 3
+    assert samples[("greenagent_job_gauge", *labels, ("key", "temp"), name)] == -2
+    assert samples[("greenagent_job_timer_samples_total", *labels, ("key", "took"), name)] == 2
+    assert samples[("greenagent_job_timer_milliseconds_total", *labels, ("key", "took"), name)] == 12
+    assert samples[("greenagent_job_set_members", *labels, ("key", "who"), name)] == 1
+    assert samples[("greenagent_job_cpu_percent", *labels, name)] == 12.5
+    assert samples[("greenagent_job_rss_bytes", *labels, name)] == 4096
+    assert samples[("greenagent_job_threads", *labels, name)] == 2
+
+
+def test_health_is_200_or_the_reason(served: Served) -> None:
+    assert served.get("/healthz")[::2] == (200, "ok\n")
+    served.trouble = "the poller of main is dead"
+    assert served.get("/healthz")[::2] == (503, "the poller of main is dead\n")
+
+
+def test_status_is_json_for_people(served: Served) -> None:
+    code, kind, text = served.get("/status")
+    assert (code, kind) == (200, "application/json")
+    assert json.loads(text) == served.status
+
+
+def test_what_is_not_there_says_what_is(served: Served) -> None:
+    code, _, text = served.get("/")
+    assert code == 404
+    assert "/metrics" in text
+    assert served.get("/metrics", "POST")[0] == 405
+    served.status = {"odd": object()}
+    code, _, text = served.get("/status")
+    assert code == 500
+    assert text.startswith("TypeError")
+
+
+def test_a_port_in_use_is_one_clear_error(served: Served) -> None:
+    other = ScrapeServer(f"127.0.0.1:{served.server.port}", served.statistics, served.figures, lambda: None, dict)
+    with pytest.raises(GreenagentError, match=rf"\[metrics\] listen: cannot listen on 127.0.0.1:{served.server.port}"):
+        other.start()
+    other.stop()
+
+
+@pytest.mark.parametrize(
+    ("text", "address"), [("127.0.0.1:9464", ("127.0.0.1", 9464)), ("[::1]:80", ("::1", 80)), ("host:0", ("host", 0))]
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert parse_listen(text) == address
+
+
+@pytest.mark.parametrize("text", ["9464", ":9464", "host:", "host:x", "host:70000", ""])
+def test_an_address_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(GreenagentError, match="HOST:PORT"):
+        parse_listen(text)
+
+
+def test_without_the_package_there_is_one_line_that_says_what_to_install() -> None:
+    """Run elsewhere: here the package is loaded already."""
+    program = """
+import sys
+sys.modules["prometheus_client"] = None
+from greenagent.runtime.patch import patch
+patch()
+from greenagent.statistics.scrape import ScrapeServer
+from greenagent.values.errors import GreenagentError
+try:
+    ScrapeServer("127.0.0.1:0", None, None, None, None)
+except GreenagentError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True, timeout=30, check=False
+    )
+    assert done.stderr == b""
+    assert b"pip install 'greenagent[metrics]'" in done.stdout
+    assert done.stdout.count(b"\n") == 1
