@@ -22,7 +22,9 @@ from greenagent.jobs.recovery import Recovery
 from greenagent.jobs.startup import StartupTasks, warn_of
 from greenagent.ledger.history import HistoryFile
 from greenagent.ledger.ledger import Ledger
-from greenagent.logs.store import LogStore, StoreLimits
+from greenagent.logs.console import Console
+from greenagent.logs.retention import StoreLimits
+from greenagent.logs.store import LogStore
 from greenagent.process.descendants import Sweeper, end_orphan, find_by_tag
 from greenagent.process.spawn import Spawner
 from greenagent.runtime.greenlets import Supervisor
@@ -66,13 +68,13 @@ class Agent:
             extra_schema=statistics_backlog.SCHEMA,
         )
         self.ledger.start()
+        self.console = LineOutput(1, "console")
         self.store = self._log_store()
         try:
             self.store.start()
         except BaseException:
             self.ledger.stop()
             raise
-        self.console = LineOutput(1, "console")
         self._bits = self.store.register_pairs(
             [pair_name(logger.name, controller) for logger, controller in pairs(self.settings)]
         )
@@ -147,7 +149,14 @@ class Agent:
             # Without a DB logger the lines for controllers still need a place to wait in.
             folder = main.ledger_file.with_name(main.ledger_file.name + ".logs")
             limits = StoreLimits()
-        return LogStore(folder, main.message_id_file, self.voice, keep=logger is not None, limits=limits)
+        return LogStore(
+            folder,
+            main.message_id_file,
+            self.voice,
+            keep=logger is not None,
+            limits=limits,
+            console=Console(self.console),
+        )
 
     def _start_services(self) -> None:
         sweeper = Sweeper(self.spawner.registry, self.voice, self.ledger.instance)
@@ -195,7 +204,9 @@ class Agent:
     def _open_log(self, job: Job) -> Any:
         arguments = job.command.arguments
         routes = job_routes(self.settings, self._bits, job)
-        return self.store.open_job(job.id, arguments.domain, arguments.name, routes, job.command.cmd)
+        return self.store.open_job(
+            job.id, arguments.domain, arguments.name, routes, job.command.cmd, self.settings.main.max_log_per_job
+        )
 
     def _log_own(self, level: int, text: str) -> None:
         self._own_log.append_now(level, text)

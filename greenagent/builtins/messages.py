@@ -16,7 +16,7 @@ MOST: Final = 1000
 
 
 class Filter(Protocol):
-    """Makes the store's query from the parsed filters."""
+    """Makes the store's query from the parsed filters; a time means its whole second, limit 0 all."""
 
     def __call__(
         self,
@@ -27,7 +27,7 @@ class Filter(Protocol):
         levels: LevelSet | None,
         time_from: float | None,
         time_to: float | None,
-        limit: int | None,
+        limit: int,
     ) -> Any: ...
 
 
@@ -66,9 +66,8 @@ def _read(call: Call, make_filter: Filter, limited: bool) -> Any:
         name=_text(data, "name"),
         levels=levels,
         time_from=_time(data, "timefrom"),
-        # The whole last second is meant (design, section 5).
-        time_to=None if (until := _time(data, "timeto")) is None else until + 0.9995,
-        limit=limit or None,
+        time_to=_time(data, "timeto"),
+        limit=max(0, limit or 0),
     )
 
 

@@ -101,8 +101,9 @@ class ExternalRun:
         feeder = self._supervisor.spawn(f"stdin of job {job.id}", feed, child.stdin, execution.data.encode("utf-8"))
         watcher = self._supervisor.spawn(f"exit of job {job.id}", self._watch, child)
         cause = self._await_end(child, began)
-        unkillable = child.end(self._limits.kill_grace) if cause is not None else ()
-        self._clean_up(child, execution, cause, unkillable)
+        if cause is not None:
+            child.end(self._limits.kill_grace)
+        self._clean_up(child, execution, cause)
         for reader, _ in readers:
             reader.stop_after(self._limits.pipe_drain)
         gevent.joinall([greenlet for _, greenlet in readers])
@@ -146,13 +147,11 @@ class ExternalRun:
             job.changed.clear()
         return None
 
-    def _clean_up(
-        self, child: Child, execution: Execution, cause: str | None, unkillable: tuple[Leftover, ...]
-    ) -> None:
+    def _clean_up(self, child: Child, execution: Execution, cause: str | None) -> None:
         """Ends what the child left behind: no process outlives its job (design, promise 5)."""
-        if unkillable:
-            self._job.unkillable = tuple(str(process.pid) for process in unkillable)
-            self._say(levels.OPERATIONS_ERROR, f"greenagent: would not die: {_named(unkillable)}")
+        if child.survivors:
+            self._job.unkillable = tuple(str(process.pid) for process in child.survivors)
+            self._say(levels.OPERATIONS_ERROR, f"greenagent: would not die: {_named(child.survivors)}")
         elif cause is None and execution.leave_children:
             child.leave_children()
         else:

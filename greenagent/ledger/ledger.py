@@ -20,7 +20,6 @@ from greenagent.ledger.records import (
     RUNNING,
     WAITING,
     JobRecord,
-    PendingResult,
     StoredAnswer,
 )
 from greenagent.runtime.database import NativeDatabase
@@ -28,7 +27,7 @@ from greenagent.runtime.files import FileLock
 from greenagent.runtime.voice import Voice
 from greenagent.values.command import Command
 from greenagent.values.errors import GreenagentError
-from greenagent.values.result import Result
+from greenagent.values.result import PendingResult, Result
 
 MAX_RESULTS: Final = 10_000
 MAX_RESULT_BYTES: Final = 256 * 1024 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
-from greenagent.ledger.records import PendingResult
+from greenagent.values.result import PendingResult
 
 FIRST_ROW: Final = 1 << 60
 """Row numbers from here on are of results in memory: above any of the ledger's, since they are newer."""

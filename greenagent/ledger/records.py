@@ -31,15 +31,6 @@ class JobRecord(NamedTuple):
     starttime: int
 
 
-class PendingResult(NamedTuple):
-    """A body that its controller does not have yet, to be posted to ``path``; ``row`` rises with age."""
-
-    row: int
-    id: str
-    body: bytes
-    path: str = "result"
-
-
 class StoredAnswer(NamedTuple):
     """What became of an id: the command's JSON text, its controller, and the rows of its results."""
 

@@ -11,9 +11,9 @@ from greenagent.ledger.records import (
     WAITING,
     AsideRecord,
     JobRecord,
-    PendingResult,
     StoredAnswer,
 )
+from greenagent.values.result import PendingResult
 
 PENDING_BYTES = 4 * 1024 * 1024
 """How much of the outbox is read at a time, beyond the first result."""

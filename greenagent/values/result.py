@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from greenagent.values import states
+
+
+class PendingResult(NamedTuple):
+    """A body waiting in the ledger: a result, or a record that was set aside and is to be tried again.
+
+    ``row`` rises with age and is never reused; ``path`` is where it is posted: result, log or stats.
+    """
+
+    row: int
+    id: str
+    body: bytes
+    path: str = "result"
 
 
 @dataclass(frozen=True, slots=True)

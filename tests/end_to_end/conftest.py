@@ -1,0 +1,71 @@
+"""A recording controller and real agents for end-to-end tests."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.agents import AgentProcess, configuration
+from tests.support.recording_controller import RecordingController
+
+numbers = itertools.count(1)
+
+
+def execute(job_id: str, name: str, *args: str, data: str = "", cmd: str = "execute", **more: Any) -> dict[str, Any]:
+    """A command object that runs a program; ``more`` are further run arguments."""
+    return {
+        "id": job_id,
+        "gid": 1,
+        "nid": 10,
+        "cmd": cmd,
+        "args": {"name": name, "args": list(args), **more},
+        "data": data,
+    }
+
+
+def shell(job_id: str, script: str, **more: Any) -> dict[str, Any]:
+    """A command object that runs a shell script."""
+    return execute(job_id, "sh", "-c", script, **more)
+
+
+def built_in(job_id: str, cmd: str, data: str = "", **more: Any) -> dict[str, Any]:
+    return {"id": job_id, "gid": 1, "nid": 10, "cmd": cmd, "args": {}, "data": data, **more}
+
+
+@pytest.fixture
+def controller() -> Iterator[RecordingController]:
+    with RecordingController() as controller:
+        yield controller
+
+
+StartAgent = Callable[..., AgentProcess]
+
+
+@pytest.fixture
+def start_agent(tmp_path: Path, controller: RecordingController) -> Iterator[StartAgent]:
+    """Starts agents on ``controller`` (or on the ``controllers`` given); ends them after the test."""
+    agents: list[AgentProcess] = []
+
+    def start(
+        *options: str,
+        controllers: dict[str, str] | None = None,
+        folder: Path | None = None,
+        text: str | None = None,
+        environment: dict[str, str] | None = None,
+        wait: bool = True,
+        **more: Any,
+    ) -> AgentProcess:
+        place = folder or tmp_path / f"agent{next(numbers)}"
+        place.mkdir(exist_ok=True)
+        known = controllers if controllers is not None else {"main": controller.url}
+        agent = AgentProcess(place, text or configuration(place, known, **more), *options, environment=environment)
+        agents.append(agent)
+        return agent.start(wait)
+
+    yield start
+    for agent in agents:
+        agent.kill()

@@ -1,0 +1,313 @@
+"""Commands in, results out: real agent, real processes, real HTTP (issue: the agent does its main job)."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
+from tests.support.recording_controller import RecordingController
+from tests.support.waiting import wait_until
+
+
+def test_an_echo_with_every_key_of_the_result(controller: RecordingController, start_agent: StartAgent) -> None:
+    start_agent()
+    command = execute("one", "echo", "hello", domain="d", loglevels="*", unknown="x", env=["A=b"])
+    controller.push({**command, "tags": "a tag", "role": "", "surplus": 1})
+    before = time.time() * 1000 - 60_000
+    result = controller.wait_for_result("one")
+    assert before < result.pop("starttime") < time.time() * 1000
+    assert 0 <= result.pop("time") < 60_000
+    assert result == {
+        "id": "one",
+        "gid": 1,
+        "nid": 10,
+        "cmd": "execute",
+        "args": {"name": "echo", "args": ["hello"], "domain": "d", "loglevels": "*", "stats_interval": 60},
+        "data": "",
+        "level": 0,
+        "state": "SUCCESS",
+        "streams": ["hello\n", ""],
+        "tags": "a tag",
+        "exit_code": 0,
+        "signal": None,
+    }
+    assert controller.posts[-1].headers["User-Agent"].startswith("greenagent/")
+
+
+def test_the_poll_carries_roles_and_the_startup_event_comes_first(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    start_agent(roles=["web", "db"])
+    poll = controller.wait_for_poll()
+    assert (poll.gid, poll.nid, poll.roles) == (1, 10, ["web", "db"])
+    assert controller.events == [{"name": "startup"}]
+
+
+def test_the_startup_event_comes_again_after_an_outage(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    agent = start_agent()
+    controller.wait_for_poll()
+    controller.stop()
+    wait_until(lambda: "will be tried again" in agent.stderr, what="the outage is said")
+    controller.start()
+    wait_until(lambda: len(controller.events) == 2, what="the second startup event")
+
+
+@pytest.mark.parametrize("key", ["cmd", "name"])
+def test_the_command_stands_under_cmd_or_as_the_seed_prints_it_under_name(
+    controller: RecordingController, start_agent: StartAgent, key: str
+) -> None:
+    start_agent()
+    controller.push({"id": "p", key: "ping"})
+    assert controller.wait_for_result("p")["data"] == '"pong"'
+
+
+def test_result_levels_critical_and_both_streams(controller: RecordingController, start_agent: StartAgent) -> None:
+    start_agent()
+    script = (
+        "echo out; echo err >&2; echo '9::bad'; echo '9::worse'; echo '20::1'; "
+        'printf \'20:::{"a":\\n1}\\n:::\\n\'; printf "no newline"'
+    )
+    controller.push(shell("r", script))
+    result = controller.wait_for_result("r")
+    assert (result["state"], result["level"], result["data"]) == ("SUCCESS", 20, '{"a":\n1}')
+    assert result["critical"] == "worse"
+    assert result["streams"] == ["out\nno newline\n", "err\n"]
+
+
+def test_a_failing_job(controller: RecordingController, start_agent: StartAgent) -> None:
+    start_agent()
+    controller.push(shell("f", "echo why >&2; exit 3"))
+    result = controller.wait_for_result("f")
+    assert (result["state"], result["exit_code"], result["signal"]) == ("ERROR", 3, None)
+    assert result["streams"] == ["", "why\n"]
+
+
+def test_a_job_that_dies_of_a_signal(controller: RecordingController, start_agent: StartAgent) -> None:
+    start_agent()
+    controller.push(shell("s", "kill -SEGV $$"))
+    result = controller.wait_for_result("s")
+    assert (result["state"], result["exit_code"], result["signal"]) == ("ERROR", None, "SIGSEGV")
+
+
+def test_an_executable_that_is_not_there(controller: RecordingController, start_agent: StartAgent) -> None:
+    start_agent()
+    controller.push(execute("m", "no-such-program"))
+    result = controller.wait_for_result("m")
+    assert result["state"] == "ERROR"
+    assert "no-such-program" in result["data"]
+    assert "streams" not in result
+    assert result["exit_code"] is None
+
+
+def test_stdin_is_fed_while_output_is_read(controller: RecordingController, start_agent: StartAgent) -> None:
+    """Defect 33 of the original: large data blocked a child that writes before it reads."""
+    start_agent()
+    controller.push(execute("c", "sh", "-c", "seq 1 50000; wc -c", data="é" * 500_000))
+    result = controller.wait_for_result("c", 20)
+    assert result["streams"][0].splitlines()[-1].strip() == "1000000"
+
+
+def test_data_nobody_reads_does_not_hold_the_job(controller: RecordingController, start_agent: StartAgent) -> None:
+    start_agent()
+    controller.push(execute("t", "true", data="x" * 5_000_000))
+    assert controller.wait_for_result("t")["state"] == "SUCCESS"
+
+
+def test_environment_and_working_directory(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    agent = start_agent(environment={"SECRET_OF_THE_AGENT": "x"})
+    where = tmp_path / "somewhere"
+    where.mkdir()
+    controller.push(execute("e", "env", env=["A=1", "HOME=/h", "GREENAGENT_JOB=forged"], working_dir=str(where)))
+    controller.push(execute("w", "pwd", working_dir=str(where)))
+    variables = dict(line.split("=", 1) for line in controller.wait_for_result("e")["streams"][0].splitlines())
+    assert variables["A"] == "1"
+    assert variables["HOME"] == "/h"
+    assert variables["AGENT_GID"] == "1"
+    assert variables["AGENT_NID"] == "10"
+    assert variables["AGENT_HOME"] == str(agent.folder)
+    assert variables["AGENT_CONTROLLER_URL"] == controller.url
+    assert variables["AGENT_CONTROLLER_NAME"] == "main"
+    assert variables["AGENT_CONTROLLER_CA"] == ""
+    assert variables["PATH"] == os.environ["PATH"]
+    assert variables["GREENAGENT_JOB"].split(":")[1:] == ["e", "1"]
+    assert "SECRET_OF_THE_AGENT" not in variables
+    assert controller.wait_for_result("w")["streams"][0] == f"{where}\n"
+
+
+def test_max_time_ends_the_whole_group(controller: RecordingController, start_agent: StartAgent) -> None:
+    start_agent()
+    controller.push(shell("t", "echo $$; sleep 1000 & echo $!; wait", max_time=1))
+    result = controller.wait_for_result("t")
+    assert result["state"] == "TIMEOUT"
+    pids = result["streams"][0].split()
+    assert len(pids) == 2
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_job_that_ignores_term_is_killed_after_the_grace(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    start_agent(kill_grace=0.3)
+    armed = tmp_path / "armed"
+    controller.push(shell("k", f"trap '' TERM; touch {armed}; while :; do sleep 0.1; done"))
+    wait_until(armed.exists, what="the trap")
+    controller.push(built_in("killer", "kill", json.dumps({"id": "k"})))
+    killer = controller.wait_for_result("killer")
+    assert (killer["state"], killer["level"], killer["data"]) == ("SUCCESS", 20, "true")
+    result = controller.wait_for_result("k")
+    assert (result["state"], result["signal"]) == ("KILLED", "SIGKILL")
+
+
+def test_kill_of_an_unknown_id_is_an_error_that_names_it(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    """Defect 20 of the original: it reported SUCCESS."""
+    start_agent()
+    controller.push(built_in("k", "kill", json.dumps({"id": "nobody"})))
+    result = controller.wait_for_result("k")
+    assert result["state"] == "ERROR"
+    assert "nobody" in result["data"]
+
+
+def test_max_jobs_holds_and_ping_is_answered_meanwhile(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    """Defect 29 of the original: a full agent was deaf."""
+    start_agent(max_jobs=2)
+    gate = tmp_path / "gate"
+    wait = f"while [ ! -e {gate} ]; do sleep 0.05; done"
+    for number in range(4):
+        controller.push(shell(f"j{number}", f"touch {tmp_path}/started{number}; {wait}"))
+    controller.push(built_in("p", "ping"))
+    assert controller.wait_for_result("p")["data"] == '"pong"'
+    wait_until(lambda: len(list(tmp_path.glob("started*"))) == 2, what="two running jobs")
+    controller.push(built_in("k", "kill", json.dumps({"id": "j3"})))
+    assert controller.wait_for_result("k")["state"] == "SUCCESS"
+    assert controller.wait_for_result("j3")["state"] == "KILLED"
+    assert sorted(path.name for path in tmp_path.glob("started*")) == ["started0", "started1"]
+    wait_until(
+        lambda: controller.polls[-1].headers.get("Greenagent-Free-Slots") == "0", what="a poll that tells of no slot"
+    )
+    gate.touch()
+    for number in range(3):
+        assert controller.wait_for_result(f"j{number}")["state"] == "SUCCESS"
+
+
+def test_twenty_sleeping_jobs_finish_together(controller: RecordingController, start_agent: StartAgent) -> None:
+    start_agent()
+    for number in range(20):
+        controller.push(execute(f"s{number}", "sleep", "1"))
+    results = [controller.wait_for_result(f"s{number}", 30) for number in range(20)]
+    # All overlapped: the last started before the first ended.
+    assert max(result["starttime"] for result in results) < min(
+        result["starttime"] + result["time"] for result in results
+    )
+
+
+def test_an_unknown_command(controller: RecordingController, start_agent: StartAgent) -> None:
+    start_agent()
+    controller.push(built_in("u", "no_such_command"))
+    result = controller.wait_for_result("u")
+    assert (result["state"], result["data"], result["level"], result["starttime"]) == ("UNKNOWN_CMD", "", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "part"),
+    [
+        (b'{"id": "x", "cmd": "execute", "data": 7}', "data"),
+        (b'{"id": "x", "cmd": 7}', "cmd"),
+        (b'{"id": "x", "cmd": "execute", "args": []}', "args"),
+        (b'{"id": "x", "cmd": "execute", "args": {"name": "true", "loglevels": "bogus"}}', "loglevels"),
+        (b'{"id": "x", "cmd": "execute", "args": {"name": "true", "loglevels_ac": "5-1"}}', "reversed"),
+        (b'{"id": "x", "cmd": "execute"}', "name"),
+        (b'{"id": "x", "cmd": "execute", "args": {"name": "a\\u0000b"}}', "NUL"),
+        (b'{"id": "x", "cmd": "execute", "gid": "one"}', "gid"),
+    ],
+)
+def test_a_command_that_cannot_be_understood_is_answered(
+    controller: RecordingController, start_agent: StartAgent, body: bytes, part: str
+) -> None:
+    """Defect 6 of the original: such commands vanished."""
+    agent = start_agent()
+    controller.push(body)
+    result = controller.wait_for_result("x")
+    assert result["state"] == "ERROR"
+    assert part in result["data"]
+    assert "Traceback" not in agent.stderr
+
+
+def test_rubbish_without_an_id_is_said_and_the_next_command_runs(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    agent = start_agent()
+    controller.push(b"rubbish")
+    controller.push(b"[" * 100_000)
+    controller.push(b'{"cmd": "ping"}')
+    controller.push(built_in("p", "ping"))
+    assert controller.wait_for_result("p", 30)["state"] == "SUCCESS"
+    assert agent.stderr.count("a command is refused") == 3
+    assert "Traceback" not in agent.stderr
+
+
+def test_the_same_id_again_while_it_lives(controller: RecordingController, start_agent: StartAgent) -> None:
+    start_agent()
+    command = execute("d", "sleep", "1")
+    controller.push(command)
+    controller.push(command)
+    controller.push(execute("d", "sleep", "2"))
+    duplicate = controller.wait_for_result("d")
+    assert (duplicate["state"], duplicate["data"]) == ("DUPILICATE_ID", "A job exists with the same ID")
+    wait_until(lambda: len(controller.results_of("d")) == 2, what="the job's own result")
+    assert controller.results_of("d")[1]["state"] == "SUCCESS"
+
+
+def test_the_same_command_after_its_end_is_answered_not_run(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    start_agent()
+    command = shell("again", f"echo x >> {tmp_path}/runs")
+    controller.push(command)
+    first = controller.wait_for_result("again")
+    controller.push(command)
+    wait_until(lambda: len(controller.results_of("again")) == 2, what="the stored result again")
+    assert controller.results_of("again")[1] == first
+    controller.push(shell("again", f"echo y >> {tmp_path}/runs"))
+    wait_until(lambda: len(controller.results_of("again")) == 3, what="the different command's result")
+    assert (tmp_path / "runs").read_text() == "x\ny\n"
+
+
+def test_an_extension(controller: RecordingController, start_agent: StartAgent, tmp_path: Path) -> None:
+    folder = tmp_path / "scripts" / "cat"
+    folder.mkdir(parents=True)
+    (folder / "show.sh").write_text('echo "$0 $1 $COLOUR $SIZE $PWD"')
+    more = f"""
+[extensions.show]
+binary = "sh"
+cwd = "{tmp_path}/scripts"
+args = ["{{domain}}/{{name}}.sh"]
+[extensions.show.env]
+COLOUR = "red"
+"""
+    start_agent(more=more)
+    command = execute("x", "show", "extra", cmd="show", domain="cat", env=["COLOUR=blue", "SIZE=big"])
+    controller.push(command)
+    result = controller.wait_for_result("x")
+    assert result["streams"][0] == f"cat/show.sh extra red big {tmp_path}/scripts\n"
+    assert result["cmd"] == "show"
+    controller.push({"id": "y", "cmd": "show", "args": {"name": "show"}})
+    missing = controller.wait_for_result("y")
+    assert missing["state"] == "ERROR"
+    assert "'domain'" in missing["data"]
+    controller.push({"id": "z", "cmd": "show", "args": {"name": "../../x", "domain": "cat"}})
+    climbing = controller.wait_for_result("z")
+    assert climbing["state"] == "ERROR"
+    assert "args.name" in climbing["data"]
