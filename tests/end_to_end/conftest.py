@@ -56,13 +56,15 @@ def start_agent(tmp_path: Path, controller: RecordingController) -> Iterator[Sta
         folder: Path | None = None,
         text: str | None = None,
         environment: dict[str, str] | None = None,
+        python_path: str = "",
         wait: bool = True,
         **more: Any,
     ) -> AgentProcess:
         place = folder or tmp_path / f"agent{next(numbers)}"
         place.mkdir(exist_ok=True)
         known = controllers if controllers is not None else {"main": controller.url}
-        agent = AgentProcess(place, text or configuration(place, known, **more), *options, environment=environment)
+        settings = text or configuration(place, known, **more)
+        agent = AgentProcess(place, settings, *options, environment=environment, python_path=python_path)
         agents.append(agent)
         return agent.start(wait)
 

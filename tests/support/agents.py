@@ -77,13 +77,21 @@ def configuration(
 class AgentProcess:
     """A real ``greenagent`` under test; its stderr goes to ``folder/stderr``."""
 
-    def __init__(self, folder: Path, text: str, *options: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        text: str,
+        *options: str,
+        environment: Mapping[str, str] | None = None,
+        python_path: str = "",
+    ) -> None:
         self.folder = folder
         self.config = folder / "greenagent.toml"
         self.config.write_text(text)
         self.pid_file = folder / "pid"
         self._options = options
-        self._environment = {**os.environ, **(environment or {})}
+        root = str(Path(__file__).parent.parent.parent)
+        self._environment = {**os.environ, **(environment or {}), "PYTHONPATH": python_path or root}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, wait: bool = True) -> AgentProcess:
@@ -105,7 +113,7 @@ class AgentProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                env={**self._environment, "PYTHONPATH": str(Path(__file__).parent.parent.parent)},
+                env=self._environment,
             )
         if wait:
             wait_until(lambda: self.pid_file.exists() or self.poll() is not None, 20, "the agent is ready")
