@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from greenagent.statistics.backlog import Backlog
 from greenagent.statistics.meter import Meter
@@ -23,4 +24,4 @@ def add_own_gauges(figures: Figures, meter: Meter, stall: HubStall, backlog: Bac
 def add_controller_gauges(figures: Figures, backlog: Backlog, controllers: Iterable[str]) -> None:
     """How many statistics objects each controller waits for."""
     for controller in controllers:
-        figures.gauge("statistics_waiting", lambda key=controller: backlog.waiting(key), controller=controller)
+        figures.gauge("statistics_waiting", partial(backlog.waiting, controller), controller=controller)

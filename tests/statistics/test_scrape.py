@@ -121,6 +121,16 @@ def test_a_port_in_use_is_one_clear_error(served: Served) -> None:
     other.stop()
 
 
+def test_it_listens_on_an_address_of_the_newer_kind(served: Served) -> None:
+    server = ScrapeServer("[::1]:0", served.statistics, served.figures, lambda: None, dict)
+    server.start()
+    try:
+        with urllib.request.urlopen(f"http://[::1]:{server.port}/healthz", timeout=10) as answer:
+            assert answer.read() == b"ok\n"
+    finally:
+        server.stop()
+
+
 @pytest.mark.parametrize(
     ("text", "address"), [("127.0.0.1:9464", ("127.0.0.1", 9464)), ("[::1]:80", ("::1", 80)), ("host:0", ("host", 0))]
 )
