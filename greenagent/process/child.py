@@ -166,6 +166,10 @@ class Child:
         """An orphan that is known to be the job's: it ends with it."""
         self._noted[process.pid] = process.start_ticks
 
+    def known_pids(self) -> tuple[int, ...]:
+        """Everything of the job seen so far beside the child itself: announced, adopted or found below it."""
+        return tuple(self._noted)
+
     def note(self) -> list[Process]:
         """Remembers every descendant of now, so that it is known also when it leaves; returns the living ones."""
         return self._note([])
@@ -209,24 +213,25 @@ class Child:
     def _terminate(self, grace: float) -> dict[int, str]:
         """TERM to all, also to those that appear meanwhile; waits until they are gone, at most ``grace`` seconds."""
         deadline = time.monotonic() + grace
-        told: dict[tuple[int, int], str] = {}
-        exited = self.has_exited
+        told: set[tuple[int, int, str]] = set()  # with the command: what is exec'd after the signal is told again
         members = self.members()
-        if not exited or members:
+        if not self.has_exited or members:
             self._signal_group(signal.SIGTERM)
             self._signal_group(signal.SIGCONT)  # a stopped process would not see the TERM
+        by_group = not self._reaped
         pause = 0.005
         while True:
             for process in members:
-                key = (process.pid, process.start_ticks)
+                key = (process.pid, process.start_ticks, process.command)
                 if key not in told:
-                    told[key] = process.command
-                    if process.group != self.pid or self._reaped:
+                    told.add(key)
+                    if process.group != self.pid or not by_group:
                         tree.send_signal(process.pid, process.start_ticks, signal.SIGTERM)
                         tree.send_signal(process.pid, process.start_ticks, signal.SIGCONT)
+            by_group = False  # what comes into the group from now on has not heard the signal
             left = deadline - time.monotonic()
             if left <= 0 or (self.has_exited and not members):
-                return {pid: command for (pid, _), command in told.items()}
+                return {pid: command for pid, _, command in told}
             self._pause(min(pause, left))
             pause = min(pause * 2, 0.1)
             members = self.members()

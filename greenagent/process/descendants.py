@@ -35,17 +35,18 @@ class Sweeper:
     said ``leave_children``. Strangers are left alone. All are reaped when they are dead, one by one.
     """
 
-    def __init__(self, registry: Registry, voice: Voice, instance: str) -> None:
-        """``instance``: the first part of this agent's tags."""
+    def __init__(self, registry: Registry, voice: Voice, instance: str, interval: float = INTERVAL) -> None:
+        """``instance``: the first part of this agent's tags. ``interval``: seconds between two passes."""
         self._registry = registry
         self._voice = voice
         self._instance = instance
-        self._told: dict[tuple[int, int], None] = {}
+        self._interval = interval
+        self._told: dict[tuple[int, int], int] = {}
 
     def run(self) -> None:
-        """The service: a pass every ``INTERVAL`` seconds, for ever."""
+        """The service: a pass every interval, for ever."""
         while True:
-            gevent.sleep(INTERVAL)
+            gevent.sleep(self._interval)
             self.sweep()
 
     def sweep(self) -> None:
@@ -60,7 +61,7 @@ class Sweeper:
         by_tag = {child.tag: child for child in children if child.tag is not None}
         by_pid = {child.pid: child for child in children}
         seen: set[str] = set()
-        told: dict[tuple[int, int], None] = {}
+        told: dict[tuple[int, int], int] = {}
         for pid in self._registry.adopted():
             process = tree.read_process(pid)
             if process is None:
@@ -75,10 +76,12 @@ class Sweeper:
                 owner.adopt(process)
             elif self._is_finished(tag):
                 key = (pid, process.start_ticks)
-                number = signal.SIGKILL if key in self._told else signal.SIGTERM
+                times = self._told.get(key, 0)
+                number = signal.SIGKILL if times else signal.SIGTERM
                 if tree.send_signal(pid, process.start_ticks, number):
-                    told[key] = None
-                    self._say(process, tag, number)
+                    told[key] = times + 1
+                    if times < 2:  # one that does not even die of KILL is said no more
+                        self._say(process, tag, number)
             gevent.sleep(0)
         self._told = told
         self._registry.forget_left(seen)

@@ -89,7 +89,7 @@ def locate(program: Program, search_path: str) -> str:
     if program.directory is not None:
         _check_directory(program, program.directory)
     if "/" in program.name:
-        path = os.path.join(program.directory or "", program.name)
+        path = os.path.join(os.getcwd(), program.directory or "", program.name)
         reason = _not_executable(path)
         if reason is not None:
             where = "" if path == program.name else f" ({path})"
@@ -99,7 +99,7 @@ def locate(program: Program, search_path: str) -> str:
     for folder in search_path.split(os.pathsep):
         if not folder:
             continue
-        path = os.path.join(folder, program.name)
+        path = os.path.join(os.getcwd(), folder, program.name)  # absolute: the child changes its directory first
         reason = _not_executable(path)
         if reason is None:
             return path

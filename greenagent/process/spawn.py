@@ -74,7 +74,7 @@ class Spawner:
             self._add_thread()
 
     def stop(self) -> None:
-        """Ends the threads after the starts already asked for; children go on."""
+        """Ends the threads after the starts already asked for; children go on, but their orphans go elsewhere."""
         if self._running:
             self._running = False
             for _ in range(self._threads):
@@ -207,9 +207,9 @@ class Spawner:
         """Ends a child that nobody waits for any more; in a native thread."""
         try:
             os.killpg(child.pid, signal.SIGKILL)
+            os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOWAIT)
         except OSError:
-            pass
-        os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOWAIT)
+            pass  # it may not be signalled, or is reaped already
         self.registry.reap(child)
         for descriptor in (child.pidfd, child.stdin, child.stdout, child.stderr):
             close_descriptor(descriptor)

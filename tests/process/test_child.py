@@ -169,6 +169,7 @@ def test_sweep_names_what_a_finished_child_left(start):
     child = start("bash", "-c", "sleep 600 & echo $!")
     pid = int(read_some(child))
     child.wait(10)
+    wait_until(lambda: [process.command for process in child.members()] == ["sleep"], what="the sleep")
     assert child.sweep(30) == ((pid, "sleep"),)
     assert child.sweep() == ()
     assert child.reap() == ExitStatus(0, None)
@@ -184,6 +185,16 @@ def test_tree_that_grows_while_it_is_killed(start):
     assert child.members() == []
     child.reap()
     assert zombies_of(os.getpid()) == []
+    close_pipes(child)
+
+
+def test_process_that_joins_the_group_after_the_term_hears_it_too(start):
+    child = start("bash", "-c", "trap 'sleep 600 & wait; exit 3' TERM; echo; while :; do sleep 0.01; done")
+    read_some(child)
+    began = time.monotonic()
+    assert child.end(40) == ()
+    assert time.monotonic() - began < 20  # not by the KILL after the grace
+    child.reap()
     close_pipes(child)
 
 

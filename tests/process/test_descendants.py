@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import gevent
 import pytest
 
 from greenagent.process import tree
@@ -82,6 +83,13 @@ def test_orphan_that_ignores_term_is_killed_by_the_next_pass(start, sweeper, sai
     sweeper.sweep()
     wait_until(lambda: not is_running(pid), what="the end of the orphan")
     assert ["SIGTERM" in said[0][1], "SIGKILL" in said[1][1]] == [True, True]
+
+
+def test_sweeper_as_a_service(start, spawner):
+    pid = finished_with_daemon(start, job_tag(INSTANCE, "served", 1))
+    service = gevent.spawn(Sweeper(spawner.registry, Voice(None), INSTANCE, 0.01).run)
+    wait_until(lambda: state_of(pid) == "", what="the orphan to be ended and reaped")
+    service.kill()
 
 
 def test_orphan_that_may_stay_stays_and_is_reaped_in_the_end(start, sweeper, said):

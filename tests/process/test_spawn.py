@@ -52,6 +52,8 @@ def test_working_directory_and_executable_inside_it(start, finish, tmp_path):
     program.chmod(0o755)
     assert finish(start("pwd", directory=str(tmp_path))).stdout.decode().strip() == str(tmp_path)
     assert finish(start("bin/hello", directory=str(tmp_path))).stdout.decode().strip() == str(tmp_path)
+    relative = os.path.relpath(program.parent)
+    assert finish(start("./hello", directory=relative)).stdout.decode().strip() == str(program.parent)
     assert finish(start("./hello", directory=str(program.parent))).stdout.decode().strip() == str(program.parent)
 
 
@@ -127,6 +129,18 @@ def test_what_cannot_be_executed(start, tmp_path):
         assert words in error.reason
         assert str(path) in error.reason
         assert error.missing
+
+
+def test_relative_search_path_is_against_the_agents_directory(finish, tmp_path):
+    program = tmp_path / "tool"
+    program.write_text("#!/bin/sh\npwd\n")
+    program.chmod(0o755)
+    spawner = Spawner(Voice(None), f":{os.path.relpath(tmp_path)}")
+    spawner.start()
+    try:
+        assert finish(spawner.spawn(SpawnRequest("tool", directory="/"))).stdout == b"/\n"
+    finally:
+        spawner.stop()
 
 
 def test_a_program_that_is_found_but_not_executable_is_named(tmp_path):
