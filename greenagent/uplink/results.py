@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import gevent
 
@@ -13,6 +13,7 @@ from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.health import ControllerHealth
 from greenagent.uplink.sender import Sender
 from greenagent.uplink.transport import Answer, Transport
+from greenagent.values.result import PendingResult
 
 PAGE = 50
 """Results read from the ledger at a time."""
@@ -20,18 +21,6 @@ PAGE_PAUSE = 0.01
 """Seconds between full pages: a backlog must not starve what else uses the hub."""
 WAIT = 10.0
 """Seconds after which the ledger is looked at anyway."""
-
-
-class PendingResult(NamedTuple):
-    """One body waiting in the ledger: a result, or a record that was set aside and is to be tried again.
-
-    ``row`` rises with age and is never reused; ``path`` is where it is posted: result, log or stats.
-    """
-
-    row: int
-    id: str
-    body: bytes
-    path: str = "result"
 
 
 class Outbox(Protocol):
@@ -52,7 +41,7 @@ class Outbox(Protocol):
         """The controller refuses this body: it is kept for people and not pending any more."""
         ...
 
-    def wait(self, controller: str, timeout: float) -> None:
+    def wait(self, controller: str, timeout: float) -> object:
         """Returns once something became pending since the last ``pending``, or after ``timeout`` seconds."""
         ...
 
@@ -90,7 +79,8 @@ class ResultSender(Sender):
         self._suspects: dict[int, _Suspect] = {}
         self._server_errors_in_a_row = 0
         self._set_aside_said = False
-        self._accepted_rows: list[int] = []
+        self._to_store: list[int] = []
+        self._accepted: set[int] = set()
 
     def _wait_for_work(self) -> None:
         timeout = WAIT
@@ -116,16 +106,22 @@ class ResultSender(Sender):
 
     def _send_pending(self, *, again: bool) -> None:
         after = 0
+        settled = set(self._accepted)
         while rows := self._outbox.pending(self.key, PAGE, after):
             after = rows[-1].row
             for pending in rows:
                 if self._out_of_time:
                     return
-                if self._is_due(pending.row, again):
+                if pending.row in self._accepted:
+                    # It was posted, but that could not be stored (a full disk): it must not go out again.
+                    settled.discard(pending.row)
+                    self._to_store.append(pending.row)
+                elif self._is_due(pending.row, again):
                     self._send(pending)
             self._store_accepted()
             if len(rows) == PAGE:
                 gevent.sleep(PAGE_PAUSE)
+        self._accepted -= settled
 
     def _is_due(self, row: int, again: bool) -> bool:
         suspect = self._suspects.get(row)
@@ -139,7 +135,8 @@ class ResultSender(Sender):
         if verdict is Verdict.ACCEPTED:
             self._suspects.pop(pending.row, None)
             self._server_errors_in_a_row = 0
-            self._accepted_rows.append(pending.row)
+            self._to_store.append(pending.row)
+            self._accepted.add(pending.row)
             self._health.accepted()
             self._success()
             self.figures.results_sent += 1
@@ -175,6 +172,6 @@ class ResultSender(Sender):
 
     def _store_accepted(self) -> None:
         """Writes down what was accepted, many at a time: a commit each would slow short jobs down."""
-        if self._accepted_rows:
-            rows, self._accepted_rows = self._accepted_rows, []
+        if self._to_store:
+            rows, self._to_store = self._to_store, []
             self._outbox.delivered(self.key, rows)

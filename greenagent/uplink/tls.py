@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import ssl
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -42,25 +41,6 @@ class SecurityFiles:
         return [path for path in named if path is not None]
 
 
-def inspect_files(security: Any) -> tuple[list[str], list[str]]:
-    """What is wrong with the files of a ``security`` section, for the check at start: (problems, warnings)."""
-    files = SecurityFiles(security)
-    problems: list[str] = []
-    warnings: list[str] = []
-    for check in (_check_authority, _check_client_certificate):
-        try:
-            check(files)
-        except TrustError as error:
-            problems.append(str(error))
-    key = files.client_certificate_key
-    try:
-        if key is not None and stat.S_IMODE(key.stat().st_mode) & 0o007:
-            warnings.append(f"client_certificate_key {key} can be read by everybody: chmod 600 it")
-    except OSError:
-        pass  # already among the problems
-    return problems, warnings
-
-
 def build_context(files: SecurityFiles) -> ssl.SSLContext:
     """TLS 1.2 or later, names and chains verified against the system's roots and the extra one. Raises TrustError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -69,8 +49,8 @@ def build_context(files: SecurityFiles) -> ssl.SSLContext:
     # intermediate one or a server's own.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.load_default_certs()
-    _check_authority(files, context)
-    _check_client_certificate(files, context)
+    _load_authority(files, context)
+    _load_client_certificate(files, context)
     return context
 
 
@@ -164,23 +144,21 @@ def _read(setting: str, path: Path, expected: str) -> None:
         raise TrustError(f"{setting} {path} is no PEM file with a {expected.lower()}")
 
 
-def _check_authority(files: SecurityFiles, context: ssl.SSLContext | None = None) -> None:
+def _load_authority(files: SecurityFiles, context: ssl.SSLContext) -> None:
     path = files.certificate_authority
     if path is None:
         return
     _read("certificate_authority", path, "CERTIFICATE")
     try:
-        (context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)).load_verify_locations(cafile=str(path))
+        context.load_verify_locations(cafile=str(path))
     except (OSError, ValueError) as error:
         raise TrustError(f"certificate_authority {path} holds a certificate that cannot be read") from error
 
 
-def _check_client_certificate(files: SecurityFiles, context: ssl.SSLContext | None = None) -> None:
+def _load_client_certificate(files: SecurityFiles, context: ssl.SSLContext) -> None:
     certificate, key = files.client_certificate, files.client_certificate_key
-    if certificate is None and key is None:
-        return
     if certificate is None:
-        raise TrustError("client_certificate_key is set but client_certificate is not")
+        return
     if key is None:
         raise TrustError("client_certificate is set but client_certificate_key is not")
     _read("client_certificate", certificate, "CERTIFICATE")
@@ -191,7 +169,7 @@ def _check_client_certificate(files: SecurityFiles, context: ssl.SSLContext | No
         raise TrustError(f"client_certificate_key {key} is protected by a pass phrase, which the agent cannot ask for")
 
     try:
-        (context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)).load_cert_chain(str(certificate), str(key), no_password)
+        context.load_cert_chain(str(certificate), str(key), no_password)
     except ssl.SSLError as error:
         if "MISMATCH" in str(error.reason or ""):
             raise TrustError(f"client_certificate_key {key} does not match client_certificate {certificate}") from error

@@ -34,6 +34,8 @@ class Poll:
     headers: dict[str, str]
     at: float = field(default_factory=time.monotonic)
     answered: float | None = None
+    peer: str = ""
+    """Serial number of the client certificate, if there was one."""
 
 
 @dataclass
@@ -282,6 +284,7 @@ class RecordingController:
         poll = post = None
         if endpoint == "cmd":
             poll = Poll(gid, nid, parse_qs(environ["QUERY_STRING"]).get("role", []), headers)
+            poll.peer = handler.peer_serial()
             self.polls.append(poll)
         else:
             post = Post(endpoint, gid, nid, body, headers)
@@ -409,6 +412,10 @@ class _Handler(WSGIHandler):
             self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
+
+    def peer_serial(self) -> str:
+        certificate = self.socket.getpeercert() if isinstance(self.socket, ssl.SSLSocket) else None
+        return str(certificate.get("serialNumber", "")) if certificate else ""
 
     def is_gone(self) -> bool:
         """True when the client has closed its side."""

@@ -181,3 +181,17 @@ def test_a_large_result_goes_out_over_a_slow_connection():
             wait_until(lambda: not outbox.rows, 30, what="delivery")
         assert uplink.said == []
         assert controller.results[0]["data"] == "x" * 3_000_000
+
+
+def test_what_was_accepted_is_not_sent_again_while_that_cannot_be_stored():
+    outbox = MemoryOutbox()
+    with RecordingController() as controller:
+        stored, outbox.delivered = outbox.delivered, lambda controller, rows: None
+        with running(sender(Uplink(controller.url), outbox)):
+            for job in ("a", "b", "c"):
+                add(outbox, job)
+                controller.wait_for_result(job)
+            outbox.delivered = stored
+            add(outbox, "d")
+            wait_until(lambda: not outbox.rows, what="everything ticked off")
+        assert [result["id"] for result in controller.results] == ["a", "b", "c", "d"]
