@@ -109,11 +109,14 @@ class Gatherer:
         """The checked values of one section by key; ``also`` are keys that the caller reads."""
         ignored = dict(section.ignored)
         known = {setting.name for setting in section.settings} | set(also)
-        spellings = {name for setting in section.settings for name in setting.originals}
+        spellings = {name: setting.name for setting in section.settings for name in setting.originals}
         for key in values:
             if key in ignored:
                 self._report.warning((*place, key), ignored[key])
-            elif key not in known and key not in spellings:
+            elif key in spellings:
+                use = "is not used beside" if spellings[key] in values else "is an original's spelling, write"
+                self._report.warning((*place, key), f"{use} {spellings[key]}")
+            elif key not in known:
                 what = f"is not a setting of this {'logger' if section.variant else 'section'}"
                 what += f" (type {section.variant})" if section.variant else ""
                 self._report.problem((*place, key), what + (nearest(key, known) or _home(key)))
@@ -132,8 +135,6 @@ class Gatherer:
             )
         for name in (setting.name, *setting.originals):
             if name in values:
-                if name != setting.name:
-                    self._report.warning((*place, name), f"is an original's spelling, write {setting.name}")
                 return self._checked(setting, where, setting.kind.read, values[name], FILE, "", (*place, name))
         if setting.default is REQUIRED:
             self._report.problem(where, "is missing")

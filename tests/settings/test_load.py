@@ -212,6 +212,14 @@ enabled = true
         assert len([warning for warning in loaded.warnings if f" {key}: " in warning or f"[{key}]: " in warning]) == 1
 
 
+def test_the_original_spelling_gives_way_to_the_seeds(tmp_path: Path) -> None:
+    text = MAIN + "message_ID_file = 'later'\nmessage_id_file = 'seed'\n" + "[controllers.a]\nurl = 'http://h'\n"
+    loaded = load(tmp_path, text)
+    assert loaded.settings.main.message_id_file == Path("seed")
+    (warning,) = loaded.warnings
+    assert warning.endswith("message_ID_file: is not used beside message_id_file")
+
+
 def test_flags_beat_the_environment_which_beats_the_file(tmp_path: Path) -> None:
     environment = {
         "GREENAGENT_MAIN_GID": "5",
