@@ -86,7 +86,7 @@ class Demo:
         """Runs one job through greenagent-ctl, as a user would."""
         where = ["run", "--gid", "1", "--nid", "10", "--id", job_id, "--wait-for-agent", "10", "--domain", "quickstart"]
         return subprocess.run(
-            [BIN / "greenagent-ctl", "--url", self.url, *where, "--name", job_id, *words],
+            [BIN / "greenagent-ctl", "--url", self.url, *where, *words],
             capture_output=True,
             text=True,
             check=False,
@@ -193,10 +193,8 @@ def show_statistics(demo: Demo) -> None:
     deadline = time.monotonic() + 15
     shown: list[list[str]] = []
     while time.monotonic() < deadline:
-        keys = {series["key"]: series["value"] for agent in demo.api("stats")["agents"] for series in agent["series"]}
-        shown = [
-            [key, f"{value:g}"] for key, value in sorted(keys.items()) if ".quickstart.demo6." in key or ".jobs" in key
-        ]
+        figures = {key: value for agent in demo.api("stats")["agents"] for key, value in agent["figures"].items()}
+        shown = [[key, f"{value['value']:g}"] for key, value in sorted(figures.items()) if ".quickstart." in key]
         if any("lines.printed" in row[0] for row in shown):
             break
         time.sleep(0.5)

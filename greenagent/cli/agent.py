@@ -16,7 +16,8 @@ from typing import NoReturn  # noqa: E402
 import gevent  # noqa: E402
 
 from greenagent import __version__  # noqa: E402
-from greenagent.agent import RESTART, Agent  # noqa: E402
+from greenagent.agent.agent import REBOOT, RESTART, Agent  # noqa: E402
+from greenagent.process.libc import reboot_machine  # noqa: E402
 from greenagent.process.platform import check_platform  # noqa: E402
 from greenagent.runtime.files import replace_file  # noqa: E402
 from greenagent.runtime.voice import LineOutput, Voice  # noqa: E402
@@ -93,7 +94,19 @@ def run(loaded: Loaded, pid_file: Path | None) -> int:
     if pid_file is not None:
         pid_file.unlink(missing_ok=True)
     output.close()
+    if how == REBOOT:
+        return _reboot()
     return 1 if agent.failure else 0
+
+
+def _reboot() -> int:
+    """Every job has ended and everything is on disk: the machine may go (protocol 9)."""
+    try:
+        reboot_machine()
+    except OSError as error:
+        print(f"greenagent: cannot reboot this machine: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _show(loaded: Loaded, print_all: bool) -> int:

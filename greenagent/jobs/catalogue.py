@@ -11,9 +11,16 @@ from greenagent.builtins.killall import killall
 from greenagent.builtins.messages import get_msgs
 from greenagent.builtins.ping import ping
 from greenagent.builtins.processes import LiveJob, get_aggregated_stats, get_process_stats, get_processes_stats
+from greenagent.builtins.restart import reboot as reboot_command
 from greenagent.builtins.restart import restart as restart_command
+from greenagent.builtins.system_cpu import cpu_info
+from greenagent.builtins.system_disk import disk_info
+from greenagent.builtins.system_memory import memory_info
+from greenagent.builtins.system_network import network_info
+from greenagent.builtins.system_os import os_info
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.launcher import Catalogue
+from greenagent.jobs.scripts import FetchScript, Scripts
 from greenagent.logs.query import LogQuery
 from greenagent.logs.store import LogStore
 from greenagent.settings.models import Settings
@@ -28,6 +35,8 @@ def fill_catalogue(
     meter: Meter,
     settings: Callable[[], Settings],
     restart: Callable[[], None],
+    reboot: Callable[[], None],
+    fetch_script: FetchScript,
 ) -> None:
     """Registers every built-in; without a DB logger (``store`` None) there are no messages to get (protocol 6.2)."""
 
@@ -41,9 +50,23 @@ def fill_catalogue(
             "kill": kill(jobs),
             "killall": killall(jobs),
             "restart": restart_command(restart),
+            "reboot": reboot_command(lambda: settings().main.allow_reboot, reboot),
+            "get_cpu_info": reporting(cpu_info),
+            "get_disk_info": reporting(disk_info),
+            "get_mem_info": reporting(memory_info),
+            "get_nic_info": reporting(network_info),
+            "get_os_info": reporting(os_info),
             "get_process_stats": get_process_stats(live_jobs),
             "get_processes_stats": get_processes_stats(live_jobs),
             "get_aggregated_stats": get_aggregated_stats(lambda: meter.total().to_wire()),
+        }
+    )
+    scripts = Scripts(settings, fetch_script)
+    catalogue.externals.update(
+        {
+            "bash": scripts.bash,
+            "jumpscript": scripts.jumpscript,
+            "jumpscript_content": scripts.jumpscript_content,
         }
     )
     if store is not None:

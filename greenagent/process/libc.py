@@ -34,6 +34,7 @@ _Opaque = ctypes.c_ulonglong * 64
 """512 bytes: more than posix_spawnattr_t, the file actions and sigset_t need in glibc (336, 80, 128) and musl."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_RB_AUTOBOOT = 0x01234567
 
 
 def missing_functions() -> list[str]:
@@ -44,6 +45,14 @@ def missing_functions() -> list[str]:
 def set_subreaper(on: bool) -> None:
     """Makes orphaned descendants children of this process (or not any more). Raises OSError."""
     if _libc.prctl(_SUBREAPER, ctypes.c_ulong(on), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def reboot_machine() -> None:
+    """Brings the disks up to date and reboots the machine at once. Raises OSError, as for lack of the right to."""
+    os.sync()
+    if _libc.reboot(ctypes.c_int(_RB_AUTOBOOT)) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

@@ -21,7 +21,9 @@ from greenagent.uplink.statistics import StatisticsBacklog, StatisticsUploader
 from greenagent.uplink.tls import Trust
 from greenagent.uplink.transport import Transport
 from greenagent.values.command import Command
-from greenagent.values.errors import CommandError
+from greenagent.values.errors import CommandError, GreenagentError
+
+SCRIPT_TIMEOUT = 30.0
 
 
 class LogPair(NamedTuple):
@@ -101,6 +103,18 @@ class Link:
             self.key, self._transport(), backlog, self.health, set_aside, self.figures, flush_every=flush_every
         )
         self._start("statistics", uploader)
+
+    def fetch_script(self, digest: str) -> bytes:
+        """The text of a script by its hash (protocol 1.2). Raises GreenagentError."""
+        transport = self._transport()
+        try:
+            answer = transport.get("script", [("hash", digest)], timeout=SCRIPT_TIMEOUT)
+        finally:
+            self._transports.remove(transport)
+            transport.close()
+        if not answer.ok:
+            raise GreenagentError(f"controller {self.key} answers with status {answer.status}: {answer.text}")
+        return answer.body
 
     def stop_polling(self) -> None:
         """Takes no more commands; one that has begun to arrive is accepted yet."""

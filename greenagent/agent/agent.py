@@ -35,9 +35,11 @@ from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import Meter
 from greenagent.statistics.own import Figures
 from greenagent.uplink.link import Link, LogPair
+from greenagent.values.errors import GreenagentError
 
 EXIT = "exit"
 RESTART = "restart"
+REBOOT = "reboot"
 
 
 class Agent:
@@ -128,6 +130,8 @@ class Agent:
             meter=self.meter,
             settings=lambda: self.settings,
             restart=lambda: self.ask_to_end(RESTART),
+            reboot=lambda: self.ask_to_end(REBOOT),
+            fetch_script=self._fetch_script,
         )
         self._start_services()
         self._recover()
@@ -200,6 +204,11 @@ class Agent:
             link.send_statistics(self.backlog, settings.stats.interval, self.ledger.keep_aside)
         if key in settings.polled_controllers:
             link.poll(lambda: self.settings.main.roles, lambda: self.admission.line.free, self.admission)
+
+    def _fetch_script(self, controller: str, digest: str) -> bytes:
+        if controller not in self.links:
+            raise GreenagentError(f"controller {controller} is not configured any more")
+        return self.links[controller].fetch_script(digest)
 
     def _open_log(self, job: Job) -> Any:
         arguments = job.command.arguments
