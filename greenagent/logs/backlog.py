@@ -26,6 +26,8 @@ class Backlog:
         self._read: Sequence[int] = ()
         self._changed = Event()
         self._now = False
+        self._owed = 0
+        """Lines that waited when a batch was due: all of them go, in as many batches as it takes."""
 
     def stored(self, count: int, flush: float) -> None:
         """``count`` more lines wait; ``flush`` seconds is the shortest wish of their jobs, 0 for none."""
@@ -52,6 +54,7 @@ class Backlog:
 
     def _delivered(self, count: int) -> None:
         self.waiting = max(0, self.waiting - count)
+        self._owed = max(0, self._owed - count)
         self.oldest = time.monotonic() if self.waiting else None
         if not self.waiting:
             self._due = None
@@ -87,12 +90,11 @@ class Backlog:
             if period_over:
                 missed = int((now - self._last_tick) / flush_int) if flush_int > 0 else 0
                 self._last_tick = self._last_tick + missed * flush_int if missed else now
-            if self.waiting and (
-                period_over or self._now or self.waiting >= batch_size or (self._due is not None and now >= self._due)
-            ):
-                if self._due is not None and now >= self._due:
-                    self._due = None
+            if self.waiting and (period_over or self._now or (self._due is not None and now >= self._due)):
+                self._owed = self.waiting
+                self._due = None
                 self._now = False
+            if self.waiting and (self._owed or self.waiting >= batch_size):
                 return
             wake = self._last_tick + flush_int
             if self._due is not None and self.waiting:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from greenagent.logs.folder import CURRENT, archive_stamp
+from greenagent.logs.reading import reading
 from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import LevelSet
 from greenagent.values.message import Record
@@ -66,7 +66,7 @@ def may_hold(path: Path, query: LogQuery) -> bool:
 def read_file(path: Path, query: LogQuery, limit: int) -> Iterator[Record]:
     """Matching lines of one file, newest first. Raises GreenagentError."""
     try:
-        with closing(open_for_reading(path)) as connection:
+        with reading(path) as connection:
             yield from ask(connection, query, limit)
     except sqlite3.Error as error:
         if not path.exists():
@@ -155,16 +155,3 @@ def as_record(row: tuple[Any, ...]) -> Record:
         level or 0,
         data if isinstance(data, str) else "" if data is None else str(data),
     )
-
-
-def open_for_reading(path: Path) -> sqlite3.Connection:
-    """A read-only connection. Raises sqlite3.Error."""
-    connection = sqlite3.connect(
-        path.absolute().as_uri() + "?mode=ro", uri=True, timeout=2, isolation_level=None, check_same_thread=False
-    )
-    connection.text_factory = _lenient_text
-    return connection
-
-
-def _lenient_text(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace")

@@ -14,6 +14,7 @@ from gevent.event import AsyncResult
 
 from greenagent.logs.backlog import Backlog
 from greenagent.logs.console import Console
+from greenagent.logs.deleting import Deletion
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.gate import ReadGate
 from greenagent.logs.joblog import JobLog
@@ -216,6 +217,22 @@ class LogStore:
     def query(self, query: LogQuery) -> list[Record]:
         """Matching lines of all databases, newest first. Raises GreenagentError."""
         return self._native(self._query, query)
+
+    def delete(self, query: LogQuery) -> tuple[int, int]:
+        """Deletes matching lines of all databases, in slices; returns how many went and how many stayed.
+
+        Lines that a controller still waits for stay. Raises GreenagentError.
+        """
+        deletion = Deletion(query._replace(limit=0))
+        try:
+            while self._call(deletion.step):
+                pass
+        except sqlite3.Error as error:
+            gone = f"{deletion.deleted} lines are deleted so far"
+            raise GreenagentError(
+                f"the log databases in {self.folder.path} cannot be changed ({error}); {gone}"
+            ) from error
+        return deletion.deleted, deletion.kept
 
     @property
     def figures(self) -> Figures:

@@ -1,0 +1,161 @@
+"""``greenagent-logs``: reads the log databases. It needs no agent, changes nothing and starts fast."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import signal
+import sys
+import time
+from typing import Final
+
+from greenagent import __version__
+from greenagent.cli.logs_options import Parser, Place, UsageError, add_place, find_place, read_levels, read_time
+from greenagent.cli.logs_text import CsvPrinter, JsonPrinter, TextPrinter, utf8_output, wants_colour
+from greenagent.logs.query import LogQuery, newest_first
+from greenagent.logs.scan import Scan
+from greenagent.values.errors import GreenagentError
+
+SUBCOMMANDS: Final = {
+    "verify": "greenagent.cli.logs_verify",
+}
+"""Commands with arguments of their own: module with ``run(arguments) -> exit code``."""
+
+FOLLOW_TAIL: Final = 10
+"""Lines that ``--follow`` shows of the past unless told otherwise."""
+_LOOK_EVERY: Final = 0.2
+_FLUSH_EVERY: Final = 1000
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's own description."""
+    parser = Parser(
+        prog="greenagent-logs",
+        description="Shows what jobs printed, oldest first.",
+        epilog="Also: greenagent-logs verify, greenagent-logs outbox (each with --help).",
+        allow_abbrev=False,
+    )
+    add_place(parser)
+    which = parser.add_argument_group("which lines")
+    which.add_argument("--job", metavar="ID", help="of one job; 'agent' is the agent itself")
+    which.add_argument("--level", metavar="LIST", help="levels or their names: 2, 2-9, 7,8, warning")
+    which.add_argument("--domain", metavar="TEXT")
+    which.add_argument("--name", metavar="TEXT")
+    which.add_argument("--grep", metavar="REGEX", help="whose text matches")
+    which.add_argument("--since", metavar="TIME", help="15m, 1h, 2d ago, or an ISO time")
+    which.add_argument("--until", metavar="TIME", help="likewise")
+    which.add_argument("--limit", metavar="N", help="the newest N, printed oldest first")
+    how = parser.add_argument_group("how")
+    how.add_argument("--follow", "-f", action="store_true", help="go on as lines come")
+    how.add_argument("--json", action="store_true", help="one object a line")
+    how.add_argument("--csv", action="store_true")
+    how.add_argument("--jobs", action="store_true", help="jobs with their line counts instead of lines")
+    how.add_argument("--stats", action="store_true", help="lines per level and minute as a chart")
+    how.add_argument("--colour", "--color", choices=("auto", "always", "never"), default="auto")
+    parser.add_argument("--version", action="version", version=f"greenagent-logs {__version__}")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; exit code 0, 1 when something cannot be read, 2 for bad arguments."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it silently
+    command = SUBCOMMANDS.get(arguments[0]) if arguments else None
+    name = f"greenagent-logs {arguments[0]}" if command else "greenagent-logs"
+    try:
+        if command is not None:
+            run = importlib.import_module(command).run
+            return int(run(arguments[1:]))
+        return show(arguments)
+    except UsageError as error:
+        print(f"{name}: {error} (see {name} --help)", file=sys.stderr)
+        return 2
+    except GreenagentError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{name}: {error.filename or ''}: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def show(arguments: list[str]) -> int:
+    """The main form: lines, jobs or statistics."""
+    options = parser().parse_args(arguments)
+    query = read_query(options)
+    forms = [name for name in ("follow", "jobs", "stats") if getattr(options, name)]
+    if len(forms) > 1 or (options.csv and (options.json or forms[:1] in (["jobs"], ["stats"]))):
+        given = [f"--{name}" for name in (*forms, *(n for n in ("csv", "json") if getattr(options, n)))]
+        raise UsageError(f"{' and '.join(given)} exclude each other")
+    place = find_place(options)
+    out = utf8_output()
+    colour = wants_colour(options.colour, out)
+    if options.jobs or options.stats:
+        return _summary(options, place, query, colour)
+    printer: CsvPrinter | JsonPrinter | TextPrinter
+    if options.csv:
+        printer = CsvPrinter(out)
+    elif options.json:
+        printer = JsonPrinter(out)
+    else:
+        printer = TextPrinter(out, colour, one_job=options.job is not None)
+    scan = Scan(place.folder, query)
+    if options.follow:
+        if query.limit or query.time_from is None:
+            scan.skip_to_end()
+            tail = list(newest_first(place.folder.databases(), query._replace(limit=query.limit or FOLLOW_TAIL)))
+            for record in tail:
+                scan.pass_over(record.seq)
+            printer.show(reversed(tail))
+        while True:
+            printer.show(scan.advance())
+            out.flush()
+            time.sleep(_LOOK_EVERY)
+    if query.limit:
+        newest = list(newest_first(place.folder.databases(), query))
+        printer.show(reversed(newest))
+    else:
+        printer.show(scan.advance())
+    out.flush()
+    return 0
+
+
+def _summary(options: argparse.Namespace, place: Place, query: LogQuery, colour: bool) -> int:
+    from greenagent.cli import logs_summary
+
+    if options.stats:
+        logs_summary.print_stats(logs_summary.count_levels(place.folder, query), options.json, colour, sys.stdout)
+    else:
+        ledger = place.settings.main.ledger_file if place.settings is not None else None
+        logs_summary.print_jobs(logs_summary.summarise_jobs(place.folder, query, ledger), options.json, sys.stdout)
+    return 0
+
+
+def read_query(options: argparse.Namespace) -> LogQuery:
+    """The filters. Raises UsageError."""
+    limit = 0
+    if options.limit is not None:
+        if not re.fullmatch(r"[0-9]{1,9}", options.limit) or int(options.limit) < 1:
+            raise UsageError(f"--limit: {options.limit!r} is not a number of lines")
+        limit = int(options.limit)
+    if options.grep is not None:
+        try:
+            re.compile(options.grep)
+        except re.error as error:
+            raise UsageError(f"--grep: {options.grep!r} is not a regular expression: {error}") from error
+    return LogQuery(
+        jobid=options.job,
+        domain=options.domain,
+        name=options.name,
+        levels=read_levels(options.level) if options.level is not None else None,
+        time_from=read_time("--since", options.since) if options.since is not None else None,
+        time_to=read_time("--until", options.until) if options.until is not None else None,
+        regex=options.grep or "",
+        limit=limit,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""What the commands of ``greenagent-logs`` have in common: where the logs are, and how arguments are read."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from greenagent.logs.folder import LogFolder
+from greenagent.values.errors import GreenagentError, LevelError
+from greenagent.values.levels import NAMES, LevelSet, parse_levels
+
+_AGO: Final = re.compile(r"([0-9]{1,9})\s*(s|m|h|d|w)\Z")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_LEVELS_BY_NAME: Final = {name: number for number, name in NAMES.items()}
+
+
+class UsageError(GreenagentError):
+    """Arguments that cannot be meant: exit code 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+class Place:
+    """The log folder that was asked for, and the configuration it came from."""
+
+    def __init__(self, folder: LogFolder, settings: Any | None) -> None:
+        self.folder = folder
+        self.settings = settings
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """The two ways to say where the logs are."""
+    place = parser.add_argument_group("where the logs are")
+    place.add_argument("-c", "--config", metavar="FILE", help="the agent's configuration")
+    place.add_argument("--dir", metavar="DIR", help="a folder of log databases, also a copied one; no agent is needed")
+
+
+def find_place(options: argparse.Namespace) -> Place:
+    """Resolves ``-c`` or ``--dir``. Raises UsageError or GreenagentError."""
+    if options.dir is None and options.config is None:
+        raise UsageError("name the agent's configuration with -c FILE or a folder with --dir DIR")
+    settings = None
+    path = Path(options.dir) if options.dir is not None else None
+    origin = ""
+    if options.config is not None:
+        settings = _load(options.config)
+        if path is None:
+            logger = settings.database_logger
+            if logger is None:
+                raise GreenagentError(f"{options.config} has no logger of type DB: there is nothing to read")
+            path = Path(logger.log_dir)
+            origin = f", the log_dir of {options.config}"
+    assert path is not None
+    if not path.is_dir():
+        raise GreenagentError(f"there is no folder {path.absolute()}{origin}: name another with --dir DIR")
+    return Place(LogFolder(path), settings)
+
+
+def _load(path: str) -> Any:
+    # Imported only here: reading a folder needs no configuration and starts faster without.
+    from greenagent.settings import SettingsError, load_settings
+
+    try:
+        return load_settings(path).settings
+    except SettingsError as error:
+        raise GreenagentError(f"{error} (or name the folder with --dir DIR)") from error
+
+
+def read_levels(text: str) -> LevelSet | None:
+    """A level list in which levels may be called by name. Raises UsageError."""
+    parts = [str(_LEVELS_BY_NAME.get(part.strip().lower(), part)) for part in text.split(",")]
+    try:
+        return parse_levels(",".join(parts))
+    except LevelError as error:
+        raise UsageError(f"--level: {error}") from error
+
+
+def read_time(option: str, text: str, now: datetime | None = None) -> float:
+    """Seconds since 1970 from ``1h`` (ago), an ISO date or time, a time of today, or such seconds.
+
+    Local time unless the text names an offset. Raises UsageError.
+    """
+    text = text.strip()
+    now = now or datetime.now()
+    ago = _AGO.match(text)
+    try:
+        if ago is not None:
+            return (now - timedelta(seconds=int(ago.group(1)) * _UNITS[ago.group(2)])).timestamp()
+        if re.fullmatch(r"[0-9]{9,11}(\.[0-9]+)?", text):
+            return float(text)
+        if re.fullmatch(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?", text):
+            text = f"{now:%Y-%m-%d}T{text.zfill(5) if text.count(':') == 1 else text.zfill(8)}"
+        # Python before 3.11 knows no Z.
+        return datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text).timestamp()
+    except (ValueError, OverflowError, OSError) as error:
+        raise UsageError(f"{option}: {text!r} is no time: say 90s, 15m, 1h, 2d, 1w ago, or 2026-01-31T12:30") from error

@@ -1,0 +1,188 @@
+"""``greenagent-logs --jobs`` and ``--stats``: the databases in brief."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TextIO
+
+from greenagent.cli.logs_text import COLOURS, level_name, visible
+from greenagent.logs.folder import LogFolder
+from greenagent.logs.query import LogQuery, conditions, may_hold, order_column
+from greenagent.logs.reading import reading
+from greenagent.values.errors import GreenagentError
+
+MOST_ROWS: Final = 60
+_STEPS: Final = (60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 604800, 2592000, 31536000)
+
+
+class JobSummary(NamedTuple):
+    """What the databases hold of one job; ``state`` is "" where it is not known."""
+
+    jobid: str
+    domain: str
+    name: str
+    lines: int
+    first: float
+    last: float
+    state: str
+
+
+def summarise_jobs(folder: LogFolder, query: LogQuery, ledger: Path | None) -> list[JobSummary]:
+    """Every job with matching lines, the one that printed last at the end. Raises GreenagentError."""
+    found: dict[str, JobSummary] = {}
+    columns = (
+        "coalesce(jobid, ''), coalesce(max(domain), ''), coalesce(max(name), ''), count(*), min(epoch), max(epoch)"
+    )
+    for jobid, domain, name, lines, first, last in _ask_all(folder, query, columns, "GROUP BY jobid"):
+        job = JobSummary(jobid, domain, name, lines, first, last, "")
+        known = found.get(job.jobid)
+        if known is not None:
+            job = job._replace(
+                domain=job.domain or known.domain,
+                name=job.name or known.name,
+                lines=job.lines + known.lines,
+                first=min(job.first or 0, known.first or 0),
+                last=max(job.last or 0, known.last or 0),
+            )
+        found[job.jobid] = job
+    states = _states(ledger) if ledger is not None else {}
+    jobs = [job._replace(state=states.get(job.jobid, "")) for job in found.values()]
+    return sorted(jobs, key=lambda job: (job.last or 0, job.first or 0))[-query.limit :]
+
+
+def print_jobs(jobs: list[JobSummary], as_json: bool, out: TextIO) -> None:
+    """A table, or one object a line."""
+    if as_json:
+        for job in jobs:
+            out.write(json.dumps(job._asdict(), ensure_ascii=False) + "\n")
+        return
+    if not jobs:
+        return
+    rows = [("JOB", "DOMAIN/NAME", "LINES", "FIRST", "LAST", "STATE")]
+    for job in jobs:
+        label = "/".join(part for part in (job.domain, job.name) if part) or "-"
+        rows.append(
+            (
+                visible(job.jobid),
+                visible(label),
+                str(job.lines),
+                _local(job.first),
+                _local(job.last),
+                job.state or "-",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if n == 2 else cell.ljust(width)
+            for n, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ]
+        out.write("  ".join((*cells, row[5])).rstrip() + "\n")
+
+
+def count_levels(folder: LogFolder, query: LogQuery) -> dict[int, dict[int, int]]:
+    """Lines by minute (seconds since 1970) and level. Raises GreenagentError."""
+    counts: dict[int, dict[int, int]] = {}
+    columns = "CAST(epoch AS INTEGER) / 60 * 60 AS minute, level, count(*)"
+    for minute, level, count in _ask_all(folder, query, columns, "GROUP BY minute, level"):
+        of_minute = counts.setdefault(minute or 0, {})
+        of_minute[level or 0] = of_minute.get(level or 0, 0) + count
+    return counts
+
+
+def print_stats(counts: dict[int, dict[int, int]], as_json: bool, colour: bool, out: TextIO) -> None:
+    """A bar per minute, or per longer step where these would be too many, its parts by level."""
+    if as_json:
+        for minute in sorted(counts):
+            out.write(json.dumps({"minute": minute, "levels": dict(sorted(counts[minute].items()))}) + "\n")
+        return
+    if not counts:
+        return
+    span = max(counts) - min(counts) + 60
+    step = next((step for step in _STEPS if span / step <= MOST_ROWS), _STEPS[-1])
+    buckets: dict[int, dict[int, int]] = {}
+    totals: dict[int, int] = {}
+    for minute, by_level in counts.items():
+        bucket = buckets.setdefault(minute // step * step, {})
+        for level, count in by_level.items():
+            bucket[level] = bucket.get(level, 0) + count
+            totals[level] = totals.get(level, 0) + count
+    most = max(sum(bucket.values()) for bucket in buckets.values())
+    digits = len(str(most))
+    width = max(10, shutil.get_terminal_size().columns - digits - 20)
+    for start in sorted(buckets):
+        bucket = buckets[start]
+        total = sum(bucket.values())
+        out.write(f"{_local(start)[:16]}  {total:>{digits}}  {_bar(bucket, width / most, colour)}\n")
+    out.write(f"one bar: {_duration(step)}; lines by level:\n")
+    for level, lines in sorted(totals.items()):
+        mark = _paint(_MARKS[level % len(_MARKS)], level, colour)
+        out.write(f"  {mark} {level:>3} {level_name(level):<12} {lines}\n")
+
+
+_MARKS: Final = "#*+=-oxvwzst%&@"
+
+
+def _bar(bucket: dict[int, int], scale: float, colour: bool) -> str:
+    """Cumulated rounding, so that the bar is as long as its total says."""
+    parts, done, total = [], 0, 0
+    for level, count in sorted(bucket.items()):
+        total += count
+        length = max(round(total * scale), 1) - done
+        done += length
+        parts.append(_paint(_MARKS[level % len(_MARKS)] * length, level, colour))
+    return "".join(parts)
+
+
+def _paint(text: str, level: int, colour: bool) -> str:
+    code = COLOURS.get(level)
+    return f"\x1b[{code}m{text}\x1b[0m" if colour and code is not None and text else text
+
+
+def _duration(seconds: int) -> str:
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = seconds // length
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return f"{seconds} seconds"
+
+
+def _local(epoch: float | None) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch or 0))
+    except (ValueError, OverflowError, OSError):
+        return str(epoch)
+
+
+def _ask_all(folder: LogFolder, query: LogQuery, columns: str, grouping: str) -> Iterator[tuple[Any, ...]]:
+    for path in folder.databases():
+        if not may_hold(path, query):
+            continue
+        try:
+            with reading(path) as connection:
+                if order_column(connection) is None:
+                    continue
+                where, values = conditions(connection, query)
+                condition = f"WHERE {' AND '.join(where)}" if where else ""
+                rows = connection.execute(f"SELECT {columns} FROM logs {condition} {grouping}", values).fetchall()
+        except sqlite3.Error as error:
+            raise GreenagentError(f"{path} cannot be read: {error}") from error
+        yield from rows
+
+
+def _states(ledger: Path) -> dict[str, str]:
+    """The last state of every job that the ledger knows; nothing where it cannot be read."""
+    states: dict[str, str] = {}
+    try:
+        with reading(ledger) as connection, closing(connection.cursor()) as cursor:
+            for table in ("job", "outcome"):
+                states.update(cursor.execute(f"SELECT id, state FROM {table} ORDER BY row"))
+    except sqlite3.Error:
+        pass  # the log is the subject here; without the ledger the column stays empty
+    return states

@@ -1,0 +1,87 @@
+"""Opening log databases to read, wherever they are and whoever writes them. Plain sqlite, no gevent."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+_ATTEMPTS: Final = 5
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A read-only connection to one database; nothing beside it is changed. Raises sqlite3.Error.
+
+    Keep it short: a file that is open cannot be rotated in the plain way.
+    """
+    connection, copied = _open(path)
+    try:
+        yield connection
+    finally:
+        connection.close()
+        if copied is not None:
+            shutil.rmtree(copied, ignore_errors=True)
+
+
+def _open(path: Path) -> tuple[sqlite3.Connection, Path | None]:
+    for _ in range(_ATTEMPTS):
+        before = _identity(path)
+        connection = _connect(path, "mode=ro")
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            connection.close()
+            if "unable to open" not in str(error) and "readonly" not in str(error):
+                raise
+            return _open_without_log(path)
+        except BaseException:
+            connection.close()
+            raise
+        # A rotation between opening the file and its log would have joined two different ones.
+        if _identity(path) == before:
+            return connection, None
+        connection.close()
+    raise sqlite3.OperationalError("the file is replaced faster than it can be opened")
+
+
+def _open_without_log(path: Path) -> tuple[sqlite3.Connection, Path | None]:
+    """In a folder that may not be written: where a log was left over, a copy of both is read."""
+    log = path.with_name(path.name + "-wal")
+    if not log.exists() or log.stat().st_size == 0:
+        return _connect(path, "mode=ro&immutable=1"), None
+    folder = Path(tempfile.mkdtemp(prefix="greenagent-logs-"))
+    try:
+        for source in (path, log):
+            shutil.copyfile(source, folder / source.name)
+        return _connect(folder / path.name, "mode=rw"), folder
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise sqlite3.OperationalError(f"its log cannot be copied to {folder.parent}: {error}") from error
+        raise
+
+
+def _connect(path: Path, options: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{options}", uri=True, timeout=2, isolation_level=None, check_same_thread=False
+    )
+    connection.text_factory = _lenient_text
+    return connection
+
+
+def _lenient_text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return (0, 0)
+    return (status.st_dev, status.st_ino)

@@ -1,0 +1,98 @@
+"""Reading on and on, oldest first, across rotations: for long listings and for ``--follow``.
+
+No transaction is held between slices. Plain sqlite, no gevent.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from greenagent.logs.folder import LogFolder
+from greenagent.logs.query import LogQuery, ask, may_hold, order_column
+from greenagent.logs.reading import reading
+from greenagent.values.errors import GreenagentError
+from greenagent.values.message import Record
+
+SLICE: Final = 1000
+
+
+class Scan:
+    """A place in all files of a folder, from which ``advance`` reads on.
+
+    ``seq`` rises over all files of ours, so one number is the place in them, whatever they are
+    called by now; files of the original agent have a place each.
+    """
+
+    def __init__(self, folder: LogFolder, query: LogQuery) -> None:
+        self._folder = folder
+        self._query = query._replace(limit=0)
+        self._place = 0
+        self._foreign: dict[tuple[Path, int], int] = {}
+        self._finished: set[tuple[Path, int]] = set()
+
+    def skip_to_end(self) -> None:
+        """Everything stored so far is passed over. Raises GreenagentError."""
+        for path in self._folder.databases():
+            self._slice(path, (path, _inode(path)), to_end=True)
+
+    def pass_over(self, seq: int) -> None:
+        """Lines up to ``seq`` are passed over."""
+        self._place = max(self._place, seq)
+
+    def advance(self) -> Iterator[Record]:
+        """Yields what has come since, oldest first. Raises GreenagentError for a file that cannot be read."""
+        again = True
+        while again:
+            again = False
+            for path in self._folder.databases():
+                inode = _inode(path)
+                key = (path, inode)
+                if key in self._finished or not inode:
+                    continue
+                if not may_hold(path, self._query):
+                    self._finished.add(key)
+                    continue
+                exhausted = False
+                while not exhausted and _inode(path) == inode:
+                    records, exhausted = self._slice(path, key)
+                    yield from records
+                if not exhausted:
+                    again = True  # rotated meanwhile: the rest is in an archive now
+                    break
+                if path != self._folder.current:
+                    self._finished.add(key)
+
+    def _slice(self, path: Path, key: tuple[Path, int], to_end: bool = False) -> tuple[list[Record], bool]:
+        """The next lines of one file, and whether these were the last for now."""
+        try:
+            with reading(path) as connection:
+                connection.execute("BEGIN")
+                column = order_column(connection)
+                if column is None:
+                    return [], True
+                ours = column == "seq"
+                place = self._place if ours else self._foreign.get(key, 0)
+                end = connection.execute(f"SELECT max({column}) FROM logs").fetchone()[0] or 0
+                wanted = end > place and not to_end
+                records = list(ask(connection, self._query, SLICE, after_seq=place)) if wanted else []
+        except sqlite3.Error as error:
+            if not path.exists():
+                return [], True
+            raise GreenagentError(f"{path} cannot be read: {error}") from error
+        exhausted = len(records) < SLICE
+        place = max(place, end) if exhausted else records[-1].seq
+        if ours:
+            self._place = place
+        else:
+            self._foreign[key] = place
+        return records, exhausted
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
