@@ -27,8 +27,12 @@ def read_token(path: Path) -> str:
     return token
 
 
+class AgentResource:
+    """Base of the endpoints for agents; every other one is for people and under the rules."""
+
+
 class Access:
-    """Falcon middleware: the rules hold for ``/api`` alone, agents are free to come."""
+    """Falcon middleware: the rules hold for ``/api``; agents are free to come."""
 
     def __init__(self, token: str | None, names: tuple[str, ...]) -> None:
         """``names``: host names this controller is reached by, beside this machine's own."""
@@ -36,8 +40,12 @@ class Access:
         own = ("localhost", socket.gethostname())
         self._names = frozenset(name.lower().rstrip(".") for name in (*own, *names))
 
-    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        if req.path != "/api" and not req.path.startswith("/api/"):
+    def process_resource(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, str]
+    ) -> None:
+        """Goes by the endpoint that was found, since one endpoint can be written in several ways."""
+        if isinstance(resource, AgentResource):
+            self._check_no_browser(req)
             return
         self._check_client(req)
         self._check_host(req)
@@ -46,11 +54,20 @@ class Access:
             if content_type != "application/json":
                 raise falcon.HTTPUnsupportedMediaType(description="posts need 'Content-Type: application/json'")
 
+    def _check_no_browser(self, req: falcon.Request) -> None:
+        """A web page on this machine must not take commands or give results in an agent's name."""
+        if req.get_header("Origin") is not None or req.get_header("Sec-Fetch-Site") is not None:
+            raise falcon.HTTPForbidden(description="this endpoint is for agents, not for web pages")
+
     def _check_client(self, req: falcon.Request) -> None:
         if self._token is None:
             if not _is_loopback(req.env.get("REMOTE_ADDR", "")):
                 raise falcon.HTTPForbidden(
                     description="/api serves this machine alone; start the controller with --token-file to open it"
+                )
+            if req.get_header("Forwarded") is not None or req.get_header("X-Forwarded-For") is not None:
+                raise falcon.HTTPForbidden(
+                    description="/api behind a proxy is open to everybody; start the controller with --token-file"
                 )
             return
         scheme, _, given = (req.get_header("Authorization") or "").partition(" ")

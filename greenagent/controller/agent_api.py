@@ -8,6 +8,7 @@ from typing import Any
 
 import falcon
 
+from greenagent.controller.access import AgentResource
 from greenagent.controller.agents import Poll
 from greenagent.controller.bodies import BodyError, BodyTooLargeError, decode, read_body
 from greenagent.controller.hangups import HangUpWatch, has_hung_up
@@ -35,7 +36,7 @@ def add_agent_routes(app: falcon.App[Any, Any], parts: Parts, watch: HangUpWatch
     app.add_route("/{gid}/{nid}/ping", PingResource(parts))
 
 
-class CommandResource:
+class CommandResource(AgentResource):
     """GET ``cmd``: the long poll."""
 
     def __init__(self, parts: Parts, watch: HangUpWatch) -> None:
@@ -69,7 +70,7 @@ class CommandResource:
         req.env["greenagent.unwritten"] = lambda: self._parts.dispatcher.hand_back(handover)
 
 
-class ResultResource:
+class ResultResource(AgentResource):
     """POST ``result``: one result object."""
 
     def __init__(self, parts: Parts) -> None:
@@ -90,7 +91,7 @@ class ResultResource:
         _answer(resp, falcon.HTTP_200, OK)
 
 
-class UploadResource:
+class UploadResource(AgentResource):
     """POST ``log`` and ``stats``: a list that is kept or refused as a whole."""
 
     def __init__(self, parts: Parts, take: Callable[[AgentKey, Any], bool], limit: int, refusal: str) -> None:
@@ -111,7 +112,7 @@ class UploadResource:
             _answer(resp, falcon.HTTP_500, self._refusal)
 
 
-class EventResource:
+class EventResource(AgentResource):
     """POST ``event``: noted, and the agent counts as heard of."""
 
     def __init__(self, parts: Parts) -> None:
@@ -128,7 +129,7 @@ class EventResource:
         _answer(resp, falcon.HTTP_200, OK)
 
 
-class ScriptResource:
+class ScriptResource(AgentResource):
     """GET ``script?hash=``: the text of a stored script."""
 
     def __init__(self, parts: Parts) -> None:
@@ -150,7 +151,7 @@ class ScriptResource:
         resp.text = content
 
 
-class PingResource:
+class PingResource(AgentResource):
     """GET ``ping``: alive."""
 
     def __init__(self, parts: Parts) -> None:

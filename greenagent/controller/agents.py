@@ -44,6 +44,10 @@ class Poll:
         self.hung_up = True
         self._wake.set()
 
+    def dismiss(self) -> None:
+        """Ends the wait with nothing."""
+        self._wake.set()
+
     def wait(self, timeout: float) -> Assignment | None:
         """Waits for a command; None after ``timeout`` seconds or when the agent hung up."""
         self._wake.wait(timeout)
@@ -110,6 +114,10 @@ class AgentTable:
         agent.open_polls -= 1
         agent.last_poll = time.monotonic()
         agent.last_contact = time.time()
+
+    def are_young(self) -> bool:
+        """True while agents that were here before this controller started may not have come back yet."""
+        return time.monotonic() - self.started < self._limits.live
 
     def is_live(self, key: AgentKey) -> bool:
         agent = self._agents.get(key)

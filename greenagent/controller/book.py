@@ -21,6 +21,7 @@ class Book:
         self._jobs: dict[str, Job] = {}
         self._finished: dict[str, Job] = {}
         self._bytes = 0
+        self._open_bytes = 0
         self._reserved: set[str] = set()
         self._next = 1
 
@@ -38,6 +39,11 @@ class Book:
     def unfinished(self) -> int:
         return len(self._jobs) - len(self._finished)
 
+    @property
+    def open_bytes(self) -> int:
+        """Bytes of the commands of unfinished jobs."""
+        return self._open_bytes
+
     def new(self, job_id: str, command: dict[str, Any], target: Target, size: int) -> Job:
         """A job that takes its id at once but is not in the book before ``add``."""
         self._reserved.add(job_id)
@@ -48,6 +54,7 @@ class Book:
     def add(self, job: Job) -> None:
         self._reserved.discard(job.id)
         self._jobs[job.id] = job
+        self._open_bytes += job.size
 
     def abandon(self, job: Job) -> None:
         """The job could not be written: its id is free again."""
@@ -59,15 +66,22 @@ class Book:
         if job.id not in self._finished:
             self._finished[job.id] = job
             self._bytes += job.size
+            self._open_bytes -= job.size
 
     def grow(self, job: Job, size: int) -> None:
         """Counts the bytes of a result."""
         job.size += size
         if job.id in self._finished:
             self._bytes += size
+        else:
+            self._open_bytes += size
 
     def trim(self) -> None:
         """Drops finished jobs that are too old or too many, oldest first."""
+        while self._trim_some():
+            pass
+
+    def _trim_some(self) -> bool:
         limits = self._limits
         expired = time.time() - limits.keep_for
         drop: list[Job] = []
@@ -81,7 +95,7 @@ class Book:
             if len(drop) == 1000:
                 break
         if not drop:
-            return
+            return False
         for job in drop:
             del self._finished[job.id]
             self._jobs.pop(job.id, None)
@@ -90,6 +104,7 @@ class Book:
             self._journal.write([row for job in drop for row in removal_rows(job)])
         except StateError:
             pass  # they come back at the next start and are dropped then
+        return len(drop) == 1000
 
     def load(self) -> list[Assignment]:
         """Reads the state file; returns the assignments that are not ended, in order. Raises StateError."""
@@ -100,6 +115,7 @@ class Book:
             received = json.loads(command)
             job = Job(seq, job_id, received, target_of(received), created, wait_until, finished, bool(adopted))
             job.size = len(command)
+            self._open_bytes += job.size
             by_seq[seq] = self._jobs[job_id] = job
             self._next = seq + 1
         open_ones = self._load_assignments(by_seq)
@@ -111,7 +127,8 @@ class Book:
     def _load_assignments(self, by_seq: dict[int, Job]) -> list[Assignment]:
         open_ones: list[Assignment] = []
         for seq, _, gid, nid, floating, state, token, deliveries, delivered, count in self._journal.read(
-            "SELECT * FROM assignments ORDER BY job, number"
+            "SELECT job, number, gid, nid, floating, state, token, deliveries, delivered, received"
+            " FROM assignments ORDER BY job, number"
         ):
             assignment = by_seq[seq].add(None if gid is None else AgentKey(gid, nid), bool(floating), state)
             assignment.token = token
@@ -126,6 +143,7 @@ class Book:
             result = json.loads(body)
             assignment = by_seq[seq].assignments[number]
             by_seq[seq].size += len(body)
+            self._open_bytes += len(body)
             if result["state"] == states.DUPLICATE_ID and not assignment.ended:
                 assignment.refused = result
                 assignment.refused_at = time.time()

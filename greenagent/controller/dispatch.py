@@ -35,6 +35,14 @@ class Dispatcher:
         self.journal = journal
         self._limits = limits
         self._roles = RoleLines()
+        self._closing = False
+
+    def close(self) -> None:
+        """Answers every open poll with nothing and hands out nothing more."""
+        self._closing = True
+        for agent in self.agents.all():
+            for poll in agent.parked:
+                poll.dismiss()
 
     def choose(self, job: Job, force: bool) -> list[tuple[AgentKey | None, bool]]:
         """The agents a new job is for, each with whether any other could take it; none if nobody is live."""
@@ -54,7 +62,7 @@ class Dispatcher:
         if assignment.ended:
             return
         if assignment.agent is None:
-            poll = None
+            poll: Poll | None = None
             if not assignment.job.target.fanout:
                 poll = self.agents.longest_parked(assignment.job.target)
             if poll is None:
@@ -81,11 +89,11 @@ class Dispatcher:
             self._acknowledge(agent, tokens)
             patience = self._limits.poll if poll.has_slot else self._limits.full_poll
             deadline = time.monotonic() + patience
-            while True:
+            while not self._closing:
                 assignment = self._next(agent, poll) or self._park(agent, poll, deadline)
                 if assignment is None:
                     return None
-                if poll.hung_up or poll.is_gone():
+                if poll.hung_up or self._closing or poll.is_gone():
                     self.enqueue(assignment, first=True)
                     return None
                 handover = self._deliver(agent, poll, assignment)
@@ -93,6 +101,7 @@ class Dispatcher:
                     return handover
                 if poll.hung_up:
                     return None
+            return None
         finally:
             self.agents.poll_ended(agent)
 

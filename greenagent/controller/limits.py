@@ -30,6 +30,8 @@ class Limits:
     """Bytes of commands and results of finished jobs."""
     unfinished_jobs: int = 100_000
     """More unfinished jobs than this are refused."""
+    unfinished_bytes: int = 512 * MIB
+    """Bytes of the commands and results of unfinished jobs; above it new jobs are refused."""
     results_per_agent: int = 20
     """Results kept of a recurring job, newest, for each agent."""
     agents: int = 20_000

@@ -8,6 +8,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import gevent
+
 from greenagent.controller.agents import AgentTable
 from greenagent.controller.book import Book
 from greenagent.controller.dispatch import Dispatcher
@@ -55,6 +57,12 @@ class Outcomes:
         self._agents = agents
         self._limits = limits
         self._on_finished = on_finished
+        self._refused_ones: list[Assignment] = []
+
+    def restore(self, assignment: Assignment) -> None:
+        """Takes up an assignment from the state file."""
+        if assignment.refused is not None:
+            self._refused_ones.append(assignment)
 
     def take(self, key: AgentKey, received: Any) -> None:
         """Takes a result an agent posted; a repeat is dropped. Raises ResultError, StateError."""
@@ -110,16 +118,14 @@ class Outcomes:
                 silent = min(time.monotonic() - since, time.time() - assignment.delivered)
                 if silent > self._limits.unacknowledged and not assignment.ended:
                     self._record(assignment, own_result(assignment, states.ERROR, NOT_ACKNOWLEDGED))
-        for job in self._book.all():
-            if job.finished:
-                continue
-            for assignment in job.assignments:
-                if assignment.refused is not None and not assignment.ended:
-                    self._end_refused(assignment)
+        for assignment in self._refused_ones:
+            self._end_refused(assignment)
+        self._refused_ones = [one for one in self._refused_ones if one.refused is not None and not one.ended]
         self._book.trim()
 
     def _end_waiting_for_nodes(self) -> None:
         now = time.time()
+        young = self._agents.are_young()
         for agent in self._agents.all():
             for assignment in list(agent.line):
                 job = assignment.job
@@ -127,13 +133,14 @@ class Outcomes:
                     continue
                 if agent.is_live(self._limits):
                     job.wait_until = 0.0
-                elif now >= job.wait_until:
+                elif now >= job.wait_until and not young:
                     self._record(assignment, own_result(assignment, states.ERROR, NO_AGENT))
 
     def _end_waiting_for_roles(self) -> None:
         now = time.time()
-        young = time.monotonic() - self._agents.started < self._limits.live
+        young = self._agents.are_young()
         for target, waiting in self._dispatcher.roles.groups():
+            gevent.sleep(0)  # many groups times many agents must not make the controller deaf
             matching = self._agents.live_matching(target)
             for assignment in waiting:
                 if matching and target.fanout:
@@ -154,9 +161,12 @@ class Outcomes:
             self._dispatcher.journal.write(result_rows(assignment, result, self._limits.results_per_agent))
             assignment.refused = result
             assignment.refused_at = time.time()
+            self._refused_ones.append(assignment)
 
     def _end_refused(self, assignment: Assignment) -> None:
-        if assignment.refused is not None and time.time() - assignment.refused_at >= self._limits.refusal:
+        if assignment.ended or assignment.refused is None:
+            return
+        if time.time() - assignment.refused_at >= self._limits.refusal:
             self._record(assignment, assignment.refused)
 
     def _record(self, assignment: Assignment, result: dict[str, Any]) -> None:

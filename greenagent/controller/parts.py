@@ -42,18 +42,25 @@ class Parts:
             self.scripts.load()
             for assignment in self.book.load():
                 self.dispatcher.restore(assignment)
+                self.outcomes.restore(assignment)
+        except (ValueError, LookupError, TypeError) as error:
+            self.journal.close()
+            raise StateError(f"the state file {state} is damaged ({error}): move it away and start again") from error
         except BaseException:
             self.journal.close()
             raise
 
     def sweep_for_ever(self) -> None:
         """Once a second: ends what has waited too long and drops what is too old."""
+        rounds = 0
         while True:
             gevent.sleep(1)
+            rounds += 1
             try:
                 self.outcomes.sweep()
                 self.scripts.trim()
-                self.lines.forget({job.id for job in self.book.all()})
+                if rounds % 60 == 0:
+                    self.lines.forget({job.id for job in self.book.all()})
             except StateError as error:
                 self._trouble.warning(str(error))
             else:

@@ -110,6 +110,7 @@ class LogsResource:
         self._parts = parts
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
+        job_id = _id(job_id)
         after = int(_float(req, "after", 0))
         limit = max(1, min(int(_float(req, "limit", MAX_LISTED)), MAX_LINES))
         follow = (req.get_param("follow") or "") not in ("", "0", "false")
@@ -187,8 +188,13 @@ def _show(resp: falcon.Response, value: dict[str, Any]) -> None:
     resp.text = json.dumps(value)
 
 
+def _id(segment: str) -> str:
+    """The id in a path: the server hands ``%2F`` through as a character that no id can hold."""
+    return segment.replace("\x1f", "/")
+
+
 def _job(parts: Parts, job_id: str) -> Job:
-    job = parts.book.get(job_id)
+    job = parts.book.get(_id(job_id))
     if job is None:
         raise falcon.HTTPNotFound(description=f"no job with the id {job_id!r} is known")
     return job

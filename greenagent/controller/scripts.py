@@ -59,9 +59,8 @@ class ScriptStore:
             return data
         if not isinstance(content, str) or not content:
             raise CommandError("'data' of jumpscript_content needs 'content', the text of the script")
-        return json.dumps(
-            {**{key: value for key, value in wanted.items() if key != "content"}, "hash": self.store(content)}
-        )
+        del wanted["content"]
+        return json.dumps({**wanted, "hash": self.store(content)})
 
     def trim(self) -> None:
         """Drops scripts that are too old or too many, oldest first."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import falcon
+import gevent
+from gevent import GreenletExit
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from greenagent.controller.access import Access
@@ -20,6 +24,8 @@ from greenagent.controller.parts import Parts
 from greenagent.controller.people_api import add_people_routes
 from greenagent.runtime.greenlets import Supervisor
 
+_SLASH = re.compile("%2f", re.IGNORECASE)
+
 
 class _Silent:
     """The access log nobody reads."""
@@ -28,13 +34,17 @@ class _Silent:
         pass
 
 
-class Handler(WSGIHandler):
+class Handler(WSGIHandler):  # type: ignore[misc]
     """One connection. Gives the application its descriptor and tells it when an answer was not written."""
 
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
         environ["greenagent.descriptor"] = self.socket.fileno()
         environ["greenagent.close"] = self._close_after_answer
+        if "%2F" in self.path.upper() and self.path.startswith("/api/"):
+            # A job id may hold a slash: it comes through as a character no id can hold.
+            raw = self.path.partition("?")[0]
+            environ["PATH_INFO"] = unquote_to_bytes(_SLASH.sub("%1F", raw)).decode("latin-1")
         return environ
 
     def _close_after_answer(self) -> None:
@@ -56,8 +66,8 @@ class Handler(WSGIHandler):
 
     def handle_error(self, kind: Any, value: Any, trace: Any) -> None:
         self.close_connection = True
-        if isinstance(value, OSError):
-            return  # the client is gone or too slow
+        if isinstance(value, (OSError, GreenletExit)):
+            return  # the client is gone or too slow, or the controller stops
         self.server.voice.error(f"internal error: {kind.__name__}: {value}; please report this")
         self._send_error_response_if_possible(500)
 
@@ -67,7 +77,7 @@ class Handler(WSGIHandler):
         return super()._handle_client_error(error)
 
 
-class Server(WSGIServer):
+class Server(WSGIServer):  # type: ignore[misc]
     """Serves plain HTTP, or TLS whose handshakes block nobody else."""
 
     def __init__(
@@ -77,6 +87,7 @@ class Server(WSGIServer):
         self._limits = parts.limits
         self._context = context
         self._tls_trouble: dict[str, str] = {}
+        self._accept_trouble = parts.voice.topic()
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -97,6 +108,22 @@ class Server(WSGIServer):
         )
         if context is not None:
             self.base_env["wsgi.url_scheme"] = "https"
+
+    def do_read(self) -> Any:
+        """Accepts a connection; without a free descriptor it pauses, where gevent would print a traceback."""
+        try:
+            accepted = super().do_read()
+        except OSError as error:
+            self._accept_trouble.warning(f"cannot accept connections: {error.strerror or error}")
+            self.stop_accepting()
+            gevent.spawn_later(0.5, self._accept_again)
+            return None
+        self._accept_trouble.resolved("connections are accepted again")
+        return accepted
+
+    def _accept_again(self) -> None:
+        if not self.closed:
+            self.start_accepting()
 
     def handle(self, client: Any, address: Any) -> None:
         try:
@@ -157,8 +184,10 @@ class Controller:
         self._supervisor.service("sweep", self.parts.sweep_for_ever)
 
     def stop(self) -> None:
-        """Takes no more connections, ends the open ones, closes the state file."""
-        self._server.stop(timeout=0.2)
+        """Takes no more connections, answers the open polls, closes the state file."""
+        self._server.stop_accepting()
+        self.parts.dispatcher.close()
+        self._server.stop(timeout=0.5)
         self._supervisor.kill_all()
         self._watch.close()
         self.parts.journal.close()
@@ -180,8 +209,6 @@ def make_application(parts: Parts, watch: HangUpWatch, access: Access) -> falcon
         raise falcon.HTTPInternalServerError(description="internal error; the controller's log says more")
 
     app.add_error_handler(Exception, any_error)
-    app.add_error_handler(falcon.HTTPError, app._http_error_handler)  # type: ignore[attr-defined]
-    app.add_error_handler(falcon.HTTPStatus, app._http_status_handler)  # type: ignore[attr-defined]
     app.add_error_handler(StateError, state_error)
     add_agent_routes(app, parts, watch)
     add_people_routes(app, parts)

@@ -62,6 +62,8 @@ class Submission:
             raise TooManyJobsError(
                 f"{self._limits.unfinished_jobs} jobs are waiting or running already: try again when some have ended"
             )
+        if self._book.open_bytes >= self._limits.unfinished_bytes:
+            raise TooManyJobsError("the commands of unfinished jobs fill the memory for them: try again later")
         if parsed.cmd == "jumpscript_content":
             command["data"] = self._scripts.replace_content(parsed.data)
         job = self._book.new(parsed.id, command, target, len(json.dumps(command)))
