@@ -185,6 +185,10 @@ class RecordingController:
     def port(self) -> int:
         return self._port
 
+    @property
+    def open_connections(self) -> int:
+        return len(self._server.open_sockets) if self._server else 0
+
     def start(self) -> None:
         """Listens, on the same port again after a ``stop``."""
         listener = socket.socket()

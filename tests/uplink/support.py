@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +12,7 @@ from gevent.event import Event
 
 from greenagent.runtime.voice import Voice
 from greenagent.uplink.backoff import Backoff
+from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.health import ControllerHealth
 from greenagent.uplink.poller import Poller
 from greenagent.uplink.results import PendingResult
@@ -29,6 +30,7 @@ class Uplink:
         self.voice = Voice(None)
         self.voice.attach(lambda level, text: self.said.append(text))
         self.trust = Trust(key, url, security, self.voice, check_interval=0.05)
+        self.figures = UplinkFigures()
         self.health = ControllerHealth(key, url, self.voice)
         self._url = url
         self._options = transport
@@ -45,6 +47,7 @@ class Uplink:
             "accept": lambda command, key: got.commands.append(command),
             "refuse": lambda error, key: got.refused.append(error),
             "health": self.health,
+            "figures": self.figures,
             "backoff": quick_backoff(),
             "poll_timeout": 30.0,
         }
@@ -69,6 +72,16 @@ def running(part: Any) -> Iterator[Any]:
     assert not alive, "it did not stop"
     if greenlet.exception is not None:
         raise greenlet.exception
+
+
+@contextmanager
+def watching(uplink: Uplink) -> Iterator[None]:
+    """Runs the service that looks at the certificate files."""
+    greenlet = gevent.spawn(uplink.trust.watch)
+    try:
+        yield
+    finally:
+        greenlet.kill()
 
 
 class MemoryOutbox:
@@ -180,6 +193,3 @@ class Aside:
 
     def __call__(self, controller: str, path: str, body: bytes, status: int, answer: str) -> None:
         self.records.append((controller, path, body, status, answer))
-
-
-Wait = Callable[..., Any]

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import gevent
+import json
 
+import gevent
+import pytest
+from gevent.event import Event
+
+from greenagent.uplink.poller import read_early_id
+from tests.support import recording_controller as behaviour
 from tests.support.recording_controller import RecordingController, status
 from tests.support.waiting import wait_until
 from tests.uplink.support import Uplink, running
@@ -63,4 +69,176 @@ def test_the_startup_event_is_sent_again_after_an_outage():
             wait_until(lambda: len(controller.events) == 2, what="the second startup event")
             controller.push(command())
             wait_until(lambda: got.commands, what="the command")
-            gevent.sleep(0)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [status(401), status(500), behaviour.redirect("/"), behaviour.close_at_once(), behaviour.close_half_way(),
+     behaviour.rubbish(), behaviour.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n<html>no</html>")],
+    ids=["401", "500", "redirect", "closed", "half-way", "rubbish", "page"],
+)  # fmt: skip
+def test_polling_goes_on_after_any_kind_of_trouble_which_is_said_once(trouble):
+    with RecordingController() as controller:
+        uplink = Uplink(controller.url)
+        poller, got = uplink.poller()
+        controller.misbehave("cmd", trouble, times=5)
+        controller.push(command())
+        with running(poller):
+            wait_until(lambda: got.commands, what="the command")
+        assert len(controller.polls) >= 6
+        assert len(uplink.said) == 2, uplink.said
+        assert "answers again" in uplink.said[1]
+
+
+def test_retry_after_is_honoured():
+    with RecordingController() as controller:
+        poller, got = Uplink(controller.url).poller()
+        controller.misbehave("cmd", status(429, {"Retry-After": "1"}), times=1)
+        controller.push(command())
+        with running(poller):
+            wait_until(lambda: got.commands, what="the command")
+        assert controller.polls[1].at - controller.polls[0].at >= 1
+
+
+def test_a_controller_that_does_not_hold_polls_is_not_asked_in_a_busy_loop():
+    with RecordingController(park=0) as controller:
+        poller, got = Uplink(controller.url).poller()
+        with running(poller):
+            controller.wait_for_poll(3)
+            before = len(controller.polls)
+            gevent.sleep(0.5)
+            assert len(controller.polls) - before < 50
+            controller.push(command())
+            wait_until(lambda: got.commands, what="the command")
+
+
+def test_what_cannot_be_understood_is_refused_with_its_id_and_does_not_stop_the_next():
+    with RecordingController() as controller:
+        uplink = Uplink(controller.url)
+        poller, got = uplink.poller()
+        controller.push({"id": "wrong", "cmd": "execute", "data": 5})
+        controller.push(b"[1, 2")
+        controller.push(command())
+        with running(poller):
+            wait_until(lambda: got.commands, what="the good command")
+        assert got.refused[0].command_id == "wrong"
+        assert got.refused[0].reason == "'data' must be text, not a number"
+        assert got.refused[1].command_id is None
+        assert uplink.figures.commands_refused == 2
+        assert uplink.figures.commands == 1
+
+
+def test_a_command_is_acknowledged_once_it_was_accepted_and_not_before():
+    accepted = Event()
+    with RecordingController(hand_over=True) as controller:
+        taken = []
+
+        def accept(command: object, key: str) -> None:
+            taken.append(command)
+            accepted.wait()
+
+        poller, _ = Uplink(controller.url).poller(accept=accept)
+        with running(poller):
+            controller.push(command("one"))
+            wait_until(lambda: taken, what="the command")
+            assert poller.state == "accepting"
+            assert controller.waiting_commands == 1
+            assert len(controller.polls) == 1
+            accepted.set()
+            controller.wait_for_poll(2)
+            wait_until(lambda: controller.waiting_commands == 0, what="the acknowledgement")
+        assert [poll.headers["Greenagent-Acknowledge"] for poll in controller.polls] == ["", "token-1"]
+
+
+def test_a_command_whose_acceptance_failed_is_not_acknowledged_and_comes_again():
+    with RecordingController(hand_over=True) as controller:
+        tries = []
+
+        def accept(command: object, key: str) -> None:
+            tries.append(command)
+            if len(tries) == 1:
+                raise OSError("no ledger")
+
+        poller, _ = Uplink(controller.url).poller(accept=accept)
+        controller.push(command("one"))
+        with pytest.raises(OSError, match="no ledger"):
+            poller.run()
+        with running(poller):
+            wait_until(lambda: controller.waiting_commands == 0, what="the acknowledgement")
+        assert len(tries) == 2
+
+
+def test_a_command_that_is_too_large_is_refused_by_its_id_and_acknowledged():
+    with RecordingController(hand_over=True) as controller:
+        uplink = Uplink(controller.url, command_limit=100_000)
+        poller, got = uplink.poller()
+        controller.push({**command("large"), "data": "x" * 1_000_000})
+        controller.push(command("small"))
+        with running(poller):
+            wait_until(lambda: got.commands, what="the small command")
+        assert got.refused[0].command_id == "large"
+        assert "larger than 100000 bytes" in got.refused[0].reason
+        assert [taken.id for taken in got.commands] == ["small"]
+
+
+def test_stopping_ends_an_open_poll_at_once():
+    with RecordingController() as controller:
+        poller, _ = Uplink(controller.url).poller()
+        with running(poller) as greenlet:
+            controller.wait_for_poll()
+            poller.stop()
+            greenlet.join(2)
+            assert greenlet.dead
+        wait_until(lambda: not controller.open_connections, what="the poll to be given up")
+
+
+def test_stopping_ends_the_wait_of_a_backoff():
+    with RecordingController() as controller:
+        controller.misbehave("cmd", status(503, {"Retry-After": "300"}))
+        poller, _ = Uplink(controller.url).poller()
+        with running(poller) as greenlet:
+            wait_until(lambda: poller.state == "waiting", what="the backoff")
+            poller.stop()
+            greenlet.join(2)
+            assert greenlet.dead
+
+
+def test_roles_and_free_slots_are_asked_for_every_poll():
+    with RecordingController(park=0) as controller:
+        roles, free = [["a"], ["b"]], iter(range(10, 100))
+        poller, _ = Uplink(controller.url).poller(
+            roles=lambda: roles[min(len(controller.polls), 1)], free_slots=lambda: next(free)
+        )
+        with running(poller):
+            controller.wait_for_poll(2)
+        assert [poll.roles for poll in controller.polls[:2]] == [["a"], ["b"]]
+        assert [poll.headers["Greenagent-Free-Slots"] for poll in controller.polls[:2]] == ["10", "11"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"id": "one", "data": "xxx', "one"),
+        ('{"gid": 1, "args": {"id": "inner"}, "id": "one", "data": "xxx', "one"),
+        ('  {"data": "id", "id" : "one"', "one"),
+        ('{"data": "never ends', None),
+        ('{"id": 5, "data": "xxx', None),
+        ('["id", "one"', None),
+        ("<html>", None),
+        ("", None),
+        ('{"a":' + "[" * 100_000, None),
+    ],
+)
+def test_the_id_of_a_command_cut_short_is_read_only_at_the_top_level(text, expected):
+    assert read_early_id(text.encode()) == expected
+
+
+def test_a_rejected_hand_over_token_is_not_sent_back():
+    with RecordingController() as controller:
+        poller, _ = Uplink(controller.url).poller()
+        body = json.dumps(command()).encode()
+        head = f"HTTP/1.1 200 OK\r\nGreenagent-Delivery: {'x' * 300}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        controller.misbehave("cmd", behaviour.raw(head + body), times=1)
+        with running(poller):
+            controller.wait_for_poll(2)
+        assert controller.polls[1].headers["Greenagent-Acknowledge"] == ""
