@@ -216,7 +216,11 @@ class Spawner:
 
 
 def _pipe() -> tuple[int, int]:
-    """A pipe whose ends are above 2: an agent started with closed standard streams would get those numbers."""
+    """A pipe whose ends are above 2.
+
+    An agent started with closed standard streams would get those numbers: what it writes to its
+    stderr would reach a child, and the copies made for a child could overwrite one another.
+    """
     ends = os.pipe2(os.O_CLOEXEC)
     if min(ends) > 2:
         return ends

@@ -40,7 +40,7 @@ if os.geteuid() == 0:  # nobody else can give up the right to signal a child
 
 def test_agent_without_standard_streams_starts_children_all_the_same(tmp_path):
     run_script(SCRIPTS / "closed_streams.py", str(tmp_path / "seen"))
-    assert (tmp_path / "seen").read_text() == repr(([b"in\n0\n1\n2\n3\n", b"err\n"], 0))
+    assert (tmp_path / "seen").read_text() == repr(([b"in\n0\n1\n2\n3\n", b"err\n"], 0, True))
 
 
 def test_orphan_of_a_killed_agent_is_found_and_ended():
