@@ -8,33 +8,37 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import gevent
 from gevent.event import AsyncResult
 
+from greenagent.agent.connections import Connections
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.catalogue import fill_catalogue
 from greenagent.jobs.job import Identity, Job
 from greenagent.jobs.launcher import Catalogue, Launcher
-from greenagent.jobs.loggers import job_routes, own_routes, pair_name, pairs
+from greenagent.jobs.loggers import job_routes, own_routes
 from greenagent.jobs.monitors import JobMonitor
 from greenagent.jobs.recovery import Recovery
 from greenagent.jobs.startup import StartupTasks, warn_of
 from greenagent.ledger.history import HistoryFile
 from greenagent.ledger.ledger import Ledger
 from greenagent.logs.console import Console
+from greenagent.logs.joblog import JobLog
 from greenagent.logs.retention import StoreLimits
 from greenagent.logs.store import LogStore
 from greenagent.process.descendants import Sweeper, end_orphan, find_by_tag
 from greenagent.process.spawn import Spawner
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.voice import LineOutput, Voice
+from greenagent.settings.merge import merge
 from greenagent.settings.models import Settings
+from greenagent.settings.reload import changes
 from greenagent.statistics import backlog as statistics_backlog
 from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import Meter
 from greenagent.statistics.own import Figures
-from greenagent.uplink.link import Link, LogPair
 from greenagent.values.errors import GreenagentError
 
 EXIT = "exit"
@@ -54,8 +58,7 @@ class Agent:
         self.began = time.monotonic()
         self.supervisor = Supervisor(voice, self._give_up)
         self.figures = Figures()
-        self.links: dict[str, Link] = {}
-        self._bits: dict[str, int] = {}
+        self._job_logs: WeakKeyDictionary[Job, JobLog] = WeakKeyDictionary()
         self._skip_waiting = gevent.event.Event()
 
     # -- start
@@ -77,9 +80,6 @@ class Agent:
         except BaseException:
             self.ledger.stop()
             raise
-        self._bits = self.store.register_pairs(
-            [pair_name(logger.name, controller) for logger, controller in pairs(self.settings)]
-        )
         self._own_log = self.store.open_job("agent", "", "", own_routes(self.settings), "")
         self.voice.attach(self._log_own)
         self.history = HistoryFile(main.history_file, self.voice)
@@ -133,12 +133,21 @@ class Agent:
             reboot=lambda: self.ask_to_end(REBOOT),
             fetch_script=self._fetch_script,
         )
+        self.connections = Connections(
+            lambda: self.settings,
+            self.supervisor,
+            self.voice,
+            self.ledger,
+            self.store,
+            self.backlog,
+            self.admission,
+        )
+        self.connections.register_pairs()
         self._start_services()
         self._recover()
         warn_of(self.settings.startup, self.identity, self.voice.warning)
         StartupTasks(self.admission, self.identity, self.supervisor, self.voice).start(self.settings.startup)
-        for key in self.settings.controllers:
-            self._connect(key)
+        self.connections.update()
         self.voice.info(
             f"greenagent {self.identity.gid}:{self.identity.nid} is ready, "
             f"polling {', '.join(self.settings.polled_controllers) or 'nobody'}"
@@ -190,35 +199,45 @@ class Agent:
         )
         recovery.run()
 
-    def _connect(self, key: str) -> None:
-        """Starts everything that talks to one controller."""
-        settings = self.settings
-        link = Link(settings.controllers[key], self.identity.gid, self.identity.nid, self.supervisor, self.voice)
-        self.links[key] = link
-        link.send_results(self.ledger)
-        for logger, controller in pairs(settings):
-            if controller == key:
-                pair = LogPair(pair_name(logger.name, key), logger.batch_size, logger.flush_int)
-                link.send_logs(pair, self.store, self.ledger.keep_aside)
-        if key in settings.stats.controllers:
-            link.send_statistics(self.backlog, settings.stats.interval, self.ledger.keep_aside)
-        if key in settings.polled_controllers:
-            link.poll(lambda: self.settings.main.roles, lambda: self.admission.line.free, self.admission)
-
     def _fetch_script(self, controller: str, digest: str) -> bytes:
-        if controller not in self.links:
+        link = self.connections.links.get(controller)
+        if link is None:
             raise GreenagentError(f"controller {controller} is not configured any more")
-        return self.links[controller].fetch_script(digest)
+        return link.fetch_script(digest)
 
     def _open_log(self, job: Job) -> Any:
         arguments = job.command.arguments
-        routes = job_routes(self.settings, self._bits, job)
-        return self.store.open_job(
+        routes = job_routes(self.settings, self.connections.bits, job)
+        log = self.store.open_job(
             job.id, arguments.domain, arguments.name, routes, job.command.cmd, self.settings.main.max_log_per_job
         )
+        self._job_logs[job] = log
+        return log
 
     def _log_own(self, level: int, text: str) -> None:
         self._own_log.append_now(level, text)
+
+    # -- live reload
+
+    def reload(self, new: Settings) -> None:
+        """Applies what it can of other settings without touching running jobs; names what needs a restart."""
+        plan = changes(self.settings, new)
+        self.settings = merge(self.settings, new)
+        self.connections.register_pairs()
+        self.backlog.set_controllers(self.settings.stats.controllers)
+        self.connections.update()
+        for job, log in list(self._job_logs.items()):
+            log.routes = job_routes(self.settings, self.connections.bits, job)
+        self.admission.line.slots = self.settings.main.max_jobs
+        self.admission.start_next()
+        self.meter.interval = self.settings.stats.meter_interval
+        self.statistics.reconfigure(self.settings.stats.interval)
+        for text in plan.applied:
+            self.voice.info(f"reloaded: {text}")
+        for text in plan.needs_restart:
+            self.voice.warning(f"not applied, needs a restart: {text}")
+        if plan.nothing:
+            self.voice.info("reloaded: nothing has changed")
 
     # -- the end
 
@@ -244,16 +263,13 @@ class Agent:
         if self.failure:
             self.voice.error(f"giving up: {self.failure}")
         self.voice.info("stopping")
-        for link in self.links.values():
-            link.stop_polling()
+        self.connections.stop_polling()
         running = self.admission.stop()
         self._wait_for([job.ended for job in running], main.kill_grace + main.pipe_drain + 5)
         self.statistics.flush_all()
         self.store.flush()
-        drains = [greenlet for link in self.links.values() for greenlet in link.drain(main.drain_timeout)]
-        self._wait_for(drains, main.drain_timeout + 2)
-        for link in self.links.values():
-            link.close()
+        self._wait_for(list(self.connections.drain(main.drain_timeout)), main.drain_timeout + 2)
+        self.connections.close()
         self.voice.detach(self._log_own)
         self.supervisor.kill_all()
         self.spawner.stop()

@@ -10,6 +10,7 @@ import argparse  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import NoReturn  # noqa: E402
 
@@ -65,11 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _refuse(error.problems)
     if options.check or options.print_config:
         return _show(loaded, options.print_config)
-    return run(loaded, options.pid_file)
+    return run(loaded, options.pid_file, lambda: load_settings(options.config, os.environ, flags))
 
 
-def run(loaded: Loaded, pid_file: Path | None) -> int:
-    """Starts the agent and serves until it is asked to end."""
+def run(loaded: Loaded, pid_file: Path | None, load_again: Callable[[], Loaded]) -> int:
+    """Starts the agent and serves until it is asked to end; SIGHUP makes it load its settings again."""
     output = LineOutput(2, "diagnostics")
     voice = Voice(output)
     for warning in loaded.warnings:
@@ -85,6 +86,7 @@ def run(loaded: Loaded, pid_file: Path | None) -> int:
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, agent.ask_to_end)
+    gevent.signal_handler(signal.SIGHUP, _reload, agent, load_again)
     how = agent.wait()
     agent.stop()
     voice.info("ended" if how != RESTART else "starting anew")
@@ -97,6 +99,19 @@ def run(loaded: Loaded, pid_file: Path | None) -> int:
     if how == REBOOT:
         return _reboot()
     return 1 if agent.failure else 0
+
+
+def _reload(agent: Agent, load_again: Callable[[], Loaded]) -> None:
+    """A broken file changes nothing and says why."""
+    try:
+        loaded = load_again()
+    except SettingsError as error:
+        for problem in error.problems:
+            agent.voice.error(f"not reloaded: {problem}")
+        return
+    for warning in loaded.warnings:
+        agent.voice.warning(warning)
+    agent.reload(loaded.settings)
 
 
 def _reboot() -> int:

@@ -78,10 +78,11 @@ def _loggers(old: Settings, new: Settings) -> Iterator[_Change]:
         elif type(before[name]) is not type(after[name]):
             yield _Change(f"{place} has another type", live=False)
         else:
-            yield from _fields(place, _section_of(before[name]), before[name], after[name])
+            yield from _fields(place, section_of(before[name]), before[name], after[name])
 
 
-def _section_of(logger: Logger) -> table.Section:
+def section_of(logger: Logger) -> table.Section:
+    """The section of the table that describes a logger of this type."""
     names = {field.name for field in fields(logger)}
     return next(
         each for each in table.LOGGERS.values() if {setting.name for setting in each.settings} == names - {"name"}

@@ -1,0 +1,116 @@
+"""The links to all controllers, kept in step with the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+from greenagent.jobs.admission import Admission
+from greenagent.jobs.loggers import pair_name, pairs
+from greenagent.ledger.ledger import Ledger
+from greenagent.logs.store import LogStore
+from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.voice import Voice
+from greenagent.settings.models import ControllerSettings, Settings
+from greenagent.statistics.backlog import Backlog
+from greenagent.uplink.link import Link, LogPair
+
+STATISTICS_WAIT = 1.0
+"""Seconds that flushed statistics wait for others before they are posted."""
+
+
+class SettingsSource(Protocol):
+    def __call__(self) -> Settings: ...
+
+
+class Plan(NamedTuple):
+    """What a link to one controller consists of; a link whose plan changes is made anew."""
+
+    controller: ControllerSettings
+    polled: bool
+    pairs: tuple[LogPair, ...]
+    statistics: bool
+
+
+def plans(settings: Settings) -> dict[str, Plan]:
+    """The plan of every controller."""
+    found: dict[str, list[LogPair]] = {key: [] for key in settings.controllers}
+    for logger, key in pairs(settings):
+        found[key].append(LogPair(pair_name(logger.name, key), logger.batch_size, logger.flush_int))
+    return {
+        key: Plan(controller, key in settings.polled_controllers, tuple(found[key]), key in settings.stats.controllers)
+        for key, controller in settings.controllers.items()
+    }
+
+
+class Connections:
+    """Makes, replaces and ends links."""
+
+    def __init__(
+        self,
+        settings: SettingsSource,
+        supervisor: Supervisor,
+        voice: Voice,
+        ledger: Ledger,
+        store: LogStore,
+        backlog: Backlog,
+        admission: Admission,
+    ) -> None:
+        self.links: dict[str, Link] = {}
+        self.bits: dict[str, int] = {}
+        self._settings = settings
+        self._supervisor = supervisor
+        self._voice = voice
+        self._ledger = ledger
+        self._store = store
+        self._backlog = backlog
+        self._admission = admission
+        self._plans: dict[str, Plan] = {}
+
+    def register_pairs(self) -> None:
+        """Tells the store who wants lines; to be done before any job logs."""
+        settings = self._settings()
+        self.bits = self._store.register_pairs(
+            [pair_name(logger.name, controller) for logger, controller in pairs(settings)]
+        )
+
+    def update(self) -> None:
+        """Brings the links in step with the settings; untouched ones go on undisturbed."""
+        wanted = plans(self._settings())
+        for key in list(self.links):
+            if wanted.get(key) != self._plans.get(key):
+                link = self.links.pop(key)
+                link.stop_polling()
+                for greenlet in link.drain(0):
+                    greenlet.join()
+                link.close()
+        for key, plan in wanted.items():
+            if key not in self.links:
+                self.links[key] = self._connect(plan)
+        self._plans = wanted
+
+    def stop_polling(self) -> None:
+        """Takes no more commands."""
+        for link in self.links.values():
+            link.stop_polling()
+
+    def drain(self, seconds: float) -> Iterator[Any]:
+        """Lets everything that waits go out, for so many seconds at most; yields greenlets to join."""
+        for link in self.links.values():
+            yield from link.drain(seconds)
+
+    def close(self) -> None:
+        for link in self.links.values():
+            link.close()
+
+    def _connect(self, plan: Plan) -> Link:
+        main = self._settings().main
+        link = Link(plan.controller, main.gid, main.nid, self._supervisor, self._voice)
+        link.send_results(self._ledger)
+        for pair in plan.pairs:
+            link.send_logs(pair, self._store, self._ledger.keep_aside)
+        if plan.statistics:
+            link.send_statistics(self._backlog, STATISTICS_WAIT, self._ledger.keep_aside)
+        if plan.polled:
+            link.poll(lambda: self._settings().main.roles, lambda: self._admission.line.free, self._admission)
+        return link

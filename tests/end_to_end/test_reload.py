@@ -1,0 +1,63 @@
+"""SIGHUP applies what it can, touches no running job, and a broken file changes nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from tests.end_to_end.conftest import StartAgent, shell
+from tests.support.agents import configuration
+from tests.support.recording_controller import RecordingController
+from tests.support.waiting import wait_until
+
+
+def test_levels_roles_extensions_controllers_and_max_jobs_apply_to_a_running_agent(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    agent = start_agent(max_jobs=1)
+    gate, up = tmp_path / "gate", tmp_path / "up"
+    wait = f"while [ ! -e {gate} ]; do sleep 0.02; done"
+    controller.push(shell("running", f"touch {up}; {wait}; echo 3::after; echo two >&2"))
+    wait_until(up.exists, what="the running job")
+    controller.push(shell("waiting", "echo ran"))
+    wait_until(lambda: controller.waiting_commands == 0, what="the second command handed out")
+    with RecordingController() as second:
+        text = configuration(
+            agent.folder,
+            {"main": controller.url, "second": second.url},
+            max_jobs=5,
+            roles=["web"],
+            main="max_line = 2048",
+            more='[extensions.hello]\nbinary = "echo"\nargs = ["hello"]\n',
+        ).replace("levels = [2]", "levels = [3]")
+        agent.config.write_text(text)
+        os.kill(agent.pid, signal.SIGHUP)
+        # The waiting job starts since there are more slots now; the new controller is polled with the new role.
+        assert controller.wait_for_result("waiting")["state"] == "SUCCESS"
+        assert second.wait_for_poll().roles == ["web"]
+        second.push({"id": "e", "cmd": "hello", "args": {}})
+        assert second.wait_for_result("e")["streams"] == ["hello\n", ""]
+        gate.touch()
+        assert controller.wait_for_result("running")["state"] == "SUCCESS"
+        wait_until(lambda: controller.logs and second.logs, what="the uploads at the new level")
+        assert [record["data"] for record in controller.logs] == ["after"]
+        assert [record["data"] for record in second.logs] == ["after"]
+        assert "not applied, needs a restart: main.max_line: 1048576 -> 2048" in agent.stderr
+        agent.config.write_text(configuration(agent.folder, {"main": controller.url}))
+        os.kill(agent.pid, signal.SIGHUP)
+        wait_until(lambda: "controllers.second removed" in agent.stderr, what="the removal")
+        polls = len(second.polls)
+        assert agent.stop() == 0
+        assert len(second.polls) == polls
+
+
+def test_a_broken_file_changes_nothing_and_says_why(controller: RecordingController, start_agent: StartAgent) -> None:
+    agent = start_agent()
+    agent.config.write_text("[main]\ngid = 1\nnid = 10\nrolls = []\n")
+    os.kill(agent.pid, signal.SIGHUP)
+    wait_until(lambda: "not reloaded:" in agent.stderr, what="the refusal")
+    assert "did you mean 'roles'" in agent.stderr
+    controller.push(shell("j", "echo still here"))
+    assert controller.wait_for_result("j")["streams"] == ["still here\n", ""]
+    assert "Traceback" not in agent.stderr
