@@ -60,7 +60,6 @@ def explain(error: BaseException, *, url: str, has_client_certificate: bool, pro
         _certificate(chain)
         or _alert(chain, has_client_certificate)
         or _network(chain)
-        or _chunk(chain)
         or _closed(chain, secure and not proven, has_client_certificate)
         or _rubbish(chain, secure)
         or _local(chain)
@@ -136,13 +135,6 @@ def _network(chain: list[BaseException]) -> tuple[str, str] | None:
             return "timeout", "no connection in time"
         if isinstance(cause, OSError) and cause.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL):
             return "unreachable", "there is no route to it"
-    return None
-
-
-def _chunk(chain: list[BaseException]) -> tuple[str, str] | None:
-    """Told before a closed connection, which urllib3 wraps it as."""
-    if any(isinstance(cause, urllib3.exceptions.InvalidChunkLength) for cause in chain):
-        return "rubbish", "its answer is not HTTP"
     return None
 
 

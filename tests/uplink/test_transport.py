@@ -34,8 +34,8 @@ def transport(controller: RecordingController, **options: object) -> Transport:
         (behaviour.raw(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000), "rubbish", "its answer is not HTTP"),
         (
             behaviour.raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
-            "rubbish",
-            "its answer is not HTTP",
+            "closed",
+            "it closed the connection in the middle of an answer",
         ),
         (
             behaviour.raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd"),
