@@ -51,7 +51,6 @@ class Child:
 
     __slots__ = (
         "_event",
-        "_given_up",
         "_noted",
         "_reaped",
         "_registry",
@@ -79,7 +78,6 @@ class Child:
         self._status: ExitStatus | None = None
         self.survivors: tuple[Leftover, ...] = ()
         self._reaped = False
-        self._given_up = False
         self._noted: dict[int, int] = {}
         self._event: Event | None = None
         self._watcher: Any = None
@@ -136,15 +134,6 @@ class Child:
                 self._watcher = None
             close_descriptor(self.pidfd)
         return status
-
-    def give_up(self) -> ExitStatus:
-        """Instead of ``reap`` for a child that would not die: the sweeper reaps it whenever it does."""
-        self._given_up = True
-        return self._poll() or ExitStatus(None, None)
-
-    @property
-    def is_given_up(self) -> bool:
-        return self._given_up
 
     def announce(self, pid: int) -> bool:
         """A ``101::PID`` message: the process belongs to the job from now on.

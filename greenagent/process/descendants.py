@@ -44,7 +44,15 @@ class Sweeper:
         self._told: dict[tuple[int, int], int] = {}
 
     def run(self) -> None:
-        """The service: a pass every interval, for ever."""
+        """The service: a pass every interval, for ever.
+
+        Orphans that are there already when it begins, of runs that are over, were left on purpose
+        before the agent replaced itself in place: they may stay.
+        """
+        for pid in self._registry.adopted():
+            tag = tree.read_tag(pid) or ""
+            if self._is_finished(tag):
+                self._registry.leave(tag)
         while True:
             gevent.sleep(self._interval)
             self.sweep()
@@ -53,10 +61,7 @@ class Sweeper:
         """One pass."""
         children = self._registry.live()
         for child in children:
-            if child.is_given_up and child.has_exited:
-                child.reap()
-            else:
-                child.note()
+            child.note()
             gevent.sleep(0)
         by_tag = {child.tag: child for child in children if child.tag is not None}
         by_pid = {child.pid: child for child in children}

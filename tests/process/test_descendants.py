@@ -85,10 +85,15 @@ def test_orphan_that_ignores_term_is_killed_by_the_next_pass(start, sweeper, sai
     assert ["SIGTERM" in said[0][1], "SIGKILL" in said[1][1]] == [True, True]
 
 
-def test_sweeper_as_a_service(start, spawner):
-    pid = finished_with_daemon(start, job_tag(INSTANCE, "served", 1))
+def test_sweeper_as_a_service_spares_what_was_there_before_it(start, spawner):
+    old = finished_with_daemon(start, job_tag(INSTANCE, "before", 1))
     service = gevent.spawn(Sweeper(spawner.registry, Voice(None), INSTANCE, 0.01).run)
-    wait_until(lambda: state_of(pid) == "", what="the orphan to be ended and reaped")
+    gevent.sleep(0)
+    new = finished_with_daemon(start, job_tag(INSTANCE, "served", 1))
+    wait_until(lambda: state_of(new) == "", what="the orphan to be ended and reaped")
+    assert is_running(old)
+    os.kill(old, 9)
+    wait_until(lambda: state_of(old) == "", what="the old one to be reaped")
     service.kill()
 
 
@@ -144,18 +149,6 @@ def test_sweeper_never_takes_the_exit_code_of_a_child(start, sweeper):
     assert [child.reap().code for child in children] == list(range(20))
     for child in children:
         close_pipes(child)
-
-
-def test_child_given_up_is_reaped_when_it_dies(start, sweeper):
-    child = start("sleep", "600")
-    assert child.give_up().code is None
-    sweeper.sweep()
-    assert is_running(child.pid)
-    os.kill(child.pid, 9)
-    wait_until(lambda: state_of(child.pid) == "Z", what="the zombie")
-    sweeper.sweep()
-    assert state_of(child.pid) == ""
-    close_pipes(child)
 
 
 def test_processes_are_found_by_tag_and_ended_by_pid_time_and_tag(start):

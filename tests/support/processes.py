@@ -36,7 +36,7 @@ def run_script(path: Path, *arguments: str, timeout: float = 60) -> subprocess.C
     return subprocess.run(
         [sys.executable, str(path), *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])},
         capture_output=True,
         text=True,
         timeout=timeout,
