@@ -16,7 +16,7 @@ from gevent.event import AsyncResult
 from greenagent.agent.connections import Connections
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.catalogue import fill_catalogue
-from greenagent.jobs.job import Identity, Job
+from greenagent.jobs.job import Identity, Job, Reason
 from greenagent.jobs.launcher import Catalogue, Launcher
 from greenagent.jobs.loggers import job_routes, own_routes
 from greenagent.jobs.monitors import JobMonitor
@@ -44,6 +44,10 @@ from greenagent.values.errors import GreenagentError
 EXIT = "exit"
 RESTART = "restart"
 REBOOT = "reboot"
+DRAIN = "drain"
+
+LAST_KILL = 5.0
+"""Seconds for what is killed without grace at the agent's end."""
 
 
 class Agent:
@@ -247,25 +251,31 @@ class Agent:
 
     def ask_to_end(self, how: str = EXIT) -> None:
         """Ends ``wait``; asked again, the rest of the waiting is skipped."""
-        if self.end.ready():
-            self._skip_waiting.set()
-        else:
+        if not self.end.ready():
             self.end.set(how)
+        elif how != DRAIN:
+            self._skip_waiting.set()
 
     def wait(self) -> str:
         """Returns how the agent shall end, once somebody asked for it."""
         how: str = self.end.get()
         return how
 
-    def stop(self) -> None:
-        """Ends the jobs, brings what they said to disk and, for ``drain_timeout``, to the controllers."""
+    def stop(self, how: str = EXIT) -> None:
+        """Ends the jobs, brings what they said to disk and, for ``drain_timeout``, to the controllers.
+
+        ``DRAIN`` lets the current runs end by themselves before, for ``drain_wait`` seconds (0: for ever).
+        """
         main = self.settings.main
         if self.failure:
             self.voice.error(f"giving up: {self.failure}")
         self.voice.info("stopping")
         self.connections.stop_polling()
+        if how == DRAIN:
+            self._drain()
         running = self.admission.stop()
         self._wait_for([job.ended for job in running], main.kill_grace + main.pipe_drain + 5)
+        self._end_at_once([job for job in running if not job.ended.is_set()])
         self.statistics.flush_all()
         self.store.flush()
         self._wait_for(list(self.connections.drain(main.drain_timeout)), main.drain_timeout + 2)
@@ -277,7 +287,19 @@ class Agent:
         self.ledger.stop()
         self.console.close()
 
-    def _wait_for(self, events: Sequence[Any], seconds: float) -> None:
+    def _drain(self) -> None:
+        running = self.admission.stop(Reason.DRAIN)
+        self.voice.info(f"draining: {len(running)} jobs run, no more is taken")
+        self._wait_for([job.ended for job in running], self.settings.main.drain_wait or None)
+        self._skip_waiting.clear()  # a SIGTERM meanwhile ended the draining, not the grace of the jobs
+
+    def _end_at_once(self, jobs: Sequence[Job]) -> None:
+        """The waiting was skipped or in vain: no grace any more, but still no process is left behind."""
+        kills = [gevent.spawn(job.child.end, 0) for job in jobs if job.child is not None]
+        gevent.joinall(kills, timeout=LAST_KILL)
+        gevent.wait([job.ended for job in jobs], timeout=LAST_KILL)
+
+    def _wait_for(self, events: Sequence[Any], seconds: float | None) -> None:
         """Waits for all of them, until the time is over or somebody asks again."""
         waiter = gevent.spawn(gevent.wait, list(events), seconds)
         gevent.wait([waiter, self._skip_waiting], count=1)

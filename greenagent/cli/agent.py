@@ -17,7 +17,7 @@ from typing import NoReturn  # noqa: E402
 import gevent  # noqa: E402
 
 from greenagent import __version__  # noqa: E402
-from greenagent.agent.agent import REBOOT, RESTART, Agent  # noqa: E402
+from greenagent.agent.agent import DRAIN, REBOOT, RESTART, Agent  # noqa: E402
 from greenagent.process.libc import reboot_machine  # noqa: E402
 from greenagent.process.platform import check_platform  # noqa: E402
 from greenagent.runtime.files import replace_file  # noqa: E402
@@ -86,9 +86,10 @@ def run(loaded: Loaded, pid_file: Path | None, load_again: Callable[[], Loaded])
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, agent.ask_to_end)
+    gevent.signal_handler(signal.SIGUSR1, agent.ask_to_end, DRAIN)
     gevent.signal_handler(signal.SIGHUP, _reload, agent, load_again)
     how = agent.wait()
-    agent.stop()
+    agent.stop(how)
     voice.info("ended" if how != RESTART else "starting anew")
     if how == RESTART:
         output.close()

@@ -156,13 +156,16 @@ class Admission:
 
     # -- the agent's end
 
-    def stop(self) -> list[Job]:
-        """Takes nothing more and asks all running jobs to end; waiting ones stay in the ledger. Returns the running."""
+    def stop(self, reason: Reason = Reason.STOP) -> list[Job]:
+        """Starts nothing more and asks all running jobs to end (``DRAIN``: after their run); returns the running.
+
+        Waiting ones stay in the ledger, and so does what a poll still brings: they run at the next start.
+        """
         self.stopping = True
         running = [job for job in self.live.values() if job.stage in (Stage.RUNNING, Stage.SLEEPING)]
         for job in running:
             if self._launcher.is_external(job.command.cmd):
-                job.ask_to_end(Reason.STOP)
+                job.ask_to_end(reason)
         return running
 
     # -- lives

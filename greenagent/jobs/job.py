@@ -33,6 +33,8 @@ class Reason(Enum):
     """The current run ends; recurring and remembered jobs go on and report nothing meanwhile."""
     STOP = "stop"
     """The agent stops: KILLED is reported, but remembered jobs stay silent and come back."""
+    DRAIN = "drain"
+    """The agent waits: the current run may end by itself, and no other follows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,12 @@ class Identity:
 
 
 class Job:
-    """One live job. Its own greenlet changes it; others only ask, through ``ask_to_end``."""
+    """One live job. Its own greenlet changes it; others only ask, through ``ask_to_end``.
+
+    ``external`` tells a process in a slot from a built-in. ``signals`` are the names of those the
+    current run was sent by ``kill``. ``is_reported`` is true from the moment the last result goes
+    into the ledger: the job is over, whatever is left to tidy up.
+    """
 
     def __init__(self, command: Command, controller: str | None, kind: str, row: int, accepted: float) -> None:
         self.command = command
@@ -52,15 +59,17 @@ class Job:
         self.kind = kind
         self.row = row
         self.accepted = accepted
+        self.external = True
         self.stage = Stage.WAITING
         self.run = 0
         self.since = time.time()
         self.child: Child | None = None
         self.end_requested: Reason | None = None
-        self.sent_signal: int | None = None
+        self.signals: set[str] = set()
         self.changed = Event()
         self.ended = Event()
         self.last_result: Result | None = None
+        self.is_reported = False
         self.unkillable: tuple[str, ...] = ()
         self.greenlet: Greenlet | None = None
         self.after_report: Callable[[], None] | None = None
@@ -68,6 +77,11 @@ class Job:
     @property
     def id(self) -> str:
         return self.command.id
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it goes on after ``killall``: recurring and remembered jobs do (design, section 5)."""
+        return bool(self.command.arguments.recurring_period) or self.command.arguments.remembered
 
     @property
     def reports(self) -> bool:
@@ -79,6 +93,11 @@ class Job:
         if self.end_requested is not Reason.KILL:  # a kill is never taken back by a weaker reason
             self.end_requested = reason
         self.changed.set()
+
+    @property
+    def must_end_now(self) -> bool:
+        """Whether the current run is to be ended, not only what might follow it."""
+        return self.end_requested not in (None, Reason.DRAIN)
 
     def enter(self, stage: Stage) -> None:
         self.stage = stage

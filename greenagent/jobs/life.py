@@ -86,12 +86,23 @@ class JobLife:
             return False
         if reason is Reason.STOP and arguments.remembered:
             return True  # nothing is reported: it comes back at the next start
+        if reason is Reason.DRAIN:
+            return self._drained(outcome)
         if outcome.ended_by_request:
             self._finish(outcome)
             return True
         # It had ended by itself before it could be ended: that state stands if it was the last run anyway.
         step = self._repetition.after(outcome.state, outcome.lived, outcome.has_result, outcome.can_restart)
         self._finish(outcome if step.next is Next.END else replace(outcome, state=states.KILLED))
+        return True
+
+    def _drained(self, outcome: Outcome) -> bool:
+        """The run that was let finish before the agent ends; another would follow only if nobody waited."""
+        step = self._repetition.after(outcome.state, outcome.lived, outcome.has_result, outcome.can_restart)
+        if step.next is Next.END:
+            self._finish(outcome)
+        elif not self._job.command.arguments.remembered:
+            self._finish(replace(outcome, state=states.KILLED))
         return True
 
     def _sleep(self, seconds: float) -> bool:
@@ -111,7 +122,8 @@ class JobLife:
         return True
 
     def _end_while_sleeping(self, last: Outcome) -> None:
-        if self._job.end_requested is Reason.STOP and self._job.command.arguments.remembered:
+        leaving = self._job.end_requested in (Reason.STOP, Reason.DRAIN)
+        if leaving and self._job.command.arguments.remembered:
             return
         self._finish(replace(last, state=states.KILLED))
 

@@ -14,7 +14,7 @@ from greenagent.jobs.job import Job
 from greenagent.jobs.monitor import Monitor
 from greenagent.jobs.output import JobOutput
 from greenagent.logs.splitter import Splitter
-from greenagent.process.child import Child, ExitStatus, Leftover, signal_name
+from greenagent.process.child import Child, ExitStatus, Leftover
 from greenagent.process.pipes import PipeReader, feed
 from greenagent.process.spawn import SpawnError, SpawnRequest
 from greenagent.runtime.greenlets import Supervisor
@@ -90,6 +90,7 @@ class ExternalRun:
             return Outcome(states.ERROR, data=str(error), starttime=starttime, can_restart=not error.missing)
         began = time.monotonic()
         job = self._job
+        job.signals.clear()
         job.child = child
         self._on_started(child)
         self._monitor.started(child)
@@ -113,8 +114,7 @@ class ExternalRun:
         if child.has_exited:
             status = child.reap()
         else:
-            status = ExitStatus(None, None)
-            self._supervisor.spawn(f"late end of job {job.id}", child.reap)
+            status = child.give_up()
         job.child = None
         return self._outcome(status, cause, output, starttime, time.monotonic() - began)
 
@@ -138,7 +138,7 @@ class ExternalRun:
         job = self._job
         limit = job.command.arguments.time_limit
         while not child.has_exited:
-            if job.end_requested is not None:
+            if job.must_end_now:
                 return states.KILLED
             left = None if limit is None else began + limit - time.monotonic()
             if left is not None and left <= 0:
@@ -181,7 +181,7 @@ class ExternalRun:
         job = self._job
         if cause is not None:
             state = cause
-        elif job.sent_signal is not None and status.signal == signal_name(job.sent_signal):
+        elif status.signal in job.signals:
             state = states.KILLED
         else:
             state = states.SUCCESS if status.code == 0 else states.ERROR
