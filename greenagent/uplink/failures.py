@@ -60,7 +60,7 @@ def explain(error: BaseException, *, url: str, has_client_certificate: bool, pro
         _certificate(chain)
         or _alert(chain, has_client_certificate)
         or _network(chain)
-        or _closed(chain, secure and not proven, has_client_certificate)
+        or _closed(chain, "" if proven else _closing_hint(secure, has_client_certificate))
         or _rubbish(chain, secure)
         or _local(chain)
         or ("other", f"the request failed ({type(chain[-1]).__name__})")
@@ -138,11 +138,15 @@ def _network(chain: list[BaseException]) -> tuple[str, str] | None:
     return None
 
 
-def _closed(chain: list[BaseException], unproven: bool, has_certificate: bool) -> tuple[str, str] | None:
-    hint = ""
-    if unproven:
-        what = "does not accept our client certificate" if has_certificate else "wants a client certificate"
-        hint = f" (over TLS that may mean that it {what})"
+def _closing_hint(secure: bool, has_certificate: bool) -> str:
+    """What a connection closed before the first answer may mean."""
+    if not secure:
+        return " (if it speaks TLS, the URL must begin with https)"
+    what = "does not accept our client certificate" if has_certificate else "wants a client certificate"
+    return f" (over TLS that may mean that it {what})"
+
+
+def _closed(chain: list[BaseException], hint: str) -> tuple[str, str] | None:
     for cause in chain:
         if isinstance(cause, (http.client.IncompleteRead, urllib3.exceptions.IncompleteRead)):
             return "closed", "it closed the connection in the middle of an answer"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import gevent
 
 from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.progress import Progress
 from greenagent.runtime.voice import Voice
 from greenagent.settings.models import ControllerSettings
 from greenagent.uplink.delivery import SetAside
@@ -57,6 +58,8 @@ class Link:
         self.figures = UplinkFigures()
         self.health = ControllerHealth(controller.key, controller.url, voice)
         self.poller: Poller | None = None
+        self.services: list[str] = []
+        """The names of what must run for this controller, as the supervisor knows them."""
         self._controller = controller
         self._identity = (gid, nid)
         self._supervisor = supervisor
@@ -77,7 +80,7 @@ class Link:
             health=self.health,
             figures=self.figures,
         )
-        self._supervisor.service(f"poller of controller {self.key}", self.poller.run)
+        self._serve(f"poller of controller {self.key}", self.poller.run, self.poller.progress)
 
     def send_results(self, outbox: Outbox) -> None:
         """Starts delivering the results that wait for this controller."""
@@ -127,14 +130,18 @@ class Link:
 
     def close(self) -> None:
         """Ends everything at once."""
-        self._watching.kill()
+        self._supervisor.end(self._watching)
         for transport in self._transports:
             transport.abort()
             transport.close()
 
     def _start(self, part: str, sender: Sender) -> None:
         self._senders.append(sender)
-        self._supervisor.service(f"{part} for controller {self.key}", sender.run)
+        self._serve(f"{part} for controller {self.key}", sender.run, sender.progress)
+
+    def _serve(self, name: str, run: Callable[[], None], progress: Progress) -> None:
+        self.services.append(name)
+        self._supervisor.service(name, run, progress=progress)
 
     def _transport(self) -> Transport:
         transport = Transport(self.key, self._controller.url, self._trust, *self._identity)

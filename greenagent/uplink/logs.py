@@ -56,7 +56,7 @@ class LogUploader(Sender):
         probe_pause: float = PROBE_PAUSE,
     ) -> None:
         """``batch_size`` in lines; ``flush_int`` and the pauses in seconds."""
-        super().__init__("logs", transport, health, backoff)
+        super().__init__(f"logs ({pair})", transport, health, backoff)
         self.figures = figures or UplinkFigures()
         self._pair = pair
         self._batch_size = batch_size

@@ -14,7 +14,7 @@ from greenagent.uplink.backoff import Backoff, parse_retry_after
 from greenagent.uplink.delivery import describe_status
 from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.health import ControllerHealth
-from greenagent.uplink.transport import POLL_TIMEOUT, Answer, Transport, TransportError
+from greenagent.uplink.transport import POLL_TIMEOUT, SLACK, Answer, Transport, TransportError
 from greenagent.values.command import Command, decode_command
 from greenagent.values.errors import CommandError
 
@@ -22,6 +22,8 @@ ACKNOWLEDGE = "Greenagent-Acknowledge"
 DELIVERY = "Greenagent-Delivery"
 FREE_SLOTS = "Greenagent-Free-Slots"
 STARTUP_EVENT = json.dumps({"name": "startup"}).encode()
+EVENT_TIMEOUT = 10.0
+"""Seconds; a controller that does not answer events must not keep us from its commands."""
 QUICK = 0.5
 """Seconds; an empty answer that comes faster than this three times in a row is not from a long poll."""
 
@@ -63,6 +65,7 @@ class Poller:
         """One of starting, polling, accepting, waiting, stopped."""
         self.figures = figures or UplinkFigures()
         self.health = health
+        self.progress = transport.progress
         self._transport = transport
         self._roles = roles
         self._free_slots = free_slots
@@ -73,6 +76,7 @@ class Poller:
         self._poll_timeout = poll_timeout
         self._stopping = Event()
         self._owes_startup = True
+        self._in_event = False
         self._acknowledge = ""
         self._quick_answers = 0
 
@@ -92,25 +96,42 @@ class Poller:
     def run(self) -> None:
         """Polls until ``stop``; goes on where it was when it is started again after an error."""
         while not self._stopping.is_set():
+            if self._owes_startup:
+                self._send_startup_event()
+                if self._stopping.is_set():
+                    break
             try:
-                delay = self._startup_event() if self._owes_startup else self._poll()
+                delay = self._poll()
             except TransportError as error:
                 delay = self._failed(error)
             if delay > 0:
                 self.state = "waiting"
+                self.progress.within(delay + SLACK, "waiting")
                 self._stopping.wait(delay)
         self.state = "stopped"
+        self.progress.idle()
 
     def stop(self) -> None:
         """Takes no more: a poll that still waits is called off; an answer that has begun is accepted yet."""
         self._stopping.set()
-        self._transport.interrupt()
+        if self._in_event:
+            self._transport.abort()
+        else:
+            self._transport.interrupt()
 
-    def _startup_event(self) -> float:
-        """Says that we are here; any answer clears the debt (protocol 1.3)."""
-        self._transport.post("event", STARTUP_EVENT)
-        self._owes_startup = False
-        return 0.0
+    def _send_startup_event(self) -> None:
+        """Says that we are here; any answer clears the debt, and without one polling goes on (protocol 1.3)."""
+        self._in_event = True
+        try:
+            self._transport.post("event", STARTUP_EVENT, EVENT_TIMEOUT)
+        except TransportError as error:
+            if error.kind != "interrupted":
+                self.health.failed("startup event", error.reason)
+        else:
+            self._owes_startup = False
+            self.health.worked("startup event")
+        finally:
+            self._in_event = False
 
     def _poll(self) -> float:
         """One poll; returns the seconds to wait before the next."""

@@ -11,7 +11,7 @@ from greenagent.uplink.backoff import Backoff
 from greenagent.uplink.delivery import Trouble
 from greenagent.uplink.health import ControllerHealth
 from greenagent.uplink.interrupt import Interrupted, Interruptible
-from greenagent.uplink.transport import Transport
+from greenagent.uplink.transport import SLACK, Transport
 
 DRAIN_TRIES = 2
 """While stopping, troubles after which the rest stays on disk until the next start."""
@@ -23,6 +23,7 @@ class Sender(ABC):
     def __init__(self, part: str, transport: Transport, health: ControllerHealth, backoff: Backoff | None) -> None:
         """``part`` names the work in what is said about the controller."""
         self.errors = 0
+        self.progress = transport.progress
         self._part = part
         self._transport = transport
         self._health = health
@@ -63,6 +64,7 @@ class Sender(ABC):
     def _serve(self) -> None:
         troubles = 0
         while not self._out_of_time:
+            self.progress.within(SLACK, "reading what waits")
             try:
                 more = self._send_some()
             except Trouble as trouble:
@@ -85,9 +87,11 @@ class Sender(ABC):
 
     def _pause(self, seconds: float) -> None:
         """Waits, but not once it is time to stop."""
+        self.progress.within(seconds + SLACK, "waiting")
         self._stopping.wait(seconds)
 
     def _interruptibly(self, wait: Callable[[], None]) -> None:
+        self.progress.idle()
         try:
             with self._waiting:
                 wait()

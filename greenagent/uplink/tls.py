@@ -86,8 +86,8 @@ class Trust:
         self._subscribers.append(renewed)
 
     def watch(self) -> None:
-        """Body of a service: looks at the files for ever; returns at once where there are none to watch."""
-        if not self.is_secure or not self.files.paths():
+        """Body of a service: looks at the files for ever; returns at once where TLS is not used."""
+        if not self.is_secure:
             return
         while True:
             gevent.sleep(self._check_interval)

@@ -18,6 +18,7 @@ import requests.utils
 import urllib3
 
 from greenagent import __version__
+from greenagent.runtime.progress import Progress
 from greenagent.uplink.failures import TransportError, explain
 from greenagent.uplink.interrupt import Interrupted, Interruptible
 from greenagent.uplink.tls import Trust
@@ -38,6 +39,8 @@ POST_BODY_GRACE = 5.0
 SLOWEST_UPLOAD = 8 * 1024
 """Bytes per second a body must at least be taken at; its time limit grows with its size accordingly."""
 _CHUNK = 64 * 1024
+SLACK = 120.0
+"""Seconds beyond what is bounded otherwise before whoever uses a transport counts as stuck."""
 
 
 class Answer(NamedTuple):
@@ -117,6 +120,8 @@ class Transport:
         self._whole = Interruptible()
         self._renewing = False
         self._proven = False
+        self.progress = Progress()
+        """Of the service that uses this transport: one at a time, so it is the same."""
         trust.subscribe(self._trust_changed)
 
     def get(
@@ -183,6 +188,7 @@ class Transport:
         if self._adapter is None:
             self._adapter = _Adapter(self._trust.context)
         limit = self._connect_timeout + timeout + size / SLOWEST_UPLOAD
+        self.progress.within(limit + self._body_grace + SLACK, "a request")
         try:
             with self._whole, gevent.Timeout(limit, _OutOfTime):
                 if is_poll:
@@ -207,6 +213,8 @@ class Transport:
         except BaseException:
             self.close()
             raise
+        finally:
+            self.progress.within(SLACK, "what follows a request")
 
     def _poll_answer(self, response: requests.Response) -> Answer:
         with self._whole, gevent.Timeout(self._body_grace, _OutOfTime):

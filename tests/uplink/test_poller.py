@@ -242,3 +242,29 @@ def test_a_rejected_hand_over_token_is_not_sent_back():
         with running(poller):
             controller.wait_for_poll(2)
         assert controller.polls[1].headers["Greenagent-Acknowledge"] == ""
+
+
+def test_a_controller_that_cuts_off_every_event_still_hands_out_commands():
+    with RecordingController() as controller:
+        uplink = Uplink(controller.url)
+        poller, got = uplink.poller()
+        controller.misbehave("event", behaviour.close_at_once())
+        controller.push(command())
+        with running(poller):
+            wait_until(lambda: got.commands, what="the command")
+            controller.behave()
+            controller.push(command("two"))
+            wait_until(lambda: controller.events, what="the event that was owed")
+        assert len([line for line in uplink.said if "startup event" in line]) == 1
+
+
+def test_stopping_ends_a_startup_event_that_hangs():
+    with RecordingController() as controller:
+        controller.misbehave("event", behaviour.hang())
+        poller, _ = Uplink(controller.url).poller()
+        with running(poller) as greenlet:
+            wait_until(lambda: controller.refused_posts, what="the event")
+            poller.stop()
+            greenlet.join(2)
+            assert greenlet.dead
+        assert controller.polls == []

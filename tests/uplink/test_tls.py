@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ssl
+import warnings
 
 import pytest
 import trustme
@@ -113,6 +114,23 @@ def test_plain_http_on_the_other_side_is_named():
         error = refusal(controller, None, controller.url.replace("http:", "https:"))
     assert error.kind == "plain-http"
     assert "plain HTTP" in error.reason
+
+
+def test_plain_http_towards_a_tls_port_fails_in_one_line(authority):
+    with RecordingController(tls=server_context(authority.issue_cert("127.0.0.1"))) as controller:
+        error = refusal(controller, None, controller.url.replace("https:", "http:"))
+    assert error.kind in ("closed", "rubbish")
+    assert "https" in error.reason
+
+
+def test_a_server_that_knows_only_old_tls_is_refused(authority):
+    server = server_context(authority.issue_cert("127.0.0.1"))
+    server.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        server.minimum_version = server.maximum_version = ssl.TLSVersion.TLSv1_1
+    with RecordingController(tls=server) as controller:
+        assert refusal(controller, None).reason == "it speaks no TLS version from 1.2 on"
 
 
 def test_a_poller_says_a_refusal_once_and_goes_on_when_the_authority_is_put_right(authority, other_authority, tmp_path):
