@@ -105,7 +105,7 @@ def show(arguments: list[str]) -> int:
     if options.follow:
         if query.limit or query.time_from is None:
             scan.skip_to_end()
-            tail = list(newest_first(place.folder.databases(), query._replace(limit=query.limit or FOLLOW_TAIL)))
+            tail = list(newest_first(place.folder, query._replace(limit=query.limit or FOLLOW_TAIL)))
             for record in tail:
                 scan.pass_over(record.seq)
             printer.show(reversed(tail))
@@ -114,7 +114,7 @@ def show(arguments: list[str]) -> int:
             out.flush()
             time.sleep(_LOOK_EVERY)
     if query.limit:
-        newest = list(newest_first(place.folder.databases(), query))
+        newest = list(newest_first(place.folder, query))
         printer.show(reversed(newest))
     else:
         printer.show(scan.advance())

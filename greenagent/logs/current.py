@@ -22,6 +22,8 @@ Say = Callable[[str], None]
 LOG_LIMIT: Final = 4 << 20
 """Bytes of write-ahead log at which it is merged, between batches: inside one it would stall."""
 LOCK_WAIT: Final = 5.0
+_EMPTY: Final = 131072
+"""Bytes of a file, with its log, that holds the schema and next to nothing."""
 _RENAME_WAIT: Final = 2.0
 _LEAP: Final = 1 << 40
 """What ``seq`` leaps over when the newest file cannot tell its last one."""
@@ -158,7 +160,9 @@ class CurrentDatabase:
 
     def is_full(self, coming: int) -> bool:
         """True when ``coming`` more bytes might carry file and log over the limit while they are merged."""
-        return self._file_bytes + 2 * (self._log_bytes + coming) > self._max_size and self._file_bytes > 65536
+        if self._file_bytes + self._log_bytes <= _EMPTY:
+            return False  # another file would have no more room
+        return self._file_bytes + 2 * (self._log_bytes + coming) > self._max_size
 
     def is_gone(self) -> bool:
         """True when somebody removed or replaced the file."""
@@ -171,17 +175,24 @@ class CurrentDatabase:
 
     def merge_log(self) -> bool:
         """Moves the write-ahead log into the file and empties it, if no reader needs it."""
+        merged = self._try_merge()
+        if not merged and self._gate.is_used:
+            # Our own readers are quick, but with several of them one is always there.
+            with self._gate.closed():
+                merged = self._try_merge()
+        self._next_merge = time.monotonic() + (0.0 if merged else 0.1)
+        self._measure()
+        return merged
+
+    def _try_merge(self) -> bool:
         connection = self.connection
         try:
             connection.execute("PRAGMA busy_timeout=0")
-            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         except sqlite3.OperationalError:
-            busy = 1  # a full disk: the log keeps everything until there is room
+            return False  # locked, or a full disk: the log keeps everything until there is room
         finally:
             connection.execute(f"PRAGMA busy_timeout={int(LOCK_WAIT * 1000)}")
-        self._next_merge = time.monotonic() + (0.1 if busy else 0.0)
-        self._measure()
-        return not busy
 
     def rotate(self) -> Path:
         """Closes the file under its archive name and starts the next one; returns the archive."""

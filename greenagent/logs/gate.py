@@ -22,6 +22,11 @@ class ReadGate:
         self._readers = 0
         self._closed = False
 
+    @property
+    def is_used(self) -> bool:
+        """True while somebody reads."""
+        return self._readers > 0
+
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Held from before the file is opened until it is closed; keep it short."""

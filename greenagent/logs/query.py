@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from greenagent.logs.folder import CURRENT, archive_stamp
+from greenagent.logs.folder import CURRENT, LogFolder, archive_stamp
 from greenagent.logs.reading import reading
 from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import LevelSet
@@ -38,22 +39,74 @@ class LogQuery(NamedTuple):
     limit: int = 1000
 
 
-def newest_first(files: list[Path], query: LogQuery) -> Iterator[Record]:
-    """Matching lines of the files given (oldest first, as ``LogFolder.databases``), newest first.
+def newest_first(
+    folder: LogFolder, query: LogQuery, undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Iterator[Record]:
+    """Matching lines of all databases, newest first.
 
-    A file that has no table yet, or vanished, holds nothing. Raises GreenagentError naming a file that
-    cannot be read, and for a bad regular expression.
+    ``undisturbed()`` is held while ``current.db`` is opened. A file that has no table yet, or
+    vanished, holds nothing. Raises GreenagentError naming a file that cannot be read, and for a bad
+    regular expression.
     """
     left = query.limit
-    for path in reversed(files):
-        if not may_hold(path, query):
-            continue
-        for record in read_file(path, query, left):
-            yield record
-            if query.limit:
-                left -= 1
-                if left <= 0:
-                    return
+    with ExitStack() as stack:
+        for path, connection in _opened(folder, query, undisturbed, stack):
+            for record in _ask_file(path, connection, query, left):
+                yield record
+                if query.limit:
+                    left -= 1
+                    if left <= 0:
+                        return
+
+
+def _opened(
+    folder: LogFolder,
+    query: LogQuery,
+    undisturbed: Callable[[], AbstractContextManager[None]],
+    stack: ExitStack,
+) -> Iterator[tuple[Path, sqlite3.Connection | None]]:
+    """The files to ask, newest first; ``current.db`` is opened, with its snapshot taken."""
+    while True:
+        with undisturbed():
+            archives = folder.archives()
+            current = stack.enter_context(_current(folder.current))
+        if folder.archives() == archives:
+            break
+        stack.close()  # rotated meanwhile: what was current might be missed
+    if current is not None:
+        yield folder.current, current
+        stack.close()
+    for path in reversed(archives):
+        if may_hold(path, query):
+            yield path, None
+
+
+@contextmanager
+def _current(path: Path) -> Iterator[sqlite3.Connection | None]:
+    if not path.exists():
+        yield None
+        return
+    try:
+        with reading(path) as connection:
+            connection.execute("BEGIN")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            yield connection
+    except sqlite3.Error as error:
+        raise GreenagentError(f"{path} cannot be read: {error}") from error
+
+
+def _ask_file(path: Path, connection: sqlite3.Connection | None, query: LogQuery, limit: int) -> Iterator[Record]:
+    """Matching lines of one file, newest first. Raises GreenagentError."""
+    try:
+        if connection is not None:
+            yield from ask(connection, query, limit)
+        else:
+            with reading(path) as opened:
+                yield from ask(opened, query, limit)
+    except sqlite3.Error as error:
+        if not path.exists():
+            return
+        raise GreenagentError(f"{path} cannot be read: {error}") from error
 
 
 def may_hold(path: Path, query: LogQuery) -> bool:
@@ -61,17 +114,6 @@ def may_hold(path: Path, query: LogQuery) -> bool:
     if query.time_from is None or path.name == CURRENT:
         return True
     return archive_stamp(path) + 1 >= int(query.time_from)
-
-
-def read_file(path: Path, query: LogQuery, limit: int) -> Iterator[Record]:
-    """Matching lines of one file, newest first. Raises GreenagentError."""
-    try:
-        with reading(path) as connection:
-            yield from ask(connection, query, limit)
-    except sqlite3.Error as error:
-        if not path.exists():
-            return
-        raise GreenagentError(f"{path} cannot be read: {error}") from error
 
 
 def ask(connection: sqlite3.Connection, query: LogQuery, limit: int, after_seq: int | None = None) -> Iterator[Record]:

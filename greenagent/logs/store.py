@@ -322,8 +322,7 @@ class LogStore:
         return self._pool.run(function, *args)
 
     def _query(self, query: LogQuery) -> list[Record]:
-        with self._gate.reading():
-            return list(newest_first(self.folder.databases(), query))
+        return list(newest_first(self.folder, query, self._gate.reading))
 
     def _committed(self, done: Committed) -> None:
         self._lines += done.lines

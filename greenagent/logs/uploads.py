@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -86,8 +86,11 @@ class UploadTable:
             raise
         self._connection = connection
 
-    def register(self, names: Sequence[str], end: int) -> dict[str, int]:
-        """Makes ``names`` the pairs in force; a new one begins at ``end`` (the newest seq). Raises GreenagentError."""
+    def register(self, names: Sequence[str], end: int, count: Callable[[int, int], int]) -> dict[str, int]:
+        """Makes ``names`` the pairs in force; a new one begins at ``end`` (the newest seq).
+
+        ``count(bit, cursor)`` tells how many lines wait. Raises GreenagentError.
+        """
         now = time.time()
         by_name = {pair.name: pair for pair in self.pairs.values()}
         for pair in list(self.pairs.values()):
@@ -97,7 +100,10 @@ class UploadTable:
                 pair.removed = now
             elif now - pair.removed > REMOVED_MEMORY:
                 del self.pairs[pair.bit]
-                self._say(f"upload pair {pair.name} left the configuration 7 days ago: what waited for it is dropped")
+                lines = count(pair.bit, pair.cursor)
+                self._say(
+                    f"upload pair {pair.name} left the configuration 7 days ago: {lines} lines that waited are dropped"
+                )
         bits: dict[str, int] = {}
         for name in names:
             known = by_name.get(name)

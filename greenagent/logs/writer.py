@@ -95,7 +95,8 @@ class Writer:
 
     def register(self, names: Sequence[str]) -> dict[str, tuple[int, int, int]]:
         """Pairs in force: per name its bit, cursor and the number of lines that wait for it."""
-        bits = self.uploads.register(names, self.database.next_seq - 1)
+        end = self.database.next_seq - 1
+        bits = self.uploads.register(names, end, lambda bit, cursor: self._count_marked(bit, cursor)[0])
         known: dict[str, tuple[int, int, int]] = {}
         for name, bit in bits.items():
             pair = self.uploads.pairs[bit]

@@ -1,0 +1,259 @@
+"""No database passes its limit, the write-ahead log included, and no line is lost on the way (design, section 3)."""
+
+import itertools
+import os
+import sqlite3
+from contextlib import closing
+
+import gevent
+
+from greenagent.logs.folder import archive_stamp, size_with_log
+from greenagent.logs.query import LogQuery
+from greenagent.logs.retention import StoreLimits
+from greenagent.logs.routes import Routes
+from greenagent.logs.scan import Scan
+from greenagent.logs.splitter import Splitter
+from greenagent.values.message import Message
+from tests.logs.conftest import Stores, job, rows
+from tests.support.waiting import wait_until
+
+MEGABYTE = 1 << 20
+
+
+def largest(stores: Stores) -> int:
+    return max((size_with_log(path) for path in stores.folder.databases()), default=0)
+
+
+def test_rotation_under_load_loses_nothing_and_keeps_the_limit(stores: Stores) -> None:
+    """40 MB through files of 2 MB, with an uploader and a query at work meanwhile."""
+    limit = 2 * MEGABYTE
+    store = stores.open(limits=StoreLimits(max_db_size=limit))
+    bits = store.register_pairs(["a"])
+    uploaded: list[str] = []
+    biggest = 0
+    finished = False
+
+    def upload() -> None:
+        nonlocal biggest
+        while True:
+            records = store.read_marked("a", 1000)
+            uploaded.extend(record.data for record in records)
+            if records:
+                store.advance("a", records[-1].seq)
+            elif finished:
+                return
+            biggest = max(biggest, largest(stores))
+            gevent.sleep(0.001)
+
+    def ask() -> None:
+        while not finished:
+            store.query(LogQuery(jobid="quiet", limit=10))
+            gevent.sleep(0.01)
+
+    readers = [gevent.spawn(upload), gevent.spawn(ask)]
+    log = job(store, routes=Routes(pairs=[(bits["a"], None)]))
+    splitter = Splitter(1)
+    numbers = itertools.count()
+    count = 0
+    for _ in range(320):
+        chunk = "".join(f"{next(numbers):08} {'x' * 70}\n" for _ in range(1600))
+        count += 1600
+        log.append(splitter.feed(chunk.encode()))
+        biggest = max(biggest, largest(stores))
+    store.flush()
+    finished = True
+    gevent.joinall(readers, timeout=60, raise_error=True)
+    assert biggest <= limit
+    assert len(stores.folder.archives()) > 15
+    stored = rows(stores.folder, "seq, id, data")
+    assert [int(data[:8]) for _, _, data in stored] == list(range(count))
+    assert [number for _, number, _ in stored] == list(range(1, count + 1))
+    assert [seq for seq, _, _ in stored] == list(range(1, count + 1))
+    assert [int(data[:8]) for data in uploaded] == list(range(count))
+    assert stores.voice.lines == []
+
+
+def test_archives_are_closed_and_readable_with_read_access_only(stores: Stores) -> None:
+    store = stores.open()
+    job(store).append([Message(1, "x")])
+    archive = store._call(lambda writer: writer.rotate())
+    assert archive.read_bytes()[18] == 1
+    assert not archive.with_name(archive.name + "-wal").exists()
+
+
+def test_names_of_archives_rise_whatever_the_clock_does(stores: Stores) -> None:
+    store = stores.open()
+    future = 4_000_000_000
+    job(store).append([Message(1, "x")])
+    store._call(lambda writer: writer.rotate())
+    os.rename(stores.folder.archives()[0], stores.folder.path / f"{future}.db")
+    job(store).append([Message(1, "y")])
+    store._call(lambda writer: writer.rotate())
+    assert [archive_stamp(path) for path in stores.folder.archives()] == [future, future + 1]
+
+
+def test_a_reader_that_holds_the_file_open_neither_stops_rotation_nor_loses_rows(stores: Stores) -> None:
+    """Renaming the database alone under a reader would lose what is in its log."""
+    store = stores.open(limits=StoreLimits(max_db_size=MEGABYTE))
+    log = job(store)
+    log.append([Message(1, "first")])
+    store.flush()
+    with closing(sqlite3.connect(stores.folder.current, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM logs").fetchone() == (1,)
+        for number in range(2000):
+            log.append([Message(1, f"{number:04} " + "x" * 1000)])
+            if stores.folder.archives():
+                break
+        store.flush()
+        assert len(stores.folder.archives()) == 1
+        assert reader.execute("SELECT count(*) FROM logs").fetchone() == (1,), "the reader's snapshot stays"
+        reader.execute("COMMIT")
+        archived = stores.folder.archives()[0]
+        assert archived.with_name(archived.name + "-wal").exists()
+    log.append([Message(1, "after")])
+    store.flush()
+    stored = rows(stores.folder, "data")
+    assert [data[:4] for (data,) in stored] == ["firs", *(f"{number:04}" for number in range(2000)), "afte"]
+
+    def merged() -> bool:
+        store.tick()
+        return not archived.with_name(archived.name + "-wal").exists()
+
+    wait_until(merged, what="the log of the archive to be merged")
+    assert archived.read_bytes()[18] == 1
+
+
+def test_a_start_completes_a_rename_that_a_crash_interrupted(stores: Stores) -> None:
+    store = stores.open()
+    job(store).append([Message(1, "in the file")])
+    store.flush()
+    # What a crash leaves between the renames of the log and of the database:
+    copy = {path.name: path.read_bytes() for path in stores.folder.path.glob("current.db*")}
+    store.stop()
+    assert len(copy["current.db-wal"]) > 0
+    (stores.folder.current).write_bytes(copy["current.db"])
+    (stores.folder.path / "1700000000.db-wal").write_bytes(copy["current.db-wal"])
+    store = stores.open()
+    job(store).append([Message(1, "later")])
+    store.flush()
+    store.tick()
+    assert [path.name for path in stores.folder.databases()] == ["1700000000.db", "current.db"]
+    assert rows(stores.folder, "seq, data") == [(1, "in the file"), (2, "later")]
+
+
+def test_one_message_larger_than_the_file_is_stored_all_the_same(stores: Stores) -> None:
+    store = stores.open(limits=StoreLimits(max_db_size=MEGABYTE))
+    log = job(store)
+    log.append([Message(1, "small"), Message(20, "x" * (3 * MEGABYTE)), Message(1, "after")])
+    store.flush()
+    assert [len(data) for (data,) in rows(stores.folder, "data")] == [5, 3 * MEGABYTE, 5]
+
+
+def test_a_scan_goes_on_across_rotations_without_holding_the_file(stores: Stores) -> None:
+    store = stores.open()
+    log = job(store)
+    scan = Scan(stores.folder, LogQuery(jobid="j"))
+    seen: list[str] = []
+    for number in range(50):
+        log.append([Message(1, str(number))])
+        store.flush()
+        if number % 7 == 0:
+            store._call(lambda writer: writer.rotate())
+        if number % 3 == 0:
+            seen += [record.data for record in scan.advance()]
+    seen += [record.data for record in scan.advance()]
+    assert seen == [str(number) for number in range(50)]
+    assert not stores.folder.archives()[-1].with_name("x-wal").exists()
+
+
+def test_a_long_scan_is_not_disturbed_by_a_rotation_in_its_middle(stores: Stores) -> None:
+    store = stores.open()
+    log = job(store)
+    log.append(Splitter(1).feed(b"".join(b"%d\n" % number for number in range(5000))))
+    store.flush()
+    scan = Scan(stores.folder, LogQuery()).advance()
+    seen = [next(scan).data for _ in range(1500)]
+    store._call(lambda writer: writer.rotate())
+    log.append([Message(1, "5000")])
+    store.flush()
+    seen += [record.data for record in scan]
+    assert seen == [str(number) for number in range(5001)]
+
+
+def test_archives_beyond_max_dbs_go_oldest_first(stores: Stores) -> None:
+    store = stores.open(limits=StoreLimits(max_dbs=3))
+    log = job(store)
+    for number in range(6):
+        log.append([Message(1, str(number))])
+        store._call(lambda writer: writer.rotate())
+    log.append([Message(1, "6")])
+    store.flush()
+    assert [data for (data,) in rows(stores.folder, "data")] == ["4", "5", "6"]
+
+
+def test_a_cap_that_removes_undelivered_lines_says_how_many(stores: Stores) -> None:
+    store = stores.open(limits=StoreLimits(max_dbs=2))
+    bits = store.register_pairs(["a/main"])
+    log = job(store, routes=Routes(pairs=[(bits["a/main"], None)]))
+    for number in range(3):
+        log.append([Message(1, str(number))])
+        store._call(lambda writer: writer.rotate())
+    store.flush()
+    heard = wait_until(lambda: [line for line in stores.voice.lines if "not yet sent" in line], what="the warning")
+    assert "max_dbs = 2 with 1 lines not yet sent to a/main" in heard[0]
+    assert [record.data for record in store.read_marked("a/main")] == ["2"]
+
+
+def test_archives_older_than_max_age_go(stores: Stores) -> None:
+    store = stores.open(limits=StoreLimits(max_age=3600))
+    log = job(store)
+    for number in range(2):
+        log.append([Message(1, str(number))])
+        store._call(lambda writer: writer.rotate())
+    old = stores.folder.archives()[0]
+    os.utime(old, (1_000_000, 1_000_000))
+
+    def gone() -> bool:
+        store.tick()
+        return not old.exists()
+
+    wait_until(gone, what="the old archive to go")
+    assert len(stores.folder.archives()) == 1
+
+
+def test_min_free_removes_delivered_archives_only_and_never_current(stores: Stores) -> None:
+    store = stores.open(limits=StoreLimits(min_free=1 << 60))
+    bits = store.register_pairs(["a"])
+    log = job(store, routes=Routes(pairs=[(bits["a"], None)]))
+    log.append([Message(1, "delivered")])
+    store.flush()
+    store.advance("a", store.read_marked("a")[-1].seq)
+    store._call(lambda writer: writer.rotate())
+    log.append([Message(1, "waits")])
+    store._call(lambda writer: writer.rotate())
+    log.append([Message(1, "current")])
+    store.flush()
+    assert [data for (data,) in rows(stores.folder, "data")] == ["waits", "current"]
+    wait_until(lambda: any("min_free" in line for line in stores.voice.lines), what="the word about min_free")
+
+
+def test_archives_that_only_controllers_wanted_go_once_delivered(stores: Stores) -> None:
+    store = stores.open(keep=False, limits=StoreLimits(max_db_size=MEGABYTE))
+    bits = store.register_pairs(["a"])
+    log = job(store, routes=Routes(keep=False, pairs=[(bits["a"], None)]))
+    for number in range(3):
+        log.append([Message(1, str(number))])
+        store._call(lambda writer: writer.rotate())
+    store.flush()
+    assert len(stores.folder.archives()) == 3
+    records = store.read_marked("a")
+    assert [record.data for record in records] == ["0", "1", "2"]
+    store.advance("a", records[1].seq)
+
+    def left() -> bool:
+        store.tick()
+        return len(stores.folder.archives()) == 1
+
+    wait_until(left, what="delivered archives to go")
+    assert [record.data for record in store.read_marked("a")] == ["2"]

@@ -1,0 +1,237 @@
+"""What controllers want waits in the database behind a cursor each (design, section 3 and 5)."""
+
+import time
+
+import gevent
+import pytest
+
+from greenagent.logs import uploads
+from greenagent.logs.backlog import Backlog
+from greenagent.logs.routes import Routes
+from greenagent.logs.splitter import Block
+from greenagent.logs.store import LogStore
+from greenagent.values.errors import GreenagentError
+from greenagent.values.levels import parse_levels
+from greenagent.values.message import Message
+from tests.logs.conftest import Stores, job
+from tests.support.waiting import wait_until
+
+
+def wanting(store: LogStore, **levels: str) -> Routes:
+    """Routes to the pairs named, each with its levels."""
+    bits = store.register_pairs(list(levels))
+    return Routes(pairs=[(bits[name], parse_levels(wanted)) for name, wanted in levels.items()])
+
+
+def texts(store: LogStore, pair: str, limit: int = 1000) -> list[str]:
+    return [record.data for record in store.read_marked(pair, limit)]
+
+
+def rotate(store: LogStore) -> None:
+    store._call(lambda writer: writer.rotate())
+
+
+def test_each_pair_reads_behind_its_own_cursor(stores: Stores) -> None:
+    store = stores.open()
+    log = job(store, routes=wanting(store, a="*", b="*"))
+    log.append([Block(1, "1\n2\n3\n", 3)])
+    store.flush()
+    records = store.read_marked("a", 2)
+    assert [record.data for record in records] == ["1", "2"]
+    store.advance("a", records[0].seq)
+    assert texts(store, "a") == ["2", "3"]
+    assert texts(store, "b") == ["1", "2", "3"]
+    assert (store.backlog("a"), store.backlog("b")) == (2, 3)
+
+
+def test_cursors_survive_restarts_and_new_pairs_begin_at_the_end(stores: Stores) -> None:
+    store = stores.open()
+    log = job(store, routes=wanting(store, a="*"))
+    log.append([Block(1, "1\n2\n3\n", 3)])
+    store.flush()
+    store.advance("a", store.read_marked("a", 1)[0].seq)
+    store.stop()
+    store = stores.open()
+    log = job(store, routes=wanting(store, a="*", new="*"))
+    assert (store.backlog("a"), store.backlog("new")) == (2, 0)
+    log.append([Message(1, "4")])
+    store.flush()
+    assert texts(store, "a") == ["2", "3", "4"]
+    assert texts(store, "new") == ["4"]
+
+
+def test_lines_are_read_in_order_across_archives_and_both_tables(stores: Stores) -> None:
+    store = stores.open()
+    bits = store.register_pairs(["a"])
+    log = job(store, routes=Routes(database=parse_levels("1"), pairs=[(bits["a"], None)]))
+    for number in range(12):
+        log.append([Message(1 + number % 2, str(number))])
+        if number % 5 == 4:
+            rotate(store)
+    store.flush()
+    assert len(stores.folder.archives()) == 2
+    assert texts(store, "a") == [str(number) for number in range(12)]
+    assert texts(store, "a", 7) == [str(number) for number in range(7)]
+
+
+def test_a_slice_is_bounded_in_bytes_but_never_empty(stores: Stores) -> None:
+    store = stores.open()
+    log = job(store, routes=wanting(store, a="*"))
+    log.append([Message(7, "x" * 1000), Message(7, "y" * 1000), Message(7, "z")])
+    store.flush()
+    assert len(store.read_marked("a", max_bytes=10)) == 1
+    assert len(store.read_marked("a", max_bytes=2000)) == 2
+
+
+def test_a_removed_pair_that_returns_goes_on_where_it_was(stores: Stores) -> None:
+    store = stores.open()
+    log = job(store, routes=wanting(store, a="*"))
+    log.append([Message(1, "waits")])
+    store.flush()
+    store.register_pairs([])
+    log.routes = wanting(store, a="*")
+    log.append([Message(1, "new")])
+    store.flush()
+    assert texts(store, "a") == ["waits", "new"]
+
+
+def test_a_removed_pair_is_dropped_after_its_time_with_a_word(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = stores.open()
+    job(store, routes=wanting(store, a="*")).append([Message(1, "waits"), Message(1, "too")])
+    store.flush()
+    store.register_pairs([])
+    monkeypatch.setattr(uploads, "REMOVED_MEMORY", -1)
+    store.register_pairs([])
+    store.flush()
+    wait_until(lambda: any("pair a left the configuration" in line for line in stores.voice.lines))
+    assert "2 lines" in stores.voice.lines[-1]
+    assert store.register_pairs(["a"])
+    assert texts(store, "a") == []
+
+
+def test_more_pairs_than_bits_are_refused(stores: Stores) -> None:
+    store = stores.open()
+    with pytest.raises(GreenagentError, match="more than 62 pairs"):
+        store.register_pairs([f"a/{number}" for number in range(63)])
+    bits = store.register_pairs([f"a/{number}" for number in range(62)])
+    last = Routes(pairs=[(bits["a/61"], None)])
+    job(store, routes=last).append([Message(1, "x")])
+    store.flush()
+    assert texts(store, "a/61") == ["x"]
+
+
+def test_a_damaged_cursor_file_is_set_aside_and_logging_goes_on(stores: Stores) -> None:
+    store = stores.open()
+    job(store, routes=wanting(store, a="*")).append([Message(1, "lost to a")])
+    store.stop()
+    stores.folder.uploads.write_bytes(b"garbage" * 1000)
+    store = stores.open()
+    job(store, routes=wanting(store, a="*")).append([Message(1, "x")])
+    store.flush()
+    assert texts(store, "a") == ["x"]
+    assert any("uploads.sqlite is damaged" in line for line in stores.voice.lines)
+
+
+def test_a_restart_does_not_read_again_what_nobody_waits_for(stores: Stores) -> None:
+    """The cursor of a pair for which nothing waits is carried along."""
+    store = stores.open()
+    log = job(store, routes=wanting(store, a="9"))
+    log.append([Block(1, "x\n" * 1000, 1000)])
+    store.stop()
+    store = stores.open()
+    store.register_pairs(["a"])
+    assert store._pairs["a"].cursor == 1000
+
+
+class TestWhenABatchIsDue:
+    def backlog(self, waiting: int = 0) -> Backlog:
+        backlog = Backlog("a", 1, 0, 0)
+        if waiting:
+            backlog.stored(waiting, 0)
+        return backlog
+
+    def waits(self, backlog: Backlog, batch_size: int = 10, flush_int: float = 1000) -> gevent.Greenlet:
+        waiter = gevent.spawn(backlog.wait_due, batch_size, flush_int)
+        gevent.sleep(0)
+        return waiter
+
+    def test_a_full_batch_is(self) -> None:
+        backlog = self.backlog(9)
+        waiter = self.waits(backlog)
+        assert not waiter.ready()
+        backlog.stored(1, 0)
+        waiter.get(timeout=5)
+
+    def test_anything_is_when_the_period_ends(self) -> None:
+        backlog = self.backlog(1)
+        began = time.monotonic()
+        self.waits(backlog, flush_int=0.05).get(timeout=5)
+        assert time.monotonic() - began >= 0.04
+
+    def test_nothing_never_is(self) -> None:
+        waiter = self.waits(self.backlog(), flush_int=0.01)
+        waiter.join(0.1)
+        assert not waiter.ready()
+        waiter.kill()
+
+    def test_a_jobs_own_wish_is(self) -> None:
+        backlog = self.backlog()
+        waiter = self.waits(backlog)
+        backlog.stored(1, 0.02)
+        assert backlog.due() is not None
+        waiter.get(timeout=5)
+
+    def test_everything_is_at_the_end(self) -> None:
+        backlog = self.backlog(1)
+        waiter = self.waits(backlog)
+        backlog.flush_now()
+        waiter.get(timeout=5)
+
+    def test_all_that_waited_then_goes_in_as_many_batches_as_it_takes(self) -> None:
+        backlog = self.backlog(9)
+        backlog.flush_now()
+        backlog.wait_due(10, 1000)
+        backlog.was_read([1, 2, 3])
+        backlog.advance(3)
+        self.waits(backlog).get(timeout=5)
+        backlog.was_read([4, 5, 6, 7, 8, 9])
+        backlog.advance(9)
+        assert backlog.waiting == 0
+        backlog.stored(1, 0)
+        waiter = self.waits(backlog)
+        assert not waiter.ready()
+        waiter.kill()
+
+    def test_what_waited_from_an_earlier_life_goes_at_once(self) -> None:
+        self.waits(Backlog("a", 1, 0, 3)).get(timeout=5)
+
+    def test_a_full_batch_does_not_restart_the_period(self) -> None:
+        backlog = self.backlog(10)
+        backlog._last_tick = time.monotonic() - 0.95
+        backlog.wait_due(10, 1.0)
+        backlog.was_read(list(range(10)))
+        backlog.advance(9)
+        backlog.stored(1, 0)
+        began = time.monotonic()
+        self.waits(backlog, flush_int=1.0).get(timeout=5)
+        assert time.monotonic() - began < 0.9
+
+
+def test_lines_that_come_wake_the_uploader(stores: Stores) -> None:
+    store = stores.open()
+    log = job(store, routes=wanting(store, a="*"))
+    assert not store.wait_for_marked("a", 0.01)
+    waiter = gevent.spawn(store.wait_due, "a", 3, 1000.0)
+    log.append([Block(1, "1\n2\n3\n", 3)])
+    waiter.get(timeout=5)
+    assert store.wait_for_marked("a", 0)
+    assert store.waiting_since("a") is not None
+
+
+def test_log_flush_of_a_job_makes_its_batch_due(stores: Stores) -> None:
+    store = stores.open()
+    bits = store.register_pairs(["a"])
+    routes = Routes(pairs=[(bits["a"], None)], log_flush=0.02)
+    waiter = gevent.spawn(store.wait_due, "a", 1000, 1000.0)
+    job(store, routes=routes).append([Message(1, "x")])
+    waiter.get(timeout=5)
