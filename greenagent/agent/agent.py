@@ -6,7 +6,7 @@ Nothing here decides anything about a job, a line or a request: that is behind t
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -115,7 +115,7 @@ class Agent:
             self.spawner.spawn,
             self.supervisor,
             self._open_log,
-            lambda job: JobMonitor(job, self.statistics, self.meter),
+            self._open_monitor,
             catalogue,
         )
         self.admission = Admission(
@@ -178,8 +178,8 @@ class Agent:
     def _start_services(self) -> None:
         sweeper = Sweeper(self.spawner.registry, self.voice, self.ledger.instance)
         self.supervisor.service("sweeper", sweeper.run)
-        self.supervisor.service("meter", self.meter.run)
-        self.supervisor.service("statistics", self.statistics.run)
+        self.supervisor.service("meter", self.meter.run, progress=self.meter.progress)
+        self.supervisor.service("statistics", self.statistics.run, progress=self.statistics.progress)
         self.supervisor.service("ledger upkeep", self.ledger.keep_up, lambda: list(self.settings.controllers))
 
     def _end_orphans(self, grace: float) -> None:
@@ -217,6 +217,10 @@ class Agent:
         )
         self._job_logs[job] = log
         return log
+
+    def _open_monitor(self, job: Job, say: Callable[[str], None]) -> JobMonitor:
+        under = self.supervisor if self.settings.stats.local_intake else None
+        return JobMonitor(job, self.statistics, self.meter, say, under)
 
     def _log_own(self, level: int, text: str) -> None:
         self._own_log.append_now(level, text)

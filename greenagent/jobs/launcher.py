@@ -55,9 +55,10 @@ class Launcher:
         spawn: Callable[[SpawnRequest], Child],
         supervisor: Supervisor,
         open_log: LogOpener,
-        open_monitor: Callable[[Job], Monitor],
+        open_monitor: Callable[[Job, Callable[[str], None]], Monitor],
         catalogue: Catalogue,
     ) -> None:
+        """``open_monitor(job, say)``: ``say`` puts a warning into the job's own log."""
         self._settings = settings
         self._identity = identity
         self._ledger = ledger
@@ -118,7 +119,7 @@ class OpenJob:
         self._launcher = launcher
         self.job = job
         self.log = launcher._open_log(job)
-        self._monitor = launcher._open_monitor(job)
+        self._monitor = launcher._open_monitor(job, self._warn)
 
     def execute(self, job: Job) -> Outcome:
         """One run as a process."""
@@ -145,6 +146,9 @@ class OpenJob:
         """The restart limit is reached: one critical message in the job's own log (protocol 5.3)."""
         text = f"greenagent: given up after {restarts} restarts"
         self.log.append([Message(levels.CRITICAL, text)])
+
+    def _warn(self, text: str) -> None:
+        self.log.append([Message(levels.WARNING, f"greenagent: {text}")])
 
     def close(self) -> None:
         self._monitor.close()

@@ -10,8 +10,12 @@ from greenagent.process.child import Child
 class Monitor(Protocol):
     """Follows one job: its statistics messages and its processes."""
 
-    def message(self, text: str) -> list[str]:
-        """Takes the text of a level 10 message; returns why lines of it were refused."""
+    def message(self, text: str) -> None:
+        """Takes the text of a level 10 message."""
+        ...
+
+    def lines(self, count: int) -> None:
+        """The job's output had so many more messages."""
         ...
 
     def environment(self) -> dict[str, str]:

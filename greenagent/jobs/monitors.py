@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from greenagent.jobs.job import Job
 from greenagent.process.child import Child
+from greenagent.runtime.greenlets import Supervisor
 from greenagent.statistics.collector import Feed, Statistics
+from greenagent.statistics.intake import Intake
 from greenagent.statistics.meter import Meter, Watch
 
 
 class JobMonitor:
-    """Feeds the series of a job from its messages and from the readings of its processes."""
+    """Feeds the series of a job from its messages, from its statsd port, and from the readings of its processes."""
 
-    def __init__(self, job: Job, statistics: Statistics, meter: Meter) -> None:
+    def __init__(
+        self,
+        job: Job,
+        statistics: Statistics,
+        meter: Meter,
+        say: Callable[[str], None],
+        intake_under: Supervisor | None = None,
+    ) -> None:
+        """``say`` puts a warning into the job's log. With ``intake_under`` the job gets a statsd port of its own."""
         arguments = job.command.arguments
         self._job = job
         self._meter = meter
+        self._say = say
         self._feed: Feed = statistics.open(
             job.id, job.command.cmd, arguments.domain, arguments.name, arguments.stats_interval or None
         )
         self._watch: Watch | None = None
+        self._intake = self._open_intake(intake_under) if intake_under is not None else None
 
-    def message(self, text: str) -> list[str]:
-        """Takes the text of a level 10 message; returns why lines of it were refused."""
-        return self._feed.message(text)
+    def message(self, text: str) -> None:
+        """Takes statsd lines; the first refused one is said in the job's log, further ones are counted."""
+        had_refused = self._feed.refused
+        refused = self._feed.message(text)
+        if refused and not had_refused:
+            self._say(f"statistics line refused: {refused[0]}")
+
+    def lines(self, count: int) -> None:
+        """The job's output had so many more messages."""
+        self._feed.lines(count)
 
     def environment(self) -> dict[str, str]:
-        """Nothing to add for the child."""
-        return {}
+        """Where the child finds its statsd port, if it has one."""
+        return {} if self._intake is None else self._intake.environment
 
     def started(self, child: Child) -> None:
         """Meters the child from now on, with what it announces and what left its tree."""
+        self._feed.lines(0)
         self._watch = self._meter.watch(self._job.id, child.pid, child.known_pids, self._feed.usage)
 
     def ended(self) -> None:
@@ -41,4 +63,15 @@ class JobMonitor:
 
     def close(self) -> None:
         """The job is over: what it fed is sent with its interval."""
+        if self._intake is not None:
+            self._intake.close()
+        if self._feed.refused > 1:
+            self._say(f"{self._feed.refused} statistics lines were refused in all")
         self._feed.close()
+
+    def _open_intake(self, supervisor: Supervisor) -> Intake | None:
+        try:
+            return Intake(self._job.id, self.message, supervisor)
+        except OSError as error:
+            self._say(f"there is no statsd port for this job: {error.strerror}")
+            return None

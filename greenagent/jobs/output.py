@@ -64,11 +64,19 @@ class JobOutput:
     """Watches the messages of one run on their way to the log.
 
     Remembers the last result message, the last critical one and the tails of both streams; gives
-    statistics (level 10) and process announcements (level 101) to whom they concern.
+    statistics (level 10) and process announcements (level 101) to whom they concern, and counts.
     """
 
-    def __init__(self, log: Log, on_statistics: Callable[[str], None], on_process: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        on_statistics: Callable[[str], None],
+        on_process: Callable[[str], None],
+        on_lines: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        """``on_lines`` is told how many messages came, before the log may block."""
         self._log = log
+        self._on_lines = on_lines
         self._on_statistics = on_statistics
         self._on_process = on_process
         self._tails = {levels.STDOUT: Tail(), levels.STDERR: Tail()}
@@ -83,7 +91,9 @@ class JobOutput:
         """
         kept: Sequence[Piece] = pieces
         announcements = False
+        lines = 0
         for piece in pieces:
+            lines += piece.count if isinstance(piece, Block) else 1
             if isinstance(piece, Block):
                 tail = self._tails.get(piece.level)
                 if tail is not None:
@@ -104,6 +114,8 @@ class JobOutput:
                 self._on_process(text)
         if announcements:
             kept = [p for p in pieces if isinstance(p, Block) or p.level != levels.PROCESS_ANNOUNCEMENT]
+        if lines:
+            self._on_lines(lines)
         if kept:
             self._log.append(kept)
 

@@ -73,7 +73,6 @@ class ExternalRun:
         self._spawn = spawn
         self._supervisor = supervisor
         self._on_started = on_started
-        self._refused_lines = 0
 
     def execute(self, execution: Execution, environment: dict[str, str]) -> Outcome:
         """Starts the child and returns when it, its pipes and its descendants are done with."""
@@ -94,7 +93,9 @@ class ExternalRun:
         job.child = child
         self._on_started(child)
         self._monitor.started(child)
-        output = JobOutput(self._log, self._take_statistics, lambda text: self._announce(child, text))
+        output = JobOutput(
+            self._log, self._monitor.message, lambda text: self._announce(child, text), self._monitor.lines
+        )
         readers = [
             self._reader(child.stdout, levels.STDOUT, output),
             self._reader(child.stderr, levels.STDERR, output),
@@ -158,13 +159,6 @@ class ExternalRun:
             swept = child.sweep(self._limits.kill_grace)
             if cause is None and swept:
                 self._say(levels.WARNING, f"greenagent: ended what the job left running: {_named(swept)}")
-
-    def _take_statistics(self, text: str) -> None:
-        refused = self._monitor.message(text)
-        if refused:
-            if not self._refused_lines:
-                self._say(levels.WARNING, f"greenagent: statistics line refused: {refused[0]}")
-            self._refused_lines += len(refused)
 
     def _announce(self, child: Child, text: str) -> None:
         if not text.strip().isdigit() or len(text) > 10:

@@ -8,9 +8,41 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
-from gevent import Greenlet
+from gevent import Greenlet, GreenletExit
 
+from greenagent.runtime.progress import Progress
 from greenagent.runtime.voice import Voice
+
+AGAIN_AFTER = 1.0
+"""Seconds after which a service that died is run again."""
+STEADY = 60.0
+"""Seconds a service must live for its earlier deaths to be forgotten."""
+
+
+class StuckError(Exception):
+    """Thrown into a service that does not get on, so that it dies and is run again."""
+
+
+class Service:
+    """One service as the supervisor knows it, for health and the watchdog."""
+
+    def __init__(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], progress: Progress) -> None:
+        self.name = name
+        self.function = function
+        self.args = args
+        self.progress = progress
+        self.greenlet: Greenlet
+        self.deaths = 0
+        """Deaths in a row."""
+        self.last_error = ""
+        self.is_resting = False
+        """True between a death and the next start."""
+        self.has_finished = False
+        """True when it returned by itself, or was ended for good."""
+
+    @property
+    def is_running(self) -> bool:
+        return not self.greenlet.dead and not self.is_resting and not self.has_finished
 
 
 class Supervisor:
@@ -25,17 +57,47 @@ class Supervisor:
         self._on_fatal = on_fatal
         self._limit = limit
         self._greenlets: set[Greenlet] = set()
+        self._ending = False
+        self.services: dict[str, Service] = {}
+        """Those that must live, by name."""
 
     def spawn(self, name: str, function: Callable[..., Any], *args: Any) -> Greenlet:
         """Runs ``function`` once; its death by an error is said."""
         return self._track(gevent.spawn(self._once, name, function, args))
 
-    def service(self, name: str, function: Callable[..., Any], *args: Any) -> Greenlet:
-        """Runs ``function`` until it returns, again after 1 s whenever it dies of an error."""
-        return self._track(gevent.spawn(self._for_ever, name, function, args))
+    def service(
+        self, name: str, function: Callable[..., Any], *args: Any, progress: Progress | None = None
+    ) -> Greenlet:
+        """Runs ``function`` until it returns, again after 1 s whenever it dies of an error.
+
+        With ``progress`` the watchdog also sees when it is stuck.
+        """
+        service = Service(name, function, args, progress or Progress())
+        service.greenlet = self._track(gevent.spawn(self._for_ever, service))
+        self.services[name] = service
+        return service.greenlet
+
+    def unstick(self, service: Service) -> None:
+        """Makes a stuck service die and run again."""
+        service.progress.within(2 * STEADY, "being run again")
+        service.greenlet.kill(StuckError(f"stuck in: {service.progress.doing}"), block=False)
+
+    def revive(self, service: Service) -> None:
+        """Runs a service again whose greenlet was killed."""
+        if not self._ending and service.greenlet.dead and not service.has_finished:
+            service.greenlet = self._track(gevent.spawn(self._for_ever, service))
+
+    def end(self, greenlet: Greenlet) -> None:
+        """Ends a service for good: the watchdog does not bring it back."""
+        for name, service in list(self.services.items()):
+            if service.greenlet is greenlet:
+                service.has_finished = True
+                del self.services[name]
+        greenlet.kill()
 
     def kill_all(self) -> None:
         """Ends every greenlet that is left, at the agent's end."""
+        self._ending = True
         gevent.killall([greenlet for greenlet in self._greenlets if greenlet is not gevent.getcurrent()])
 
     def _track(self, greenlet: Greenlet) -> Greenlet:
@@ -46,26 +108,41 @@ class Supervisor:
     def _once(self, name: str, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         try:
             return function(*args)
-        except Exception as error:
+        except (GreenletExit, SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # a Timeout of gevent is no Exception
             self._report(name, error)
             return None
 
-    def _for_ever(self, name: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        deaths = 0
+    def _for_ever(self, service: Service) -> None:
         while True:
             began = time.monotonic()
+            service.is_resting = False
             try:
-                function(*args)
+                service.function(*service.args)
+                self._finished(service)
                 return
-            except Exception as error:
-                self._report(name, error)
-            deaths = deaths + 1 if time.monotonic() - began < 60 else 1
-            if deaths >= self._limit:
-                self._on_fatal(f"{name} died {deaths} times in a row")
+            except (GreenletExit, SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self._report(service.name, error)
+                service.last_error = f"{type(error).__name__}: {error}"
+                was_stuck = isinstance(error, StuckError)
+            service.progress.idle()
+            steady = not was_stuck and time.monotonic() - began >= STEADY
+            service.deaths = 1 if steady else service.deaths + 1
+            service.is_resting = True
+            if service.deaths >= self._limit:
+                self._on_fatal(f"{service.name} died {service.deaths} times in a row")
                 return
-            gevent.sleep(1)
+            gevent.sleep(AGAIN_AFTER)
 
-    def _report(self, name: str, error: Exception) -> None:
+    def _finished(self, service: Service) -> None:
+        service.has_finished = True
+        if self.services.get(service.name) is service:
+            del self.services[service.name]
+
+    def _report(self, name: str, error: BaseException) -> None:
         """An error that gets here is our own bug: it is said with its place, still in one line."""
         frames = traceback.extract_tb(error.__traceback__)
         place = " < ".join(

@@ -7,6 +7,7 @@ lock hangs with the hub (design, section 3). Nothing here uses ``logging`` or th
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -18,6 +19,7 @@ from gevent.threadpool import ThreadPool
 
 _start_thread = monkey.get_original("_thread", "start_new_thread")
 _allocate_lock = monkey.get_original("_thread", "allocate_lock")
+_thread_ident = monkey.get_original("_thread", "get_ident")
 
 native_sleep: Callable[[float], None] = monkey.get_original("time", "sleep")
 """``time.sleep`` for native threads: the patched one needs a hub."""
@@ -119,6 +121,10 @@ class NativeWorker(Generic[Item]):
         self._done = Event()
         self._stopping = False
         self.failure: BaseException | None = None
+        self.ident = 0
+        """The thread's number in ``sys._current_frames``."""
+        self.busy_since: float | None = None
+        """Monotonic time at which the batch in hand was begun; None while the thread waits."""
         _start_thread(self._run, ())
 
     @property
@@ -167,6 +173,7 @@ class NativeWorker(Generic[Item]):
         self._mailbox.close()
 
     def _run(self) -> None:
+        self.ident = _thread_ident()
         try:
             while True:
                 self._signal.wait()
@@ -177,7 +184,9 @@ class NativeWorker(Generic[Item]):
                         item, item_weight = self._waiting.popleft()
                         batch.append(item)
                         weight += item_weight
+                    self.busy_since = time.monotonic()
                     self._handle(batch)
+                    self.busy_since = None
                     self._mailbox.post(lambda weight=weight: self._release(weight))  # type: ignore[misc]
                 if self._stopping and not self._waiting:
                     break

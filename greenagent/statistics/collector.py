@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from gevent.event import Event
 
+from greenagent.runtime.progress import Progress
 from greenagent.statistics.own import Figures
 from greenagent.statistics.pause import Pause
 from greenagent.statistics.series import FlushedPoint, Series, ShownMetric, feed_text
@@ -21,6 +22,8 @@ OWN_NAME: Final = "agent"
 """Domain and name of the agent's own figures."""
 
 _LONGEST_SLEEP = 2.0
+_LONGEST_FLUSH = 120.0
+"""Seconds after which a flush counts as stuck."""
 _LONGEST_INTERVAL = 10**9
 
 
@@ -65,6 +68,10 @@ class Feed:
             if self._figures is not None:
                 self._figures.count("statsd_lines_refused", len(refused))
         return refused
+
+    def lines(self, count: int) -> None:
+        """The job's output had so many more messages; 0 says that it is counted from now on."""
+        self._entry.series.count_lines(count)
 
     def usage(self, usage: ProcessUsage) -> None:
         """Takes a reading of the job's processes."""
@@ -148,6 +155,7 @@ class Statistics:
         self._entries: dict[SeriesName, _Entry] = {}
         self._own = _Entry(SeriesName("agent", OWN_DOMAIN, OWN_NAME), self._default_interval, clock())
         self._changed = Event()
+        self.progress = Progress()
 
     def reconfigure(self, default_interval: int) -> None:
         """A new default interval (seconds); open feeds keep theirs."""
@@ -174,6 +182,7 @@ class Statistics:
     def run(self) -> None:
         """Service greenlet: flushes each series when its interval ends. Never returns."""
         while True:
+            self.progress.within(_LONGEST_SLEEP + _LONGEST_FLUSH, "flushing statistics")
             now = self._clock()
             ends = [entry.end for entry in self._entries.values()]
             ends.append(self._own.end)
@@ -199,13 +208,13 @@ class Statistics:
         objects: list[FlushedObject] = []
         pause = Pause()
         for entry in entries:
-            stamp = entry.stamp
+            stamp, seconds = entry.stamp, entry.end - entry.stamp
             if entry.feeds:
                 entry.advance(self._clock(), self._default_interval)
             elif self._entries.get(entry.name) is entry:
                 # Taken out first: a job that comes while this gives way begins a series of its own.
                 del self._entries[entry.name]
-            points = entry.series.flush(pause)
+            points = entry.series.flush(pause, seconds)
             if points:
                 objects.append(FlushedObject(stamp, self._prefix(entry.name), points))
             pause()

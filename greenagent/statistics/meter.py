@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterable
 
 import gevent
 
+from greenagent.runtime.progress import Progress
 from greenagent.statistics import proc
 from greenagent.statistics.pause import Pause
 from greenagent.statistics.usage import ProcessUsage, add_up
 
 _SHORTEST = 0.1
 """Seconds: over less than this a share of a core says nothing, since time is counted in ticks of 10 ms."""
+
+_LONGEST_TICK = 120.0
+"""Seconds after which a reading of all processes counts as stuck."""
 
 
 def _nobody() -> Iterable[int]:
@@ -142,6 +146,7 @@ class Meter:
     def __init__(self, interval: float) -> None:
         self.interval = interval
         """Seconds; may be changed while it runs."""
+        self.progress = Progress()
         self.own_pid = os.getpid()
         self._watches: dict[str, Watch] = {}
         self._own = ProcessUsage()
@@ -200,6 +205,7 @@ class Meter:
         """Service greenlet. Never returns."""
         due = time.monotonic() + self.interval
         while True:
+            self.progress.within(self.interval + _LONGEST_TICK, "metering")
             gevent.sleep(max(0.05, due - time.monotonic()))
             due = max(due, time.monotonic() - self.interval) + self.interval
             self.tick()

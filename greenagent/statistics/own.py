@@ -33,6 +33,7 @@ class Figures:
         self._totals: dict[tuple[str, Labels], float] = {}
         self._sent: dict[tuple[str, Labels], float] = {}
         self._gauges: dict[tuple[str, Labels], Callable[[], float | None]] = {}
+        self._counters: dict[tuple[str, Labels], Callable[[], float]] = {}
 
     def count(self, name: str, n: float = 1, **labels: str) -> None:
         """Adds ``n`` to a counter."""
@@ -43,9 +44,15 @@ class Figures:
         """Registers a value that ``read`` tells when asked; None means there is none just now."""
         self._gauges[(name, _labels(labels))] = read
 
+    def counter(self, name: str, read: Callable[[], float], **labels: str) -> None:
+        """Registers a total that somebody else counts and ``read`` tells."""
+        self._counters[(name, _labels(labels))] = read
+
     def forget(self, name: str, **labels: str) -> None:
-        """Removes a gauge, for instance of a controller that is no longer configured."""
-        self._gauges.pop((name, _labels(labels)), None)
+        """Removes what was registered, for instance of a controller that is no longer configured."""
+        key = (name, _labels(labels))
+        self._gauges.pop(key, None)
+        self._counters.pop(key, None)
 
     def total(self, name: str, **labels: str) -> float:
         """What a counter has come to."""
@@ -53,7 +60,7 @@ class Figures:
 
     def shown(self) -> list[Figure]:
         """Every figure as it is now."""
-        found = [Figure(name, labels, "counter", total) for (name, labels), total in self._totals.items()]
+        found = [Figure(name, labels, "counter", total) for (name, labels), total in self._all_totals()]
         found.extend(Figure(name, labels, "gauge", value) for name, labels, value in self._read_gauges())
         return found
 
@@ -63,7 +70,7 @@ class Figures:
         Label values are parts of the key, dots in them replaced: ``jobs_done.SUCCESS``.
         """
         points: list[FlushedPoint] = []
-        for (name, labels), total in self._totals.items():
+        for (name, labels), total in self._all_totals():
             rise = total - self._sent.get((name, labels), 0)
             self._sent[(name, labels)] = total
             points.append(FlushedPoint(_key(name, labels), float(rise), metrics.SUM))
@@ -72,9 +79,12 @@ class Figures:
         )
         return points
 
+    def _all_totals(self) -> list[tuple[tuple[str, Labels], float]]:
+        return [*self._totals.items(), *((key, read()) for key, read in self._counters.items())]
+
     def _read_gauges(self) -> list[tuple[str, Labels, float]]:
         found = []
-        for (name, labels), read in self._gauges.items():
+        for (name, labels), read in list(self._gauges.items()):  # reading may give way to others
             value = read()
             if value is not None:
                 found.append((name, labels, value))
@@ -93,6 +103,8 @@ class HubStall:
         self._previous = 0.0
         self.worst_ever = 0.0
         """Seconds, since the agent's start."""
+        self.beats = 0
+        """Rises with every turn of the ticker: a watchdog sees by it that the hub lives."""
 
     @property
     def recent(self) -> float:
@@ -105,6 +117,7 @@ class HubStall:
         while True:
             began = self._clock()
             gevent.sleep(self._period)
+            self.beats += 1
             self.note(self._clock() - began - self._period)
 
     def note(self, delay: float) -> None:

@@ -149,14 +149,20 @@ class ScrapeServer:
             )
             for key in FIGURES
         }
+        lines = self._family(
+            "counter", "greenagent_job_lines", "Messages the jobs printed on stdout and stderr.", list(_JOB_LABELS[:-1])
+        )
         for series, shown in self._statistics.shown():
             for metric in shown:
-                if metric.kind == "usage":
+                if metric.kind == "lines":
+                    lines.add_metric(list(series), metric.value)
+                elif metric.kind == "usage":
                     usages[metric.key].add_metric(list(series), metric.value)
                 else:
                     families[metric.kind].add_metric([*series, metric.key], metric.value)
         yield from families.values()
         yield from usages.values()
+        yield lines
 
     def _family(self, kind: str, name: str, text: str, labels: list[str]) -> Any:
         family = self._core.CounterMetricFamily if kind == "counter" else self._core.GaugeMetricFamily

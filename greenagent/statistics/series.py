@@ -13,6 +13,10 @@ from greenagent.statistics.usage import ProcessUsage, add_up
 MAX_KEYS: Final = 10_000
 """Keys of one series; lines with further ones are refused."""
 
+LINES: Final = "lines"
+"""Messages the jobs printed in the interval."""
+LINE_RATE: Final = "lines_per_second"
+
 
 class FlushedPoint(NamedTuple):
     """One value of a flush: ``merge`` says how it unites with another of equal key and stamp."""
@@ -23,7 +27,7 @@ class FlushedPoint(NamedTuple):
 
 
 class ShownMetric(NamedTuple):
-    """One key of a series as a scrape sees it; ``kind`` as in ``metrics.Shown``, or ``usage``."""
+    """One key of a series as a scrape sees it; ``kind`` as in ``metrics.Shown``, ``usage`` or ``lines``."""
 
     key: str
     kind: str
@@ -37,6 +41,8 @@ class Series:
         self._aggregates: dict[str, Aggregate] = {}
         self._usages: dict[object, ProcessUsage] = {}
         self._ended: ProcessUsage | None = None
+        self._lines: int | None = None
+        self._lines_flushed = 0
 
     def feed(self, metric: Metric) -> None:
         """Takes one metric or raises Refused with the reason; the other keys are untouched."""
@@ -63,8 +69,12 @@ class Series:
             ended = usage if self._ended is None else add_up([self._ended, usage])
             self._ended = ended._replace(pids=())
 
-    def flush(self, pause: Callable[[], None]) -> list[FlushedPoint]:
-        """The points of the interval that ends now, and the next one begins.
+    def count_lines(self, count: int) -> None:
+        """The jobs printed so many more messages; from the first call on every flush tells of lines."""
+        self._lines = (self._lines or 0) + count
+
+    def flush(self, pause: Callable[[], None], seconds: float = 0) -> list[FlushedPoint]:
+        """The points of the interval that ends now, ``seconds`` long, and the next one begins.
 
         ``pause`` is called between keys: it may give way to others, since thousands of timers
         take long to sort. What is fed meanwhile counts in one interval or the other. A key that the
@@ -86,7 +96,19 @@ class Series:
                 for name, value in add_up(readings).figures()
                 if name not in self._aggregates
             )
+        points.extend(point for point in self._line_points(seconds) if point.key not in self._aggregates)
         return points
+
+    def _line_points(self, seconds: float) -> list[FlushedPoint]:
+        """Both add up when two halves of an interval are merged: the rate is over the whole interval."""
+        if self._lines is None:
+            return []
+        count = self._lines - self._lines_flushed
+        self._lines_flushed = self._lines
+        return [
+            FlushedPoint(LINES, float(count), metrics.SUM),
+            FlushedPoint(LINE_RATE, round(count / max(seconds, 1), 3), metrics.SUM),
+        ]
 
     def shown(self) -> list[ShownMetric]:
         """The present state for a scrape; counters and timers as totals since the series began."""
@@ -98,6 +120,8 @@ class Series:
         if self._usages:
             usage = add_up(self._usages.values())
             found.extend(ShownMetric(name, "usage", float(value)) for name, value in usage.figures())
+        if self._lines is not None:
+            found.append(ShownMetric(LINES, "lines", float(self._lines)))
         return found
 
 
