@@ -17,10 +17,10 @@ from greenagent.ledger import statements
 from greenagent.ledger.models import SCHEMA
 from greenagent.ledger.overflow import FIRST_ROW, Overflow, Unwritten
 from greenagent.ledger.records import (
+    FROM_CONTROLLER,
     RUNNING,
     WAITING,
     JobRecord,
-    StoredAnswer,
 )
 from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.files import FileLock
@@ -95,18 +95,36 @@ class Ledger:
         self.database.stop()
         self._lock.release()
 
+    @property
+    def locks(self) -> tuple[FileLock, ...]:
+        """What keeps a second agent off, for handing over."""
+        return (self._lock,)
+
     # -- the life of a job
 
     def accept(
         self, command: Command, controller: str | None, kind: str, *, waiting: bool, accepted: float | None = None
-    ) -> int:
-        """Writes a job down before anything is done about it; returns its row once committed."""
+    ) -> int | None:
+        """Writes a job down before anything is done about it; returns its row once committed.
+
+        None when a controller's command was delivered once more after its job's end, within
+        ``result_memory``: its results are put back into the outbox, and it is not to be run.
+        """
         text = json.dumps(command.received, ensure_ascii=False, separators=(",", ":"))
-        stamp = time.time() if accepted is None else accepted
+        now = time.time()
+        stamp = now if accepted is None else accepted
         state = WAITING if waiting else RUNNING
-        row = self._attempt(
-            lambda connection: statements.accept(connection, command.id, controller, kind, text, stamp, state)
-        )
+        since = now - self.result_memory
+
+        def write(connection: sqlite3.Connection) -> int:
+            if kind == FROM_CONTROLLER and _send_again(connection, command, controller, since):
+                return 0
+            return statements.accept(connection, command.id, controller, kind, text, stamp, state)
+
+        row = self._attempt(write)
+        if row == 0:
+            self._arrived(controller)
+            return None
         if row is not None:
             return row
         self._next_memory_job -= 1
@@ -130,8 +148,7 @@ class Ledger:
         unwritten = Unwritten(row, controller, result.id, result.state, body, ends)
         if self._attempt(lambda connection: _store(connection, unwritten)) is None:
             self._overflow.add(unwritten)
-        if controller in self._arrivals:
-            self._arrivals[controller].set()
+        self._arrived(controller)
 
     def unfinished(self) -> list[JobRecord]:
         """Jobs that were waiting or running when the ledger was last written, in order of acceptance."""
@@ -141,16 +158,17 @@ class Ledger:
         """Whether the job of this id and accept stamp is known to have ended."""
         return self.database.run(lambda connection: statements.ended_run(connection, job_id, accepted))
 
-    def stored_answer(self, job_id: str) -> StoredAnswer | None:
-        """What became of an ended job of this id within ``result_memory``, or None."""
+    def answer_again(self, command: Command, controller: str) -> bool:
+        """Puts the results of an ended job back into the outbox if this is its very command (see ``accept``)."""
         since = time.time() - self.result_memory
-        return self._attempt(lambda connection: statements.answer(connection, job_id, since))
+        known = bool(self._attempt(lambda connection: _send_again(connection, command, controller, since)))
+        if known:
+            self._arrived(controller)
+        return known
 
-    def send_again(self, answer: StoredAnswer) -> None:
-        """Puts stored results back into the outbox: their command was delivered once more."""
-        self._attempt(lambda connection: statements.send_again(connection, answer.results))
-        if answer.controller in self._arrivals:
-            self._arrivals[answer.controller].set()
+    def _arrived(self, controller: str | None) -> None:
+        if controller in self._arrivals:
+            self._arrivals[controller].set()
 
     # -- the outbox (uplink's Outbox)
 
@@ -267,9 +285,20 @@ def _store(connection: sqlite3.Connection, unwritten: Unwritten) -> int:
         unwritten.body,
         now,
     )
+    if unwritten.job > 0:
+        statements.forget_earlier(connection, unwritten.job, row)
     if unwritten.ends:
         statements.end(connection, unwritten.job, now)
     return row
+
+
+def _send_again(connection: sqlite3.Connection, command: Command, controller: str | None, since: float) -> bool:
+    """Whether this is the command of an ended job, delivered once more: its results are sent again."""
+    stored = statements.answer(connection, command.id, since)
+    if stored is None or stored.controller != controller or json.loads(stored.command) != command.received:
+        return False
+    statements.send_again(connection, stored.results)
+    return True
 
 
 def describe(record: JobRecord) -> dict[str, Any]:

@@ -8,7 +8,7 @@ level leaves as one block of text. Only what a job's output handler must see alo
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from greenagent.values import levels
 from greenagent.values.message import Message
@@ -97,6 +97,24 @@ class Splitter:
         if self._open is not None:
             self._close_open(pieces)
         return pieces
+
+    def state(self) -> dict[str, Any]:
+        """What is unfinished between two chunks, for ``restore`` in another process; bytes as latin-1 text."""
+        return {
+            "tail": self._tail.decode("latin-1"),
+            "continued": self._continued,
+            "open": None if self._open is None else self._open.decode("latin-1"),
+            "flags": [self._open_level, self._open_is_line, self._mid_line, self._open_was_cut],
+            "truncated": [self.truncated, self.result_truncated],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on where another splitter was."""
+        self._tail = bytearray(state["tail"].encode("latin-1"))
+        self._continued = state["continued"]
+        self._open = None if state["open"] is None else bytearray(state["open"].encode("latin-1"))
+        self._open_level, self._open_is_line, self._mid_line, self._open_was_cut = state["flags"]
+        self.truncated, self.result_truncated = state["truncated"]
 
     def _lines(self, block: bytes, pieces: list[Piece]) -> None:
         """Complete lines, the last newline included."""

@@ -139,6 +139,11 @@ class LogStore:
         for lock in self._locks:
             lock.release()
 
+    @property
+    def locks(self) -> tuple[FileLock, ...]:
+        """What keeps a second agent off, for handing over."""
+        return self._locks
+
     def register_pairs(self, names: Sequence[str]) -> dict[str, int]:
         """Makes these the upload pairs (``logger/controller``); returns each one's bit for ``Routes``.
 

@@ -37,13 +37,15 @@ class PipeReader:
         self._timer: Any = None
         self._deadline: float | None = None
         self._closed = False
+        self._detached = False
 
     def chunks(self) -> Iterator[bytes]:
         """What arrives, until the end of the stream or the time given to ``stop_after``."""
         try:
             while True:
                 if not self._wait():
-                    yield from self._rest()
+                    if not self._detached:
+                        yield from self._rest()
                     return
                 chunk = self._read(self._size)
                 if chunk is None:
@@ -70,6 +72,17 @@ class PipeReader:
         self._timer = gevent.get_hub().loop.timer(max(seconds, 0))
         self._timer.start(self._on_deadline)
 
+    def detach(self) -> int | None:
+        """Ends the reading, between two chunks, and leaves the descriptor open; None when it is closed already.
+
+        For the replacement of the agent in place: what is in the pipe is read by the new one.
+        """
+        if self._closed:
+            return None
+        self._detached = True
+        self.close()
+        return self._descriptor
+
     def close(self) -> None:
         """Gives up the stream; a greenlet still reading it sees its end. Harmless when repeated."""
         if self._closed:
@@ -80,7 +93,8 @@ class PipeReader:
         if self._timer is not None:
             self._timer.stop()
             self._timer.close()
-        close_descriptor(self._descriptor)
+        if not self._detached:
+            close_descriptor(self._descriptor)
         if self._waiter is not None:
             gevent.get_hub().loop.run_callback(self._wake, False)
 
@@ -134,19 +148,41 @@ class PipeReader:
             yield chunk
 
 
-def feed(descriptor: int, data: bytes) -> None:
-    """Writes ``data`` to a child's stdin and closes it. A child that does not read to the end is no error.
+class PipeFeeder:
+    """Writes a child's input and closes it. A child that does not read to the end is no error."""
 
-    Blocks the greenlet as long as the child does not read; kill that greenlet when the job is over.
-    """
-    view = memoryview(data)
-    try:
-        while view:
-            try:
-                view = view[os.write(descriptor, view[:CHUNK]) :]
-            except BlockingIOError:
-                socket.wait_write(descriptor)
-    except OSError:
-        pass  # EPIPE: it has closed its stdin or ended
-    finally:
-        close_descriptor(descriptor)
+    def __init__(self, descriptor: int, data: bytes) -> None:
+        self._descriptor = descriptor
+        self._left = memoryview(data)
+        self._closed = False
+
+    def run(self) -> None:
+        """Blocks the greenlet as long as the child does not read; kill that greenlet when the job is over."""
+        try:
+            while self._left:
+                try:
+                    self._left = self._left[os.write(self._descriptor, self._left[:CHUNK]) :]
+                except BlockingIOError:
+                    socket.wait_write(self._descriptor)
+        except OSError:
+            pass  # EPIPE: it has closed its stdin or ended
+        finally:
+            self.close()
+
+    def detach(self) -> tuple[int, bytes] | None:
+        """Leaves the descriptor open and tells what was not written; None when all was. Kill the greenlet after it."""
+        if self._closed:
+            return None
+        self._closed = True
+        return self._descriptor, bytes(self._left)
+
+    def close(self) -> None:
+        """Closes the input. Harmless when repeated."""
+        if not self._closed:
+            self._closed = True
+            close_descriptor(self._descriptor)
+
+
+def feed(descriptor: int, data: bytes) -> None:
+    """Writes ``data`` to a child's stdin and closes it, as ``PipeFeeder.run`` does."""
+    PipeFeeder(descriptor, data).run()

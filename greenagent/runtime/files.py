@@ -37,6 +37,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+_inherited: dict[str, int] = {}
+
+
+def inherit_locks(locks: dict[str, int]) -> None:
+    """Locks that an earlier image of this process held, by path: ``acquire`` adopts them instead of asking anew."""
+    _inherited.update(locks)
+
+
 class FileLock:
     """An advisory lock on a file of its own, which is never replaced nor deleted.
 
@@ -51,6 +59,10 @@ class FileLock:
 
     def acquire(self) -> None:
         """Takes the lock at once or raises LockedError naming who holds it; OSError if there is no such place."""
+        inherited = _inherited.pop(str(self.path), None)
+        if inherited is not None:
+            self._descriptor = inherited
+            return
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,6 +76,11 @@ class FileLock:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._descriptor = descriptor
+
+    def duplicate(self) -> int:
+        """Another descriptor of the same lock, which keeps it held when this one is released."""
+        assert self._descriptor is not None, "only a lock that is held can be handed over"
+        return fcntl.fcntl(self._descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
 
     def release(self) -> None:
         """Gives the lock back; harmless when it is not held."""
