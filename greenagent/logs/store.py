@@ -240,6 +240,11 @@ class LogStore:
         return deletion.deleted, deletion.kept
 
     @property
+    def thread(self) -> NativeWorker[Any] | None:
+        """The writer's thread, for the watchdog; None while the store is not started."""
+        return self._worker
+
+    @property
     def figures(self) -> Figures:
         waiting = self._worker.weight if self._worker is not None else 0
         return Figures(self._lines, self._bytes, self._batches, self._dropped, waiting)

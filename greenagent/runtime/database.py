@@ -41,6 +41,11 @@ class NativeDatabase:
             self._worker = None
             raise
 
+    @property
+    def thread(self) -> NativeWorker[Any] | None:
+        """The thread, for the watchdog; None while the database is not started."""
+        return self._worker
+
     def run(self, function: Callable[[sqlite3.Connection], Answer]) -> Answer:
         """Runs ``function(connection)`` in the thread; returns its answer once it is committed.
 

@@ -17,6 +17,10 @@ AGAIN_AFTER = 1.0
 """Seconds after which a service that died is run again."""
 STEADY = 60.0
 """Seconds a service must live for its earlier deaths to be forgotten."""
+STEADY_IF_STUCK = 3600.0
+"""The same for one that was stuck, which takes minutes to be noticed."""
+BEING_FREED = "being started again"
+"""What ``Progress.doing`` says after ``unstick``, until the service gets on."""
 
 
 class StuckError(Exception):
@@ -77,10 +81,11 @@ class Supervisor:
         self.services[name] = service
         return service.greenlet
 
-    def unstick(self, service: Service) -> None:
-        """Makes a stuck service die and run again."""
-        service.progress.within(2 * STEADY, "being run again")
-        service.greenlet.kill(StuckError(f"stuck in: {service.progress.doing}"), block=False)
+    def unstick(self, service: Service, patience: float = 30.0) -> None:
+        """Makes a stuck service die and run again; within ``patience`` seconds, or it counts as stuck once more."""
+        error = StuckError(f"stuck: {service.progress.doing}")
+        service.progress.within(patience, BEING_FREED)
+        service.greenlet.kill(error, block=False)
 
     def revive(self, service: Service) -> None:
         """Runs a service again whose greenlet was killed."""
@@ -129,7 +134,7 @@ class Supervisor:
                 service.last_error = f"{type(error).__name__}: {error}"
                 was_stuck = isinstance(error, StuckError)
             service.progress.idle()
-            steady = not was_stuck and time.monotonic() - began >= STEADY
+            steady = time.monotonic() - began >= (STEADY_IF_STUCK if was_stuck else STEADY)
             service.deaths = 1 if steady else service.deaths + 1
             service.is_resting = True
             if service.deaths >= self._limit:
