@@ -19,10 +19,15 @@ from greenagent.uplink.transport import Answer, Transport, TransportError
 SERVER_ERRORS = 5
 """Answers 500 to one body before it may be the body."""
 FIRST_PROBES = 32
-"""Answers 500 within one halving, none accepted, after which the controller is believed to be at fault.
+"""Answers 500 within one halving, none accepted since, after which the controller is believed to be at fault.
 
 Doubled every time, so that one good record among thousands is found in the end, but a controller
 that fails on everything is not flooded with small requests.
+"""
+FEW = 8
+"""Refused records at the end of a list, none accepted behind them, that are set aside nevertheless.
+
+More of them look like a controller that broke down meanwhile, and are kept.
 """
 PROBE_PAUSE = 0.1
 LARGEST_BODY = 4 * 1024 * 1024
@@ -52,9 +57,10 @@ class Counts(NamedTuple):
 class Trouble(Exception):
     """The controller is at fault: keep everything and come back later."""
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+    def __init__(self, reason: str, retry_after: float | None = None, hint: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.hint = hint
         self.retry_after = retry_after
 
 
@@ -82,13 +88,14 @@ def describe_status(status: int) -> str:
     return f"it answers with status {status}"
 
 
-def post(transport: Transport, path: str, body: bytes) -> Answer:
+def post(transport: Transport, path: str, body: bytes, health: ControllerHealth) -> Answer:
     """One POST; raises Trouble when no answer came or the answer is about the controller."""
     try:
         answer = transport.post(path, body)
     except TransportError as error:
-        raise Trouble(error.reason) from error
-    if judge(answer.status) is Verdict.CONTROLLER:
+        raise Trouble(error.reason, hint=error.hint) from error
+    verdict = judge(answer.status)
+    if verdict is Verdict.CONTROLLER or (verdict is Verdict.BODY and not health.understands_us):
         raise Trouble(describe_status(answer.status), parse_retry_after(answer.headers))
     return answer
 
@@ -162,7 +169,7 @@ class ListDelivery:
         _Halving(self, records, done).run(answer)
 
     def _post(self, records: Sequence[bytes]) -> Answer:
-        answer = post(self._transport, self._path, b"[" + b",".join(records) + b"]")
+        answer = post(self._transport, self._path, b"[" + b",".join(records) + b"]", self._health)
         if judge(answer.status) is Verdict.ACCEPTED:
             self._probes = FIRST_PROBES
             counts = self._counts
@@ -198,9 +205,15 @@ class _Halving:
     def run(self, answer: Answer) -> None:
         """``answer``: the refusal of the whole. Raises Trouble when the controller is at fault."""
         self._refused(0, len(self._records), answer)
-        if self._suspects:
-            self._delivery._probes = FIRST_PROBES  # every record was tried: there is no more to find out
-            self._give_up(self._suspects[-1][1])
+        if not self._suspects:
+            return
+        if self._accepted_any and len(self._suspects) <= FEW:
+            for index, refusal in self._suspects:
+                self._delivery._keep_aside(self._records[index], refusal)
+            self._done(len(self._records))
+            return
+        self._delivery._probes = FIRST_PROBES  # every record was tried: there is no more to find out
+        self._give_up(self._suspects[-1][1])
 
     def _try(self, start: int, end: int) -> None:
         answer = self._delivery._post(self._records[start:end])
@@ -211,7 +224,7 @@ class _Halving:
 
     def _refused(self, start: int, end: int, answer: Answer) -> None:
         either = judge(answer.status) is Verdict.EITHER
-        if either and not self._accepted_any:
+        if either:
             self._probes += 1
             if self._probes > self._delivery._probes:
                 self._delivery._probes *= 2
@@ -245,15 +258,12 @@ class _Halving:
             if judge(answer.status) is Verdict.BODY:
                 self._refused_for_its_body(index, answer)
                 return
-        if self._accepted_any:
-            self._delivery._keep_aside(self._records[index], answer)
-            self._done(index + 1)
-        else:
-            self._suspects.append((index, answer))
+        self._suspects.append((index, answer))
 
     def _accepted(self, end: int) -> None:
         """Something was accepted, so what is still refused is refused for its body."""
         self._accepted_any = True
+        self._probes = 0
         while self._suspects:
             index, answer = self._suspects[0]
             record = self._records[index]

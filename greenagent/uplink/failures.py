@@ -20,6 +20,7 @@ UNKNOWN_ISSUER_CODES = frozenset({2, 18, 19, 20, 21, 27})
 NOT_YET_VALID_CODE = 9
 EXPIRED_CODE = 10
 WRONG_NAME_CODES = frozenset({62, 64})
+CLOSED = "it closed the connection without an answer"
 
 _PLAIN_HTTP_REASONS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
 _CLIENT_CERTIFICATE_ALERTS = {
@@ -41,11 +42,12 @@ class TransportError(GreenagentError):
     too-large, proxy, local, interrupted or other. The text is the reason, one line.
     """
 
-    def __init__(self, kind: str, reason: str, answer: Any = None) -> None:
-        """``answer``: status, headers and beginning of an answer that was too large."""
-        super().__init__(reason)
+    def __init__(self, kind: str, reason: str, *, hint: str = "", answer: Any = None) -> None:
+        """``hint``: what it may mean; ``answer``: status, headers and beginning of an answer that was too large."""
+        super().__init__(f"{reason} ({hint})" if hint else reason)
         self.kind = kind
         self.reason = reason
+        self.hint = hint
         self.answer = answer
 
 
@@ -60,14 +62,15 @@ def explain(error: BaseException, *, url: str, has_client_certificate: bool, pro
         _certificate(chain)
         or _alert(chain, has_client_certificate)
         or _network(chain)
-        or _closed(chain, "" if proven else _closing_hint(secure, has_client_certificate))
+        or _closed(chain)
         or _rubbish(chain, secure)
         or _local(chain)
         or ("other", f"the request failed ({type(chain[-1]).__name__})")
     )
     if any(isinstance(cause, (requests.exceptions.ProxyError, urllib3.exceptions.ProxyError)) for cause in chain):
         return TransportError("proxy", f"the proxy of the environment: {verdict[1]}")
-    return TransportError(*verdict)
+    hint = _closing_hint(secure, has_client_certificate) if verdict[1] == CLOSED and not proven else ""
+    return TransportError(*verdict, hint=hint)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -141,17 +144,17 @@ def _network(chain: list[BaseException]) -> tuple[str, str] | None:
 def _closing_hint(secure: bool, has_certificate: bool) -> str:
     """What a connection closed before the first answer may mean."""
     if not secure:
-        return " (if it speaks TLS, the URL must begin with https)"
+        return "if it speaks TLS, the URL must begin with https"
     what = "does not accept our client certificate" if has_certificate else "wants a client certificate"
-    return f" (over TLS that may mean that it {what})"
+    return f"over TLS that may mean that it {what}"
 
 
-def _closed(chain: list[BaseException], hint: str) -> tuple[str, str] | None:
+def _closed(chain: list[BaseException]) -> tuple[str, str] | None:
     for cause in chain:
         if isinstance(cause, (http.client.IncompleteRead, urllib3.exceptions.IncompleteRead)):
             return "closed", "it closed the connection in the middle of an answer"
         if isinstance(cause, (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-            return "closed", f"it closed the connection without an answer{hint}"
+            return "closed", CLOSED
     for cause in chain:
         if isinstance(cause, (TimeoutError, requests.exceptions.Timeout, urllib3.exceptions.TimeoutError)):
             return "timeout", "it did not answer in time"

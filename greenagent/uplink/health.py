@@ -22,6 +22,8 @@ class ControllerHealth:
         """The same as seconds since 1970."""
         self.last_acceptance: float | None = None
         """Monotonic time of the last result or log batch that was accepted."""
+        self.is_polled = False
+        """True where commands are asked for."""
         self._name = f"controller {key} ({_without_password(url)})"
         self._voice = voice
         self._reasons: dict[str, str] = {}
@@ -32,6 +34,15 @@ class ControllerHealth:
     def problem(self) -> str:
         """What is wrong at present, one reason, or an empty text."""
         return next(iter(self._reasons.values()), "")
+
+    @property
+    def understands_us(self) -> bool:
+        """False while no poll is answered properly.
+
+        Something that is no controller (a front server, plain HTTP sent to a TLS port) answers 400
+        to everything: as long as polls fail too, that says nothing about what was posted.
+        """
+        return not self.is_polled or (self.last_contact is not None and "poll" not in self._reasons)
 
     def failed(self, part: str, reason: str, detail: str = "") -> None:
         """``part`` (poll, results, ...) could not do its work; a reason that is known already is not repeated.

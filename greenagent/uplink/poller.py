@@ -66,6 +66,7 @@ class Poller:
         self.figures = figures or UplinkFigures()
         self.health = health
         self.progress = transport.progress
+        health.is_polled = True
         self._transport = transport
         self._roles = roles
         self._free_slots = free_slots
@@ -126,7 +127,7 @@ class Poller:
             self._transport.post("event", STARTUP_EVENT, EVENT_TIMEOUT)
         except TransportError as error:
             if error.kind != "interrupted":
-                self.health.failed("startup event", error.reason)
+                self.health.failed("startup event", error.reason, error.hint)
         else:
             self._owes_startup = False
             self.health.worked("startup event")
@@ -205,7 +206,7 @@ class Poller:
             return delay
         self.figures.poll_errors += 1
         self._owes_startup = True
-        self.health.failed("poll", error.reason)
+        self.health.failed("poll", error.reason, error.hint)
         return self._backoff.next()
 
 

@@ -130,7 +130,7 @@ class ResultSender(Sender):
         return again and suspect.not_before <= time.monotonic()
 
     def _send(self, pending: PendingResult) -> None:
-        answer = post(self._transport, pending.path, pending.body)
+        answer = post(self._transport, pending.path, pending.body, self._health)
         verdict = judge(answer.status)
         if verdict is Verdict.ACCEPTED:
             self._suspects.pop(pending.row, None)

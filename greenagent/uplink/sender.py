@@ -70,7 +70,7 @@ class Sender(ABC):
             except Trouble as trouble:
                 self.errors += 1
                 troubles += 1
-                self._health.failed(self._part, trouble.reason)
+                self._health.failed(self._part, trouble.reason, trouble.hint)
                 if self._stopping.is_set() and troubles >= DRAIN_TRIES:
                     return
                 self._pause(self._backoff.next(trouble.retry_after))

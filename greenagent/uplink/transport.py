@@ -222,7 +222,9 @@ class Transport:
         answer = Answer(response.status_code, response.headers, body)
         if not complete:
             beginning = answer._replace(body=body[:_CHUNK])
-            raise TransportError("too-large", f"its answer is larger than {self._command_limit} bytes", beginning)
+            raise TransportError(
+                "too-large", f"its answer is larger than {self._command_limit} bytes", answer=beginning
+            )
         return answer
 
     def _post_answer(self, response: requests.Response) -> Answer:

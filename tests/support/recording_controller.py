@@ -10,6 +10,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -50,7 +51,7 @@ class Post:
     status: int = 200
     at: float = field(default_factory=time.monotonic)
 
-    @property
+    @cached_property
     def value(self) -> Any:
         return json.loads(self.body)
 

@@ -127,6 +127,38 @@ def test_a_controller_that_answers_500_to_everything_gets_all_of_it_when_it_reco
         assert logs.aside.records == []
 
 
+def test_lines_are_kept_when_the_controller_breaks_down_while_they_are_tried_one_by_one():
+    with RecordingController() as controller:
+        logs = Logs(controller)
+        controller.reject("line 3", 500)
+        logs.store.add(*lines(40))
+        with running(logs.uploader):
+            wait_until(lambda: controller.logs, what="the first half to be accepted")
+            controller.behave()
+            controller.misbehave("log", status(500))
+            wait_until(lambda: len(controller.refused_posts) > 60, what="many refusals")
+            assert logs.aside.records == []
+            controller.behave()
+            logs.wait_delivered()
+        assert logs.aside.records == []
+        assert texts(controller)[-20:] == lines(40)[-20:]
+        assert set(texts(controller)) == set(lines(40))
+
+
+def test_400_is_about_the_controller_as_long_as_it_does_not_understand_polls_either():
+    with RecordingController() as controller:
+        controller.misbehave("*", status(400))
+        logs = Logs(controller)
+        poller, _ = logs.uplink.poller()
+        logs.store.add(*lines(3))
+        with running(poller), running(logs.uploader):
+            wait_until(lambda: len(controller.refused_posts) > 5, what="refusals")
+            assert logs.aside.records == []
+            controller.behave()
+            logs.wait_delivered()
+        assert texts(controller) == lines(3)
+
+
 def test_a_good_line_behind_many_refused_ones_is_found():
     with RecordingController() as controller:
         logs = Logs(controller)
