@@ -21,6 +21,7 @@ from greenagent.agent.agent import DRAIN, REBOOT, RESTART, Agent  # noqa: E402
 from greenagent.process.libc import reboot_machine  # noqa: E402
 from greenagent.process.platform import check_platform  # noqa: E402
 from greenagent.runtime.files import replace_file  # noqa: E402
+from greenagent.runtime.notify import ServiceManager  # noqa: E402
 from greenagent.runtime.voice import LineOutput, Voice  # noqa: E402
 from greenagent.settings import Loaded, SettingsError, load_settings  # noqa: E402
 from greenagent.settings.limits import check_limits  # noqa: E402
@@ -73,22 +74,22 @@ def run(loaded: Loaded, pid_file: Path | None, load_again: Callable[[], Loaded])
     """Starts the agent and serves until it is asked to end; SIGHUP makes it load its settings again."""
     output = LineOutput(2, "diagnostics")
     voice = Voice(output)
+    manager = ServiceManager(os.environ)
     for warning in loaded.warnings:
         voice.warning(warning)
     agent = Agent(loaded.settings, voice)
     try:
         agent.start()
+        _handle_signals(agent, load_again, manager)  # before anybody can read our pid: SIGHUP would kill
         if pid_file is not None:
             replace_file(pid_file, f"{os.getpid()}\n".encode(), 0o644)
     except (GreenagentError, OSError) as error:
         voice.error(f"cannot start: {error}")
         output.close()
         return 1
-    for number in (signal.SIGTERM, signal.SIGINT):
-        gevent.signal_handler(number, agent.ask_to_end)
-    gevent.signal_handler(signal.SIGUSR1, agent.ask_to_end, DRAIN)
-    gevent.signal_handler(signal.SIGHUP, _reload, agent, load_again)
+    manager.ready(_polled(agent))
     how = agent.wait()
+    _announce_end(manager, how)
     agent.stop(how)
     voice.info("ended" if how != RESTART else "starting anew")
     if how == RESTART:
@@ -100,6 +101,35 @@ def run(loaded: Loaded, pid_file: Path | None, load_again: Callable[[], Loaded])
     if how == REBOOT:
         return _reboot()
     return 1 if agent.failure else 0
+
+
+def _handle_signals(agent: Agent, load_again: Callable[[], Loaded], manager: ServiceManager) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, agent.ask_to_end)
+    gevent.signal_handler(signal.SIGUSR1, agent.ask_to_end, DRAIN)
+    gevent.signal_handler(signal.SIGHUP, _on_hangup, agent, load_again, manager)
+
+
+def _announce_end(manager: ServiceManager, how: str) -> None:
+    if how == RESTART:
+        manager.reloading()  # what starts anew in our place says when it is ready
+    elif how == DRAIN:
+        # Not "stopping": from there the manager gives its TimeoutStopSec, and jobs may take longer.
+        manager.status("draining: the running jobs end by themselves")
+    else:
+        manager.stopping()
+
+
+def _polled(agent: Agent) -> str:
+    return f"polling {', '.join(agent.settings.polled_controllers) or 'nobody'}"
+
+
+def _on_hangup(agent: Agent, load_again: Callable[[], Loaded], manager: ServiceManager) -> None:
+    manager.reloading()
+    try:
+        _reload(agent, load_again)
+    finally:
+        manager.ready(_polled(agent))
 
 
 def _reload(agent: Agent, load_again: Callable[[], Loaded]) -> None:
