@@ -229,6 +229,11 @@ class Ledger:
         """How many bodies wait, by controller."""
         return self._attempt(statements.waiting_results) or {}
 
+    @property
+    def is_writable(self) -> bool:
+        """False since the disk refused a transaction, until one goes through (``keep_up`` tries)."""
+        return not self._trouble.is_open
+
     def _say_dropped(self, dropped: int | None) -> None:
         if dropped:
             self._voice.error(f"{dropped} set-aside records dropped: more than {MAX_ASIDE_BYTES} bytes were set aside")
@@ -297,7 +302,7 @@ def _send_again(connection: sqlite3.Connection, command: Command, controller: st
     stored = statements.answer(connection, command.id, since)
     if stored is None or stored.controller != controller or json.loads(stored.command) != command.received:
         return False
-    statements.send_again(connection, stored.results)
+    statements.send_again(connection, stored.results, time.time())
     return True
 
 

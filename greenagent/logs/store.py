@@ -240,6 +240,11 @@ class LogStore:
         return deletion.deleted, deletion.kept
 
     @property
+    def is_writable(self) -> bool:
+        """False while lines are only counted because writing them failed."""
+        return not self._failing
+
+    @property
     def thread(self) -> NativeWorker[Any] | None:
         """The writer's thread, for the watchdog; None while the store is not started."""
         return self._worker

@@ -100,6 +100,11 @@ class Topic:
         self._voice = voice
         self._last = ""
 
+    @property
+    def is_open(self) -> bool:
+        """True between a warning and its ``resolved``."""
+        return bool(self._last)
+
     def warning(self, text: str) -> None:
         if text != self._last:
             self._last = text

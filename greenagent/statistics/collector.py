@@ -72,6 +72,8 @@ class Feed:
     def lines(self, count: int) -> None:
         """The job's output had so many more messages; 0 says that it is counted from now on."""
         self._entry.series.count_lines(count)
+        if self._figures is not None:
+            self._figures.count("lines_read", count)
 
     def usage(self, usage: ProcessUsage) -> None:
         """Takes a reading of the job's processes."""
