@@ -45,12 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
     limits = Limits(keep_jobs=options.keep_jobs, keep_for=options.keep_for)
     try:
         context = None
+        for path in (options.tls_cert, options.tls_key, options.client_ca):
+            if path is not None:
+                path.open("rb").close()
         if options.tls_cert:
             context = tls_context(options.tls_cert, options.tls_key, options.client_ca)
         token = read_token(options.token_file) if options.token_file else None
         parts = Parts(voice, limits, options.state)
     except ssl.SSLError as error:
-        return _refuse(f"cannot use the certificates: {error}")
+        return _refuse(f"cannot use the certificates, or the key does not fit: {error}")
     except (GreenagentError, OSError) as error:
         return _refuse(str(error))
     try:

@@ -20,6 +20,8 @@ EXIT_KILLED: Final = 137
 
 LINES_WAIT: Final = 3.0
 """Seconds to wait, after a job's end, for lines that its result shows and that have not come yet."""
+FIRST_LINE_WAIT: Final = 1.5
+"""The same where no line has come at all: the agent may not upload any."""
 PATIENCE: Final = 60.0
 """Seconds the controller may be away while a job runs."""
 
@@ -63,9 +65,9 @@ class Follower:
             if self._fetch(wait=20.0):
                 break
         job = self._patiently(lambda: self._client.get(self._path))
-        deadline = time.monotonic() + LINES_WAIT
+        ended = time.monotonic()
         while not all(self._output.is_complete(result) for result in job["results"]):
-            left = deadline - time.monotonic()
+            left = ended + (LINES_WAIT if self._after else FIRST_LINE_WAIT) - time.monotonic()
             if left <= 0:
                 break
             self._fetch(wait=0.0)

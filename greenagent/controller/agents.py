@@ -44,6 +44,11 @@ class Poll:
         self.hung_up = True
         self._wake.set()
 
+    def has_gone(self) -> bool:
+        """Whether the other side has closed the connection, looked at now."""
+        self.hung_up = self.hung_up or self.is_gone()
+        return self.hung_up
+
     def dismiss(self) -> None:
         """Ends the wait with nothing."""
         self._wake.set()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import falcon
+
+MAX_DEPTH: Final = 200
 
 
 class BodyError(Exception):
@@ -40,6 +42,25 @@ def refuse_rest(req: falcon.Request) -> None:
 def decode(body: bytes) -> Any:
     """The JSON value of a body. Raises ValueError."""
     try:
-        return json.loads(body.decode("utf-8", "replace"))
+        value = json.loads(body.decode("utf-8", "replace"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    if _is_deep(value):
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    """What can just be read could be too deep to be written again, at another depth of the stack."""
+    layer = [value]
+    for _ in range(MAX_DEPTH + 1):
+        following: list[Any] = []
+        for item in layer:
+            if isinstance(item, dict):
+                following.extend(inner for inner in item.values() if isinstance(inner, (dict, list)))
+            elif isinstance(item, list):
+                following.extend(inner for inner in item if isinstance(inner, (dict, list)))
+        if not following:
+            return False
+        layer = following
+    return True

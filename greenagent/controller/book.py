@@ -6,6 +6,8 @@ import json
 import time
 from typing import Any
 
+from gevent.event import Event
+
 from greenagent.controller.jobs import AgentKey, Assignment, Job, Target
 from greenagent.controller.journal import Journal, StateError, removal_rows
 from greenagent.controller.limits import Limits
@@ -22,14 +24,16 @@ class Book:
         self._finished: dict[str, Job] = {}
         self._bytes = 0
         self._open_bytes = 0
-        self._reserved: set[str] = set()
+        self._reserved: dict[str, Event] = {}
         self._next = 1
 
     def get(self, job_id: str) -> Job | None:
         return self._jobs.get(job_id)
 
-    def knows(self, job_id: str) -> bool:
-        return job_id in self._jobs or job_id in self._reserved
+    def settle(self, job_id: str) -> None:
+        """Waits while a job of that id is being written: only then is it known, or not."""
+        while (reserved := self._reserved.get(job_id)) is not None:
+            reserved.wait()
 
     def all(self) -> list[Job]:
         """Oldest first."""
@@ -46,19 +50,21 @@ class Book:
 
     def new(self, job_id: str, command: dict[str, Any], target: Target, size: int) -> Job:
         """A job that takes its id at once but is not in the book before ``add``."""
-        self._reserved.add(job_id)
+        self._reserved[job_id] = Event()
         job = Job(self._next, job_id, command, target, time.time(), size=size)
         self._next += 1
         return job
 
     def add(self, job: Job) -> None:
-        self._reserved.discard(job.id)
         self._jobs[job.id] = job
         self._open_bytes += job.size
+        self._reserved.pop(job.id).set()
 
     def abandon(self, job: Job) -> None:
         """The job could not be written: its id is free again."""
-        self._reserved.discard(job.id)
+        reserved = self._reserved.pop(job.id, None)
+        if reserved is not None:
+            reserved.set()
 
     def finish(self, job: Job) -> None:
         """Notes the end of a job, from which on it is kept only so long."""
@@ -119,6 +125,9 @@ class Book:
             by_seq[seq] = self._jobs[job_id] = job
             self._next = seq + 1
         open_ones = self._load_assignments(by_seq)
+        for job in by_seq.values():
+            if not job.finished and all(one.ended for one in job.assignments):
+                job.finished = time.time()  # its last two results were written at the same moment
         for job in sorted(by_seq.values(), key=lambda job: job.finished):
             if job.finished:
                 self.finish(job)

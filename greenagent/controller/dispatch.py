@@ -6,9 +6,11 @@ import time
 import uuid
 from typing import NamedTuple
 
+from gevent.event import Event
+
 from greenagent.controller.agents import Agent, AgentTable, Poll
 from greenagent.controller.jobs import AgentKey, Assignment, Job
-from greenagent.controller.journal import Journal, StateError, assignment_row
+from greenagent.controller.journal import Journal, StateError, acknowledged_row, assignment_row, moved_row
 from greenagent.controller.limits import Limits
 from greenagent.controller.lines import RoleLines, enter, leave
 from greenagent.values import states
@@ -35,11 +37,11 @@ class Dispatcher:
         self.journal = journal
         self._limits = limits
         self._roles = RoleLines()
-        self._closing = False
+        self._closing = Event()
 
     def close(self) -> None:
         """Answers every open poll with nothing and hands out nothing more."""
-        self._closing = True
+        self._closing.set()
         for agent in self.agents.all():
             for poll in agent.parked:
                 poll.dismiss()
@@ -61,7 +63,8 @@ class Dispatcher:
         """Gives a command to a waiting poll, or puts it into its line."""
         if assignment.ended:
             return
-        if assignment.agent is None:
+        if assignment.floating:
+            assignment.agent = None
             poll: Poll | None = None
             if not assignment.job.target.fanout:
                 poll = self.agents.longest_parked(assignment.job.target)
@@ -69,6 +72,10 @@ class Dispatcher:
                 self._roles.add(assignment, first)
                 return
             agent = self.agents.ensure(poll.key)
+            assignment.agent = poll.key
+        elif assignment.agent is None:
+            self._roles.add(assignment, first)
+            return
         else:
             agent = self.agents.ensure(assignment.agent)
             if not agent.parked:
@@ -89,17 +96,18 @@ class Dispatcher:
             self._acknowledge(agent, tokens)
             patience = self._limits.poll if poll.has_slot else self._limits.full_poll
             deadline = time.monotonic() + patience
-            while not self._closing:
+            while not self._closing.is_set():
                 assignment = self._next(agent, poll) or self._park(agent, poll, deadline)
                 if assignment is None:
                     return None
-                if poll.hung_up or self._closing or poll.is_gone():
-                    self.enqueue(assignment, first=True)
+                if self._closing.is_set() or poll.has_gone():
+                    if not assignment.token:  # one that was offered before stays with its agent
+                        self.enqueue(assignment, first=True)
                     return None
                 handover = self._deliver(agent, poll, assignment)
                 if handover is not None:
                     return handover
-                if poll.hung_up:
+                if poll.has_gone():
                     return None
             return None
         finally:
@@ -124,7 +132,8 @@ class Dispatcher:
         first, *others = [agent.key for agent in matching]
         added = [job.add(key) for key in others]
         try:
-            self.journal.write([assignment_row(assignment, agent=first), *(assignment_row(one) for one in added)])
+            moved = moved_row(assignment, first, states.QUEUED, "", 0, 0.0)
+            self.journal.write([moved, *(assignment_row(one) for one in added)])
         except StateError:
             del job.assignments[-len(added) or len(job.assignments) :]
             raise
@@ -157,7 +166,7 @@ class Dispatcher:
     def _acknowledge(self, agent: Agent, tokens: set[str]) -> None:
         named = [agent.unacknowledged[token] for token in tokens if token in agent.unacknowledged]
         if named:
-            self.journal.write([assignment_row(one, token="") for one in named])
+            self.journal.write([acknowledged_row(one) for one in named])
             for assignment in named:
                 self.settle(assignment)
 
@@ -186,18 +195,7 @@ class Dispatcher:
         now = time.time()
         deliveries = assignment.deliveries + 1
         try:
-            self.journal.write(
-                [
-                    assignment_row(
-                        assignment,
-                        agent=agent.key,
-                        state=states.RUNNING,
-                        token=token,
-                        delivered=now,
-                        deliveries=deliveries,
-                    )
-                ]
-            )
+            self.journal.write([moved_row(assignment, agent.key, states.RUNNING, token, deliveries, now)])
         except StateError:
             if not again:
                 self._reset(assignment)
@@ -212,8 +210,7 @@ class Dispatcher:
         assignment.deliveries = deliveries
         if token:
             agent.unacknowledged[token] = assignment
-        if poll.hung_up or poll.is_gone():
-            poll.hung_up = True
+        if poll.has_gone():
             self.hand_back(Handover(assignment, token, again))
             return None
         assignment.job.changed()
@@ -227,16 +224,9 @@ class Dispatcher:
             enter(self.agents.ensure(assignment.agent).line, assignment, first=True)
 
     def _undo(self, assignment: Assignment) -> None:
+        agent = None if assignment.floating else assignment.agent
         self.journal.write(
-            [
-                assignment_row(
-                    assignment,
-                    agent=None if assignment.floating else assignment.agent,
-                    state=states.QUEUED,
-                    token="",
-                    deliveries=assignment.deliveries - 1,
-                )
-            ]
+            [moved_row(assignment, agent, states.QUEUED, "", assignment.deliveries - 1, assignment.delivered)]
         )
         assignment.deliveries -= 1
         self._reset(assignment)

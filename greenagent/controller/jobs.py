@@ -58,6 +58,8 @@ class Assignment:
     count: int = 0
     """Results received, also those no longer kept."""
     seen: dict[tuple[int, str], None] = field(default_factory=dict)
+    pending: dict[tuple[int, str], Event] = field(default_factory=dict)
+    """Results that are just being written."""
     refused: dict[str, Any] | None = None
     """A DUPILICATE_ID result that is held back."""
     refused_at: float = 0.0

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from greenagent.controller.jobs import Assignment, Job
+from greenagent.controller.jobs import AgentKey, Assignment, Job
 from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.files import FileLock
 from greenagent.values.errors import GreenagentError
@@ -93,26 +93,66 @@ def finished_row(job: Job, finished: float) -> Statement:
     return ("UPDATE jobs SET finished = ? WHERE seq = ?", (finished, job.seq))
 
 
-def assignment_row(assignment: Assignment, **changes: Any) -> Statement:
-    """The row of an assignment as it will be with ``changes``."""
-
-    def value(name: str) -> Any:
-        return changes.get(name, getattr(assignment, name))
-
-    agent = value("agent")
+def assignment_row(assignment: Assignment) -> Statement:
+    """The row of a new assignment."""
+    agent = assignment.agent
     return (
-        "INSERT OR REPLACE INTO assignments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO assignments VALUES (?, ?, ?, ?, ?, ?, '', 0, 0, 0)",
         (
             assignment.job.seq,
             assignment.number,
             agent.gid if agent else None,
             agent.nid if agent else None,
             assignment.floating,
-            value("state"),
-            value("token"),
-            value("deliveries"),
-            value("delivered"),
-            value("count"),
+            assignment.state,
+        ),
+    )
+
+
+def moved_row(
+    assignment: Assignment, agent: AgentKey | None, state: str, token: str, deliveries: int, delivered: float
+) -> Statement:
+    """An assignment that is handed out or comes back.
+
+    Its result may have been written a moment before, by another greenlet: an end is never undone.
+    """
+    return (
+        "UPDATE assignments SET gid = ?, nid = ?, state = ?, token = ?, deliveries = ?, delivered = ?"
+        " WHERE job = ? AND number = ? AND state IN ('QUEUED', 'RUNNING')",
+        (
+            agent.gid if agent else None,
+            agent.nid if agent else None,
+            state,
+            token,
+            deliveries,
+            delivered,
+            assignment.job.seq,
+            assignment.number,
+        ),
+    )
+
+
+def acknowledged_row(assignment: Assignment) -> Statement:
+    """The agent has the command in its ledger."""
+    return (
+        "UPDATE assignments SET token = '' WHERE job = ? AND number = ?",
+        (assignment.job.seq, assignment.number),
+    )
+
+
+def answered_row(assignment: Assignment, state: str, count: int) -> Statement:
+    """What a result makes of its assignment."""
+    agent = assignment.agent
+    return (
+        "UPDATE assignments SET gid = coalesce(?, gid), nid = coalesce(?, nid), state = ?, token = '', received = ?"
+        " WHERE job = ? AND number = ?",
+        (
+            agent.gid if agent else None,
+            agent.nid if agent else None,
+            state,
+            count,
+            assignment.job.seq,
+            assignment.number,
         ),
     )
 

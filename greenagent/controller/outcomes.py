@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+from gevent.event import Event
 
 from greenagent.controller.agents import AgentTable
 from greenagent.controller.book import Book
@@ -17,6 +18,7 @@ from greenagent.controller.jobs import NO_AGENT, NOT_ACKNOWLEDGED, AgentKey, Ass
 from greenagent.controller.journal import (
     StateError,
     Statement,
+    answered_row,
     assignment_row,
     finished_row,
     job_row,
@@ -67,12 +69,15 @@ class Outcomes:
     def take(self, key: AgentKey, received: Any) -> None:
         """Takes a result an agent posted; a repeat is dropped. Raises ResultError, StateError."""
         result = _checked(key, received)
+        self._book.settle(result["id"])
         job = self._book.get(result["id"])
         assignment = (job.assignment_of(key) or job.unassigned()) if job is not None else None
         mark = (result["starttime"], result["state"])
         if job is None or assignment is None:
             self._adopt(job, key, result)
             return
+        while (pending := assignment.pending.get(mark)) is not None:
+            pending.wait()  # a repeat may be answered only when the first is safe
         if mark in assignment.seen:
             return
         assignment.agent = key
@@ -172,27 +177,31 @@ class Outcomes:
     def _record(self, assignment: Assignment, result: dict[str, Any]) -> None:
         """Writes a result down, then lets it count. A placeholder never replaces it."""
         job = assignment.job
-        state = assignment.state
-        if not assignment.ended or state == states.DUPLICATE_ID:
-            state = _state_after(job, result)
+        if assignment.ended and not result.get("delivered", True):
+            return  # what an agent says is worth more than what we conclude
+        state = _state_after(job, result)
         ends = states.is_terminal(state) and all(one.ended for one in job.assignments if one is not assignment)
         mark = (result["starttime"], result["state"])
-        assignment.seen[mark] = None  # at once, so that a repeat that arrives meanwhile is dropped
         statements: list[Statement] = [
             *result_rows(assignment, result, self._limits.results_per_agent),
-            assignment_row(assignment, state=state, token="", count=assignment.count + 1),
+            answered_row(assignment, state, assignment.count + 1),
         ]
         finished = job.finished or (time.time() if ends else 0.0)
         if finished:
             statements.append(finished_row(job, finished))
         assignment.count += 1
+        pending = assignment.pending[mark] = Event()
         try:
             self._dispatcher.journal.write(statements)
-        except StateError:
+        except BaseException:
             assignment.count -= 1
-            del assignment.seen[mark]
             raise
-        if result["state"] != states.DUPLICATE_ID and not result.get("delivered", True) and assignment.results:
+        else:
+            assignment.seen[mark] = None
+        finally:
+            del assignment.pending[mark]
+            pending.set()
+        if assignment.ended and not result.get("delivered", True):
             return  # the agent's own result came while ours was written
         self._apply(assignment, result, state, finished)
 
@@ -217,8 +226,6 @@ class Outcomes:
         if job is None:
             args = result.get("args")
             command = {"id": result["id"], "gid": key.gid, "nid": key.nid, "cmd": result.get("cmd") or "", "args": args}
-            if self._book.knows(result["id"]):
-                raise StateError("that job is just being written")
             job = self._book.new(result["id"], command, Target(key, (), False), 200)
             job.adopted = True
         adopted = job.adopted and not job.assignments
@@ -252,7 +259,7 @@ def _checked(key: AgentKey, received: Any) -> dict[str, Any]:
     result = dict(received)
     if not isinstance(result.get("id"), str) or not result["id"]:
         raise ResultError("a result needs the id of its job")
-    if result.get("state") not in states.TERMINAL:
+    if not isinstance(result.get("state"), str) or result["state"] not in states.TERMINAL:
         raise ResultError("a result needs a final state")
     result["gid"], result["nid"] = key
     for name in ("starttime", "time"):

@@ -10,7 +10,7 @@ from typing import Any
 from greenagent.controller.book import Book, target_of
 from greenagent.controller.dispatch import Dispatcher
 from greenagent.controller.jobs import NO_AGENT, AgentKey, Assignment, Job, Target
-from greenagent.controller.journal import Statement, assignment_row, job_row, result_rows
+from greenagent.controller.journal import Statement, answered_row, assignment_row, job_row, result_rows
 from greenagent.controller.limits import Limits
 from greenagent.controller.scripts import ScriptStore
 from greenagent.values import levels, states
@@ -56,7 +56,8 @@ class Submission:
             raise CommandError("'cmd' is missing: the name of the command to run")
         command["cmd"] = parsed.cmd
         target = _checked_target(command)
-        if self._book.knows(parsed.id):
+        self._book.settle(parsed.id)
+        if self._book.get(parsed.id) is not None:
             raise KnownIdError(f"a job with the id {parsed.id!r} is known already: give the new one another id")
         if self._book.unfinished >= self._limits.unfinished_jobs:
             raise TooManyJobsError(
@@ -102,8 +103,8 @@ class Submission:
         assignment = job.add(job.target.key, state=states.QUEUED)
         result = own_result(assignment, state, data, level)
         job.finished = time.time()
-        statements: list[Statement] = [job_row(job), *result_rows(assignment, result, 1)]
-        self._dispatcher.journal.write([*statements, assignment_row(assignment, state=state, count=1)])
+        statements: list[Statement] = [job_row(job), *result_rows(assignment, result, 1), assignment_row(assignment)]
+        self._dispatcher.journal.write([*statements, answered_row(assignment, state, 1)])
         assignment.state = state
         assignment.count = 1
         assignment.results.append(result)

@@ -1,0 +1,198 @@
+"""A controller inside the test, and agents that are a few lines of requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import gevent
+import requests
+
+from greenagent.controller.limits import Limits
+from greenagent.controller.parts import Parts
+from greenagent.controller.server import Controller
+from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.voice import Voice
+from tests.support.waiting import wait_until
+
+
+class LocalController:
+    """An in-process controller on a free port; ``said`` holds what it says."""
+
+    def __init__(self, limits: Limits | None = None, state: Path | None = None, **options: Any) -> None:
+        self.said: list[str] = []
+        voice = Voice(None)
+        voice.attach(lambda level, text: self.said.append(text))
+        self.parts = Parts(voice, limits or Limits(), state)
+        self.controller = Controller(self.parts, Supervisor(voice, self.said.append), ("127.0.0.1", 0), **options)
+        self.controller.start()
+        self.url = self.controller.url
+
+    def stop(self) -> None:
+        self.controller.stop()
+
+    def post(self, path: str, value: Any, **options: Any) -> requests.Response:
+        return plain().post(f"{self.url}/api/{path}", json=value, timeout=30, **options)
+
+    def get(self, path: str, **parameters: Any) -> dict[str, Any]:
+        answer = plain().get(f"{self.url}/api/{path}", params=parameters, timeout=60)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def submit(self, **command: Any) -> dict[str, Any]:
+        command.setdefault("cmd", "execute")
+        answer = self.post("jobs", command)
+        assert answer.status_code == 202, answer.text
+        return answer.json()
+
+    def results(self, job_id: str, wait: float = 5) -> list[dict[str, Any]]:
+        return self.get(f"jobs/{job_id}", wait=wait)["results"]
+
+    def state(self, job_id: str) -> str:
+        return self.get(f"jobs/{job_id}")["state"]
+
+    def live(self) -> set[str]:
+        return {f"{one['gid']}:{one['nid']}" for one in self.get("agents")["agents"] if one["live"]}
+
+
+def plain() -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False
+    return session
+
+
+class Poller:
+    """One poll of an agent in its own greenlet; ``answer`` once it is over."""
+
+    def __init__(
+        self,
+        url: str,
+        gid: int,
+        nid: int,
+        roles: Iterable[str] = (),
+        slots: int | None = None,
+        acknowledge: str | None = None,
+    ) -> None:
+        headers = {}
+        if slots is not None:
+            headers["Greenagent-Free-Slots"] = str(slots)
+        if acknowledge is not None:
+            headers["Greenagent-Acknowledge"] = acknowledge
+        self.session = plain()
+        self.session.headers["Connection"] = "close"
+        self.answer: requests.Response | None = None
+        self._greenlet = gevent.spawn(self._poll, f"{url}/{gid}/{nid}/cmd", [("role", role) for role in roles], headers)
+
+    def _poll(self, url: str, parameters: Any, headers: dict[str, str]) -> None:
+        self.answer = self.session.get(url, params=parameters, headers=headers, timeout=75)
+
+    @property
+    def over(self) -> bool:
+        return self._greenlet.ready()
+
+    def command(self, timeout: float = 10) -> dict[str, Any] | None:
+        """The command it brought, None for an empty answer."""
+        self._greenlet.join(timeout)
+        assert self._greenlet.successful(), f"the poll did not end well: {self._greenlet.exception}"
+        assert self.answer is not None
+        assert self.answer.status_code == 200, self.answer.text
+        return self.answer.json() if self.answer.text else None
+
+    def token(self) -> str:
+        self.command()
+        assert self.answer is not None
+        return self.answer.headers.get("Greenagent-Delivery", "")
+
+    def hang_up(self) -> None:
+        """As a killed process: the connection is closed."""
+        self._greenlet.kill()
+        self.session.close()
+
+
+class Agent:
+    """An agent for tests: polls, and answers when it is told to."""
+
+    def __init__(
+        self,
+        controller: LocalController,
+        gid: int = 1,
+        nid: int = 10,
+        roles: Iterable[str] = (),
+        slots: int | None = None,
+        acknowledge: str | None = None,
+    ) -> None:
+        self.controller = controller
+        self.gid = gid
+        self.nid = nid
+        self.roles = tuple(roles)
+        self.slots = slots
+        self.acknowledge = acknowledge
+        self.url = f"{controller.url}/{gid}/{nid}"
+
+    def poll(self) -> Poller:
+        """Begins a poll and returns once it is open at the controller."""
+        agents = self.controller.parts.agents
+        before = self._parked(agents)
+        poller = Poller(self.controller.url, self.gid, self.nid, self.roles, self.slots, self.acknowledge)
+        wait_until(lambda: poller.over or self._parked(agents) > before, what="the poll to be open")
+        return poller
+
+    def take(self) -> dict[str, Any]:
+        """Polls once for a command that is there, keeping its token for the next poll."""
+        poller = self.poll()
+        command = poller.command()
+        assert command is not None
+        if self.acknowledge is not None:
+            self.acknowledge = poller.token()
+        return command
+
+    def finish(self, job_id: str, state: str = "SUCCESS", starttime: int = 1000, **more: Any) -> requests.Response:
+        result = {"id": job_id, "gid": self.gid, "nid": self.nid, "cmd": "execute", "args": {}, "data": "", "level": 0}
+        return self.post("result", {**result, "state": state, "starttime": starttime, "time": 5, **more})
+
+    def post(self, endpoint: str, value: Any) -> requests.Response:
+        return plain().post(f"{self.url}/{endpoint}", data=json.dumps(value), timeout=30)
+
+    def _parked(self, agents: Any) -> int:
+        agent = agents.get((self.gid, self.nid))
+        return len(agent.parked) if agent is not None else 0
+
+
+class ControllerProcess:
+    """The real ``greenagent-controller`` as a process of its own."""
+
+    def __init__(self, folder: Path, *options: str, listen: str = "127.0.0.1:0") -> None:
+        self.stderr_file = folder / "controller.stderr"
+        with self.stderr_file.open("ab") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "greenagent.cli.controller", "--listen", listen, *options],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                cwd=Path(__file__).parents[2],
+            )
+        assert self.process.stdout is not None
+        first = self.process.stdout.readline().decode()
+        assert first.startswith("listening on "), f"{first!r} {self.stderr_file.read_text()}"
+        self.url = first.removeprefix("listening on ").strip()
+        self.port = int(self.url.rpartition(":")[2])
+
+    def kill(self) -> None:
+        os.kill(self.process.pid, signal.SIGKILL)
+        self._wait()
+
+    def terminate(self) -> int:
+        if self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGTERM)
+        return self._wait()
+
+    def _wait(self) -> int:
+        wait_until(lambda: self.process.poll() is not None, what="the controller to end")
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return self.process.returncode

@@ -1,0 +1,223 @@
+"""``/api``: access rules, reading, killing, uploads (issues 3, 5 and 7)."""
+
+from __future__ import annotations
+
+import json
+
+import gevent
+import pytest
+
+from greenagent.controller.access import Access
+from greenagent.controller.limits import Limits
+from tests.controller.support import Agent, plain
+
+
+def start(controller, agent, job_id="j", **command) -> None:
+    poll = agent.poll()
+    controller.submit(id=job_id, gid=1, nid=10, **command)
+    poll.command()
+
+
+@pytest.mark.parametrize("path", ["/api/agents", "//api/agents", "/api/agents/", "/api//agents"])
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "", "localhost.evil.example"])
+def test_an_unknown_host_is_refused_however_the_path_is_written(controller, path, host) -> None:
+    answer = plain().get(controller.url + path, headers={"Host": host}, timeout=10)
+    assert answer.status_code in (403, 404)
+    assert "agents" not in answer.json()
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1", "[::1]:80", "10.0.0.1", "known.example"])
+def test_known_hosts_and_addresses_are_served(make_controller, host) -> None:
+    controller = make_controller(host_names=("known.example",))
+    assert plain().get(f"{controller.url}/api/agents", headers={"Host": host}, timeout=10).status_code == 200
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "", "application/x-www-form-urlencoded", "application/jsonx"])
+@pytest.mark.parametrize("path", ["jobs", "scripts", "jobs/x/kill"])
+def test_posts_need_their_content_type(controller, path, content_type) -> None:
+    answer = plain().post(
+        f"{controller.url}/api/{path}", data=b"{}", headers={"Content-Type": content_type}, timeout=10
+    )
+    assert answer.status_code == 415
+    assert "application/json" in answer.json()["error"]
+
+
+def test_the_token_is_asked_for(make_controller) -> None:
+    controller = make_controller(token="secret")
+    url = f"{controller.url}/api/agents"
+    for header in (None, "Bearer wrong", "secret", "Bearer", "Bearer \xe9"):
+        headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+        assert plain().get(url, headers=headers, timeout=10).status_code == 401
+    answer = plain().get(url, headers={"Authorization": "Bearer secret"}, timeout=10)
+    assert answer.json() == {"agents": []}
+    assert plain().get(f"{controller.url}/1/10/ping", timeout=10).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("10.0.0.1", False),
+        ("::ffff:10.0.0.1", False),
+        ("fe80::1%eth0", False),
+        ("", False),
+    ],
+)
+def test_other_machines_are_refused_without_a_token(address, allowed) -> None:
+    import falcon
+    from falcon.testing import create_environ
+
+    request = falcon.Request(create_environ("/api/agents", remote_addr=address, host="localhost"))
+    request.env["REMOTE_ADDR"] = address
+    access = Access(None, ())
+    if allowed:
+        access.process_resource(request, falcon.Response(), object(), {})
+    else:
+        with pytest.raises(falcon.HTTPForbidden):
+            access.process_resource(request, falcon.Response(), object(), {})
+
+
+def test_requests_through_a_proxy_need_the_token(controller) -> None:
+    answer = plain().get(f"{controller.url}/api/agents", headers={"X-Forwarded-For": "10.0.0.1"}, timeout=10)
+    assert answer.status_code == 403
+
+
+def test_unknown_things_are_json_errors(controller) -> None:
+    for path in ("jobs/none", "jobs/none/logs", "nothing"):
+        answer = plain().get(f"{controller.url}/api/{path}", timeout=10)
+        assert answer.status_code == 404
+        assert answer.json()["error"]
+    assert controller.post("jobs/none/kill", {}).status_code == 404
+    assert plain().get(f"{controller.url}/api/jobs/x?wait=long", timeout=10).status_code in (400, 404)
+    assert plain().put(f"{controller.url}/api/jobs", json={}, timeout=10).status_code == 405
+
+
+@pytest.mark.parametrize("job_id", ["a/b", "a%2Fb", "ä ö", "a?b#c", "../x", "a+b&c", "%", "x" * 200])
+def test_any_id_can_be_asked_for(controller, agent, job_id) -> None:
+    from urllib.parse import quote
+
+    agent.poll()
+    controller.submit(id=job_id, gid=1, nid=10)
+    agent.finish(job_id)
+    assert controller.get(f"jobs/{quote(job_id, safe='')}")["id"] == job_id
+    assert controller.get(f"jobs/{quote(job_id, safe='')}/logs")["id"] == job_id
+
+
+def test_the_list_of_jobs_filters(controller, agent) -> None:
+    start(controller, agent, "one")
+    agent.finish("one")
+    start(controller, agent, "two")
+    controller.submit(id="three", gid=1, nid=11, wait_for_agent=60)
+    ids = lambda **filters: [job["id"] for job in controller.get("jobs", **filters)["jobs"]]  # noqa: E731
+    assert ids() == ["three", "two", "one"]
+    assert ids(state="success") == ["one"]
+    assert ids(state="RUNNING") == ["two"]
+    assert ids(agent="1:11") == ["three"]
+    assert ids(limit=1) == ["three"]
+    since = controller.get("jobs/two")["created"]
+    assert ids(since=since) == ["three", "two"]
+    assert plain().get(f"{controller.url}/api/jobs?agent=x", timeout=10).status_code == 400
+
+
+def test_kill_sends_a_kill_command_to_the_agents_of_the_job(controller, agent) -> None:
+    start(controller, agent)
+    answer = controller.post("jobs/j/kill", {"signal": "USR1"})
+    assert answer.status_code == 202
+    [sent] = answer.json()["kills"]
+    command = agent.take()
+    assert command["cmd"] == "kill"
+    assert command["id"] == sent["id"]
+    assert json.loads(command["data"]) == {"id": "j", "signal": "USR1"}
+    assert controller.state("j") == "RUNNING"
+    agent.finish("j", state="KILLED")
+    assert controller.post("jobs/j/kill", {}).status_code == 409
+
+
+def test_kill_cancels_what_no_agent_has_yet(controller, agent) -> None:
+    controller.submit(id="node", gid=1, nid=10, wait_for_agent=60)
+    controller.submit(id="role", roles=["web"], wait_for_agent=60)
+    for job_id in ("node", "role"):
+        assert controller.post(f"jobs/{job_id}/kill", {}).json()["state"] == "KILLED"
+        assert controller.results(job_id)[0]["state"] == "KILLED"
+    poll = Agent(controller, roles=["web"]).poll()
+    assert not poll.over
+
+
+def test_logs_are_served_by_job_in_order(controller, agent) -> None:
+    start(controller, agent)
+    line = {"jobid": "j", "domain": "d", "name": "n", "epoch": 7, "epoch_ms": 7500, "level": 1}
+    agent.post("log", [{**line, "id": number, "data": str(number)} for number in range(1, 6)])
+    agent.post("log", [{**line, "id": 9, "jobid": "other", "data": "x"}])
+    answer = controller.get("jobs/j/logs", limit=3)
+    assert [one["data"] for one in answer["lines"]] == ["1", "2", "3"]
+    assert answer["lines"][0] == {
+        "number": 1,
+        "gid": 1,
+        "nid": 10,
+        "id": 1,
+        "jobid": "j",
+        "domain": "d",
+        "name": "n",
+        "epoch": 7,
+        "epoch_ms": 7500,
+        "level": 1,
+        "data": "1",
+    }
+    answer = controller.get("jobs/j/logs", after=answer["next"])
+    assert [one["data"] for one in answer["lines"]] == ["4", "5"]
+    assert (answer["dropped"], answer["finished"]) == (0, False)
+
+
+def test_a_batch_that_is_sent_again_shows_once(controller, agent) -> None:
+    start(controller, agent)
+    batch = [{"jobid": "j", "id": number, "level": 1, "data": str(number)} for number in range(1, 4)]
+    agent.post("log", batch)
+    agent.post("log", [*batch, {"jobid": "j", "id": 4, "level": 1, "data": "4"}])
+    assert [one["data"] for one in controller.get("jobs/j/logs")["lines"]] == ["1", "2", "3", "4"]
+
+
+def test_following_wakes_for_lines_and_for_the_end(controller, agent) -> None:
+    start(controller, agent)
+    follow = gevent.spawn(controller.get, "jobs/j/logs", follow=1, wait=30)
+    gevent.sleep(0.05)
+    agent.post("log", [{"jobid": "j", "id": 1, "level": 1, "data": "x"}])
+    answer = follow.get(timeout=5)
+    assert [one["data"] for one in answer["lines"]] == ["x"]
+    follow = gevent.spawn(controller.get, "jobs/j/logs", follow=1, wait=30, after=answer["next"])
+    gevent.sleep(0.05)
+    agent.finish("j")
+    answer = follow.get(timeout=5)
+    assert (answer["lines"], answer["finished"]) == ([], True)
+
+
+def test_lines_are_kept_within_the_caps(make_controller) -> None:
+    controller = make_controller(Limits(log_lines_per_job=10, log_bytes=10_000))
+    agent = Agent(controller)
+    start(controller, agent)
+    agent.post("log", [{"jobid": "j", "id": number, "level": 1, "data": str(number)} for number in range(1, 31)])
+    answer = controller.get("jobs/j/logs")
+    assert [one["data"] for one in answer["lines"]] == [str(number) for number in range(21, 31)]
+    assert answer["dropped"] == 20
+    agent.post("log", [{"jobid": "k", "id": 99, "level": 1, "data": "x" * 9000}])
+    answer = controller.get("jobs/j/logs")
+    assert answer["dropped"] > 25
+    assert len(answer["lines"]) + answer["dropped"] == 30
+
+
+def test_originals_lines_without_a_job_are_taken(controller, agent) -> None:
+    assert agent.post("log", [{"epoch": 1_450_000_000_000, "level": 1, "id": 5, "data": "x"}]).status_code == 200
+
+
+def test_the_newest_figures_are_shown(controller, agent) -> None:
+    agent.post("stats", [{"timestamp": 60, "series": [["1.10.d.n.cpu", 5], ["1.10.d.n.rss", 7]]}])
+    agent.post("stats", [{"timestamp": 120, "series": [["1.10.d.n.cpu", 6.5]]}])
+    agent.post("stats", [{"timestamp": 60, "series": [["1.10.d.n.cpu", 1]]}])
+    [shown] = controller.get("stats")["agents"]
+    assert (shown["gid"], shown["nid"]) == (1, 10)
+    assert shown["figures"] == {
+        "1.10.d.n.cpu": {"timestamp": 120, "value": 6.5},
+        "1.10.d.n.rss": {"timestamp": 60, "value": 7.0},
+    }

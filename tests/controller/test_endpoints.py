@@ -1,0 +1,193 @@
+"""The agents' endpoints and their original answers (protocol 1.2); bodies that may be anything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import time
+
+import gevent
+import pytest
+
+from greenagent.controller.limits import Limits
+from tests.controller.support import Agent, plain
+from tests.support.waiting import wait_until
+
+RUBBISH = [
+    b"",
+    b"{",
+    b"nonsense",
+    b"\xff\xfe\x00",
+    b"[" * 50_000,
+    b'{"a":' * 10_000,
+    b"[" * 500 + b"]" * 500,
+    b"null",
+    b"1e999",
+    b"[1, 2]",
+    b'[{"series": 5}, 7]',
+    b'"text"',
+]
+
+
+def test_good_posts_are_ok(controller, agent) -> None:
+    line = {"id": 1, "jobid": "j", "level": 1, "data": "x", "epoch": 5}
+    for endpoint, value in (
+        ("log", [line]),
+        ("log", []),
+        ("stats", [{"timestamp": 60, "series": [["1.10.d.n.k", 1.5]]}]),
+        ("event", {"name": "startup"}),
+    ):
+        answer = agent.post(endpoint, value)
+        assert (answer.status_code, answer.text) == (200, '"ok"')
+
+
+@pytest.mark.parametrize("endpoint", ["result", "log", "stats", "event"])
+@pytest.mark.parametrize("body", RUBBISH, ids=lambda body: repr(body[:12]))
+def test_rubbish_is_refused_and_nothing_breaks(controller, endpoint, body) -> None:
+    answer = plain().post(f"{controller.url}/1/10/{endpoint}", data=body, timeout=10)
+    expected = {"result": "json error", "stats": "json error", "log": "error", "event": "Error"}[endpoint]
+    assert (answer.status_code, answer.json()) == (500, expected)
+    assert not any("internal error" in line for line in controller.said)
+    assert plain().get(f"{controller.url}/1/10/ping", timeout=10).status_code == 200
+
+
+def test_an_event_counts_as_contact_and_leaves_the_roles(controller) -> None:
+    agent = Agent(controller, roles=["web"])
+    agent.poll()
+    agent.post("event", {"name": "startup"})
+    [shown] = controller.get("agents")["agents"]
+    assert shown["roles"] == ["web"]
+    assert shown["live"]
+    assert abs(shown["last_contact"] - time.time()) < 30
+
+
+def test_bodies_over_the_limit_are_refused_unread(make_controller) -> None:
+    controller = make_controller(Limits(result_body=1000, job_body=1000))
+    answer = plain().post(f"{controller.url}/1/10/result", data=b"x" * 2000, timeout=10)
+    assert answer.status_code == 413
+    assert controller.post("jobs", {"data": "x" * 2000}).status_code == 413
+    answer = plain().post(f"{controller.url}/1/10/result", data=iter([b"x" * 600] * 4), timeout=10)
+    assert answer.status_code == 413
+
+
+def test_a_body_of_a_hundred_megabytes_is_refused_at_once(controller) -> None:
+    with socket.create_connection(("127.0.0.1", int(controller.url.rpartition(":")[2]))) as connection:
+        connection.sendall(b"POST /1/10/result HTTP/1.1\r\nHost: x\r\nContent-Length: 104857600\r\n\r\n")
+        assert b"413" in connection.recv(1000).split(b"\r\n")[0]
+
+
+def test_a_body_that_ends_early_is_a_body_error(controller) -> None:
+    with socket.create_connection(("127.0.0.1", int(controller.url.rpartition(":")[2]))) as connection:
+        connection.sendall(b"POST /1/10/result HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{}")
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.recv(1000)
+    assert answer.split(b" ")[1] == b"500"
+    assert answer.endswith(b'"body error"')
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\r\n\r\n",
+        b"GARBAGE\r\n\r\n",
+        b"GET /1/10/cmd HTTP/9.9\r\n\r\n",
+        b"GET " + b"/a" * 10_000 + b" HTTP/1.1\r\n\r\n",
+        b"POST /1/10/result HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        b"POST /1/10/result HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        b"POST /1/10/result HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+    ids=range(8),
+)
+def test_broken_http_breaks_nothing(controller, request_bytes, capfd) -> None:
+    with socket.create_connection(("127.0.0.1", int(controller.url.rpartition(":")[2]))) as connection:
+        connection.sendall(request_bytes)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1000):
+            pass
+    assert controller.get("agents") == {"agents": []}
+    assert capfd.readouterr() == ("", "")
+    assert not controller.said
+
+
+def test_scripts_are_served_by_hash(controller, agent) -> None:
+    content = "def action():\n    return 'é'\n"
+    digest = hashlib.md5(content.encode()).hexdigest()
+    answer = controller.post("scripts", {"content": content})
+    assert (answer.status_code, answer.json()) == (201, {"hash": digest})
+    served = plain().get(f"{agent.url}/script", params={"hash": digest}, timeout=10)
+    assert served.content == content.encode()
+    missing = plain().get(f"{agent.url}/script", timeout=10)
+    assert (missing.status_code, missing.text) == (400, "Missing 'hash' param")
+    unknown = plain().get(f"{agent.url}/script", params={"hash": "0" * 32}, timeout=10)
+    assert unknown.status_code == 404
+    assert "0" * 32 in unknown.text
+
+
+def test_jumpscript_content_is_sent_by_hash(controller, agent) -> None:
+    poll = agent.poll()
+    content = "def action(a):\n    return a\n"
+    data = json.dumps({"content": content, "args": {"a": 1}})
+    controller.submit(cmd="jumpscript_content", gid=1, nid=10, data=data)
+    command = poll.command()
+    digest = hashlib.md5(content.encode()).hexdigest()
+    assert json.loads(command["data"]) == {"args": {"a": 1}, "hash": digest}
+    assert plain().get(f"{agent.url}/script", params={"hash": digest}, timeout=10).text == content
+    answer = controller.post("jobs", {"cmd": "jumpscript_content", "gid": 1, "nid": 10, "data": "x"})
+    assert answer.status_code == 400
+
+
+def test_old_scripts_go(make_controller) -> None:
+    controller = make_controller(Limits(script_age=0, script_bytes=10))
+    digest = controller.post("scripts", {"content": "x"}).json()["hash"]
+    controller.parts.scripts.trim()
+    assert plain().get(f"{controller.url}/1/10/script", params={"hash": digest}, timeout=10).status_code == 404
+
+
+def test_a_web_page_cannot_take_commands(controller) -> None:
+    for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        answer = plain().get(f"{controller.url}/1/10/cmd", headers=headers, timeout=10)
+        assert answer.status_code == 403
+    assert controller.get("agents") == {"agents": []}
+
+
+def test_connections_have_no_delay(controller, agent) -> None:
+    """Nagle's algorithm and delayed acknowledgements would cost 40 ms for each of these."""
+    session = plain()
+    began = time.monotonic()
+    for _ in range(100):
+        session.post(f"{agent.url}/event", data=json.dumps({"name": "startup", "data": "x" * 2000}), timeout=10)
+    assert time.monotonic() - began < 3
+
+
+def test_five_hundred_parked_polls_are_each_woken_by_their_own_command(controller) -> None:
+    port = int(controller.url.rpartition(":")[2])
+    connections = {}
+    for nid in range(1, 501):
+        connections[nid] = socket.create_connection(("127.0.0.1", port))
+        connections[nid].sendall(b"GET /1/%d/cmd?role=all HTTP/1.1\r\nHost: x\r\n\r\n" % nid)
+    agents = controller.parts.agents
+    wait_until(lambda: len(agents.live_matching(_everybody())) == 500, what="500 polls", timeout=20)
+    assert len(controller.submit(id="f", roles=["all"], fanout=True)["agents"]) == 500
+
+    def read(connection: socket.socket) -> bytes:
+        received = b""
+        while b'"id": "f"' not in received:
+            chunk = connection.recv(65536)
+            assert chunk
+            received += chunk
+        return received
+
+    readers = [gevent.spawn(read, connection) for connection in connections.values()]
+    gevent.joinall(readers, timeout=20, raise_error=True)
+    assert all(reader.successful() for reader in readers)
+    for connection in connections.values():
+        connection.close()
+    wait_until(lambda: not any(agent.open_polls for agent in agents.all()), what="all polls to be over")
+
+
+def _everybody():
+    from greenagent.controller.jobs import AgentKey, Target
+
+    return Target(AgentKey(0, 0), ("all",), True)

@@ -1,0 +1,171 @@
+"""What results do to jobs (protocol 4, design section 5)."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+
+from greenagent.controller.limits import Limits
+from tests.controller.support import Agent
+
+
+def start(controller, agent, job_id="j", **command) -> None:
+    poll = agent.poll()
+    controller.submit(id=job_id, gid=1, nid=10, **command)
+    poll.command()
+
+
+def test_placeholders_then_the_result(controller, agent) -> None:
+    agent.poll().hang_up()
+    controller.submit(id="j", gid=1, nid=10)
+    assert controller.results("j", wait=0) == [{"id": "j", "gid": 1, "nid": 10, "state": "QUEUED"}]
+    agent.take()
+    [running] = controller.results("j", wait=0)
+    assert running["state"] == "RUNNING"
+    assert running["starttime"] > 10**12
+    agent.finish("j", data="42", level=20, streams=["a\n", ""], exit_code=0)
+    [result] = controller.results("j", wait=0)
+    assert (result["state"], result["data"], result["streams"]) == ("SUCCESS", "42", ["a\n", ""])
+
+
+def test_waiting_for_a_job_ends_with_its_result(controller, agent) -> None:
+    start(controller, agent)
+    waiting = gevent.spawn(controller.results, "j", 30)
+    agent.finish("j")
+    assert waiting.get(timeout=5)[0]["state"] == "SUCCESS"
+
+
+def test_repeats_are_dropped(controller, agent) -> None:
+    start(controller, agent)
+    for data in ("first", "second"):
+        assert agent.finish("j", data=data).json() == "ok"
+    job = controller.get("jobs/j")
+    assert job["results"][0]["data"] == "first"
+    assert job["agents"][0]["results"] == 1
+
+
+def test_repeats_at_the_same_time_are_dropped(make_controller, tmp_path) -> None:
+    controller = make_controller(state=tmp_path / "state.db")
+    agent = Agent(controller)
+    start(controller, agent)
+    gevent.joinall([gevent.spawn(agent.finish, "j") for _ in range(10)], raise_error=True)
+    assert controller.get("jobs/j")["agents"][0]["results"] == 1
+
+
+def test_a_very_fast_result_is_not_overwritten_by_the_placeholder(controller, agent) -> None:
+    """The result arrives before the answer of the poll has been read."""
+    agent.poll()
+    controller.submit(id="j", gid=1, nid=10)
+    agent.finish("j")
+    gevent.sleep(0.05)
+    assert controller.state("j") == "SUCCESS"
+
+
+def test_a_duplicate_id_never_ends_the_job_that_owns_the_id(controller, agent) -> None:
+    start(controller, agent)
+    assert agent.finish("j", state="DUPILICATE_ID", starttime=0).json() == "ok"
+    assert controller.state("j") == "RUNNING"
+    agent.finish("j")
+    assert controller.state("j") == "SUCCESS"
+    agent.finish("j", state="DUPILICATE_ID", starttime=0)
+    assert controller.state("j") == "SUCCESS"
+
+
+def test_a_second_copy_that_was_refused_does_not_count(make_controller) -> None:
+    controller = make_controller(Limits(refusal=0.1))
+    agent = Agent(controller, acknowledge="")
+    start(controller, agent)
+    agent.poll().command()  # offered again
+    agent.finish("j", state="DUPILICATE_ID", starttime=0)
+    controller.parts.outcomes.sweep()
+    assert controller.results("j", wait=1)[0]["state"] == "RUNNING"
+
+
+def test_a_job_refused_for_one_of_another_controller_ends_after_a_while(make_controller) -> None:
+    controller = make_controller(Limits(refusal=0.1))
+    agent = Agent(controller)
+    start(controller, agent)
+    agent.finish("j", state="DUPILICATE_ID", starttime=0)
+    [result] = controller.results("j", wait=10)
+    assert result["state"] == "DUPILICATE_ID"
+    agent.finish("j", data="true")
+    assert controller.results("j", wait=0)[0]["state"] == "SUCCESS"
+
+
+def test_a_recurring_job_keeps_its_latest_results_within_a_cap(make_controller) -> None:
+    controller = make_controller(Limits(results_per_agent=3))
+    agent = Agent(controller)
+    start(controller, agent, args={"recurring_period": 60})
+    for number in range(1, 6):
+        agent.finish("j", starttime=number, data=str(number))
+    job = controller.get("jobs/j", wait=5)
+    assert (job["state"], job["finished"]) == ("RUNNING", None)
+    assert job["agents"][0]["results"] == 5
+    assert [result["data"] for result in job["earlier"]] == ["3", "4"]
+    assert job["results"][0]["data"] == "5"
+    agent.finish("j", starttime=9, state="KILLED")
+    assert controller.state("j") == "KILLED"
+
+
+def test_the_identity_is_that_of_the_address(controller, agent) -> None:
+    start(controller, agent)
+    agent.post("result", {"id": "j", "gid": 9, "nid": 9, "state": "SUCCESS", "starttime": 1})
+    [result] = controller.results("j", wait=0)
+    assert (result["gid"], result["nid"], result["state"]) == (1, 10, "SUCCESS")
+
+
+def test_a_result_of_an_unknown_job_is_kept(controller, agent) -> None:
+    """The controller was restarted without a state file while the job ran."""
+    agent.finish("unknown", data="kept")
+    agent.finish("unknown", data="repeat")
+    job = controller.get("jobs/unknown")
+    assert job["state"] == "SUCCESS"
+    assert [result["data"] for result in job["results"]] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        [],
+        "text",
+        None,
+        {},
+        {"id": 5, "state": "SUCCESS"},
+        {"id": "j"},
+        {"id": "j", "state": "RUNNING"},
+        {"id": "j", "state": ["SUCCESS"]},
+        {"id": "j", "state": "SUCCESS", "starttime": "now"},
+        {"id": "j", "state": "SUCCESS", "data": {"a": 1}},
+        {"id": "j", "state": "SUCCESS", "streams": "text"},
+    ],
+)
+def test_what_is_no_result_is_refused_as_the_original_does(controller, agent, result) -> None:
+    start(controller, agent)
+    answer = agent.post("result", result)
+    assert (answer.status_code, answer.json()) == (500, "json error")
+    assert controller.state("j") == "RUNNING"
+
+
+def test_finished_jobs_are_kept_for_a_number_and_a_time(make_controller) -> None:
+    controller = make_controller(Limits(keep_jobs=2))
+    agent = Agent(controller)
+    for number in range(4):
+        start(controller, agent, f"j{number}")
+        agent.finish(f"j{number}")
+    start(controller, agent, "running")
+    controller.parts.outcomes.sweep()
+    assert [job["id"] for job in controller.get("jobs")["jobs"]] == ["running", "j3", "j2"]
+    controller = make_controller(Limits(keep_for=0))
+    agent = Agent(controller)
+    start(controller, agent)
+    agent.finish("j")
+    controller.parts.outcomes.sweep()
+    assert controller.get("jobs")["jobs"] == []
+
+
+def test_too_many_unfinished_jobs_are_refused(make_controller) -> None:
+    controller = make_controller(Limits(unfinished_jobs=2))
+    for _ in range(2):
+        controller.submit(gid=1, nid=10, wait_for_agent=60)
+    answer = controller.post("jobs", {"gid": 1, "nid": 10, "cmd": "execute"})
+    assert answer.status_code == 503

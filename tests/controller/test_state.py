@@ -1,0 +1,206 @@
+"""The state file: no job and no result is forgotten (issue 4)."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import gevent
+import pytest
+import requests
+
+from tests.controller.support import Agent, ControllerProcess, LocalController, plain
+from tests.support.waiting import wait_until
+
+
+def test_jobs_results_queues_and_scripts_come_back(tmp_path) -> None:
+    state = tmp_path / "state.db"
+    first = LocalController(state=state)
+    agent = Agent(first, roles=["web"])
+    poll = agent.poll()
+    first.submit(id="done", gid=1, nid=10)
+    poll.command()
+    agent.finish("done", data="42", starttime=7)
+    poll = agent.poll()
+    first.submit(id="running", gid=1, nid=10)
+    poll.command()
+    first.submit(id="queued-1", gid=1, nid=10)
+    first.submit(id="role", roles=["web"])
+    first.submit(id="queued-2", gid=1, nid=10)
+    digest = first.post("scripts", {"content": "x = 1"}).json()["hash"]
+    before = [first.get(f"jobs/{job['id']}") for job in first.get("jobs")["jobs"]]
+    first.stop()
+
+    second = LocalController(state=state)
+    try:
+        after = [second.get(f"jobs/{job['id']}") for job in second.get("jobs")["jobs"]]
+        assert after == before
+        assert second.post("jobs", {"id": "done", "cmd": "execute", "gid": 1, "nid": 10}).status_code == 409
+        agent = Agent(second, roles=["web"])
+        agent.finish("done", data="repeat", starttime=7)
+        assert second.results("done")[0]["data"] == "42"
+        assert [agent.take()["id"] for _ in range(3)] == ["queued-1", "queued-2", "role"]
+        agent.finish("running")
+        assert second.state("running") == "SUCCESS"
+        script = plain().get(f"{second.url}/1/10/script", params={"hash": digest}, timeout=10)
+        assert script.text == "x = 1"
+    finally:
+        second.stop()
+
+
+class Load:
+    """People who post jobs and an agent that takes and answers them, through kills of the controller."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.posted: set[str] = set()
+        self.taken: list[str] = []
+        self.answered: set[str] = set()
+        self.owed: list[str] = []
+        self.posting = True
+        self.greenlets = [gevent.spawn(self._post), gevent.spawn(self._poll), gevent.spawn(self._answer)]
+
+    def _post(self) -> None:
+        session = plain()
+        for number in itertools.count():
+            if not self.posting:
+                return
+            job = {"id": f"job-{number}", "cmd": "execute", "gid": 1, "nid": 10, "wait_for_agent": 600}
+            while True:
+                try:
+                    answer = session.post(f"{self.url}/api/jobs", json=job, timeout=10)
+                except requests.RequestException:
+                    gevent.sleep(0.02)
+                    continue
+                assert answer.status_code in (202, 409), answer.text
+                self.posted.add(job["id"])
+                break
+
+    def _poll(self) -> None:
+        """As our agent does: named in the next poll, and a command that is known is not run again."""
+        session = plain()
+        token = ""
+        known: set[str] = set()
+        while True:
+            try:
+                answer = session.get(f"{self.url}/1/10/cmd", headers={"Greenagent-Acknowledge": token}, timeout=(5, 75))
+            except requests.RequestException:
+                gevent.sleep(0.02)
+                continue
+            if answer.status_code == 200 and answer.text:
+                job_id = answer.json()["id"]
+                if job_id not in known:
+                    known.add(job_id)
+                    self.taken.append(job_id)
+                    self.owed.append(job_id)
+                token = answer.headers["Greenagent-Delivery"]
+
+    def _answer(self) -> None:
+        session = plain()
+        while True:
+            if not self.owed:
+                gevent.sleep(0.002)
+                continue
+            job_id = self.owed[0]
+            result = {"id": job_id, "state": "SUCCESS", "starttime": 1, "data": job_id}
+            try:
+                answer = session.post(f"{self.url}/1/10/result", json=result, timeout=10)
+            except requests.RequestException:
+                gevent.sleep(0.02)
+                continue
+            if answer.status_code == 200:
+                self.answered.add(self.owed.pop(0))
+
+    def stop(self) -> None:
+        gevent.killall(self.greenlets)
+
+
+def test_kill_9_and_restart_under_load_forgets_nothing(tmp_path) -> None:
+    options = ("--state", str(tmp_path / "state.db"))
+    process = ControllerProcess(tmp_path, *options)
+    load = Load(process.url)
+    try:
+        for round_number in range(1, 4):
+            target = len(load.answered) + 40 * round_number
+            wait_until(lambda target=target: len(load.answered) >= target, timeout=30, what="jobs to be done")
+            process.kill()
+            process = ControllerProcess(tmp_path, *options, listen=f"127.0.0.1:{process.port}")
+        load.posting = False
+        load.greenlets[0].join(timeout=30)
+        wait_until(lambda: load.answered >= load.posted, timeout=30, what="all jobs to be answered")
+        jobs = plain().get(f"{process.url}/api/jobs", timeout=10).json()["jobs"]
+        states = {job["id"]: job["state"] for job in jobs}
+        assert len(load.posted) > 100
+        for job_id in load.posted:
+            job = plain().get(f"{process.url}/api/jobs/{job_id}", timeout=10).json()
+            assert [result["data"] for result in job["results"]] == [job_id]
+            assert job["agents"][0]["results"] == 1
+        assert set(states.values()) == {"SUCCESS"}
+        assert sorted(load.taken) == sorted(load.posted)
+    finally:
+        load.stop()
+        assert process.terminate() == 0
+    with sqlite3.connect(tmp_path / "state.db") as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert (tmp_path / "controller.stderr").read_text() == ""
+
+
+@pytest.mark.parametrize("kind", ["no database", "no folder", "a folder", "damaged"])
+def test_a_state_file_that_cannot_be_used_is_one_line(tmp_path, kind) -> None:
+    path = tmp_path / "state.db"
+    if kind == "no database":
+        path.write_bytes(b"nonsense" * 1000)
+    elif kind == "no folder":
+        path = tmp_path / "missing" / "state.db"
+    elif kind == "a folder":
+        path.mkdir()
+    else:
+        LocalController(state=path).stop()
+        with sqlite3.connect(path) as database:
+            database.execute("INSERT INTO jobs VALUES (1, 'x', '{', 0, 0, 0, 0)")
+    assert refused("--state", str(path)).startswith("greenagent-controller: ")
+
+
+def test_two_controllers_on_one_state_file_are_refused(tmp_path) -> None:
+    process = ControllerProcess(tmp_path, "--state", str(tmp_path / "state.db"))
+    try:
+        assert "in use by process" in refused("--state", str(tmp_path / "state.db"))
+    finally:
+        process.terminate()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--listen", "nonsense"], 2, "HOST:PORT"),
+        (["--listen", "127.0.0.1:99999"], 2, "HOST:PORT"),
+        (["--listen", "203.0.113.1:1"], 1, "cannot listen"),
+        (["--tls-key", "x"], 2, "--tls-cert"),
+        (["--tls-cert", "/nonexistent"], 1, "/nonexistent"),
+        (["--token-file", "/nonexistent"], 1, "/nonexistent"),
+        (["--keep-jobs", "-1"], 2, "whole number"),
+    ],
+)
+def test_bad_options_are_one_line(options, code, words) -> None:
+    assert words in refused(*options, code=code)
+
+
+def refused(*options: str, code: int = 1) -> str:
+    """What a controller says that does not start, one line of its own."""
+    options = options if "--listen" in options else ("--listen", "127.0.0.1:0", *options)
+    done = subprocess.run(
+        [sys.executable, "-m", "greenagent.cli.controller", *options],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("greenagent-controller: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]
