@@ -81,7 +81,7 @@ class Audit:
             f"  {len(self._pushed)} jobs: " + ", ".join(f"{count} {what}" for what, count in self._fates.most_common())
         )
         print(
-            f"  {self._lost_lines} lines of killed moments missing, the oldest {self._oldest_loss * 1000:.0f} ms before a kill"
+            f"  {self._lost_lines} lines lost by kills, the oldest printed {self._oldest_loss * 1000:.0f} ms before"
         )
         return not self._broken
 
