@@ -1,0 +1,417 @@
+"""``greenagent-ctl`` as people see it (issues 3, 4, 5 and 7)."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import gevent
+import pytest
+import trustme
+
+from greenagent.controller.server import tls_context
+from tests.controller.ctl import AnsweringAgent, Ctl, Lines, ctl
+from tests.controller.support import Agent
+from tests.support.certificates import write_authority, write_pair
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def answering():
+    """Starts agents that answer on their own."""
+    started: list[AnsweringAgent] = []
+
+    def start(*args: Any, **options: Any) -> AnsweringAgent:
+        started.append(AnsweringAgent(*args, **options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+def result_of(**result: Any):
+    return lambda agent, command: agent.finish(command["id"], **result)
+
+
+def on_node(*arguments: str) -> tuple[str, ...]:
+    return ("run", "--gid", "1", "--nid", "10", *arguments)
+
+
+def test_run_prints_the_streams_and_exits_as_the_job(controller, answering) -> None:
+    agent = answering(controller, result_of(state="ERROR", exit_code=7, streams=["out 1\nout 2\n", "err\n"]))
+    done = ctl(controller.url, *on_node("--", "sh", "-c", "x", "--", "-y"))
+    assert done == (7, "out 1\nout 2\n", "err\n")
+    [command] = agent.commands
+    assert command["cmd"] == "execute"
+    assert command["args"]["name"] == "sh"
+    assert command["args"]["args"] == ["-c", "x", "--", "-y"]
+    assert command["args"]["loglevels_ac"] == "*"
+    assert command["args"]["log_flush"] == 1
+
+
+@pytest.mark.parametrize(
+    ("result", "code", "said"),
+    [
+        ({"exit_code": 0, "streams": ["", ""]}, 0, ""),
+        ({"state": "TIMEOUT", "exit_code": None, "signal": "SIGTERM"}, 124, "TIMEOUT: by SIGTERM"),
+        ({"state": "KILLED", "exit_code": 0}, 137, "KILLED"),
+        ({"state": "ERROR", "exit_code": None, "data": "No such file"}, 1, "ERROR: No such file"),
+        ({"state": "ERROR", "exit_code": None, "signal": "SIGSEGV"}, 1, "by SIGSEGV"),
+        ({"state": "UNKNOWN_CMD", "exit_code": None}, 1, "UNKNOWN_CMD"),
+        ({"state": "ERROR", "exit_code": 126}, 126, ""),
+    ],
+)
+def test_exit_codes(controller, answering, result, code, said) -> None:
+    answering(controller, result_of(**result))
+    done = ctl(controller.url, *on_node("--", "true"))
+    assert done.code == code
+    assert (said in done.err) if said else done.err == ""
+
+
+def test_not_delivered_is_3(controller) -> None:
+    done = ctl(controller.url, *on_node("--", "true"))
+    assert done.code == 3
+    assert "No matching connected agents found" in done.err
+
+
+def test_a_built_in_shows_its_data(controller, answering) -> None:
+    answering(controller, result_of(data='"pong"', level=20, exit_code=None))
+    assert ctl(controller.url, *on_node("--cmd", "ping")) == (0, '"pong"\n', "")
+
+
+def test_output_is_shown_while_the_job_runs(controller, answering) -> None:
+    lines = Lines()
+    ended = gevent.event.Event()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        lines.send(agent, command["id"], "first")
+        lines.send(agent, command["id"], "oops", level=2)
+        ended.wait()
+        lines.send(agent, command["id"], "last")
+        agent.finish(command["id"], exit_code=0, streams=["first\nlast\nnever uploaded\n", "oops\n"])
+
+    answering(controller, answer)
+    running = Ctl("--url", controller.url, *on_node("--", "job"))
+    wait_until(lambda: running.out == "first\n" and running.err == "oops\n", what="live output")
+    assert running.process.poll() is None
+    ended.set()
+    assert running.done() == (0, "first\nlast\nnever uploaded\n", "oops\n")
+
+
+def test_lines_that_come_after_the_result_are_shown_once(controller, answering) -> None:
+    lines = Lines()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        texts = [str(number) for number in range(3000)]
+        lines.send(agent, command["id"], *texts[:500])
+        agent.finish(command["id"], exit_code=0, streams=["".join(f"{text}\n" for text in texts[-1000:]), ""])
+        gevent.sleep(0.3)
+        lines.send(agent, command["id"], *texts[500:])
+
+    answering(controller, answer)
+    done = ctl(controller.url, *on_node("--", "job"))
+    assert done.out.split() == [str(number) for number in range(3000)]
+    assert done.err == ""
+
+
+def test_it_says_when_only_the_last_lines_are_there(controller, answering) -> None:
+    texts = "".join(f"{number}\n" for number in range(1000))
+    answering(controller, result_of(exit_code=0, streams=[texts, ""]))
+    done = ctl(controller.url, *on_node("--", "job"))
+    assert done.out == texts
+    assert "only the last lines of stdout of 1:10" in done.err
+
+
+def test_fanout_prefixes_every_line_and_exits_with_the_highest(controller, answering) -> None:
+    for nid in (1, 2):
+        answering(
+            controller,
+            lambda agent, command: agent.finish(
+                command["id"], state="ERROR", exit_code=agent.nid, streams=[f"from {agent.nid}\nend\n", ""]
+            ),
+            nid=nid,
+            roles=["web"],
+        )
+    done = ctl(controller.url, "run", "--role", "web", "--fanout", "--", "job")
+    assert done.code == 2
+    assert sorted(done.out.splitlines()) == ["1:1 end", "1:1 from 1", "1:2 end", "1:2 from 2"]
+
+
+def test_every_option_reaches_the_command(controller, answering) -> None:
+    agent = answering(controller, result_of(exit_code=0), roles=["web", "db"])
+    read, write = os.pipe()
+    os.write(write, b"from stdin\n")
+    os.close(write)
+    given = "run --role web --role db --gid 1 --id my-id --domain d --name n --working-dir /tmp --queue q --max-time 9"
+    more = "--max-restart 2 --env A=1 --env B=x=y --wait-for-agent 5 --data - --cmd ext"
+    done = ctl(
+        controller.url,
+        *given.split(),
+        *more.split(),
+        "--args-json",
+        '{"extra": 1, "domain": "x"}',
+        "a",
+        "b",
+        stdin=read,
+    )
+    os.close(read)
+    assert done.code == 0
+    [command] = agent.commands
+    assert command == {
+        "id": "my-id",
+        "cmd": "ext",
+        "gid": 1,
+        "nid": 0,
+        "roles": ["web", "db"],
+        "fanout": False,
+        "data": "from stdin\n",
+        "args": {
+            "extra": 1,
+            "domain": "d",
+            "name": "n",
+            "working_dir": "/tmp",
+            "queue": "q",
+            "max_time": 9,
+            "max_restart": 2,
+            "env": ["A=1", "B=x=y"],
+            "args": ["a", "b"],
+            "loglevels_ac": "*",
+            "log_flush": 1,
+        },
+    }
+
+
+def test_detach_prints_the_id(controller, answering) -> None:
+    agent = answering(controller, result_of(exit_code=0))
+    done = ctl(controller.url, *on_node("--detach", "--", "true"))
+    wait_until(lambda: agent.commands)
+    assert done == (0, agent.commands[0]["id"] + "\n", "")
+    assert "log_flush" not in agent.commands[0]["args"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--", "true"],
+        ["run", "--nid", "1", "--", "true"],
+        ["run", "--gid", "1", "--nid", "1"],
+        ["run", "--gid", "1", "--nid", "1", "--role", "x", "--", "true"],
+        ["run", "--gid", "1", "--nid", "1", "--fanout", "--", "true"],
+        ["run", "--gid", "1", "--nid", "1", "--args-json", "[]", "--", "true"],
+        ["run", "--gid", "1", "--nid", "1", "--env", "nothing", "--", "true"],
+        ["agents", "--", "x"],
+        ["jobs", "--since", "soon"],
+        ["--ca", "/nonexistent", "agents"],
+        ["--token-file", "/nonexistent", "agents"],
+        ["--url", "ftp://x", "agents"],
+        ["nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_usage_errors_are_2(controller, arguments) -> None:
+    done = ctl(controller.url, *arguments)
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.splitlines()[-1].startswith("greenagent-ctl")
+
+
+def test_a_known_id_is_refused(controller, answering) -> None:
+    answering(controller, result_of(exit_code=0))
+    assert ctl(controller.url, *on_node("--id", "x", "--", "true")).code == 0
+    done = ctl(controller.url, *on_node("--id", "x", "--", "true"))
+    assert done.code == 2
+    assert "409" in done.err
+
+
+def test_a_controller_that_is_away_or_no_controller_is_one_line_and_3(controller) -> None:
+    for url in ("http://127.0.0.1:1", "https" + controller.url.removeprefix("http")):
+        done = ctl(url, "agents")
+        assert done.code == 3
+        assert done.err.count("\n") == 1
+        assert done.err.startswith(f"greenagent-ctl: cannot reach the controller at {url}: ")
+    done = ctl(controller.url + "/1/10/ping?", "agents")
+    assert done.code == 3
+    assert done.err.count("\n") == 1
+
+
+def test_agents_jobs_show_and_logs(controller, answering) -> None:
+    lines = Lines()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        lines.send(agent, command["id"], "hello", "world")
+        agent.finish(command["id"], exit_code=0, streams=["hello\nworld\n", ""], data="[1]", level=20)
+
+    answering(controller, answer, roles=["web", "db"], slots=4)
+    assert ctl(controller.url, *on_node("--id", "x", "--", "true")).out == "hello\nworld\n[1]\n"
+    heads, row = ctl(controller.url, "agents").out.splitlines()
+    assert heads.split()[0] == "AGENT"
+    assert row.split()[:2] == ["1:10", "live"]
+    assert row.split()[-1] == "web,db"
+    assert json.loads(ctl(controller.url, "agents", "--json").out)["agents"][0]["free_slots"] == 4
+    heads, row = ctl(controller.url, "jobs", "--since", "1h", "--state", "success", "--agent", "1:10").out.splitlines()
+    assert row.split()[:5] == ["x", "SUCCESS", "1:10", "execute", "true"]
+    assert json.loads(ctl(controller.url, "jobs", "--json").out)["jobs"][0]["id"] == "x"
+    shown = ctl(controller.url, "show", "x").out
+    assert "1:10 SUCCESS, exit code 0" in shown
+    assert "    world" in shown
+    assert json.loads(ctl(controller.url, "show", "x", "--json").out)["results"][0]["data"] == "[1]"
+    logged = ctl(controller.url, "logs", "x").out.splitlines()
+    assert [line.split()[1:] for line in logged] == [["1:10", "1", "hello"], ["1:10", "1", "world"]]
+    objects = [json.loads(line) for line in ctl(controller.url, "logs", "x", "--json").out.splitlines()]
+    assert [one["data"] for one in objects] == ["hello", "world"]
+    assert ctl(controller.url, "show", "none").code == 3
+
+
+def test_logs_follow_until_the_job_ends(controller, answering) -> None:
+    lines = Lines()
+    ended = gevent.event.Event()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        lines.send(agent, command["id"], "one")
+        ended.wait()
+        lines.send(agent, command["id"], "two")
+        agent.finish(command["id"], exit_code=0)
+
+    answering(controller, answer)
+    assert ctl(controller.url, *on_node("--id", "x", "--detach", "--", "job")).code == 0
+    following = Ctl("--url", controller.url, "logs", "x", "--follow")
+    wait_until(lambda: "one" in following.out, what="the first line")
+    ended.set()
+    done = following.done()
+    assert done.code == 0
+    assert [line.split()[-1] for line in done.out.splitlines()] == ["one", "two"]
+
+
+def kill_aware(agent: Agent, command: dict[str, Any]) -> None:
+    """Runs until it is killed, as the real agent answers a kill."""
+    if command["cmd"] == "kill":
+        agent.finish(json.loads(command["data"])["id"], state="KILLED", exit_code=None, signal="SIGTERM")
+        agent.finish(command["id"], data="true", level=20)
+
+
+def test_kill(controller, answering) -> None:
+    answering(controller, kill_aware)
+    assert ctl(controller.url, *on_node("--id", "x", "--detach", "--", "job")).code == 0
+    wait_until(lambda: controller.state("x") == "RUNNING")
+    assert ctl(controller.url, "kill", "x") == (0, "job x: told 1:10\n", "")
+    wait_until(lambda: controller.state("x") == "KILLED")
+    again = ctl(controller.url, "kill", "x")
+    assert again.code == 2
+    assert "ended already" in again.err
+
+
+def test_ctrl_c_kills_when_not_on_a_terminal(controller, answering) -> None:
+    answering(controller, kill_aware)
+    running = Ctl("--url", controller.url, *on_node("--id", "x", "--", "job"))
+    wait_until(lambda: "x" in [job["id"] for job in controller.get("jobs")["jobs"]])
+    wait_until(lambda: controller.state("x") == "RUNNING")
+    gevent.sleep(0.2)
+    os.kill(running.process.pid, signal.SIGINT)
+    done = running.done()
+    assert done.code == 137
+    assert controller.state("x") == "KILLED"
+
+
+@pytest.mark.parametrize(("answer", "code", "state"), [("l", 130, "RUNNING"), ("k", 137, "KILLED")])
+def test_ctrl_c_asks_on_a_terminal(controller, answering, answer, code, state) -> None:
+    answering(controller, kill_aware)
+    master, slave = pty.openpty()
+    running = Ctl("--url", controller.url, *on_node("--id", "x", "--", "job"), stdin=slave, stderr=slave)
+    wait_until(lambda: "x" in [job["id"] for job in controller.get("jobs")["jobs"]])
+    wait_until(lambda: controller.state("x") == "RUNNING")
+    gevent.sleep(0.2)
+    os.kill(running.process.pid, signal.SIGINT)
+    os.set_blocking(master, False)
+    screen = bytearray()
+
+    def asked() -> bool:
+        try:
+            screen.extend(os.read(master, 4096))
+        except BlockingIOError:
+            pass
+        return b"eave it running?" in screen
+
+    wait_until(asked, what="the question")
+    os.write(master, answer.encode() + b"\n")
+    assert running.done().code == code
+    assert controller.state("x") == state
+    os.close(master)
+    os.close(slave)
+
+
+def test_a_controller_that_restarts_meanwhile_is_waited_for(tmp_path) -> None:
+    from tests.controller.support import ControllerProcess, plain
+
+    state = ("--state", str(tmp_path / "state.db"))
+    process = ControllerProcess(tmp_path, *state)
+    running = Ctl("--url", process.url, *on_node("--id", "x", "--wait-for-agent", "60", "--", "job"))
+    session = plain()
+    wait_until(lambda: session.get(f"{process.url}/api/jobs", timeout=5).json()["jobs"], what="the job")
+    process.kill()
+    process = ControllerProcess(tmp_path, *state, listen=f"127.0.0.1:{process.port}")
+    try:
+        assert plain().get(f"{process.url}/1/10/cmd", timeout=10).json()["id"] == "x"
+        result = {"id": "x", "state": "SUCCESS", "starttime": 1, "exit_code": 0, "streams": ["here\n", ""]}
+        plain().post(f"{process.url}/1/10/result", json=result, timeout=10)
+        assert running.done().out == "here\n"
+    finally:
+        process.terminate()
+
+
+def test_tls_and_token_from_options_and_environment(make_controller, tmp_path) -> None:
+    authority = trustme.CA()
+    chain, key = write_pair(authority.issue_cert("127.0.0.1"), tmp_path, "server")
+    ca = write_authority(authority, tmp_path / "ca.pem")
+    mine, mine_key = write_pair(authority.issue_cert("me"), tmp_path, "me")
+    controller = make_controller(context=tls_context(chain, key, ca), token="secret")
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    options = {"--ca": ca, "--cert": mine, "--key": mine_key, "--token-file": token}
+    given = [str(word) for pair in options.items() for word in pair]
+    assert ctl(controller.url, *given, "agents", "--json") == (0, '{"agents": []}\n', "")
+    assert ctl(controller.url, "agents", "--json", *given) == (0, '{"agents": []}\n', "")
+    environment = {
+        "GREENAGENT_CTL_" + name.strip("-").replace("-", "_").upper(): str(value) for name, value in options.items()
+    }
+    done = Ctl("agents", "--json", GREENAGENT_CTL_URL=controller.url, **environment).done()
+    assert done == (0, '{"agents": []}\n', "")
+    without_token = ctl(controller.url, *given[:6], "agents")
+    assert (without_token.code, without_token.err.count("\n")) == (3, 1)
+    assert "token" in without_token.err
+    without_ca = ctl(controller.url, "agents")
+    assert (without_ca.code, without_ca.err.count("\n")) == (3, 1)
+    assert "issuer" in without_ca.err or "self-signed" in without_ca.err
+
+
+def test_environment_proxies_are_not_used(controller) -> None:
+    done = ctl(controller.url, "agents", http_proxy="http://127.0.0.1:1", HTTP_PROXY="http://127.0.0.1:1")
+    assert done.code == 0
+
+
+def test_a_reader_that_goes_away_is_no_traceback(controller) -> None:
+    for number in range(300):
+        controller.submit(id=f"{number}-{'x' * 150}", gid=1, nid=10, wait_for_agent=60)
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "greenagent.cli.ctl", "--url", controller.url, "jobs", "--limit", "1000"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        cwd=os.getcwd(),
+    )
+    os.close(write)
+    wait_until(lambda: process.poll() is not None, what="greenagent-ctl to end")
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+def test_ctl_needs_no_gevent() -> None:
+    code = "import sys, greenagent.cli.ctl; sys.exit('gevent' in sys.modules or 'falcon' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=os.getcwd(), timeout=30).returncode == 0
