@@ -42,9 +42,14 @@ def get_msgs(make_filter: Filter, query: Callable[[Any], Sequence[Record]]) -> B
 
 
 def del_msgs(make_filter: Filter, delete: Callable[[Any], tuple[int, int]]) -> BuiltIn:
-    """Deletes the matching records but those a controller still waits for; answers how many of each."""
+    """Deletes the matching records but those a controller still waits for; answers how many of each.
+
+    All that match: a ``limit`` is refused, since ignoring it would delete more than was asked for.
+    """
 
     def run(call: Call) -> Answer:
+        if call.data().get("limit"):
+            raise BuiltInError("del_msgs deletes all that matches and takes no limit; narrow it with the other filters")
         deleted, kept = delete(_read(call, make_filter, limited=False))
         return answer({"deleted": deleted, "kept": kept})
 

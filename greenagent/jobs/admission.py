@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 
 from greenagent.jobs.job import Identity, Job, Reason, Stage
 from greenagent.jobs.launcher import Launcher
-from greenagent.jobs.life import JobLife, result_of
+from greenagent.jobs.life import JobLife, result_of, unstarted
 from greenagent.jobs.queues import WaitingLine
-from greenagent.jobs.run import Outcome
+from greenagent.jobs.run_state import Outcome
 from greenagent.ledger.history import HistoryFile
 from greenagent.ledger.ledger import Ledger
-from greenagent.ledger.records import FROM_CONTROLLER, StoredAnswer
+from greenagent.ledger.records import FROM_CONTROLLER
+from greenagent.process.child import signal_name
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.voice import Voice
 from greenagent.settings.models import Settings
@@ -58,6 +58,10 @@ class Admission:
         for warning in command.warnings:
             self._voice.warning(f"job {command.id}: {warning}")
         known = self.live.get(command.id)
+        while known is not None and known.is_reported:
+            # Its controller may have the result already and send the next command of that id.
+            known.ended.wait()
+            known = self.live.get(command.id)
         if known is not None:
             if known.controller == controller and command.is_same_as(known.command):
                 self._voice.info(f"job {command.id}: delivered again while it lives; nothing to do")
@@ -67,13 +71,11 @@ class Admission:
         job = Job(command, controller, FROM_CONTROLLER, 0, time.time())
         self.live[command.id] = job
         try:
-            stored = self._ledger.stored_answer(command.id)
-            if stored is not None and self._is_redelivery(stored, command, controller):
-                self._voice.info(f"job {command.id}: delivered again after its end; its result is sent again")
-                self._ledger.send_again(stored)
-                del self.live[command.id]
-                return
-            self.enter(job)
+            if command.arguments.remembered and self._ledger.answer_again(command, controller):
+                # Asked before the history is written, which comes before the ledger.
+                self._was_answered(job)
+            else:
+                self.enter(job)
         except BaseException:
             self.live.pop(command.id, None)
             raise
@@ -99,16 +101,21 @@ class Admission:
         command = job.command
         self.live[command.id] = job
         external = self._launcher.is_external(command.cmd)
-        if external and command.arguments.remembered and job.controller is not None:
+        job.external = external is not False
+        if external is not None and command.arguments.remembered and job.controller is not None:
             self._history.add(command, job.controller, job.accepted)
         if not job.row:
-            job.row = self._ledger.accept(
-                command, job.controller, job.kind, waiting=bool(external), accepted=job.accepted
-            )
+            row = self._ledger.accept(command, job.controller, job.kind, waiting=bool(external), accepted=job.accepted)
+            if row is None:
+                self._was_answered(job)
+                return
+            job.row = row
         if external is None:
             self._end_unknown(job)
         elif external:
             self.line.add(job)
+            if job.end_requested is not None:  # while the ledger wrote
+                self.end_job(job, job.end_requested)
             self.start_next()
         else:
             job.greenlet = self._supervisor.spawn(f"job {job.id}", self._live_builtin, job)
@@ -128,8 +135,9 @@ class Admission:
         if number is not None:
             if job.child is None:
                 return f"job '{job_id}' has no process that could be signalled"
-            job.sent_signal = number
-            job.child.signal(number)
+            job.signals.add(signal_name(number))
+            if not job.child.signal(number):
+                return f"job '{job_id}' had ended before the signal was sent"
             return None
         self.end_job(job, Reason.KILL)
         main = self._settings().main
@@ -142,14 +150,17 @@ class Admission:
 
     def end_job(self, job: Job, reason: Reason) -> None:
         """Asks one job to end; a waiting one is taken out of the line and reported at once."""
+        if reason is Reason.KILL_ALL and job.repeats and job.stage is Stage.WAITING:
+            return  # nothing of it runs, and it goes on afterwards
         if self.line.remove(job):
-            self._report_unstarted(job)
-        elif self._launcher.is_external(job.command.cmd):
+            self._report_end(job, unstarted())
+            self._over(job)
+        else:
             job.ask_to_end(reason)
 
     def kill_all(self, spare: str) -> int:
-        """Ends the current run of every job but ``spare``; returns how many were asked."""
-        victims = [job for job in self.live.values() if job.id != spare and self._launcher.is_external(job.command.cmd)]
+        """Ends the current run of every job but ``spare`` and other built-ins; returns how many were asked."""
+        victims = [job for job in self.live.values() if job.id != spare and job.external]
         for job in victims:
             self.end_job(job, Reason.KILL_ALL)
         return len(victims)
@@ -162,10 +173,9 @@ class Admission:
         Waiting ones stay in the ledger, and so does what a poll still brings: they run at the next start.
         """
         self.stopping = True
-        running = [job for job in self.live.values() if job.stage in (Stage.RUNNING, Stage.SLEEPING)]
+        running = [job for job in self.live.values() if job.greenlet is not None]
         for job in running:
-            if self._launcher.is_external(job.command.cmd):
-                job.ask_to_end(reason)
+            job.ask_to_end(reason)
         return running
 
     # -- lives
@@ -187,11 +197,8 @@ class Admission:
             life.run()
         except Exception as error:
             # Our own bug must not lose the job: its controller hears of it, then the bug is said.
-            if job.controller is not None:
-                outcome = Outcome(states.ERROR, f"internal error of the agent: {type(error).__name__}: {error}")
-                self._ledger.report(
-                    job.row, job.controller, result_of(job, outcome, self._identity, interval), ends=True
-                )
+            reason = f"internal error of the agent: {type(error).__name__}: {error}"
+            self._report_end(job, Outcome(states.ERROR, reason))
             raise
         finally:
             self._over(job)
@@ -211,23 +218,24 @@ class Admission:
 
     def _end_unknown(self, job: Job) -> None:
         self._voice.warning(f"job {job.id}: unknown command '{job.command.cmd}'")
-        outcome = Outcome(states.UNKNOWN_CMD)
-        self._report_end(job, outcome)
+        self._report_end(job, Outcome(states.UNKNOWN_CMD))
+        self._over(job)
 
-    def _report_unstarted(self, job: Job) -> None:
-        outcome = Outcome(states.KILLED, data="killed before it was started", starttime=int(time.time() * 1000))
-        self._report_end(job, outcome)
-        if job.command.arguments.remembered:
-            self._history.remove(job.id)
+    def _was_answered(self, job: Job) -> None:
+        """A command delivered once more after its job's end: its result is on its way again."""
+        self._voice.info(f"job {job.id}: delivered again after its end; its result is sent again")
+        self._over(job)
 
     def _report_end(self, job: Job, outcome: Outcome) -> None:
         interval = job.command.arguments.stats_interval or round(self._settings().stats.interval)
         job.last_result = result_of(job, outcome, self._identity, interval)
+        job.is_reported = True
         if job.controller is not None:
             self._ledger.report(job.row, job.controller, job.last_result, ends=True)
         else:
             self._ledger.end(job.row)
-        self._over(job)
+        if job.command.arguments.remembered:
+            self._history.remove(job.id)
 
     def _answer(self, command: Command, controller: str, state: str, data: str) -> None:
         """Answers a command that becomes no job."""
@@ -236,7 +244,3 @@ class Admission:
         outcome = Outcome(state, data=data, starttime=int(time.time() * 1000))
         interval = command.arguments.stats_interval or round(self._settings().stats.interval)
         self._ledger.report(0, controller, result_of(job, outcome, self._identity, interval), ends=False)
-
-    @staticmethod
-    def _is_redelivery(stored: StoredAnswer, command: Command, controller: str) -> bool:
-        return stored.controller == controller and json.loads(stored.command) == command.received

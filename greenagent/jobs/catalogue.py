@@ -8,7 +8,7 @@ from typing import Any
 from greenagent.builtins.call import Answer, BuiltIn, Call, answer
 from greenagent.builtins.kill import kill
 from greenagent.builtins.killall import killall
-from greenagent.builtins.messages import get_msgs
+from greenagent.builtins.messages import del_msgs, get_msgs
 from greenagent.builtins.ping import ping
 from greenagent.builtins.processes import LiveJob, get_aggregated_stats, get_process_stats, get_processes_stats
 from greenagent.builtins.restart import reboot as reboot_command
@@ -71,6 +71,7 @@ def fill_catalogue(
     )
     if store is not None:
         catalogue.builtins["get_msgs"] = get_msgs(LogQuery, store.query)
+        catalogue.builtins["del_msgs"] = del_msgs(LogQuery, store.delete)
 
 
 def reporting(function: Callable[[], Any]) -> BuiltIn:

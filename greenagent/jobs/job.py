@@ -10,6 +10,7 @@ from enum import Enum
 from gevent import Greenlet
 from gevent.event import Event
 
+from greenagent.jobs.handover import FrozenJob
 from greenagent.process.child import Child
 from greenagent.values.command import Command
 from greenagent.values.result import Result
@@ -35,6 +36,8 @@ class Reason(Enum):
     """The agent stops: KILLED is reported, but remembered jobs stay silent and come back."""
     DRAIN = "drain"
     """The agent waits: the current run may end by itself, and no other follows it."""
+    HAND_OVER = "hand over"
+    """The agent is replaced in place: the job stops being looked after here and goes on in the new image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class Job:
         self.unkillable: tuple[str, ...] = ()
         self.greenlet: Greenlet | None = None
         self.after_report: Callable[[], None] | None = None
+        self.frozen: FrozenJob | None = None
+        """Where the job stands when it is handed over to a new image, or came from an old one."""
 
     @property
     def id(self) -> str:
@@ -83,11 +88,6 @@ class Job:
         """Whether it goes on after ``killall``: recurring and remembered jobs do (design, section 5)."""
         return bool(self.command.arguments.recurring_period) or self.command.arguments.remembered
 
-    @property
-    def reports(self) -> bool:
-        """Whether anybody is told of its results: startup tasks report to nobody (protocol 4.3)."""
-        return self.controller is not None
-
     def ask_to_end(self, reason: Reason) -> None:
         """Asks the job's greenlet to end the run (and, as the reason says, the job); returns at once."""
         if self.end_requested is not Reason.KILL:  # a kill is never taken back by a weaker reason
@@ -97,7 +97,7 @@ class Job:
     @property
     def must_end_now(self) -> bool:
         """Whether the current run is to be ended, not only what might follow it."""
-        return self.end_requested not in (None, Reason.DRAIN)
+        return self.end_requested not in (None, Reason.DRAIN, Reason.HAND_OVER)
 
     def enter(self, stage: Stage) -> None:
         self.stage = stage

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from greenagent.jobs.job import Identity, Job, Reason, Stage
 from greenagent.jobs.repetition import Next, Repetition, Step
-from greenagent.jobs.run import Outcome
+from greenagent.jobs.run_state import Outcome
 from greenagent.ledger.history import HistoryFile
 from greenagent.ledger.ledger import Ledger
 from greenagent.values import states
@@ -45,10 +45,13 @@ class JobLife:
     def run(self) -> None:
         """Returns when the job is over, or when the agent stops."""
         job = self._job
+        if not self._may_start():
+            return
         while True:
             job.run += 1
             job.enter(Stage.RUNNING)
-            self._ledger.running(job.row, job.run, int(time.time() * 1000))
+            if job.external or job.run > 1:  # a built-in's row says so since it was accepted
+                self._ledger.running(job.row, job.run, int(time.time() * 1000))
             outcome = self._execute(job)
             if self._ends_by_request(outcome):
                 return
@@ -65,8 +68,22 @@ class JobLife:
                 self._end_while_sleeping(outcome)
                 return
 
+    def _may_start(self) -> bool:
+        """False for a job that was asked to end between its leaving the waiting line and its first run."""
+        job = self._job
+        if job.end_requested in (Reason.STOP, Reason.DRAIN):
+            return False  # never started: its row stays, and it is run at the agent's next start
+        if job.end_requested is Reason.KILL_ALL and job.repeats:
+            job.end_requested = None
+        if job.end_requested is not None and job.external:
+            self._finish(unstarted())
+            return False
+        return True
+
     def _step_after(self, outcome: Outcome) -> Step:
         job = self._job
+        if job.after_report is not None:
+            return Step(True, Next.END)  # it acts once it has answered, so it does not repeat
         if job.end_requested is Reason.KILL_ALL:
             job.end_requested = None
             if outcome.ended_by_request:
@@ -79,12 +96,14 @@ class JobLife:
         """Deals with a run that was asked to end; True when the job is over with it."""
         job = self._job
         reason = job.end_requested
-        arguments = job.command.arguments
         if reason is None:
+            if outcome.state != states.KILLED:
+                return False
+            self._finish(outcome)  # it died of a signal that kill sent: the job ends with it
+            return True
+        if reason is Reason.KILL_ALL and job.repeats:
             return False
-        if reason is Reason.KILL_ALL and (arguments.recurring_period or arguments.remembered):
-            return False
-        if reason is Reason.STOP and arguments.remembered:
+        if reason is Reason.STOP and job.command.arguments.remembered and not self._is_over(outcome):
             return True  # nothing is reported: it comes back at the next start
         if reason is Reason.DRAIN:
             return self._drained(outcome)
@@ -92,14 +111,18 @@ class JobLife:
             self._finish(outcome)
             return True
         # It had ended by itself before it could be ended: that state stands if it was the last run anyway.
-        step = self._repetition.after(outcome.state, outcome.lived, outcome.has_result, outcome.can_restart)
-        self._finish(outcome if step.next is Next.END else replace(outcome, state=states.KILLED))
+        self._finish(outcome if self._is_over(outcome) else replace(outcome, state=states.KILLED))
         return True
+
+    def _is_over(self, outcome: Outcome) -> bool:
+        """Whether a run that ended by itself was the job's last."""
+        if outcome.ended_by_request:
+            return False
+        return self._step_after(outcome).next is Next.END
 
     def _drained(self, outcome: Outcome) -> bool:
         """The run that was let finish before the agent ends; another would follow only if nobody waited."""
-        step = self._repetition.after(outcome.state, outcome.lived, outcome.has_result, outcome.can_restart)
-        if step.next is Next.END:
+        if self._is_over(outcome):
             self._finish(outcome)
         elif not self._job.command.arguments.remembered:
             self._finish(replace(outcome, state=states.KILLED))
@@ -112,7 +135,7 @@ class JobLife:
         while (left := until - time.monotonic()) > 0:
             if job.end_requested is Reason.KILL_ALL:
                 # Nothing runs: only a job that merely waits for its restart ends.
-                if not (job.command.arguments.recurring_period or job.command.arguments.remembered):
+                if not job.repeats:
                     return False
                 job.end_requested = None
             if job.end_requested is not None:
@@ -137,10 +160,16 @@ class JobLife:
         job = self._job
         result = result_of(job, outcome, self._identity, self._stats_interval)
         job.last_result = result
+        job.is_reported = ends
         if job.controller is not None:
             self._ledger.report(job.row, job.controller, result, ends=ends)
         elif ends:
             self._ledger.end(job.row)
+
+
+def unstarted() -> Outcome:
+    """A job that was ended before anything of it ran."""
+    return Outcome(states.KILLED, data="killed before it was started", starttime=int(time.time() * 1000))
 
 
 def result_of(job: Job, outcome: Outcome, identity: Identity, stats_interval: int) -> Result:

@@ -4,53 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import gevent
-
 from greenagent.jobs.extensions import Execution
-from greenagent.jobs.job import Job
+from greenagent.jobs.handover import Frozen, FrozenRun
+from greenagent.jobs.job import Job, Reason
 from greenagent.jobs.monitor import Monitor
 from greenagent.jobs.output import JobOutput
-from greenagent.logs.splitter import Splitter
+from greenagent.jobs.pumps import Pumps
+from greenagent.jobs.run_state import Limits, Outcome
 from greenagent.process.child import Child, ExitStatus, Leftover
-from greenagent.process.pipes import PipeReader, feed
+from greenagent.process.registry import Registry
 from greenagent.process.spawn import SpawnError, SpawnRequest
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.values import levels, states
 from greenagent.values.message import Message
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long ending may take, and how long a line may be (settings ``main.*``)."""
-
-    kill_grace: float
-    pipe_drain: float
-    max_line: int
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How one run ended. ``lived`` is seconds; ``starttime`` milliseconds since 1970."""
-
-    state: str
-    data: str = ""
-    level: int = 0
-    starttime: int = 0
-    lived: float = 0.0
-    streams: tuple[str, str] | None = None
-    critical: str = ""
-    truncated: bool = False
-    exit_code: int | None = None
-    signal: str | None = None
-    can_restart: bool = True
-    ended_by_request: bool = False
-
-    @property
-    def has_result(self) -> bool:
-        return self.level in levels.RESULTS
+FREEZE = "freeze"
+"""Not a state: the run goes on in the agent's new image."""
 
 
 class ExternalRun:
@@ -87,58 +58,84 @@ class ExternalRun:
             child = self._spawn(request)
         except SpawnError as error:
             return Outcome(states.ERROR, data=str(error), starttime=starttime, can_restart=not error.missing)
-        began = time.monotonic()
-        job = self._job
-        job.signals.clear()
-        job.child = child
+        self._job.signals.clear()
         self._on_started(child)
+        return self._supervise(child, execution.leave_children, execution.data.encode("utf-8"), starttime)
+
+    def resume(self, frozen: FrozenRun, registry: Registry) -> Outcome:
+        """Goes on with a run that an earlier image of the agent started; returns as ``execute`` does."""
+        child = Child(
+            registry,
+            frozen.pid,
+            frozen.pidfd,
+            frozen.start_ticks,
+            frozen.tag,
+            (frozen.pipes.stdin, frozen.pipes.streams[0], frozen.pipes.streams[1]),
+        )
+        child.adopt_known(frozen.known)
+        registry.add(child)
+        self._job.signals.update(frozen.signals)
+        return self._supervise(child, frozen.leave_children, frozen.pipes.data_left, frozen.starttime, frozen)
+
+    def _supervise(
+        self, child: Child, leave_children: bool, data: bytes, starttime: int, frozen: FrozenRun | None = None
+    ) -> Outcome:
+        began = time.monotonic() if frozen is None else frozen.began
+        job = self._job
+        job.child = child
         self._monitor.started(child)
         output = JobOutput(
             self._log, self._monitor.message, lambda text: self._announce(child, text), self._monitor.lines
         )
-        readers = [
-            self._reader(child.stdout, levels.STDOUT, output),
-            self._reader(child.stderr, levels.STDERR, output),
-        ]
-        feeder = self._supervisor.spawn(f"stdin of job {job.id}", feed, child.stdin, execution.data.encode("utf-8"))
+        pumps = Pumps(job.id, child, data, self._limits.max_line, output, self._supervisor)
+        if frozen is not None:
+            pumps.restore(frozen.pipes)
+        pumps.start()
         watcher = self._supervisor.spawn(f"exit of job {job.id}", self._watch, child)
         cause = self._await_end(child, began)
+        if cause == FREEZE:
+            watcher.kill()
+            pipes = pumps.freeze()
+            self._monitor.ended()
+            raise Frozen(
+                FrozenRun(
+                    child.pid,
+                    child.pidfd,
+                    child.start_ticks,
+                    child.tag or "",
+                    child.known(),
+                    starttime,
+                    began,
+                    leave_children,
+                    sorted(job.signals),
+                    pipes,
+                )
+            )
         if cause is not None:
             child.end(self._limits.kill_grace)
-        self._clean_up(child, execution, cause)
-        for reader, _ in readers:
-            reader.stop_after(self._limits.pipe_drain)
-        gevent.joinall([greenlet for _, greenlet in readers])
-        feeder.kill()
+        self._clean_up(child, leave_children, cause)
+        pumps.finish(self._limits.pipe_drain)
         watcher.kill()
         self._monitor.ended()
         if child.has_exited:
             status = child.reap()
         else:
-            status = child.give_up()
+            status = ExitStatus(None, None)
+            self._supervisor.spawn(f"late end of job {job.id}", child.reap)
         job.child = None
         return self._outcome(status, cause, output, starttime, time.monotonic() - began)
-
-    def _reader(self, descriptor: int, level: int, output: JobOutput) -> tuple[PipeReader, Any]:
-        reader = PipeReader(descriptor)
-
-        def read() -> None:
-            splitter = Splitter(level, self._limits.max_line)
-            for chunk in reader.chunks():
-                output.take(splitter.feed(chunk), splitter.result_truncated)
-            output.take(splitter.finish(), splitter.result_truncated)
-
-        return reader, self._supervisor.spawn(f"output of job {self._job.id}", read)
 
     def _watch(self, child: Child) -> None:
         child.wait(None)
         self._job.changed.set()
 
     def _await_end(self, child: Child, began: float) -> str | None:
-        """Waits for the exit; the state to report if the agent has to end the child, else None."""
+        """Waits for the exit; the state to report if the agent has to end the child, else None (or FREEZE)."""
         job = self._job
         limit = job.command.arguments.time_limit
         while not child.has_exited:
+            if job.end_requested is Reason.HAND_OVER:
+                return FREEZE
             if job.must_end_now:
                 return states.KILLED
             left = None if limit is None else began + limit - time.monotonic()
@@ -148,12 +145,12 @@ class ExternalRun:
             job.changed.clear()
         return None
 
-    def _clean_up(self, child: Child, execution: Execution, cause: str | None) -> None:
+    def _clean_up(self, child: Child, leave_children: bool, cause: str | None) -> None:
         """Ends what the child left behind: no process outlives its job (design, promise 5)."""
         if child.survivors:
             self._job.unkillable = tuple(str(process.pid) for process in child.survivors)
             self._say(levels.OPERATIONS_ERROR, f"greenagent: would not die: {_named(child.survivors)}")
-        elif cause is None and execution.leave_children:
+        elif cause is None and leave_children:
             child.leave_children()
         else:
             swept = child.sweep(self._limits.kill_grace)

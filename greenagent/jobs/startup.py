@@ -9,7 +9,7 @@ from dataclasses import replace
 from gevent.event import Event
 
 from greenagent.jobs.admission import Admission
-from greenagent.jobs.job import Identity, Job
+from greenagent.jobs.job import Identity, Job, Stage
 from greenagent.ledger.records import FROM_STARTUP
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.voice import Voice
@@ -62,6 +62,8 @@ class StartupTasks:
 
     def _watch(self, task: StartupTask, job: Job) -> None:
         """Tells those that come after when the task is up; a failure is said, since nobody else hears of it."""
+        while job.stage is Stage.WAITING and not job.ended.wait(0.2):
+            pass  # the two seconds are of its running, not of its waiting for a slot
         settled: float | None = None if task.must_exit else SETTLED
         if not job.ended.wait(settled):
             self._up[task.id].set()

@@ -63,6 +63,13 @@ def report(
     return int(cursor.lastrowid or 0)
 
 
+def forget_earlier(connection: sqlite3.Connection, job: int, row: int) -> None:
+    """A recurring job's settled results before ``row``: else they would pile up for as long as it lives."""
+    connection.execute(
+        "DELETE FROM outcome WHERE job = ? AND row < ? AND coalesce(delivered, refused) IS NOT NULL", (job, row)
+    )
+
+
 def end(connection: sqlite3.Connection, row: int, now: float) -> None:
     connection.execute("UPDATE job SET state = ?, ended = ?, pid = NULL WHERE row = ?", (ENDED, now, row))
 
@@ -99,8 +106,22 @@ def answer(connection: sqlite3.Connection, job_id: str, since: float) -> StoredA
     return StoredAnswer(command, controller, ENDED, tuple(result for (result,) in results))
 
 
-def send_again(connection: sqlite3.Connection, rows: tuple[int, ...]) -> None:
-    connection.executemany("UPDATE outcome SET delivered = NULL, refused = NULL WHERE row = ?", [(r,) for r in rows])
+def send_again(connection: sqlite3.Connection, rows: tuple[int, ...], now: float) -> None:
+    """Puts copies of results behind all that is pending, and lets the settled ones go.
+
+    Always under new row numbers: what is on its way this moment is marked delivered when its answer
+    comes, and a sender takes a number it has seen accepted for one that it need not send. Of one
+    that is pending already there is at most one copy.
+    """
+    for row in rows:
+        connection.execute(
+            "INSERT INTO outcome (job, id, controller, path, state, body, created) "
+            "SELECT job, id, controller, path, state, body, ? FROM outcome AS first WHERE row = ? AND "
+            "(SELECT count(*) FROM outcome WHERE job = first.job AND body = first.body "
+            "AND delivered IS NULL AND refused IS NULL) < 2",
+            (now, row),
+        )
+        connection.execute("DELETE FROM outcome WHERE row = ? AND coalesce(delivered, refused) IS NOT NULL", (row,))
 
 
 def pending(connection: sqlite3.Connection, controller: str, limit: int, after: int) -> list[PendingResult]:

@@ -12,7 +12,7 @@ import pytest
 from greenagent.ledger import statements
 from greenagent.ledger.ledger import Ledger
 from greenagent.ledger.overflow import FIRST_ROW
-from greenagent.ledger.records import FROM_CONTROLLER, RUNNING, WAITING
+from greenagent.ledger.records import FROM_CONTROLLER, FROM_STARTUP, RUNNING, WAITING
 from greenagent.runtime.files import LockedError
 from greenagent.values import states
 from greenagent.values.command import Command, parse_command
@@ -42,7 +42,9 @@ def ledger(tmp_path: Path, voice: HeardVoice) -> Iterator[Ledger]:
 
 
 def accept(ledger: Ledger, job: Command, waiting: bool = False) -> int:
-    return ledger.accept(job, "main", FROM_CONTROLLER, waiting=waiting)
+    row = ledger.accept(job, "main", FROM_CONTROLLER, waiting=waiting)
+    assert row is not None
+    return row
 
 
 def test_a_result_waits_until_it_is_delivered(ledger: Ledger) -> None:
@@ -90,16 +92,44 @@ def test_waiting_for_a_result(ledger: Ledger) -> None:
 
 
 def test_the_answer_of_an_ended_job_is_remembered_and_sent_again(ledger: Ledger) -> None:
-    assert ledger.stored_answer("a") is None
     row = accept(ledger, command())
-    assert ledger.stored_answer("a") is None
+    assert not ledger.answer_again(command(), "main")
     ledger.report(row, "main", result(), ends=True)
     ledger.delivered("main", [pending.row for pending in ledger.pending("main", 10)])
-    stored = ledger.stored_answer("a")
-    assert stored is not None
-    assert json.loads(stored.command) == command().received
-    ledger.send_again(stored)
+    assert ledger.accept(command(), "main", FROM_CONTROLLER, waiting=True) is None
     assert [pending.id for pending in ledger.pending("main", 10)] == ["a"]
+    ledger.delivered("main", [pending.row for pending in ledger.pending("main", 10)])
+    assert ledger.answer_again(command(), "main")
+    assert [pending.id for pending in ledger.pending("main", 10)] == ["a"]
+
+
+def test_a_result_on_its_way_is_sent_again_all_the_same(ledger: Ledger) -> None:
+    """Its controller has it and asks again before the agent has seen that it was accepted."""
+    ledger.report(accept(ledger, command()), "main", result(), ends=True)
+    [on_its_way] = ledger.pending("main", 10)
+    assert ledger.answer_again(command(), "main")
+    assert ledger.answer_again(command(), "main")
+    ledger.delivered("main", [on_its_way.row])
+    assert [pending.body for pending in ledger.pending("main", 10)] == [on_its_way.body]
+
+
+def test_another_command_or_controller_is_no_redelivery(ledger: Ledger) -> None:
+    ledger.report(accept(ledger, command()), "main", result(), ends=True)
+    assert not ledger.answer_again(command(), "other")
+    assert not ledger.answer_again(command(data="x"), "main")
+    assert accept(ledger, command(data="x"))
+    # The newest of an id counts: the first command is a different one again.
+    assert ledger.accept(command(data="x"), "main", FROM_STARTUP, waiting=True)
+
+
+def test_earlier_results_of_a_recurring_job_go_once_they_are_delivered(ledger: Ledger) -> None:
+    row = accept(ledger, command())
+    for number in range(3):
+        ledger.report(row, "main", result(data=str(number)), ends=False)
+    ledger.delivered("main", [pending.row for pending in ledger.pending("main", 10)[:2]])
+    ledger.report(row, "main", result(data="3"), ends=False)
+    kept = ledger.database.run(lambda c: c.execute("SELECT body FROM outcome ORDER BY row").fetchall())
+    assert [json.loads(body)["data"] for (body,) in kept] == ["2", "3"]
 
 
 def test_a_set_aside_result_is_kept_with_its_answer(ledger: Ledger) -> None:
@@ -146,8 +176,8 @@ def test_purge_keeps_within_the_caps(ledger: Ledger) -> None:
         ledger.report(accept(ledger, command(str(number))), "main", result(str(number)), ends=True)
     ledger.delivered("main", [pending.row for pending in ledger.pending("main", 100)])
     assert ledger.database.run(lambda c: statements.purge(c, 0.0, 4, 10**9)) == 6
-    assert ledger.stored_answer("5") is None
-    assert ledger.stored_answer("6") is not None
+    assert not ledger.answer_again(command("5"), "main")
+    assert ledger.answer_again(command("6"), "main")
 
 
 def test_a_damaged_ledger_is_set_aside(tmp_path: Path, voice: HeardVoice) -> None:
