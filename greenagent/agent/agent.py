@@ -14,6 +14,9 @@ import gevent
 from gevent.event import AsyncResult
 
 from greenagent.agent.connections import Connections
+from greenagent.agent.oversight import Oversight
+from greenagent.agent.status import Parts
+from greenagent.agent.watchdog import Thresholds
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.catalogue import fill_catalogue
 from greenagent.jobs.job import Identity, Job, Reason
@@ -53,7 +56,7 @@ LAST_KILL = 5.0
 class Agent:
     """One agent, from its settings to its last flushed line."""
 
-    def __init__(self, settings: Settings, voice: Voice) -> None:
+    def __init__(self, settings: Settings, voice: Voice, thresholds: Thresholds | None = None) -> None:
         self.settings = settings
         self.voice = voice
         self.identity = Identity(settings.main.gid, settings.main.nid)
@@ -62,6 +65,7 @@ class Agent:
         self.began = time.monotonic()
         self.supervisor = Supervisor(voice, self._give_up)
         self.figures = Figures()
+        self.oversight = Oversight(self.supervisor, voice, self._give_up, self.figures, thresholds)
         self._job_logs: WeakKeyDictionary[Job, JobLog] = WeakKeyDictionary()
         self._skip_waiting = gevent.event.Event()
 
@@ -148,10 +152,12 @@ class Agent:
         )
         self.connections.register_pairs()
         self._start_services()
+        self._start_oversight()
         self._recover()
         warn_of(self.settings.startup, self.identity, self.voice.warning)
         StartupTasks(self.admission, self.identity, self.supervisor, self.voice).start(self.settings.startup)
         self.connections.update()
+        self.oversight.ready()
         self.voice.info(
             f"greenagent {self.identity.gid}:{self.identity.nid} is ready, "
             f"polling {', '.join(self.settings.polled_controllers) or 'nobody'}"
@@ -181,6 +187,21 @@ class Agent:
         self.supervisor.service("meter", self.meter.run, progress=self.meter.progress)
         self.supervisor.service("statistics", self.statistics.run, progress=self.statistics.progress)
         self.supervisor.service("ledger upkeep", self.ledger.keep_up, lambda: list(self.settings.controllers))
+
+    def _start_oversight(self) -> None:
+        parts = Parts(
+            settings=lambda: self.settings,
+            identity=self.identity,
+            supervisor=self.supervisor,
+            admission=self.admission,
+            connections=self.connections,
+            store=self.store,
+            ledger=self.ledger,
+            backlog=self.backlog,
+            meter=self.meter,
+            stall=self.oversight.stall,
+        )
+        self.oversight.start(parts, self.statistics, self.began)
 
     def _end_orphans(self, grace: float) -> None:
         """Ends what jobs of a crashed agent left running: found by tag, checked by pid and start time."""
@@ -251,6 +272,8 @@ class Agent:
 
     def _give_up(self, reason: str) -> None:
         self.failure = reason
+        main = self.settings.main
+        self.oversight.end_within(main.kill_grace + main.pipe_drain + main.drain_timeout)
         self.ask_to_end(EXIT)
 
     def ask_to_end(self, how: str = EXIT) -> None:
@@ -281,15 +304,22 @@ class Agent:
         self._wait_for([job.ended for job in running], main.kill_grace + main.pipe_drain + 5)
         self._end_at_once([job for job in running if not job.ended.is_set()])
         self.statistics.flush_all()
-        self.store.flush()
+        self._flush_logs()
         self._wait_for(list(self.connections.drain(main.drain_timeout)), main.drain_timeout + 2)
         self.connections.close()
         self.voice.detach(self._log_own)
+        self.oversight.stop()
         self.supervisor.kill_all()
         self.spawner.stop()
         self.store.stop()
         self.ledger.stop()
         self.console.close()
+
+    def _flush_logs(self) -> None:
+        try:
+            self.store.flush()
+        except GreenagentError as error:
+            self.voice.error(f"the last lines are lost: {error}")
 
     def _drain(self) -> None:
         running = self.admission.stop(Reason.DRAIN)

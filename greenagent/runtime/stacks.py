@@ -10,7 +10,7 @@ DEEPEST = 12
 
 def describe_stack(frame: FrameType | None, deepest: int = DEEPEST) -> str:
     """``function file:line < caller file:line < ...``, innermost first."""
-    places = []
+    places: list[str] = []
     while frame is not None and len(places) < deepest:
         code = frame.f_code
         places.append(f"{code.co_name} {code.co_filename.rpartition('/')[2]}:{frame.f_lineno}")

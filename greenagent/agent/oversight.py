@@ -1,0 +1,70 @@
+"""Everything that looks after the agent and tells about it, started and stopped together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from greenagent.agent.status import AgentStatus, Parts
+from greenagent.agent.watchdog import HubWatchdog, PartsWatch, Thresholds
+from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.voice import Voice
+from greenagent.statistics.collector import Statistics
+from greenagent.statistics.own import Figures, HubStall
+from greenagent.statistics.scrape import ScrapeServer
+
+
+class Oversight:
+    """The hub's ticker, both watchdogs, the agent's figures, and the server that shows them."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        voice: Voice,
+        on_fatal: Callable[[str], None],
+        figures: Figures,
+        thresholds: Thresholds | None = None,
+    ) -> None:
+        self.stall = HubStall()
+        self.thresholds = thresholds or Thresholds()
+        self.scrape: ScrapeServer | None = None
+        self.status: AgentStatus
+        self._supervisor = supervisor
+        self._voice = voice
+        self._on_fatal = on_fatal
+        self._figures = figures
+        self._watchdog = HubWatchdog(lambda: self.stall.beats, self.thresholds)
+
+    def start(self, parts: Parts, statistics: Statistics, began: float) -> None:
+        """Before anything runs that would have to be ended again. Raises GreenagentError: nothing can be served."""
+        self.status = AgentStatus(parts, self._figures, began)
+        listen = parts.settings().metrics.listen
+        if listen:
+            self.scrape = ScrapeServer(listen, statistics, self._figures, self.status.health, self.status.status)
+            self.scrape.start()
+
+        def then() -> None:
+            self.status.follow()
+            parts.store.tick()
+
+        watch = PartsWatch(
+            self._supervisor, self.status.threads, self._voice, self._on_fatal, self.thresholds, then=then
+        )
+        self._supervisor.service("hub ticker", self.stall.run)
+        self._supervisor.service("watchdog", watch.run)
+        self._watchdog.start()
+
+    def ready(self) -> None:
+        """The agent has started everything."""
+        self.status.follow()
+        self.status.is_ready = True
+
+    def end_within(self, seconds: float) -> None:
+        """The agent gives up, which takes so many seconds if all goes well."""
+        self._watchdog.end_within(seconds + self.thresholds.stop_limit)
+
+    def stop(self) -> None:
+        """Serves no more and watches no more."""
+        if self.scrape is not None:
+            self.scrape.stop()
+        self._watchdog.stop()
+        self.status.close()

@@ -1,0 +1,251 @@
+"""How the agent does: its own figures, its health in one line, and a picture for people (issue: statistics)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from greenagent import __version__
+from greenagent.agent.connections import Connections
+from greenagent.jobs.admission import Admission
+from greenagent.jobs.job import Identity, Job
+from greenagent.jobs.queues import WaitingLine
+from greenagent.ledger.ledger import Ledger
+from greenagent.logs.store import LogStore
+from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.native import NativePool, NativeWorker
+from greenagent.settings.models import Settings
+from greenagent.statistics.backlog import Backlog
+from greenagent.statistics.gauges import add_controller_gauges, add_own_gauges
+from greenagent.statistics.meter import Meter
+from greenagent.statistics.own import Figures, HubStall
+from greenagent.statistics.scrape import seconds_since
+from greenagent.uplink.figures import UplinkFigures
+from greenagent.uplink.link import Link
+from greenagent.values import states
+
+MAX_JOBS_SHOWN: Final = 1000
+"""Jobs listed by ``status``; the numbers count all of them."""
+
+_UPLINK_COUNTERS: Final = tuple(UplinkFigures.__dataclass_fields__)
+_PAIR_FIGURE: Final = "log_lines_waiting"
+
+
+class Parts(NamedTuple):
+    """What is looked at. ``settings`` gives those in force."""
+
+    settings: Callable[[], Settings]
+    identity: Identity
+    supervisor: Supervisor
+    admission: Admission
+    connections: Connections
+    store: LogStore
+    ledger: Ledger
+    backlog: Backlog
+    meter: Meter
+    stall: HubStall
+
+
+class AgentStatus:
+    """Reads the parts and changes none of them."""
+
+    def __init__(self, parts: Parts, figures: Figures, began: float) -> None:
+        """``began``: monotonic time of the agent's start."""
+        self._parts = parts
+        self._figures = figures
+        self._began = began
+        self._links: dict[str, Link] = {}
+        self._results: dict[str, int] = {}
+        self._results_read = -1.0
+        self._pool = NativePool(1)
+        self.is_ready = False
+        """True once everything is started."""
+        self._add_figures()
+
+    def close(self) -> None:
+        """Ends its thread."""
+        self._pool.close()
+
+    # -- figures
+
+    def _add_figures(self) -> None:
+        parts, figures = self._parts, self._figures
+        add_own_gauges(figures, parts.meter, parts.stall, parts.backlog)
+        line: WaitingLine = parts.admission.line
+        figures.gauge("uptime_seconds", lambda: time.monotonic() - self._began)
+        figures.gauge("jobs_running", lambda: line.running)
+        figures.gauge("jobs_waiting", lambda: line.waiting)
+        for state in sorted(states.TERMINAL):
+            figures.counter("jobs_done", partial(self._done, state), state=state)
+        figures.counter("log_lines", lambda: parts.store.figures.lines)
+        figures.counter("log_bytes", lambda: parts.store.figures.bytes)
+        figures.counter("log_batches", lambda: parts.store.figures.batches)
+        figures.counter("log_lines_dropped", lambda: parts.store.figures.dropped)
+        figures.gauge("log_queue_bytes", lambda: parts.store.figures.waiting)
+
+    def follow(self) -> None:
+        """Registers the figures of controllers that came, and removes those of controllers that left."""
+        links = dict(self._parts.connections.links)
+        for key, link in self._links.items():
+            if links.get(key) is not link:
+                self._forget(key, link)
+        for key, link in links.items():
+            if self._links.get(key) is not link:
+                self._add_controller(key, link)
+        self._links = links
+
+    def _add_controller(self, key: str, link: Link) -> None:
+        figures = self._figures
+        add_controller_gauges(figures, self._parts.backlog, [key])
+        for name in _UPLINK_COUNTERS:
+            figures.counter(name, partial(getattr, link.figures, name), controller=key)
+        figures.gauge("last_contact_seconds", lambda: seconds_since(link.health.last_contact), controller=key)
+        figures.gauge("controller_trouble", lambda: int(bool(link.health.problem)), controller=key)
+        figures.gauge("results_waiting", lambda: self._results_waiting().get(key, 0), controller=key)
+        for pair in self._pairs_of(key):
+            logger = pair.rpartition("/")[0]
+            figures.gauge(_PAIR_FIGURE, partial(self._lines_waiting, pair), controller=key, logger=logger)
+
+    def _forget(self, key: str, link: Link) -> None:
+        for name in (
+            *_UPLINK_COUNTERS,
+            "statistics_waiting",
+            "last_contact_seconds",
+            "controller_trouble",
+            "results_waiting",
+        ):
+            self._figures.forget(name, controller=key)
+        for name, labels, _, _ in self._figures.shown():
+            if name == _PAIR_FIGURE and dict(labels).get("controller") == key:
+                self._figures.forget(name, **dict(labels))
+
+    def _done(self, state: str) -> int:
+        return self._parts.admission.done.get(state, 0)
+
+    def _pairs_of(self, key: str) -> list[str]:
+        return [pair for pair in self._parts.connections.bits if pair.rpartition("/")[2] == key]
+
+    def _lines_waiting(self, pair: str) -> int | None:
+        return self._parts.store.backlog(pair) if pair in self._parts.connections.bits else None
+
+    def _results_waiting(self) -> dict[str, int]:
+        """Asked once a second at most, however many figures are made of it."""
+        if time.monotonic() - self._results_read > 1 or self._results_read < 0:
+            self._results_read = time.monotonic()
+            self._results = self._parts.ledger.waiting_results()
+        return self._results
+
+    # -- health
+
+    def threads(self) -> list[NativeWorker[Any]]:
+        """The native threads without which nothing works."""
+        found = (self._parts.store.thread, self._parts.ledger.database.thread)
+        return [thread for thread in found if thread is not None]
+
+    def health(self) -> str | None:
+        """None when all that must live does, else what does not. Never waits."""
+        parts = self._parts
+        if parts.admission.stopping or not self.is_ready:
+            return "the agent is stopping" if self.is_ready else "the agent is starting"
+        for thread in self.threads():
+            if not thread.is_alive:
+                return f"the thread '{thread.name}' has died: {thread.failure}"
+            if thread.busy_since is not None and time.monotonic() - thread.busy_since > 60:
+                return f"the thread '{thread.name}' is stuck"
+        expected = [name for link in parts.connections.links.values() for name in link.services]
+        for name in dict.fromkeys([*expected, *parts.supervisor.services]):
+            service = parts.supervisor.services.get(name)
+            if service is None or not service.is_running:
+                reason = f": {service.last_error}" if service is not None and service.last_error else ""
+                return f"{name} is not running{reason}"
+            if service.progress.overdue:
+                return f"{name} is stuck ({service.progress.doing})"
+        if not parts.ledger.is_writable:
+            return f"the ledger {parts.ledger.path} cannot be written"
+        if not parts.store.is_writable:
+            return f"logs cannot be written to {parts.store.folder.path}"
+        return None
+
+    # -- for people
+
+    def status(self) -> dict[str, Any]:
+        """Everything worth knowing, as JSON can tell it. Times are seconds, stamps since 1970."""
+        parts = self._parts
+        problem = self.health()
+        own = parts.meter.own_usage()
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "gid": parts.identity.gid,
+            "nid": parts.identity.nid,
+            "roles": list(parts.settings().main.roles),
+            "uptime": round(time.monotonic() - self._began, 3),
+            "healthy": problem is None,
+            "problem": problem,
+            "jobs": self._jobs(),
+            "controllers": {key: self._controller(key, link) for key, link in parts.connections.links.items()},
+            "logs": self._logs(),
+            "ledger": {
+                "file": str(parts.ledger.path),
+                "writable": parts.ledger.is_writable,
+                "free_bytes": self._free(parts.ledger.path),
+            },
+            "statistics": {"waiting_bytes": parts.backlog.bytes, "dropped": parts.backlog.dropped},
+            "hub": {"stall": round(parts.stall.recent, 4), "worst_stall": round(parts.stall.worst_ever, 4)},
+            "process": {"cpu": own.cpu, "rss": own.rss, "threads": own.threads, "descriptors": own.fds},
+        }
+
+    def _jobs(self) -> dict[str, Any]:
+        admission = self._parts.admission
+        jobs = sorted(admission.live.values(), key=lambda job: job.accepted)
+        return {
+            "running": admission.line.running,
+            "waiting": admission.line.waiting,
+            "done": dict(admission.done),
+            "live": [_describe(job) for job in jobs[:MAX_JOBS_SHOWN]],
+        }
+
+    def _controller(self, key: str, link: Link) -> dict[str, Any]:
+        parts = self._parts
+        return {
+            "polling": link.poller.state if link.poller is not None else "not polled",
+            "last_contact": link.health.last_contact_wall,
+            "problem": link.health.problem or None,
+            **{name: getattr(link.figures, name) for name in _UPLINK_COUNTERS},
+            "results_waiting": self._results_waiting().get(key, 0),
+            _PAIR_FIGURE: {pair: parts.store.backlog(pair) for pair in self._pairs_of(key)},
+            "statistics_waiting": parts.backlog.waiting(key),
+        }
+
+    def _logs(self) -> dict[str, Any]:
+        store = self._parts.store
+        return {
+            "folder": str(store.folder.path),
+            "writable": store.is_writable,
+            "free_bytes": self._free(store.folder.path),
+            **store.figures._asdict(),
+        }
+
+    def _free(self, path: Path) -> int | None:
+        """Bytes free for us on the file system; asked in a thread, since a network disk may be away."""
+        try:
+            found = self._pool.run(os.statvfs, path)
+        except OSError:
+            return None
+        return found.f_bavail * found.f_frsize
+
+
+def _describe(job: Job) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "cmd": job.command.cmd,
+        "controller": job.controller,
+        "state": job.stage.value,
+        "since": round(job.since, 3),
+        "run": job.run,
+        "pid": job.child.pid if job.child is not None else None,
+    }
