@@ -128,6 +128,11 @@ def parse_command(received: Any) -> Command:
         received = _without_surrogates(received)
     except RecursionError as error:
         raise CommandError("the command is nested too deeply") from error
+    except ValueError as error:
+        # Python reads NaN and 1e400, which no JSON reader of a controller would: the echo must not hold them.
+        command_id, _ = _read_id(received.get("id"))
+        readable = command_id and _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", command_id)
+        raise CommandError("the command holds a number that JSON does not know", readable) from error
     command_id, problem = _read_id(received.get("id"))
     name = received.get("cmd")
     if name is None:
@@ -330,8 +335,8 @@ def _levels(received: Mapping[str, Any], key: str) -> LevelSet | None:
 
 
 def _without_surrogates(received: dict[str, Any]) -> dict[str, Any]:
-    """Half characters cannot be stored or sent: they become U+FFFD, as in the original."""
-    text = json.dumps(received, ensure_ascii=False)
+    """Half characters cannot be stored or sent: they become U+FFFD, as in the original. Raises ValueError."""
+    text = json.dumps(received, ensure_ascii=False, allow_nan=False)
     if not _SURROGATE.search(text):
         return received
     cleaned: dict[str, Any] = json.loads(_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text))
