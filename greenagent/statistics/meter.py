@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 
-import gevent
+from gevent.event import Event
 
 from greenagent.runtime.progress import Progress
 from greenagent.statistics import proc
@@ -18,6 +19,8 @@ _SHORTEST = 0.1
 
 _LONGEST_TICK = 120.0
 """Seconds after which a reading of all processes counts as stuck."""
+_SECOND_LOOK = 0.1
+"""Seconds after its start at which a process is looked at again: at first it has hardly any memory yet."""
 
 
 def _nobody() -> Iterable[int]:
@@ -77,7 +80,21 @@ class Watch:
             self._birth = stat.start
             self._ticks = stat.ticks
             self.seen = {self.root: stat.start}
-            self.take([stat], swaps=False)
+            self.take([stat._replace(rss=stat.rss or proc.read_exact_rss(self.root))], swaps=False)
+
+    def look_again(self) -> None:
+        """What a process has become just after its start; its share of a core is left to the ticks."""
+        stat = proc.read_stat(self.root) if self._open else None
+        if stat is None or stat.is_zombie or not self._is_same(stat):
+            return
+        self.usage = self.usage._replace(
+            rss=max(stat.rss, self.usage.rss),
+            vms=stat.vms,
+            threads=stat.threads,
+            fds=proc.count_descriptors(self.root),
+        )
+        if self._on_reading is not None:
+            self._on_reading(self.usage)
 
     def members(self, stats: Callable[[int], proc.ProcessStat | None], children: dict[int, list[int]]) -> list[int]:
         """The pids of this job: the tree, what was announced, and what has left the tree since it was seen in it."""
@@ -149,6 +166,8 @@ class Meter:
         self.progress = Progress()
         self.own_pid = os.getpid()
         self._watches: dict[str, Watch] = {}
+        self._young: deque[tuple[float, Watch]] = deque()
+        self._born = Event()
         self._own = ProcessUsage()
         self._own_seconds = time.process_time()
         self._own_read_at = time.monotonic()
@@ -168,6 +187,9 @@ class Meter:
         watch = Watch(self, job_key, root_pid, extra_pids, on_reading)
         self._watches[job_key] = watch
         watch.begin()
+        if not self._young:
+            self._born.set()
+        self._young.append((time.monotonic() + _SECOND_LOOK, watch))
         return watch
 
     def forget(self, watch: Watch) -> None:
@@ -206,7 +228,12 @@ class Meter:
         due = time.monotonic() + self.interval
         while True:
             self.progress.within(self.interval + _LONGEST_TICK, "metering")
-            gevent.sleep(max(0.05, due - time.monotonic()))
+            wake = min(due, self._young[0][0]) if self._young else due
+            self._born.wait(max(0.01, wake - time.monotonic()))
+            self._born.clear()
+            self._look_at_young()
+            if time.monotonic() < due:
+                continue
             due = max(due, time.monotonic() - self.interval) + self.interval
             self.tick()
 
@@ -235,6 +262,15 @@ class Meter:
             found = [stat for pid in members if (stat := stat_of(pid)) is not None]
             if watch.is_open and found:
                 watch.take(found, swaps, pause)
+            pause()
+
+    def _look_at_young(self) -> None:
+        now = time.monotonic()
+        pause = Pause()
+        while self._young and self._young[0][0] <= now:
+            watch = self._young.popleft()[1]
+            if len(watch.seen) < 2:  # a tick that found a whole tree knows better
+                watch.look_again()
             pause()
 
     def _read_own_cpu(self) -> None:
