@@ -164,6 +164,10 @@ class CurrentDatabase:
             return False  # another file would have no more room
         return self._file_bytes + 2 * (self._log_bytes + coming) > self._max_size
 
+    def is_shrunk(self) -> bool:
+        """True when somebody truncated the file: nothing of ours ever makes it smaller."""
+        return file_size(self._folder.current) < self._file_bytes
+
     def is_gone(self) -> bool:
         """True when somebody removed or replaced the file."""
         try:
@@ -300,7 +304,7 @@ class CurrentDatabase:
             return numbers
         for path in reversed(self._folder.archives()):
             try:
-                with closing(open_readonly(path)) as connection:
+                with closing(open_readonly(path, 0.1)) as connection:
                     numbers = read_numbers(connection)
             except sqlite3.Error:
                 continue
@@ -321,7 +325,9 @@ def read_numbers(connection: sqlite3.Connection) -> tuple[int, int] | None:
     try:
         next_seq = connection.execute(GET_META, ("next_seq",)).fetchone()
         last_id = connection.execute(GET_META, ("last_id",)).fetchone()
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
+        if is_locked(error):
+            raise
         return None
     if next_seq is None or last_id is None:
         return None

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.current import open_readonly, read_numbers
+from greenagent.logs.current import is_locked, open_readonly, read_numbers
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.gate import ReadGate
 from greenagent.values.message import Record
@@ -58,7 +58,9 @@ class MarkedReader:
             try:
                 with closing(open_readonly(path)) as connection:
                     numbers = read_numbers(connection)
-            except sqlite3.Error:
+            except sqlite3.Error as error:
+                if is_locked(error):
+                    raise
                 numbers = None
             self._last_seqs[path.name] = numbers[0] - 1 if numbers is not None else 0
         return self._last_seqs[path.name]

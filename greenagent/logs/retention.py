@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from greenagent.logs.current import Say, open_readonly, read_numbers
+from greenagent.logs.current import Say, is_locked, open_readonly, read_numbers
 from greenagent.logs.folder import COMPANIONS, LogFolder
 from greenagent.logs.uploads import UploadTable
+
+_PATIENCE: Final = 0.05
+"""Seconds to wait for an archive that another program has locked: the writer must go on."""
 
 
 class StoreLimits(NamedTuple):
@@ -96,27 +100,30 @@ class Retention:
         return counts
 
     def _last_seq(self, path: Path) -> int:
+        """The last seq of an archive; 0 for one that is not ours, endless for one that is locked now."""
         if path not in self._last_seqs:
-            self._last_seqs[path] = 0
             try:
-                with closing(open_readonly(path)) as connection:
+                with closing(open_readonly(path, _PATIENCE)) as connection:
                     numbers = read_numbers(connection)
-                    self._last_seqs[path] = numbers[0] - 1 if numbers is not None else 0
-            except sqlite3.Error:
-                pass
+            except sqlite3.Error as error:
+                if is_locked(error):
+                    return sys.maxsize
+                numbers = None
+            self._last_seqs[path] = numbers[0] - 1 if numbers is not None else 0
         return self._last_seqs[path]
 
     def _holds_logs(self, path: Path) -> bool:
         """False for a file of ours without one line in ``logs``; when in doubt, True."""
         if path not in self._kept_rows:
-            self._kept_rows[path] = True
             try:
-                with closing(open_readonly(path)) as connection:
+                with closing(open_readonly(path, _PATIENCE)) as connection:
                     ours = read_numbers(connection) is not None
                     row = connection.execute('SELECT 1 FROM "logs" LIMIT 1').fetchone()
                     self._kept_rows[path] = not ours or row is not None
-            except sqlite3.Error:
-                pass
+            except sqlite3.Error as error:
+                if is_locked(error):
+                    return True
+                self._kept_rows[path] = True
         return self._kept_rows[path]
 
     def _remove(self, path: Path) -> None:

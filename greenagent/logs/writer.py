@@ -140,6 +140,8 @@ class Writer:
                 database.merge_log()
                 if database.is_full(lines.stored_size):
                     self._rotate()
+            if database.is_shrunk() and not database.is_gone():
+                raise sqlite3.DatabaseError("it was truncated")
             self._before = database.next_seq
             database.begin()
             self._began = True

@@ -103,10 +103,8 @@ def test_a_reader_that_holds_the_file_open_neither_stops_rotation_nor_loses_rows
         assert reader.execute("SELECT count(*) FROM logs").fetchone() == (1,)
         for number in range(2000):
             log.append([Message(1, f"{number:04} " + "x" * 1000)])
-            if stores.folder.archives():
-                break
         store.flush()
-        assert len(stores.folder.archives()) == 1
+        assert stores.folder.archives()
         assert reader.execute("SELECT count(*) FROM logs").fetchone() == (1,), "the reader's snapshot stays"
         reader.execute("COMMIT")
         archived = stores.folder.archives()[0]
