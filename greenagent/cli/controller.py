@@ -5,8 +5,8 @@ from greenagent.runtime.patch import patch
 patch()
 
 import argparse  # noqa: E402
+import resource  # noqa: E402
 import signal  # noqa: E402
-import ssl  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -27,9 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
     except ImportError:
         return _refuse("falcon is missing: install greenagent[controller]")
     from greenagent.controller.access import read_token
+    from greenagent.controller.certificates import ServedCertificates
     from greenagent.controller.limits import Limits
     from greenagent.controller.parts import Parts
-    from greenagent.controller.server import Controller, tls_context
+    from greenagent.controller.server import Controller
 
     if (options.tls_key or options.client_ca) and not options.tls_cert:
         return _refuse("--tls-key and --client-ca need --tls-cert", 2)
@@ -42,18 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
         fatal.append(reason)
         ended.set()
 
+    _raise_descriptor_limit()
     limits = Limits(keep_jobs=options.keep_jobs, keep_for=options.keep_for)
     try:
         context = None
-        for path in (options.tls_cert, options.tls_key, options.client_ca):
-            if path is not None:
-                path.open("rb").close()
         if options.tls_cert:
-            context = tls_context(options.tls_cert, options.tls_key, options.client_ca)
+            context = ServedCertificates(options.tls_cert, options.tls_key, options.client_ca)
         token = read_token(options.token_file) if options.token_file else None
         parts = Parts(voice, limits, options.state)
-    except ssl.SSLError as error:
-        return _refuse(f"cannot use the certificates, or the key does not fit: {error}")
     except (GreenagentError, OSError) as error:
         return _refuse(str(error))
     try:
@@ -82,6 +79,15 @@ def main(arguments: list[str] | None = None) -> int:
         voice.error(f"giving up: {reason}")
     output.close()
     return 1 if fatal else 0
+
+
+def _raise_descriptor_limit() -> None:
+    """Every parked poll is a descriptor; the controller starts no children who would inherit the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        pass  # the soft limit holds; running out of it is said when it happens
 
 
 def _refuse(reason: str, code: int = 1) -> int:

@@ -7,7 +7,6 @@ import re
 import socket
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -18,6 +17,7 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from greenagent.controller.access import Access
 from greenagent.controller.agent_api import add_agent_routes
+from greenagent.controller.certificates import ServedCertificates, describe_refusal
 from greenagent.controller.hangups import HangUpWatch
 from greenagent.controller.journal import StateError
 from greenagent.controller.parts import Parts
@@ -81,7 +81,11 @@ class Server(WSGIServer):  # type: ignore[misc]
     """Serves plain HTTP, or TLS whose handshakes block nobody else."""
 
     def __init__(
-        self, address: tuple[str, int], application: Any, parts: Parts, context: ssl.SSLContext | None
+        self,
+        address: tuple[str, int],
+        application: Any,
+        parts: Parts,
+        context: ssl.SSLContext | ServedCertificates | None,
     ) -> None:
         self.voice = parts.voice
         self._limits = parts.limits
@@ -141,10 +145,7 @@ class Server(WSGIServer):  # type: ignore[misc]
 
     def _say_handshake(self, peer: str, error: OSError) -> None:
         """Once per change of reason for each client, not at every retry."""
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-        text = str(reason).replace("_", " ").lower()
-        if isinstance(error, TimeoutError):
-            text = f"no handshake within {self._limits.handshake:g} s"
+        text = describe_refusal(error, self._limits.handshake)
         if self._tls_trouble.get(peer) == text:
             return
         if len(self._tls_trouble) >= 1000:
@@ -164,13 +165,14 @@ class Controller:
         *,
         token: str | None = None,
         host_names: tuple[str, ...] = (),
-        context: ssl.SSLContext | None = None,
+        context: ssl.SSLContext | ServedCertificates | None = None,
     ) -> None:
-        """Binds the address. Raises OSError."""
+        """Binds the address; with a ``context`` it serves TLS. Raises OSError."""
         self.parts = parts
         self._watch = HangUpWatch()
         application = make_application(parts, self._watch, Access(token, (*host_names, listen[0])))
         self._server = Server(listen, application, parts, context)
+        self._context = context
         self._supervisor = supervisor
         self._scheme = "https" if context is not None else "http"
 
@@ -182,6 +184,8 @@ class Controller:
     def start(self) -> None:
         self._server.start()
         self._supervisor.service("sweep", self.parts.sweep_for_ever)
+        if isinstance(self._context, ServedCertificates):
+            self._supervisor.service("certificates", self._context.watch, self.parts.voice)
 
     def stop(self) -> None:
         """Takes no more connections, answers the open polls, closes the state file."""
@@ -218,14 +222,3 @@ def make_application(parts: Parts, watch: HangUpWatch, access: Access) -> falcon
 def _serialize_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
     resp.content_type = falcon.MEDIA_JSON
     resp.text = json.dumps({"error": error.description or error.title})
-
-
-def tls_context(certificate: Path, key: Path | None, client_authority: Path | None) -> ssl.SSLContext:
-    """TLS 1.2 or newer; with ``client_authority`` every client must show a certificate of it. Raises OSError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
-    if client_authority is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(client_authority)
-    return context

@@ -14,7 +14,7 @@ import gevent
 import pytest
 import trustme
 
-from greenagent.controller.server import tls_context
+from greenagent.controller.certificates import tls_context
 from tests.controller.ctl import AnsweringAgent, Ctl, Lines, ctl
 from tests.controller.support import Agent
 from tests.support.certificates import write_authority, write_pair
