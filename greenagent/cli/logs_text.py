@@ -64,7 +64,8 @@ class TextPrinter:
         if colour is not None:
             parts[-1 if parts[-1][0] != "[" else -2] = f"\x1b[{colour}m{level_name(record.level):<9}\x1b[0m"
             text = f"\x1b[{colour}m{text}\x1b[0m" if text else text
-        return " ".join((*parts, text)).rstrip(" ") + "\n"
+        gap = " " if text and not text.startswith("\n") else ""
+        return " ".join(parts) + gap + text + "\n"
 
     def _time(self, epoch: float) -> str:
         second = int(epoch)

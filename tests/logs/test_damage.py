@@ -4,8 +4,6 @@ import os
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +15,8 @@ from greenagent.logs.splitter import Block
 from greenagent.logs.writer import Writer
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores, job, rows
-from tests.logs.test_crash import PROGRAM, ROOT
+from tests.logs.namespaces import run_with_mount
+from tests.logs.test_crash import PROGRAM
 
 
 def fill(stores: Stores, lines: int = 2000) -> None:
@@ -157,28 +156,10 @@ def test_rows_that_another_program_put_into_our_file_are_kept(stores: Stores) ->
 
 
 def on_small_disk(tmp_path: Path, script: str) -> str:
-    """Runs a shell script in a mount namespace with a disk of 3 MB at ``$DISK``; returns what it printed."""
+    """Runs a shell script with a disk of 3 MB at ``$DISK``; returns what it printed."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    setup = 'mount -t tmpfs -o size=3m tmpfs "$DISK" && '
-    unshare = shutil.which("unshare")
-    allowed = unshare and subprocess.run(
-        [unshare, "-rm", "sh", "-c", setup + "true"], env={**os.environ, "DISK": str(disk)}, capture_output=True
-    )
-    if not allowed or allowed.returncode:
-        if os.environ.get("CI") == "true":
-            pytest.fail("a small tmpfs in a user namespace (unshare -rm) is needed under CI=true")
-        pytest.skip("SKIPPED FOR LACK OF unshare -rm: allow user namespaces to run this test")
-    assert unshare is not None
-    done = subprocess.run(
-        [unshare, "-rm", "sh", "-c", setup + script],
-        env={**os.environ, "DISK": str(disk), "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+    return run_with_mount('mount -t tmpfs -o size=3m tmpfs "$DISK"', script, DISK=disk)
 
 
 def test_on_a_full_disk_lines_are_counted_and_the_agent_goes_on(tmp_path: Path) -> None:

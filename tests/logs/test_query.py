@@ -1,0 +1,121 @@
+"""Questions to all databases at once, newest first (protocol 6.2)."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from greenagent.logs.folder import LogFolder
+from greenagent.logs.query import LogQuery, newest_first
+from greenagent.logs.reading import reading
+from greenagent.logs.splitter import Block
+from greenagent.values.errors import GreenagentError
+from greenagent.values.levels import parse_levels
+from greenagent.values.message import Message
+from tests.logs.conftest import Stores, job
+
+ORIGINAL = Path(__file__).parents[1] / "data/original-logs"
+
+
+def ask(folder: LogFolder, **filters) -> list[str]:  # type: ignore[no-untyped-def]
+    return [record.data for record in newest_first(folder, LogQuery(**filters))]
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> LogFolder:
+    """A folder as the original agent left it (schema of protocol 6.1)."""
+    return LogFolder(Path(shutil.copytree(ORIGINAL, tmp_path / "original")))
+
+
+@pytest.fixture
+def three(stores: Stores) -> LogFolder:
+    """Two jobs over three files."""
+    store = stores.open()
+    for number in range(3):
+        store.open_job("a", "web", "crawl", job(store).routes, "").append([Message(1, f"a{number}")])
+        store.open_job("b", "db", "dump", job(store).routes, "").append([Message(7, f"b{number} 100%")])
+        if number < 2:
+            store._call(lambda writer: writer.rotate())
+    store.flush()
+    return stores.folder
+
+
+def test_newest_first_over_all_files(three: LogFolder) -> None:
+    assert ask(three) == ["b2 100%", "a2", "b1 100%", "a1", "b0 100%", "a0"]
+    assert ask(three, limit=3) == ["b2 100%", "a2", "b1 100%"]
+
+
+def test_each_filter(three: LogFolder) -> None:
+    assert ask(three, jobid="a") == ["a2", "a1", "a0"]
+    assert ask(three, domain="db", limit=1) == ["b2 100%"]
+    assert ask(three, name="crawl", limit=1) == ["a2"]
+    assert ask(three, levels=parse_levels("7"), limit=2) == ["b2 100%", "b1 100%"]
+    assert ask(three, levels=parse_levels(",".join(str(n) for n in range(1, 300, 2))), name="crawl") == [
+        "a2",
+        "a1",
+        "a0",
+    ]
+    assert ask(three, text="1 100%") == ["b1 100%"]
+    assert ask(three, regex="^[ab]1") == ["b1 100%", "a1"]
+    assert ask(three, jobid="nobody") == []
+
+
+def test_a_bad_expression_is_refused(three: LogFolder) -> None:
+    with pytest.raises(GreenagentError, match="not a regular expression"):
+        ask(three, regex="(")
+
+
+def test_times_include_their_whole_second(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = stores.open()
+    log = job(store)
+    for stamp in (1000.0, 1000.999, 1001.0, 1002.5):
+        monkeypatch.setattr("greenagent.logs.joblog.time.time", lambda stamp=stamp: stamp)
+        log.append([Message(1, str(stamp))])
+    monkeypatch.undo()
+    store.flush()
+    assert ask(stores.folder, time_from=1000, time_to=1000) == ["1000.999", "1000.0"]
+    assert ask(stores.folder, time_from=1000.5) == ["1002.5", "1001.0", "1000.999", "1000.0"]
+    assert ask(stores.folder, time_from=1001, time_to=1002) == ["1002.5", "1001.0"]
+
+
+def test_files_of_the_original_agent_are_read(original: LogFolder) -> None:
+    found = list(newest_first(original, LogQuery(limit=2)))
+    assert [record.id for record in found] == [65, 64]
+    assert found[0].to_wire()["epoch_ms"] == found[0].to_wire()["epoch"] * 1000
+    assert len(ask(original, limit=0)) == 65
+    assert ask(original, levels=parse_levels("20"), jobid="2f0b0c4c-0000-4000-8000-000000000001", limit=1) == [
+        "line 39 of the original agent"
+    ]
+    assert len(ask(original, time_from=1441958401, limit=0)) == 24
+
+
+def test_archives_from_before_the_time_are_not_even_opened(original: LogFolder) -> None:
+    (original.path / "1441958400.db").write_bytes(b"unreadable")
+    assert len(ask(original, time_from=1441958402)) == 23
+    with pytest.raises(GreenagentError, match=r"1441958400\.db cannot be read"):
+        ask(original)
+
+
+def test_a_file_without_its_table_holds_nothing(original: LogFolder) -> None:
+    original.current.write_bytes(b"")
+    assert len(ask(original)) == 40
+
+
+def test_the_index_answers_for_a_job(stores: Stores) -> None:
+    store = stores.open()
+    job(store).append([Block(1, "x\n" * 100, 100)])
+    store.flush()
+    with reading(stores.folder.current) as connection:
+        plan = connection.execute(
+            "EXPLAIN QUERY PLAN SELECT data FROM logs WHERE jobid = 'j' ORDER BY seq DESC LIMIT 10"
+        ).fetchall()
+    assert [row[3] for row in plan] == ["SEARCH logs USING INDEX logs_jobid (jobid=?)"], "and no sorting"
+
+
+def test_a_query_sees_what_was_flushed_while_a_job_goes_on(stores: Stores) -> None:
+    store = stores.open()
+    log = job(store)
+    for number in range(20):
+        log.append([Message(1, str(number))])
+        store.flush()
+        assert store.query(LogQuery(jobid="j", limit=1))[0].data == str(number)
