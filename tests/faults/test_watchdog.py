@@ -1,0 +1,301 @@
+"""Stuck and dead parts are noticed, named with their stack, and started again or given up (issue: stalled parts)."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from greenagent.agent.watchdog import STUCK_EXIT, PartsWatch, Thresholds
+from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.native import NativeWorker, native_sleep
+from greenagent.runtime.progress import Progress
+from tests.support.processes import ROOT
+from tests.support.voices import HeardVoice
+from tests.support.waiting import wait_until
+
+HUB = """
+import sys, time
+from greenagent.runtime.patch import patch
+patch()
+import gevent
+from gevent import monkey
+from greenagent.agent.watchdog import HubWatchdog, Thresholds
+from greenagent.statistics.own import HubStall
+
+stall = HubStall()
+gevent.spawn(stall.run)
+watchdog = HubWatchdog(lambda: stall.beats, Thresholds(hub_stall=0.4, hub_give_up={give_up}))
+watchdog.start()
+gevent.sleep(0.3)
+
+def a_long_calculation(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+def a_system_call(seconds):
+    monkey.get_original("time", "sleep")(seconds)
+
+{body}
+print("done")
+"""
+
+
+def run_hub(tmp_path: Path, body: str, give_up: float = 60, **options: object) -> subprocess.Popen[bytes]:
+    script = tmp_path / "hub.py"
+    script.write_text(HUB.format(body=body, give_up=give_up))
+    return subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        **{"stderr": subprocess.PIPE, **options},
+    )
+
+
+@pytest.mark.parametrize("culprit", ["a_long_calculation", "a_system_call"])
+def test_a_stuck_hub_is_said_with_its_stack_and_so_is_its_return(tmp_path: Path, culprit: str) -> None:
+    process = run_hub(tmp_path, f"gevent.spawn({culprit}, 1.2).join()\ngevent.sleep(0.5)")
+    out, err = process.communicate(timeout=30)
+    lines = err.decode().splitlines()
+    assert (out, process.returncode) == (b"done\n", 0), err
+    said = re.fullmatch(
+        r".* error: watchdog: the hub has been stuck for ([\d.]+) s in: (\w+) hub\.py:\d+ < .*", lines[0]
+    )
+    assert said is not None, lines[0]
+    assert float(said.group(1)) >= 0.4
+    assert said.group(2) == culprit
+    assert "the hub goes on after" in lines[-1]
+
+
+def test_a_hub_that_stays_stuck_ends_the_process(tmp_path: Path) -> None:
+    process = run_hub(tmp_path, "a_long_calculation(60)", give_up=1.0)
+    out, err = process.communicate(timeout=30)
+    assert (out, process.returncode) == (b"", STUCK_EXIT)
+    last = err.decode().splitlines()[-1]
+    assert "ending with code 70, stuck in: a_long_calculation hub.py:" in last
+
+
+def test_a_blocked_stderr_does_not_stop_the_watchdog(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    while select.select([], [writing], [], 0)[1]:
+        os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+    process = run_hub(tmp_path, "a_long_calculation(60)", give_up=1.0, stderr=writing)
+    assert process.wait(timeout=30) == STUCK_EXIT
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_process_that_was_stopped_is_not_stuck(tmp_path: Path) -> None:
+    process = run_hub(tmp_path, "gevent.sleep(1.0)", give_up=1.0)
+    time.sleep(0.6)
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(1.5)
+    os.kill(process.pid, signal.SIGCONT)
+    out, err = process.communicate(timeout=30)
+    assert (out, process.returncode) == (b"done\n", 0), err
+
+
+def test_an_orderly_end_that_does_not_come_is_made(tmp_path: Path) -> None:
+    process = run_hub(tmp_path, "watchdog.end_within(0.5)\ngevent.sleep(60)")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == STUCK_EXIT
+    assert b"the agent gives up but does not end" in err
+
+
+class Watched:
+    """A supervisor with its watch; thresholds of tenths of seconds."""
+
+    def __init__(self) -> None:
+        self.voice = HeardVoice()
+        self.fatal: list[str] = []
+        self.supervisor = Supervisor(self.voice, self.fatal.append)
+        self.workers: list[NativeWorker] = []
+        self.watch = PartsWatch(
+            self.supervisor,
+            lambda: self.workers,
+            self.voice,
+            self.fatal.append,
+            Thresholds(worker_stall=0.2, worker_give_up=0.6, check_every=0.05),
+        )
+
+    def said(self, text: str) -> list[str]:
+        return [line for line in self.voice.lines if text in line]
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    watched = Watched()
+    yield watched
+    watched.supervisor.kill_all()
+
+
+def test_a_stuck_service_is_named_with_its_stack_and_started_again(watched: Watched) -> None:
+    progress = Progress()
+    runs: list[int] = []
+
+    def wait_for_what_never_comes() -> None:
+        Event().wait()
+
+    def serve() -> None:
+        runs.append(len(runs))
+        progress.within(0.1 if len(runs) == 1 else 60, "asking somebody")
+        wait_for_what_never_comes()
+
+    watched.supervisor.service("poller of controller main", serve, progress=progress)
+    watched.supervisor.service("watchdog", watched.watch.run)
+    wait_until(lambda: len(runs) == 2, what="the second run")
+    (line,) = watched.said("is stuck")
+    assert "watchdog: poller of controller main is stuck (asking somebody," in line
+    assert "wait_for_what_never_comes test_watchdog.py:" in line
+    assert "\n" not in line
+    gevent.sleep(0.3)
+    assert runs == [0, 1]
+    assert watched.fatal == []
+
+
+def test_a_service_that_waits_for_work_is_not_stuck(watched: Watched) -> None:
+    progress = Progress()
+    runs: list[int] = []
+
+    def serve() -> None:
+        runs.append(1)
+        progress.idle()
+        Event().wait()
+
+    watched.supervisor.service("idle", serve, progress=progress)
+    for _ in range(5):
+        gevent.sleep(0.02)
+        watched.watch.check()
+    assert (runs, watched.voice.lines) == ([1], [])
+
+
+def test_a_killed_service_is_found_and_started_again(watched: Watched) -> None:
+    runs: list[int] = []
+
+    def serve() -> None:
+        runs.append(1)
+        Event().wait()
+
+    greenlet = watched.supervisor.service("meter", serve)
+    gevent.sleep(0)
+    greenlet.kill()
+    watched.watch.check()
+    wait_until(lambda: len(runs) == 2, what="the second run")
+    assert watched.said("meter was found dead: it is started again")
+
+
+def test_a_service_that_was_ended_stays_ended(watched: Watched) -> None:
+    runs: list[int] = []
+
+    def serve() -> None:
+        runs.append(1)
+        Event().wait()
+
+    greenlet = watched.supervisor.service("certificates", serve)
+    gevent.sleep(0)
+    watched.supervisor.end(greenlet)
+    watched.watch.check()
+    gevent.sleep(0.05)
+    assert (runs, watched.voice.lines, watched.supervisor.services) == ([1], [], {})
+
+
+def test_an_error_that_is_no_exception_also_counts_as_a_death(watched: Watched) -> None:
+    runs: list[int] = []
+
+    def serve() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            raise gevent.Timeout(3)
+        Event().wait()
+
+    watched.supervisor.service("sender", serve)
+    wait_until(lambda: len(runs) == 2, what="the second run")
+    assert watched.said("internal error in sender: Timeout")
+
+
+def test_a_service_that_cannot_be_freed_is_fatal(watched: Watched) -> None:
+    progress = Progress()
+
+    def serve() -> None:
+        progress.within(0.05, "clinging")
+        while True:
+            try:
+                Event().wait()
+            except Exception:  # this is the fault: it swallows everything
+                pass
+
+    watched.supervisor.service("clinging", serve, progress=progress)
+    watched.supervisor.service("watchdog", watched.watch.run)
+    wait_until(lambda: watched.fatal, 20, what="the end")
+    assert watched.fatal == ["clinging was stuck 5 times and could not be freed"]
+
+
+def test_what_waited_while_the_whole_process_stood_still_is_not_stuck(watched: Watched) -> None:
+    progress = Progress()
+    runs: list[int] = []
+
+    def serve() -> None:
+        runs.append(1)
+        progress.within(0.3, "waiting")
+        Event().wait(0.4)
+        progress.idle()
+        Event().wait()
+
+    watched.supervisor.service("watchdog", watched.watch.run)
+    gevent.sleep(0)
+    watched.supervisor.service("waiting", serve, progress=progress)
+    gevent.sleep(0.01)
+    native_sleep(0.6)  # the hub stands still
+    gevent.sleep(0.3)
+    assert (runs, watched.said("is stuck")) == ([1], [])
+
+
+def blocked_in_the_kernel(batch: list[float]) -> None:
+    for seconds in batch:
+        native_sleep(seconds)
+
+
+def test_a_stuck_thread_is_named_with_its_stack_and_its_return_is_said(watched: Watched) -> None:
+    worker = NativeWorker("log writer", blocked_in_the_kernel)
+    watched.workers.append(worker)
+    watched.supervisor.service("watchdog", watched.watch.run)
+    worker.put_now(0.45)
+    wait_until(lambda: watched.said("goes on"), what="its return")
+    (line,) = watched.said("has been stuck")
+    assert "the thread 'log writer' has been stuck" in line
+    assert "blocked_in_the_kernel test_watchdog.py:" in line
+    assert watched.fatal == []
+    worker.stop()
+
+
+def test_a_thread_that_stays_stuck_is_fatal(watched: Watched) -> None:
+    worker = NativeWorker("log writer", blocked_in_the_kernel)
+    watched.workers.append(worker)
+    watched.supervisor.service("watchdog", watched.watch.run)
+    worker.put_now(1.5)
+    wait_until(lambda: watched.fatal, what="the end")
+    assert re.fullmatch(r"the thread 'log writer' has been stuck for [\d.]+ s", watched.fatal[0])
+    worker.stop()
+
+
+def test_a_dead_thread_is_fatal(watched: Watched) -> None:
+    worker = NativeWorker("log writer", lambda batch: 1 // 0)
+    watched.workers.append(worker)
+    worker.put_now(1)
+    wait_until(lambda: not worker.is_alive, what="its death")
+    watched.watch.check()
+    watched.watch.check()
+    assert watched.fatal == ["the thread 'log writer' has died: integer division or modulo by zero"]
