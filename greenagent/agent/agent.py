@@ -16,9 +16,11 @@ from gevent.event import AsyncResult
 from greenagent.agent.connections import Connections
 from greenagent.agent.oversight import Oversight
 from greenagent.agent.status import Parts
+from greenagent.agent.upgrade import check_new_image
 from greenagent.agent.watchdog import Thresholds
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.catalogue import fill_catalogue
+from greenagent.jobs.handover import HandedOver
 from greenagent.jobs.job import Identity, Job, Reason
 from greenagent.jobs.launcher import Catalogue, Launcher
 from greenagent.jobs.loggers import job_routes, own_routes
@@ -33,6 +35,7 @@ from greenagent.logs.retention import StoreLimits
 from greenagent.logs.store import LogStore
 from greenagent.process.descendants import Sweeper, end_orphan, find_by_tag
 from greenagent.process.spawn import Spawner
+from greenagent.process.tags import parse_tag
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.voice import LineOutput, Voice
 from greenagent.settings.merge import merge
@@ -71,8 +74,11 @@ class Agent:
 
     # -- start
 
-    def start(self) -> None:
-        """Takes the locks, recovers what an earlier life left, and starts everything. Raises GreenagentError."""
+    def start(self, taken_over: HandedOver | None = None) -> None:
+        """Takes the locks, recovers what an earlier life left, and starts everything. Raises GreenagentError.
+
+        ``taken_over``: what the image of the agent that this one replaces handed over.
+        """
         main = self.settings.main
         self.ledger = Ledger(
             main.ledger_file,
@@ -93,7 +99,8 @@ class Agent:
         self.history = HistoryFile(main.history_file, self.voice)
         self.spawner = Spawner(self.voice)
         self.spawner.start()
-        self._end_orphans(main.kill_grace)
+        if taken_over is None:
+            self._end_orphans(main.kill_grace)
         self.meter = Meter(self.settings.stats.meter_interval)
         self.backlog = statistics_backlog.Backlog(
             self.ledger.database,
@@ -121,6 +128,7 @@ class Agent:
             self._open_log,
             self._open_monitor,
             catalogue,
+            self.spawner.registry,
         )
         self.admission = Admission(
             lambda: self.settings,
@@ -153,9 +161,12 @@ class Agent:
         self.connections.register_pairs()
         self._start_services()
         self._start_oversight()
-        self._recover()
+        if taken_over is not None:
+            self.admission.resume(taken_over.jobs)
+        self._recover(taken_over)
         warn_of(self.settings.startup, self.identity, self.voice.warning)
-        StartupTasks(self.admission, self.identity, self.supervisor, self.voice).start(self.settings.startup)
+        self.startup = StartupTasks(self.admission, self.identity, self.supervisor, self.voice)
+        self.startup.start(self.settings.startup, taken_over.startup if taken_over is not None else ())
         self.connections.update()
         self.oversight.ready()
         self.voice.info(
@@ -204,15 +215,23 @@ class Agent:
         self.oversight.start(parts, self.statistics, self.began)
 
     def _end_orphans(self, grace: float) -> None:
-        """Ends what jobs of a crashed agent left running: found by tag, checked by pid and start time."""
-        orphans = find_by_tag(f"{self.ledger.instance}:")
+        """Ends what jobs of a crashed agent left running: found by tag, checked by pid and start time.
+
+        Only of jobs that the ledger calls running: others were left on purpose (``leave_children``).
+        """
+        cut_off = {record.id for record in self.ledger.unfinished()}
+        orphans = [
+            orphan
+            for orphan in find_by_tag(f"{self.ledger.instance}:")
+            if (tag := parse_tag(orphan.tag)) is not None and tag.job_id in cut_off
+        ]
         for orphan in orphans:
             self.voice.warning(f"process {orphan.pid} ({orphan.command}) is left from an earlier run: it is ended")
         gevent.joinall(
             [gevent.spawn(end_orphan, orphan.pid, orphan.start_ticks, orphan.tag, grace) for orphan in orphans]
         )
 
-    def _recover(self) -> None:
+    def _recover(self, taken_over: HandedOver | None) -> None:
         recovery = Recovery(
             self.ledger,
             self.history,
@@ -222,7 +241,7 @@ class Agent:
             self.settings.stats.interval,
             self.voice,
         )
-        recovery.run()
+        recovery.run({job.row for job in taken_over.jobs} if taken_over is not None else None)
 
     def _fetch_script(self, controller: str, digest: str) -> bytes:
         link = self.connections.links.get(controller)
@@ -280,13 +299,44 @@ class Agent:
         """Ends ``wait``; asked again, the rest of the waiting is skipped."""
         if not self.end.ready():
             self.end.set(how)
-        elif how != DRAIN:
+        elif how == EXIT:
             self._skip_waiting.set()
 
     def wait(self) -> str:
         """Returns how the agent shall end, once somebody asked for it."""
         how: str = self.end.get()
         return how
+
+    def hand_over(self) -> HandedOver | None:
+        """Freezes the running jobs and closes everything, for the new image of the agent to go on.
+
+        None, with everything going on here, when the new image cannot take over: that is said.
+        """
+        problem = check_new_image(self.spawner)
+        if problem is not None:
+            self._go_on(f"the agent now installed cannot take over: {problem}")
+            return None
+        main = self.settings.main
+        self.connections.stop_polling()
+        frozen, stuck = self.admission.freeze(main.kill_grace + main.pipe_drain + LAST_KILL)
+        if stuck:
+            self.admission.go_on(frozen)
+            self.connections.renew()
+            self._go_on(f"job {stuck[0].id} is neither running nor over")
+            return None
+        state = HandedOver(frozen, self.startup.started, {})
+        for lock in (*self.ledger.locks, *self.store.locks):
+            state.locks[str(lock.path)] = lock.duplicate()
+        self._close(0)
+        state.end = self._skip_waiting.is_set()
+        return state
+
+    def _go_on(self, problem: str) -> None:
+        self.voice.error(f"not replaced, the agent goes on as it is: {problem}")
+        self.end = AsyncResult()
+        if self._skip_waiting.is_set():  # SIGTERM came meanwhile
+            self._skip_waiting.clear()
+            self.end.set(EXIT)
 
     def stop(self, how: str = EXIT) -> None:
         """Ends the jobs, brings what they said to disk and, for ``drain_timeout``, to the controllers.
@@ -303,14 +353,18 @@ class Agent:
         running = self.admission.stop()
         self._wait_for([job.ended for job in running], main.kill_grace + main.pipe_drain + 5)
         self._end_at_once([job for job in running if not job.ended.is_set()])
+        self._close(main.drain_timeout)
+        self.spawner.stop()
+
+    def _close(self, drain_timeout: float) -> None:
+        """Brings everything to disk and, for so many seconds, to the controllers; then closes it all."""
         self.statistics.flush_all()
         self._flush_logs()
-        self._wait_for(list(self.connections.drain(main.drain_timeout)), main.drain_timeout + 2)
+        self._wait_for(list(self.connections.drain(drain_timeout)), drain_timeout + 2)
         self.connections.close()
         self.voice.detach(self._log_own)
         self.oversight.stop()
         self.supervisor.kill_all()
-        self.spawner.stop()
         self.store.stop()
         self.ledger.stop()
         self.console.close()

@@ -89,6 +89,11 @@ class Connections:
                 self.links[key] = self._connect(plan)
         self._plans = wanted
 
+    def renew(self) -> None:
+        """Makes every link anew, after ``stop_polling`` turned out to be for nothing."""
+        self._plans = {}
+        self.update()
+
     def stop_polling(self) -> None:
         """Takes no more commands."""
         for link in self.links.values():

@@ -18,6 +18,8 @@ import gevent  # noqa: E402
 
 from greenagent import __version__  # noqa: E402
 from greenagent.agent.agent import DRAIN, REBOOT, RESTART, Agent  # noqa: E402
+from greenagent.agent.upgrade import check_version, release_signals, replace_image, take_over  # noqa: E402
+from greenagent.jobs.handover import HandedOver  # noqa: E402
 from greenagent.process.libc import reboot_machine  # noqa: E402
 from greenagent.process.platform import check_platform  # noqa: E402
 from greenagent.runtime.files import replace_file  # noqa: E402
@@ -48,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--nid", "-nid", type=int, metavar="N", help="node id, instead of main.nid")
     parser.add_argument("--roles", "-roles", metavar="A,B", help="roles, instead of main.roles")
     parser.add_argument("--pid-file", type=Path, metavar="FILE", help="written when ready, removed at exit")
+    # Asked by a running agent that is about to be replaced by this one.
+    parser.add_argument("--handover", metavar="VERSION", help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"greenagent {__version__}")
     return parser
 
@@ -55,6 +59,10 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the agent; the exit code: 0 ended as asked, 1 refused to start or gave up, 2 bad arguments."""
     options = parser().parse_args(arguments)
+    try:
+        taken_over = take_over(os.environ)  # first of all: what it holds open must not reach a child
+    except GreenagentError as error:
+        return _refuse([str(error)])
     problem = check_platform()
     if problem is not None:
         return _refuse([problem])
@@ -65,12 +73,16 @@ def main(arguments: list[str] | None = None) -> int:
         loaded = load_settings(options.config, os.environ, flags)
     except SettingsError as error:
         return _refuse(error.problems)
+    if options.handover is not None and (problem := check_version(options.handover)) is not None:
+        return _refuse([problem])
     if options.check or options.print_config:
         return _show(loaded, options.print_config)
-    return run(loaded, options.pid_file, lambda: load_settings(options.config, os.environ, flags))
+    return run(loaded, options.pid_file, lambda: load_settings(options.config, os.environ, flags), taken_over)
 
 
-def run(loaded: Loaded, pid_file: Path | None, load_again: Callable[[], Loaded]) -> int:
+def run(
+    loaded: Loaded, pid_file: Path | None, load_again: Callable[[], Loaded], taken_over: HandedOver | None = None
+) -> int:
     """Starts the agent and serves until it is asked to end; SIGHUP makes it load its settings again."""
     output = LineOutput(2, "diagnostics")
     voice = Voice(output)
@@ -79,7 +91,7 @@ def run(loaded: Loaded, pid_file: Path | None, load_again: Callable[[], Loaded])
         voice.warning(warning)
     agent = Agent(loaded.settings, voice)
     try:
-        agent.start()
+        agent.start(taken_over)
         _handle_signals(agent, load_again, manager)  # before anybody can read our pid: SIGHUP would kill
         if pid_file is not None:
             replace_file(pid_file, f"{os.getpid()}\n".encode(), 0o644)
@@ -87,14 +99,20 @@ def run(loaded: Loaded, pid_file: Path | None, load_again: Callable[[], Loaded])
         voice.error(f"cannot start: {error}")
         output.close()
         return 1
+    if taken_over is not None:
+        release_signals()
+        if taken_over.end:
+            agent.ask_to_end()
     manager.ready(_polled(agent))
-    how = agent.wait()
+    while (how := agent.wait()) == RESTART:
+        manager.reloading()  # what goes on in our place says when it is ready
+        state = agent.hand_over()
+        if state is not None:
+            return _replace(state, loaded, voice, output)
+        manager.ready(_polled(agent))
     _announce_end(manager, how)
     agent.stop(how)
-    voice.info("ended" if how != RESTART else "starting anew")
-    if how == RESTART:
-        output.close()
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    voice.info("ended")
     if pid_file is not None:
         pid_file.unlink(missing_ok=True)
     output.close()
@@ -103,17 +121,27 @@ def run(loaded: Loaded, pid_file: Path | None, load_again: Callable[[], Loaded])
     return 1 if agent.failure else 0
 
 
+def _replace(state: HandedOver, loaded: Loaded, voice: Voice, output: LineOutput) -> int:
+    """Executes the agent now installed in our place; returns only if that fails."""
+    voice.info(f"replaced in place, {len(state.jobs)} running jobs go on")
+    output.close()
+    ledger = loaded.settings.main.ledger_file
+    try:
+        replace_image(state, ledger.with_name(ledger.name + ".handover").absolute())
+    except OSError as error:
+        return _refuse([f"cannot be replaced in place: {error}; start it again: its jobs are reported as cut off"])
+
+
 def _handle_signals(agent: Agent, load_again: Callable[[], Loaded], manager: ServiceManager) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, agent.ask_to_end)
     gevent.signal_handler(signal.SIGUSR1, agent.ask_to_end, DRAIN)
+    gevent.signal_handler(signal.SIGUSR2, agent.ask_to_end, RESTART)
     gevent.signal_handler(signal.SIGHUP, _on_hangup, agent, load_again, manager)
 
 
 def _announce_end(manager: ServiceManager, how: str) -> None:
-    if how == RESTART:
-        manager.reloading()  # what starts anew in our place says when it is ready
-    elif how == DRAIN:
+    if how == DRAIN:
         # Not "stopping": from there the manager gives its TimeoutStopSec, and jobs may take longer.
         manager.status("draining: the running jobs end by themselves")
     else:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+import gevent
+
+from greenagent.jobs.handover import Frozen, FrozenJob
 from greenagent.jobs.job import Identity, Job, Reason, Stage
 from greenagent.jobs.launcher import Launcher
 from greenagent.jobs.life import JobLife, result_of, unstarted
@@ -12,13 +15,13 @@ from greenagent.jobs.queues import WaitingLine
 from greenagent.jobs.run_state import Outcome
 from greenagent.ledger.history import HistoryFile
 from greenagent.ledger.ledger import Ledger
-from greenagent.ledger.records import FROM_CONTROLLER
+from greenagent.ledger.records import FROM_CONTROLLER, FROM_STARTUP
 from greenagent.process.child import signal_name
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.voice import Voice
 from greenagent.settings.models import Settings
 from greenagent.values import states
-from greenagent.values.command import Command
+from greenagent.values.command import Command, parse_command, without_queue
 from greenagent.values.errors import CommandError
 from greenagent.values.result import Result
 
@@ -178,6 +181,54 @@ class Admission:
             job.ask_to_end(reason)
         return running
 
+    # -- replacement in place
+
+    def freeze(self, seconds: float) -> tuple[list[FrozenJob], list[Job]]:
+        """Starts nothing more and turns the running jobs into values; waiting ones are in the ledger.
+
+        Those that are just ending are waited for, at most so many seconds. Returns the frozen jobs
+        and those that would neither freeze nor end.
+        """
+        self.stopping = True
+        running = [job for job in self.live.values() if job.greenlet is not None]
+        for job in running:
+            job.ask_to_end(Reason.HAND_OVER)
+        gevent.wait([job.ended for job in running], timeout=seconds)
+        frozen = [job.frozen for job in running if job.frozen is not None and job.stage is not Stage.ENDED]
+        return frozen, [job for job in running if not job.ended.is_set()]
+
+    def go_on(self, jobs: Iterable[FrozenJob]) -> None:
+        """Takes a ``freeze`` back: the agent is not replaced after all."""
+        jobs = list(jobs)
+        for frozen in jobs:
+            old = self.live.pop(str(frozen.command["id"]), None)
+            if old is not None:
+                self.line.finish(old)
+        self.resume(jobs)
+        for job in self.live.values():
+            if job.end_requested is Reason.HAND_OVER:
+                job.end_requested = None
+        self.stopping = False
+        self.start_next()
+
+    def resume(self, jobs: Iterable[FrozenJob]) -> None:
+        """Goes on with jobs that were frozen, here or in an earlier image of the agent."""
+        for frozen in jobs:
+            command = parse_command(frozen.command)
+            if frozen.kind == FROM_STARTUP:
+                command = without_queue(command)
+            job = Job(command, frozen.controller, frozen.kind, frozen.row, frozen.accepted)
+            job.run = frozen.number
+            job.frozen = frozen
+            job.external = self._launcher.is_external(command.cmd) is not False
+            self.live[job.id] = job
+            if job.external:
+                self.line.adopt(job)
+            job.enter(Stage.RUNNING)
+            job.since = frozen.since
+            live = self._live_external if job.external else self._live_builtin
+            job.greenlet = self._supervisor.spawn(f"job {job.id}", live, job)
+
     # -- lives
 
     def _live_external(self, job: Job) -> None:
@@ -195,13 +246,19 @@ class Admission:
         life = JobLife(job, self._identity, self._ledger, self._history, execute, interval, on_limit)
         try:
             life.run()
+        except Frozen:
+            job.ended.set()  # for this image of the agent; nothing is reported and no slot is freed
+            return
         except Exception as error:
             # Our own bug must not lose the job: its controller hears of it, then the bug is said.
             reason = f"internal error of the agent: {type(error).__name__}: {error}"
             self._report_end(job, Outcome(states.ERROR, reason))
-            raise
-        finally:
             self._over(job)
+            raise
+        except BaseException:
+            self._over(job)
+            raise
+        self._over(job)
         if job.after_report is not None:
             job.after_report()
 

@@ -90,7 +90,8 @@ class Job:
 
     def ask_to_end(self, reason: Reason) -> None:
         """Asks the job's greenlet to end the run (and, as the reason says, the job); returns at once."""
-        if self.end_requested is not Reason.KILL:  # a kill is never taken back by a weaker reason
+        # A kill is never taken back by a weaker reason, and what ends anyway is not handed over.
+        if self.end_requested is None or (self.end_requested is not Reason.KILL and reason is not Reason.HAND_OVER):
             self.end_requested = reason
         self.changed.set()
 

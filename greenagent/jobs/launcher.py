@@ -12,9 +12,11 @@ from greenagent.jobs.environment import child_environment
 from greenagent.jobs.extensions import Execution, resolve_execute, resolve_extension
 from greenagent.jobs.job import Identity, Job
 from greenagent.jobs.monitor import Monitor
-from greenagent.jobs.run import ExternalRun, Limits, Outcome
+from greenagent.jobs.run import ExternalRun
+from greenagent.jobs.run_state import Limits, Outcome
 from greenagent.ledger.ledger import Ledger
 from greenagent.process.child import Child
+from greenagent.process.registry import Registry
 from greenagent.process.spawn import SpawnRequest
 from greenagent.process.tags import job_tag
 from greenagent.runtime.greenlets import Supervisor
@@ -57,6 +59,7 @@ class Launcher:
         open_log: LogOpener,
         open_monitor: Callable[[Job, Callable[[str], None]], Monitor],
         catalogue: Catalogue,
+        registry: Registry,
     ) -> None:
         """``open_monitor(job, say)``: ``say`` puts a warning into the job's own log."""
         self._settings = settings
@@ -67,6 +70,7 @@ class Launcher:
         self._open_log = open_log
         self._open_monitor = open_monitor
         self._catalogue = catalogue
+        self._registry = registry
 
     def is_external(self, name: str) -> bool | None:
         """True for commands that run as a process, False for built-ins, None for unknown ones.
@@ -122,16 +126,22 @@ class OpenJob:
         self._monitor = launcher._open_monitor(job, self._warn)
 
     def execute(self, job: Job) -> Outcome:
-        """One run as a process."""
+        """One run as a process, or the rest of one that an earlier image of the agent started."""
         launcher = self._launcher
+        if job.frozen is not None and job.frozen.run is not None:
+            return self._run().resume(job.frozen.run, launcher._registry)
         starttime = int(time.time() * 1000)
         try:
             execution = launcher.resolve(job)
         except CommandError as error:
             return Outcome(states.ERROR, error.reason, starttime=starttime, can_restart=False)
         environment = launcher.environment(job, execution, self._monitor.environment())
+        return self._run().execute(execution, environment)
+
+    def _run(self) -> ExternalRun:
+        launcher, job = self._launcher, self.job
         main = launcher._settings().main
-        run = ExternalRun(
+        return ExternalRun(
             job,
             self.log,
             self._monitor,
@@ -140,7 +150,6 @@ class OpenJob:
             launcher._supervisor,
             lambda child: launcher._ledger.process(job.row, child.pid, child.start_ticks),
         )
-        return run.execute(execution, environment)
 
     def say_limit(self, job: Job, restarts: int) -> None:
         """The restart limit is reached: one critical message in the job's own log (protocol 5.3)."""

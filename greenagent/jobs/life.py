@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+from greenagent.jobs.handover import Frozen, FrozenJob
 from greenagent.jobs.job import Identity, Job, Reason, Stage
 from greenagent.jobs.repetition import Next, Repetition, Step
 from greenagent.jobs.run_state import Outcome
@@ -40,19 +41,36 @@ class JobLife:
         self._stats_interval = stats_interval
         self._on_limit = on_limit
         arguments = job.command.arguments
-        self._repetition = Repetition(arguments.max_restart, arguments.recurring_period)
+        restarts = job.frozen.restarts if job.frozen is not None else 0
+        self._repetition = Repetition(arguments.max_restart, arguments.recurring_period, restarts=restarts)
+        self._wakes = 0.0
+        self._last: Outcome | None = None
 
     def run(self) -> None:
         """Returns when the job is over, or when the agent stops."""
         job = self._job
-        if not self._may_start():
+        if job.frozen is None and not self._may_start():
+            return
+        try:
+            self._go_on()
+        except Frozen as frozen:
+            job.frozen = self._freeze(frozen)
+            raise
+
+    def _go_on(self) -> None:
+        job = self._job
+        if job.frozen is not None and job.frozen.run is None and not self._sleep_on(job.frozen):
             return
         while True:
-            job.run += 1
-            job.enter(Stage.RUNNING)
-            if job.external or job.run > 1:  # a built-in's row says so since it was accepted
-                self._ledger.running(job.row, job.run, int(time.time() * 1000))
-            outcome = self._execute(job)
+            if job.end_requested is Reason.HAND_OVER:
+                raise Frozen
+            if job.frozen is None or job.frozen.run is None:
+                job.run += 1
+                job.enter(Stage.RUNNING)
+                if job.external or job.run > 1:  # a built-in's row says so since it was accepted
+                    self._ledger.running(job.row, job.run, int(time.time() * 1000))
+            outcome = self._last = self._execute(job)
+            job.frozen = None
             if self._ends_by_request(outcome):
                 return
             step = self._step_after(outcome)
@@ -64,9 +82,38 @@ class JobLife:
             if step.report:
                 self._report(outcome, ends=False)
             job.enter(Stage.SLEEPING)
-            if not self._sleep(step.delay):
+            self._wakes = time.monotonic() + step.delay
+            if not self._sleep():
                 self._end_while_sleeping(outcome)
                 return
+
+    def _sleep_on(self, frozen: FrozenJob) -> bool:
+        """Goes on with the pause an earlier image was in; False when the job ended meanwhile."""
+        self._last = frozen.last_outcome()
+        if self._last is None:
+            return True  # it was handed over before its first run
+        self._wakes = frozen.wakes
+        self._job.enter(Stage.SLEEPING)
+        if self._sleep():
+            return True
+        self._end_while_sleeping(self._last)
+        return False
+
+    def _freeze(self, frozen: Frozen) -> FrozenJob:
+        job = self._job
+        return FrozenJob(
+            row=job.row,
+            command=dict(job.command.received),
+            controller=job.controller,
+            kind=job.kind,
+            accepted=job.accepted,
+            number=job.run,
+            since=job.since,
+            restarts=self._repetition.restarts,
+            run=frozen.run,
+            wakes=self._wakes,
+            last=None if self._last is None else asdict(self._last),
+        )
 
     def _may_start(self) -> bool:
         """False for a job that was asked to end between its leaving the waiting line and its first run."""
@@ -75,7 +122,7 @@ class JobLife:
             return False  # never started: its row stays, and it is run at the agent's next start
         if job.end_requested is Reason.KILL_ALL and job.repeats:
             job.end_requested = None
-        if job.end_requested is not None and job.external:
+        if job.end_requested not in (None, Reason.HAND_OVER) and job.external:
             self._finish(unstarted())
             return False
         return True
@@ -96,7 +143,7 @@ class JobLife:
         """Deals with a run that was asked to end; True when the job is over with it."""
         job = self._job
         reason = job.end_requested
-        if reason is None:
+        if reason is None or reason is Reason.HAND_OVER:
             if outcome.state != states.KILLED:
                 return False
             self._finish(outcome)  # it died of a signal that kill sent: the job ends with it
@@ -128,11 +175,12 @@ class JobLife:
             self._finish(replace(outcome, state=states.KILLED))
         return True
 
-    def _sleep(self, seconds: float) -> bool:
+    def _sleep(self) -> bool:
         """Waits between runs; False when the job is asked to end meanwhile."""
         job = self._job
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
+        while (left := self._wakes - time.monotonic()) > 0:
+            if job.end_requested is Reason.HAND_OVER:
+                raise Frozen
             if job.end_requested is Reason.KILL_ALL:
                 # Nothing runs: only a job that merely waits for its restart ends.
                 if not job.repeats:

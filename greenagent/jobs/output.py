@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from greenagent.logs.splitter import Block, Piece
 from greenagent.values import levels
@@ -43,6 +43,14 @@ class Tail:
             self._parts.popleft()
             self._lines -= count
             self._size -= len(first)
+
+    def state(self) -> list[list[Any]]:
+        """For ``restore`` in another process."""
+        return [[text, lines] for text, lines in self._parts]
+
+    def restore(self, state: list[list[Any]]) -> None:
+        for text, lines in state:
+            self.add(text, lines)
 
     def text(self) -> str:
         """The tail, each line followed by a newline."""
@@ -118,6 +126,23 @@ class JobOutput:
             self._on_lines(lines)
         if kept:
             self._log.append(kept)
+
+    def state(self) -> dict[str, Any]:
+        """What was remembered so far, for ``restore`` in another process."""
+        return {
+            "tails": [tail.state() for tail in self._tails.values()],
+            "result": None if self.result is None else list(self.result),
+            "critical": self.critical,
+            "truncated": self.truncated,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on where another output was."""
+        for tail, lines in zip(self._tails.values(), state["tails"], strict=True):
+            tail.restore(lines)
+        self.result = None if state["result"] is None else Message(*state["result"])
+        self.critical = state["critical"]
+        self.truncated = state["truncated"]
 
     @property
     def streams(self) -> tuple[str, str]:

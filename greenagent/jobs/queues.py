@@ -51,6 +51,13 @@ class WaitingLine:
                 return
         self._push(job)
 
+    def adopt(self, job: Job) -> None:
+        """A job that runs already (an earlier image of the agent started it): it has its slot and its queue."""
+        self._running.add(job)
+        name = job.command.arguments.queue
+        if name:
+            self._queues.setdefault(name, deque()).appendleft(job)
+
     def take(self) -> Job | None:
         """The next job that may start now, its slot taken; None when there is none or no slot."""
         while self._ready and len(self._running) < self.slots:

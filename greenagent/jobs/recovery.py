@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.job import Identity, Job
 from greenagent.jobs.life import result_of
-from greenagent.jobs.run import Outcome
+from greenagent.jobs.run_state import Outcome
 from greenagent.ledger.history import HistoryFile, Remembered
 from greenagent.ledger.ledger import Ledger
-from greenagent.ledger.records import FROM_CONTROLLER, FROM_HISTORY, FROM_STARTUP, RUNNING, JobRecord
+from greenagent.ledger.records import FROM_CONTROLLER, FROM_HISTORY, FROM_STARTUP, RUNNING, WAITING, JobRecord
 from greenagent.runtime.voice import Voice
 from greenagent.values import states
-from greenagent.values.command import Command, parse_command
+from greenagent.values.command import Command, parse_command, without_queue
 from greenagent.values.errors import CommandError
 
 CUT_OFF = "cut off: the agent was stopped or killed while the job ran"
@@ -42,8 +42,12 @@ class Recovery:
         self._stats_interval = stats_interval
         self._voice = voice
 
-    def run(self) -> None:
-        """Reports cut-off jobs and starts the others again. Orphans must have been ended before."""
+    def run(self, taken_over: Collection[int] | None = None) -> None:
+        """Reports cut-off jobs and starts the others again. Orphans must have been ended before.
+
+        ``taken_over``: the rows of jobs that the replaced image of the agent handed over, which go
+        on already; None when this start is no replacement in place.
+        """
         records = self._ledger.unfinished()
         remembered = {entry.command.id: entry for entry in self._history.load()}
         for job_id, old in list(remembered.items()):
@@ -53,12 +57,13 @@ class Recovery:
                 del remembered[job_id]
         for record in records:
             entry = remembered.pop(record.id, None) if record.kind != FROM_STARTUP else None
-            self._continue(record, entry)
+            if taken_over is None or record.row not in taken_over:
+                self._continue(record, entry, is_replacement=taken_over is not None)
         for left in remembered.values():
             controller = left.controller or self._only_controller()
             self._enter(Job(left.command, controller, FROM_HISTORY, 0, left.accepted or time.time()))
 
-    def _continue(self, record: JobRecord, entry: Remembered | None) -> None:
+    def _continue(self, record: JobRecord, entry: Remembered | None, is_replacement: bool) -> None:
         try:
             command = parse_command(json.loads(record.command))
         except (CommandError, ValueError) as error:
@@ -66,7 +71,10 @@ class Recovery:
             self._ledger.end(record.row)
             return
         if record.kind == FROM_STARTUP:
-            self._ledger.end(record.row)  # startup tasks run anew at every start
+            if is_replacement and record.state == WAITING:
+                self._enter(Job(without_queue(command), None, FROM_STARTUP, record.row, record.accepted))
+            else:
+                self._ledger.end(record.row)  # startup tasks run anew at every start
             return
         again = entry is not None or command.arguments.remembered
         if record.state == RUNNING and not again:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from gevent.event import Event
 
@@ -15,7 +14,7 @@ from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.voice import Voice
 from greenagent.settings.models import StartupTask
 from greenagent.values import states
-from greenagent.values.command import Command, parse_command
+from greenagent.values.command import Command, parse_command, without_queue
 
 SETTLED = 2.0
 """Seconds a task must have run for those after it to start, unless it ``must_exit``."""
@@ -31,13 +30,20 @@ class StartupTasks:
         self._voice = voice
         self._up: dict[str, Event] = {}
         self._failed: set[str] = set()
+        self.started: list[str] = []
 
-    def start(self, tasks: Iterable[StartupTask]) -> None:
-        """Starts all tasks, those with conditions in greenlets of their own; returns at once for those."""
+    def start(self, tasks: Iterable[StartupTask], before: Iterable[str] = ()) -> None:
+        """Starts all tasks, those with conditions in greenlets of their own; returns at once for those.
+
+        ``before``: ids of tasks that the replaced image of the agent started already.
+        """
         tasks = tuple(tasks)
+        self.started = list(before)
         self._up = {task.id: Event() for task in tasks}
         for task in tasks:
-            if task.after:
+            if task.id in self.started:
+                self._up[task.id].set()
+            elif task.after:
                 self._supervisor.spawn(f"startup task {task.id}", self._start_after, task)
             else:
                 self._start(task)
@@ -52,6 +58,7 @@ class StartupTasks:
         self._start(task)
 
     def _start(self, task: StartupTask) -> None:
+        self.started.append(task.id)
         if task.id in self._admission.live:
             self._voice.error(f"startup.{task.id} is not started: a job with this id lives already")
             self._fail(task)
@@ -93,7 +100,7 @@ def startup_command(task: StartupTask, identity: Identity) -> Command:
             "data": task.data,
         }
     )
-    return replace(command, arguments=replace(command.arguments, queue=""))
+    return without_queue(command)
 
 
 def warn_of(tasks: Iterable[StartupTask], identity: Identity, warn: Callable[[str], None]) -> None:

@@ -21,6 +21,9 @@ KILL_LIMIT = 4.0
 
 _READABLE = 1
 
+Pipes = tuple[int | None, int | None, int | None]
+"""The agent's ends of stdin, stdout and stderr; None where one is closed already (a child that was handed over)."""
+
 
 @dataclass(frozen=True)
 class ExitStatus:
@@ -67,7 +70,7 @@ class Child:
     )
 
     def __init__(
-        self, registry: Registry, pid: int, pidfd: int, start_ticks: int, tag: str | None, pipes: tuple[int, int, int]
+        self, registry: Registry, pid: int, pidfd: int, start_ticks: int, tag: str | None, pipes: Pipes
     ) -> None:
         self._registry = registry
         self.pid = pid
@@ -158,6 +161,14 @@ class Child:
     def known_pids(self) -> tuple[int, ...]:
         """Everything of the job seen so far beside the child itself: announced, adopted or found below it."""
         return tuple(self._noted)
+
+    def known(self) -> dict[int, int]:
+        """As ``known_pids``, each with its start time in ticks."""
+        return dict(self._noted)
+
+    def adopt_known(self, known: dict[int, int]) -> None:
+        """What another image of the agent knew of this child's processes."""
+        self._noted.update(known)
 
     def note(self) -> list[Process]:
         """Remembers every descendant of now, so that it is known also when it leaves; returns the living ones."""

@@ -212,7 +212,8 @@ class Spawner:
             pass  # it may not be signalled, or is reaped already
         self.registry.reap(child)
         for descriptor in (child.pidfd, child.stdin, child.stdout, child.stderr):
-            close_descriptor(descriptor)
+            if descriptor is not None:
+                close_descriptor(descriptor)
 
 
 def _pipe() -> tuple[int, int]:

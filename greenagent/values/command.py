@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from greenagent.values.errors import CommandError, LevelError
@@ -158,6 +158,11 @@ def parse_command(received: Any) -> Command:
         )
     except CommandError as error:
         raise CommandError(error.reason, command_id, name if isinstance(name, str) else "") from error
+
+
+def without_queue(command: Command) -> Command:
+    """The command with its ``queue`` ignored, as for startup tasks (protocol 11)."""
+    return replace(command, arguments=replace(command.arguments, queue=""))
 
 
 def parse_arguments(received: Any, warn: Callable[[str], None] = lambda text: None) -> RunArguments:

@@ -1,0 +1,110 @@
+"""Replacement of the agent in place: same pid, running jobs untouched (issue: upgrade under load).
+
+The new image is asked first whether it can take over. Then everything is brought to disk, the
+running jobs become values in a state file, their pipes and our locks stay open across the exec.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NoReturn
+
+import gevent
+
+from greenagent.jobs.handover import VERSION, HandedOver, from_json
+from greenagent.process.pipes import PipeReader
+from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
+from greenagent.runtime.files import inherit_locks, replace_file
+from greenagent.runtime.native import close_descriptor
+from greenagent.values.errors import GreenagentError
+
+VARIABLE: Final = "GREENAGENT_HANDOVER"
+"""Names the state file to the new image."""
+CHECK_TIMEOUT: Final = 60.0
+HELD_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Blocked from just before the exec until the new handlers stand: one in between would kill the agent."""
+
+
+def own_command() -> list[str]:
+    """What starts this agent again: the interpreter and its arguments."""
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+def check_new_image(spawner: Spawner) -> str | None:
+    """Runs the image now on disk as ``--check --handover VERSION``; returns why it cannot take over, or None."""
+    command = [*own_command(), "--check", "--handover", str(VERSION)]
+    environment = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
+    try:
+        child = spawner.spawn(SpawnRequest(command[0], tuple(command[1:]), environment, None))
+    except SpawnError as error:
+        return str(error)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
+    close_descriptor(child.stdin)
+    readers = [gevent.spawn(_read_all, descriptor) for descriptor in (child.stdout, child.stderr)]
+    status = child.wait(CHECK_TIMEOUT)
+    if status is None:
+        child.end(1.0)
+        reason = f"it did not answer within {CHECK_TIMEOUT:g} s"
+    gevent.joinall(readers, timeout=5)
+    said = (readers[1].value or b"").decode("utf-8", "replace").strip().splitlines()
+    child.reap()
+    if status is not None:
+        reason = said[-1] if said else f"exit code {status.code}, signal {status.signal}"
+    return None if status is not None and status.code == 0 else reason
+
+
+def _read_all(descriptor: int) -> bytes:
+    return b"".join(PipeReader(descriptor).chunks())
+
+
+def check_version(text: str) -> str | None:
+    """Answers ``--handover VERSION``: None when this image reads that state, else why not."""
+    if text != str(VERSION):
+        return f"this agent reads handover state version {VERSION}, not {text}"
+    return None
+
+
+def replace_image(state: HandedOver, path: Path) -> NoReturn:
+    """Writes the state and executes the new image; does not return. Raises OSError if that fails.
+
+    Only from the main thread, with everything closed that is not handed over.
+    """
+    replace_file(path, json.dumps(state.to_json()).encode(), 0o600)
+    for descriptor in state.descriptors:
+        os.set_inheritable(descriptor, True)
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+    command = own_command()
+    os.execve(command[0], command, {**os.environ, VARIABLE: str(path)})
+
+
+def take_over(environment: Mapping[str, str]) -> HandedOver | None:
+    """What an earlier image left to this one, its descriptors closed on exec again; None at a plain start.
+
+    Raises GreenagentError when the state cannot be read: the jobs are then dealt with as after a crash.
+    """
+    name = environment.get(VARIABLE)
+    if name is None:
+        return None
+    os.environ.pop(VARIABLE, None)
+    path = Path(name)
+    try:
+        state = from_json(json.loads(path.read_bytes()))
+        path.unlink()
+        for descriptor in state.descriptors:
+            os.set_inheritable(descriptor, False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GreenagentError(f"the state of the replaced agent cannot be read from {path}: {error}") from error
+    inherit_locks(state.locks)
+    return state
+
+
+def release_signals() -> None:
+    """The handlers stand: signals that came during the replacement are delivered now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)

@@ -1,0 +1,128 @@
+"""A running job as a value: what the new image of the agent needs to go on with it (issue: upgrade under load).
+
+Times are of the monotonic clock, which goes on across an exec. Descriptors keep their numbers.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from greenagent.jobs.run_state import Outcome
+
+VERSION: Final = 1
+"""Of the form below: an image that reads another version refuses it, and the old one goes on."""
+
+
+class Frozen(Exception):
+    """Raised through a job's greenlet: it stops here, and ``run`` tells how far it was."""
+
+    def __init__(self, run: FrozenRun | None = None) -> None:
+        super().__init__("frozen")
+        self.run = run
+
+
+@dataclass(slots=True)
+class FrozenPipes:
+    """The pipes of a run (None where closed) and all that was read and not yet told."""
+
+    stdin: int | None
+    data_left: bytes
+    streams: list[int | None]
+    splitters: list[dict[str, Any]]
+    output: dict[str, Any]
+
+
+@dataclass(slots=True)
+class FrozenRun:
+    """A run under way; ``known`` are the processes seen below the child with their start times."""
+
+    pid: int
+    pidfd: int
+    start_ticks: int
+    tag: str
+    known: dict[int, int]
+    starttime: int
+    began: float
+    leave_children: bool
+    signals: list[str]
+    pipes: FrozenPipes
+
+
+@dataclass(slots=True)
+class FrozenJob:
+    """A live job. Between runs ``run`` is None, and the next one starts at ``wakes``."""
+
+    row: int
+    command: dict[str, Any]
+    controller: str | None
+    kind: str
+    accepted: float
+    number: int
+    since: float
+    restarts: int
+    run: FrozenRun | None = None
+    wakes: float = 0.0
+    last: dict[str, Any] | None = None
+
+    def last_outcome(self) -> Outcome | None:
+        """How the run before ended, for a job that sleeps."""
+        if self.last is None:
+            return None
+        streams = self.last["streams"]
+        return Outcome(**{**self.last, "streams": tuple(streams) if streams is not None else None})
+
+    def to_json(self) -> dict[str, Any]:
+        """A form that ``json`` takes."""
+        value = asdict(self)
+        if self.run is not None:
+            value["run"]["pipes"]["data_left"] = base64.b64encode(self.run.pipes.data_left).decode()
+        return value
+
+
+@dataclass(slots=True)
+class HandedOver:
+    """Everything that goes to the new image."""
+
+    jobs: list[FrozenJob] = field(default_factory=list)
+    startup: list[str] = field(default_factory=list)
+    locks: dict[str, int] = field(default_factory=dict)
+    end: bool = False
+    """SIGTERM came during the replacement: the new image ends at once."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "version": VERSION,
+            "jobs": [job.to_json() for job in self.jobs],
+            "startup": self.startup,
+            "locks": self.locks,
+            "end": self.end,
+        }
+
+    @property
+    def descriptors(self) -> list[int]:
+        """All that must survive the exec."""
+        found = list(self.locks.values())
+        for job in self.jobs:
+            if job.run is not None:
+                kept = (job.run.pidfd, job.run.pipes.stdin, *job.run.pipes.streams)
+                found.extend(number for number in kept if number is not None)
+        return found
+
+
+def from_json(value: dict[str, Any]) -> HandedOver:
+    """Reads what ``to_json`` made. Raises ValueError for another version."""
+    if value.get("version") != VERSION:
+        raise ValueError(f"the state is of version {value.get('version')}, this agent reads version {VERSION}")
+    jobs = []
+    for entry in value["jobs"]:
+        run = entry.pop("run")
+        job = FrozenJob(**entry)
+        if run is not None:
+            pipes = run.pop("pipes")
+            pipes["data_left"] = base64.b64decode(pipes["data_left"])
+            run["known"] = {int(pid): ticks for pid, ticks in run["known"].items()}
+            job.run = FrozenRun(**run, pipes=FrozenPipes(**pipes))
+        jobs.append(job)
+    return HandedOver(jobs, value["startup"], value["locks"], value["end"])

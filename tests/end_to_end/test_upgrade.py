@@ -1,0 +1,194 @@
+"""The agent is replaced in place under running jobs: same pid, no line lost, nothing run twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
+from tests.support.agents import AgentProcess
+from tests.support.recording_controller import RecordingController
+from tests.support.waiting import wait_until
+
+COUNTER = """
+import sys, time
+number = 0
+end = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end:
+    print(number, flush=True)
+    if number % 10 == 0:
+        print(number, file=sys.stderr, flush=True)
+    number += 1
+    time.sleep(0.001)
+print(f"20::{number}", flush=True)
+"""
+
+
+def replace(agent: AgentProcess, times: int, number: int = signal.SIGUSR2) -> None:
+    """Asks for a replacement and waits until the new image is ready."""
+    os.kill(agent.pid, number)
+    wait_until(lambda: agent.stderr.count("is ready") == times + 1, 30, f"the agent replaced {times} times")
+
+
+def test_a_job_that_prints_every_millisecond_loses_no_line(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    agent = start_agent()
+    script = tmp_path / "counter.py"
+    script.write_text(COUNTER)
+    rounds = int(os.environ.get("UPGRADE_ROUNDS", "4"))
+    controller.push(execute("counter", "python3", str(script), str(1.0 + 1.2 * rounds), loglevels_ac="2"))
+    wait_until(lambda: agent.rows("jobid = 'counter'"), what="the first line")
+    for round_number in range(rounds):
+        replace(agent, round_number + 1)
+    assert agent.poll() is None
+    result = controller.wait_for_result("counter", 60)
+    count = int(result["data"])
+    assert (result["state"], result["exit_code"]) == ("SUCCESS", 0)
+    assert result["streams"][0].splitlines() == [str(number) for number in range(count)][-1000:]
+    assert agent.stop() == 0
+    rows = agent.rows("jobid = 'counter'")
+    assert [int(data) for _, _, level, data in rows if level == 1] == list(range(count))
+    assert [int(data) for _, _, level, data in rows if level == 2] == list(range(0, count, 10))
+    ids = [row[0] for row in agent.rows()]
+    assert ids == sorted(set(ids))
+    sent = [int(record["data"]) for record in controller.logs if record["jobid"] == "counter"]
+    assert sorted(set(sent)) == list(range(0, count, 10))
+    assert controller.results_of("counter") == [result]
+    assert "Traceback" not in agent.stderr
+
+
+def test_everything_about_a_running_job_goes_on(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    """Unread stdin, an open multi-line message, a remembered result, children in other sessions, time limits."""
+    agent = start_agent(max_jobs=4)
+    up = tmp_path / "up"
+    gate = tmp_path / "gate"
+    wait = f"while [ ! -e {gate} ]; do sleep 0.02; done"
+    controller.push(
+        execute("input", "sh", "-c", f"touch {up}1; echo 9::bad; {wait}; cat | wc -c", data="x" * 3_000_000, queue="q")
+    )
+    controller.push(execute("behind", "echo", "next", queue="q"))
+    controller.push(shell("open", f"echo 20:::first; touch {up}2; {wait}; echo second; echo :::; exit 4"))
+    controller.push(shell("limited", f"setsid sleep 1000 & echo $! > {up}3; wait", max_time=6))
+    controller.push(shell("killed", f"touch {up}4; exec sleep 1000"))
+    controller.push(shell("waiting", "echo ran"))
+    wait_until(lambda: all(Path(f"{up}{number}").exists() for number in (1, 2, 3, 4)), what="four running jobs")
+    wait_until(lambda: controller.waiting_commands == 0, what="all commands handed out")
+    began = time.monotonic()
+    replace(agent, 1)
+    controller.push(built_in("ps", "get_processes_stats"))
+    entries = {entry["cmd"]["id"]: entry for entry in json.loads(controller.wait_for_result("ps")["data"])}
+    assert set(entries) >= {"input", "open", "limited", "killed"}
+    assert entries["killed"]["rss"] > 0
+    controller.push(built_in("k", "kill", json.dumps({"id": "killed"})))
+    assert controller.wait_for_result("k")["state"] == "SUCCESS"
+    assert controller.wait_for_result("killed")["state"] == "KILLED"
+    assert controller.wait_for_result("waiting")["streams"] == ["ran\n", ""]
+    assert controller.results_of("behind") == []
+    gate.touch()
+    result = controller.wait_for_result("input", 20)
+    assert (result["streams"][0].strip().splitlines()[-1].strip(), result["critical"]) == ("3000000", "bad")
+    assert controller.wait_for_result("behind")["streams"] == ["next\n", ""]
+    result = controller.wait_for_result("open")
+    assert (result["data"], result["exit_code"], result["state"]) == ("first\nsecond", 4, "ERROR")
+    child = Path(f"{up}3").read_text().strip()
+    result = controller.wait_for_result("limited", 20)
+    assert result["state"] == "TIMEOUT"
+    assert time.monotonic() - began < 15, "the limit counts from the job's start, not from the replacement"
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_repeating_and_remembered_jobs_and_startup_tasks(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    more = f"""
+[startup.once]
+name = "execute"
+[startup.once.args]
+name = "sh"
+args = ["-c", "echo once >> {runs}; exec sleep 1000"]
+"""
+    agent = start_agent(more=more)
+    controller.push(shell("often", f"echo often >> {runs}; echo 20::1", recurring_period=2))
+    controller.push(shell("kept", f"echo kept >> {runs}; exec sleep 1000", max_time=-1))
+    controller.push(shell("failing", f"echo failing >> {runs}; exit 1", max_restart=2))
+
+    def count(word: str) -> int:
+        return runs.read_text().split().count(word) if runs.exists() else 0
+
+    wait_until(lambda: all(count(word) for word in ("once", "often", "kept", "failing")), what="first runs")
+    replace(agent, 1)
+    assert controller.wait_for_result("failing", 20)["state"] == "ERROR"
+    wait_until(lambda: count("often") >= 2, what="the next period")
+    assert (count("once"), count("kept"), count("failing")) == (1, 1, 3)
+    controller.push(built_in("k", "kill", json.dumps({"id": "kept"})))
+    assert controller.wait_for_result("kept")["state"] == "KILLED"
+    assert json.loads((agent.folder / "history").read_text()) == []
+
+
+def test_restart_as_a_command_answers_and_replaces(controller: RecordingController, start_agent: StartAgent) -> None:
+    agent = start_agent()
+    controller.push(execute("job", "sleep", "3"))
+    wait_until(lambda: controller.waiting_commands == 0, what="the command handed out")
+    controller.push(built_in("r", "restart"))
+    assert controller.wait_for_result("r")["data"] == "true"
+    wait_until(lambda: agent.stderr.count("is ready") == 2, 30, "the new image")
+    assert controller.wait_for_result("job")["state"] == "SUCCESS"
+    assert len(controller.results_of("r")) == 1
+
+
+def test_an_image_that_cannot_take_over_is_not_started(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    agent = start_agent()
+    controller.push(execute("job", "sleep", "1"))
+    good = agent.config.read_text()
+    agent.config.write_text("[main\n")
+    os.kill(agent.pid, signal.SIGUSR2)
+    wait_until(lambda: "not replaced, the agent goes on as it is" in agent.stderr, 30, "the refusal")
+    assert controller.wait_for_result("job")["state"] == "SUCCESS"
+    agent.config.write_text(good)
+    replace(agent, 1)
+    controller.push(built_in("p", "ping"))
+    assert controller.wait_for_result("p")["state"] == "SUCCESS"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_signals_during_a_replacement_do_not_kill(
+    controller: RecordingController, start_agent: StartAgent, number: int
+) -> None:
+    agent = start_agent()
+    controller.push(execute("job", "sleep", "1000" if number == signal.SIGTERM else "4"))
+    controller.push(built_in("p", "ping"))
+    controller.wait_for_result("p")
+    os.kill(agent.pid, signal.SIGUSR2)
+    wait_until(lambda: "replaced in place" in agent.stderr, 30, "the replacement")
+    os.kill(agent.pid, number)
+    if number == signal.SIGTERM:
+        assert agent.wait() == 0
+        assert controller.wait_for_result("job")["state"] == "KILLED"
+    else:
+        assert controller.wait_for_result("job")["state"] == "SUCCESS"
+        if number == signal.SIGUSR1:
+            assert agent.wait() == 0
+
+
+def test_a_second_agent_is_refused_after_a_replacement_too(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    folder = tmp_path / "one"
+    agent = start_agent(folder=folder)
+    replace(agent, 1)
+    second = start_agent(folder=folder, wait=False)
+    assert second.wait() == 1
+    assert "in use by process" in second.stderr
+    assert sqlite3.connect(folder / "history.db").execute("PRAGMA integrity_check").fetchone() == ("ok",)
