@@ -16,7 +16,7 @@ from gevent.event import AsyncResult
 from greenagent.agent.connections import Connections
 from greenagent.agent.oversight import Oversight
 from greenagent.agent.status import Parts
-from greenagent.agent.upgrade import check_new_image
+from greenagent.agent.upgrade import check_new_image, hold_signals, release_signals
 from greenagent.agent.watchdog import Thresholds
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.catalogue import fill_catalogue
@@ -71,6 +71,8 @@ class Agent:
         self.oversight = Oversight(self.supervisor, voice, self._give_up, self.figures, thresholds)
         self._job_logs: WeakKeyDictionary[Job, JobLog] = WeakKeyDictionary()
         self._skip_waiting = gevent.event.Event()
+        self._afterwards = ""
+        self.is_replaced = False
 
     # -- start
 
@@ -162,6 +164,7 @@ class Agent:
         self._start_services()
         self._start_oversight()
         if taken_over is not None:
+            self.statistics.preset(taken_over.gauges)
             self.admission.resume(taken_over.jobs)
         self._recover(taken_over)
         warn_of(self.settings.startup, self.identity, self.voice.warning)
@@ -269,6 +272,8 @@ class Agent:
 
     def reload(self, new: Settings) -> None:
         """Applies what it can of other settings without touching running jobs; names what needs a restart."""
+        if self.is_replaced:
+            return  # the new image reads the file anyway
         plan = changes(self.settings, new)
         self.settings = merge(self.settings, new)
         self.connections.register_pairs()
@@ -296,9 +301,15 @@ class Agent:
         self.ask_to_end(EXIT)
 
     def ask_to_end(self, how: str = EXIT) -> None:
-        """Ends ``wait``; asked again, the rest of the waiting is skipped."""
+        """Ends ``wait``; SIGTERM asked again skips the rest of the waiting.
+
+        What is asked while the agent is being replaced holds for the one that goes on.
+        """
         if not self.end.ready():
             self.end.set(how)
+        elif self.end.value == RESTART:
+            if how in (EXIT, DRAIN) and self._afterwards != EXIT:
+                self._afterwards = how
         elif how == EXIT:
             self._skip_waiting.set()
 
@@ -313,6 +324,12 @@ class Agent:
         None, with everything going on here, when the new image cannot take over: that is said.
         """
         problem = check_new_image(self.spawner)
+        if problem is None:
+            hold_signals()
+            self.is_replaced = True
+        if self._afterwards:
+            self._go_on("it is to end")
+            return None
         if problem is not None:
             self._go_on(f"the agent now installed cannot take over: {problem}")
             return None
@@ -324,19 +341,20 @@ class Agent:
             self.connections.renew()
             self._go_on(f"job {stuck[0].id} is neither running nor over")
             return None
-        state = HandedOver(frozen, self.startup.started, {})
+        state = HandedOver(frozen, self.startup.started, gauges=self.statistics.gauges())
         for lock in (*self.ledger.locks, *self.store.locks):
             state.locks[str(lock.path)] = lock.duplicate()
         self._close(0)
-        state.end = self._skip_waiting.is_set()
         return state
 
     def _go_on(self, problem: str) -> None:
         self.voice.error(f"not replaced, the agent goes on as it is: {problem}")
+        self.is_replaced = False
         self.end = AsyncResult()
-        if self._skip_waiting.is_set():  # SIGTERM came meanwhile
-            self._skip_waiting.clear()
-            self.end.set(EXIT)
+        if self._afterwards:
+            self.end.set(self._afterwards)
+        self._afterwards = ""
+        release_signals()
 
     def stop(self, how: str = EXIT) -> None:
         """Ends the jobs, brings what they said to disk and, for ``drain_timeout``, to the controllers.

@@ -20,14 +20,14 @@ from greenagent.jobs.handover import VERSION, HandedOver, from_json
 from greenagent.process.pipes import PipeReader
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
 from greenagent.runtime.files import inherit_locks, replace_file
-from greenagent.runtime.native import close_descriptor
+from greenagent.runtime.native import close_descriptor, end_hub_threads
 from greenagent.values.errors import GreenagentError
 
 VARIABLE: Final = "GREENAGENT_HANDOVER"
 """Names the state file to the new image."""
 CHECK_TIMEOUT: Final = 60.0
 HELD_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""Blocked from just before the exec until the new handlers stand: one in between would kill the agent."""
+"""Blocked from the first frozen job until the new handlers stand: one in between would kill the agent."""
 
 
 def own_command() -> list[str]:
@@ -79,7 +79,6 @@ def replace_image(state: HandedOver, path: Path) -> NoReturn:
     replace_file(path, json.dumps(state.to_json()).encode(), 0o600)
     for descriptor in state.descriptors:
         os.set_inheritable(descriptor, True)
-    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
     command = own_command()
     os.execve(command[0], command, {**os.environ, VARIABLE: str(path)})
 
@@ -103,6 +102,13 @@ def take_over(environment: Mapping[str, str]) -> HandedOver | None:
         raise GreenagentError(f"the state of the replaced agent cannot be read from {path}: {error}") from error
     inherit_locks(state.locks)
     return state
+
+
+def hold_signals() -> None:
+    """Keeps signals in the kernel for the new image; those that came before are dealt with when this returns."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+    end_hub_threads()
+    gevent.sleep(0.01)
 
 
 def release_signals() -> None:

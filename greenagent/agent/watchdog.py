@@ -17,12 +17,11 @@ import gevent
 from gevent import monkey
 
 from greenagent.runtime.greenlets import BEING_FREED, Service, Supervisor
-from greenagent.runtime.native import NativeWorker, native_sleep
+from greenagent.runtime.native import NativeWorker, native_sleep, start_thread
 from greenagent.runtime.stacks import describe_stack
 from greenagent.runtime.voice import Voice
 
 _native_poll = monkey.get_original("select", "poll")
-_start_thread = monkey.get_original("_thread", "start_new_thread")
 _thread_ident = monkey.get_original("_thread", "get_ident")
 
 STUCK_EXIT = 70
@@ -68,7 +67,7 @@ class HubWatchdog:
 
     def start(self) -> None:
         """Watches from now on; call it once the hub's ticker runs."""
-        _start_thread(self._run, ())
+        start_thread(self._run)
 
     def stop(self) -> None:
         """Ends the thread within its period; it is not waited for."""

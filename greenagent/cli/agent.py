@@ -101,8 +101,6 @@ def run(
         return 1
     if taken_over is not None:
         release_signals()
-        if taken_over.end:
-            agent.ask_to_end()
     manager.ready(_polled(agent))
     while (how := agent.wait()) == RESTART:
         manager.reloading()  # what goes on in our place says when it is ready

@@ -220,6 +220,7 @@ class Admission:
             job = Job(command, frozen.controller, frozen.kind, frozen.row, frozen.accepted)
             job.run = frozen.number
             job.frozen = frozen
+            job.intake_port = frozen.intake_port
             job.external = self._launcher.is_external(command.cmd) is not False
             self.live[job.id] = job
             if job.external:

@@ -62,6 +62,7 @@ class FrozenJob:
     number: int
     since: float
     restarts: int
+    intake_port: int = 0
     run: FrozenRun | None = None
     wakes: float = 0.0
     last: dict[str, Any] | None = None
@@ -88,8 +89,7 @@ class HandedOver:
     jobs: list[FrozenJob] = field(default_factory=list)
     startup: list[str] = field(default_factory=list)
     locks: dict[str, int] = field(default_factory=dict)
-    end: bool = False
-    """SIGTERM came during the replacement: the new image ends at once."""
+    gauges: list[Any] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -97,7 +97,7 @@ class HandedOver:
             "jobs": [job.to_json() for job in self.jobs],
             "startup": self.startup,
             "locks": self.locks,
-            "end": self.end,
+            "gauges": self.gauges,
         }
 
     @property
@@ -125,4 +125,4 @@ def from_json(value: dict[str, Any]) -> HandedOver:
             run["known"] = {int(pid): ticks for pid, ticks in run["known"].items()}
             job.run = FrozenRun(**run, pipes=FrozenPipes(**pipes))
         jobs.append(job)
-    return HandedOver(jobs, value["startup"], value["locks"], value["end"])
+    return HandedOver(jobs, value["startup"], value["locks"], value["gauges"])

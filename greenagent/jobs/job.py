@@ -76,6 +76,7 @@ class Job:
         self.unkillable: tuple[str, ...] = ()
         self.greenlet: Greenlet | None = None
         self.after_report: Callable[[], None] | None = None
+        self.intake_port = 0
         self.frozen: FrozenJob | None = None
         """Where the job stands when it is handed over to a new image, or came from an old one."""
 

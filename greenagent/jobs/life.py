@@ -110,6 +110,7 @@ class JobLife:
             number=job.run,
             since=job.since,
             restarts=self._repetition.restarts,
+            intake_port=job.intake_port,
             run=frozen.run,
             wakes=self._wakes,
             last=None if self._last is None else asdict(self._last),

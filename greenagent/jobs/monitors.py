@@ -71,7 +71,10 @@ class JobMonitor:
 
     def _open_intake(self, supervisor: Supervisor) -> Intake | None:
         try:
-            return Intake(self._job.id, self.message, supervisor)
+            # A job that an earlier image of the agent started goes on sending to the port it was told.
+            intake = Intake(self._job.id, self.message, supervisor, self._job.intake_port)
         except OSError as error:
             self._say(f"there is no statsd port for this job: {error.strerror}")
             return None
+        self._job.intake_port = intake.port
+        return intake

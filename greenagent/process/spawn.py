@@ -8,7 +8,6 @@ import signal
 from _queue import SimpleQueue  # the C one: the module ``queue`` is patched, and native threads must not use that
 
 import gevent
-from gevent import monkey
 from gevent.event import Event
 
 from greenagent.process import libc, tree
@@ -16,7 +15,7 @@ from greenagent.process.child import Child
 from greenagent.process.registry import Registry
 from greenagent.process.request import Program, SpawnError, SpawnRequest, encode, explain, locate
 from greenagent.process.tags import VARIABLE
-from greenagent.runtime.native import HubMailbox, close_descriptor
+from greenagent.runtime.native import HubMailbox, close_descriptor, start_thread
 from greenagent.runtime.voice import Voice
 
 __all__ = ["SpawnError", "SpawnRequest", "Spawner"]
@@ -25,8 +24,6 @@ THREADS = 2
 MOST_THREADS = 32
 STUCK_AFTER = 0.5
 """Seconds a start may wait before another thread helps: an exec on a dead network disk must not block the others."""
-
-_start_thread = monkey.get_original("_thread", "start_new_thread")
 
 
 class _Order:
@@ -106,7 +103,7 @@ class Spawner:
         if self._threads >= MOST_THREADS:
             return
         try:
-            _start_thread(self._run, ())
+            start_thread(self._run)
         except RuntimeError:
             self._voice.warning("cannot start another thread for starting programs: the system refuses")
             return

@@ -7,6 +7,7 @@ lock hangs with the hub (design, section 3). Nothing here uses ``logging`` or th
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,10 +15,10 @@ from typing import Any, Generic, TypeVar
 
 import gevent
 from gevent import monkey
-from gevent.event import AsyncResult, Event
+from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
-_start_thread = monkey.get_original("_thread", "start_new_thread")
+_start_new_thread = monkey.get_original("_thread", "start_new_thread")
 _allocate_lock = monkey.get_original("_thread", "allocate_lock")
 _thread_ident = monkey.get_original("_thread", "get_ident")
 
@@ -33,6 +34,25 @@ never becomes readable for ``wait_read``: the job would hang (design, section 3)
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+
+def start_thread(function: Callable[[], None]) -> None:
+    """Runs ``function`` in a native thread of its own. Raises RuntimeError when the system has none left.
+
+    Signals are for the main thread alone: one that another thread takes reaches the hub later, and
+    is lost when the agent is replaced in place meanwhile.
+    """
+    _start_new_thread(_without_signals, (function,))
+
+
+def _without_signals(function: Callable[[], None]) -> None:
+    leave_signals_to_main_thread()
+    function()
+
+
+def leave_signals_to_main_thread() -> None:
+    """Blocks every signal in the calling native thread."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
 class NativeLock:
@@ -125,7 +145,7 @@ class NativeWorker(Generic[Item]):
         """The thread's number in ``sys._current_frames``."""
         self.busy_since: float | None = None
         """Monotonic time at which the batch in hand was begun; None while the thread waits."""
-        _start_thread(self._run, ())
+        start_thread(self._run)
 
     @property
     def weight(self) -> int:
@@ -230,15 +250,16 @@ class NativePool:
 
 
 def _caught(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+    leave_signals_to_main_thread()  # gevent starts these threads; it costs a microsecond
     try:
         return function(*args), None
     except BaseException as error:
         return None, error
 
 
-def hub_future() -> AsyncResult:
-    """A result that a native thread fills through a mailbox and a greenlet waits for."""
-    return AsyncResult()
+def end_hub_threads() -> None:
+    """Ends the threads in which gevent looks names up: they would take signals (see ``start_thread``)."""
+    gevent.get_hub().threadpool.kill()
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from gevent.event import Event
@@ -155,6 +155,7 @@ class Statistics:
         self._figures = figures
         self._clock = clock
         self._entries: dict[SeriesName, _Entry] = {}
+        self._presets: dict[SeriesName, dict[str, float]] = {}
         self._own = _Entry(SeriesName("agent", OWN_DOMAIN, OWN_NAME), self._default_interval, clock())
         self._changed = Event()
         self.progress = Progress()
@@ -174,12 +175,21 @@ class Statistics:
         entry = self._entries.get(series_name)
         if entry is None:
             entry = self._entries[series_name] = _Entry(series_name, seconds, now)
+            entry.series.preset(self._presets.pop(series_name, {}))
         else:
             entry.shorten(seconds, now)
         feed = Feed(entry, seconds, self._figures)
         entry.feeds.add(feed)
         self._changed.set()
         return feed
+
+    def gauges(self) -> list[tuple[SeriesName, dict[str, float]]]:
+        """The gauges of all series, for ``preset`` in another image of the agent: deltas start from them."""
+        return [(name, found) for name, entry in self._entries.items() if (found := entry.series.gauges())]
+
+    def preset(self, gauges: Iterable[Sequence[Any]]) -> None:
+        """Series that jobs open from now on begin with these gauges."""
+        self._presets = {SeriesName(*name): values for name, values in gauges}
 
     def run(self) -> None:
         """Service greenlet: flushes each series when its interval ends. Never returns."""

@@ -20,17 +20,18 @@ _TURN = 100
 class Intake:
     """One job's UDP port. ``environment`` is what the child needs to find it."""
 
-    def __init__(self, job: str, take: Callable[[str], None], supervisor: Supervisor) -> None:
-        """``take`` gets the text of each datagram. Raises OSError if no port can be had."""
+    def __init__(self, job: str, take: Callable[[str], None], supervisor: Supervisor, wanted_port: int = 0) -> None:
+        """``take`` gets the text of each datagram; ``wanted_port`` 0 takes any. Raises OSError if none can be had."""
         self._take = take
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-            self._socket.bind(("127.0.0.1", 0))
+            self._socket.bind(("127.0.0.1", wanted_port))
         except OSError:
             self._socket.close()
             raise
         host, port = self._socket.getsockname()
+        self.port = int(port)
         self.environment = {"STATSD_HOST": host, "STATSD_PORT": str(port)}
         self._reader = supervisor.spawn(f"statsd intake of {job}", self._read)
 

@@ -81,8 +81,8 @@ class Gauge:
 
     type = statsd.GAUGE
 
-    def __init__(self) -> None:
-        self._value = 0.0
+    def __init__(self, value: float = 0.0) -> None:
+        self._value = value
 
     def feed(self, value: float | str, rate: float) -> None:
         if isinstance(value, str):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from greenagent.statistics import metrics
-from greenagent.statistics.metrics import KINDS, Aggregate, Refused
+from greenagent.statistics.metrics import KINDS, Aggregate, Gauge, Refused
 from greenagent.statistics.statsd import Metric, parse, shorten
 from greenagent.statistics.usage import ProcessUsage, add_up
 
@@ -43,6 +43,20 @@ class Series:
         self._ended: ProcessUsage | None = None
         self._lines: int | None = None
         self._lines_flushed = 0
+
+    def gauges(self) -> dict[str, float]:
+        """The values that outlive a flush, for another image of the agent to begin with."""
+        return {
+            key: shown.value
+            for key, aggregate in self._aggregates.items()
+            if isinstance(aggregate, Gauge)
+            for shown in aggregate.shown()
+        }
+
+    def preset(self, gauges: Mapping[str, float]) -> None:
+        """Begins with gauges as they stood."""
+        for key, value in gauges.items():
+            self._aggregates[key] = Gauge(value)
 
     def feed(self, metric: Metric) -> None:
         """Takes one metric or raises Refused with the reason; the other keys are untouched."""

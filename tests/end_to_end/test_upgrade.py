@@ -135,6 +135,40 @@ args = ["-c", "echo once >> {runs}; exec sleep 1000"]
     assert json.loads((agent.folder / "history").read_text()) == []
 
 
+def test_gauges_and_statsd_ports_go_on(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    agent = start_agent()
+    agent.stop()
+    agent.config.write_text(agent.config.read_text().replace("interval = 60", "interval = 1\nlocal_intake = true"))
+    agent.start()
+    gate, up, sent = tmp_path / "gate", tmp_path / "up", tmp_path / "sent"
+    script = tmp_path / "gauge.py"
+    script.write_text(
+        "import os, pathlib, socket, sys, time\n"
+        "print('10::level:5|g', flush=True)\n"
+        f"pathlib.Path({str(up)!r}).touch()\n"
+        f"while not os.path.exists({str(gate)!r}): time.sleep(0.02)\n"
+        "print('10::level:+2|g', flush=True)\n"
+        "target = (os.environ['STATSD_HOST'], int(os.environ['STATSD_PORT']))\n"
+        "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'port:3|c', target)\n"
+        f"pathlib.Path({str(sent)!r}).touch()\n"
+        "time.sleep(3)\n"
+    )
+    controller.push(execute("g", "python3", str(script), domain="d"))
+    wait_until(up.exists, what="the job")
+    replace(agent, 2)
+    gate.touch()
+
+    def value(key: str) -> list[float]:
+        return [
+            value for flush in controller.stats for name, value in flush["series"] if name == f"1.10.d.python3.{key}"
+        ]
+
+    wait_until(lambda: 3 in value("port"), what="what came by the port")
+    wait_until(lambda: value("level")[-1:] == [7], what="the changed gauge")
+
+
 def test_restart_as_a_command_answers_and_replaces(controller: RecordingController, start_agent: StartAgent) -> None:
     agent = start_agent()
     controller.push(execute("job", "sleep", "3"))
