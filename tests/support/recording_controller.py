@@ -21,7 +21,7 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from tests.support.waiting import wait_until
 
-ENDPOINTS = ("cmd", "event", "result", "log", "stats")
+ENDPOINTS = ("cmd", "event", "result", "log", "stats", "script")
 _native_poll = monkey.get_original("select", "poll")
 
 
@@ -165,6 +165,9 @@ class RecordingController:
         self._host = host
         self._port = 0
         self._server: _Server | None = None
+        self.scripts: dict[str, bytes] = {}
+        """What GET ``script`` answers, by hash; any other hash is answered 404."""
+        self.script_requests: list[str] = []
         self._queues: dict[tuple[int, int] | None, deque[bytes]] = defaultdict(deque)
         self._offered: dict[tuple[int, int], tuple[str, bytes]] = {}
         self._tokens = 0
@@ -287,6 +290,12 @@ class RecordingController:
         headers = {key[5:].replace("_", "-").title(): value for key, value in environ.items() if key[:5] == "HTTP_"}
         body = self._read_body(environ["wsgi.input"])
         poll = post = None
+        if endpoint == "script":
+            digest = parse_qs(environ["QUERY_STRING"]).get("hash", [""])[0]
+            self.script_requests.append(digest)
+            if digest not in self.scripts:
+                return _answer(start_response, 404, {}, f"no script {digest}".encode())
+            return _answer(start_response, 200, {}, self.scripts[digest])
         if endpoint == "cmd":
             poll = Poll(gid, nid, parse_qs(environ["QUERY_STRING"]).get("role", []), headers)
             poll.peer = handler.peer_serial()
