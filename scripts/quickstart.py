@@ -48,12 +48,12 @@ interval = 2
 """
 
 JOBS: list[tuple[str, list[str]]] = [
+    ("a chatty job", ["--", "sh", "-c", f"seq 1 {CHATTY_LINES}; echo 10::lines.printed:{CHATTY_LINES}'|'c"]),
     ("an echo", ["--", "echo", "hello from a job"]),
     ("an extension", ["--cmd", "greet", "--args-json", '{"who": "world"}']),
     ("a failing job", ["--", "sh", "-c", "echo this goes wrong >&2; exit 3"]),
     ("a JSON result", ["--", "sh", "-c", "echo '20::{\"answer\": 42}'"]),
     ("a timeout", ["--max-time", "1", "--", "sleep", "60"]),
-    ("a chatty job", ["--", "sh", "-c", f"seq 1 {CHATTY_LINES}; echo 10::lines.printed:{CHATTY_LINES}'|'c"]),
 ]
 
 
@@ -189,16 +189,23 @@ def demonstrate(demo: Demo) -> None:
 
 
 def show_statistics(demo: Demo) -> None:
-    """Waits for the first flush (every 2 s here) and shows the series of what ran."""
+    """Waits for the first flush (every 2 s here) and shows what the jobs of each name used and counted."""
     deadline = time.monotonic() + 15
-    shown: list[list[str]] = []
-    while time.monotonic() < deadline:
-        figures = {key: value for agent in demo.api("stats")["agents"] for key, value in agent["figures"].items()}
-        shown = [[key, f"{value['value']:g}"] for key, value in sorted(figures.items()) if ".quickstart." in key]
-        if any("lines.printed" in row[0] for row in shown):
-            break
-        time.sleep(0.5)
-    table(shown or [["nothing yet", ""]])
+    figures: dict[str, float] = {}
+    while time.monotonic() < deadline and not any("lines.printed" in key for key in figures):
+        for agent in demo.api("stats")["agents"]:
+            figures.update({key: point["value"] for key, point in agent["figures"].items()})
+        time.sleep(0.2)
+    jobs: dict[str, dict[str, float]] = {}
+    for key, value in figures.items():
+        domain, name, figure = key.split(".", 4)[2:]
+        if domain == "quickstart":
+            jobs.setdefault(name, {})[figure] = value
+    rows = [["jobs named", "lines", "memory", "their own figures"]]
+    for name, found in sorted(jobs.items()):
+        own = ", ".join(f"{key} = {value:g}" for key, value in found.items() if key == "lines.printed")
+        rows.append([name or "(none)", f"{found.get('lines', 0):.0f}", f"{found.get('rss', 0) / 1024:.0f} KiB", own])
+    table(rows)
 
 
 def main() -> int:
