@@ -37,6 +37,10 @@ class _Silent:
 class Handler(WSGIHandler):  # type: ignore[misc]
     """One connection. Gives the application its descriptor and tells it when an answer was not written."""
 
+    def __init__(self, connection: Any, address: Any, server: Any) -> None:
+        # The usual buffer of 8 KiB for each parked poll would be a third of what a poll costs.
+        super().__init__(connection, address, server, connection.makefile("rb", 1024))
+
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
         environ["greenagent.descriptor"] = self.socket.fileno()

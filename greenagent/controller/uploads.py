@@ -142,20 +142,12 @@ class LineStore:
                 self._bytes -= lines.drop_oldest().size
 
 
-class Figure(NamedTuple):
-    """A value, its stamp in seconds since 1970, and the seconds since the one before it."""
-
-    timestamp: int
-    value: float
-    interval: int | None
-
-
 class Figures:
     """The newest value of every statistics key of every agent, for ``ctl top``."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._agents: dict[AgentKey, dict[str, Figure]] = {}
+        self._agents: dict[AgentKey, dict[str, tuple[int, float]]] = {}
         self._received: dict[AgentKey, float] = {}
 
     def take(self, key: AgentKey, received: Any) -> bool:
@@ -180,12 +172,7 @@ class Figures:
         self._received[key] = time.time()
         for name, stamp, value in points:
             old = figures.pop(name, None)
-            if old is None:
-                figures[name] = Figure(stamp, value, None)
-            elif stamp > old.timestamp:
-                figures[name] = Figure(stamp, value, stamp - old.timestamp)
-            else:
-                figures[name] = Figure(stamp, value, old.interval) if stamp == old.timestamp else old
+            figures[name] = (stamp, value) if old is None or stamp >= old[0] else old
         while len(figures) > self._limits.figures_per_agent:
             del figures[next(iter(figures))]
         while len(self._agents) > self._limits.agents:
@@ -194,13 +181,13 @@ class Figures:
         return True
 
     def describe(self) -> list[dict[str, Any]]:
-        """By agent, each key with its newest figure."""
+        """By agent, each key with its stamp (seconds since 1970) and value."""
         return [
             {
                 "gid": key.gid,
                 "nid": key.nid,
                 "received": self._received[key],
-                "figures": {name: figure._asdict() for name, figure in figures.items()},
+                "figures": {name: {"timestamp": stamp, "value": value} for name, (stamp, value) in figures.items()},
             }
             for key, figures in sorted(self._agents.items())
         ]

@@ -1,0 +1,37 @@
+"""docs/controller.md names every option, command and endpoint."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from greenagent.cli.controller import _parser
+from greenagent.cli.ctl import build_parser
+
+PAGE = (Path(__file__).parents[2] / "docs" / "controller.md").read_text()
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    found: set[str] = set()
+    for action in parser._actions:
+        found.update(option for option in action.option_strings if option.startswith("--"))
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                assert f"`{name}" in PAGE
+                found |= options_of(command)
+    return found - {"--help"}
+
+
+def test_every_option_is_documented() -> None:
+    options = options_of(_parser()) | options_of(build_parser())
+    assert {option for option in options if f"{option}" not in PAGE} == set()
+
+
+def test_every_endpoint_is_documented(controller) -> None:
+    source = Path(__file__).parents[2] / "greenagent" / "controller"
+    for name in ("agent_api.py", "people_api.py"):
+        for line in (source / name).read_text().splitlines():
+            if "add_route(" in line:
+                path = line.partition('"')[2].partition('"')[0]
+                shown = path.replace("{job_id}", "{id}").replace("/{gid}/{nid}/", "")
+                assert shown in PAGE, shown
