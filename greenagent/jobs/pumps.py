@@ -74,7 +74,9 @@ class Pumps:
 
     def start(self) -> None:
         self._readers = [self._supervisor.spawn(f"output of job {self._name}", s.read) for s in self._streams]
-        if self._feeder is not None:
+        if self._feeder is not None and self._feeder.is_empty:
+            self._feeder.close()
+        elif self._feeder is not None:
             self._feeding = self._supervisor.spawn(f"stdin of job {self._name}", self._feeder.run)
 
     def finish(self, drain: float) -> None:

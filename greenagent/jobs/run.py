@@ -91,10 +91,9 @@ class ExternalRun:
         if frozen is not None:
             pumps.restore(frozen.pipes)
         pumps.start()
-        watcher = self._supervisor.spawn(f"exit of job {job.id}", self._watch, child)
+        child.when_exited(job.changed.set)
         cause = self._await_end(child, began)
         if cause == FREEZE:
-            watcher.kill()
             pipes = pumps.freeze()
             self._monitor.ended()
             raise Frozen(
@@ -115,7 +114,6 @@ class ExternalRun:
             child.end(self._limits.kill_grace)
         self._clean_up(child, leave_children, cause)
         pumps.finish(self._limits.pipe_drain)
-        watcher.kill()
         self._monitor.ended()
         if child.has_exited:
             status = child.reap()
@@ -124,10 +122,6 @@ class ExternalRun:
             self._supervisor.spawn(f"late end of job {job.id}", child.reap)
         job.child = None
         return self._outcome(status, cause, output, starttime, time.monotonic() - began)
-
-    def _watch(self, child: Child) -> None:
-        child.wait(None)
-        self._job.changed.set()
 
     def _await_end(self, child: Child, began: float) -> str | None:
         """Waits for the exit; the state to report if the agent has to end the child, else None (or FREEZE)."""

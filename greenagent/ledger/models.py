@@ -39,12 +39,12 @@ class Job(LedgerModel):
     kind = TextField()
     command = TextField()
     accepted = FloatField()
-    state = TextField(index=True)
+    state = TextField()
     run = IntegerField(default=0)
     pid = IntegerField(null=True)
     start_ticks = IntegerField(null=True)
     starttime = IntegerField(default=0)
-    ended = FloatField(null=True, index=True)
+    ended = FloatField(null=True)
 
 
 class Outcome(LedgerModel):
@@ -96,6 +96,8 @@ def _creation(model: Any) -> list[str]:
 
 SCHEMA: tuple[str, ...] = (
     *(statement for model in (Job, Outcome, Aside, Meta) for statement in _creation(model)),
+    # Only what is not over is looked for by state, so that an ended job costs no index entry.
+    'CREATE INDEX IF NOT EXISTS "job_unfinished" ON "job" ("row") WHERE state != \'ended\'',
     'CREATE INDEX IF NOT EXISTS "outcome_waiting" ON "outcome" ("controller", "row") '
     "WHERE delivered IS NULL AND refused IS NULL",
 )

@@ -8,7 +8,6 @@ import uuid
 from greenagent.ledger.records import (
     ENDED,
     RUNNING,
-    WAITING,
     AsideRecord,
     JobRecord,
     StoredAnswer,
@@ -75,7 +74,7 @@ def end(connection: sqlite3.Connection, row: int, now: float) -> None:
 
 
 def unfinished(connection: sqlite3.Connection) -> list[JobRecord]:
-    rows = connection.execute(f"SELECT {_JOB_COLUMNS} FROM job WHERE state IN (?, ?) ORDER BY row", (WAITING, RUNNING))
+    rows = connection.execute(f"SELECT {_JOB_COLUMNS} FROM job WHERE state != 'ended' ORDER BY row")
     return [JobRecord(*row) for row in rows]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -89,6 +90,10 @@ class Child:
     def has_exited(self) -> bool:
         return self._poll() is not None
 
+    def when_exited(self, callback: Callable[[], None]) -> None:
+        """Calls ``callback`` on the hub once the child has exited; it must not block."""
+        self._exit_event().rawlink(lambda _: callback())
+
     def wait(self, timeout: float | None = None) -> ExitStatus | None:
         """Waits for the exit, at most ``timeout`` seconds; None when it still runs then. Frees nothing."""
         if self._poll() is None and (timeout is None or timeout > 0):
@@ -114,6 +119,8 @@ class Child:
 
     def sweep(self, grace: float = 0) -> tuple[Leftover, ...]:
         """After the exit: ends what the child left behind (KILL at once without ``grace``) and says what it was."""
+        if self.has_exited and not self.members():
+            return ()  # whatever a dead leader left is ours by now (subreaper), or below one that is
         found = self._terminate(grace) if grace > 0 else {}
         _, killed = self._kill()
         found.update(killed)

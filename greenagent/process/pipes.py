@@ -156,6 +156,11 @@ class PipeFeeder:
         self._left = memoryview(data)
         self._closed = False
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is to be written: only to be closed, for which no greenlet is needed."""
+        return not self._left
+
     def run(self) -> None:
         """Blocks the greenlet as long as the child does not read; kill that greenlet when the job is over."""
         try:

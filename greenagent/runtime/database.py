@@ -92,30 +92,41 @@ class NativeDatabase:
         outcomes: list[tuple[AsyncResult, Any, BaseException | None]] = []
         began = False
         failure: BaseException | None = None
+        alone = len(batch) == 1  # then its transaction is all there is to undo
         for function, result in batch:
             try:
                 if self._connection is not None and not began:
                     self._connection.execute("BEGIN IMMEDIATE")
                     began = True
-                answer = self._in_savepoint(function)
+                answer = function(self._connection) if alone else self._in_savepoint(function)  # type: ignore[arg-type]
                 outcomes.append((result, answer, None))
             except BaseException as error:
                 outcomes.append((result, None, error))
+                if alone:
+                    failure = error
         if began and self._connection is not None:
-            try:
-                self._connection.execute("COMMIT")
-            except BaseException as error:
-                failure = error
-                try:
-                    self._connection.execute("ROLLBACK")
-                except sqlite3.Error:
-                    pass  # sqlite has rolled back by itself
+            failure = self._conclude(self._connection, failure)
         for result, answer, raised in outcomes:
             problem = raised or failure
             if problem is None:
                 self._worker.post(lambda result=result, answer=answer: result.set(answer))  # type: ignore[misc]
             else:
                 self._worker.post(lambda result=result, problem=problem: result.set_exception(problem))  # type: ignore[misc]
+
+    @staticmethod
+    def _conclude(connection: sqlite3.Connection, failure: BaseException | None) -> BaseException | None:
+        """Commits, or undoes everything after a failure; returns what failed."""
+        if failure is None:
+            try:
+                connection.execute("COMMIT")
+                return None
+            except BaseException as error:
+                failure = error
+        try:
+            connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            pass  # sqlite has rolled back by itself
+        return failure
 
     def _in_savepoint(self, function: Callable[[sqlite3.Connection], Any]) -> Any:
         connection = self._connection
