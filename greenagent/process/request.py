@@ -12,6 +12,9 @@ from greenagent.values.errors import GreenagentError
 
 TEMPORARY = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY})
 
+_SHOWN = 200
+"""Characters of a name that are quoted when it cannot be started."""
+
 
 @dataclass(frozen=True)
 class SpawnRequest:
@@ -52,7 +55,7 @@ class Program:
     directory: str | None
 
     def failure(self, reason: str, *, temporary: bool = False, missing: bool = False) -> SpawnError:
-        return SpawnError(f"cannot start {self.name!r}: {reason}", temporary=temporary, missing=missing)
+        return SpawnError(f"cannot start {_shorten(self.name)!r}: {reason}", temporary=temporary, missing=missing)
 
 
 def encode(request: SpawnRequest) -> Program:
@@ -92,7 +95,7 @@ def locate(program: Program, search_path: str) -> str:
         path = os.path.join(os.getcwd(), program.directory or "", program.name)
         reason = _not_executable(path)
         if reason is not None:
-            where = "" if path == program.name else f" ({path})"
+            where = "" if path == program.name else f" ({_shorten(path)})"
             raise program.failure(f"{reason}{where}", missing=True)
         return path
     found: str | None = None
@@ -124,11 +127,11 @@ def _check_directory(program: Program, directory: str) -> None:
     try:
         mode = os.stat(directory).st_mode
     except OSError as error:
-        raise program.failure(f"working directory {directory!r}: {_words(error)}") from error
+        raise program.failure(f"working directory {_shorten(directory)!r}: {_words(error)}") from error
     if not stat.S_ISDIR(mode):
-        raise program.failure(f"working directory {directory!r}: not a directory")
+        raise program.failure(f"working directory {_shorten(directory)!r}: not a directory")
     if not os.access(directory, os.X_OK):
-        raise program.failure(f"working directory {directory!r}: permission denied")
+        raise program.failure(f"working directory {_shorten(directory)!r}: permission denied")
 
 
 def explain(program: Program, path: str, error: OSError) -> SpawnError:
@@ -145,6 +148,10 @@ def explain(program: Program, path: str, error: OSError) -> SpawnError:
     if number == errno.EAGAIN:
         return program.failure("no more processes are allowed here (limit of the user or the system)", temporary=True)
     return program.failure(_words(error), temporary=number in TEMPORARY)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def _words(error: OSError) -> str:

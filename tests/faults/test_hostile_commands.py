@@ -1,0 +1,186 @@
+"""Whatever a controller hands out is answered or refused, and the next command is answered (issue 8)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from greenagent.values.command import KNOWN_ARGUMENTS
+from tests.end_to_end.conftest import StartAgent, built_in, execute
+from tests.support.agents import AgentProcess
+from tests.support.recording_controller import RecordingController
+from tests.support.waiting import wait_until
+
+WRONG: tuple[Any, ...] = (True, "words", "", 1.5, -1, 10**30, -(10**30), [], [[]], [None, 1, {}], {}, {"a": {"b": []}})
+TOP = ("gid", "nid", "cmd", "name", "args", "data", "role", "roles", "fanout", "tags")
+PERIODS = ("recurring_period",)
+"""A number here is no wrong type: the job goes on, and only its failures are reported."""
+BUILTINS = ("ping", "kill", "get_msgs", "del_msgs", "get_processes_stats", "get_process_stats", "get_os_info")
+
+
+def assert_well(agent: AgentProcess, controller: RecordingController, name: str = "still-there") -> None:
+    """It answers the next command, and never showed a traceback."""
+    controller.push(built_in(name, "ping"))
+    assert controller.wait_for_result(name, 30)["state"] == "SUCCESS"
+    assert agent.poll() is None
+    assert "Traceback" not in agent.stderr
+    assert "internal error" not in agent.stderr
+
+
+def assert_each_answered_once(controller: RecordingController, commands: list[dict[str, Any]]) -> None:
+    for command in commands:
+        controller.push(command)
+    wanted = [command["id"] for command in commands]
+    wait_until(lambda: len(controller.results) >= len(wanted), 60, f"{len(wanted)} results")
+    assert sorted(result["id"] for result in controller.results) == sorted(wanted)
+    for result in controller.results:
+        assert result["state"] in ("SUCCESS", "ERROR", "UNKNOWN_CMD", "TIMEOUT"), result
+        assert result["state"] != "ERROR" or result["data"], result
+        assert "internal error" not in result["data"]
+
+
+def test_the_wrong_type_in_every_field_is_answered(controller: RecordingController, start_agent: StartAgent) -> None:
+    agent = start_agent()
+    commands = []
+    for key in TOP:
+        for number, wrong in enumerate(WRONG):
+            commands.append({**built_in(f"top-{key}-{number}", "ping"), key: wrong})
+    for key in sorted(KNOWN_ARGUMENTS):
+        for number, wrong in enumerate(WRONG):
+            if key in PERIODS and isinstance(wrong, (int, float)) and not isinstance(wrong, bool):
+                continue
+            commands.append(execute(f"arg-{key}-{number}", **{"name": "true", key: wrong}))
+    assert_each_answered_once(controller, commands)
+    assert_well(agent, controller)
+
+
+def test_the_wrong_data_for_every_built_in_is_answered(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    agent = start_agent()
+    fields = ("id", "signal", "jobid", "timefrom", "timeto", "levels", "limit", "domain", "name", "text", "pid")
+    datas = ["", "\0", "{", "[" * 100_000, "null", "NaN", '"\\ud800"', json.dumps({"id": "no-such-job"})]
+    datas += [json.dumps(wrong) for wrong in WRONG]
+    datas += [json.dumps({"id": "no-such-job", field: wrong}) for field in fields for wrong in WRONG]
+    commands = [built_in(f"{name}-{number}", name, data) for name in BUILTINS for number, data in enumerate(datas)]
+    assert_each_answered_once(controller, commands)
+    assert_well(agent, controller)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"null",
+        b"7",
+        b'"execute"',
+        b"[]",
+        b"{}",
+        b'{"cmd": "ping"}',
+        b'{"id": null, "cmd": "ping"}',
+        b'{"id": {"a": 1}, "cmd": "ping"}',
+        b'{"id": "cut',
+        b"\xff\xfe{\x00}\x00",
+        b'{"id": "a", "cmd": "ping"} trailing',
+        b"[" * 1_000_000,
+        b'{"a":' * 200_000,
+    ],
+    ids=lambda body: repr(body[:20]),
+)
+def test_what_is_no_command_is_said_and_polling_goes_on(
+    controller: RecordingController, start_agent: StartAgent, body: bytes
+) -> None:
+    agent = start_agent()
+    controller.push(body)
+    wait_until(lambda: "a command is refused" in agent.stderr, what="the refusal")
+    assert_well(agent, controller)
+    assert [result["id"] for result in controller.results] == ["still-there"]
+
+
+def test_odd_ids_and_texts_are_answered_under_the_id_as_given(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    agent = start_agent()
+    good = [
+        "a/../../../etc/passwd",
+        "/",
+        "..",
+        "a b",
+        "%2e%2e",
+        "ä€\U0001f600",
+        "'; DROP TABLE job; --",
+        "x" * 200,
+        "٣",
+    ]
+    bad = ["agent", "x" * 201, "x" * 100_000, "a\nb", "a\0b", "\x1b[2J", "\x85"]
+    for job_id in (*good, *bad):
+        controller.push(execute(job_id, "echo", job_id.replace("\0", "")))
+    controller.push(
+        rb'{"id": "half\ud800", "gid": 1, "nid": 10, "cmd": "execute", "args": {"name": "echo", "args": ["\udfff"]}}'
+    )
+    for job_id in good:
+        result = controller.wait_for_result(job_id)
+        assert (result["state"], result["streams"][0]) == ("SUCCESS", job_id + "\n")
+    for job_id in bad:
+        assert controller.wait_for_result(job_id)["state"] == "ERROR"
+    assert controller.wait_for_result("half\ufffd")["streams"] == ["\ufffd\n", ""]
+    assert_well(agent, controller)
+    known = {path.name for path in agent.folder.iterdir()} - {"logs"}
+    assert not [name for name in known if name.startswith(("passwd", "x", ".."))]
+    assert not (tmp_path / "etc").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "tr\0ue"),
+        ("args", ["a\0b"]),
+        ("working_dir", "/tmp\0"),
+        ("env", ["A=b\0c"]),
+        ("env", {"A\0": "b"}),
+        ("args", ["x" * 300_000]),
+        ("args", ["x" * 50_000] * 200),
+        ("env", ["LONG=" + "x" * 4_000_000]),
+        ("name", "x" * 5000),
+        ("name", "a/" * 3000),
+        ("working_dir", "/no/such/folder"),
+        ("working_dir", "/etc/passwd"),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_what_cannot_be_started_is_an_error_with_the_reason(
+    controller: RecordingController, start_agent: StartAgent, field: str, value: Any
+) -> None:
+    agent = start_agent()
+    controller.push(execute("j", **{"name": "true", field: value}))
+    result = controller.wait_for_result("j", 30)
+    assert result["state"] == "ERROR"
+    assert result["data"]
+    assert "\n" not in result["data"]
+    assert len(result["data"]) < 2000
+    assert_well(agent, controller)
+
+
+def test_a_command_of_a_hundred_megabytes_is_refused_without_being_held(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    agent = start_agent()
+    controller.push(built_in("before", "ping"))
+    controller.wait_for_result("before")
+    before = memory_of(agent.pid, "VmHWM")
+    controller.push(b'{"id": "big", "gid": 1, "nid": 10, "cmd": "execute", "data": "' + b"x" * 100_000_000 + b'"}')
+    result = controller.wait_for_result("big", 60)
+    assert result["state"] == "ERROR"
+    assert "too large" in result["data"]
+    assert_well(agent, controller)
+    assert memory_of(agent.pid, "VmHWM") - before < 64 * 1024 * 1024
+
+
+def memory_of(pid: int, key: str) -> int:
+    """Bytes from /proc/PID/status."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(key)
