@@ -13,7 +13,7 @@ from typing import Final
 from greenagent.logs.folder import LogFolder, file_size
 from greenagent.logs.gate import ReadGate
 from greenagent.logs.lines import LAST_ID, Lines, as_rows, block_as_json
-from greenagent.logs.models import GET_META, INSERT_BLOCK, INSERT_ROW, LINE_COLUMNS, SCHEMA, SET_META
+from greenagent.logs.models import GET_META, INSERT_BLOCK, INSERT_ROW, LINE_COLUMNS, PUT_SPAN, SCHEMA, SET_META
 from greenagent.runtime.files import sync_folder
 from greenagent.runtime.native import native_sleep
 
@@ -45,6 +45,8 @@ class CurrentDatabase:
         self.transaction_limit = min(LOG_LIMIT, max_size // 16)
         self._log_limit = min(LOG_LIMIT, max_size // 8)
         self._can_json = True
+        self._expect_control = False
+        self._spans: list[list[str | int]] = []
         self.next_seq = 1
         self.last_id = -1
         """The id of the newest line, -1 before the first."""
@@ -115,6 +117,7 @@ class CurrentDatabase:
             connection.close()
             raise
         self._connection = connection
+        self._spans = []
         self._inode = os.stat(path).st_ino
         self._measure()
 
@@ -125,20 +128,43 @@ class CurrentDatabase:
     def insert(self, lines: Lines) -> int:
         """Writes some lines and returns the first ``seq`` they got."""
         first = self.next_seq
-        block = block_as_json(lines.text) if lines.text and self._can_json else None
-        if block is not None:
-            values = (lines.first_id, *lines.owner, lines.epoch, lines.level, lines.marks, first, block)
-            self.connection.execute(INSERT_BLOCK[lines.keep], values)
-        else:
+        if not (lines.text and self._can_json and self._insert_block(lines, first)):
             self.connection.executemany(INSERT_ROW[lines.keep], as_rows(lines, first))
         self.next_seq = first + lines.count
         self.last_id = (lines.first_id + lines.count - 1) & LAST_ID
+        if lines.keep:
+            span = self._spans[-1] if self._spans else None
+            if span is not None and span[0] == lines.owner.jobid and span[2] == first - 1:
+                span[2] = self.next_seq - 1
+            else:
+                self._spans.append([lines.owner.jobid, first, self.next_seq - 1])
         return first
+
+    def _insert_block(self, lines: Lines, first: int) -> bool:
+        """The fast way; False when this block cannot take it."""
+        while True:
+            block = block_as_json(lines.text, self._expect_control)
+            if block is None:
+                return False
+            values = (lines.first_id, *lines.owner, lines.epoch, lines.level, lines.marks, first, block)
+            try:
+                self.connection.execute(INSERT_BLOCK[lines.keep], values)
+            except sqlite3.OperationalError as error:
+                if self._expect_control or "JSON" not in str(error):
+                    raise
+                # Coloured or tabulated output: what comes after it will be like it.
+                self._expect_control = True
+                continue
+            if self._expect_control and "\\u00" not in block:
+                self._expect_control = False
+            return True
 
     def commit(self) -> None:
         """Ends the transaction, the numbers with it, and merges the log where it is due."""
         self._put_numbers()
+        self.connection.executemany(PUT_SPAN, self._spans)
         self.connection.execute("COMMIT")
+        self._spans = self._spans[-1:]  # the last one may grow
         self._measure()
         if self._log_bytes > self._log_limit and time.monotonic() >= self._next_merge:
             self.merge_log()
@@ -146,6 +172,7 @@ class CurrentDatabase:
     def rollback(self, next_seq: int) -> None:
         """Undoes the transaction; ``next_seq`` as it was before."""
         self.next_seq = next_seq
+        self._spans = []
         if self._connection is not None and self._connection.in_transaction:
             try:
                 self._connection.execute("ROLLBACK")

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.query import LogQuery, conditions, may_hold, order_column
+from greenagent.logs.query import LogQuery, conditions, may_hold, order_column, spans_of
 from greenagent.logs.writer import Writer
 
 SLICE: Final = 1000
@@ -51,6 +51,13 @@ class Deletion:
         if key is None:
             return False
         where, values = conditions(connection, self._query)
+        spans = spans_of(connection, self._query.jobid, self._place) if self._query.jobid is not None else None
+        if spans is not None and key == "seq":
+            if not spans:
+                return False
+            self._place = max(self._place, spans[0][0] - 1)
+            where.append("seq <= ?")
+            values.append(spans[-1][1])
         where.append(f"{key} > ?")
         values.append(self._place)
         marks = "marks" if key == "seq" else "0"

@@ -62,11 +62,13 @@ class Lines:
         return self.size + self.count * (2 * len(jobid) + len(domain) + len(name) + 48)
 
 
-def block_as_json(text: str) -> str | None:
+def block_as_json(text: str, control: bool = True) -> str | None:
     """A JSON list of a block's lines, or None where json_each would not give them back.
 
     Everything under 0x20, the quotation mark and the backslash must be escaped: a raw TAB or ESC
-    is malformed JSON. A NUL, even escaped, would cut the value (design, section 7).
+    is malformed JSON. A NUL, even escaped, would cut the value (design, section 7). Looking for
+    control characters takes longer than all the rest, so ``control`` false leaves them: sqlite
+    then refuses the list, or is new enough to take them as they are.
     """
     if "\0" in text:
         return None
@@ -74,7 +76,7 @@ def block_as_json(text: str) -> str | None:
         text = text.replace("\\", "\\\\")
     if '"' in text:
         text = text.replace('"', '\\"')
-    if _CONTROL.search(text) is not None:
+    if control:
         for character in set(_CONTROL.findall(text)):
             text = text.replace(character, f"\\u{ord(character):04x}")
     return '["' + text[:-1].replace("\n", '","') + '"]'

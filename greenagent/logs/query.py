@@ -127,14 +127,37 @@ def ask(connection: sqlite3.Connection, query: LogQuery, limit: int, after_seq: 
         where.append(f"{key} > ?")
         values.append(after_seq)
         order = "ASC"
+    spans = spans_of(connection, query.jobid, after_seq) if key == "seq" and query.jobid is not None else None
+    if spans is not None:
+        where.append("seq BETWEEN ? AND ?")
     statement = f"SELECT {key}, id, jobid, domain, name, epoch, level, data FROM logs"
     if where:
         statement += " WHERE " + " AND ".join(where)
-    statement += f" ORDER BY {key} {order}"
-    if limit:
-        statement += f" LIMIT {int(limit)}"
-    for row in connection.execute(statement, values):
-        yield as_record(row)
+    statement += f" ORDER BY {key} {order} LIMIT ?"
+    left = limit or -1
+    if spans is None:
+        yield from map(as_record, connection.execute(statement, (*values, left)))
+        return
+    for span in spans:
+        for row in connection.execute(statement, (*values, *span, left)):
+            yield as_record(row)
+            left -= 1
+        if limit and left <= 0:
+            return
+
+
+def spans_of(connection: sqlite3.Connection, jobid: str, after_seq: int | None) -> list[tuple[int, int]] | None:
+    """Where a job's lines are, in the order in which ``ask`` wants them; None in a file without such a table."""
+    try:
+        if after_seq is None:
+            statement = "SELECT first, last FROM spans WHERE jobid = ? ORDER BY first DESC"
+            return connection.execute(statement, (jobid,)).fetchall()
+        statement = "SELECT first, last FROM spans WHERE jobid = ? AND last > ? ORDER BY first"
+        return connection.execute(statement, (jobid, after_seq)).fetchall()
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
+            raise
+        return None
 
 
 def order_column(connection: sqlite3.Connection) -> str | None:

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.query import LogQuery, newest_first
+from greenagent.logs.query import LogQuery, newest_first, spans_of
 from greenagent.logs.reading import reading
+from greenagent.logs.routes import Routes
+from greenagent.logs.scan import Scan
 from greenagent.logs.splitter import Block
 from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import parse_levels
@@ -101,15 +103,26 @@ def test_a_file_without_its_table_holds_nothing(original: LogFolder) -> None:
     assert len(ask(original)) == 40
 
 
-def test_the_index_answers_for_a_job(stores: Stores) -> None:
+def test_a_jobs_lines_are_found_by_their_spans_alone(stores: Stores) -> None:
+    """Lines of others are not read: the plan is a range of the key per span, and spans of one job grow together."""
     store = stores.open()
-    job(store).append([Block(1, "x\n" * 100, 100)])
+    quiet, chatty = store.open_job("quiet", "", "", Routes(), ""), job(store)
+    for number in range(5):
+        quiet.append([Message(1, f"{number}a")])
+        store.flush()
+        quiet.append([Message(1, f"{number}b")])
+        chatty.append([Block(1, "x\n" * 100, 100)])
     store.flush()
     with reading(stores.folder.current) as connection:
+        assert spans_of(connection, "quiet", None) == [(409, 410), (307, 308), (205, 206), (103, 104), (1, 2)]
+        assert spans_of(connection, "quiet", 205) == [(205, 206), (307, 308), (409, 410)]
         plan = connection.execute(
-            "EXPLAIN QUERY PLAN SELECT data FROM logs WHERE jobid = 'j' ORDER BY seq DESC LIMIT 10"
+            "EXPLAIN QUERY PLAN SELECT data FROM logs WHERE jobid = 'j' AND seq BETWEEN 1 AND 9 ORDER BY seq DESC"
         ).fetchall()
-    assert [row[3] for row in plan] == ["SEARCH logs USING INDEX logs_jobid (jobid=?)"], "and no sorting"
+    assert [row[3] for row in plan] == ["SEARCH logs USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]
+    assert ask(stores.folder, jobid="quiet", limit=3) == ["4b", "4a", "3b"]
+    scan = Scan(stores.folder, LogQuery(jobid="quiet"))
+    assert [record.data for record in scan.advance()] == [f"{number}{half}" for number in range(5) for half in "ab"]
 
 
 def test_a_query_sees_what_was_flushed_while_a_job_goes_on(stores: Stores) -> None:
