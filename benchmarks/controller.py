@@ -36,6 +36,7 @@ class Polls:
         self._nodes: dict[int, int] = {}
         self._connections: dict[int, socket.socket] = {}
         self._tokens: dict[int, str] = {}
+        self._partial: dict[int, str] = {}
 
     def open(self, nid: int) -> None:
         connection = socket.create_connection(("127.0.0.1", self._port))
@@ -53,8 +54,10 @@ class Polls:
         found = []
         for descriptor, _ in self._poller.poll(timeout):
             nid = self._nodes[descriptor]
-            received = self._connections[nid].recv(65536).decode()
-            if '"cmd"' in received:
+            received = self._partial.pop(nid, "") + self._connections[nid].recv(65536).decode()
+            if not _is_whole(received):
+                self._partial[nid] = received
+            elif '"cmd"' in received:
                 found.append(nid)
                 for line in received.split("\r\n"):
                     if line.lower().startswith("greenagent-delivery:"):
@@ -62,6 +65,15 @@ class Polls:
             else:
                 self.again(nid)
         return found
+
+
+def _is_whole(received: str) -> bool:
+    """Whether an answer has come with its whole body (of ASCII)."""
+    head, blank, body = received.partition("\r\n\r\n")
+    for line in head.lower().split("\r\n"):
+        if line.startswith("content-length:"):
+            return bool(blank) and len(body) >= int(line.partition(":")[2])
+    return False
 
 
 def post(port: int, command: dict[str, object]) -> None:
