@@ -101,7 +101,7 @@ def answer(connection: sqlite3.Connection, job_id: str, since: float) -> StoredA
     if found is None:
         return None
     row, command, controller = found
-    results = connection.execute("SELECT row FROM outcome WHERE job = ? ORDER BY row", (row,))
+    results = connection.execute("SELECT max(row) FROM outcome WHERE job = ? GROUP BY body ORDER BY 1", (row,))
     return StoredAnswer(command, controller, ENDED, tuple(result for (result,) in results))
 
 
@@ -196,12 +196,15 @@ def retry_due(connection: sqlite3.Connection, now: float) -> list[str]:
     return sorted({record.controller for record in due})
 
 
-def asides(connection: sqlite3.Connection, due_only: bool = False, limit: int = 1000) -> list[AsideRecord]:
+def asides(
+    connection: sqlite3.Connection, due_only: bool = False, limit: int = 1000, after: int = 0
+) -> list[AsideRecord]:
+    """Records set aside behind row ``after``, oldest first."""
     rows = connection.execute(
         "SELECT row, controller, path, body, status, answer, stamp, due FROM aside "
-        + ("WHERE due = 1 " if due_only else "")
+        + ("WHERE row > ? AND due = 1 " if due_only else "WHERE row > ? ")
         + "ORDER BY row LIMIT ?",
-        (limit,),
+        (after, limit),
     )
     return [AsideRecord(*row) for row in rows]
 

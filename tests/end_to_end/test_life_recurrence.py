@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
@@ -15,7 +16,10 @@ def test_a_recurring_job_reports_results_and_failures_and_nothing_else(
 ) -> None:
     agent = start_agent()
     runs = tmp_path / "runs"
-    script = f"date +%s.%N >> {runs}; case $(wc -l < {runs}) in 2) echo 20::2;; 3) exit 3;; 4) kill -9 $$;; 5) echo 20::5;; esac"
+    script = (
+        f"date +%s.%N >> {runs}; case $(wc -l < {runs}) in "
+        "2) echo 20::2;; 3) exit 3;; 4) kill -9 $$;; 5) echo 20::5;; esac"
+    )
     controller.push(shell("r", script, recurring_period=1))
     wait_until(lambda: len(controller.results_of("r")) >= 4, 20, "four reports")
     reports = [(r["state"], r["data"], r["exit_code"], r["signal"]) for r in controller.results_of("r")]
@@ -26,7 +30,7 @@ def test_a_recurring_job_reports_results_and_failures_and_nothing_else(
         ("SUCCESS", "5", 0, None),
     ]
     stamps = [float(stamp) for stamp in words(runs)]
-    assert all(later - earlier > 0.9 for earlier, later in zip(stamps, stamps[1:], strict=False))
+    assert all(later - earlier > 0.9 for earlier, later in pairwise(stamps))
     # The id stays taken between the runs too.
     controller.push(execute("r", "echo", "other"))
     wait_until(lambda: states_of(controller, "r")[-1] == "DUPILICATE_ID", what="the refusal")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def test_max_restart_means_that_many_restarts_then_one_critical_line_and_one_rep
     assert (result["state"], result["exit_code"], result["data"]) == ("ERROR", 3, "run"), "the state of the last run"
     assert result["starttime"] / 1000 > stamps[1]
     # At least a second lies between two runs; how much more depends on the machine.
-    assert all(later - earlier > 0.9 for earlier, later in zip(stamps, stamps[1:], strict=False))
+    assert all(later - earlier > 0.9 for earlier, later in pairwise(stamps))
     agent.stop()
     assert len(controller.results_of("f")) == 1
     assert agent.rows("jobid = 'f' AND level = 9")[0][3] == "greenagent: given up after 2 restarts"

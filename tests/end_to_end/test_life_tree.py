@@ -1,0 +1,164 @@
+"""No process outlives its job (issue 5, line 7; design, promise 5)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import StartAgent, execute, shell
+from tests.support.job_lives import ask, kill, running_pids, tagged_processes, wait_for_words, words
+from tests.support.processes import is_running
+from tests.support.recording_controller import RecordingController
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize("how", ["kill", "timeout"])
+def test_the_whole_tree_ends_also_sessions_of_their_own_and_orphans(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path, how: str
+) -> None:
+    """Defect 32 of the original: grandchildren kept a killed job alive."""
+    agent = start_agent()
+    pids = tmp_path / "pids"
+    script = (
+        f"sleep 1000 & echo $! >> {pids}; setsid sleep 1000 & echo $! >> {pids}; "
+        # A daemon: its parent is gone, it has a session of its own, and it holds the pipes.
+        f"setsid sh -c 'sleep 1000 & echo $! >> {pids}'; trap '' TERM; echo $$ >> {pids}; wait; sleep 1000"
+    )
+    controller.push(shell("t", script, max_time=3 if how == "timeout" else 0))
+    wait_for_words(pids, 4)
+    if how == "kill":
+        kill(controller, "t")
+    result = controller.wait_for_result("t", 20)
+    assert result["state"] == {"kill": "KILLED", "timeout": "TIMEOUT"}[how]
+    assert running_pids(pids) == []
+    assert tagged_processes(agent.folder) == []
+
+
+def test_a_process_announced_by_101_ends_with_its_job_and_is_not_logged(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    agent = start_agent()
+    pids = tmp_path / "pids"
+    stranger = os.getpid()
+    # Without its tag, in a session of its own: only the announcement and the tree tell whose it is.
+    script = (
+        f"env -i setsid sleep 1000 & echo $! >> {pids}; echo 101::$!; "
+        f"echo 101::{stranger}; echo 101::rubbish; echo 20::1; wait"
+    )
+    controller.push(shell("a", script))
+    wait_for_words(pids, 1)
+    wait_until(lambda: agent.rows("jobid = 'a' AND level = 20"), what="the lines")
+    kill(controller, "a")
+    result = controller.wait_for_result("a")
+    assert (result["state"], result["data"]) == ("KILLED", "1")
+    assert running_pids(pids) == []
+    agent.stop()
+    rows = agent.rows("jobid = 'a'")
+    assert [row for row in rows if row[2] == 101] == []
+    warnings = [data for _, _, level, data in rows if level == 7]
+    assert any(str(stranger) in line and "left alone" in line for line in warnings)
+    assert any("rubbish" in line for line in warnings)
+
+
+def test_children_left_after_a_success_are_swept_and_named(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    agent = start_agent()
+    pids = tmp_path / "pids"
+    controller.push(shell("s", f"setsid sleep 1000 & echo $! >> {pids}; sleep 1001 & echo $! >> {pids}"))
+    assert controller.wait_for_result("s")["state"] == "SUCCESS"
+    assert running_pids(pids) == []
+    agent.stop()
+    [line] = [data for _, _, level, data in agent.rows("jobid = 's' AND level = 7")]
+    assert line.startswith("greenagent: ended what the job left running: ")
+    for pid in words(pids):
+        assert f"{pid} (" in line
+    assert "sleep" in line
+
+
+def test_leave_children_lets_them_go_on(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    more = '[extensions.daemon]\nbinary = "sh"\nargs = ["-c", "{script}"]\nleave_children = true\n'
+    agent = start_agent(more=more)
+    pids = tmp_path / "pids"
+    script = f"setsid sleep 1000 < /dev/null > /dev/null 2>&1 & echo $! >> {pids}"
+    try:
+        controller.push(shell("argument", script, leave_children=True))
+        assert controller.wait_for_result("argument")["state"] == "SUCCESS"
+        controller.push({"id": "extension", "cmd": "daemon", "args": {"script": script}})
+        assert controller.wait_for_result("extension")["state"] == "SUCCESS"
+        assert len(running_pids(pids)) == 2
+        agent.stop()
+        assert len(running_pids(pids)) == 2
+        assert agent.rows("level = 7 AND jobid != 'agent'") == []
+    finally:
+        for pid in running_pids(pids):
+            os.kill(pid, 9)
+
+
+@pytest.mark.parametrize("script", ["exit 0", "sleep 0.01"])
+def test_kills_that_race_with_the_end_harm_nothing(
+    controller: RecordingController, start_agent: StartAgent, script: str
+) -> None:
+    """Defect 28 of the original: a signal to a finished job could crash the agent."""
+    agent = start_agent()
+    for number in range(30):
+        controller.push(shell(f"j{number}", script))
+        controller.push({"id": f"k{number}", "cmd": "kill", "data": f'{{"id": "j{number}"}}'})
+    for number in range(30):
+        result = controller.wait_for_result(f"j{number}", 20)
+        assert result["state"] in ("SUCCESS", "KILLED")
+        assert controller.wait_for_result(f"k{number}")["state"] in ("SUCCESS", "ERROR")
+    assert ask(controller, "ping")["state"] == "SUCCESS"
+    assert "Traceback" not in agent.stderr
+    assert all(len(controller.results_of(f"j{number}")) == 1 for number in range(30))
+
+
+if os.geteuid() == 0:  # nobody else can lose the right to signal a child
+
+    def test_a_kill_names_the_pids_that_would_not_die_and_the_slot_is_free(
+        controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    ) -> None:
+        """The agent is without CAP_KILL, and the job becomes another user: nothing can end it."""
+        hook = tmp_path / "hook"
+        hook.mkdir()
+        (hook / "sitecustomize.py").write_text(
+            "import ctypes, struct, sys\n"
+            "if 'greenagent.cli.agent' in ' '.join(sys.orig_argv):\n"
+            "    libc = ctypes.CDLL(None)\n"
+            "    libc.prctl(24, 5, 0, 0, 0)\n"  # CAP_KILL out of the bounding set: no child gets it back
+            "    header = ctypes.create_string_buffer(struct.pack('=Ii', 0x20080522, 0))\n"
+            "    data = ctypes.create_string_buffer(24)\n"
+            "    assert libc.capget(header, data) == 0\n"
+            "    words = list(struct.unpack('=6I', data.raw))\n"
+            "    words[:3] = [word & ~(1 << 5) for word in words[:3]]\n"
+            "    assert libc.capset(header, ctypes.create_string_buffer(struct.pack('=6I', *words))) == 0\n"
+        )
+        agent = start_agent(python_path=f"{hook}:{ROOT}", max_jobs=1, kill_grace=0.2)
+        pids = tmp_path / "pids"
+        program = (
+            "import os, time\n"
+            f"open({str(pids)!r}, 'a').write(f'{{os.getpid()}}\\n')\n"
+            "os.setresuid(65534, 65534, 65534)\n"
+            "print('ready', flush=True)\n"
+            "time.sleep(1000)\n"
+        )
+        try:
+            controller.push(execute("stuck", "python3", "-c", program))
+            wait_until(lambda: agent.rows("jobid = 'stuck' AND data = 'ready'"), what="the job")
+            result = ask(controller, "kill", {"id": "stuck"}, 30)
+            [pid] = words(pids)
+            assert result["state"] == "ERROR"
+            assert pid in result["data"]
+            assert controller.wait_for_result("stuck", 20)["state"] == "KILLED"
+            controller.push(shell("next", "true"))
+            assert controller.wait_for_result("next", 20)["state"] == "SUCCESS", "its slot is free"
+            assert is_running(int(pid))
+        finally:
+            for number in running_pids(pids):
+                os.kill(number, 9)
