@@ -41,6 +41,7 @@ TEST = [
     "ruff>=0.6",
     "setuptools>=64",
     "trustme>=1.1",
+    "statsd>=4",
     "types-psutil",
     "types-requests",
     "types-toml",

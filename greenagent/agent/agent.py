@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import gevent
 from gevent.event import AsyncResult
 
+from greenagent.agent.beginnings import end_orphans, make_log_store
 from greenagent.agent.connections import Connections
 from greenagent.agent.oversight import Oversight
 from greenagent.agent.status import Parts
@@ -29,13 +30,9 @@ from greenagent.jobs.recovery import Recovery
 from greenagent.jobs.startup import StartupTasks, warn_of
 from greenagent.ledger.history import HistoryFile
 from greenagent.ledger.ledger import Ledger
-from greenagent.logs.console import Console
 from greenagent.logs.joblog import JobLog
-from greenagent.logs.retention import StoreLimits
-from greenagent.logs.store import LogStore
-from greenagent.process.descendants import Sweeper, end_orphan, find_by_tag
+from greenagent.process.descendants import Sweeper
 from greenagent.process.spawn import Spawner
-from greenagent.process.tags import parse_tag
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.voice import LineOutput, Voice
 from greenagent.settings.merge import merge
@@ -90,7 +87,7 @@ class Agent:
         )
         self.ledger.start()
         self.console = LineOutput(1, "console")
-        self.store = self._log_store()
+        self.store = make_log_store(self.settings, self.voice, self.console)
         try:
             self.store.start()
         except BaseException:
@@ -102,7 +99,7 @@ class Agent:
         self.spawner = Spawner(self.voice)
         self.spawner.start()
         if taken_over is None:
-            self._end_orphans(main.kill_grace)
+            end_orphans(self.ledger, self.voice, main.kill_grace)
         self.meter = Meter(self.settings.stats.meter_interval)
         self.backlog = statistics_backlog.Backlog(
             self.ledger.database,
@@ -177,24 +174,6 @@ class Agent:
             f"polling {', '.join(self.settings.polled_controllers) or 'nobody'}"
         )
 
-    def _log_store(self) -> LogStore:
-        main, logger = self.settings.main, self.settings.database_logger
-        if logger is not None:
-            folder = logger.log_dir
-            limits = StoreLimits(logger.max_db_size, logger.max_dbs, logger.max_age, logger.min_free)
-        else:
-            # Without a DB logger the lines for controllers still need a place to wait in.
-            folder = main.ledger_file.with_name(main.ledger_file.name + ".logs")
-            limits = StoreLimits()
-        return LogStore(
-            folder,
-            main.message_id_file,
-            self.voice,
-            keep=logger is not None,
-            limits=limits,
-            console=Console(self.console),
-        )
-
     def _start_services(self) -> None:
         sweeper = Sweeper(self.spawner.registry, self.voice, self.ledger.instance)
         self.supervisor.service("sweeper", sweeper.run)
@@ -216,23 +195,6 @@ class Agent:
             stall=self.oversight.stall,
         )
         self.oversight.start(parts, self.statistics, self.began)
-
-    def _end_orphans(self, grace: float) -> None:
-        """Ends what jobs of a crashed agent left running: found by tag, checked by pid and start time.
-
-        Only of jobs that the ledger calls running: others were left on purpose (``leave_children``).
-        """
-        cut_off = {record.id for record in self.ledger.unfinished()}
-        orphans = [
-            orphan
-            for orphan in find_by_tag(f"{self.ledger.instance}:")
-            if (tag := parse_tag(orphan.tag)) is not None and tag.job_id in cut_off
-        ]
-        for orphan in orphans:
-            self.voice.warning(f"process {orphan.pid} ({orphan.command}) is left from an earlier run: it is ended")
-        gevent.joinall(
-            [gevent.spawn(end_orphan, orphan.pid, orphan.start_ticks, orphan.tag, grace) for orphan in orphans]
-        )
 
     def _recover(self, taken_over: HandedOver | None) -> None:
         recovery = Recovery(

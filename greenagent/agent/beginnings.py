@@ -1,0 +1,47 @@
+"""What has to be made or tidied up before the parts of the agent can be put together."""
+
+from __future__ import annotations
+
+import gevent
+
+from greenagent.ledger.ledger import Ledger
+from greenagent.logs.console import Console
+from greenagent.logs.retention import StoreLimits
+from greenagent.logs.store import LogStore
+from greenagent.process.descendants import end_orphan, find_by_tag
+from greenagent.process.tags import parse_tag
+from greenagent.runtime.voice import LineOutput, Voice
+from greenagent.settings.models import Settings
+
+
+def make_log_store(settings: Settings, voice: Voice, console: LineOutput) -> LogStore:
+    """The log store as the DB logger wants it.
+
+    Without a DB logger the lines for controllers still need a place to wait in: beside the ledger.
+    """
+    main, logger = settings.main, settings.database_logger
+    if logger is not None:
+        folder = logger.log_dir
+        limits = StoreLimits(logger.max_db_size, logger.max_dbs, logger.max_age, logger.min_free)
+    else:
+        folder = main.ledger_file.with_name(main.ledger_file.name + ".logs")
+        limits = StoreLimits()
+    return LogStore(
+        folder, main.message_id_file, voice, keep=logger is not None, limits=limits, console=Console(console)
+    )
+
+
+def end_orphans(ledger: Ledger, voice: Voice, grace: float) -> None:
+    """Ends what jobs of a crashed agent left running: found by tag, checked by pid and start time.
+
+    Only of jobs that the ledger calls running: others were left on purpose (``leave_children``).
+    """
+    cut_off = {record.id for record in ledger.unfinished()}
+    orphans = [
+        orphan
+        for orphan in find_by_tag(f"{ledger.instance}:")
+        if (tag := parse_tag(orphan.tag)) is not None and tag.job_id in cut_off
+    ]
+    for orphan in orphans:
+        voice.warning(f"process {orphan.pid} ({orphan.command}) is left from an earlier run: it is ended")
+    gevent.joinall([gevent.spawn(end_orphan, orphan.pid, orphan.start_ticks, orphan.tag, grace) for orphan in orphans])
