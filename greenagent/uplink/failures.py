@@ -50,6 +50,11 @@ class TransportError(GreenagentError):
         self.hint = hint
         self.answer = answer
 
+    @property
+    def is_unreached(self) -> bool:
+        """True when there was no connection to the controller at all."""
+        return self.kind in ("refused", "name", "unreachable", "tls", "plain-http", "proxy")
+
 
 def explain(error: BaseException, *, url: str, has_client_certificate: bool, proven: bool) -> TransportError:
     """The reason behind what ``requests`` raised, which wraps the true cause several times.

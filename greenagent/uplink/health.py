@@ -29,6 +29,7 @@ class ControllerHealth:
         self._reasons: dict[str, str] = {}
         self._said: dict[str, float] = {}
         self._owes_relief = False
+        self._unreached: set[str] = set()
 
     @property
     def problem(self) -> str:
@@ -44,11 +45,13 @@ class ControllerHealth:
         """
         return not self.is_polled or (self.last_contact is not None and "poll" not in self._reasons)
 
-    def failed(self, part: str, reason: str, detail: str = "") -> None:
+    def failed(self, part: str, reason: str, detail: str = "", *, unreached: bool = False) -> None:
         """``part`` (poll, results, ...) could not do its work; a reason that is known already is not repeated.
 
-        ``detail`` is said along with it, but does not make it another reason.
+        ``detail`` is said along with it, but does not make it another reason. ``unreached``: no
+        connection came about, so that any answer shows it to be over.
         """
+        (self._unreached.add if unreached else self._unreached.discard)(part)
         if self._reasons.get(part) == reason:
             return
         known = reason in self._reasons.values()
@@ -62,6 +65,14 @@ class ControllerHealth:
         self._owes_relief = True
         more = f" ({detail[:200]})" if detail else ""
         self._voice.warning(f"{self._name}: {part}: {reason}{more}; will be tried again")
+
+    def reached(self) -> None:
+        """An answer came: what kept us from connecting is over, though a poll may take its time to show it."""
+        if self._owes_relief and self._reasons and self._unreached.issuperset(self._reasons):
+            self._owes_relief = False
+            for part in self._reasons:
+                self._reasons[part] = ""  # not yet shown to work, see understands_us
+            self._voice.info(f"{self._name} answers again")
 
     def worked(self, part: str) -> None:
         """``part`` did its work."""

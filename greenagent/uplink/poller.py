@@ -124,13 +124,15 @@ class Poller:
         """Says that we are here; any answer clears the debt, and without one polling goes on (protocol 1.3)."""
         self._in_event = True
         try:
-            self._transport.post("event", STARTUP_EVENT, EVENT_TIMEOUT)
+            answer = self._transport.post("event", STARTUP_EVENT, EVENT_TIMEOUT)
         except TransportError as error:
             if error.kind != "interrupted":
-                self.health.failed("startup event", error.reason, error.hint)
+                self.health.failed("startup event", error.reason, error.hint, unreached=error.is_unreached)
         else:
             self._owes_startup = False
             self.health.worked("startup event")
+            if answer.ok:
+                self.health.reached()
         finally:
             self._in_event = False
 
@@ -206,7 +208,7 @@ class Poller:
             return delay
         self.figures.poll_errors += 1
         self._owes_startup = True
-        self.health.failed("poll", error.reason, error.hint)
+        self.health.failed("poll", error.reason, error.hint, unreached=error.is_unreached)
         return self._backoff.next()
 
 
