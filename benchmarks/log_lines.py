@@ -35,6 +35,7 @@ from greenagent.process.pipes import PipeReader  # noqa: E402
 from greenagent.runtime.voice import LineOutput, Voice  # noqa: E402
 
 WIDTH = 79
+CHILDREN: list[subprocess.Popen[bytes]] = []
 PRINTER = """
 import os, sys
 block, count = sys.stdin.buffer.read(), int(sys.argv[1])
@@ -108,19 +109,25 @@ class Stalls:
         return ordered[int(len(ordered) * 0.99)] * 1000, ordered[-1] * 1000
 
 
-def run_job(store: LogStore, number: int, kind: str, lines: int, ended: dict[int, float]) -> None:
-    """One child whose output goes the way it goes in the agent."""
+def start_child(kind: str, lines: int) -> int:
+    """A child that prints; the pipe it prints to, which holds it back until somebody reads."""
     block = b"".join(line(kind, n) for n in range(2000))
     child = subprocess.Popen(
         [sys.executable, "-c", PRINTER, str(lines)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    gevent.get_hub().threadpool.apply(child.stdin.write, (block,))
+    child.stdin.write(block)
     child.stdin.close()
     descriptor = os.dup(child.stdout.fileno())
     child.stdout.close()
     os.set_blocking(descriptor, False)
+    CHILDREN.append(child)
+    return descriptor
+
+
+def run_job(store: LogStore, number: int, descriptor: int, ended: dict[int, float]) -> None:
+    """The output of one child goes the way it goes in the agent."""
     log = store.open_job(f"2f0b0c4c-0000-4000-8000-{number:012}", "dom", "nam", Routes(), "bench")
     output = JobOutput(log, lambda text: None, lambda text: None)
     splitter = Splitter(1)
@@ -129,8 +136,6 @@ def run_job(store: LogStore, number: int, kind: str, lines: int, ended: dict[int
     output.take(splitter.finish())
     log.close()
     ended[number] = time.perf_counter()
-    while child.poll() is None:
-        gevent.sleep(0.01)
 
 
 def resident() -> float:
@@ -144,16 +149,19 @@ def measure(folder: Path, kind: str, jobs: int, lines: int) -> dict[str, object]
     store = LogStore(folder / "logs", folder / "mid", Voice(LineOutput(2, "voice")))
     store.start()
     ended: dict[int, float] = {}
+    each = lines // jobs // 2000 * 2000
+    descriptors = [start_child(kind, each) for _ in range(jobs)]
     stalls = Stalls()
     began = time.perf_counter()
-    each = lines // jobs // 2000 * 2000
-    gevent.joinall([gevent.spawn(run_job, store, n, kind, each, ended) for n in range(jobs)], raise_error=True)
+    gevent.joinall([gevent.spawn(run_job, store, n, d, ended) for n, d in enumerate(descriptors)], raise_error=True)
     store.flush()
     seconds = time.perf_counter() - began
     p99, worst = stalls.stop()
     memory = resident()
     figures = store.figures
     store.stop()
+    while CHILDREN:
+        CHILDREN.pop().wait()
     shutil.rmtree(folder / "logs")
     reference = (before + bare(folder)) / 2
     durations = sorted(end - began for end in ended.values())

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from greenagent.logs.splitter import Block, Piece
+from greenagent.logs.splitter import Block, Mixed, Piece
 from greenagent.values import levels
 from greenagent.values.message import Message
 
@@ -107,6 +107,12 @@ class JobOutput:
                 if tail is not None:
                     tail.add(piece.text, piece.count)
                 continue
+            if isinstance(piece, Mixed):
+                for stream, tail in self._tails.items():
+                    if stream in piece.levels:
+                        texts = piece.texts_of(stream)
+                        tail.add("\n".join(texts) + "\n", len(texts))
+                continue
             level, text = piece
             if level in self._tails:
                 self._tails[level].add(text + "\n", 1)
@@ -121,7 +127,7 @@ class JobOutput:
                 announcements = True
                 self._on_process(text)
         if announcements:
-            kept = [p for p in pieces if isinstance(p, Block) or p.level != levels.PROCESS_ANNOUNCEMENT]
+            kept = [p for p in pieces if not isinstance(p, Message) or p.level != levels.PROCESS_ANNOUNCEMENT]
         if lines:
             self._on_lines(lines)
         if kept:

@@ -10,9 +10,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.folder import LogFolder, file_size
+from greenagent.logs.folder import COMPANIONS, LogFolder, file_size
 from greenagent.logs.gate import ReadGate
-from greenagent.logs.lines import LAST_ID, Lines, as_rows, block_as_json
+from greenagent.logs.lines import LAST_ID, MIXED, Lines, as_rows, block_as_json
 from greenagent.logs.models import GET_META, INSERT_BLOCK, INSERT_ROW, LINE_COLUMNS, PUT_SPAN, SCHEMA, SET_META
 from greenagent.runtime.files import sync_folder
 from greenagent.runtime.native import native_sleep
@@ -98,7 +98,7 @@ class CurrentDatabase:
     def _connect(self) -> None:
         path = self._folder.current
         if not path.exists():
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
+            self._create(path)
         connection = sqlite3.connect(str(path), timeout=LOCK_WAIT, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -120,6 +120,21 @@ class CurrentDatabase:
         self._spans = []
         self._inode = os.stat(path).st_ino
         self._measure()
+
+    def _create(self, path: Path) -> None:
+        """A new file gets its name when it has its tables: nobody ever sees it without them, even after a crash."""
+        new = path.with_name(path.name + ".new")
+        for leftover in (new, *(new.with_name(new.name + suffix) for suffix in COMPANIONS)):
+            leftover.unlink(missing_ok=True)
+        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
+        with closing(sqlite3.connect(str(new), isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in SCHEMA:
+                connection.execute(statement)
+            if self.last_id >= 0:  # at a start the archives still have to tell them
+                connection.executemany(SET_META, self._numbers())
+            connection.execute("COMMIT")
+        os.rename(new, path)
 
     def begin(self) -> None:
         """Starts a transaction; waits up to LOCK_WAIT for other programs."""
@@ -148,7 +163,7 @@ class CurrentDatabase:
                 return False
             values = (lines.first_id, *lines.owner, lines.epoch, lines.level, lines.marks, first, block)
             try:
-                self.connection.execute(INSERT_BLOCK[lines.keep], values)
+                self.connection.execute(INSERT_BLOCK[lines.keep, lines.level == MIXED], values)
             except sqlite3.OperationalError as error:
                 if self._expect_control or "JSON" not in str(error):
                     raise
@@ -316,8 +331,10 @@ class CurrentDatabase:
         self._log_bytes = file_size(current.with_name(current.name + "-wal"))
 
     def _put_numbers(self) -> None:
-        numbers = [("next_seq", self.next_seq), ("last_id", self.last_id)]
-        self.connection.executemany(SET_META, numbers)
+        self.connection.executemany(SET_META, self._numbers())
+
+    def _numbers(self) -> list[tuple[str, int]]:
+        return [("next_seq", self.next_seq), ("last_id", self.last_id)]
 
     def _store_numbers(self) -> None:
         self.begin()

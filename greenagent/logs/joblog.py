@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from greenagent.logs.lines import Lines, Owner
+from greenagent.logs.lines import MIXED, Lines, Owner
 from greenagent.logs.routes import DROPPED, Route, Routes
-from greenagent.logs.splitter import Block, Piece
+from greenagent.logs.splitter import Block, Mixed, Piece
 from greenagent.values import levels
+from greenagent.values.message import Message
 
 if TYPE_CHECKING:
     from greenagent.logs.store import LogStore
@@ -42,20 +43,36 @@ class JobLog:
         """
         rows: list[tuple[int, str]] = []
         rows_route = DROPPED
-        for piece in pieces:
-            route = self.routes.for_level(piece.level)
-            if rows and (route != rows_route or type(piece) is Block):
-                self._put_rows(rows, rows_route)
-                rows = []
-            if not route.process or piece.level == levels.PROCESS_ANNOUNCEMENT:
-                continue
-            if isinstance(piece, Block):
-                self._put_block(piece, route)
-            else:
+        for piece in self._unmixed(pieces):
+            if isinstance(piece, Message):
+                route = self.routes.for_level(piece.level)
+                if not route.process or piece.level == levels.PROCESS_ANNOUNCEMENT:
+                    continue
+                if rows and route != rows_route:
+                    self._put_rows(rows, rows_route)
+                    rows = []
                 rows.append((piece.level, _clean(piece.text)))
                 rows_route = route
+                continue
+            if rows:
+                self._put_rows(rows, rows_route)
+                rows = []
+            level = piece.level if isinstance(piece, Block) else next(iter(piece.levels))
+            route = self.routes.for_level(level)
+            if route.process:
+                self._put_block(piece, route)
         if rows:
             self._put_rows(rows, rows_route)
+
+    def _unmixed(self, pieces: Sequence[Piece]) -> Iterator[Piece]:
+        """The same messages; mixed blocks stay whole only where one way and no cap is for all their levels."""
+        for piece in pieces:
+            if isinstance(piece, Mixed):
+                routes = {self.routes.for_level(level) for level in piece.levels}
+                if len(routes) > 1 or self._max_bytes:
+                    yield from piece.messages()
+                    continue
+            yield piece
 
     def append_now(self, level: int, text: str) -> None:
         """One message, without ever waiting: it is counted as dropped when there is no room."""
@@ -78,8 +95,12 @@ class JobLog:
         """A warning of the store's own in this job's log."""
         self.append_now(levels.WARNING, text)
 
-    def _put_block(self, block: Block, route: Route) -> None:
+    def _put_block(self, block: Block | Mixed, route: Route) -> None:
         size = _bytes(block.text)
+        if isinstance(block, Mixed):
+            self._store.wait_for_room(block.count)
+            self._hand_over(route, MIXED, block.text, (), block.count, size)
+            return
         if self._max_bytes and (self._capped or self._bytes + size - block.count > self._max_bytes):
             self._put_rows([(block.level, line) for line in block.lines()], route)
             return
@@ -126,7 +147,11 @@ class JobLog:
         first_id = self._store.ids.take(count)
         epoch = round(time.time(), 3)
         if route.console and self._store.console is not None:
-            if text:
+            if text and level == MIXED:
+                for offset, line in enumerate(text.split("\n")[:-1]):
+                    own_level, _, own_text = line.partition("::")
+                    self._store.console.show(self._label, first_id + offset, epoch, int(own_level), [own_text])
+            elif text:
                 self._store.console.show(self._label, first_id, epoch, level, text.split("\n")[:-1])
             else:
                 for offset, (row_level, row_text) in enumerate(rows):

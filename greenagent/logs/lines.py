@@ -10,6 +10,8 @@ from greenagent.logs.models import LINE_COLUMNS
 
 _CONTROL = re.compile(r"[\x01-\x09\x0b-\x1f]")
 LAST_ID: Final = 0xFFFFFFFF
+MIXED: Final = 0
+"""Instead of the level of a block whose texts carry it: ``LEVEL::text``. No message has level 0."""
 
 
 class Owner(NamedTuple):
@@ -85,7 +87,13 @@ def block_as_json(text: str, control: bool = True) -> str | None:
 def as_rows(lines: Lines, first_seq: int) -> list[tuple[object, ...]]:
     """The rows of some lines, in the order of the table's columns: the slow way."""
     owner, epoch, marks, first_id = lines.owner, lines.epoch, lines.marks, lines.first_id
-    each = lines.rows or [(lines.level, text) for text in lines.text.split("\n")[:-1]]
+    if lines.rows:
+        each = lines.rows
+    elif lines.level == MIXED:
+        parted = (line.partition("::") for line in lines.text.split("\n")[:-1])
+        each = [(int(level), text) for level, _, text in parted]
+    else:
+        each = [(lines.level, text) for text in lines.text.split("\n")[:-1]]
     return [
         ((first_id + offset) & LAST_ID, *owner, epoch, level, text, marks, first_seq + offset)
         for offset, (level, text) in enumerate(each)

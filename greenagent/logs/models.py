@@ -118,17 +118,18 @@ def _insert_row(model: Any) -> str:
     return f'INSERT INTO "{_table(model)}" VALUES ({places})'
 
 
-def _insert_block(model: Any) -> str:
+def _insert_block(model: Any, mixed: bool) -> str:
     """One statement for a whole block, given as a JSON list of texts: sqlite makes the rows itself,
-    outside the interpreter lock. ``key`` counts the list from 0; ids wrap in 32 bits."""
+    outside the interpreter lock. ``key`` counts the list from 0; ids wrap in 32 bits. In a mixed
+    block every text begins with its level and two colons."""
     values = {
         "id": "(?1 + key) & 4294967295",
         "jobid": "?2",
         "domain": "?3",
         "name": "?4",
         "epoch": "?5",
-        "level": "?6",
-        "data": "value",
+        "level": "CAST(value AS INTEGER) + ?6" if mixed else "?6",
+        "data": "substr(value, instr(value, '::') + 2)" if mixed else "value",
         "marks": "?7",
         "seq": "?8 + key",
     }
@@ -138,7 +139,10 @@ def _insert_block(model: Any) -> str:
 
 INSERT_ROW: Final = {True: _insert_row(Logs), False: _insert_row(Outgoing)}
 """By "belongs in logs"."""
-INSERT_BLOCK: Final = {True: _insert_block(Logs), False: _insert_block(Outgoing)}
+INSERT_BLOCK: Final = {
+    (keep, mixed): _insert_block(Logs if keep else Outgoing, mixed) for keep in (True, False) for mixed in (True, False)
+}
+"""By "belongs in logs" and "is mixed"."""
 PUT_SPAN: Final = f'INSERT OR REPLACE INTO "{_table(Spans)}" ("jobid", "first", "last") VALUES (?, ?, ?)'
 SET_META: Final = f'INSERT OR REPLACE INTO "{_table(Meta)}" VALUES (?, ?)'
 GET_META: Final = f'SELECT "value" FROM "{_table(Meta)}" WHERE "key" = ?'

@@ -32,10 +32,34 @@ class Block(NamedTuple):
         return self.text.split("\n")[:-1]
 
 
-Piece = Block | Message
+class Mixed(NamedTuple):
+    """Complete one-line messages of several levels, none of them in ``ALONE``: ``LEVEL::text`` and a newline each."""
+
+    levels: frozenset[int]
+    text: str
+    count: int  # type: ignore[assignment]
+
+    def messages(self) -> list[Message]:
+        """The messages, one by one."""
+        parted = (line.partition("::") for line in self.text.split("\n")[:-1])
+        return [Message(int(level), text) for level, _, text in parted]
+
+    def texts_of(self, level: int) -> list[str]:
+        """The texts of one level."""
+        return re.findall(rf"^0*{level}::(.*)$", self.text[:-1], re.MULTILINE)
+
+
+Piece = Block | Mixed | Message
 
 _PREFIX = re.compile(rb"([0-9]{1,9})(:::?)")
-_PREFIXED_LINE = re.compile(rb"^([0-9]{1,9})(:::?)", re.MULTILINE)
+_LEVELS = re.compile(rb"^([0-9]{1,9})::", re.MULTILINE)
+_SPECIAL_LINE = re.compile(
+    rb"^(?:(?=[0-9]{1,9}:)0*(?:%s)?(?=::)|[0-9]{1,9}(?=:::))"
+    % "|".join(str(level) for level in sorted({*ALONE, levels.EXIT_STATE})).encode(),
+    re.MULTILINE,
+)
+"""A line that must be looked at alone: a level of its own kind, level 0, which is text, or an opener."""
+_PLAIN_START = re.compile(rb"^(?![0-9]{1,9}::)(?=[\s\S])", re.MULTILINE)
 _SLACK: Final = 16
 """A line without its end is looked at when it is this much over the limit: a prefix and a CR fit in."""
 
@@ -118,12 +142,9 @@ class Splitter:
 
     def _lines(self, block: bytes, pieces: list[Piece]) -> None:
         """Complete lines, the last newline included."""
-        if self._open is None and self._continued is None:
-            if b"::" not in block:
-                self._plain(block, self._level, pieces)
-                return
-            if self._uniform(block, pieces):
-                return
+        if self._open is None and self._continued is None and b"::" not in block:
+            self._plain(block, pieces)
+            return
         position = 0
         size = len(block)
         while position < size:
@@ -136,36 +157,67 @@ class Splitter:
                 self._text(_without_cr(block[position:end]), level, pieces)
                 position = end + 1
                 continue
-            match = _PREFIXED_LINE.search(block, position)
-            start = match.start() if match is not None else size
+            special = _SPECIAL_LINE.search(block, position)
+            start = special.start() if special is not None else size
             if start > position:
-                self._plain(block[position:start], self._level, pieces)
-            if match is None:
+                self._ordinary(block[position:start], pieces)
+            if special is None:
                 return
+            match = _PREFIX.match(block, start)
+            assert match is not None
             position = self._prefixed(block, match, pieces)
 
+    def _ordinary(self, block: bytes, pieces: list[Piece]) -> None:
+        """Lines of which none is special: plain ones, and one-line messages."""
+        if b"::" not in block:
+            self._plain(block, pieces)
+            return
+        if self._is_too_long(block):
+            for line in block.split(b"\n")[:-1]:
+                match = _PREFIX.match(line)
+                text = line if match is None else line[match.end() :]
+                level = self._level if match is None else int(match.group(1))
+                self._text(_without_cr(text), level, pieces)
+            return
+        if self._uniform(block, pieces):
+            return
+        prefixes = _LEVELS.findall(block)
+        if not prefixes:
+            self._plain(block, pieces)
+            return
+        found = {int(prefix) for prefix in set(prefixes)}
+        count = block.count(b"\n")
+        if len(prefixes) < count:
+            block = _PLAIN_START.sub(b"%d::" % self._level, block)
+            found.add(self._level)
+        pieces.append(Mixed(frozenset(found), _decode(block), count))
+
     def _uniform(self, block: bytes, pieces: list[Piece]) -> bool:
-        """Handles a block in which every line has the same one-line prefix; False when it is not one."""
+        """Handles a block in which every line has the same prefix; False when it is not one."""
         match = _PREFIX.match(block)
-        if match is None or match.group(2) != b"::":
-            return False
-        level = _meant(int(match.group(1)))
-        if level == 0 or level in ALONE or len(block) > self._max_line:
+        if match is None:
             return False
         prefix = b"\n" + match.group()
         count = block.count(b"\n")
-        if block.count(prefix) != count - 1 or prefix + b":" in block:
+        if block.count(prefix) != count - 1:
             return False
         text = block[len(prefix) - 1 :].replace(prefix, b"\n")
-        pieces.append(Block(level, _decode(text), count))
+        if count == 1:
+            pieces.append(Message(int(match.group(1)), _decode(text)[:-1]))
+        else:
+            pieces.append(Block(int(match.group(1)), _decode(text), count))
         return True
 
-    def _plain(self, block: bytes, level: int, pieces: list[Piece]) -> None:
-        if len(block) > self._max_line and any(len(line) > self._max_line for line in block.split(b"\n")):
+    def _plain(self, block: bytes, pieces: list[Piece]) -> None:
+        if self._is_too_long(block):
             for line in block.split(b"\n")[:-1]:
-                self._text(_without_cr(line), level, pieces)
+                self._text(_without_cr(line), self._level, pieces)
             return
-        pieces.append(Block(level, _decode(block), block.count(b"\n")))
+        pieces.append(Block(self._level, _decode(block), block.count(b"\n")))
+
+    def _is_too_long(self, block: bytes) -> bool:
+        """True when a line may be over the limit."""
+        return len(block) > self._max_line and any(len(line) > self._max_line for line in block.split(b"\n"))
 
     def _prefixed(self, block: bytes, match: re.Match[bytes], pieces: list[Piece]) -> int:
         """One line that begins with a level; returns where the next line begins."""

