@@ -70,4 +70,4 @@ def start_agent(tmp_path: Path, controller: RecordingController) -> Iterator[Sta
 
     yield start
     for agent in agents:
-        agent.kill()
+        agent.clean_up()

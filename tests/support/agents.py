@@ -14,6 +14,7 @@ from typing import Any
 
 import gevent
 
+from greenagent.process.descendants import find_by_tag
 from tests.support.waiting import wait_until
 
 CONFIGURATION = """
@@ -156,6 +157,22 @@ class AgentProcess:
             os.kill(self.pid, signal.SIGKILL)
             while self.poll() is None:
                 gevent.sleep(0.005)
+
+    def clean_up(self) -> None:
+        """kill -9, and an end to everything its jobs left running: no test leaves a process behind."""
+        self.kill()
+        try:
+            connection = sqlite3.connect(self.folder / "history.db")
+            rows = connection.execute("SELECT value FROM meta WHERE key = 'instance'").fetchall()
+            connection.close()
+        except sqlite3.Error:
+            return
+        for (instance,) in rows:
+            for orphan in find_by_tag(f"{instance}:"):
+                try:
+                    os.kill(orphan.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
 
     def rows(self, where: str = "1", *parameters: Any) -> list[tuple[Any, ...]]:
         """(id, jobid, level, data) of what current.db holds, in order."""
