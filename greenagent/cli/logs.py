@@ -19,6 +19,7 @@ from greenagent.values.errors import GreenagentError
 
 SUBCOMMANDS: Final = {
     "verify": "greenagent.cli.logs_verify",
+    "outbox": "greenagent.cli.logs_outbox",
 }
 """Commands with arguments of their own: module with ``run(arguments) -> exit code``."""
 

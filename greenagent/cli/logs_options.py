@@ -51,7 +51,7 @@ def find_place(options: argparse.Namespace) -> Place:
     path = Path(options.dir) if options.dir is not None else None
     origin = ""
     if options.config is not None:
-        settings = _load(options.config)
+        settings = load_configuration(options.config)
         if path is None:
             logger = settings.database_logger
             if logger is None:
@@ -64,7 +64,8 @@ def find_place(options: argparse.Namespace) -> Place:
     return Place(LogFolder(path), settings)
 
 
-def _load(path: str) -> Any:
+def load_configuration(path: str) -> Any:
+    """The settings of a configuration file. Raises GreenagentError."""
     # Imported only here: reading a folder needs no configuration and starts faster without.
     from greenagent.settings import SettingsError, load_settings
 

@@ -1,0 +1,104 @@
+"""``greenagent-logs outbox``: records a controller refused for good, and trying them again (design, section 5)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+import sys
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from greenagent.cli.logs_options import Parser, UsageError, load_configuration
+from greenagent.ledger import statements
+from greenagent.ledger.records import AsideRecord
+from greenagent.values.errors import GreenagentError
+
+SHOWN: Final = 100
+"""Characters of a record and of an answer that are shown to people; ``--json`` has all of it."""
+BUSY: Final = 10.0
+"""Seconds to wait for an agent that writes."""
+
+
+def run(arguments: list[str]) -> int:
+    """Lists the records, or with ``--retry`` marks them due; exit code 0."""
+    parser = Parser(
+        prog="greenagent-logs outbox",
+        description="Shows what controllers refused for good (results, log lines, statistics).",
+        allow_abbrev=False,
+    )
+    place = parser.add_argument_group("where the ledger is")
+    place.add_argument("-c", "--config", metavar="FILE", help="the agent's configuration")
+    place.add_argument("--ledger", metavar="FILE", help="the ledger itself (main.ledger_file)")
+    place.add_argument("--dir", metavar="DIR", help="accepted as elsewhere; name the ledger with --ledger")
+    parser.add_argument("--retry", action="store_true", help="send them again: the agent does so within 10 s")
+    parser.add_argument("--json", action="store_true", help="one object a line")
+    options = parser.parse_args(arguments)
+    path = _ledger(options)
+    try:
+        with closing(_open(path, writable=options.retry)) as connection:
+            if options.retry:
+                _retry(connection)
+            else:
+                _show(connection, options.json)
+    except sqlite3.Error as error:
+        raise GreenagentError(f"cannot use the ledger {path}: {error}") from error
+    return 0
+
+
+def _ledger(options: argparse.Namespace) -> Path:
+    if options.ledger is None and options.config is None:
+        raise UsageError("name the agent's configuration with -c FILE or its ledger with --ledger FILE")
+    if options.ledger is not None:
+        path, origin = Path(options.ledger), ""
+    else:
+        path = Path(load_configuration(options.config).main.ledger_file)
+        origin = f", the ledger of {options.config}: has the agent run yet? (or name it with --ledger FILE)"
+    if not path.is_file():
+        raise GreenagentError(f"there is no file {path.absolute()}{origin}")
+    return path
+
+
+def _open(path: Path, writable: bool) -> sqlite3.Connection:
+    mode = "rw" if writable else "ro"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=BUSY, isolation_level=None)
+
+
+def _retry(connection: sqlite3.Connection) -> None:
+    count = connection.execute("UPDATE aside SET due = 1 WHERE due = 0").rowcount
+    if count:
+        print(f"{count} records will be sent again: a running agent does so within 10 s")
+    else:
+        print("nothing is set aside")
+
+
+def _show(connection: sqlite3.Connection, as_json: bool) -> None:
+    shown, after = 0, 0
+    while records := statements.asides(connection, after=after):
+        after = records[-1].row
+        for record in records:
+            shown += 1
+            sys.stdout.write(f"{json.dumps(_value(record), ensure_ascii=False) if as_json else _line(record)}\n")
+    if not shown and not as_json:
+        print("nothing is set aside")
+
+
+def _value(record: AsideRecord) -> dict[str, Any]:
+    return {**record._asdict(), "due": bool(record.due)}
+
+
+def _line(record: AsideRecord) -> str:
+    when = datetime.fromtimestamp(record.stamp).isoformat(" ", "seconds")
+    due = ", to be sent again" if record.due else ""
+    return (
+        f"{when}  {record.controller}  {record.path}  status {record.status} {_short(record.answer)}{due}\n"
+        f"    {_short(record.body)}"
+    )
+
+
+def _short(text: str) -> str:
+    """One line without control characters: it comes from elsewhere."""
+    line = "".join(character if character.isprintable() else " " for character in text[: SHOWN + 1])
+    return line if len(text) <= SHOWN else line[:SHOWN] + "..."
