@@ -120,7 +120,7 @@ class Rig:
 
     def __init__(self, folder: Path, recorder: Recorder, *, max_jobs: int, max_db_size: int, more: str = "") -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.agent: subprocess.Popen[bytes] | None = None
         self.controller: subprocess.Popen[bytes] | None = None
@@ -256,7 +256,8 @@ def tagged_processes(instance: str) -> dict[int, str]:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,0 +1,71 @@
+"""A wall clock that jumps by a day changes no timeout, interval or order (issue 8)."""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import needs
+from tests.end_to_end.conftest import StartAgent, execute, shell
+from tests.faults.test_hostile_commands import assert_well
+from tests.support.recording_controller import RecordingController, status
+from tests.support.waiting import wait_until
+
+DAY = 86_400
+
+
+class Clock:
+    """The wall clock of a process that was started with ``environment``."""
+
+    def __init__(self, folder: Path) -> None:
+        library = folder / "clock_shift.so"
+        source = Path(__file__).with_name("clock_shift.c")
+        subprocess.run([needs("cc"), "-shared", "-fPIC", "-O1", "-o", library, source], check=True)
+        self._file = folder / "shift"
+        self.set(0)
+        self.environment = {"LD_PRELOAD": str(library), "CLOCK_SHIFT_FILE": str(self._file)}
+
+    def set(self, seconds: int) -> None:
+        with self._file.open("r+b" if self._file.exists() else "wb") as file:
+            file.write(struct.pack("q", seconds))
+
+
+@pytest.mark.parametrize("jump", [-DAY, DAY], ids=["back", "forward"])
+def test_a_clock_set_by_a_day_changes_no_timeout_interval_or_order(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path, jump: int
+) -> None:
+    clock = Clock(tmp_path)
+    agent = start_agent(environment=clock.environment)
+    beats = tmp_path / "beats"
+    controller.push(shell("timed", "echo before; sleep 1000", max_time=3))
+    controller.push(shell("again", f"echo x >> {beats}; echo beat", recurring_period=1))
+    controller.push(shell("restarted", "exit 1", max_restart=1))
+    controller.misbehave("result", status(503), times=2)
+    wait_until(lambda: beats.exists() and agent.rows("jobid = 'timed'"), what="the jobs")
+    began = time.monotonic()
+    clock.set(jump)
+    result = controller.wait_for_result("timed", 15)
+    took = time.monotonic() - began
+    assert result["state"] == "TIMEOUT"
+    assert 1 < took < 12, "the limit of three seconds still counts from the start"
+    assert controller.wait_for_result("restarted", 15)["state"] == "ERROR"
+    counted = len(beats.read_text().split())
+    wait_until(lambda: len(beats.read_text().split()) >= counted + 2, 15, "the period goes on")
+    clock.set(0)
+    controller.push(execute("after", "sh", "-c", "echo late >&2"))
+    controller.wait_for_result("after", 15)
+    wait_until(lambda: any(record["data"] == "late" for record in controller.logs), 15, "the upload")
+    assert_well(agent, controller)
+    assert agent.stop() == 0
+    connection = sqlite3.connect(agent.folder / "logs" / "current.db")
+    rows = connection.execute("SELECT id, epoch FROM logs ORDER BY seq").fetchall()
+    connection.close()
+    ids = [number for number, _ in rows]
+    assert ids == sorted(set(ids))
+    assert any(abs(epoch - (time.time() + jump)) < 120 for _, epoch in rows), "the clock really jumped"
+    assert any(abs(epoch - time.time()) < 120 for _, epoch in rows)
