@@ -56,10 +56,10 @@ def test_a_full_disk_costs_lines_that_are_counted_but_no_job_and_no_result(
         controller.push(execute(f"more{number}", "true"))
         assert controller.wait_for_result(f"more{number}", 30)["state"] == "SUCCESS"
     ballast.unlink()
-    wait_until(lambda: "logs can be written again" in agent.stderr, 30, "the recovery")
-    controller.push(shell("after", "echo stored again"))
-    controller.wait_for_result("after")
-    wait_until(lambda: agent.rows("jobid = 'after'"), 20, "the line")
+    controller.push(shell("after", "for i in 1 2 3 4 5 6; do echo line $i; sleep 0.5; done"))
+    assert controller.wait_for_result("after", 20)["state"] == "SUCCESS"
+    wait_until(lambda: "logs can be written again" in agent.stderr, 10, "the recovery")
+    wait_until(lambda: agent.rows("jobid = 'after' AND data = 'line 6'"), 10, "the line")
     assert_well(agent, controller)
     assert agent.rows("jobid = 'full' AND data LIKE '%lines of this job were lost%'")
     assert agent.stop() == 0
@@ -71,12 +71,12 @@ def test_without_file_handles_a_start_fails_with_the_reason_and_works_again_when
     controller: RecordingController, start_agent: StartAgent
 ) -> None:
     agent = start_agent()
-    controller.push(shell("running", "sleep 2; echo still; sleep 1"))
+    controller.push(shell("running", "echo up; sleep 2; echo still; sleep 1"))
     controller.push(built_in("before", "ping"))
     controller.wait_for_result("before")
     wait_until(lambda: controller.waiting_commands == 0, what="all commands handed out")
     soft, hard = resource.prlimit(agent.pid, resource.RLIMIT_NOFILE)
-    wait_until(lambda: _children(agent.pid), what="the running job")
+    wait_until(lambda: agent.rows("jobid = 'running'"), what="the running job")
     resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (3, hard))
     controller.push(execute("starved", "true"))
     result = controller.wait_for_result("starved", 30)
@@ -87,13 +87,5 @@ def test_without_file_handles_a_start_fails_with_the_reason_and_works_again_when
     resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (soft, hard))
     controller.push(shell("fed", "echo fine"))
     assert controller.wait_for_result("fed", 30)["streams"] == ["fine\n", ""]
-    assert controller.wait_for_result("running", 30)["streams"] == ["still\n", ""]
+    assert controller.wait_for_result("running", 30)["streams"] == ["up\nstill\n", ""]
     assert_well(agent, controller)
-
-
-def _children(pid: int) -> list[str]:
-    return [
-        child
-        for thread in os.listdir(f"/proc/{pid}/task")
-        for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
-    ]
