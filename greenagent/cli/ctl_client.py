@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,17 @@ DEFAULT_URL: Final = "http://127.0.0.1:8966"
 CONNECT_TIMEOUT: Final = 10
 READ_TIMEOUT: Final = 30
 """Seconds above what the controller was asked to wait."""
+
+
+UNKNOWN_ISSUER_CODES: Final = frozenset({2, 18, 19, 20, 21, 27})
+"""Codes of OpenSSL that mean: no trust root vouches for this certificate."""
+_TLS_REASONS: Final = {
+    "CERTIFICATE_REQUIRED": "it wants a client certificate: give --cert and --key",
+    "ALERT_UNKNOWN_CA": "it does not know the issuer of our client certificate (--cert)",
+    "ALERT_CERTIFICATE_EXPIRED": "our client certificate (--cert) has expired",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS: does the URL begin with http there?",
+    "HTTP_REQUEST": "it does not speak TLS: does the URL begin with http there?",
+}
 
 
 class ControllerError(GreenagentError):
@@ -113,10 +125,22 @@ def reason_of(error: BaseException) -> str:
         if following is None:
             break
         inner = following
+    if isinstance(inner, ssl.SSLError) and (said := _tls_reason(inner)):
+        return said
     message = getattr(inner, "verify_message", "") or getattr(inner, "strerror", "") or str(inner)
     if isinstance(error, requests.Timeout) and not message:
         message = "no answer in time"
     return " ".join(str(message).split()) or type(inner).__name__
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    """What was refused, and by which option it may be put right; "" when OpenSSL's own words must do."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in UNKNOWN_ISSUER_CODES:
+            return "its certificate's issuer is unknown: name the authority with --ca"
+        return ""
+    reason = str(error.reason or "").replace(" ", "_").upper()
+    return next((text for word, text in _TLS_REASONS.items() if word in reason), "")
 
 
 def _token(path: Path) -> str:
