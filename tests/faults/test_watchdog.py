@@ -20,7 +20,10 @@ from greenagent.agent.watchdog import STUCK_EXIT, PartsWatch, Thresholds
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.native import NativeWorker, native_sleep
 from greenagent.runtime.progress import Progress
+from tests.end_to_end.conftest import shell
+from tests.support.agents import AgentProcess, configuration
 from tests.support.processes import ROOT
+from tests.support.recording_controller import RecordingController
 from tests.support.voices import HeardVoice
 from tests.support.waiting import wait_until
 
@@ -113,6 +116,46 @@ def test_an_orderly_end_that_does_not_come_is_made(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=30)
     assert process.returncode == STUCK_EXIT
     assert b"the agent gives up but does not end" in err
+
+
+AGENT = """
+import sys, time
+import greenagent.cli.agent as cli
+import gevent
+from greenagent.agent.watchdog import Thresholds
+
+make = cli.Agent
+cli.Agent = lambda settings, voice: make(settings, voice, Thresholds(hub_stall=0.5, hub_give_up=1.5))
+
+def a_bug_that_never_returns():
+    while True:
+        time.monotonic()
+
+gevent.spawn_later(2, a_bug_that_never_returns)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_real_agent_with_a_stuck_hub_ends_itself_and_its_job_is_reported_at_the_next_start(tmp_path: Path) -> None:
+    with RecordingController() as controller:
+        controller.push(shell("cut", "exec sleep 60"))
+        agent = AgentProcess(tmp_path, configuration(tmp_path, {"main": controller.url}))
+        script = tmp_path / "agent.py"
+        script.write_text(AGENT)
+        with (tmp_path / "stuck").open("wb") as stderr:
+            stuck = subprocess.Popen(
+                [sys.executable, str(script), "-c", str(agent.config)],
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stderr=stderr,
+            )
+        wait_until(lambda: stuck.poll() is not None, 20, "its end")
+        assert stuck.returncode == STUCK_EXIT
+        said = (tmp_path / "stuck").read_text()
+        assert re.search(r"watchdog: the hub has been stuck for [\d.]+ s in: a_bug_that_never_returns agent\.py:", said)
+        assert "ending with code 70" in said
+        agent.start()
+        assert controller.wait_for_result("cut")["state"] == "ERROR"
+        assert agent.stop() == 0
 
 
 class Watched:
