@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from greenagent.logs.folder import file_size
+
 _ATTEMPTS: Final = 5
 
 
@@ -51,19 +53,20 @@ def _open(path: Path) -> tuple[sqlite3.Connection, Path | None]:
 
 
 def _open_without_log(path: Path) -> tuple[sqlite3.Connection, Path | None]:
-    """In a folder that may not be written: where a log was left over, a copy of both is read."""
-    log = path.with_name(path.name + "-wal")
-    if not log.exists() or log.stat().st_size == 0:
+    """Where reading would have to write: what a crash left beside the file is applied to a copy of it."""
+    leftovers = [path.with_name(path.name + suffix) for suffix in ("-wal", "-journal")]
+    leftovers = [leftover for leftover in leftovers if file_size(leftover)]
+    if not leftovers:
         return _connect(path, "mode=ro&immutable=1"), None
     folder = Path(tempfile.mkdtemp(prefix="greenagent-logs-"))
     try:
-        for source in (path, log):
+        for source in (path, *leftovers):
             shutil.copyfile(source, folder / source.name)
         return _connect(folder / path.name, "mode=rw"), folder
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
-            raise sqlite3.OperationalError(f"its log cannot be copied to {folder.parent}: {error}") from error
+            raise sqlite3.OperationalError(f"it cannot be copied to {folder.parent}: {error}") from error
         raise
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.joblog import JobLog
+from greenagent.logs.reading import reading
 from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
 from tests.support.voices import HeardVoice
@@ -52,7 +51,7 @@ def rows(folder: LogFolder, columns: str = "id, level, data", table: str = "logs
     """All rows of all databases, oldest first."""
     found: list[tuple[Any, ...]] = []
     for path in folder.databases():
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        with reading(path) as connection:
             found += connection.execute(f"SELECT {columns} FROM {table} ORDER BY seq").fetchall()
     return found
 
