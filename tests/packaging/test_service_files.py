@@ -86,3 +86,15 @@ def test_systemd_accepts_the_unit() -> None:
     )
     assert run.returncode == 0, run.stderr
     assert "greenagent.service" not in run.stderr, run.stderr
+
+
+def test_the_page_about_the_service_has_the_defaults_and_exit_codes_of_the_script() -> None:
+    page = (ETC.parent / "docs" / "service.md").read_text()
+    script = INIT_SCRIPT.read_text()
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (?:`(.*?)`)? ?\|", page, re.MULTILINE))
+    defaults = dict(re.findall(r"^([A-Z_]+)=(.*)$", script.split("\nif ")[0], re.MULTILINE))
+    for name in ("DEFAULTS", "NAME", "PATH"):
+        defaults.pop(name)
+    assert rows == defaults
+    codes = set(re.findall(r"\b(?:exit|return) ([0-9])\b", script))
+    assert codes <= set(re.findall(r"^\| ([0-9]) \|", page, re.MULTILINE))
