@@ -268,14 +268,24 @@ class Ledger:
 
     def _attempt(self, function: Callable[[sqlite3.Connection], Answer]) -> Answer | None:
         """Runs a transaction; None when the disk does not take it, which is said once."""
+        wrote = False
+
+        def run(connection: sqlite3.Connection) -> Answer:
+            nonlocal wrote
+            before = connection.total_changes
+            answer = function(connection)
+            wrote = connection.total_changes != before
+            return answer
+
         try:
-            answer = self.database.run(function)
+            answer = self.database.run(run)
         except sqlite3.Error as error:
             self._trouble.warning(
                 f"the ledger {self.path} cannot be written ({error}): jobs go on, results wait in memory"
             )
             return None
-        self._trouble.resolved(f"the ledger {self.path} can be written again")
+        if wrote:  # reading works on a full disk too: it says nothing about writing
+            self._trouble.resolved(f"the ledger {self.path} can be written again")
         return answer
 
 

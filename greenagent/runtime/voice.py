@@ -6,6 +6,7 @@ the agent deaf (design, section 3). What did not fit is counted and said.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 
@@ -49,8 +50,9 @@ class LineOutput:
             return
         try:
             write_all(self._descriptor, b"".join(batch))
-        except OSError:
-            self._broken = True  # nobody reads any more; the database still has it
+        except OSError as error:
+            # A pipe nobody reads stays so; a log file on a full disk takes lines again later. The database has them.
+            self._broken = error.errno in (errno.EPIPE, errno.EBADF)
 
 
 class Voice:

@@ -48,7 +48,7 @@ def test_a_full_disk_costs_lines_that_are_counted_but_no_job_and_no_result(
     controller.push(shell("before", "echo stored"))
     controller.wait_for_result("before")
     wait_until(lambda: agent.rows("jobid = 'before'"), what="the line")
-    # Its stderr lies on the same disk: what it said while that was full is only in its own log later.
+    # Its stderr lies on the same disk, so it is not heard meanwhile, but must be afterwards.
     ballast = fill(small_disk)
     controller.push(shell("full", "seq 1 50000; echo 20::1"))
     assert controller.wait_for_result("full", 30)["data"] == "1"
@@ -61,6 +61,11 @@ def test_a_full_disk_costs_lines_that_are_counted_but_no_job_and_no_result(
     wait_until(lambda: "logs can be written again" in agent.stderr, 10, "the recovery")
     wait_until(lambda: agent.rows("jobid = 'after' AND data = 'line 6'"), 10, "the line")
     assert_well(agent, controller)
+    own = [data for _, _, _, data in agent.rows("jobid = 'agent'")]
+    said = agent.stderr
+    for words in ("history.db cannot be written", "logs cannot be written"):
+        assert said.count(words) <= 3, f"said again and again: {words}"
+    assert any("lines of" in line and "were lost" in line for line in own)
     assert agent.rows("jobid = 'full' AND data LIKE '%lines of this job were lost%'")
     assert agent.stop() == 0
     states = [(result["id"], result["state"]) for result in controller.results]
