@@ -263,3 +263,19 @@ def test_a_killed_poller_is_started_again_by_the_watchdog(inside: Inside, contro
     controller.push(built_in("p", "ping"))
     assert controller.wait_for_result("p")["state"] == "SUCCESS"
     assert "watchdog: poller of controller main was found dead: it is started again" in inside.voice.lines
+
+
+def test_every_figure_is_documented(controller: RecordingController, start_agent: StartAgent) -> None:
+    port = free_port()
+    start_agent(more=listening(port))
+    controller.push(shell("one", "echo '10::a:1|c'; echo '10::b:1|zz'; exec sleep 60"))
+    wait_until(lambda: ("greenagent_statsd_lines_refused_total",) in samples(port), what="the job's lines")
+    page = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text()
+    names = {name for name, *_ in samples(port)}
+    missing = [
+        name
+        for name in sorted(names)
+        if f"`{name}`" not in page and f"`{name.removeprefix('greenagent_').removesuffix('_total')}`" not in page
+    ]
+    assert len(names) > 35
+    assert missing == []
