@@ -21,6 +21,7 @@ from greenagent import __version__
 from greenagent.runtime.progress import Progress
 from greenagent.uplink.failures import TransportError, explain
 from greenagent.uplink.interrupt import Interrupted, Interruptible
+from greenagent.uplink.kept import PIECE, KeptConnection, ParsedReply, PlainReply, request_head
 from greenagent.uplink.tls import Trust
 
 __all__ = ["Answer", "Transport", "TransportError"]
@@ -38,7 +39,6 @@ BODY_GRACE = 60.0
 POST_BODY_GRACE = 5.0
 SLOWEST_UPLOAD = 8 * 1024
 """Bytes per second a body must at least be taken at; its time limit grows with its size accordingly."""
-_CHUNK = 64 * 1024
 SLACK = 120.0
 """Seconds beyond what is bounded otherwise before whoever uses a transport counts as stuck."""
 
@@ -113,9 +113,13 @@ class Transport:
         self._command_limit = command_limit
         self._body_grace = body_grace
         self._proxies = requests.utils.get_environ_proxies(self._base)
+        # Through a proxy every request goes the way of ``requests``, which knows the kinds there are.
+        self._is_proxied = requests.utils.select_proxy(self._base, self._proxies) is not None
+        self._opened: Any = None
         self._adapter: _Adapter | None = None
-        self._prepared: tuple[tuple[str, tuple[tuple[str, str], ...]], requests.PreparedRequest] | None = None
-        self._post_templates: dict[str, requests.PreparedRequest] = {}
+        self._kept: KeptConnection | None = None
+        self._prepared: tuple[tuple[str, tuple[tuple[str, str], ...]], _Template] | None = None
+        self._post_templates: dict[str, _Template] = {}
         self._head = Interruptible()
         self._whole = Interruptible()
         self._renewing = False
@@ -137,25 +141,18 @@ class Transport:
         """
         wanted = (path, tuple(params))
         if self._prepared is None or self._prepared[0] != wanted:
-            request = requests.Request("GET", self._base + path, params=list(wanted[1]), headers=_headers()).prepare()
-            self._prepared = (wanted, request)
-        request = self._prepared[1]
-        request.headers.update(headers or {})
-        return self._send(request, timeout, 0, True)
+            request = requests.Request("GET", self._base + path, params=list(wanted[1]), headers=_headers())
+            self._prepared = (wanted, _Template(request))
+        return self._send(self._prepared[1], headers or {}, b"", timeout, True)
 
     def post(self, path: str, body: bytes, timeout: float = POST_TIMEOUT) -> Answer:
         """POST of a JSON text; ``timeout`` as for ``get``. Raises TransportError."""
         template = self._post_templates.get(path)
         if template is None:
             headers = {**_headers(), "Content-Type": "application/json"}
-            template = requests.Request("POST", self._base + path, data=b"{}", headers=headers).prepare()
+            template = _Template(requests.Request("POST", self._base + path, data=b"{}", headers=headers))
             self._post_templates[path] = template
-        request = template.copy()
-        request.headers["Content-Length"] = str(len(body))
-        # A body given in one piece has the time of one write for all of it: a large result over a
-        # slow line would time out for ever.
-        request.body = body if len(body) <= _CHUNK else _Pieces(body)  # type: ignore[assignment]
-        return self._send(request, timeout, len(body), False)
+        return self._send(template, {"Content-Length": str(len(body))}, body, timeout, False)
 
     def interrupt(self) -> bool:
         """Ends a GET that still waits for the head of its answer; it raises TransportError ``interrupted``.
@@ -171,6 +168,7 @@ class Transport:
     def close(self) -> None:
         """Closes the connection; the next request opens a new one."""
         self._proven = False
+        self._kept = self._opened = None
         if self._adapter is not None:
             self._adapter.close()
             self._adapter = None
@@ -179,7 +177,9 @@ class Transport:
         self._renewing = True
         self.interrupt()
 
-    def _send(self, request: requests.PreparedRequest, timeout: float, size: int, is_poll: bool) -> Answer:
+    def _send(
+        self, template: _Template, headers: Mapping[str, str], body: bytes, timeout: float, is_poll: bool
+    ) -> Answer:
         if self._trust.problem:
             raise TransportError("tls", self._trust.problem)
         if self._renewing:
@@ -187,19 +187,24 @@ class Transport:
             self.close()
         if self._adapter is None:
             self._adapter = _Adapter(self._trust.context)
-        limit = self._connect_timeout + timeout + size / SLOWEST_UPLOAD
+        if self._kept is not None and not self._kept.is_usable:
+            self._kept.close()
+            self._kept = None
+        limit = timeout + len(body) / SLOWEST_UPLOAD
+        if self._kept is None:
+            limit += self._connect_timeout
         self.progress.within(limit + self._body_grace + SLACK, "a request")
         try:
             with self._whole, gevent.Timeout(limit, _OutOfTime):
                 if is_poll:
                     with self._head:
-                        response = self._request_head(self._adapter, request, timeout)
+                        reply = self._request(self._adapter, template, headers, body, timeout)
                 else:
-                    response = self._request_head(self._adapter, request, timeout)
+                    reply = self._request(self._adapter, template, headers, body, timeout)
             self._proven = True
             if is_poll:
-                return self._poll_answer(response)
-            return self._post_answer(response)
+                return self._poll_answer(reply)
+            return self._post_answer(reply)
         except _OutOfTime as error:
             self.close()
             raise TransportError("timeout", "it did not answer in time") from error
@@ -216,38 +221,54 @@ class Transport:
         finally:
             self.progress.within(SLACK, "what follows a request")
 
-    def _poll_answer(self, response: requests.Response) -> Answer:
-        with self._whole, gevent.Timeout(self._body_grace, _OutOfTime):
-            body, complete = _read_body(response, self._command_limit)
-        answer = Answer(response.status_code, response.headers, body)
-        if not complete:
-            beginning = answer._replace(body=body[:_CHUNK])
-            raise TransportError(
-                "too-large", f"its answer is larger than {self._command_limit} bytes", answer=beginning
-            )
-        return answer
-
-    def _post_answer(self, response: requests.Response) -> Answer:
-        """The status is here and says all that counts: a body that fails or never ends changes nothing."""
-        body, complete = b"", False
-        try:
-            with self._whole, gevent.Timeout(POST_BODY_GRACE, _OutOfTime):
-                body, complete = _read_body(response, POST_ANSWER_LIMIT)
-        except (_OutOfTime, Interrupted, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError):
-            complete = False
-        if not complete:
-            self.close()
-        return Answer(response.status_code, response.headers, body)
-
-    def _request_head(self, adapter: _Adapter, request: requests.PreparedRequest, timeout: float) -> requests.Response:
-        return adapter.send(
-            request,
+    def _request(
+        self, adapter: _Adapter, template: _Template, headers: Mapping[str, str], body: bytes, timeout: float
+    ) -> PlainReply | ParsedReply:
+        """Sends the request and returns once the head of its answer is there."""
+        if self._kept is not None:
+            return self._kept.request(template.head(headers), body, timeout)
+        response = adapter.send(
+            template.request(headers, body),
             stream=True,
             timeout=(self._connect_timeout, timeout),
             verify=True,
             cert=None,
             proxies=self._proxies,
         )
+        self._opened = response.raw.connection
+        return ParsedReply(response.status_code, response.headers, response.raw)
+
+    def _read(self, reply: PlainReply | ParsedReply, limit: int, seconds: float) -> tuple[bytes, bool]:
+        """The body of an answer, and whether that is all of it."""
+        if reply.is_here:
+            return reply.read(limit)
+        with self._whole, gevent.Timeout(seconds, _OutOfTime):
+            body, complete = reply.read(limit)
+        opened, self._opened = self._opened, None
+        if complete and opened is not None and opened.sock is not None and not self._is_proxied:
+            self._kept = KeptConnection(opened)
+        return body, complete
+
+    def _poll_answer(self, reply: PlainReply | ParsedReply) -> Answer:
+        body, complete = self._read(reply, self._command_limit, self._body_grace)
+        answer = Answer(reply.status, reply.headers, body)
+        if not complete:
+            beginning = answer._replace(body=body[:PIECE])
+            raise TransportError(
+                "too-large", f"its answer is larger than {self._command_limit} bytes", answer=beginning
+            )
+        return answer
+
+    def _post_answer(self, reply: PlainReply | ParsedReply) -> Answer:
+        """The status is here and says all that counts: a body that fails or never ends changes nothing."""
+        body, complete = b"", False
+        try:
+            body, complete = self._read(reply, POST_ANSWER_LIMIT, POST_BODY_GRACE)
+        except (_OutOfTime, Interrupted, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError):
+            complete = False
+        if not complete:
+            self.close()
+        return Answer(reply.status, reply.headers, body)
 
     def _failure(self, error: BaseException) -> TransportError:
         proven = self._proven
@@ -264,18 +285,26 @@ class _OutOfTime(BaseException):
     """A time limit of a request, told apart from everybody else's."""
 
 
-def _read_body(response: requests.Response, limit: int) -> tuple[bytes, bool]:
-    """The body and whether that is all of it."""
-    raw = response.raw
-    pieces: list[bytes] = []
-    size = 0
-    while piece := raw.read(_CHUNK, decode_content=True):
-        size += len(piece)
-        pieces.append(piece)
-        if size > limit:
-            return b"".join(pieces), False
-    raw.release_conn()
-    return b"".join(pieces), True
+class _Template:
+    """A request that is made again and again, with a few headers and the body different each time."""
+
+    def __init__(self, request: requests.Request) -> None:
+        self._prepared = request.prepare()
+        self._head = request_head(self._prepared)
+
+    def head(self, headers: Mapping[str, str]) -> bytes:
+        """The whole head, for a connection that is open already."""
+        return self._head + "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode() + b"\r\n"
+
+    def request(self, headers: Mapping[str, str], body: bytes) -> requests.PreparedRequest:
+        """The whole request, for a connection that is yet to be opened."""
+        request = self._prepared.copy()
+        request.headers.update(headers)
+        if body:
+            # A body given in one piece has the time of one write for all of it: a large result over a
+            # slow line would time out for ever.
+            request.body = body if len(body) <= PIECE else _Pieces(body)  # type: ignore[assignment]
+        return request
 
 
 class _Pieces:
@@ -286,7 +315,7 @@ class _Pieces:
 
     def __iter__(self) -> Any:
         view = memoryview(self._body)
-        return (view[start : start + _CHUNK] for start in range(0, len(view), _CHUNK))
+        return (view[start : start + PIECE] for start in range(0, len(view), PIECE))
 
 
 def _headers() -> dict[str, str]:
