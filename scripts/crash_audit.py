@@ -80,9 +80,7 @@ class Audit:
         print(
             f"  {len(self._pushed)} jobs: " + ", ".join(f"{count} {what}" for what, count in self._fates.most_common())
         )
-        print(
-            f"  {self._lost_lines} lines lost by kills, the oldest printed {self._oldest_loss * 1000:.0f} ms before"
-        )
+        print(f"  {self._lost_lines} lines lost by kills, the oldest printed {self._oldest_loss * 1000:.0f} ms before")
         return not self._broken
 
     def _check(self, what: str, problems: list[str]) -> None:
