@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenagent.logs.splitter import ALONE, Block, Splitter
+from greenagent.logs.splitter import ALONE, Block, Mixed, Splitter
 from greenagent.statistics.statsd import TYPES, parse
 from greenagent.values.command import KNOWN_ARGUMENTS, Command, decode_command, parse_command
 from greenagent.values.errors import CommandError, LevelError
@@ -136,6 +136,12 @@ def _split(chunks: list[bytes]) -> list[tuple[int, str]]:
             assert len(lines) == piece.count
             assert piece.level not in ALONE
             found += [(piece.level, line) for line in lines]
+        elif isinstance(piece, Mixed):
+            messages = piece.messages()
+            assert len(messages) == piece.count
+            assert {message.level for message in messages} == piece.levels
+            assert not piece.levels & ALONE
+            found += [tuple(message) for message in messages]
         else:
             found.append(tuple(piece))
     for level, text in found:
