@@ -128,6 +128,7 @@ class CurrentDatabase:
             leftover.unlink(missing_ok=True)
         os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
         with closing(sqlite3.connect(str(new), isolation_level=None)) as connection:
+            connection.execute("PRAGMA page_size=8192")
             connection.execute("BEGIN IMMEDIATE")
             for statement in SCHEMA:
                 connection.execute(statement)
