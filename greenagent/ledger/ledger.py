@@ -135,8 +135,8 @@ class Ledger:
         self._attempt(lambda connection: statements.running(connection, row, run, starttime))
 
     def process(self, row: int, pid: int | None, start_ticks: int | None) -> None:
-        """Notes the process of the current run, without waiting: a crash before it finds it by its tag."""
-        self.database.submit(lambda connection: statements.process(connection, row, pid, start_ticks))
+        """Notes the process of the current run, soon: after a crash before that it is found by its tag."""
+        self.database.submit_later(lambda connection: statements.process(connection, row, pid, start_ticks))
 
     def end(self, row: int) -> None:
         """The job is over and there is nothing (more) to report."""
@@ -189,7 +189,10 @@ class Ledger:
         self._arrivals.setdefault(controller, Event()).set()
 
     def delivered(self, controller: str, rows: Iterable[int]) -> None:
-        """The controller has accepted these."""
+        """The controller has accepted these: not pending from now on, stored soon.
+
+        A crash before that delivers them once more. Should the disk not take it, they are pending again.
+        """
         stored = []
         for row in rows:
             if row >= FIRST_ROW:
@@ -198,7 +201,7 @@ class Ledger:
                 stored.append(row)
         if stored:
             now = time.time()
-            self._attempt(lambda connection: statements.delivered(connection, stored, now))
+            self.database.submit_later(lambda connection: statements.delivered(connection, stored, now))
 
     def set_aside(self, controller: str, row: int, status: int, answer: str) -> None:
         """The controller refuses a pending body for good: it is kept for people to look at."""

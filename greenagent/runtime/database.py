@@ -62,6 +62,16 @@ class NativeDatabase:
         self._worker.put_now((function, result))
         return result
 
+    def submit_later(self, function: Callable[[sqlite3.Connection], Any], seconds: float = 0.05) -> None:
+        """Runs ``function`` in its turn, in a transaction with what comes next: at the latest in ``seconds``.
+
+        For what must be written soon but nobody waits for: a thread woken and a commit less. An error
+        is not told; only this function's changes are undone.
+        """
+        if self._worker is None:
+            raise RuntimeError("the database is not started")
+        self._worker.put_later((function, AsyncResult()), seconds)
+
     def stop(self) -> None:
         """Finishes what waits and closes the file, its log merged."""
         if self._worker is not None:

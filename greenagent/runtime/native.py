@@ -140,6 +140,8 @@ class NativeWorker(Generic[Item]):
         self._room.set()
         self._done = Event()
         self._stopping = False
+        self._alarm: Any = None
+        """Wakes the thread for what was put to be handled later."""
         self.failure: BaseException | None = None
         self.ident = 0
         """The thread's number in ``sys._current_frames``."""
@@ -181,6 +183,26 @@ class NativeWorker(Generic[Item]):
         self._waiting.append((item, weight))
         self._signal.set()
 
+    def put_later(self, item: Item, seconds: float) -> None:
+        """Hands an item over with the next one, at the latest after ``seconds``, since to wake a thread is dear.
+
+        Its place in the order is that of this call. On the hub's thread only.
+        """
+        if self.failure is not None or self._stopping:
+            raise RuntimeError(f"{self.name} has stopped")
+        self._weight += 1
+        self._waiting.append((item, 1))
+        if self._alarm is None:
+            self._alarm = gevent.get_hub().loop.timer(seconds)
+            self._alarm.start(self._ring)
+
+    def _ring(self) -> None:
+        if self._alarm is not None:
+            self._alarm.stop()
+            self._alarm.close()
+            self._alarm = None
+            self._signal.set()
+
     def post(self, callback: Callable[[], None]) -> None:
         """Runs ``callback`` on the hub; callable from the worker's thread."""
         self._mailbox.post(callback)
@@ -188,6 +210,7 @@ class NativeWorker(Generic[Item]):
     def stop(self) -> None:
         """Handles all that waits, then ends the thread; returns when it has ended."""
         self._stopping = True
+        self._ring()
         self._signal.set()
         self._done.wait()
         self._mailbox.close()

@@ -34,7 +34,7 @@ class Outbox(Protocol):
         ...
 
     def delivered(self, controller: str, rows: list[int]) -> None:
-        """The controller has accepted these; returns once that is stored."""
+        """The controller has accepted these: no later ``pending`` has them, unless they cannot be stored."""
         ...
 
     def set_aside(self, controller: str, row: int, status: int, answer: str) -> None:
