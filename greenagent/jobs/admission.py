@@ -28,6 +28,8 @@ from greenagent.values.result import Result
 UNKILLABLE_WAIT = 5.0
 """Seconds beyond grace and drain after which a kill answers that a job would not die."""
 
+TOO_MANY = "refused: too many jobs wait on this node already"
+
 
 class Admission:
     """Keeps the live jobs and the waiting line; started once, by the agent."""
@@ -74,9 +76,14 @@ class Admission:
         job = Job(command, controller, FROM_CONTROLLER, 0, time.time())
         self.live[command.id] = job
         try:
-            if command.arguments.remembered and self._ledger.answer_again(command, controller):
-                # Asked before the history is written, which comes before the ledger.
+            refused = self.line.is_full and self._launcher.is_external(command.cmd)
+            # Asked before the history is written, which comes before the ledger; and before a refusal.
+            ask_first = refused or command.arguments.remembered
+            if ask_first and self._ledger.answer_again(command, controller):
                 self._was_answered(job)
+            elif refused:
+                self.live.pop(command.id, None)
+                self._answer(command, controller, states.ERROR, TOO_MANY)
             else:
                 self.enter(job)
         except BaseException:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from greenagent.logs.splitter import Block, Mixed, Piece
+from greenagent.logs.pieces import Block, Mixed, Piece
 from greenagent.values import levels
 from greenagent.values.message import Message
 

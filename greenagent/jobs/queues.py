@@ -9,8 +9,16 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterator
+from typing import Final
 
 from greenagent.jobs.job import Job
+
+MOST_WAITING: Final = 100_000
+"""Jobs that may wait at once; further ones are refused, so that no controller can exhaust the memory."""
+MOST_WAITING_BYTES: Final = 256 * 1024 * 1024
+"""Memory that waiting jobs may take, by estimate."""
+_JOB_BYTES: Final = 3000
+"""What a waiting job costs beside its texts (measured)."""
 
 
 class WaitingLine:
@@ -24,6 +32,7 @@ class WaitingLine:
         self._queues: dict[str, deque[Job]] = {}
         self._arrivals = 0
         self._waiting: set[Job] = set()
+        self._waiting_bytes = 0
 
     @property
     def running(self) -> int:
@@ -39,10 +48,16 @@ class WaitingLine:
         """Slots that a new job would find: negative when jobs wait already."""
         return self.slots - len(self._running) - len(self._waiting)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits that no more is to be taken."""
+        return len(self._waiting) >= MOST_WAITING or self._waiting_bytes >= MOST_WAITING_BYTES
+
     def add(self, job: Job) -> None:
         """Puts a job at the end of the line, or of its queue."""
         self._arrivals += 1
         self._waiting.add(job)
+        self._waiting_bytes += _weight(job)
         name = job.command.arguments.queue
         if name:
             queue = self._queues.setdefault(name, deque())
@@ -63,7 +78,7 @@ class WaitingLine:
         while self._ready and len(self._running) < self.slots:
             job = heapq.heappop(self._ready)[2]
             if job in self._waiting:
-                self._waiting.discard(job)
+                self._leave_waiting(job)
                 self._running.add(job)
                 return job
         return None
@@ -72,7 +87,7 @@ class WaitingLine:
         """Takes a job out that never started; False when it is not waiting."""
         if job not in self._waiting:
             return False
-        self._waiting.discard(job)
+        self._leave_waiting(job)
         self._leave_queue(job)
         return True
 
@@ -85,6 +100,10 @@ class WaitingLine:
     def jobs(self) -> Iterator[Job]:
         """The waiting jobs, in no particular order."""
         return iter(tuple(self._waiting))
+
+    def _leave_waiting(self, job: Job) -> None:
+        self._waiting.discard(job)
+        self._waiting_bytes -= _weight(job)
 
     def _push(self, job: Job) -> None:
         heapq.heappush(self._ready, (job.row if job.row > 0 else 1 << 62, self._arrivals, job))
@@ -103,3 +122,8 @@ class WaitingLine:
             del self._queues[name]
         elif was_first:
             self._push(queue[0])
+
+
+def _weight(job: Job) -> int:
+    arguments = job.command.arguments
+    return _JOB_BYTES + len(job.command.data) + sum(map(len, arguments.args)) + sum(len(v) for _, v in arguments.env)

@@ -2,9 +2,11 @@
 
 from itertools import count
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from greenagent.jobs import queues
 from greenagent.jobs.job import Job
 from greenagent.jobs.queues import WaitingLine
 from greenagent.values.command import parse_command
@@ -61,6 +63,26 @@ def test_a_removed_middle_does_not_start_its_successor_early() -> None:
     assert line.take() is None
     line.finish(head)
     assert line.take() is tail
+
+
+def test_the_line_is_full_by_number_or_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "MOST_WAITING", 2)
+    line = WaitingLine(1)
+    jobs = [make() for _ in range(3)]
+    line.add(jobs[0])
+    assert line.take() is jobs[0]
+    line.add(jobs[1])
+    assert not line.is_full
+    line.add(jobs[2])
+    assert line.is_full
+    assert line.remove(jobs[1])
+    assert not line.is_full
+    monkeypatch.setattr(queues, "MOST_WAITING_BYTES", 6000)
+    line.add(make())
+    assert line.is_full
+    line.finish(jobs[0])
+    assert line.take() is jobs[2]
+    assert not line.is_full
 
 
 @given(st.integers(1, 4), st.lists(st.tuples(st.sampled_from(["", "a", "b"]), st.booleans()), max_size=40), st.data())

@@ -1,0 +1,34 @@
+"""More jobs than a node can take: those that wait are written down, the rest is refused, memory stays bounded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.end_to_end.conftest import StartAgent, built_in, shell
+from tests.support.recording_controller import RecordingController
+from tests.support.waiting import wait_until
+
+
+def test_beyond_the_limit_jobs_are_refused_and_others_wait(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    """A few large commands reach the same limit as a hundred thousand small ones, and sooner."""
+    agent = start_agent(max_jobs=1)
+    up, gate = tmp_path / "up", tmp_path / "gate"
+    controller.push(shell("first", f"touch {up}; while [ ! -e {gate} ]; do sleep 0.05; done"))
+    wait_until(up.exists, what="the running job")
+    size = 30_000_000
+    for number in range(10):
+        controller.push({**shell(f"large{number}", "wc -c"), "data": "x" * size})
+    controller.push(built_in("p", "ping"))
+    assert controller.wait_for_result("p", 60)["data"] == '"pong"'
+    refused = {result["id"]: result for result in controller.results if result["id"] != "p"}
+    assert sorted(refused) == ["large9"]
+    assert refused["large9"]["state"] == "ERROR"
+    assert "too many jobs wait" in refused["large9"]["data"]
+    gate.touch()
+    for number in range(9):
+        assert controller.wait_for_result(f"large{number}", 60)["streams"][0].strip() == str(size)
+    controller.push(shell("after", "echo fine"))
+    assert controller.wait_for_result("after")["streams"] == ["fine\n", ""]
+    assert "Traceback" not in agent.stderr
