@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from greenagent.logs.lines import MIXED, Lines, Owner
+from greenagent.logs.pieces import Block, Mixed, Piece
 from greenagent.logs.routes import DROPPED, Route, Routes
-from greenagent.logs.splitter import Block, Mixed, Piece
 from greenagent.values import levels
 from greenagent.values.message import Message
 

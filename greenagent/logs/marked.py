@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.current import is_locked, open_readonly, read_numbers
+from greenagent.logs.database_file import is_locked, open_readonly, read_numbers
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.gate import ReadGate
 from greenagent.values.message import Record

@@ -10,7 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from greenagent.logs.current import Say, is_locked, open_readonly, read_numbers
+from greenagent.logs.current import Say
+from greenagent.logs.database_file import is_locked, open_readonly, read_numbers
 from greenagent.logs.folder import COMPANIONS, LogFolder
 from greenagent.logs.uploads import UploadTable
 

@@ -14,7 +14,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from greenagent.logs.current import CurrentDatabase, is_locked, open_readonly
+from greenagent.logs.current import CurrentDatabase
+from greenagent.logs.database_file import is_locked, open_readonly
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.gate import ReadGate
 from greenagent.logs.lines import Lines, Owner

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenagent.logs.splitter import ALONE, Block, Mixed, Splitter
+from greenagent.logs.pieces import ALONE, Block, Mixed
+from greenagent.logs.splitter import Splitter
 from greenagent.statistics.statsd import TYPES, parse
 from greenagent.values.command import KNOWN_ARGUMENTS, Command, decode_command, parse_command
 from greenagent.values.errors import CommandError, LevelError

@@ -10,9 +10,9 @@ from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
 
+from greenagent.logs.pieces import Block  # noqa: E402
 from greenagent.logs.query import LogQuery  # noqa: E402
 from greenagent.logs.routes import Routes  # noqa: E402
-from greenagent.logs.splitter import Block  # noqa: E402
 from greenagent.logs.store import LogStore  # noqa: E402
 from greenagent.logs.verify import verify_folder  # noqa: E402
 from greenagent.runtime.voice import LineOutput, Voice  # noqa: E402

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from greenagent.cli.logs_options import UsageError, read_levels, read_time
+from greenagent.logs.pieces import Block
 from greenagent.logs.routes import Routes
-from greenagent.logs.splitter import Block
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores
 from tests.logs.namespaces import run_with_mount

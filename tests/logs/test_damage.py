@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.logs import current
+from greenagent.logs import current, database_file
+from greenagent.logs.pieces import Block
 from greenagent.logs.query import LogQuery
-from greenagent.logs.splitter import Block
 from greenagent.logs.writer import Writer
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores, job, rows
@@ -99,6 +99,7 @@ def test_damage_while_running_costs_no_line_that_is_still_to_be_written(stores: 
 
 def test_a_file_locked_by_another_program_is_left_to_it(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(current, "LOCK_WAIT", 0.3)
+    monkeypatch.setattr(database_file, "LOCK_WAIT", 0.3)
     store = stores.open()
     log = job(store)
     log.append([Message(1, "before")])
@@ -120,6 +121,7 @@ def test_a_file_locked_by_another_program_is_left_to_it(stores: Stores, monkeypa
 
 def test_a_file_locked_at_the_start_is_left_too(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(current, "LOCK_WAIT", 0.3)
+    monkeypatch.setattr(database_file, "LOCK_WAIT", 0.3)
     fill(stores, 3)
     with closing(sqlite3.connect(stores.folder.current, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")

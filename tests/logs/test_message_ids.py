@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from greenagent.logs.message_ids import BLOCK, MessageIds
-from greenagent.logs.splitter import Block
+from greenagent.logs.pieces import Block
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores, job, rows
 

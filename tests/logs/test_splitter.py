@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenagent.logs.splitter import ALONE, Block, Mixed, Piece, Splitter
+from greenagent.logs.pieces import ALONE, Block, Mixed, Piece
+from greenagent.logs.splitter import Splitter
 from greenagent.values import levels
 from greenagent.values.message import Message
 

@@ -10,9 +10,10 @@ import pytest
 
 from greenagent.logs.console import Console
 from greenagent.logs.models import LINE_COLUMNS
+from greenagent.logs.pieces import Block
 from greenagent.logs.query import LogQuery
 from greenagent.logs.routes import Routes
-from greenagent.logs.splitter import Block, Splitter
+from greenagent.logs.splitter import Splitter
 from greenagent.logs.store import LogStore
 from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import parse_levels

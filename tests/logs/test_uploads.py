@@ -7,8 +7,8 @@ import pytest
 
 from greenagent.logs import uploads
 from greenagent.logs.backlog import Backlog
+from greenagent.logs.pieces import Block
 from greenagent.logs.routes import Routes
-from greenagent.logs.splitter import Block
 from greenagent.logs.store import LogStore
 from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import parse_levels

@@ -11,7 +11,8 @@ from greenagent.logs.current import CurrentDatabase
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.gate import ReadGate
 from greenagent.logs.lines import LAST_ID, Lines, Owner, block_as_json
-from greenagent.logs.splitter import Block, Splitter
+from greenagent.logs.pieces import Block
+from greenagent.logs.splitter import Splitter
 from tests.logs.conftest import Stores, job, rows
 from tests.logs.test_splitter import messages
 
