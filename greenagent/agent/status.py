@@ -77,6 +77,7 @@ class AgentStatus:
         add_own_gauges(figures, parts.meter, parts.stall, parts.backlog)
         line: WaitingLine = parts.admission.line
         figures.gauge("uptime_seconds", lambda: time.monotonic() - self._began)
+        figures.gauge("agent_greenlets", lambda: parts.supervisor.running)
         figures.gauge("jobs_running", lambda: line.running)
         figures.gauge("jobs_waiting", lambda: line.waiting)
         for state in sorted(states.TERMINAL):
@@ -196,7 +197,13 @@ class AgentStatus:
             },
             "statistics": {"waiting_bytes": parts.backlog.bytes, "dropped": parts.backlog.dropped},
             "hub": {"stall": round(parts.stall.recent, 4), "worst_stall": round(parts.stall.worst_ever, 4)},
-            "process": {"cpu": own.cpu, "rss": own.rss, "threads": own.threads, "descriptors": own.fds},
+            "process": {
+                "cpu": own.cpu,
+                "rss": own.rss,
+                "threads": own.threads,
+                "greenlets": parts.supervisor.running,
+                "descriptors": own.fds,
+            },
         }
 
     def _jobs(self) -> dict[str, Any]:

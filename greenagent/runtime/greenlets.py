@@ -65,6 +65,11 @@ class Supervisor:
         self.services: dict[str, Service] = {}
         """Those that must live, by name."""
 
+    @property
+    def running(self) -> int:
+        """Greenlets that have not ended, services among them."""
+        return len(self._greenlets)
+
     def spawn(self, name: str, function: Callable[..., Any], *args: Any) -> Greenlet:
         """Runs ``function`` once; its death by an error is said."""
         return self._track(gevent.spawn(self._once, name, function, args))
