@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import time
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -18,6 +19,8 @@ from greenagent.values.errors import GreenagentError
 
 CHECK_INTERVAL: Final = 10.0
 """Seconds between looks at the files."""
+LAST_WORDS: Final = 2.0
+"""Seconds a refused client gets to read the reason and close."""
 
 _UNKNOWN_ISSUER: Final = frozenset({2, 18, 19, 20, 21, 24, 27})
 """Codes of OpenSSL that mean: ``--client-ca`` does not vouch for this certificate."""
@@ -88,9 +91,13 @@ class ServedCertificates:
         self._marks = self._look()
         self._context = tls_context(*self._files)
 
-    def wrap_socket(self, connection: socket.socket, server_side: bool = True) -> ssl.SSLSocket:
+    def wrap_socket(
+        self, connection: socket.socket, server_side: bool = True, do_handshake_on_connect: bool = True
+    ) -> ssl.SSLSocket:
         """As of ssl.SSLContext, with the files of now."""
-        return self._context.wrap_socket(connection, server_side=server_side)
+        return self._context.wrap_socket(
+            connection, server_side=server_side, do_handshake_on_connect=do_handshake_on_connect
+        )
 
     def watch(self, voice: Voice) -> None:
         """Body of a service: looks for ever. Files that cannot be used leave the old ones in use, said once."""
@@ -119,6 +126,22 @@ def _mark(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def close_gently(connection: socket.socket) -> None:
+    """Lets a refused client read why, before the connection is closed.
+
+    Closed at once, while what it sent is unread, it would get a reset and lose our last words. Over
+    TLS 1.3 a client has its request on the way by then.
+    """
+    try:
+        connection.settimeout(LAST_WORDS)
+        connection.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + LAST_WORDS
+        while time.monotonic() < deadline and connection.recv(65536):
+            pass
+    except OSError:
+        pass  # it is gone already
 
 
 def describe_refusal(error: OSError, limit: float) -> str:

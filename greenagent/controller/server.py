@@ -17,7 +17,7 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from greenagent.controller.access import Access
 from greenagent.controller.agent_api import add_agent_routes
-from greenagent.controller.certificates import ServedCertificates, describe_refusal
+from greenagent.controller.certificates import ServedCertificates, close_gently, describe_refusal
 from greenagent.controller.hangups import HangUpWatch
 from greenagent.controller.journal import StateError
 from greenagent.controller.parts import Parts
@@ -138,11 +138,13 @@ class Server(WSGIServer):  # type: ignore[misc]
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._context is not None:
                 client.settimeout(self._limits.handshake)
-                client = self._context.wrap_socket(client, server_side=True)
+                client = self._context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+                client.do_handshake()
             client.settimeout(self._limits.idle)
         except OSError as error:
             if self._context is not None:
                 self._say_handshake(str(address[0]), error)
+                close_gently(client)
             client.close()
             return
         super().handle(client, address)

@@ -52,8 +52,8 @@ class TransportError(GreenagentError):
 
     @property
     def is_unreached(self) -> bool:
-        """True when there was no connection to the controller at all."""
-        return self.kind in ("refused", "name", "unreachable", "tls", "plain-http", "proxy")
+        """True when there was no connection to the controller, or none any more: any answer shows it to be over."""
+        return self.kind in ("refused", "closed", "name", "unreachable", "tls", "plain-http", "proxy")
 
 
 def explain(error: BaseException, *, url: str, has_client_certificate: bool, proven: bool) -> TransportError:

@@ -268,3 +268,17 @@ def test_stopping_ends_a_startup_event_that_hangs():
             greenlet.join(2)
             assert greenlet.dead
         assert controller.polls == []
+
+
+def test_a_controller_that_is_back_is_said_before_its_first_poll_ends() -> None:
+    """A poll is held for a minute; the answer to the startup event shows enough."""
+    with RecordingController(park=60) as controller:
+        uplink = Uplink(controller.url)
+        poller, _ = uplink.poller()
+        with running(poller):
+            controller.wait_for_poll()
+            controller.stop()
+            wait_until(lambda: uplink.said, what="the outage")
+            controller.start()
+            wait_until(lambda: "answers again" in uplink.said[-1], what="the relief")
+    assert len([line for line in uplink.said if "answers again" in line]) == 1
