@@ -190,6 +190,8 @@ class Agent:
             connections=self.connections,
             store=self.store,
             ledger=self.ledger,
+            history=self.history,
+            spawner=self.spawner,
             backlog=self.backlog,
             meter=self.meter,
             stall=self.oversight.stall,

@@ -45,6 +45,8 @@ class Oversight:
         def then() -> None:
             self.status.follow()
             parts.store.tick()
+            parts.history.tick()
+            parts.spawner.look_again()
 
         watch = PartsWatch(
             self._supervisor, self.status.threads, self._voice, self._on_fatal, self.thresholds, then=then

@@ -14,8 +14,10 @@ from greenagent.agent.connections import Connections
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.job import Identity, Job
 from greenagent.jobs.queues import WaitingLine
+from greenagent.ledger.history import HistoryFile
 from greenagent.ledger.ledger import Ledger
 from greenagent.logs.store import LogStore
+from greenagent.process.spawn import Spawner
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.native import NativePool, NativeWorker
 from greenagent.settings.models import Settings
@@ -45,6 +47,8 @@ class Parts(NamedTuple):
     connections: Connections
     store: LogStore
     ledger: Ledger
+    history: HistoryFile
+    spawner: Spawner
     backlog: Backlog
     meter: Meter
     stall: HubStall
@@ -167,8 +171,12 @@ class AgentStatus:
                 return f"{name} is stuck ({service.progress.doing})"
         if not parts.ledger.is_writable:
             return f"the ledger {parts.ledger.path} cannot be written"
+        if not parts.history.is_writable:
+            return f"the history {parts.history.path} cannot be written"
         if not parts.store.is_writable:
             return f"logs cannot be written to {parts.store.folder.path}"
+        if parts.spawner.problem:
+            return f"no program can be started: {parts.spawner.problem}"
         return None
 
     # -- for people

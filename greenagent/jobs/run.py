@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from greenagent.jobs.extensions import Execution
 from greenagent.jobs.handover import Frozen, FrozenRun
@@ -20,6 +20,8 @@ from greenagent.runtime.greenlets import Supervisor
 from greenagent.values import levels, states
 from greenagent.values.message import Message
 
+START_PAUSES: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Seconds between the tries of a start for which the system has no room just now."""
 FREEZE = "freeze"
 """Not a state: the run goes on in the agent's new image."""
 
@@ -55,12 +57,47 @@ class ExternalRun:
             directory=execution.directory or None,
         )
         try:
-            child = self._spawn(request)
+            child = self._start(request)
         except SpawnError as error:
-            return Outcome(states.ERROR, data=str(error), starttime=starttime, can_restart=not error.missing)
+            tried = f" (tried for {sum(START_PAUSES):.0f} s)" if error.temporary else ""
+            return Outcome(states.ERROR, data=f"{error}{tried}", starttime=starttime, can_restart=not error.missing)
+        if child is None:
+            return Outcome(
+                states.KILLED, data="killed before it was started", starttime=starttime, ended_by_request=True
+            )
         self._job.signals.clear()
         self._on_started(child)
         return self._supervise(child, execution.leave_children, execution.data.encode("utf-8"), starttime)
+
+    def _start(self, request: SpawnRequest) -> Child | None:
+        """Starts the child, again for some seconds while the system has no room.
+
+        None when the job is asked to end meanwhile. Raises SpawnError, and Frozen: the agent is replaced
+        and the new image starts it.
+        """
+        for pause in START_PAUSES:
+            try:
+                return self._spawn(request)
+            except SpawnError as error:
+                if not error.temporary:
+                    raise
+            if not self._pause(pause):
+                return None
+        return self._spawn(request)
+
+    def _pause(self, seconds: float) -> bool:
+        """Waits; False when the job is asked to end."""
+        job = self._job
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if job.end_requested is Reason.HAND_OVER:
+                job.run -= 1  # this run has not begun
+                raise Frozen
+            if job.must_end_now:
+                return False
+            job.changed.wait(left)
+            job.changed.clear()
+        return not job.must_end_now
 
     def resume(self, frozen: FrozenRun, registry: Registry) -> Outcome:
         """Goes on with a run that an earlier image of the agent started; returns as ``execute`` does."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from greenagent.values.errors import GreenagentError
 
-TEMPORARY = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY})
+LACKS = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+TEMPORARY = LACKS | {errno.ETXTBSY}
 
 _SHOWN = 200
 """Characters of a name that are quoted when it cannot be started."""
@@ -35,14 +36,16 @@ class SpawnError(GreenagentError):
     """A program that could not be started, with the reason in one line.
 
     ``missing``: there is no such program or it cannot be executed, so trying again is useless.
-    ``temporary``: the system had no room (processes, memory, descriptors); later it may.
+    ``temporary``: trying again later may help, and nothing was started.
+    ``lack``: what no program can be started without just now (processes, memory, descriptors), or "".
     """
 
-    def __init__(self, reason: str, *, temporary: bool = False, missing: bool = False) -> None:
+    def __init__(self, reason: str, *, temporary: bool = False, missing: bool = False, lack: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.temporary = temporary
         self.missing = missing
+        self.lack = lack
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,13 @@ class Program:
     environment: tuple[bytes, ...]
     directory: str | None
 
-    def failure(self, reason: str, *, temporary: bool = False, missing: bool = False) -> SpawnError:
-        return SpawnError(f"cannot start {_shorten(self.name)!r}: {reason}", temporary=temporary, missing=missing)
+    def failure(self, reason: str, *, temporary: bool = False, missing: bool = False, lack: bool = False) -> SpawnError:
+        return SpawnError(
+            f"cannot start {_shorten(self.name)!r}: {reason}",
+            temporary=temporary,
+            missing=missing,
+            lack=reason if lack else "",
+        )
 
 
 def encode(request: SpawnRequest) -> Program:
@@ -146,8 +154,9 @@ def explain(program: Program, path: str, error: OSError) -> SpawnError:
     if number == errno.E2BIG:
         return program.failure("argument list too long: give large input as data (stdin)")
     if number == errno.EAGAIN:
-        return program.failure("no more processes are allowed here (limit of the user or the system)", temporary=True)
-    return program.failure(_words(error), temporary=number in TEMPORARY)
+        reason = "no more processes are allowed here (limit of the user or the system)"
+        return program.failure(reason, temporary=True, lack=True)
+    return program.failure(_words(error), temporary=number in TEMPORARY, lack=number in LACKS)
 
 
 def _shorten(text: str) -> str:

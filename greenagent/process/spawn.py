@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -55,6 +56,9 @@ class Spawner:
         self._threads = 0
         self._busy = 0
         self._running = False
+        self._trouble = voice.topic()
+        self.problem = ""
+        """Why no program can be started just now, for the agent's health; "" while they can."""
 
     def start(self) -> None:
         """Prepares this process for having children; in the main thread. Raises OSError.
@@ -95,9 +99,34 @@ class Spawner:
             self._abandon(order)
             raise
         if order.error is not None:
+            if order.error.lack:
+                self.problem = order.error.lack
+                self._trouble.warning(f"no program can be started: {self.problem}; tried again for a while")
             raise order.error
         assert order.child is not None
+        self._can_start()
         return order.child
+
+    def look_again(self) -> None:
+        """To be called every few seconds: finds out whether there is room again when no job is started."""
+        if not self.problem:
+            return
+        descriptors: list[int] = []
+        try:
+            for _ in range(3):
+                descriptors += os.pipe2(os.O_CLOEXEC)
+            start_thread(_nothing)  # a thread takes a place among the processes, and memory
+        except (OSError, RuntimeError, MemoryError):
+            return
+        finally:
+            for descriptor in descriptors:
+                close_descriptor(descriptor)
+        self._can_start()
+
+    def _can_start(self) -> None:
+        if self.problem:
+            self.problem = ""
+            self._trouble.resolved("programs can be started again")
 
     def _add_thread(self) -> None:
         if self._threads >= MOST_THREADS:
@@ -145,6 +174,8 @@ class Spawner:
             child = self._launch(order.program, order.tag)
         except SpawnError as refused:
             error = refused
+        except MemoryError:
+            error = explain(order.program, order.program.name, OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
         except Exception as unexpected:
             error = order.program.failure(f"{type(unexpected).__name__}: {unexpected}")
         with self.registry.lock:
@@ -175,6 +206,8 @@ class Spawner:
                     None if program.directory is None else os.fsencode(program.directory),
                     (theirs[0], theirs[1], theirs[2]),
                 )
+                while theirs:  # before the pidfd, so that there is a number free for it
+                    close_descriptor(theirs.pop())
                 pidfd = os.pidfd_open(pid)
                 process = tree.read_process(pid)
                 child = Child(
@@ -194,6 +227,7 @@ class Spawner:
             if pid:  # it runs, but no descriptor was left to hold it by
                 os.kill(pid, signal.SIGKILL)
                 os.waitid(os.P_PID, pid, os.WEXITED)
+                raise program.failure(f"it was ended at once, the agent cannot hold it: {error.strerror}") from error
             raise explain(program, path, error) from error
         finally:
             for descriptor in theirs:
@@ -211,6 +245,10 @@ class Spawner:
         for descriptor in (child.pidfd, child.stdin, child.stdout, child.stderr):
             if descriptor is not None:
                 close_descriptor(descriptor)
+
+
+def _nothing() -> None:
+    """What a thread does that only shows that there can be one."""
 
 
 def _pipe() -> tuple[int, int]:
