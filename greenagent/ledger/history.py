@@ -39,6 +39,16 @@ class HistoryFile:
         self._voice = voice
         self._entries: list[dict[str, Any]] = []
 
+    @property
+    def is_writable(self) -> bool:
+        """False since the file could not be written, until it could (``tick`` tries)."""
+        return not self._trouble.is_open
+
+    def tick(self) -> None:
+        """To be called every few seconds: what could not be written is written as soon as it can."""
+        if self._trouble.is_open:
+            self._write()
+
     def load(self) -> list[Remembered]:
         """Reads the file. A damaged one is set aside, and a bad entry left out, each said once."""
         try:

@@ -30,6 +30,11 @@ class LogFolder:
         """Makes the folder with mode 0750 where it is missing. Raises OSError."""
         self.path.mkdir(mode=0o750, parents=True, exist_ok=True)
 
+    def free_bytes(self) -> int:
+        """Room for us on its file system. Raises OSError."""
+        space = os.statvfs(self.path)
+        return space.f_bavail * space.f_frsize
+
     def archives(self) -> list[Path]:
         """Closed databases, oldest first."""
         found = []

@@ -60,8 +60,7 @@ class Retention:
 
     def _make_room(self, uploads: UploadTable) -> None:
         for path in self._folder.archives():
-            space = os.statvfs(self._folder.path)
-            if space.f_bavail * space.f_frsize >= self.limits.min_free:
+            if self._folder.free_bytes() >= self.limits.min_free:
                 self._said_free = False
                 return
             if not uploads.needs(self._last_seq(path)):

@@ -25,6 +25,8 @@ from greenagent.values.errors import GreenagentError
 
 RETRY_AFTER: Final = 2.0
 """Seconds during which lines are only counted after a write failed."""
+ROOM_TO_GO_ON: Final = 1 << 20
+"""Bytes that must be free before an idle store counts as writable again: a little always fits somewhere."""
 _CHECK_EVERY: Final = 1.0
 
 
@@ -82,6 +84,7 @@ class Writer:
                 self._commit()
                 item(self)
         self._commit()
+        self._try_again()
         self._look_around()
 
     def close(self) -> None:
@@ -252,6 +255,28 @@ class Writer:
         self._failing = True
         self._failing_until = time.monotonic() + RETRY_AFTER
         self._events.lost(lost, reason)
+
+    def _try_again(self) -> None:
+        """After a failure, when nobody logs: finds out whether writing works again."""
+        if not self._failing or self._pending or time.monotonic() < self._failing_until:
+            return
+        try:
+            if self.folder.free_bytes() >= ROOM_TO_GO_ON:
+                self._attempt(self._write_nothing)
+        except OSError:
+            pass  # not even the folder can be asked
+
+    def _write_nothing(self) -> None:
+        database = self.database
+        if not database.is_open:
+            database.reopen()
+        self._before = database.next_seq
+        database.begin()
+        self._began = True
+        database.commit()
+        self._began = False
+        self._failing = False
+        self._events.recovered()
 
     def _rotate(self) -> Path:
         archive = self.database.rotate()
