@@ -21,9 +21,9 @@ LIVE = 3.0
 class Fleet:
     """The controller and the agents by ``gid:nid``; each runs one job at a time."""
 
-    def __init__(self, folder: Path, start_agent: StartAgent) -> None:
+    def __init__(self, folder: Path, controller: ControllerProcess, start_agent: StartAgent) -> None:
         self.folder = folder
-        self.controller = ControllerProcess(folder, limits={"live": LIVE, "full_poll": 0.3})
+        self.controller = controller
         self.agents: dict[str, AgentProcess] = {}
         for key, roles in ROLES.items():
             gid, nid = key.split(":")
@@ -66,9 +66,8 @@ class Fleet:
 
 @pytest.fixture
 def fleet(tmp_path: Path, start_agent: StartAgent) -> Iterator[Fleet]:
-    fleet = Fleet(tmp_path, start_agent)
-    yield fleet
-    fleet.controller.kill()
+    with ControllerProcess(tmp_path, limits={"live": LIVE, "full_poll": 0.3}) as controller:
+        yield Fleet(tmp_path, controller, start_agent)
 
 
 def test_who_gets_which_job_how_often_and_how_soon(fleet: Fleet) -> None:

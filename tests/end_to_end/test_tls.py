@@ -83,6 +83,9 @@ class Fleet:
         self._ours = ours
         self._theirs = theirs
         self.controllers = {key: self._controller(key) for key in (*FAULTS, "good")}
+        self.relays: dict[str, Relay] = {}
+
+    def start(self) -> None:
         for one in self.controllers.values():
             one.launch()
         for one in self.controllers.values():
@@ -124,8 +127,11 @@ class Fleet:
 @pytest.fixture
 def fleet(tmp_path: Path, ours: trustme.CA, theirs: trustme.CA) -> Iterator[Fleet]:
     fleet = Fleet(tmp_path, ours, theirs)
-    yield fleet
-    fleet.stop()
+    try:
+        fleet.start()
+        yield fleet
+    finally:
+        fleet.stop()
 
 
 def said_about(agent: AgentProcess, key: str) -> list[str]:
