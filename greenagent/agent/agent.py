@@ -33,7 +33,7 @@ from greenagent.ledger.ledger import Ledger
 from greenagent.logs.joblog import JobLog
 from greenagent.process.descendants import Sweeper
 from greenagent.process.spawn import Spawner
-from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.greenlets import Supervisor, hear_hub
 from greenagent.runtime.voice import LineOutput, Voice
 from greenagent.settings.merge import merge
 from greenagent.settings.models import Settings
@@ -78,6 +78,7 @@ class Agent:
 
         ``taken_over``: what the image of the agent that this one replaces handed over.
         """
+        hear_hub(self.voice)
         main = self.settings.main
         self.ledger = Ledger(
             main.ledger_file,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import signal
 from _queue import SimpleQueue  # the C one: the module ``queue`` is patched, and native threads must not use that
@@ -23,6 +24,8 @@ __all__ = ["SpawnError", "SpawnRequest", "Spawner"]
 
 THREADS = 2
 MOST_THREADS = 32
+_SOME_MEMORY = 1 << 20
+"""Bytes that must be had before memory counts as there again."""
 STUCK_AFTER = 0.5
 """Seconds a start may wait before another thread helps: an exec on a dead network disk must not block the others."""
 
@@ -115,7 +118,8 @@ class Spawner:
         try:
             for _ in range(3):
                 descriptors += os.pipe2(os.O_CLOEXEC)
-            start_thread(_nothing)  # a thread takes a place among the processes, and memory
+            mmap.mmap(-1, _SOME_MEMORY).close()
+            start_thread(_nothing)  # a thread takes a place among the processes
         except (OSError, RuntimeError, MemoryError):
             return
         finally:

@@ -153,9 +153,20 @@ class Supervisor:
             del self.services[service.name]
 
     def _report(self, name: str, error: BaseException) -> None:
-        """An error that gets here is our own bug: it is said with its place, still in one line."""
-        frames = traceback.extract_tb(error.__traceback__)
-        place = " < ".join(
-            f"{frame.name} {frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[:-6:-1]
-        )
-        self._voice.error(f"internal error in {name}: {type(error).__name__}: {error} (at {place}); please report this")
+        _say_error(self._voice, name, error)
+
+
+def hear_hub(voice: Voice) -> None:
+    """What fails outside our greenlets (a callback, a greenlet that lacked memory to begin) is one line, too."""
+
+    def say(context: object, kind: object, value: BaseException, trace: object) -> None:
+        _say_error(voice, type(context).__name__, value)
+
+    gevent.get_hub().print_exception = say
+
+
+def _say_error(voice: Voice, name: str, error: BaseException) -> None:
+    """An error that gets here is our own bug: it is said with its place, still in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = " < ".join(f"{frame.name} {frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[:-6:-1])
+    voice.error(f"internal error in {name}: {type(error).__name__}: {error} (at {place}); please report this")
