@@ -30,6 +30,9 @@ UNKILLABLE_WAIT = 5.0
 
 TOO_MANY = "refused: too many jobs wait on this node already"
 
+ENTERING_WAIT = 2.0
+"""Seconds a stop gives commands that are being written down."""
+
 
 class Admission:
     """Keeps the live jobs and the waiting line; started once, by the agent."""
@@ -54,6 +57,7 @@ class Admission:
         self.live: dict[str, Job] = {}
         self.line = WaitingLine(settings().main.max_jobs)
         self.stopping = False
+        self._entering = 0
         self.done: dict[str, int] = {}
 
     # -- in
@@ -108,6 +112,13 @@ class Admission:
 
     def enter(self, job: Job) -> None:
         """Writes a job down (unless it has its row already) and starts it or lines it up."""
+        self._entering += 1
+        try:
+            self._enter(job)
+        finally:
+            self._entering -= 1
+
+    def _enter(self, job: Job) -> None:
         command = job.command
         self.live[command.id] = job
         external = self._launcher.is_external(command.cmd)
@@ -115,11 +126,15 @@ class Admission:
         if external is not None and command.arguments.remembered and job.controller is not None:
             self._history.add(command, job.controller, job.accepted)
         if not job.row:
-            row = self._ledger.accept(command, job.controller, job.kind, waiting=bool(external), accepted=job.accepted)
+            begins = bool(external) and self._begins_at_once(command)
+            row = self._ledger.accept(
+                command, job.controller, job.kind, waiting=bool(external), accepted=job.accepted, begins=begins
+            )
             if row is None:
                 self._was_answered(job)
                 return
             job.row = row
+            job.has_begun = begins and row > 0
         if external is None:
             self._end_unknown(job)
         elif external:
@@ -127,8 +142,16 @@ class Admission:
             if job.end_requested is not None:  # while the ledger wrote
                 self.end_job(job, job.end_requested)
             self.start_next()
+            if job.has_begun and job.greenlet is None and job.stage is Stage.WAITING:
+                job.has_begun = False  # the agent is stopping, or has fewer slots by now
+                self._ledger.not_begun(job.row)
         else:
             job.greenlet = self._supervisor.spawn(f"job {job.id}", self._live_builtin, job)
+
+    def _begins_at_once(self, command: Command) -> bool:
+        """Whether a slot is free for it and nothing before it: then its first run is written with it, in one go."""
+        arguments = command.arguments
+        return not (self.stopping or arguments.queue or arguments.remembered) and self.line.free >= self._entering
 
     def start_next(self) -> None:
         """Starts what may start now."""
@@ -183,10 +206,17 @@ class Admission:
         Waiting ones stay in the ledger, and so does what a poll still brings: they run at the next start.
         """
         self.stopping = True
+        self._wait_for_entering()
         running = [job for job in self.live.values() if job.greenlet is not None]
         for job in running:
             job.ask_to_end(reason)
         return running
+
+    def _wait_for_entering(self) -> None:
+        """What is being written down says in the ledger that it waits before the ledger is closed."""
+        deadline = time.monotonic() + ENTERING_WAIT
+        while self._entering and time.monotonic() < deadline:
+            gevent.sleep(0.002)
 
     # -- replacement in place
 
@@ -197,6 +227,7 @@ class Admission:
         and those that would neither freeze nor end.
         """
         self.stopping = True
+        self._wait_for_entering()
         running = [job for job in self.live.values() if job.greenlet is not None]
         for job in running:
             job.ask_to_end(Reason.HAND_OVER)

@@ -63,6 +63,8 @@ class Job:
         self.row = row
         self.accepted = accepted
         self.external = True
+        self.has_begun = False
+        """Whether the ledger has its first run already, written with the acceptance."""
         self.stage = Stage.WAITING
         self.run = 0
         self.since = time.time()

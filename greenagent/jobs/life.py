@@ -67,7 +67,7 @@ class JobLife:
             if job.frozen is None or job.frozen.run is None:
                 job.run += 1
                 job.enter(Stage.RUNNING)
-                if job.external or job.run > 1:  # a built-in's row says so since it was accepted
+                if job.run > 1 or (job.external and not job.has_begun):  # else its row says so since it was accepted
                     self._ledger.running(job.row, job.run, int(time.time() * 1000))
             outcome = self._last = self._execute(job)
             job.frozen = None
@@ -120,6 +120,8 @@ class JobLife:
         """False for a job that was asked to end between its leaving the waiting line and its first run."""
         job = self._job
         if job.end_requested in (Reason.STOP, Reason.DRAIN):
+            if job.has_begun:
+                self._ledger.not_begun(job.row)
             return False  # never started: its row stays, and it is run at the agent's next start
         if job.end_requested is Reason.KILL_ALL and job.repeats:
             job.end_requested = None

@@ -103,9 +103,19 @@ class Ledger:
     # -- the life of a job
 
     def accept(
-        self, command: Command, controller: str | None, kind: str, *, waiting: bool, accepted: float | None = None
+        self,
+        command: Command,
+        controller: str | None,
+        kind: str,
+        *,
+        waiting: bool,
+        accepted: float | None = None,
+        begins: bool = False,
     ) -> int | None:
         """Writes a job down before anything is done about it; returns its row once committed.
+
+        ``begins``: its first run is to follow at once, so ``running`` need not be called for it; if
+        it does not follow after all, ``not_begun`` must be.
 
         None when a controller's command was delivered once more after its job's end, within
         ``result_memory``: its results are put back into the outbox, and it is not to be run.
@@ -113,13 +123,14 @@ class Ledger:
         text = json.dumps(command.received, ensure_ascii=False, separators=(",", ":"))
         now = time.time()
         stamp = now if accepted is None else accepted
-        state = WAITING if waiting else RUNNING
+        state = WAITING if waiting and not begins else RUNNING
+        starttime = int(now * 1000) if begins else 0
         since = now - self.result_memory
 
         def write(connection: sqlite3.Connection) -> int:
             if kind == FROM_CONTROLLER and _send_again(connection, command, controller, since):
                 return 0
-            return statements.accept(connection, command.id, controller, kind, text, stamp, state)
+            return statements.accept(connection, command.id, controller, kind, text, stamp, state, starttime)
 
         row = self._attempt(write)
         if row == 0:
@@ -133,6 +144,10 @@ class Ledger:
     def running(self, row: int, run: int, starttime: int) -> None:
         """A run is about to start: committed when this returns."""
         self._attempt(lambda connection: statements.running(connection, row, run, starttime))
+
+    def not_begun(self, row: int) -> None:
+        """The first run that was written with the acceptance does not begin: the job waits after all."""
+        self._attempt(lambda connection: statements.not_begun(connection, row))
 
     def process(self, row: int, pid: int | None, start_ticks: int | None) -> None:
         """Notes the process of the current run, soon: after a crash before that it is found by its tag."""

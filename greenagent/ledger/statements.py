@@ -8,6 +8,7 @@ import uuid
 from greenagent.ledger.records import (
     ENDED,
     RUNNING,
+    WAITING,
     AsideRecord,
     JobRecord,
     StoredAnswer,
@@ -32,13 +33,29 @@ def instance(connection: sqlite3.Connection) -> str:
 
 
 def accept(
-    connection: sqlite3.Connection, job_id: str, controller: str | None, kind: str, command: str, now: float, state: str
+    connection: sqlite3.Connection,
+    job_id: str,
+    controller: str | None,
+    kind: str,
+    command: str,
+    now: float,
+    state: str,
+    starttime: int = 0,
 ) -> int:
+    """``starttime``: of the first run if that is to follow at once, else 0."""
     cursor = connection.execute(
-        "INSERT INTO job (id, controller, kind, command, accepted, state, run, starttime) VALUES (?,?,?,?,?,?,0,0)",
-        (job_id, controller, kind, command, now, state),
+        "INSERT INTO job (id, controller, kind, command, accepted, state, run, starttime) VALUES (?,?,?,?,?,?,?,?)",
+        (job_id, controller, kind, command, now, state, 1 if starttime else 0, starttime),
     )
     return int(cursor.lastrowid or 0)
+
+
+def not_begun(connection: sqlite3.Connection, row: int) -> None:
+    """Takes back what ``accept`` wrote of a first run."""
+    connection.execute(
+        "UPDATE job SET state = ?, run = 0, starttime = 0, pid = NULL, start_ticks = NULL WHERE row = ?",
+        (WAITING, row),
+    )
 
 
 def running(connection: sqlite3.Connection, row: int, run: int, starttime: int) -> None:

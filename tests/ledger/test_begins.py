@@ -1,0 +1,23 @@
+"""A job that begins at once has its first run written with its acceptance, and that can be taken back."""
+
+from __future__ import annotations
+
+from greenagent.ledger.ledger import Ledger
+from greenagent.ledger.records import FROM_CONTROLLER, RUNNING, WAITING
+from greenagent.values.command import parse_command
+from tests.support.voices import HeardVoice
+
+
+def test_the_first_run_is_written_with_the_acceptance_and_taken_back_when_it_does_not_begin(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.db", HeardVoice(), result_memory=60)
+    ledger.start()
+    try:
+        command = parse_command({"id": "a", "gid": 1, "nid": 1, "cmd": "execute", "args": {"name": "true"}})
+        row = ledger.accept(command, "main", FROM_CONTROLLER, waiting=True, begins=True)
+        [begun] = ledger.unfinished()
+        assert (begun.row, begun.state, begun.run, begun.starttime > 0) == (row, RUNNING, 1, True)
+        ledger.not_begun(row)
+        [waiting] = ledger.unfinished()
+        assert (waiting.state, waiting.run, waiting.starttime) == (WAITING, 0, 0)
+    finally:
+        ledger.stop()
