@@ -34,7 +34,7 @@ class ControllerHealth:
     @property
     def problem(self) -> str:
         """What is wrong at present, one reason, or an empty text."""
-        return next(iter(self._reasons.values()), "")
+        return next(filter(None, self._reasons.values()), "")
 
     @property
     def understands_us(self) -> bool:
@@ -68,15 +68,17 @@ class ControllerHealth:
 
     def reached(self) -> None:
         """An answer came: what kept us from connecting is over, though a poll may take its time to show it."""
-        if self._owes_relief and self._reasons and self._unreached.issuperset(self._reasons):
-            self._owes_relief = False
-            for part in self._reasons:
-                self._reasons[part] = ""  # not yet shown to work, see understands_us
-            self._voice.info(f"{self._name} answers again")
+        for part in self._unreached.intersection(self._reasons):
+            self._reasons[part] = ""  # not yet shown to work, see understands_us
+        self._relieve()
 
     def worked(self, part: str) -> None:
         """``part`` did its work."""
-        if self._reasons.pop(part, None) is not None and not self._reasons and self._owes_relief:
+        if self._reasons.pop(part, None) is not None:
+            self._relieve()
+
+    def _relieve(self) -> None:
+        if self._owes_relief and not self.problem:
             self._owes_relief = False
             self._voice.info(f"{self._name} answers again")
 

@@ -282,3 +282,19 @@ def test_a_controller_that_is_back_is_said_before_its_first_poll_ends() -> None:
             controller.start()
             wait_until(lambda: "answers again" in uplink.said[-1], what="the relief")
     assert len([line for line in uplink.said if "answers again" in line]) == 1
+
+
+def test_the_relief_comes_in_whatever_order_the_parts_find_out() -> None:
+    for order in (("reached", "worked"), ("worked", "reached")):
+        uplink = Uplink("http://127.0.0.1:9")
+        health = uplink.health
+        health.failed("poll", "it refuses the connection", unreached=True)
+        health.failed("statistics", "it refuses the connection")
+        for step in order:
+            assert "answers again" not in uplink.said[-1]
+            assert health.problem
+            health.reached() if step == "reached" else health.worked("statistics")
+        assert "answers again" in uplink.said[-1]
+        assert health.problem == ""
+        health.failed("poll", "it does not answer", unreached=False)
+        assert health.problem == "it does not answer"
