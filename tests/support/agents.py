@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ drain_timeout = 5
 type = "DB"
 log_dir = "{folder}/logs"
 levels = []
+{logging}
 
 [logging.ac]
 type = "AC"
@@ -60,9 +61,13 @@ def configuration(
     roles: Iterable[str] = (),
     kill_grace: float = 2,
     main: str = "",
+    logging: str = "",
     more: str = "",
 ) -> str:
-    """A configuration of an agent whose files all lie in ``folder``; ``controllers`` maps keys to URLs."""
+    """A configuration of an agent whose files all lie in ``folder``; ``controllers`` maps keys to URLs.
+
+    ``main``, ``logging`` and ``more`` are further lines for section main, for the DB logger, and at the end.
+    """
     sections = "\n".join(f'[controllers.{key}]\nurl = "{url}"' for key, url in controllers.items())
     return CONFIGURATION.format(
         folder=folder,
@@ -70,6 +75,7 @@ def configuration(
         roles=json.dumps(list(roles)),
         kill_grace=kill_grace,
         main=main,
+        logging=logging,
         controllers=sections,
         more=more,
     )
@@ -85,12 +91,15 @@ class AgentProcess:
         *options: str,
         environment: Mapping[str, str] | None = None,
         python_path: str = "",
+        wrapper: Sequence[str] = (),
     ) -> None:
+        """``wrapper``: a program with arguments that becomes the agent in the end."""
         self.folder = folder
         self.config = folder / "greenagent.toml"
         self.config.write_text(text)
         self.pid_file = folder / "pid"
         self._options = options
+        self._wrapper = wrapper
         root = str(Path(__file__).parent.parent.parent)
         self._environment = {**os.environ, **(environment or {}), "PYTHONPATH": python_path or root}
         self.process: subprocess.Popen[bytes] | None = None
@@ -101,6 +110,7 @@ class AgentProcess:
         with (self.folder / "stderr").open("ab") as stderr, (self.folder / "stdout").open("ab") as stdout:
             self.process = subprocess.Popen(
                 [
+                    *self._wrapper,
                     sys.executable,
                     "-m",
                     "greenagent.cli.agent",
