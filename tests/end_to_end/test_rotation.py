@@ -23,15 +23,18 @@ def databases(folder: Path) -> list[Path]:
 
 def largest(folder: Path) -> int:
     """The size of the largest database now, its write-ahead log included."""
-    sizes: dict[str, int] = {}
-    for path in folder.glob("*.db*"):
-        if not path.name.endswith("-shm"):
-            try:
-                name = path.name.partition("-")[0]
-                sizes[name] = sizes.get(name, 0) + path.stat().st_size
-            except FileNotFoundError:
-                continue  # it was renamed just now
-    return max(sizes.values(), default=0)
+    sizes = [0]
+    for path in folder.glob("*.db"):
+        log = path.with_name(path.name + "-wal")
+        try:
+            before = path.stat().st_size
+            size = before + (log.stat().st_size if log.exists() else 0)
+            # A checkpoint between the two looks would count its pages twice.
+            if path.stat().st_size == before:
+                sizes.append(size)
+        except FileNotFoundError:
+            continue  # it was renamed just now
+    return max(sizes)
 
 
 def stored(folder: Path, job: str, level: int) -> list[str]:
