@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -163,6 +165,21 @@ def hear_hub(voice: Voice) -> None:
         _say_error(voice, type(context).__name__, value)
 
     gevent.get_hub().print_exception = say
+    sys.unraisablehook = _say_ignored
+
+
+def _say_ignored(unraisable: Any) -> None:
+    """An error in a destructor, in whatever thread collects garbage: libraries have them, as ``http.client`` in 3.13.
+
+    Not through the voice, which belongs to the hub's thread.
+    """
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+    where = type(unraisable.object).__name__
+    line = f"{stamp} debug: ignored in {where}: {unraisable.exc_type.__name__}: {unraisable.exc_value}"
+    try:
+        os.write(2, (" ".join(line.splitlines()) + "\n").encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass  # nobody reads it
 
 
 def _say_error(voice: Voice, name: str, error: BaseException) -> None:

@@ -1,0 +1,210 @@
+"""Native threads beside the hub: order, back-pressure, transactions, locks, and the agent's voice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+
+from greenagent.runtime.database import NativeDatabase
+from greenagent.runtime.files import FileLock, LockedError, replace_file
+from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.native import NativePool, NativeSignal, NativeWorker
+from greenagent.runtime.voice import LineOutput
+from tests.support.voices import HeardVoice
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_a_worker_handles_everything_in_order_and_pushes_back() -> None:
+    gate = NativeSignal()
+    handled: list[int] = []
+
+    def handle(batch: list[int]) -> None:
+        gate.wait()
+        gate.set()
+        handled.extend(batch)
+
+    worker: NativeWorker[int] = NativeWorker("test", handle, capacity=3)
+    putter = gevent.spawn(lambda: [worker.put(number) for number in range(10)])
+    gevent.sleep(0.05)
+    assert not putter.ready(), "the fourth item waits for room"
+    assert worker.weight <= 3
+    gate.set()
+    putter.join(5)
+    worker.stop()
+    assert handled == list(range(10))
+
+
+def test_a_worker_that_fails_says_so_and_lets_nobody_hang() -> None:
+    heard: list[BaseException] = []
+
+    def handle(batch: list[int]) -> None:
+        raise ValueError("broken")
+
+    worker: NativeWorker[int] = NativeWorker("test", handle, capacity=1, on_failure=heard.append)
+    worker.put(1)
+    wait_until(lambda: heard, what="the failure")
+    assert str(heard[0]) == "broken"
+    with pytest.raises(RuntimeError, match="test has stopped"):
+        worker.put(2)
+
+
+def test_native_threads_leave_signals_to_the_main_thread() -> None:
+    masks: list[set[signal.Signals]] = []
+    worker: NativeWorker[int] = NativeWorker("test", lambda batch: masks.append(signal.pthread_sigmask(0, ())))
+    worker.put(1)
+    worker.stop()
+    pool = NativePool(1)
+    masks.append(pool.run(signal.pthread_sigmask, 0, ()))
+    pool.close()
+    for mask in masks:
+        assert {signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP} <= mask
+
+
+def test_the_pool_raises_what_its_function_raised() -> None:
+    pool = NativePool(2)
+    assert pool.run(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        pool.run(divmod, 1, 0)
+    pool.close()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[NativeDatabase]:
+    database = NativeDatabase(tmp_path / "a.db", ["CREATE TABLE IF NOT EXISTS t (x INTEGER UNIQUE)"])
+    database.start()
+    yield database
+    database.stop()
+
+
+def insert(*numbers: int):
+    return lambda connection: [connection.execute("INSERT INTO t VALUES (?)", (number,)) for number in numbers]
+
+
+def test_in_a_shared_commit_only_the_failed_function_is_undone(database: NativeDatabase) -> None:
+    outcomes = [database.submit(insert(*numbers)) for numbers in ((1,), (2, 1), (3,), (4, 4), (5,))]
+    for index in (1, 3):
+        with pytest.raises(sqlite3.IntegrityError):
+            outcomes[index].get(timeout=5)
+    for index in (0, 2, 4):
+        outcomes[index].get(timeout=5)
+    assert database.run(lambda c: c.execute("SELECT x FROM t ORDER BY x").fetchall()) == [(1,), (3,), (5,)]
+
+
+def test_a_function_alone_is_undone_too(database: NativeDatabase) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        database.run(insert(1, 1))
+    assert database.run(lambda c: c.execute("SELECT count(*) FROM t").fetchone()) == (0,)
+    database.run(insert(1))
+    assert database.run(lambda c: c.execute("SELECT count(*) FROM t").fetchone()) == (1,)
+
+
+def test_what_is_returned_is_committed(database: NativeDatabase, tmp_path: Path) -> None:
+    database.run(insert(7))
+    other = sqlite3.connect(tmp_path / "a.db")
+    assert other.execute("SELECT x FROM t").fetchall() == [(7,)]
+    other.close()
+
+
+def test_a_lock_is_granted_once_and_again_after_its_release(tmp_path: Path) -> None:
+    first, second = FileLock(tmp_path / "x.lock", "the thing"), FileLock(tmp_path / "x.lock", "the thing")
+    first.acquire()
+    with pytest.raises(LockedError, match=f"the thing is in use by process {os.getpid()}"):
+        second.acquire()
+    kept = first.duplicate()
+    first.release()
+    with pytest.raises(LockedError):
+        second.acquire()
+    os.close(kept)
+    second.acquire()
+    second.release()
+
+
+def test_a_replaced_file_is_never_half_written(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    replace_file(path, b"one", 0o600)
+    replace_file(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [part.name for part in tmp_path.iterdir()] == ["f"]
+
+
+def test_an_output_nobody_reads_blocks_nobody_and_says_what_it_left_out() -> None:
+    reading, writing = os.pipe()
+    output = LineOutput(writing, "test", limit=1000)
+    for number in range(5000):
+        output.write(f"line {number} " + "x" * 100)
+    received = bytearray()
+
+    def read() -> None:
+        while chunk := os.read(reading, 65536):
+            received.extend(chunk)
+
+    pool = NativePool(1)
+    reader = gevent.spawn(pool.run, read)
+    wait_until(lambda: output._worker.weight == 0, what="the output to catch up")
+    output.write("after")
+    output.close()
+    os.close(writing)
+    reader.join(5)
+    os.close(reading)
+    pool.close()
+    lines = received.decode().splitlines()
+    assert lines[-1] == "after"
+    assert any("lines left out here" in line for line in lines)
+
+
+def test_a_voice_says_single_lines_and_a_topic_only_changes() -> None:
+    voice = HeardVoice()
+    voice.warning("two\nlines")
+    topic = voice.topic()
+    for text in ("a", "a", "b", "b"):
+        topic.warning(text)
+    topic.resolved("fine")
+    topic.resolved("fine")
+    assert voice.lines == ["two lines", "a", "b", "fine"]
+
+
+def test_a_service_is_started_again_and_gives_up_after_too_many_deaths() -> None:
+    voice = HeardVoice()
+    fatal: list[str] = []
+    supervisor = Supervisor(voice, fatal.append, limit=2)
+    supervisor.service("broken", lambda: 1 / 0)
+    wait_until(lambda: fatal, what="the end")
+    assert fatal == ["broken died 2 times in a row"]
+    errors = [line for line in voice.lines if "internal error in broken: ZeroDivisionError" in line]
+    assert len(errors) == 2
+
+
+def test_errors_outside_greenlets_and_in_destructors_are_one_line_each() -> None:
+    program = """
+from greenagent.runtime.patch import patch
+patch()
+import gevent
+from greenagent.runtime.greenlets import hear_hub
+from greenagent.runtime.voice import LineOutput, Voice
+output = LineOutput(2, "voice")
+hear_hub(Voice(output))
+class Bad:
+    def __del__(self):
+        raise ValueError("in a\\ndestructor")
+Bad()
+gevent.get_hub().loop.run_callback(lambda: 1 / 0)
+gevent.sleep(0.01)
+output.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
+    )
+    lines = sorted(line.split(" ", 2)[2] for line in done.stderr.splitlines())
+    assert len(lines) == 2
+    assert lines[0].startswith("debug: ignored in function: ValueError: in a destructor")
+    assert lines[1].startswith("error: internal error in")
