@@ -34,6 +34,7 @@ from greenagent.logs.joblog import JobLog
 from greenagent.process.descendants import Sweeper
 from greenagent.process.spawn import Spawner
 from greenagent.runtime.greenlets import Supervisor, hear_hub
+from greenagent.runtime.native import start_hub_threads
 from greenagent.runtime.voice import LineOutput, Voice
 from greenagent.settings.merge import merge
 from greenagent.settings.models import Settings
@@ -79,6 +80,7 @@ class Agent:
         ``taken_over``: what the image of the agent that this one replaces handed over.
         """
         hear_hub(self.voice)
+        start_hub_threads()
         main = self.settings.main
         self.ledger = Ledger(
             main.ledger_file,

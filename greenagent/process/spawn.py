@@ -17,7 +17,7 @@ from greenagent.process.child import Child
 from greenagent.process.registry import Registry
 from greenagent.process.request import Program, SpawnError, SpawnRequest, encode, explain, locate
 from greenagent.process.tags import VARIABLE
-from greenagent.runtime.native import HubMailbox, close_descriptor, start_thread
+from greenagent.runtime.native import HubMailbox, NoThreadError, close_descriptor, start_thread
 from greenagent.runtime.voice import Voice
 
 __all__ = ["SpawnError", "SpawnRequest", "Spawner"]
@@ -120,7 +120,7 @@ class Spawner:
                 descriptors += os.pipe2(os.O_CLOEXEC)
             mmap.mmap(-1, _SOME_MEMORY).close()
             start_thread(_nothing)  # a thread takes a place among the processes
-        except (OSError, RuntimeError, MemoryError):
+        except (OSError, NoThreadError, MemoryError):
             return
         finally:
             for descriptor in descriptors:
@@ -137,7 +137,7 @@ class Spawner:
             return
         try:
             start_thread(self._run)
-        except RuntimeError:
+        except NoThreadError:
             self._voice.warning("cannot start another thread for starting programs: the system refuses")
             return
         self._threads += 1

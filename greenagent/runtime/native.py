@@ -18,6 +18,8 @@ from gevent import monkey
 from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
+from greenagent.values.errors import GreenagentError
+
 _start_new_thread = monkey.get_original("_thread", "start_new_thread")
 _allocate_lock = monkey.get_original("_thread", "allocate_lock")
 _thread_ident = monkey.get_original("_thread", "get_ident")
@@ -36,13 +38,20 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
+class NoThreadError(GreenagentError):
+    """The system has no thread left for us."""
+
+
 def start_thread(function: Callable[[], None]) -> None:
-    """Runs ``function`` in a native thread of its own. Raises RuntimeError when the system has none left.
+    """Runs ``function`` in a native thread of its own. Raises NoThreadError.
 
     Signals are for the main thread alone: one that another thread takes reaches the hub later, and
     is lost when the agent is replaced in place meanwhile.
     """
-    _start_new_thread(_without_signals, (function,))
+    try:
+        _start_new_thread(_without_signals, (function,))
+    except RuntimeError as error:
+        raise NoThreadError("no more threads are allowed here (limit of the user or the system)") from error
 
 
 def _without_signals(function: Callable[[], None]) -> None:
@@ -257,7 +266,9 @@ class NativePool:
     """
 
     def __init__(self, size: int) -> None:
+        """Raises NoThreadError."""
         self._pool = ThreadPool(size)
+        _start_all(self._pool, size)
 
     def run(self, function: Callable[..., Answer], *args: Any) -> Answer:
         """Calls ``function(*args)`` in a native thread and returns or raises what it does."""
@@ -278,6 +289,22 @@ def _caught(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, B
         return function(*args), None
     except BaseException as error:
         return None, error
+
+
+def start_hub_threads() -> None:
+    """Starts the threads in which gevent looks names up, for good. Raises NoThreadError."""
+    hub = gevent.get_hub()
+    pool = ThreadPool(hub.threadpool_size, hub=hub)  # gevent's own ends its threads when they are idle
+    _start_all(pool, hub.threadpool_size)
+    hub.threadpool = pool
+
+
+def _start_all(pool: ThreadPool, size: int) -> None:
+    """Now, while there are threads: a pool that cannot start one later is broken by the attempt."""
+    try:
+        pool.size = size
+    except RuntimeError as error:
+        raise NoThreadError("no more threads are allowed here (limit of the user or the system)") from error
 
 
 def end_hub_threads() -> None:

@@ -110,8 +110,11 @@ def machine_swaps() -> bool:
 
 
 def pids() -> list[int]:
-    """Every process there is."""
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    """Every process there is; none while no descriptor is left to look with."""
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    except OSError:
+        return []
 
 
 def _read(path: str, size: int) -> bytes | None:
