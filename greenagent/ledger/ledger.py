@@ -261,8 +261,10 @@ class Ledger:
     def keep_up(self, known_controllers: Callable[[], Iterable[str]], pause: float = 10.0) -> None:
         """A service: forgets what is past its memory or the caps, writes what waits in memory, retries what is due."""
         while True:
-            gevent.sleep(2 if len(self._overflow) else pause)
+            gevent.sleep(pause if self.is_writable and not len(self._overflow) else min(pause, 2))
             self._write_overflow()
+            if not self.is_writable:
+                self._attempt(statements.write_nothing)
             before = time.time() - self.result_memory
             purge = partial(statements.purge, before=before, max_results=MAX_RESULTS, max_bytes=MAX_RESULT_BYTES)
             while (self._attempt(purge) or 0) >= 1000:

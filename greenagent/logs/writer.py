@@ -68,6 +68,8 @@ class Writer:
         self._failing_until = 0.0
         self._failing = False
         self._next_check = 0.0
+        self._disorder = ""
+        """Why the folder could not be kept in order when last looked after."""
         self._cleaned_to = 0
 
     def open(self) -> None:
@@ -304,8 +306,11 @@ class Writer:
                 self._events.warn(f"{self.folder.current} was removed: logging goes on in a new file")
                 database.reopen()
             self.retention.apply(self.uploads, database.next_seq - 1)
+            self._disorder = ""
         except (sqlite3.Error, OSError) as error:
-            self._events.warn(f"the log folder {self.folder.path} cannot be kept in order: {error}")
+            if self._disorder != str(error):
+                self._disorder = str(error)
+                self._events.warn(f"the log folder {self.folder.path} cannot be kept in order: {error}")
 
     def _clean_outgoing(self) -> None:
         delivered = self.uploads.delivered(self.database.next_seq - 1)
