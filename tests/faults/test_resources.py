@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import resource
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
+from tests.end_to_end.test_metrics import free_port, get, listening
+from tests.faults.conftest import fill
 from tests.faults.test_hostile_commands import assert_well
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A tmpfs of 16 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        if os.environ.get("CI") == "true":
-            pytest.fail("the tests of a full disk must be allowed to mount a tmpfs under CI=true (run as root)")
-        pytest.skip("SKIPPED FOR LACK OF THE RIGHT TO MOUNT: run as root to test a full disk")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
-def fill(disk: Path) -> Path:
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while file.write(b"x" * 4096):
-                pass
-        except OSError:
-            return ballast
-    raise AssertionError("the disk is not full")
 
 
 def test_a_full_disk_costs_lines_that_are_counted_but_no_job_and_no_result(
@@ -70,6 +42,24 @@ def test_a_full_disk_costs_lines_that_are_counted_but_no_job_and_no_result(
     assert agent.stop() == 0
     states = [(result["id"], result["state"]) for result in controller.results]
     assert len(states) == len(set(states)), "no result was sent twice"
+
+
+def test_an_agent_whose_disk_was_full_gets_well_although_nobody_logs(
+    controller: RecordingController, start_agent: StartAgent, small_disk: Path
+) -> None:
+    port = free_port()
+    agent = start_agent(folder=small_disk, more=listening(port))
+    controller.push(shell("before", "echo stored"))
+    controller.wait_for_result("before")
+    wait_until(lambda: agent.rows("jobid = 'before'"), what="the line")
+    ballast = fill(small_disk)
+    controller.push(shell("full", "seq 1 50000"))
+    controller.wait_for_result("full", 30)
+    wait_until(lambda: get(port, "/healthz")[0] == 503, what="the illness")
+    ballast.unlink()
+    wait_until(lambda: get(port, "/healthz") == (200, "ok\n"), 20, "its health")
+    wait_until(lambda: agent.rows("jobid = 'full' AND data LIKE '%lines of this job were lost%'"), what="the count")
+    assert_well(agent, controller)
 
 
 def test_without_file_handles_a_start_fails_with_the_reason_and_works_again_when_there_are_some(

@@ -1,0 +1,142 @@
+"""No processes left, no memory for one: said, told by health, tried again, and over without a restart (issue 8)."""
+
+from __future__ import annotations
+
+import errno
+import json
+import struct
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import needs
+from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
+from tests.end_to_end.test_metrics import free_port, get, listening
+from tests.faults.conftest import Unprivileged
+from tests.faults.test_hostile_commands import assert_well
+from tests.support.agents import AgentProcess
+from tests.support.recording_controller import RecordingController
+from tests.support.waiting import wait_until
+
+NO_PROCESSES = "no more processes are allowed here"
+NO_MEMORY = "cannot allocate memory"
+
+
+def assert_ill(port: int, reason: str) -> None:
+    """Health and status tell it."""
+    code, text = wait_until(lambda: (answer := get(port, "/healthz"))[0] == 503 and answer, what="the illness")
+    assert code == 503
+    assert text.startswith("no program can be started: ")
+    assert reason in text
+    status = json.loads(get(port, "/status")[1])
+    assert (status["healthy"], status["problem"]) == (False, text.strip())
+
+
+def wait_for_health(port: int, agent: AgentProcess) -> None:
+    """It gets well by itself, without any job."""
+    wait_until(lambda: get(port, "/healthz") == (200, "ok\n"), 15, "its health")
+    assert "programs can be started again" in agent.stderr
+
+
+def test_without_processes_a_start_is_tried_again_and_then_fails_with_the_reason(
+    controller: RecordingController, unprivileged: Unprivileged
+) -> None:
+    port = free_port()
+    agent = unprivileged.start(more=listening(port))
+    controller.push(shell("running", "echo up; read x; echo still", max_time=60))
+    wait_until(lambda: agent.rows("jobid = 'running'"), what="the running job")
+
+    unprivileged.limit_processes(agent, 1)
+    controller.push(shell("early", "echo fine"))
+    wait_until(lambda: f"warning: no program can be started: {NO_PROCESSES}" in agent.stderr, what="the warning")
+    assert_ill(port, NO_PROCESSES)
+    controller.push(built_in("deaf", "ping"))
+    assert controller.wait_for_result("deaf")["state"] == "SUCCESS"
+    assert controller.results_of("early") == []
+    unprivileged.limit_processes(agent, None)
+    assert controller.wait_for_result("early", 20)["streams"] == ["fine\n", ""]
+    wait_for_health(port, agent)
+
+    unprivileged.limit_processes(agent, 1)
+    controller.push(execute("late", "true"))
+    result = controller.wait_for_result("late", 30)
+    assert result["state"] == "ERROR"
+    assert NO_PROCESSES in result["data"]
+    assert_ill(port, NO_PROCESSES)
+    unprivileged.limit_processes(agent, None)
+    wait_for_health(port, agent)
+    assert len(controller.results_of("running")) == 1, "its stdin was closed: it went on meanwhile"
+    assert controller.wait_for_result("running")["streams"] == ["up\nstill\n", ""]
+    assert agent.stderr.count(NO_PROCESSES) == 2, "said once each time"
+    assert_well(agent, controller)
+
+
+class Shortage:
+    """Makes posix_spawn fail in a process that was started with ``environment``."""
+
+    def __init__(self, folder: Path) -> None:
+        library = folder / "no_start.so"
+        source = Path(__file__).with_name("no_start.c")
+        subprocess.run([needs("cc"), "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+        self._file = folder / "number"
+        self._file.write_bytes(struct.pack("q", 0))
+        self.environment = {"LD_PRELOAD": str(library), "SPAWN_ERROR_FILE": str(self._file)}
+
+    def set(self, number: int) -> None:
+        """An error number, or 0 for an end of it."""
+        with self._file.open("r+b") as file:
+            file.write(struct.pack("q", number))
+
+
+@pytest.fixture
+def shortage(tmp_path: Path) -> Shortage:
+    return Shortage(tmp_path)
+
+
+def test_without_memory_for_a_process_jobs_wait_for_it_and_can_be_killed_meanwhile(
+    controller: RecordingController, start_agent: StartAgent, shortage: Shortage
+) -> None:
+    port = free_port()
+    agent = start_agent(environment=shortage.environment, more=listening(port), max_jobs=3)
+    controller.push(execute("before", "true"))
+    assert controller.wait_for_result("before")["state"] == "SUCCESS"
+
+    shortage.set(errno.ENOMEM)
+    controller.push(shell("patient", "echo fine"))
+    controller.push(shell("killed", "echo never"))
+    controller.push(shell("again", "echo fine", recurring_period=1000))
+    wait_until(lambda: NO_MEMORY in agent.stderr, what="the warning")
+    assert_ill(port, NO_MEMORY)
+    wait_until(lambda: controller.waiting_commands == 0, what="all commands handed out")
+    controller.push(built_in("kill", "kill", json.dumps({"id": "killed"})))
+    assert controller.wait_for_result("kill")["state"] == "SUCCESS"
+    killed = controller.wait_for_result("killed")
+    assert (killed["state"], killed["data"]) == ("KILLED", "killed before it was started")
+    shortage.set(0)
+    assert controller.wait_for_result("patient", 20)["streams"] == ["fine\n", ""]
+    wait_until(lambda: agent.rows("jobid = 'again'"), 15, "the recurring one")
+    wait_for_health(port, agent)
+    assert agent.stderr.count(NO_MEMORY) == 1
+    assert not agent.rows("jobid = 'killed' AND data = 'never'")
+    assert_well(agent, controller)
+
+
+def test_a_job_whose_start_is_tried_again_is_started_by_the_image_that_replaces_the_agent(
+    controller: RecordingController, start_agent: StartAgent, shortage: Shortage
+) -> None:
+    agent = start_agent(environment=shortage.environment)
+    controller.push(execute("before", "true"))
+    controller.wait_for_result("before")
+    shortage.set(errno.EAGAIN)
+    controller.push(shell("patient", "echo run $$"))
+    wait_until(lambda: NO_PROCESSES in agent.stderr, what="the warning")
+    shortage.set(0)
+    began = time.monotonic()
+    controller.push(built_in("upgrade", "restart"))
+    wait_until(lambda: agent.stderr.count("is ready") == 2, 20, "the new image")
+    result = controller.wait_for_result("patient", 20)
+    assert result["state"] == "SUCCESS", f"{time.monotonic() - began:.1f} s after the restart"
+    assert len([row for row in agent.rows("jobid = 'patient'") if row[3].startswith("run ")]) == 1
+    assert_well(agent, controller)
