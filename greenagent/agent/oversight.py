@@ -47,6 +47,7 @@ class Oversight:
             parts.store.tick()
             parts.history.tick()
             parts.spawner.look_again()
+            parts.admission.end_lost()
 
         watch = PartsWatch(
             self._supervisor, self.status.threads, self._voice, self._on_fatal, self.thresholds, then=then

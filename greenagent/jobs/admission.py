@@ -301,6 +301,14 @@ class Admission:
         if job.after_report is not None:
             job.after_report()
 
+    def end_lost(self) -> None:
+        """To be called every few seconds: answers for jobs whose greenlet lacked memory to begin."""
+        lost = [job for job in self.live.values() if job.greenlet is not None and job.greenlet.dead]
+        for job in lost:
+            if not job.ended.is_set():
+                self._report_end(job, Outcome(states.ERROR, "the agent lacked the memory to begin it"))
+                self._over(job)
+
     def _over(self, job: Job) -> None:
         job.enter(Stage.ENDED)
         if self.live.get(job.id) is job:

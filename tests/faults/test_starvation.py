@@ -8,17 +8,21 @@ import struct
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from greenagent.values.command import parse_command
 from tests.conftest import needs
 from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
-from tests.end_to_end.test_metrics import free_port, get, listening
+from tests.end_to_end.test_metrics import Inside, free_port, get, inside, listening
 from tests.faults.conftest import Unprivileged
 from tests.faults.test_hostile_commands import assert_well
 from tests.support.agents import AgentProcess
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
+
+__all__ = ["inside"]
 
 NO_PROCESSES = "no more processes are allowed here"
 NO_MEMORY = "cannot allocate memory"
@@ -140,3 +144,24 @@ def test_a_job_whose_start_is_tried_again_is_started_by_the_image_that_replaces_
     assert result["state"] == "SUCCESS", f"{time.monotonic() - began:.1f} s after the restart"
     assert len([row for row in agent.rows("jobid = 'patient'") if row[3].startswith("run ")]) == 1
     assert_well(agent, controller)
+
+
+@pytest.mark.parametrize("command", [shell("lost", "echo never"), built_in("lost", "ping")], ids=["external", "inside"])
+def test_a_job_whose_greenlet_could_not_begin_is_answered(
+    controller: RecordingController, inside: Inside, command: dict[str, Any]
+) -> None:
+    admission = inside.agent.admission
+    admission.accept(parse_command(command), "main")
+    greenlet = admission.live["lost"].greenlet
+    assert greenlet is not None
+    greenlet.kill(block=False)  # before it has begun: nothing of it runs, as when there is no memory for its stack
+    wait_until(lambda: greenlet.dead, what="its end")
+    admission.end_lost()
+    result = controller.wait_for_result("lost")
+    assert (result["state"], result["data"]) == ("ERROR", "the agent lacked the memory to begin it")
+    assert admission.live == {}
+    assert admission.line.running == 0
+    admission.end_lost()
+    controller.push(built_in("next", "ping"))
+    assert controller.wait_for_result("next")["state"] == "SUCCESS"
+    assert len(controller.results_of("lost")) == 1
