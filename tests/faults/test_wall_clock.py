@@ -1,0 +1,87 @@
+"""The wall clock stamps and never measures (issue 8, item 7): who may read it, and for what."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "greenagent"
+
+READS = {
+    "time.time", "time.time_ns", "time.localtime", "time.gmtime", "time.ctime", "time.strftime",
+    "datetime.now", "datetime.utcnow", "datetime.today", "datetime.datetime.now", "datetime.date.today",
+}  # fmt: skip
+
+STAMPS = {
+    "agent/watchdog.py": "the line on stderr",
+    "builtins/system_os.py": "when the machine was booted",
+    "cli/ctl_show.py": "how old what people look at is, and --since",
+    "cli/ctl_top.py": "how old what people look at is",
+    "cli/logs_options.py": "--since and --until",
+    "cli/logs_summary.py": "a stamp as text",
+    "cli/logs_text.py": "a stamp as text",
+    "controller/agents.py": "the last contact, as shown",
+    "controller/book.py": "stamps of jobs; how long ended ones are kept, which outlives a restart",
+    "controller/dispatch.py": "when a command was delivered, which outlives a restart",
+    "controller/outcomes.py": "when a result was refused or a job ended, which outlives a restart",
+    "controller/scripts.py": "how long a script is kept, which outlives a restart",
+    "controller/submission.py": "when a job was pushed and until when it waits, which outlives a restart",
+    "controller/uploads.py": "when statistics came, as shown",
+    "jobs/admission.py": "when a job was accepted, starttime of answers",
+    "jobs/job.py": "since when a job is in its stage, as shown",
+    "jobs/launcher.py": "starttime of results",
+    "jobs/life.py": "starttime of results",
+    "jobs/recovery.py": "starttime of results",
+    "jobs/run.py": "starttime of results",
+    "jobs/startup.py": "when a task was accepted",
+    "ledger/history.py": "the name of a file set aside",
+    "ledger/ledger.py": "stamps of jobs and results; result_memory, which outlives a restart",
+    "logs/console.py": "the stamp of a line",
+    "logs/folder.py": "names of archives",
+    "logs/joblog.py": "the epoch of a line",
+    "logs/retention.py": "max_age of archives, by the stamp of the file",
+    "logs/uploads.py": "how long a pair has been gone (days), which outlives a restart; a name",
+    "runtime/greenlets.py": "the line on stderr",
+    "runtime/voice.py": "the line on stderr",
+    "statistics/collector.py": "intervals of statistics begin at multiples of the wall clock, by protocol",
+    "uplink/backoff.py": "Retry-After as a date",
+    "uplink/health.py": "the last contact, as shown",
+}
+"""Module and what it stamps. Everything else takes time.monotonic()."""
+
+
+def name_of(node: ast.AST) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{name_of(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def reads(source: str) -> Iterator[int]:
+    """Lines in which the wall clock is read or handed on, however it was imported."""
+    tree = ast.parse(source)
+    short: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in ("time", "datetime"):
+            short.update(alias.asname or alias.name for alias in node.names if f"{node.module}.{alias.name}" in READS)
+        elif isinstance(node, ast.Import):
+            assert not [a for a in node.names if a.name in ("time", "datetime") and a.asname], "imported under its name"
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Attribute, ast.Name)) and (name_of(node) in READS or name_of(node) in short):
+            yield node.lineno
+
+
+def test_only_what_stamps_reads_the_wall_clock() -> None:
+    found = {
+        path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if list(reads(path.read_text("utf-8")))
+    }
+    assert found - STAMPS.keys() == set(), "take time.monotonic() for intervals, or say here what is stamped"
+    assert STAMPS.keys() - found == set(), "these read no wall clock any more"
+
+
+def test_reading_it_is_found_however_it_was_imported() -> None:
+    assert list(reads("import time\nx = time.time()")) == [2]
+    assert list(reads("import time\ndef f(clock=time.time): ...")) == [2]
+    assert list(reads("from time import time, sleep\nx = time()\nsleep(1)")) == [2]
+    assert list(reads("from datetime import datetime\nx = datetime.now()")) == [2]
+    assert list(reads("import time\nx = time.monotonic()")) == []
