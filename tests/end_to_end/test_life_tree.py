@@ -69,7 +69,10 @@ def test_children_left_after_a_success_are_swept_and_named(
 ) -> None:
     agent = start_agent()
     pids = tmp_path / "pids"
-    controller.push(shell("s", f"setsid sleep 1000 & echo $! >> {pids}; sleep 1001 & echo $! >> {pids}"))
+    # Until they have become what they are called, they bear the shell's name.
+    become = "until [ $(cat /proc/$!/comm) = sleep ]; do :; done"
+    script = f"setsid sleep 1000 & echo $! >> {pids}; {become}; sleep 1001 & echo $! >> {pids}; {become}"
+    controller.push(shell("s", script))
     assert controller.wait_for_result("s")["state"] == "SUCCESS"
     assert running_pids(pids) == []
     agent.stop()
