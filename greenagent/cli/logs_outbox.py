@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
     place = parser.add_argument_group("where the ledger is")
     place.add_argument("-c", "--config", metavar="FILE", help="the agent's configuration")
     place.add_argument("--ledger", metavar="FILE", help="the ledger itself (main.ledger_file)")
-    place.add_argument("--dir", metavar="DIR", help="accepted as elsewhere; name the ledger with --ledger")
+    place.add_argument("--dir", metavar="DIR", help="a folder that holds the ledger, or the log folder beside it")
     parser.add_argument("--retry", action="store_true", help="send them again: the agent does so within 10 s")
     parser.add_argument("--json", action="store_true", help="one object a line")
     options = parser.parse_args(arguments)
@@ -49,16 +49,41 @@ def run(arguments: list[str]) -> int:
 
 
 def _ledger(options: argparse.Namespace) -> Path:
-    if options.ledger is None and options.config is None:
-        raise UsageError("name the agent's configuration with -c FILE or its ledger with --ledger FILE")
+    if options.ledger is None and options.config is None and options.dir is None:
+        raise UsageError("name the agent's configuration with -c FILE, its ledger with --ledger FILE or --dir DIR")
     if options.ledger is not None:
         path, origin = Path(options.ledger), ""
+    elif options.config is None:
+        return _find(Path(options.dir))
     else:
         path = Path(load_configuration(options.config).main.ledger_file)
         origin = f", the ledger of {options.config}: has the agent run yet? (or name it with --ledger FILE)"
     if not path.is_file():
         raise GreenagentError(f"there is no file {path.absolute()}{origin}")
     return path
+
+
+def _find(folder: Path) -> Path:
+    """The one ledger in a folder or, for a log folder, beside it."""
+    if not folder.is_dir():
+        raise GreenagentError(f"there is no folder {folder.absolute()}")
+    for place in (folder, folder.absolute().parent):
+        found = [path for path in sorted(place.glob("*.db")) if _is_ledger(path)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(path.name for path in found)
+            raise GreenagentError(f"{place} holds several ledgers ({names}): name one with --ledger FILE")
+    raise GreenagentError(f"there is no ledger in {folder.absolute()} or beside it: name it with --ledger FILE")
+
+
+def _is_ledger(path: Path) -> bool:
+    try:
+        with closing(_open(path, writable=False)) as connection:
+            query = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('aside', 'outcome')"
+            return bool(connection.execute(query).fetchone()[0] == 2)
+    except sqlite3.Error:
+        return False
 
 
 def _open(path: Path, writable: bool) -> sqlite3.Connection:

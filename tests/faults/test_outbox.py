@@ -129,6 +129,7 @@ def test_what_is_refused_for_its_body_is_set_aside_listed_and_sent_again_on_dema
     assert all("evil" in record["body"] and record["controller"] == "main" for record in listed)
     shown = _outbox(agent).stdout
     assert "status " + str(code) in shown
+    assert _outbox(agent, where=("--dir", str(agent.folder / "logs"))).stdout == shown
     assert agent.stderr.count("set aside") == 2
     controller.behave()
     assert "2 records" in _outbox(agent, "--retry").stdout
@@ -138,9 +139,12 @@ def test_what_is_refused_for_its_body_is_set_aside_listed_and_sent_again_on_dema
     assert_well(agent, controller)
 
 
-def _outbox(agent: AgentProcess, *options: str) -> subprocess.CompletedProcess[str]:
+def _outbox(
+    agent: AgentProcess, *options: str, where: tuple[str, ...] | None = None
+) -> subprocess.CompletedProcess[str]:
+    place = where or ("-c", str(agent.config))
     done = subprocess.run(
-        [sys.executable, "-m", "greenagent.cli.logs", "outbox", "-c", str(agent.config), *options],
+        [sys.executable, "-m", "greenagent.cli.logs", "outbox", *place, *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -160,6 +164,8 @@ def test_the_outbox_says_what_it_needs(tmp_path: Any) -> None:
         ([], 2, "-c FILE"),
         (["--ledger", str(tmp_path / "none.db")], 1, "there is no file"),
         (["--ledger", __file__], 1, "cannot use the ledger"),
+        (["--dir", str(tmp_path)], 1, "there is no ledger in"),
+        (["--dir", str(tmp_path / "none")], 1, "there is no folder"),
     ):
         done = subprocess.run(
             [sys.executable, "-m", "greenagent.cli.logs", "outbox", *options],
