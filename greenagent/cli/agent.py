@@ -23,6 +23,7 @@ from greenagent.jobs.handover import HandedOver  # noqa: E402
 from greenagent.process.libc import reboot_machine  # noqa: E402
 from greenagent.process.platform import check_platform  # noqa: E402
 from greenagent.runtime.files import replace_file  # noqa: E402
+from greenagent.runtime.native import NoThreadError  # noqa: E402
 from greenagent.runtime.notify import ServiceManager  # noqa: E402
 from greenagent.runtime.voice import LineOutput, Voice  # noqa: E402
 from greenagent.settings import Loaded, SettingsError, load_settings  # noqa: E402
@@ -84,7 +85,11 @@ def run(
     loaded: Loaded, pid_file: Path | None, load_again: Callable[[], Loaded], taken_over: HandedOver | None = None
 ) -> int:
     """Starts the agent and serves until it is asked to end; SIGHUP makes it load its settings again."""
-    output = LineOutput(2, "diagnostics")
+    try:
+        output = LineOutput(2, "diagnostics")
+    except NoThreadError as error:
+        print(f"greenagent: cannot start: {error}", file=sys.stderr)
+        return 1
     voice = Voice(output)
     manager = ServiceManager(os.environ)
     for warning in loaded.warnings:

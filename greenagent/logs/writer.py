@@ -21,7 +21,6 @@ from greenagent.logs.gate import ReadGate
 from greenagent.logs.lines import Lines, Owner
 from greenagent.logs.retention import Retention, StoreLimits
 from greenagent.logs.uploads import UploadTable
-from greenagent.values.errors import GreenagentError
 
 RETRY_AFTER: Final = 2.0
 """Seconds during which lines are only counted after a write failed."""
@@ -349,8 +348,3 @@ def _marked_in(path: Path, bit: int, cursor: int) -> tuple[int, int, int] | None
             return count, last, first or cursor + 1
     except sqlite3.Error:
         return None
-
-
-def start_problem(error: Exception, folder: Path) -> GreenagentError:
-    """One line about a store that cannot be opened."""
-    return GreenagentError(f"the log folder {folder} cannot be used: {error}")

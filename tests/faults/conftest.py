@@ -97,9 +97,11 @@ class Unprivileged:
         self._controller = controller
         self._agents: list[AgentProcess] = []
 
-    def start(self, wait: bool = True, **more: Any) -> AgentProcess:
+    def start(self, wait: bool = True, processes: int | None = None, **more: Any) -> AgentProcess:
+        """``processes``: how many processes and threads it may have from the start."""
         settings = configuration(self.folder, {"main": self._controller.url}, **more)
-        agent = AgentProcess(self.folder, settings, wrapper=self._wrapper)
+        limit = [] if processes is None else [needs("prlimit"), f"--nproc={processes}"]
+        agent = AgentProcess(self.folder, settings, wrapper=[*self._wrapper, *limit])
         self._agents.append(agent)
         return agent.start(wait)
 

@@ -77,6 +77,14 @@ def test_without_processes_a_start_is_tried_again_and_then_fails_with_the_reason
     assert_well(agent, controller)
 
 
+@pytest.mark.parametrize("processes", [1, 2, 8, 17])
+def test_an_agent_that_gets_no_threads_says_so_and_does_not_start(unprivileged: Unprivileged, processes: int) -> None:
+    agent = unprivileged.start(wait=False, processes=processes)
+    assert agent.wait() == 1
+    assert agent.stderr.endswith("cannot start: no more threads are allowed here (limit of the user or the system)\n")
+    assert "Traceback" not in agent.stderr
+
+
 class Shortage:
     """Makes posix_spawn fail in a process that was started with ``environment``."""
 
