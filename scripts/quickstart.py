@@ -223,13 +223,14 @@ def main() -> int:
     section("how to go on")
     if options.keep:
         pids = " ".join(str(process.pid) for process in demo.started)
-        print(f"  controller and agent are running; end them with: kill {pids}")
+        print(f"  controller and agent are running; end them with: kill {pids}; rm -r {demo.folder}")
         print(f"  run a job:      {BIN}/greenagent-ctl --url {demo.url} run --gid 1 --nid 10 -- uname -a")
         print(f"  see the agents: {BIN}/greenagent-ctl --url {demo.url} agents")
         print(f"  read the logs:  {BIN}/greenagent-logs --dir {demo.folder}/logs --follow")
     else:
         demo.stop()
-        print("  everything is stopped again; scripts/quickstart --keep leaves it running to play with")
+        print(f"  everything is stopped again; the logs stay in {demo.folder} until you delete it")
+        print("  scripts/quickstart --keep leaves agent and controller running to play with")
         print("  a configuration to start from: etc/greenagent.toml; every setting: docs/configuration.md")
     return 0
 
