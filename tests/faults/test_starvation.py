@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import resource
 import struct
 import subprocess
 import time
@@ -17,7 +18,7 @@ from tests.conftest import needs
 from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
 from tests.end_to_end.test_metrics import Inside, free_port, get, inside, listening
 from tests.faults.conftest import Unprivileged
-from tests.faults.test_hostile_commands import assert_well
+from tests.faults.test_hostile_commands import assert_well, memory_of
 from tests.support.agents import AgentProcess
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
@@ -152,6 +153,30 @@ def test_a_job_whose_start_is_tried_again_is_started_by_the_image_that_replaces_
     assert result["state"] == "SUCCESS", f"{time.monotonic() - began:.1f} s after the restart"
     assert len([row for row in agent.rows("jobid = 'patient'") if row[3].startswith("run ")]) == 1
     assert_well(agent, controller)
+
+
+def test_without_any_memory_every_command_is_answered_in_the_end_and_the_agent_goes_on(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    port = free_port()
+    agent = start_agent(more=listening(port))
+    controller.push(execute("before", "true"))
+    controller.wait_for_result("before")
+    soft, hard = resource.prlimit(agent.pid, resource.RLIMIT_AS)
+    resource.prlimit(agent.pid, resource.RLIMIT_AS, (memory_of(agent.pid, "VmSize"), hard))
+    names = ("starved", "inside")
+    controller.push(execute("starved", "true"))
+    controller.push(built_in("inside", "ping"))
+    wait_until(lambda: NO_MEMORY in agent.stderr or "MemoryError" in agent.stderr, what="the lack")
+    resource.prlimit(agent.pid, resource.RLIMIT_AS, (soft, hard))
+    for name in names:
+        result = controller.wait_for_result(name, 30)
+        assert result["state"] == "SUCCESS" or "memory" in result["data"], result
+    wait_until(lambda: get(port, "/healthz") == (200, "ok\n"), 15, "its health")
+    controller.push(shell("after", "echo fine"))
+    assert controller.wait_for_result("after")["streams"] == ["fine\n", ""]
+    assert agent.poll() is None
+    assert "Traceback" not in agent.stderr
 
 
 @pytest.mark.parametrize("command", [shell("lost", "echo never"), built_in("lost", "ping")], ids=["external", "inside"])
