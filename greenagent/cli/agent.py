@@ -19,6 +19,7 @@ import gevent  # noqa: E402
 from greenagent import __version__  # noqa: E402
 from greenagent.agent.agent import DRAIN, REBOOT, RESTART, Agent  # noqa: E402
 from greenagent.agent.upgrade import check_version, release_signals, replace_image, take_over  # noqa: E402
+from greenagent.cli.output import end_with_reader, write_output  # noqa: E402
 from greenagent.jobs.handover import HandedOver  # noqa: E402
 from greenagent.process.libc import reboot_machine  # noqa: E402
 from greenagent.process.platform import check_platform  # noqa: E402
@@ -60,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the agent; the exit code: 0 ended as asked, 1 refused to start or gave up, 2 bad arguments."""
     options = parser().parse_args(arguments)
+    if options.check or options.print_config:
+        end_with_reader()
     try:
         taken_over = take_over(os.environ)  # first of all: what it holds open must not reach a child
     except GreenagentError as error:
@@ -189,8 +192,8 @@ def _reboot() -> int:
 def _show(loaded: Loaded, print_all: bool) -> int:
     for warning in (*loaded.warnings, *check_limits(loaded.settings)):
         print(f"warning: {warning}", file=sys.stderr)
-    print(print_config(loaded).rstrip("\n") if print_all else f"{loaded.settings.path}: the configuration is fine")
-    return 0
+    fine = f"{loaded.settings.path}: the configuration is fine\n"
+    return write_output("greenagent", print_config(loaded) if print_all else fine)
 
 
 def _refuse(problems: tuple[str, ...] | list[str]) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
-import signal
 import sys
 import time
 from typing import Final
@@ -13,6 +12,7 @@ from typing import Final
 from greenagent import __version__
 from greenagent.cli.logs_options import Parser, Place, UsageError, add_place, find_place, read_levels, read_time
 from greenagent.cli.logs_text import CsvPrinter, JsonPrinter, TextPrinter, utf8_output, wants_colour
+from greenagent.cli.output import end_with_reader, give_up_output
 from greenagent.logs.query import LogQuery, newest_first
 from greenagent.logs.scan import Scan
 from greenagent.values.errors import GreenagentError
@@ -61,14 +61,16 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; exit code 0, 1 when something cannot be read, 2 for bad arguments."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it silently
+    end_with_reader()
     command = SUBCOMMANDS.get(arguments[0]) if arguments else None
     name = f"greenagent-logs {arguments[0]}" if command else "greenagent-logs"
     try:
-        if command is not None:
-            run = importlib.import_module(command).run
-            return int(run(arguments[1:]))
-        return show(arguments)
+        if sys.stdout is None:
+            raise OSError("stdout is closed")
+        run = importlib.import_module(command).run if command is not None else show
+        code: int = run(arguments[1:] if command is not None else arguments)
+        sys.stdout.flush()
+        return code
     except UsageError as error:
         print(f"{name}: {error} (see {name} --help)", file=sys.stderr)
         return 2
@@ -76,7 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"{name}: {error.filename or ''}: {error.strerror}", file=sys.stderr)
+        if error.filename is None:
+            return give_up_output(name, error)
+        print(f"{name}: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -208,6 +208,18 @@ def test_a_closed_pipe_ends_it_silently(stores: Stores) -> None:
     assert len(done.stdout.splitlines()) == 2
 
 
+@pytest.mark.parametrize("more", [(), ("--limit", "1"), ("--jobs",), ("--stats", "--json"), ("verify",)])
+def test_output_that_cannot_be_written_is_one_clear_line(folder: Path, more: tuple[str, ...]) -> None:
+    command = [*more, "--dir", str(folder)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, *command], stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, timeout=30
+        )
+    name = "greenagent-logs verify" if "verify" in more else "greenagent-logs"
+    assert done.stderr == f"{name}: cannot write the output: No space left on device\n"
+    assert done.returncode == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
