@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 import falcon
 import gevent
 from gevent import GreenletExit
+from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from greenagent.controller.access import Access
@@ -56,6 +57,12 @@ class Handler(WSGIHandler):  # type: ignore[misc]
         self.wsgi_input.position = self.wsgi_input.content_length or 0
         self.wsgi_input.chunked_input = False
 
+    def finalize_headers(self) -> None:
+        if self.server.is_stopping:  # or a kept connection asks again and again until the parts are gone
+            self.close_connection = True
+            self.response_headers.append((b"Connection", b"close"))
+        super().finalize_headers()
+
     def run_application(self) -> None:
         try:
             super().run_application()
@@ -92,6 +99,7 @@ class Server(WSGIServer):  # type: ignore[misc]
         context: ssl.SSLContext | ServedCertificates | None,
     ) -> None:
         self.voice = parts.voice
+        self.is_stopping = False
         self._limits = parts.limits
         self._context = context
         self._tls_trouble: dict[str, str] = {}
@@ -113,6 +121,7 @@ class Server(WSGIServer):  # type: ignore[misc]
             error_log=_Silent(),
             handler_class=Handler,
             environ={"wsgi.multithread": True},
+            spawn=Pool(),  # without one, connections would outlive the end of the server
         )
         if context is not None:
             self.base_env["wsgi.url_scheme"] = "https"
@@ -130,7 +139,7 @@ class Server(WSGIServer):  # type: ignore[misc]
         return accepted
 
     def _accept_again(self) -> None:
-        if not self.closed:
+        if not self.closed and not self.is_stopping:
             self.start_accepting()
 
     def handle(self, client: Any, address: Any) -> None:
@@ -194,7 +203,8 @@ class Controller:
             self._supervisor.service("certificates", self._context.watch, self.parts.voice)
 
     def stop(self) -> None:
-        """Takes no more connections, answers the open polls, closes the state file."""
+        """Takes no more connections, answers the open polls, ends all connections, closes the state file."""
+        self._server.is_stopping = True
         self._server.stop_accepting()
         self.parts.dispatcher.close()
         self._server.stop(timeout=0.5)

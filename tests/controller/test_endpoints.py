@@ -9,9 +9,10 @@ import time
 
 import gevent
 import pytest
+import requests
 
 from greenagent.controller.limits import Limits
-from tests.controller.support import Agent, plain
+from tests.controller.support import Agent, ControllerProcess, plain
 from tests.support.waiting import wait_until
 
 RUBBISH = [
@@ -191,3 +192,35 @@ def _everybody():
     from greenagent.controller.jobs import AgentKey, Target
 
     return Target(AgentKey(0, 0), ("all",), True)
+
+
+@pytest.mark.parametrize("with_state", [False, True], ids=["memory", "state"])
+def test_a_stop_while_agents_poll_on_kept_connections_is_silent(tmp_path, with_state) -> None:
+    options = ("--state", str(tmp_path / "state.db")) if with_state else ()
+    process = ControllerProcess(tmp_path, *options)
+    answers: list[tuple[int, str, str]] = []
+
+    def poll_again_and_again(nid: int) -> None:
+        session = plain()
+        try:
+            while True:
+                answer = session.get(f"{process.url}/1/{nid}/cmd", timeout=30)
+                answers.append((answer.status_code, answer.text, answer.headers.get("Connection", "")))
+        except requests.ConnectionError:
+            session.close()
+
+    pollers = [gevent.spawn(poll_again_and_again, nid) for nid in range(1, 6)]
+    idle = plain()
+
+    def all_live() -> bool:
+        return sum(one["live"] for one in idle.get(f"{process.url}/api/agents", timeout=10).json()["agents"]) == 5
+
+    try:
+        wait_until(all_live, what="the agents to poll")
+        assert process.terminate() == 0
+    finally:
+        process.terminate()
+        gevent.joinall(pollers, timeout=10)
+    assert process.stderr_file.read_text() == ""
+    assert all(poller.successful() for poller in pollers)
+    assert answers == [(200, "", "close")] * 5
