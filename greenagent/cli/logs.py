@@ -7,15 +7,27 @@ import importlib
 import re
 import sys
 import time
+from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 from greenagent import __version__
-from greenagent.cli.logs_options import Parser, Place, UsageError, add_place, find_place, read_levels, read_time
-from greenagent.cli.logs_text import CsvPrinter, JsonPrinter, TextPrinter, utf8_output, wants_colour
+from greenagent.cli.logs_options import (
+    Parser,
+    Place,
+    Unread,
+    UsageError,
+    add_place,
+    find_place,
+    read_levels,
+    read_time,
+)
+from greenagent.cli.logs_text import CsvPrinter, JsonPrinter, TextPrinter, utf8_output, visible, wants_colour
 from greenagent.cli.output import end_with_reader, give_up_output
 from greenagent.logs.query import LogQuery, newest_first
 from greenagent.logs.scan import Scan
 from greenagent.values.errors import GreenagentError
+from greenagent.values.message import Record
 
 SUBCOMMANDS: Final = {
     "verify": "greenagent.cli.logs_verify",
@@ -95,10 +107,13 @@ def show(arguments: list[str]) -> int:
         given = [f"--{name}" for name in (*forms, *(n for n in ("csv", "json") if getattr(options, n)))]
         raise UsageError(f"{' and '.join(given)} exclude each other")
     place = find_place(options)
+    if not options.follow:
+        place.need_databases()
+    unread = Unread("greenagent-logs")
     out = utf8_output()
     colour = wants_colour(options.colour, out)
     if options.jobs or options.stats:
-        return _summary(options, place, query, colour)
+        return _summary(options, place, query, colour, unread)
     printer: CsvPrinter | JsonPrinter | TextPrinter
     if options.csv:
         printer = CsvPrinter(out)
@@ -106,11 +121,11 @@ def show(arguments: list[str]) -> int:
         printer = JsonPrinter(out)
     else:
         printer = TextPrinter(out, colour, one_job=options.job is not None)
-    scan = Scan(place.folder, query)
+    scan = Scan(place.folder, query, unread)
     if options.follow:
         if query.limit or query.time_from is None:
             scan.skip_to_end()
-            tail = list(newest_first(place.folder, query._replace(limit=query.limit or FOLLOW_TAIL)))
+            tail = list(newest_first(place.folder, query._replace(limit=query.limit or FOLLOW_TAIL), unreadable=unread))
             for record in tail:
                 scan.pass_over(record.seq)
             printer.show(reversed(tail))
@@ -118,24 +133,42 @@ def show(arguments: list[str]) -> int:
             printer.show(scan.advance())
             out.flush()
             time.sleep(_LOOK_EVERY)
+    records: Iterator[Record] = scan.advance()
     if query.limit:
-        newest = list(newest_first(place.folder, query))
-        printer.show(reversed(newest))
-    else:
-        printer.show(scan.advance())
+        records = reversed(list(newest_first(place.folder, query, unreadable=unread)))
+    first = next(records, None)
+    if first is not None:
+        printer.show(chain([first], records))
     out.flush()
-    return 0
+    if first is None:
+        _say_nothing_found(query, unread)
+    return unread.code
 
 
-def _summary(options: argparse.Namespace, place: Place, query: LogQuery, colour: bool) -> int:
+def _say_nothing_found(query: LogQuery, unread: Unread) -> None:
+    """A mistyped job id must not look like a silent job."""
+    if query.jobid is not None and not unread.code:
+        asked_more = query._replace(jobid=None, limit=0) != LogQuery(limit=0)
+        more = " match the rest of the question" if asked_more else ""
+        print(f"greenagent-logs: no lines of job {visible(query.jobid)}{more}", file=sys.stderr)
+
+
+def _summary(options: argparse.Namespace, place: Place, query: LogQuery, colour: bool, unread: Unread) -> int:
     from greenagent.cli import logs_summary
 
     if options.stats:
-        logs_summary.print_stats(logs_summary.count_levels(place.folder, query), options.json, colour, sys.stdout)
+        counts = logs_summary.count_levels(place.folder, query, unread)
+        logs_summary.print_stats(counts, options.json, colour, sys.stdout)
+        found = bool(counts)
     else:
         ledger = place.settings.main.ledger_file if place.settings is not None else None
-        logs_summary.print_jobs(logs_summary.summarise_jobs(place.folder, query, ledger), options.json, sys.stdout)
-    return 0
+        jobs = logs_summary.summarise_jobs(place.folder, query, ledger, unread)
+        logs_summary.print_jobs(jobs, options.json, sys.stdout)
+        found = bool(jobs)
+    sys.stdout.flush()
+    if not found:
+        _say_nothing_found(query, unread)
+    return unread.code
 
 
 def read_query(options: argparse.Namespace) -> LogQuery:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import sqlite3
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -29,11 +31,35 @@ class Parser(argparse.ArgumentParser):
 
 
 class Place:
-    """The log folder that was asked for, and the configuration it came from."""
+    """The log folder that was asked for, and the configuration it came from (its name in ``origin``)."""
 
-    def __init__(self, folder: LogFolder, settings: Any | None) -> None:
+    def __init__(self, folder: LogFolder, settings: Any | None, origin: str) -> None:
         self.folder = folder
         self.settings = settings
+        self.origin = origin
+
+    def need_databases(self) -> None:
+        """Raises GreenagentError where there is nothing to read: an empty answer would not say why."""
+        if not self.folder.databases() and not any(self.folder.path.glob("damaged-*.sqlite")):
+            raise GreenagentError(f"there is no log database in {self.folder.path.absolute()}{self.origin}")
+
+
+class Unread:
+    """Warns of log databases that cannot be read, once each, so that the others are still shown."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._paths: set[Path] = set()
+
+    def __call__(self, path: Path, error: sqlite3.Error) -> None:
+        if path not in self._paths:
+            self._paths.add(path)
+            print(f"{self._name}: warning: {path} cannot be read: {error}", file=sys.stderr, flush=True)
+
+    @property
+    def code(self) -> int:
+        """The exit code: 1 when something could not be read."""
+        return 1 if self._paths else 0
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +87,7 @@ def find_place(options: argparse.Namespace) -> Place:
     assert path is not None
     if not path.is_dir():
         raise GreenagentError(f"there is no folder {path.absolute()}{origin}: name another with --dir DIR")
-    return Place(LogFolder(path), settings)
+    return Place(LogFolder(path), settings, origin)
 
 
 def load_configuration(path: str) -> Any:

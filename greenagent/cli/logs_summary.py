@@ -14,8 +14,7 @@ from typing import Any, Final, NamedTuple, TextIO
 from greenagent.cli.logs_text import COLOURS, level_name, visible
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.query import LogQuery, conditions, may_hold, order_column
-from greenagent.logs.reading import reading
-from greenagent.values.errors import GreenagentError
+from greenagent.logs.reading import Unreadable, reading
 
 MOST_ROWS: Final = 60
 _STEPS: Final = (60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 604800, 2592000, 31536000)
@@ -33,13 +32,13 @@ class JobSummary(NamedTuple):
     state: str
 
 
-def summarise_jobs(folder: LogFolder, query: LogQuery, ledger: Path | None) -> list[JobSummary]:
-    """Every job with matching lines, the one that printed last at the end. Raises GreenagentError."""
+def summarise_jobs(folder: LogFolder, query: LogQuery, ledger: Path | None, unreadable: Unreadable) -> list[JobSummary]:
+    """Every job with matching lines, the one that printed last at the end; ``unreadable`` as in logs.reading."""
     found: dict[str, JobSummary] = {}
     columns = (
         "coalesce(jobid, ''), coalesce(max(domain), ''), coalesce(max(name), ''), count(*), min(epoch), max(epoch)"
     )
-    for jobid, domain, name, lines, first, last in _ask_all(folder, query, columns, "GROUP BY jobid"):
+    for jobid, domain, name, lines, first, last in _ask_all(folder, query, columns, "GROUP BY jobid", unreadable):
         job = JobSummary(jobid, domain, name, lines, first, last, "")
         known = found.get(job.jobid)
         if known is not None:
@@ -86,11 +85,11 @@ def print_jobs(jobs: list[JobSummary], as_json: bool, out: TextIO) -> None:
         out.write("  ".join((*cells, row[5])).rstrip() + "\n")
 
 
-def count_levels(folder: LogFolder, query: LogQuery) -> dict[int, dict[int, int]]:
-    """Lines by minute (seconds since 1970) and level. Raises GreenagentError."""
+def count_levels(folder: LogFolder, query: LogQuery, unreadable: Unreadable) -> dict[int, dict[int, int]]:
+    """Lines by minute (seconds since 1970) and level; ``unreadable`` as in logs.reading."""
     counts: dict[int, dict[int, int]] = {}
     columns = "CAST(epoch AS INTEGER) / 60 * 60 AS minute, level, count(*)"
-    for minute, level, count in _ask_all(folder, query, columns, "GROUP BY minute, level"):
+    for minute, level, count in _ask_all(folder, query, columns, "GROUP BY minute, level", unreadable):
         of_minute = counts.setdefault(minute or 0, {})
         of_minute[level or 0] = of_minute.get(level or 0, 0) + count
     return counts
@@ -160,7 +159,9 @@ def _local(epoch: float | None) -> str:
         return str(epoch)
 
 
-def _ask_all(folder: LogFolder, query: LogQuery, columns: str, grouping: str) -> Iterator[tuple[Any, ...]]:
+def _ask_all(
+    folder: LogFolder, query: LogQuery, columns: str, grouping: str, unreadable: Unreadable
+) -> Iterator[tuple[Any, ...]]:
     for path in folder.databases():
         if not may_hold(path, query):
             continue
@@ -172,7 +173,9 @@ def _ask_all(folder: LogFolder, query: LogQuery, columns: str, grouping: str) ->
                 condition = f"WHERE {' AND '.join(where)}" if where else ""
                 rows = connection.execute(f"SELECT {columns} FROM logs {condition} {grouping}", values).fetchall()
         except sqlite3.Error as error:
-            raise GreenagentError(f"{path} cannot be read: {error}") from error
+            if path.exists():
+                unreadable(path, error)
+            continue
         yield from rows
 
 

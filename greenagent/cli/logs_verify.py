@@ -19,9 +19,10 @@ def run(arguments: list[str]) -> int:
     add_place(parser)
     parser.add_argument("--json", action="store_true", help="one object a line")
     options = parser.parse_args(arguments)
-    folder = find_place(options).folder
+    place = find_place(options)
+    place.need_databases()
     fine = True
-    for report in verify_folder(folder):
+    for report in verify_folder(place.folder):
         fine = fine and not report.problems
         if options.json:
             sys.stdout.write(json.dumps(report.to_json(), ensure_ascii=False) + "\n")

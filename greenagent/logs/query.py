@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from greenagent.logs.folder import CURRENT, LogFolder, archive_stamp
-from greenagent.logs.reading import reading
+from greenagent.logs.reading import Unreadable, reading, refuse_unreadable
 from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import LevelSet
 from greenagent.values.message import Record
@@ -40,18 +40,21 @@ class LogQuery(NamedTuple):
 
 
 def newest_first(
-    folder: LogFolder, query: LogQuery, undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext
+    folder: LogFolder,
+    query: LogQuery,
+    undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext,
+    unreadable: Unreadable = refuse_unreadable,
 ) -> Iterator[Record]:
     """Matching lines of all databases, newest first.
 
     ``undisturbed()`` is held while ``current.db`` is opened. A file that has no table yet, or
-    vanished, holds nothing. Raises GreenagentError naming a file that cannot be read, and for a bad
-    regular expression.
+    vanished, holds nothing. Raises GreenagentError naming a file that cannot be read, unless
+    ``unreadable`` takes note of it and returns, and for a bad regular expression.
     """
     left = query.limit
     with ExitStack() as stack:
-        for path, connection in _opened(folder, query, undisturbed, stack):
-            for record in _ask_file(path, connection, query, left):
+        for path, connection in _opened(folder, query, undisturbed, unreadable, stack):
+            for record in _ask_file(path, connection, query, left, unreadable):
                 yield record
                 if query.limit:
                     left -= 1
@@ -63,13 +66,14 @@ def _opened(
     folder: LogFolder,
     query: LogQuery,
     undisturbed: Callable[[], AbstractContextManager[None]],
+    unreadable: Unreadable,
     stack: ExitStack,
 ) -> Iterator[tuple[Path, sqlite3.Connection | None]]:
     """The files to ask, newest first; ``current.db`` is opened, with its snapshot taken."""
     while True:
         with undisturbed():
             archives = folder.archives()
-            current = stack.enter_context(_current(folder.current))
+            current = stack.enter_context(_current(folder.current, unreadable))
         if folder.archives() == archives:
             break
         stack.close()  # rotated meanwhile: what was current might be missed
@@ -82,21 +86,24 @@ def _opened(
 
 
 @contextmanager
-def _current(path: Path) -> Iterator[sqlite3.Connection | None]:
-    if not path.exists():
-        yield None
-        return
-    try:
-        with reading(path) as connection:
-            connection.execute("BEGIN")
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            yield connection
-    except sqlite3.Error as error:
-        raise GreenagentError(f"{path} cannot be read: {error}") from error
+def _current(path: Path, unreadable: Unreadable) -> Iterator[sqlite3.Connection | None]:
+    with ExitStack() as stack:
+        connection = None
+        if path.exists():
+            try:
+                connection = stack.enter_context(reading(path))
+                connection.execute("BEGIN")
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            except sqlite3.Error as error:
+                connection = None
+                unreadable(path, error)
+        yield connection
 
 
-def _ask_file(path: Path, connection: sqlite3.Connection | None, query: LogQuery, limit: int) -> Iterator[Record]:
-    """Matching lines of one file, newest first. Raises GreenagentError."""
+def _ask_file(
+    path: Path, connection: sqlite3.Connection | None, query: LogQuery, limit: int, unreadable: Unreadable
+) -> Iterator[Record]:
+    """Matching lines of one file, newest first."""
     try:
         if connection is not None:
             yield from ask(connection, query, limit)
@@ -104,9 +111,8 @@ def _ask_file(path: Path, connection: sqlite3.Connection | None, query: LogQuery
             with reading(path) as opened:
                 yield from ask(opened, query, limit)
     except sqlite3.Error as error:
-        if not path.exists():
-            return
-        raise GreenagentError(f"{path} cannot be read: {error}") from error
+        if path.exists():
+            unreadable(path, error)
 
 
 def may_hold(path: Path, query: LogQuery) -> bool:

@@ -6,14 +6,23 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from greenagent.logs.folder import file_size
+from greenagent.values.errors import GreenagentError
 
 _ATTEMPTS: Final = 5
+
+Unreadable = Callable[[Path, sqlite3.Error], None]
+"""Told of a file that cannot be read: returns to go on with the other files, or raises."""
+
+
+def refuse_unreadable(path: Path, error: sqlite3.Error) -> None:
+    """Nothing but all of it will do. Raises GreenagentError naming the file."""
+    raise GreenagentError(f"{path} cannot be read: {error}") from error
 
 
 @contextmanager

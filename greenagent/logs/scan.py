@@ -12,8 +12,7 @@ from typing import Final
 
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.query import LogQuery, ask, may_hold, order_column
-from greenagent.logs.reading import reading
-from greenagent.values.errors import GreenagentError
+from greenagent.logs.reading import Unreadable, reading, refuse_unreadable
 from greenagent.values.message import Record
 
 SLICE: Final = 1000
@@ -23,11 +22,13 @@ class Scan:
     """A place in all files of a folder, from which ``advance`` reads on.
 
     ``seq`` rises over all files of ours, so one number is the place in them, whatever they are
-    called by now; files of the original agent have a place each.
+    called by now; files of the original agent have a place each. ``unreadable`` is told of files
+    that cannot be read; unless it raises, they are passed over.
     """
 
-    def __init__(self, folder: LogFolder, query: LogQuery) -> None:
+    def __init__(self, folder: LogFolder, query: LogQuery, unreadable: Unreadable = refuse_unreadable) -> None:
         self._folder = folder
+        self._unreadable = unreadable
         self._query = query._replace(limit=0)
         self._place = 0
         self._foreign: dict[tuple[Path, int], int] = {}
@@ -79,9 +80,9 @@ class Scan:
                 wanted = end > place and not to_end
                 records = list(ask(connection, self._query, SLICE, after_seq=place)) if wanted else []
         except sqlite3.Error as error:
-            if not path.exists():
-                return [], True
-            raise GreenagentError(f"{path} cannot be read: {error}") from error
+            if path.exists():
+                self._unreadable(path, error)
+            return [], True
         exhausted = len(records) < SLICE
         place = max(place, end) if exhausted else records[-1].seq
         if ours:

@@ -85,7 +85,7 @@ def test_filters(folder: Path) -> None:
     assert texts("--name", "crawl", "--grep", "^t|u") == ["two", "careful"]
     assert texts("--since", "1h", "--limit", "1") == ["odd"]
     assert texts("--until", "1h") == []
-    assert texts("--job", "nobody") == []
+    assert texts("--domain", "nobody") == []
 
 
 def test_json_is_what_controllers_get(folder: Path) -> None:
@@ -206,6 +206,56 @@ def test_a_closed_pipe_ends_it_silently(stores: Stores) -> None:
     )
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 2
+
+
+FORMS = [(), ("--limit", "100"), ("--jobs",), ("--stats",)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["0.db", "current.db"])
+def test_a_damaged_file_does_not_hide_the_others(folder: Path, name: str, form: tuple[str, ...]) -> None:
+    (folder / name).write_text("hello\n")
+    done = run("--dir", folder, "--job", "first", *form)
+    warning = f"greenagent-logs: warning: {folder / name} cannot be read: file is not a database\n"
+    assert done.stderr == warning
+    assert ("careful" if form in FORMS[:2] else "first" if "--jobs" in form else "warning") in done.stdout
+    assert done.returncode == 1
+
+
+def test_follow_passes_over_a_damaged_file(folder: Path) -> None:
+    (folder / "0.db").write_text("hello\n")
+    process = subprocess.Popen(
+        [*COMMAND, "--dir", str(folder), "--follow"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        assert [process.stdout.readline()[24:35] for _ in range(2)] == ["first stdou"] * 2
+        assert "0.db cannot be read" in process.stderr.readline()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("command", [(), ("--jobs",), ("--stats", "--json"), ("--limit", "1"), ("verify",)])
+def test_a_folder_without_any_database_is_named(tmp_path: Path, command: tuple[str, ...]) -> None:
+    done = run(*command, "--dir", tmp_path)
+    assert done.stderr.endswith(f": there is no log database in {tmp_path}\n")
+    assert len(done.stderr.splitlines()) == 1
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.parametrize("form", [*FORMS, ("--json",)])
+def test_a_job_without_lines_is_told(folder: Path, form: tuple[str, ...]) -> None:
+    done = run("--dir", folder, "--job", "nope", *form)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "greenagent-logs: no lines of job nope\n")
+    done = run("--dir", folder, "--job", "first", "--level", "33", *form)
+    assert done.stderr == "greenagent-logs: no lines of job first match the rest of the question\n"
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("more", [(), ("--limit", "1"), ("--jobs",), ("--stats", "--json"), ("verify",)])
