@@ -19,9 +19,11 @@ EXIT_TIMEOUT: Final = 124
 EXIT_KILLED: Final = 137
 
 LINES_WAIT: Final = 3.0
-"""Seconds to wait, after a job's end, for lines that its result shows and that have not come yet."""
-FIRST_LINE_WAIT: Final = 1.5
+"""Seconds to wait, after the last new line of a job that has ended, for lines that its result tells of."""
+FIRST_LINE_WAIT: Final = 2.5
 """The same where no line has come at all: the agent may not upload any."""
+REMEMBERED_IDS: Final = 50_000
+"""Lines whose repeats are known, should the controller be started again."""
 PATIENCE: Final = 60.0
 """Seconds the controller may be away while a job runs."""
 
@@ -39,6 +41,14 @@ def run(client: Client, command: dict[str, Any], *, detach: bool, as_json: bool,
         try:
             job = follower.follow()
             break
+        except ControllerError as error:
+            if error.status != 404:
+                raise
+            where = ", ".join(f"{one['gid']}:{one['nid']}" for one in answer["agents"]) or "an agent"
+            raise ControllerError(
+                f"the controller was restarted and has forgotten the job {job_id};"
+                f" it may still run on {where} (start the controller with --state)"
+            ) from error
         except KeyboardInterrupt:
             if not ask_what_to_do(client, job_id):
                 print(f"greenagent-ctl: job {job_id} goes on", file=sys.stderr)
@@ -46,6 +56,12 @@ def run(client: Client, command: dict[str, Any], *, detach: bool, as_json: bool,
     if as_json:
         print(json.dumps(job))
     else:
+        if follower.lost:
+            print(
+                f"greenagent-ctl: {follower.lost} lines are missing above, the controller keeps only so many;"
+                f" all are shown by: greenagent-logs --job {job_id} (on the agent's machine)",
+                file=sys.stderr,
+            )
         show_results(job, output, sys.stdout, sys.stderr)
     return max((exit_code(result) for result in job["results"]), default=EXIT_NOT_DELIVERED)
 
@@ -58,37 +74,61 @@ class Follower:
         self._path = f"jobs/{quote(job_id, safe='')}"
         self._output = output
         self._after = 0
+        self._run = ""
+        self._seen = 0
+        self._ids: dict[tuple[int, int, int], None] = {}
+        self.lost = 0
+        """Lines the controller no longer had when they were asked for."""
 
     def follow(self) -> dict[str, Any]:
         """Returns the finished job, its lines shown as far as they came. Raises ControllerError."""
-        while True:
-            if self._fetch(wait=20.0):
-                break
+        while not self._fetch(wait=20.0):
+            pass
         job = self._patiently(lambda: self._client.get(self._path))
-        ended = time.monotonic()
+        quiet_since = time.monotonic()
         while not all(self._output.is_complete(result) for result in job["results"]):
-            left = ended + (LINES_WAIT if self._after else FIRST_LINE_WAIT) - time.monotonic()
+            if self._fetch_once():
+                quiet_since = time.monotonic()
+                continue
+            left = quiet_since + (LINES_WAIT if self._after else FIRST_LINE_WAIT) - time.monotonic()
             if left <= 0:
                 break
-            self._fetch(wait=0.0)
             time.sleep(min(left, 0.1))
-        while self._fetch_once(0.0):
+        while self._fetch_once():
             pass
         return job
 
     def _fetch(self, wait: float) -> bool:
         """Shows the lines that are there; True when the job is finished."""
-        answer = self._patiently(lambda: self._client.get(f"{self._path}/logs", wait, after=self._after, follow=1))
+        run = {"run": self._run} if self._run else {}
+        answer = self._patiently(
+            lambda: self._client.get(f"{self._path}/logs", wait, after=self._after, limit=2000, follow=1, **run)
+        )
         return self._show(answer)
 
-    def _fetch_once(self, wait: float) -> bool:
-        """True while lines came."""
-        before = self._after
-        self._fetch(wait)
-        return self._after > before
+    def _fetch_once(self) -> bool:
+        """True when lines came."""
+        before = (self._run, self._after)
+        self._fetch(0.0)
+        return (self._run, self._after) != before
 
     def _show(self, answer: dict[str, Any]) -> bool:
+        run = answer.get("run", "")
+        if run != self._run:
+            self._output.restarted = bool(self._run)
+            self._run = run
+            self._seen = 0
+        lost = max(0, answer["dropped"] - self._seen)  # what was dropped after it was seen is not lost
+        self.lost += lost
+        self._seen += lost + len(answer["lines"])
         for line in answer["lines"]:
+            key = (line["gid"], line["nid"], line["id"])
+            if key in self._ids:
+                continue  # an agent sends a batch again that the controller did not acknowledge
+            if line["id"]:
+                self._ids[key] = None
+            if len(self._ids) > REMEMBERED_IDS:
+                del self._ids[next(iter(self._ids))]
             self._output.line(line)
         self._after = answer["next"]
         return bool(answer["finished"])

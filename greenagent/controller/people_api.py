@@ -115,6 +115,8 @@ class LogsResource:
         limit = max(1, min(int(_float(req, "limit", MAX_LISTED)), MAX_LINES))
         follow = (req.get_param("follow") or "") not in ("", "0", "false")
         deadline = time.monotonic() + max(0.0, min(_float(req, "wait", 30.0 if follow else 0.0), MAX_WAIT))
+        if (req.get_param("run") or self._parts.lines.run) != self._parts.lines.run:
+            after = 0  # a number from before the controller was started again
         lines, dropped = self._parts.lines.read(job_id, after, limit)
         job = self._parts.book.get(job_id)
         if job is None and not lines and not dropped:
@@ -130,6 +132,7 @@ class LogsResource:
             "next": lines[-1].number if lines else after,
             "dropped": dropped,
             "finished": job is None or bool(job.finished),
+            "run": self._parts.lines.run,
         }
         _show(resp, shown)
 

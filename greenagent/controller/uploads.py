@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import uuid
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -67,6 +68,8 @@ class LineStore:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.run = uuid.uuid4().hex
+        """Another one after each start of the controller: numbers of lines count within it."""
         self._jobs: dict[str, JobLines] = {}
         self._arrivals: deque[tuple[int, str]] = deque()
         self._bytes = 0

@@ -93,11 +93,11 @@ class Lines:
     def __init__(self) -> None:
         self._next = 1
 
-    def send(self, agent: Agent, job_id: str, *texts: str, level: int = 1) -> None:
+    def send(self, agent: Agent, job_id: str, *texts: str, level: int = 1, stamp: int = 1000) -> None:
         batch = []
         for text in texts:
             batch.append(
-                {"id": self._next, "jobid": job_id, "level": level, "data": text, "epoch": 1, "epoch_ms": 1000}
+                {"id": self._next, "jobid": job_id, "level": level, "data": text, "epoch": 1, "epoch_ms": stamp}
             )
             self._next += 1
         assert agent.post("log", batch).status_code == 200

@@ -15,6 +15,7 @@ import pytest
 import trustme
 
 from greenagent.controller.certificates import tls_context
+from greenagent.controller.limits import Limits
 from tests.controller.ctl import AnsweringAgent, Ctl, Lines, ctl
 from tests.controller.support import Agent
 from tests.support.certificates import write_authority, write_pair
@@ -35,6 +36,11 @@ def answering():
         one.stop()
 
 
+NO_LINES = (
+    'greenagent-ctl: this agent uploads no lines of this job ([logging] type "AC"); showing the end of its result\n'
+)
+
+
 def result_of(**result: Any):
     return lambda agent, command: agent.finish(command["id"], **result)
 
@@ -46,7 +52,7 @@ def on_node(*arguments: str) -> tuple[str, ...]:
 def test_run_prints_the_streams_and_exits_as_the_job(controller, answering) -> None:
     agent = answering(controller, result_of(state="ERROR", exit_code=7, streams=["out 1\nout 2\n", "err\n"]))
     done = ctl(controller.url, *on_node("--", "sh", "-c", "x", "--", "-y"))
-    assert done == (7, "out 1\nout 2\n", "err\n")
+    assert done == (7, "out 1\nout 2\n", f"{NO_LINES}err\n")
     [command] = agent.commands
     assert command["cmd"] == "execute"
     assert command["args"]["name"] == "sh"
@@ -120,12 +126,65 @@ def test_lines_that_come_after_the_result_are_shown_once(controller, answering) 
     assert done.err == ""
 
 
+def test_the_same_text_in_every_run_and_the_last_word_of_the_agent(controller, answering) -> None:
+    lines = Lines()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        job_id = command["id"]
+        lines.send(agent, job_id, "r", stamp=1000)
+        lines.send(agent, job_id, "r", stamp=2000)
+        agent.finish(job_id, state="ERROR", exit_code=3, starttime=3000, streams=["r\n", ""], args=command["args"])
+        gevent.sleep(0.5)
+        lines.send(agent, job_id, "r", stamp=3001)
+        gevent.sleep(0.5)
+        lines.send(agent, job_id, "greenagent: given up after 2 restarts", level=4, stamp=3002)
+
+    answering(controller, answer)
+    done = ctl(controller.url, *on_node("--max-restart", "2", "--", "job"))
+    assert done == (3, "r\nr\nr\n", "greenagent: given up after 2 restarts\n")
+
+
+def test_lines_are_followed_as_long_as_they_come(controller, answering) -> None:
+    lines = Lines()
+    texts = [str(number) for number in range(5000)]
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        agent.finish(command["id"], exit_code=0, streams=["".join(f"{text}\n" for text in texts[-1000:]), ""])
+        for begin in range(0, 5000, 1000):
+            lines.send(agent, command["id"], *texts[begin : begin + 1000])
+            gevent.sleep(1)
+
+    answering(controller, answer)
+    done = ctl(controller.url, *on_node("--", "job"))
+    assert (done.out.split(), done.err) == (texts, "")
+
+
+def test_lines_the_controller_has_dropped_are_counted(make_controller, answering) -> None:
+    controller = make_controller(Limits(log_lines_per_job=100))
+    lines = Lines()
+    texts = [str(number) for number in range(1500)]
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        lines.send(agent, command["id"], *texts)
+        agent.finish(command["id"], exit_code=0, streams=["".join(f"{text}\n" for text in texts[-1000:]), ""])
+
+    answering(controller, answer)
+    done = ctl(controller.url, *on_node("--id", "x", "--", "job"))
+    assert done.out.split() == [*texts[-100:], *texts[-1000:-100]]
+    assert "missing above follow here: 900" in done.err
+    assert "1400 lines are missing above" in done.err
+    assert "greenagent-logs --job x" in done.err
+
+
 def test_it_says_when_only_the_last_lines_are_there(controller, answering) -> None:
     texts = "".join(f"{number}\n" for number in range(1000))
     answering(controller, result_of(exit_code=0, streams=[texts, ""]))
     done = ctl(controller.url, *on_node("--", "job"))
     assert done.out == texts
-    assert "only the last lines of stdout of 1:10" in done.err
+    assert done.err.startswith(NO_LINES)
+    assert (
+        "only the last 1000 lines of stdout of 1:10 follow; all are shown there by: greenagent-logs --job" in done.err
+    )
 
 
 def test_fanout_prefixes_every_line_and_exits_with_the_highest(controller, answering) -> None:
@@ -362,6 +421,54 @@ def test_a_controller_that_restarts_meanwhile_is_waited_for(tmp_path) -> None:
         assert running.done().out == "here\n"
     finally:
         process.terminate()
+
+
+def test_lines_lost_with_a_killed_controller_are_shown_once(tmp_path) -> None:
+    from tests.controller.support import ControllerProcess, plain
+
+    state = ("--state", str(tmp_path / "state.db"))
+    process = ControllerProcess(tmp_path, *state)
+    running = Ctl("--url", process.url, *on_node("--id", "x", "--wait-for-agent", "60", "--", "job"))
+
+    def upload(*numbers: int) -> None:
+        batch = [{"id": n, "jobid": "x", "level": 1, "data": f"line {n}", "epoch_ms": 1000} for n in numbers]
+        assert plain().post(f"{process.url}/1/10/log", json=batch, timeout=10).status_code == 200
+
+    try:
+        wait_until(lambda: plain().get(f"{process.url}/api/jobs", timeout=5).json()["jobs"], what="the job")
+        assert plain().get(f"{process.url}/1/10/cmd", timeout=10).json()["id"] == "x"
+        upload(*range(1, 301))
+        wait_until(lambda: "line 300\n" in running.out, what="the first lines")
+        process.kill()
+        process = ControllerProcess(tmp_path, *state, listen=f"127.0.0.1:{process.port}")
+        upload(*range(291, 301), *range(303, 401))  # the batch that was not acknowledged comes again
+        streams = ["".join(f"line {number}\n" for number in range(1, 401)), ""]
+        result = {"id": "x", "state": "SUCCESS", "starttime": 1, "exit_code": 0, "streams": streams}
+        plain().post(f"{process.url}/1/10/result", json=result, timeout=10)
+        done = running.done()
+    finally:
+        process.terminate()
+    assert done.out.splitlines() == [f"line {number}" for number in (*range(1, 301), *range(303, 401), 301, 302)]
+    assert done.err == (
+        "greenagent-ctl: the controller was restarted; lines of stdout of 1:10 that are missing above follow here: 2\n"
+    )
+
+
+def test_a_controller_that_has_forgotten_the_job_is_said(tmp_path) -> None:
+    from tests.controller.support import ControllerProcess, plain
+
+    process = ControllerProcess(tmp_path)
+    running = Ctl("--url", process.url, *on_node("--id", "x", "--wait-for-agent", "60", "--", "job"))
+    try:
+        wait_until(lambda: plain().get(f"{process.url}/api/jobs", timeout=5).json()["jobs"], what="the job")
+        process.kill()
+        process = ControllerProcess(tmp_path, listen=f"127.0.0.1:{process.port}")
+        done = running.done()
+    finally:
+        process.terminate()
+    assert (done.code, done.out) == (3, "")
+    assert "restarted and has forgotten the job x; it may still run on 1:10" in done.err
+    assert "--state" in done.err
 
 
 def test_tls_and_token_from_options_and_environment(make_controller, tmp_path) -> None:
