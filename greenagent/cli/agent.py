@@ -19,6 +19,7 @@ import gevent  # noqa: E402
 from greenagent import __version__  # noqa: E402
 from greenagent.agent.agent import DRAIN, REBOOT, RESTART, Agent  # noqa: E402
 from greenagent.agent.upgrade import check_version, release_signals, replace_image, take_over  # noqa: E402
+from greenagent.cli.check import check_machine  # noqa: E402
 from greenagent.cli.output import end_with_reader, write_output  # noqa: E402
 from greenagent.jobs.handover import HandedOver  # noqa: E402
 from greenagent.process.libc import reboot_machine  # noqa: E402
@@ -190,8 +191,12 @@ def _reboot() -> int:
 
 
 def _show(loaded: Loaded, print_all: bool) -> int:
-    for warning in (*loaded.warnings, *check_limits(loaded.settings)):
-        print(f"warning: {warning}", file=sys.stderr)
+    problems: tuple[str, ...]
+    problems, warnings = ((), check_limits(loaded.settings)) if print_all else check_machine(loaded)
+    for warning in (*loaded.warnings, *warnings):
+        print(f"greenagent: warning: {warning}", file=sys.stderr)
+    if problems:
+        return _refuse(problems)
     fine = f"{loaded.settings.path}: the configuration is fine\n"
     return write_output("greenagent", print_config(loaded) if print_all else fine)
 

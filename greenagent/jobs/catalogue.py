@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from greenagent.builtins.call import Answer, BuiltIn, Call, answer
 from greenagent.builtins.kill import kill
@@ -25,6 +25,31 @@ from greenagent.logs.query import LogQuery
 from greenagent.logs.store import LogStore
 from greenagent.settings.models import Settings
 from greenagent.statistics.meter import Meter
+
+COMMANDS: Final = frozenset(
+    {
+        "execute",
+        "bash",
+        "jumpscript",
+        "jumpscript_content",
+        "ping",
+        "kill",
+        "killall",
+        "restart",
+        "reboot",
+        "get_cpu_info",
+        "get_disk_info",
+        "get_mem_info",
+        "get_nic_info",
+        "get_os_info",
+        "get_process_stats",
+        "get_processes_stats",
+        "get_aggregated_stats",
+        "get_msgs",
+        "del_msgs",
+    }
+)
+"""Every command besides extensions, for ``--check``."""
 
 
 def fill_catalogue(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import ssl
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 from greenagent.settings.models import SecuritySettings
 
 _CERTIFICATE = re.compile(rb"-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----")
+_BLOCK = re.compile(r"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----([^-]*)-----END")
 _KEY = re.compile(rb"-----BEGIN ([A-Z]+ )*PRIVATE KEY-----")
 
 
@@ -54,6 +57,7 @@ def _faults(security: SecuritySettings) -> Iterator[CertificateFault]:
         yield CertificateFault("client_certificate_key", "is not used without client_certificate", fatal=False)
     elif certificate is not None and key is not None and usable:
         yield from _pair_fault(certificate, key)
+        yield from _period_fault(certificate)
     if key is not None and _readable_by_others(key):
         yield CertificateFault(
             "client_certificate_key", f"{str(key)!r} can be read by every user, run: chmod o= {key}", fatal=False
@@ -98,6 +102,61 @@ def _pair_fault(certificate: Path, key: Path) -> Iterator[CertificateFault]:
             yield CertificateFault("client_certificate", f"{str(certificate)!r} is damaged: {_reason(error)}")
         else:
             yield CertificateFault("client_certificate_key", f"{str(key)!r} is damaged: {_reason(error)}")
+
+
+def _period_fault(certificate: Path) -> Iterator[CertificateFault]:
+    """A clock may be wrong and the file may be replaced while the agent runs: only a warning."""
+    period = _period(certificate)
+    if period is None:
+        return
+    begin, end = period
+    now = datetime.now(timezone.utc)
+    text = ""
+    if now > end:
+        text = f"{str(certificate)!r} has expired on {end:%Y-%m-%d %H:%M:%S} UTC, make a new one"
+    elif now < begin:
+        text = f"{str(certificate)!r} is not valid before {begin:%Y-%m-%d %H:%M:%S} UTC, is this machine's clock right?"
+    if text:
+        yield CertificateFault("client_certificate", text, fatal=False)
+
+
+def _period(path: Path) -> tuple[datetime, datetime] | None:
+    """From when to when the first certificate of a file is valid; None when that cannot be read.
+
+    ``ssl`` tells it of a peer's certificate only, so this walks the DER form (RFC 5280, section 4.1).
+    """
+    try:
+        blocks = _BLOCK.search(path.read_text("ascii", "replace"))
+        content = base64.b64decode(blocks.group(1)) if blocks is not None else b""
+        fields = _parts(_parts(_parts(content)[0][1])[0][1])
+        validity = fields[4 if fields[0][0] == 0xA0 else 3]  # the version is there or not
+        begin, end = (_time(tag, text.decode("ascii")) for tag, text in _parts(validity[1]))
+    except (OSError, ValueError, IndexError):
+        return None
+    return begin, end
+
+
+def _parts(content: bytes) -> list[tuple[int, bytes]]:
+    """Tags and contents of the DER values that follow each other. Raises IndexError."""
+    found = []
+    at = 0
+    while at < len(content):
+        tag, length = content[at], content[at + 1]
+        at += 2
+        if length & 0x80:
+            count = length & 0x7F
+            length = int.from_bytes(content[at : at + count], "big")
+            at += count
+        found.append((tag, content[at : at + length]))
+        at += length
+    return found
+
+
+def _time(tag: int, text: str) -> datetime:
+    """A UTCTime (two digits of the year, those below 50 are of this century) or GeneralizedTime. Raises ValueError."""
+    if tag == 0x17:
+        text = ("20" if text < "5" else "19") + text
+    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=timezone.utc)
 
 
 def _certificate_damaged(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,12 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings, what was odd about them (one line each), and every effective value with its origin."""
+    """Settings, what was odd about them (one line each), every effective value with its origin, and the lines."""
 
     settings: Settings
     warnings: tuple[str, ...]
     entries: tuple[Entry, ...] = ()
+    lines: Mapping[Place, int] = field(default_factory=dict)
 
 
 def load_settings(
@@ -55,7 +56,7 @@ def load_settings(
     settings = builder.build(document.path)
     if settings is None:
         raise SettingsError(report.problems)
-    return Loaded(settings, report.warnings, tuple(builder.entries))
+    return Loaded(settings, report.warnings, tuple(builder.entries), document.lines)
 
 
 class _Builder:

@@ -71,7 +71,7 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
 def test_an_unknown_variable_is_a_warning_and_a_wrong_value_an_error_that_names_it(tmp_path: Path) -> None:
     shown, complaints = printed(tmp_path, GREENAGENT_MAIN_ROLLS="x")
     assert shown["main.roles"] == '["file"]  # file'
-    assert re.fullmatch(r"warning: [^\n]*GREENAGENT_MAIN_ROLLS[^\n]*\n", complaints), complaints
+    assert re.fullmatch(r"greenagent: warning: [^\n]*GREENAGENT_MAIN_ROLLS[^\n]*\n", complaints), complaints
     shown, complaints = printed(tmp_path, GREENAGENT_MAIN_NID="seven")
     assert shown == {}
     assert re.fullmatch(r"greenagent: [^\n]*GREENAGENT_MAIN_NID[^\n]*\n", complaints), complaints

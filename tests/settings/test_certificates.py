@@ -1,6 +1,7 @@
 """Certificate files are looked at before anything connects, and each fault is told apart."""
 
 import os
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     for name in ("one", "two"):
         leaf = authority.issue_cert(f"{name}.example")
+        leaf.cert_chain_pems[0].write_to_path(str(folder / f"{name}.crt"))
+        leaf.private_key_pem.write_to_path(str(folder / f"{name}.key"))
+    now = datetime.now(timezone.utc)
+    for name, begin, end in (
+        ("old", datetime(1999, 2, 3, 4, 5, 6, tzinfo=timezone.utc), datetime(2001, 2, 3, 4, 5, 6, tzinfo=timezone.utc)),
+        ("early", datetime(2051, 2, 3, 4, 5, 6, tzinfo=timezone.utc), datetime(2060, 1, 1, tzinfo=timezone.utc)),
+        ("new", now - timedelta(days=1), now + timedelta(days=1)),
+    ):
+        leaf = authority.issue_cert(f"{name}.example", not_before=begin, not_after=end)
         leaf.cert_chain_pems[0].write_to_path(str(folder / f"{name}.crt"))
         leaf.private_key_pem.write_to_path(str(folder / f"{name}.key"))
     key = load_pem_private_key((folder / "one.key").read_bytes(), None)
@@ -108,6 +118,19 @@ def test_a_key_that_others_can_read_is_a_warning(tmp_path: Path, files: Path) ->
     finally:
         os.chmod(files / "one.key", 0o600)
     assert f"can be read by every user, run: chmod o= {files / 'one.key'}" in warning
+
+
+def test_a_certificate_out_of_its_time_is_a_warning_with_the_date(tmp_path: Path, files: Path) -> None:
+    def told(name: str) -> list[str]:
+        return warnings(
+            tmp_path, security(files, client_certificate=f"{name}.crt", client_certificate_key=f"{name}.key")
+        )
+
+    assert told("new") == []
+    (warning,) = told("old")
+    assert f"client_certificate: '{files}/old.crt' has expired on 2001-02-03 04:05:06 UTC" in warning
+    (warning,) = told("early")
+    assert f"client_certificate: '{files}/early.crt' is not valid before 2051-02-03 04:05:06 UTC" in warning
 
 
 def test_files_that_are_not_used_are_a_warning(tmp_path: Path, files: Path) -> None:

@@ -54,3 +54,76 @@ def test_output_that_cannot_be_written_is_one_clear_line(tmp_path: Path, option:
     assert done.stderr.splitlines()[-1] == "greenagent: cannot write the output: No space left on device"
     assert "Traceback" not in done.stderr
     assert done.returncode == 1
+
+
+def check(folder: Path, text: str, *options: str, **variables: str) -> tuple[int, list[str]]:
+    """The exit code of ``--check`` and its lines on stderr, without the file's name."""
+    path = folder / "agent.toml"
+    path.write_text(text)
+    done = subprocess.run(
+        [*COMMAND, "-c", str(path), "--check", *options],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment(**variables),
+        timeout=30,
+    )
+    assert ("the configuration is fine" in done.stdout) == (done.returncode == 0)
+    return done.returncode, [line.replace(f"{path}:", "") for line in done.stderr.splitlines()]
+
+
+def test_commands_and_programs_that_are_not_there_are_warnings(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    text = MINIMAL + (
+        "[extensions.good]\nbinary = 'sh'\n[extensions.bad]\nbinary = 'no-such-program'\n"
+        "[extensions.lost]\nbinary = 'sh'\ncwd = './nowhere'\n[extension.plain]\nbinary = './plain'\ncwd = '.'\n"
+        "[extensions.later]\nbinary = './in-the-folder-of-the-job'\n"
+        "[startup.one]\nname = 'good'\n[startup.two]\nname = 'kil'\n[startup.three]\nname = 'execute'\n"
+        "args = {name = 'true'}\n[startup.four]\nname = 'bash'\ndata = 'true'\n"
+    )
+    code, lines = check(tmp_path, text)
+    assert code == 0
+    assert len(lines) == 4, lines
+    begin = "greenagent: warning: "
+    assert lines[0].startswith(f"{begin}10: [extensions.bad] binary: cannot start 'no-such-program': no such file")
+    assert lines[1].startswith(f"{begin}12: [extensions.lost] binary: cannot start 'sh': ")
+    assert "nowhere" in lines[1]
+    assert lines[2].startswith(f"{begin}15: [extension.plain] binary: cannot start './plain': ")
+    assert lines[3] == (
+        f"{begin}22: [startup.two] name: there is no command 'kil' here, "
+        "its job ends with UNKNOWN_CMD, did you mean 'kill'?"
+    )
+
+
+def test_a_log_folder_that_cannot_be_made_is_a_problem_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    logger = MINIMAL + "[logging.db]\ntype = 'DB'\nlog_dir = '{}'\n"
+    assert check(tmp_path, logger.format("./new/logs")) == (0, [])
+    code, lines = check(tmp_path, logger.format("./file/logs"))
+    begin = "greenagent: 9: [logging.db] log_dir: 'file/logs' cannot be created in"
+    assert code == 1
+    assert lines == [f"{begin} '{tmp_path}/file': Not a directory"]
+    code, lines = check(tmp_path, logger.format("/proc/sys/logs"))
+    assert code == 1
+    assert "log_dir: '/proc/sys/logs' cannot be created in '/proc/sys'" in lines[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["agent.toml", "file"]
+
+
+def test_metrics_without_their_package_are_a_problem(tmp_path: Path) -> None:
+    text = MINIMAL + "[metrics]\nlisten = '127.0.0.1:9464'\n"
+    assert check(tmp_path, text) == (0, [])
+    # As where it is not installed: None stands for a module that cannot be imported.
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['prometheus_client'] = None\n")
+    code, lines = check(tmp_path, text, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    assert code == 1
+    assert lines == [
+        "greenagent: 8: [metrics] listen: needs the package prometheus_client: "
+        "pip install 'greenagent[metrics]', or leave it empty"
+    ]
+
+
+def test_the_seed_configuration_passes_the_check(tmp_path: Path) -> None:
+    code, lines = check(tmp_path, SEED.read_text())
+    assert code == 0
+    assert all(line.startswith("greenagent: warning: ") for line in lines)
+    assert [path.name for path in tmp_path.iterdir()] == ["agent.toml"]

@@ -1,0 +1,65 @@
+"""What ``greenagent --check`` looks at beyond the file: whether this machine has what the settings name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from greenagent.jobs.catalogue import COMMANDS
+from greenagent.process.request import SpawnError, SpawnRequest, encode, locate
+from greenagent.settings import Loaded
+from greenagent.settings.limits import check_limits
+from greenagent.settings.problems import Report, nearest
+
+
+def check_machine(loaded: Loaded) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Problems, which keep the agent from starting, and warnings; one line each. Leaves nothing behind."""
+    settings = loaded.settings
+    report = Report(settings.path, loaded.lines)
+    _check_commands(loaded, report)
+    _check_extensions(loaded, report)
+    logger = settings.database_logger
+    if logger is not None and (text := _unwritable(logger.log_dir)):
+        report.problem(("logging", logger.name, "log_dir"), text)
+    if settings.metrics.listen and find_spec("prometheus_client") is None:
+        text = "needs the package prometheus_client: pip install 'greenagent[metrics]', or leave it empty"
+        report.problem(("metrics", "listen"), text)
+    return report.problems, (*check_limits(settings), *report.warnings)
+
+
+def _check_commands(loaded: Loaded, report: Report) -> None:
+    known = {*COMMANDS, *loaded.settings.extensions}
+    for task in loaded.settings.startup:
+        if task.name not in known:
+            text = f"there is no command '{task.name}' here, its job ends with UNKNOWN_CMD{nearest(task.name, known)}"
+            report.warning(("startup", task.id, "name"), text)
+
+
+def _check_extensions(loaded: Loaded, report: Report) -> None:
+    search_path = os.environ.get("PATH", os.defpath)
+    for extension in loaded.settings.extensions.values():
+        if "/" in extension.binary and not extension.cwd and not os.path.isabs(extension.binary):
+            continue  # it is meant inside the folder that a command names
+        try:
+            locate(encode(SpawnRequest(extension.binary, directory=extension.cwd or None)), search_path)
+        except SpawnError as error:
+            section = "extensions" if ("extensions", extension.name) in loaded.lines else "extension"
+            report.warning((section, extension.name, "binary"), error.reason)
+
+
+def _unwritable(folder: Path) -> str:
+    """Why files cannot be made in a folder, or in the nearest one above it that is there; "" when they can."""
+    above = folder.absolute()
+    try:
+        while not above.exists():
+            above = above.parent
+        os.rmdir(tempfile.mkdtemp(prefix=".check-", dir=above))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return ""  # the agent waits for space
+        what = "cannot be written" if above == folder.absolute() else f"cannot be created in {str(above)!r}"
+        return f"{str(folder)!r} {what}: {error.strerror}"
+    return ""
