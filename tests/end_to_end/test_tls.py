@@ -337,7 +337,9 @@ def test_a_key_that_others_can_read_is_a_warning_and_the_agent_runs(
         sections = section("main", controller.url, certificate_authority=authority, **client(pair))
         code, lines = check(tmp_path, configuration(tmp_path, {}, more=sections))
         assert code == 0
-        assert any(re.search(r"^greenagent: warning: .*can be read by every user, run: chmod o=", line) for line in lines), lines
+        assert any(
+            re.search(r"^greenagent: warning: .*can be read by every user, run: chmod o=", line) for line in lines
+        ), lines
         agent = start_agent(controllers={}, more=sections)
         assert controller.wait_for_poll().peer
         assert "can be read by every user" in agent.stderr
