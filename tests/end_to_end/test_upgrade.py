@@ -16,6 +16,7 @@ from tests.support.agents import AgentProcess
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
+ROUNDS = int(os.environ.get("GREENAGENT_TEST_REPLACEMENTS", "4"))
 COUNTER = """
 import sys, time
 number = 0
@@ -42,10 +43,9 @@ def test_a_job_that_prints_every_millisecond_loses_no_line(
     agent = start_agent()
     script = tmp_path / "counter.py"
     script.write_text(COUNTER)
-    rounds = int(os.environ.get("UPGRADE_ROUNDS", "4"))
-    controller.push(execute("counter", "python3", str(script), str(1.0 + 1.2 * rounds), loglevels_ac="2"))
+    controller.push(execute("counter", "python3", str(script), str(1.0 + 1.2 * ROUNDS), loglevels_ac="2"))
     wait_until(lambda: agent.rows("jobid = 'counter'"), what="the first line")
-    for round_number in range(rounds):
+    for round_number in range(ROUNDS):
         replace(agent, round_number + 1)
     assert agent.poll() is None
     result = controller.wait_for_result("counter", 60)
