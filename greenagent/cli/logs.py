@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     how = parser.add_argument_group("how")
     how.add_argument("--follow", "-f", action="store_true", help="go on as lines come")
     how.add_argument("--json", action="store_true", help="one object a line")
-    how.add_argument("--csv", action="store_true")
+    how.add_argument("--csv", action="store_true", help="a header, then one row a line")
     how.add_argument("--jobs", action="store_true", help="jobs with their line counts instead of lines")
     how.add_argument("--stats", action="store_true", help="lines per level and minute as a chart")
     how.add_argument("--colour", "--color", choices=("auto", "always", "never"), default="auto")
@@ -100,10 +100,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def show(arguments: list[str]) -> int:
     """The main form: lines, jobs or statistics."""
-    options = parser().parse_args(arguments)
+    options, surplus = parser().parse_known_args(arguments)
+    for word in surplus:
+        if word in SUBCOMMANDS:
+            raise UsageError(f"the sub-command comes first: greenagent-logs {word} ...")
+    if surplus:
+        raise UsageError(f"unrecognized arguments: {' '.join(surplus)}")
     query = read_query(options)
     forms = [name for name in ("follow", "jobs", "stats") if getattr(options, name)]
-    if len(forms) > 1 or (options.csv and (options.json or forms[:1] in (["jobs"], ["stats"]))):
+    if len(forms) > 1 or (options.csv and options.json):
         given = [f"--{name}" for name in (*forms, *(n for n in ("csv", "json") if getattr(options, n)))]
         raise UsageError(f"{' and '.join(given)} exclude each other")
     place = find_place(options)
@@ -156,14 +161,16 @@ def _say_nothing_found(query: LogQuery, unread: Unread) -> None:
 def _summary(options: argparse.Namespace, place: Place, query: LogQuery, colour: bool, unread: Unread) -> int:
     from greenagent.cli import logs_summary
 
+    form = "json" if options.json else "csv" if options.csv else ""
+
     if options.stats:
         counts = logs_summary.count_levels(place.folder, query, unread)
-        logs_summary.print_stats(counts, options.json, colour, sys.stdout)
+        logs_summary.print_stats(counts, form, colour, sys.stdout)
         found = bool(counts)
     else:
         ledger = place.settings.main.ledger_file if place.settings is not None else None
         jobs = logs_summary.summarise_jobs(place.folder, query, ledger, unread)
-        logs_summary.print_jobs(jobs, options.json, sys.stdout)
+        logs_summary.print_jobs(jobs, form, sys.stdout)
         found = bool(jobs)
     sys.stdout.flush()
     if not found:

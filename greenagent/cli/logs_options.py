@@ -107,7 +107,7 @@ def read_levels(text: str) -> LevelSet | None:
     try:
         return parse_levels(",".join(parts))
     except LevelError as error:
-        raise UsageError(f"--level: {error}") from error
+        raise UsageError(f"--level: {error}; names are {', '.join(_LEVELS_BY_NAME)}") from error
 
 
 def read_time(option: str, text: str, now: datetime | None = None) -> float:

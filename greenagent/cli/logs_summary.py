@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import sqlite3
@@ -55,11 +56,14 @@ def summarise_jobs(folder: LogFolder, query: LogQuery, ledger: Path | None, unre
     return sorted(jobs, key=lambda job: (job.last or 0, job.first or 0))[-query.limit :]
 
 
-def print_jobs(jobs: list[JobSummary], as_json: bool, out: TextIO) -> None:
-    """A table, or one object a line."""
-    if as_json:
+def print_jobs(jobs: list[JobSummary], form: str, out: TextIO) -> None:
+    """A table; ``form`` "json": one object a line, "csv": one row a line."""
+    if form == "json":
         for job in jobs:
             out.write(json.dumps(job._asdict(), ensure_ascii=False) + "\n")
+        return
+    if form == "csv":
+        csv.writer(out).writerows([JobSummary._fields, *jobs])
         return
     if not jobs:
         return
@@ -95,11 +99,18 @@ def count_levels(folder: LogFolder, query: LogQuery, unreadable: Unreadable) -> 
     return counts
 
 
-def print_stats(counts: dict[int, dict[int, int]], as_json: bool, colour: bool, out: TextIO) -> None:
-    """A bar per minute, or per longer step where these would be too many, its parts by level."""
-    if as_json:
+def print_stats(counts: dict[int, dict[int, int]], form: str, colour: bool, out: TextIO) -> None:
+    """A bar per minute, or per longer step where these would be too many, its parts by level.
+
+    ``form`` "json": one object for each minute, "csv": one row for each minute and level.
+    """
+    if form == "json":
         for minute in sorted(counts):
             out.write(json.dumps({"minute": minute, "levels": dict(sorted(counts[minute].items()))}) + "\n")
+        return
+    if form == "csv":
+        rows = ((minute, *count) for minute in sorted(counts) for count in sorted(counts[minute].items()))
+        csv.writer(out).writerows([("minute", "level", "lines"), *rows])
         return
     if not counts:
         return

@@ -19,6 +19,12 @@ _BLOCK = re.compile(r"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----([^-]*)-----
 _KEY = re.compile(rb"-----BEGIN ([A-Z]+ )*PRIVATE KEY-----")
 
 
+_REASONS = {
+    "KEY_TOO_SMALL": "is not usable: its key is too short for this system",
+    "MD_TOO_WEAK": "is not usable: it is signed with a hash that is too weak for this system",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class CertificateFault:
     """``key`` is the setting at fault; ``fatal`` faults make the controller unusable, others are warnings."""
@@ -80,7 +86,7 @@ def _authority_fault(path: Path) -> Iterator[CertificateFault]:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=str(path))
     except (ssl.SSLError, OSError) as error:
-        yield CertificateFault("certificate_authority", f"{str(path)!r} is damaged: {_reason(error)}")
+        yield CertificateFault("certificate_authority", f"{str(path)!r} {_damage(error)}")
 
 
 def _pair_fault(certificate: Path, key: Path) -> Iterator[CertificateFault]:
@@ -99,9 +105,9 @@ def _pair_fault(certificate: Path, key: Path) -> Iterator[CertificateFault]:
             text = f"{str(key)!r} does not match the certificate {str(certificate)!r}"
             yield CertificateFault("client_certificate_key", text)
         elif _certificate_damaged(certificate):
-            yield CertificateFault("client_certificate", f"{str(certificate)!r} is damaged: {_reason(error)}")
+            yield CertificateFault("client_certificate", f"{str(certificate)!r} {_damage(error)}")
         else:
-            yield CertificateFault("client_certificate_key", f"{str(key)!r} is damaged: {_reason(error)}")
+            yield CertificateFault("client_certificate_key", f"{str(key)!r} {_damage(error)}")
 
 
 def _period_fault(certificate: Path) -> Iterator[CertificateFault]:
@@ -167,9 +173,12 @@ def _certificate_damaged(path: Path) -> bool:
     return False
 
 
-def _reason(error: OSError) -> str:
-    reason = getattr(error, "reason", None) or error.strerror or str(error)
-    return str(reason).replace("_", " ").lower()
+def _damage(error: OSError) -> str:
+    """OpenSSL's own words tell people nothing, but for a few."""
+    reason = str(getattr(error, "reason", None) or "")
+    return next(
+        (text for word, text in _REASONS.items() if word in reason), "is damaged: it cannot be decoded, store it anew"
+    )
 
 
 def _readable_by_others(path: Path) -> bool:

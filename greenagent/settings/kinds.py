@@ -40,7 +40,8 @@ def describe(value: Any) -> str:
 
 def _read_whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueProblem(f"must be a whole number, not {describe(value)}")
+        shown = str(value) if isinstance(value, float) else describe(value)
+        raise ValueProblem(f"must be a whole number, not {shown}")
     if abs(value) >= 2**63:
         raise ValueProblem("is too large a number")
     return value

@@ -57,6 +57,10 @@ class Report:
         for length in range(len(place), 0, -1):
             if place[:length] in self._lines:
                 return self._lines[place[:length]]
+            # A table without a heading of its own stands where the first of its parts does.
+            parts = [line for other, line in self._lines.items() if other[:length] == place[:length]]
+            if parts:
+                return min(parts)
         return 0
 
 

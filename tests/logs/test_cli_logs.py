@@ -114,6 +114,18 @@ def test_jobs_with_their_counts(folder: Path) -> None:
     assert [(job["jobid"], job["lines"]) for job in brief] == [("first", 5), ("second", 2)]
 
 
+def test_jobs_and_statistics_as_csv(folder: Path) -> None:
+    jobs = list(csv.DictReader(lines("--dir", folder, "--jobs", "--csv")))
+    assert [(job["jobid"], job["domain"], job["name"], job["lines"]) for job in jobs] == [
+        ("first", "web", "crawl", "5"),
+        ("second", "", "", "2"),
+    ]
+    counted = list(csv.DictReader(lines("--dir", folder, "--stats", "--csv")))
+    assert list(counted[0]) == ["minute", "level", "lines"]
+    assert sum(int(row["lines"]) for row in counted) == 7
+    assert sum(int(row["lines"]) for row in counted if row["level"] == "1") == 2
+
+
 def test_the_state_of_a_job_comes_from_the_ledger(folder: Path, tmp_path: Path) -> None:
     ledger = tmp_path / ".history.db"
     with closing(sqlite3.connect(ledger)) as connection:
@@ -278,6 +290,11 @@ def test_output_that_cannot_be_written_is_one_clear_line(folder: Path, more: tup
         (["--dir", "x", "--limit", "many"], "--limit"),
         (["--dir", "x", "--level", "5-1"], "reversed"),
         (["--dir", "x", "--level", "loud"], "'loud' is not a level"),
+        (["--dir", "x", "--level", "loud"], "critical"),
+        (["--dir", "x", "verify"], "the sub-command comes first: greenagent-logs verify"),
+        (["-c", "x", "outbox", "--retry"], "the sub-command comes first: greenagent-logs outbox"),
+        (["--dir", "x", "surplus"], "surplus"),
+        (["--dir", "x", "--jobs", "--csv", "--json"], "exclude each other"),
         (["--dir", "x", "--grep", "("], "not a regular expression"),
         (["--dir", "x", "--since", "yesterday"], "'yesterday' is no time"),
         (["--dir", "x", "--nonsense"], "--nonsense"),

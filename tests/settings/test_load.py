@@ -125,7 +125,15 @@ CONTROLLER = MINIMAL.removeprefix("\n")
 ONE_PROBLEM = {
     "no gid": ("[main]\nnid = 1", "[main] gid: is missing"),
     "negative nid": ("[main]\ngid = 1\nnid = -1", "nid: must be at least 1, not -1"),
-    "gid a float": ("[main]\ngid = 1.0\nnid = 1", "gid: must be a whole number, not a number"),
+    "gid a float": ("[main]\ngid = 1.0\nnid = 1", "gid: must be a whole number, not 1.0"),
+    "half a number": (
+        MAIN + "[stats]\ninterval = 1.5",
+        "agent.toml:5: [stats] interval: must be a whole number, not 1.5",
+    ),
+    "section known by its parts alone": (
+        MAIN + "[controlers.main]\nurl = 'http://h'",
+        "agent.toml:4: [controlers]: is not a section, did you mean 'controllers'?",
+    ),
     "too large": ("[main]\ngid = 99999999999999999999\nnid = 1", "gid: is too large"),
     "no jobs": (MAIN + "max_jobs = 0", "max_jobs: must be at least 1"),
     "negative time": (MAIN + "kill_grace = -1", "kill_grace: must be at least 0, not -1"),
