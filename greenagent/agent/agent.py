@@ -331,10 +331,10 @@ class Agent:
         main = self.settings.main
         if self.failure:
             self.voice.error(f"giving up: {self.failure}")
-        self.voice.info("stopping")
-        self.connections.stop_polling()
         if how == DRAIN:
             self._drain()
+        self.voice.info("stopping")
+        self.connections.stop_polling()
         running = self.admission.stop()
         self._wait_for([job.ended for job in running], main.kill_grace + main.pipe_drain + 5)
         self._end_at_once([job for job in running if not job.ended.is_set()])
@@ -361,8 +361,10 @@ class Agent:
             self.voice.error(f"the last lines are lost: {error}")
 
     def _drain(self) -> None:
+        self.connections.stop_polling()
         running = self.admission.stop(Reason.DRAIN)
-        self.voice.info(f"draining: {len(running)} jobs run, no more is taken")
+        jobs = "1 job runs" if len(running) == 1 else f"{len(running)} jobs run"
+        self.voice.info(f"draining: {jobs}, no more is taken")
         self._wait_for([job.ended for job in running], self.settings.main.drain_wait or None)
         self._skip_waiting.clear()  # a SIGTERM meanwhile ended the draining, not the grace of the jobs
 

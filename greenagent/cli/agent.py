@@ -130,7 +130,8 @@ def run(
 
 def _replace(state: HandedOver, loaded: Loaded, voice: Voice, output: LineOutput) -> int:
     """Executes the agent now installed in our place; returns only if that fails."""
-    voice.info(f"replaced in place, {len(state.jobs)} running jobs go on")
+    jobs = "1 running job goes on" if len(state.jobs) == 1 else f"{len(state.jobs)} running jobs go on"
+    voice.info(f"replaced in place, {jobs}")
     output.close()
     ledger = loaded.settings.main.ledger_file
     try:

@@ -90,9 +90,11 @@ def test_sigterm_while_draining_ends_the_runs(
     controller.push(shell("j", f"trap 'echo bye; exit 0' TERM; touch {up}; while :; do sleep 0.05; done"))
     wait_until(up.exists, what="the job")
     send(agent, signal.SIGUSR1)
-    wait_until(lambda: "draining" in agent.stderr, what="the draining")
+    wait_until(lambda: "draining: 1 job runs, no more is taken" in agent.stderr, what="the draining")
+    assert "stopping" not in agent.stderr
     send(agent, signal.SIGTERM)
     assert agent.wait() == 0
+    assert agent.stderr.index("draining") < agent.stderr.index("stopping")
     [result] = controller.results
     assert (result["state"], result["streams"][0], result["exit_code"]) == ("KILLED", "bye\n", 0)
 
