@@ -11,7 +11,8 @@ from greenagent import __version__
 from greenagent.cli import ctl_show, ctl_top
 from greenagent.cli.ctl_client import DEFAULT_URL, Client, Connection, ControllerError, UsageError
 from greenagent.cli.ctl_command import add_run_options, command_of
-from greenagent.cli.ctl_run import EXIT_NOT_DELIVERED, run
+from greenagent.cli.ctl_output import say
+from greenagent.cli.ctl_run import EXIT_FAILED, EXIT_LEFT, EXIT_NOT_DELIVERED, run
 
 EXIT_USAGE = 2
 
@@ -19,6 +20,31 @@ EXIT_USAGE = 2
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return _act(given)
+        finally:
+            sys.stdout.flush()  # here, where its error can still be said
+    except BrokenPipeError:
+        _give_up_stdout()
+        return EXIT_FAILED
+    except OSError as error:
+        _give_up_stdout()
+        say(f"cannot write the output: {error.strerror or error}")
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_LEFT
+
+
+def _give_up_stdout() -> None:
+    """What is left in the buffer would fail once more at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _act(given: list[str]) -> int:
     words: list[str] = []
     if "--" in given:  # cut here, since argparse versions differ in what they do with a second "--"
         cut = given.index("--")
@@ -29,24 +55,16 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("nothing may follow -- here")
     if words:
         options.words = [*options.words, *words]
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
     try:
         client = Client(Connection(options.url, options.ca, options.cert, options.key, options.token_file))
         action: Callable[[Client, argparse.Namespace], int] = options.action
         return action(client, options)
     except UsageError as error:
-        print(f"greenagent-ctl: {error}", file=sys.stderr)
+        say(str(error))
         return EXIT_USAGE
     except ControllerError as error:
-        print(f"greenagent-ctl: {error}", file=sys.stderr)
+        say(str(error))
         return EXIT_USAGE if error.status in (400, 409) else EXIT_NOT_DELIVERED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        return 130
 
 
 def _run(client: Client, options: argparse.Namespace) -> int:

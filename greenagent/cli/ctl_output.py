@@ -115,6 +115,14 @@ class LiveOutput:
         print(f"{prefix}{text}", file=stream, flush=True)
 
 
+def say(text: str) -> None:
+    """One line of our own on stderr; nothing happens where nobody reads that either."""
+    try:
+        print(f"greenagent-ctl: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
+
 def _left_over(shown: list[str], texts: list[str]) -> list[str] | None:
     """The texts beside those shown, which come in the same order; None if something else was shown."""
     left = []

@@ -10,12 +10,13 @@ from typing import Any, Final, TextIO
 from urllib.parse import quote
 
 from greenagent.cli.ctl_client import Client, ControllerError
-from greenagent.cli.ctl_output import LiveOutput
+from greenagent.cli.ctl_output import LiveOutput, say
 from greenagent.values import levels, states
 
 EXIT_FAILED: Final = 1
 EXIT_NOT_DELIVERED: Final = 3
 EXIT_TIMEOUT: Final = 124
+EXIT_LEFT: Final = 130
 EXIT_KILLED: Final = 137
 
 LINES_WAIT: Final = 3.0
@@ -37,33 +38,42 @@ def run(client: Client, command: dict[str, Any], *, detach: bool, as_json: bool,
         return 0
     output = LiveOutput(prefix=prefix, quiet=as_json)
     follower = Follower(client, job_id, output)
+    try:
+        job = _follow(client, follower, answer)
+    except OSError:  # our output, the reader of which has gone: the job does not depend on it
+        say(f"job {job_id} goes on; end it with: greenagent-ctl kill {job_id}")
+        raise
+    if job is None:
+        say(f"job {job_id} goes on")
+        return EXIT_LEFT
+    if as_json:
+        print(json.dumps(job))
+    else:
+        if follower.lost:
+            say(
+                f"{follower.lost} lines are missing above, the controller keeps only so many;"
+                f" all are shown by: greenagent-logs --job {job_id} (on the agent's machine)"
+            )
+        show_results(job, output, sys.stdout, sys.stderr)
+    return max((exit_code(result) for result in job["results"]), default=EXIT_NOT_DELIVERED)
+
+
+def _follow(client: Client, follower: Follower, answer: dict[str, Any]) -> dict[str, Any] | None:
+    """The finished job; None when it was left alone."""
     while True:
         try:
-            job = follower.follow()
-            break
+            return follower.follow()
         except ControllerError as error:
             if error.status != 404:
                 raise
             where = ", ".join(f"{one['gid']}:{one['nid']}" for one in answer["agents"]) or "an agent"
             raise ControllerError(
-                f"the controller was restarted and has forgotten the job {job_id};"
+                f"the controller was restarted and has forgotten the job {answer['id']};"
                 f" it may still run on {where} (start the controller with --state)"
             ) from error
         except KeyboardInterrupt:
-            if not ask_what_to_do(client, job_id):
-                print(f"greenagent-ctl: job {job_id} goes on", file=sys.stderr)
-                return 130
-    if as_json:
-        print(json.dumps(job))
-    else:
-        if follower.lost:
-            print(
-                f"greenagent-ctl: {follower.lost} lines are missing above, the controller keeps only so many;"
-                f" all are shown by: greenagent-logs --job {job_id} (on the agent's machine)",
-                file=sys.stderr,
-            )
-        show_results(job, output, sys.stdout, sys.stderr)
-    return max((exit_code(result) for result in job["results"]), default=EXIT_NOT_DELIVERED)
+            if not ask_what_to_do(client, answer["id"]):
+                return None
 
 
 class Follower:
@@ -147,20 +157,33 @@ class Follower:
 
 def ask_what_to_do(client: Client, job_id: str) -> bool:
     """Ctrl-C: kill the job or leave it alone; killed when nobody can be asked. True to go on following."""
-    if sys.stdin.isatty() and sys.stderr.isatty():
-        print(f"\ngreenagent-ctl: [k]ill job {job_id}, or [l]eave it running? ", end="", file=sys.stderr, flush=True)
-        try:
-            answer = sys.stdin.readline().strip().lower()
-        except KeyboardInterrupt:
-            answer = "k"
-        if answer.startswith("l"):
-            return False
+    if sys.stdin.isatty() and sys.stderr.isatty() and not _wants_kill(job_id):
+        return False
     try:
         client.post(f"jobs/{quote(job_id, safe='')}/kill", {})
     except ControllerError as error:
         if error.status != 409:
             raise
     return True
+
+
+def _wants_kill(job_id: str) -> bool:
+    """Asks until the answer is understood; nothing but a clear yes kills."""
+    while True:
+        print(
+            f"\ngreenagent-ctl: [k]ill job {job_id}, or [l]eave it running? (default: l) ",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+        try:
+            answer = sys.stdin.readline().strip().lower()
+        except (KeyboardInterrupt, ValueError):
+            answer = ""
+        if answer in ("k", "kill"):
+            return True
+        if answer in ("", "l", "leave"):
+            return False
 
 
 def show_results(job: dict[str, Any], output: LiveOutput, out: TextIO, err: TextIO) -> None:

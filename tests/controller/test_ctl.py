@@ -377,7 +377,19 @@ def test_ctrl_c_kills_when_not_on_a_terminal(controller, answering) -> None:
     assert controller.state("x") == "KILLED"
 
 
-@pytest.mark.parametrize(("answer", "code", "state"), [("l", 130, "RUNNING"), ("k", 137, "KILLED")])
+@pytest.mark.parametrize(
+    ("answer", "code", "state"),
+    [
+        ("l\n", 130, "RUNNING"),
+        ("leave\n", 130, "RUNNING"),
+        ("\n", 130, "RUNNING"),
+        ("\x04", 130, "RUNNING"),
+        ("what?\nkeep it\nl\n", 130, "RUNNING"),
+        ("k\n", 137, "KILLED"),
+        ("?\nkill\n", 137, "KILLED"),
+    ],
+    ids=["leave", "leave in full", "default", "end of input", "asked again", "kill", "kill in full"],
+)
 def test_ctrl_c_asks_on_a_terminal(controller, answering, answer, code, state) -> None:
     answering(controller, kill_aware)
     master, slave = pty.openpty()
@@ -394,10 +406,10 @@ def test_ctrl_c_asks_on_a_terminal(controller, answering, answer, code, state) -
             screen.extend(os.read(master, 4096))
         except BlockingIOError:
             pass
-        return b"eave it running?" in screen
+        return b"eave it running? (default: l)" in screen
 
     wait_until(asked, what="the question")
-    os.write(master, answer.encode() + b"\n")
+    os.write(master, answer.encode())
     assert running.done().code == code
     assert controller.state("x") == state
     os.close(master)
@@ -517,6 +529,60 @@ def test_a_reader_that_goes_away_is_no_traceback(controller) -> None:
     assert process.stderr is not None
     assert process.stderr.read() == b""
     process.stderr.close()
+
+
+def test_a_run_whose_reader_goes_away_says_that_the_job_goes_on(controller, answering) -> None:
+    lines = Lines()
+    answering(controller, lambda agent, command: lines.send(agent, command["id"], "one"))
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "greenagent.cli.ctl", "--url", controller.url, *on_node("--id", "x", "--", "job")],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        cwd=os.getcwd(),
+    )
+    os.close(write)
+    wait_until(lambda: process.poll() is not None, what="greenagent-ctl to end")
+    assert process.stderr is not None
+    assert process.stderr.read() == b"greenagent-ctl: job x goes on; end it with: greenagent-ctl kill x\n"
+    process.stderr.close()
+    assert process.returncode == 1
+    assert controller.state("x") == "RUNNING"
+
+
+@pytest.mark.parametrize("arguments", [("jobs",), ("agents", "--json")], ids=" ".join)
+def test_output_that_cannot_be_written_is_one_line(controller, arguments) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.Popen(
+            [sys.executable, "-m", "greenagent.cli.ctl", "--url", controller.url, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=os.getcwd(),
+        )
+    wait_until(lambda: done.poll() is not None, what="greenagent-ctl to end")
+    assert done.stderr is not None
+    assert done.stderr.read() == b"greenagent-ctl: cannot write the output: No space left on device\n"
+    done.stderr.close()
+    assert done.returncode == 1
+
+
+def test_lines_no_longer_kept_are_told_once_and_in_the_end(make_controller) -> None:
+    controller = make_controller(Limits(log_lines_per_job=2500))
+    agent = Agent(controller)
+    poll = agent.poll()
+    controller.submit(id="x", gid=1, nid=10)
+    poll.command()
+    lines = Lines()
+    lines.send(agent, "x", *(str(number) for number in range(4000)))
+    following = Ctl("--url", controller.url, "logs", "x", "--follow")
+    wait_until(lambda: following.out.endswith(" 3999\n"), what="the lines so far")
+    lines.send(agent, "x", *(str(number) for number in range(4000, 8000)))
+    wait_until(lambda: following.out.endswith(" 7999\n"), what="the lines after")
+    agent.finish("x")
+    done = following.done()
+    assert len(done.out.splitlines()) == 5000
+    assert done.err == "greenagent-ctl: 3000 older lines are no longer kept here\n"
 
 
 def test_ctl_needs_no_gevent() -> None:
