@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 from greenagent import __version__
 from greenagent.cli import ctl_show, ctl_top
-from greenagent.cli.ctl_client import DEFAULT_URL, Client, Connection, ControllerError, UsageError
+from greenagent.cli.ctl_client import DEFAULT_URL, Client, Connection, ControllerError
 from greenagent.cli.ctl_command import add_run_options, command_of
 from greenagent.cli.ctl_output import say
 from greenagent.cli.ctl_run import EXIT_FAILED, EXIT_LEFT, EXIT_NOT_DELIVERED, run
+from greenagent.cli.ctl_trust import UsageError
 
 EXIT_USAGE = 2
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import http.client
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import requests
 
 from greenagent import __version__
+from greenagent.cli.ctl_trust import UsageError, check_authority, check_certificate
 from greenagent.values.errors import GreenagentError
 
 DEFAULT_URL: Final = "http://127.0.0.1:8966"
@@ -40,10 +41,6 @@ class ControllerError(GreenagentError):
         self.status = status
 
 
-class UsageError(GreenagentError):
-    """Options that cannot be used."""
-
-
 @dataclass(frozen=True, slots=True)
 class Connection:
     """How to reach a controller."""
@@ -67,14 +64,13 @@ class Client:
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.headers["User-Agent"] = f"greenagent-ctl/{__version__}"
-        for option, name in (("--ca", connection.ca), ("--cert", connection.cert), ("--key", connection.key)):
-            if name and not os.access(name, os.R_OK):
-                raise UsageError(f"{option}: cannot read {name}")
         if connection.ca:
+            check_authority(Path(connection.ca))
             self._session.verify = connection.ca
         if connection.key and not connection.cert:
             raise UsageError("--key needs --cert")
         if connection.cert:
+            check_certificate(Path(connection.cert), Path(connection.key) if connection.key else None)
             self._session.cert = (connection.cert, connection.key) if connection.key else connection.cert
         if connection.token_file:
             self._session.headers["Authorization"] = f"Bearer {_token(Path(connection.token_file))}"
@@ -96,7 +92,8 @@ class Client:
                 method, f"{self.url}/api/{path}", timeout=timeout, allow_redirects=False, **options
             )
         except requests.RequestException as error:
-            raise ControllerError(f"cannot reach the controller at {self.url}: {reason_of(error)}") from error
+            reason = reason_of(error, self.url.lower().startswith("https:"))
+            raise ControllerError(f"cannot reach the controller at {self.url}: {reason}") from error
         try:
             value = answer.json()
         except ValueError:
@@ -113,8 +110,8 @@ class Client:
         return value
 
 
-def reason_of(error: BaseException) -> str:
-    """The innermost reason of a failed request, in words."""
+def reason_of(error: BaseException, secure: bool) -> str:
+    """The innermost reason of a failed request, in words; ``secure``: it was asked by https."""
     seen: set[int] = set()
     inner: BaseException = error
     while id(inner) not in seen:
@@ -127,6 +124,9 @@ def reason_of(error: BaseException) -> str:
         inner = following
     if isinstance(inner, ssl.SSLError) and (said := _tls_reason(inner)):
         return said
+    if not secure and isinstance(inner, (ConnectionResetError, http.client.BadStatusLine)):
+        # A port that speaks TLS sends an alert, or just closes.
+        return "it closed the connection: if it speaks TLS, the URL must begin with https"
     message = getattr(inner, "verify_message", "") or getattr(inner, "strerror", "") or str(inner)
     if isinstance(error, requests.Timeout) and not message:
         message = "no answer in time"

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from greenagent.cli.ctl_client import UsageError
+from greenagent.cli.ctl_trust import UsageError
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
-from greenagent.cli.ctl_client import Client, UsageError
+from greenagent.cli.ctl_client import Client
+from greenagent.cli.ctl_trust import UsageError
 
 _SPAN = re.compile(r"([0-9]{1,9})([smhd]?)\Z")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -70,11 +70,15 @@ class Access:
                     description="/api behind a proxy is open to everybody; start the controller with --token-file"
                 )
             return
+        if req.get_header("Authorization") is None:
+            raise falcon.HTTPUnauthorized(
+                description="this controller wants its token: give --token-file", challenges=["Bearer"]
+            )
         scheme, _, given = (req.get_header("Authorization") or "").partition(" ")
         expected = self._token.encode()
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("utf-8", "replace"), expected):
             raise falcon.HTTPUnauthorized(
-                description="this controller wants its token: give --token-file", challenges=["Bearer"]
+                description="the token is not that of this controller: look at --token-file", challenges=["Bearer"]
             )
 
     def _check_host(self, req: falcon.Request) -> None:

@@ -508,6 +508,45 @@ def test_tls_and_token_from_options_and_environment(make_controller, tmp_path) -
     assert "issuer" in without_ca.err or "self-signed" in without_ca.err
 
 
+def test_files_that_cannot_be_used_are_usage_errors(controller, tmp_path) -> None:
+    authority = trustme.CA()
+    mine, key = write_pair(authority.issue_cert("me"), tmp_path, "me")
+    other_key = write_pair(authority.issue_cert("other"), tmp_path, "other")[1]
+    text = tmp_path / "text"
+    text.write_text("nothing of the kind\n")
+    damaged = tmp_path / "damaged"
+    damaged.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    for options, said in (
+        (("--ca", text), f"--ca {text} is no PEM file with a certificate"),
+        (("--ca", damaged), f"--ca {damaged} holds a certificate that cannot be read"),
+        (("--ca", tmp_path), f"--ca: cannot read {tmp_path}: Is a directory"),
+        (("--cert", text, "--key", key), f"--cert {text} is no PEM file with a certificate"),
+        (("--cert", mine, "--key", text), f"--key {text} is no PEM file with a private key"),
+        (("--cert", mine), f"--cert {mine} is no PEM file with a private key"),
+        (("--cert", mine, "--key", other_key), f"--key {other_key} does not match --cert {mine}"),
+        (("--cert", damaged, "--key", key), f"--cert {damaged} or its key {key} cannot be read as PEM"),
+    ):
+        done = ctl(controller.url, *(str(option) for option in options), "agents")
+        assert done == (2, "", f"greenagent-ctl: {said}\n")
+
+
+def test_http_on_a_tls_port_and_a_wrong_token_are_told(make_controller, tmp_path) -> None:
+    authority = trustme.CA()
+    chain, key = write_pair(authority.issue_cert("127.0.0.1"), tmp_path, "server")
+    ca = write_authority(authority, tmp_path / "ca.pem")
+    secure = make_controller(context=tls_context(chain, key, None), token="secret")
+    done = ctl("http" + secure.url.removeprefix("https"), "agents")
+    assert done.code == 3
+    assert done.err.endswith("it closed the connection: if it speaks TLS, the URL must begin with https\n")
+    token = tmp_path / "token"
+    token.write_text("another\n")
+    wrong = ctl(secure.url, "--ca", str(ca), "--token-file", str(token), "agents")
+    missing = ctl(secure.url, "--ca", str(ca), "agents")
+    assert (wrong.code, missing.code) == (3, 3)
+    assert "the token is not that of this controller: look at --token-file" in wrong.err
+    assert "wants its token: give --token-file" in missing.err
+
+
 def test_environment_proxies_are_not_used(controller) -> None:
     done = ctl(controller.url, "agents", http_proxy="http://127.0.0.1:1", HTTP_PROXY="http://127.0.0.1:1")
     assert done.code == 0
