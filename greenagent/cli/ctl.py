@@ -51,7 +51,10 @@ def _act(given: list[str]) -> int:
         cut = given.index("--")
         given, words = given[:cut], given[cut + 1 :]
     parser = build_parser()
-    options = parser.parse_args(given)
+    options, unknown = parser.parse_known_args(given)
+    if unknown:
+        hint = ": put the command behind --" if getattr(options, "words", None) and not words else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if words and not hasattr(options, "words"):
         parser.error("nothing may follow -- here")
     if words:
@@ -100,18 +103,25 @@ def build_parser() -> argparse.ArgumentParser:
     jobs.add_argument("--state", help="only jobs in this state")
     jobs.add_argument("--agent", metavar="GID:NID", help="only jobs of this agent")
     jobs.add_argument("--since", metavar="WHEN", help="only jobs of the last 30s, 15m, 1h, 2d")
-    jobs.add_argument("--limit", type=int, default=100, metavar="N", help="at most N jobs (default 100)")
-    add("show", ctl_show.show, "one job with its results").add_argument("id", metavar="ID")
+    jobs.add_argument("--all", action="store_true", help="also the kill commands the controller has sent")
+    jobs.add_argument("--limit", type=_positive, default=100, metavar="N", help="at most N jobs (default 100)")
+    add("show", ctl_show.show, "one job with its results").add_argument("id", metavar="ID", help="id of the job")
     logs = add("logs", ctl_show.logs, "the lines of a job that agents have uploaded")
-    logs.add_argument("id", metavar="ID")
+    logs.add_argument("id", metavar="ID", help="id of the job")
     logs.add_argument("--follow", action="store_true", help="go on until the job ends")
     kill = add("kill", ctl_show.kill, "end a job")
-    kill.add_argument("id", metavar="ID")
-    kill.add_argument("--signal", metavar="NAME", help="send just this signal")
+    kill.add_argument("id", metavar="ID", help="id of the job")
+    kill.add_argument("--signal", metavar="NAME", help="send just this signal (name or number)")
     top = add("top", ctl_top.top, "agents and jobs with what they use, refreshed")
     top.add_argument("--once", action="store_true", help="show it once and end")
     top.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="refresh so often (default 2)")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < len(text) < 10 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
 
 
 def _add_connection(parser: argparse.ArgumentParser, default: Callable[[str, str], str]) -> None:

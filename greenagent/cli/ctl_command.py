@@ -20,7 +20,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--args-json", metavar="JSON", help="run arguments as a JSON object, under the other options")
     parser.add_argument("--id", help="id of the job (default a random one)")
     parser.add_argument("--domain", help="domain, for logs and statistics")
-    parser.add_argument("--name", help="args.name; with execute the default is the command itself")
+    parser.add_argument("--name", help="args.name of another command than execute, whose name is the program itself")
     parser.add_argument("--working-dir", metavar="DIR", help="folder on the agent")
     parser.add_argument("--env", action="append", default=[], metavar="K=V", help="environment (repeatable)")
     parser.add_argument("--queue", help="serial queue on the agent")
@@ -66,6 +66,10 @@ def command_of(options: argparse.Namespace) -> dict[str, Any]:
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     args: dict[str, Any] = {}
+    if options.cmd == "execute" and options.name is not None:
+        raise UsageError(
+            "--name goes with --cmd: the command behind -- names the program that execute runs; --domain labels it"
+        )
     if options.args_json is not None:
         try:
             args = json.loads(options.args_json)
@@ -74,7 +78,7 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
         if not isinstance(args, dict):
             raise UsageError("--args-json must be a JSON object")
     words = list(options.words)
-    if options.cmd == "execute" and options.name is None and "name" not in args:
+    if options.cmd == "execute" and "name" not in args:
         if not words:
             raise UsageError("nothing to run: put the command and its arguments behind --")
         args["name"] = words.pop(0)

@@ -11,8 +11,11 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
+from greenagent.builtins.call import BuiltInError
+from greenagent.builtins.kill import parse_signal
 from greenagent.cli.ctl_client import Client
 from greenagent.cli.ctl_trust import UsageError
+from greenagent.values import states
 
 _SPAN = re.compile(r"([0-9]{1,9})([smhd]?)\Z")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -43,7 +46,12 @@ def agents(client: Client, options: argparse.Namespace) -> int:
 def jobs(client: Client, options: argparse.Namespace) -> int:
     """The jobs as a table."""
     filters: dict[str, Any] = {"limit": options.limit}
-    if options.state:
+    if not options.all:
+        filters["kills"] = 0
+    if options.state is not None:
+        known = sorted(states.PLACEHOLDERS | states.TERMINAL)
+        if options.state.upper() not in known:
+            raise UsageError(f"--state {options.state!r} is none of {', '.join(known)}")
         filters["state"] = options.state
     if options.agent:
         filters["agent"] = options.agent
@@ -118,7 +126,13 @@ def logs(client: Client, options: argparse.Namespace) -> int:
 
 def kill(client: Client, options: argparse.Namespace) -> int:
     """Ends a job, or sends it a signal."""
-    body = {} if options.signal is None else {"signal": options.signal}
+    body = {}
+    if options.signal is not None:
+        try:
+            parse_signal(options.signal)
+        except BuiltInError as error:
+            raise UsageError(f"--signal: {error}") from error
+        body["signal"] = options.signal
     answer = client.post(f"jobs/{quote(options.id, safe='')}/kill", body)
     if options.json:
         print(json.dumps(answer))

@@ -26,6 +26,7 @@ from greenagent.controller.journal import (
 )
 from greenagent.controller.limits import Limits
 from greenagent.controller.submission import Submission, own_result
+from greenagent.runtime.clock import steady_time
 from greenagent.values import states
 from greenagent.values.errors import GreenagentError
 
@@ -34,6 +35,10 @@ REMEMBERED_REPEATS = 1000
 
 class ResultError(GreenagentError):
     """A body that is not a result."""
+
+
+KILL_ORDER = "kill-"
+"""So begin the ids of kill commands that the controller makes."""
 
 
 class EndedError(GreenagentError):
@@ -101,7 +106,7 @@ class Outcomes:
                 continue
             data = {"id": job.id} if signal is None else {"id": job.id, "signal": signal}
             order = {
-                "id": f"kill-{uuid.uuid4()}",
+                "id": f"{KILL_ORDER}{uuid.uuid4()}",
                 "gid": assignment.agent.gid,
                 "nid": assignment.agent.nid,
                 "cmd": "kill",
@@ -120,7 +125,7 @@ class Outcomes:
                 continue
             for assignment in list(agent.unacknowledged.values()):
                 since = max(agent.last_poll, self._agents.started)
-                silent = min(time.monotonic() - since, time.time() - assignment.delivered)
+                silent = min(time.monotonic() - since, steady_time() - assignment.delivered)
                 if silent > self._limits.unacknowledged and not assignment.ended:
                     self._record(assignment, own_result(assignment, states.ERROR, NOT_ACKNOWLEDGED))
         for assignment in self._refused_ones:
@@ -129,7 +134,7 @@ class Outcomes:
         self._book.trim()
 
     def _end_waiting_for_nodes(self) -> None:
-        now = time.time()
+        now = steady_time()
         young = self._agents.are_young()
         for agent in self._agents.all():
             for assignment in list(agent.line):
@@ -142,7 +147,7 @@ class Outcomes:
                     self._record(assignment, own_result(assignment, states.ERROR, NO_AGENT))
 
     def _end_waiting_for_roles(self) -> None:
-        now = time.time()
+        now = steady_time()
         young = self._agents.are_young()
         for target, waiting in self._dispatcher.roles.groups():
             gevent.sleep(0)  # many groups times many agents must not make the controller deaf
@@ -165,13 +170,13 @@ class Outcomes:
         if assignment.refused is None:
             self._dispatcher.journal.write(result_rows(assignment, result, self._limits.results_per_agent))
             assignment.refused = result
-            assignment.refused_at = time.time()
+            assignment.refused_at = steady_time()
             self._refused_ones.append(assignment)
 
     def _end_refused(self, assignment: Assignment) -> None:
         if assignment.ended or assignment.refused is None:
             return
-        if time.time() - assignment.refused_at >= self._limits.refusal:
+        if steady_time() - assignment.refused_at >= self._limits.refusal:
             self._record(assignment, assignment.refused)
 
     def _record(self, assignment: Assignment, result: dict[str, Any]) -> None:
@@ -186,7 +191,7 @@ class Outcomes:
             *result_rows(assignment, result, self._limits.results_per_agent),
             answered_row(assignment, state, assignment.count + 1),
         ]
-        finished = job.finished or (time.time() if ends else 0.0)
+        finished = job.finished or (steady_time() if ends else 0.0)
         if finished:
             statements.append(finished_row(job, finished))
         assignment.count += 1
@@ -216,7 +221,7 @@ class Outcomes:
             del assignment.seen[next(iter(assignment.seen))]
         self._book.grow(job, len(result["data"]) + sum(map(len, result.get("streams") or ())) + 500)
         if all(one.ended for one in job.assignments):
-            job.finished = finished or time.time()
+            job.finished = finished or steady_time()
             self._book.finish(job)
             self._on_finished(job.id)
         job.changed()
@@ -241,6 +246,11 @@ class Outcomes:
         if adopted:
             self._book.add(job)
         self._record(assignment, result)
+
+
+def is_kill_order(job: Job) -> bool:
+    """True for the job by which this controller has an agent end another one."""
+    return job.command.get("cmd") == "kill" and job.id.startswith(KILL_ORDER)
 
 
 def _state_after(job: Job, result: dict[str, Any]) -> str:

@@ -10,9 +10,10 @@ import falcon
 
 from greenagent.controller.bodies import BodyError, BodyTooLargeError, decode, read_body
 from greenagent.controller.jobs import AgentKey, Job
-from greenagent.controller.outcomes import EndedError
+from greenagent.controller.outcomes import EndedError, is_kill_order
 from greenagent.controller.parts import Parts
 from greenagent.controller.submission import KnownIdError, TooManyJobsError
+from greenagent.values import states
 from greenagent.values.errors import CommandError
 
 MAX_WAIT = 300.0
@@ -52,15 +53,18 @@ class JobsResource:
         _show(resp, {"id": job.id, "agents": [{"gid": key.gid, "nid": key.nid} for key in agents]})
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        state = req.get_param("state")
+        state = _state(req.get_param("state"))
         agent = _agent(req.get_param("agent"))
         since = _float(req, "since", 0.0)
         limit = int(_float(req, "limit", MAX_LISTED))
+        if limit < 1:
+            raise falcon.HTTPBadRequest(description="'limit' must be a positive number")
+        hides_kills = req.get_param("kills") == "0"
         found: list[Job] = []
         for job in reversed(self._parts.book.all()):
-            if len(found) >= max(1, min(limit, MAX_LISTED)):
+            if len(found) >= min(limit, MAX_LISTED):
                 break
-            if job.created < since or (state and job.state != state.upper()):
+            if job.created < since or (state and job.state != state) or (hides_kills and is_kill_order(job)):
                 continue
             if agent is not None and all(one.agent != agent for one in job.assignments):
                 continue
@@ -210,6 +214,14 @@ def _agent(text: str | None) -> AgentKey | None:
     if not (gid.isascii() and gid.isdigit() and nid.isascii() and nid.isdigit()):
         raise falcon.HTTPBadRequest(description="'agent' is written GID:NID")
     return AgentKey(int(gid), int(nid))
+
+
+def _state(text: str | None) -> str:
+    state = (text or "").upper()
+    known = sorted(states.PLACEHOLDERS | states.TERMINAL)
+    if state and state not in known:
+        raise falcon.HTTPBadRequest(description=f"there is no state {text!r}; it is one of {', '.join(known)}")
+    return state
 
 
 def _float(req: falcon.Request, name: str, default: float) -> float:

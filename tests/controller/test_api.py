@@ -119,7 +119,8 @@ def test_the_list_of_jobs_filters(controller, agent) -> None:
     assert ids(limit=1) == ["three"]
     since = controller.get("jobs/two")["created"]
     assert ids(since=since) == ["three", "two"]
-    assert plain().get(f"{controller.url}/api/jobs?agent=x", timeout=10).status_code == 400
+    for refused in ("agent=x", "state=foo", "limit=0", "limit=-3", "limit=many"):
+        assert plain().get(f"{controller.url}/api/jobs?{refused}", timeout=10).status_code == 400, refused
 
 
 def test_kill_sends_a_kill_command_to_the_agents_of_the_job(controller, agent) -> None:

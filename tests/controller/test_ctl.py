@@ -255,6 +255,40 @@ def test_detach_prints_the_id(controller, answering) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "--gid", "1", "--nid", "10", "--name", "label", "--", "true"), "--domain labels it"),
+        (("run", "--gid", "1", "--nid", "10", "uname", "-a"), "unrecognized arguments: -a: put the command behind --"),
+        (("jobs", "--nonsense"), "unrecognized arguments: --nonsense"),
+        (("jobs", "--state", "foo"), "--state 'foo' is none of DUPILICATE_ID, ERROR, KILLED, QUEUED, RUNNING, SUCCESS"),
+        (("jobs", "--limit", "0"), "'0' is not a positive number"),
+        (("jobs", "--limit", "-3"), "'-3' is not a positive number"),
+        (("kill", "x", "--signal", "FOO"), "--signal: there is no signal 'FOO'"),
+        (("kill", "x", "--signal", "99"), "--signal: there is no signal '99'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_usage_errors_say_what_to_do(controller, arguments, said) -> None:
+    controller.submit(id="x", gid=1, nid=10, wait_for_agent=60)
+    done = ctl(controller.url, *arguments)
+    assert done.code == 2
+    assert said in done.err.splitlines()[-1]
+    assert controller.state("x") == "QUEUED"
+
+
+def test_every_option_is_explained() -> None:
+    from greenagent.cli.ctl import build_parser
+
+    parsers = [build_parser()]
+    for parser in parsers:
+        for action in parser._actions:
+            if isinstance(action.choices, dict):
+                parsers.extend(action.choices.values())
+            else:
+                assert action.help, (parser.prog, action.dest)
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["run", "--", "true"],
@@ -360,6 +394,9 @@ def test_kill(controller, answering) -> None:
     wait_until(lambda: controller.state("x") == "RUNNING")
     assert ctl(controller.url, "kill", "x") == (0, "job x: told 1:10\n", "")
     wait_until(lambda: controller.state("x") == "KILLED")
+    wait_until(lambda: len(json.loads(ctl(controller.url, "jobs", "--all", "--json").out)["jobs"]) == 2)
+    assert [job["id"] for job in json.loads(ctl(controller.url, "jobs", "--json").out)["jobs"]] == ["x"]
+    assert sorted(job["cmd"] for job in controller.get("jobs")["jobs"]) == ["execute", "kill"]
     again = ctl(controller.url, "kill", "x")
     assert again.code == 2
     assert "ended already" in again.err
