@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 from gevent.event import Event
@@ -11,6 +10,7 @@ from gevent.event import Event
 from greenagent.controller.jobs import AgentKey, Assignment, Job, Target
 from greenagent.controller.journal import Journal, StateError, removal_rows
 from greenagent.controller.limits import Limits
+from greenagent.runtime.clock import steady_time
 from greenagent.values import states
 
 
@@ -51,7 +51,7 @@ class Book:
     def new(self, job_id: str, command: dict[str, Any], target: Target, size: int) -> Job:
         """A job that takes its id at once but is not in the book before ``add``."""
         self._reserved[job_id] = Event()
-        job = Job(self._next, job_id, command, target, time.time(), size=size)
+        job = Job(self._next, job_id, command, target, steady_time(), size=size)
         self._next += 1
         return job
 
@@ -68,7 +68,7 @@ class Book:
 
     def finish(self, job: Job) -> None:
         """Notes the end of a job, from which on it is kept only so long."""
-        job.finished = job.finished or time.time()
+        job.finished = job.finished or steady_time()
         if job.id not in self._finished:
             self._finished[job.id] = job
             self._bytes += job.size
@@ -89,7 +89,7 @@ class Book:
 
     def _trim_some(self) -> bool:
         limits = self._limits
-        expired = time.time() - limits.keep_for
+        expired = steady_time() - limits.keep_for
         drop: list[Job] = []
         left, size = len(self._finished), self._bytes
         for job in self._finished.values():
@@ -127,7 +127,7 @@ class Book:
         open_ones = self._load_assignments(by_seq)
         for job in by_seq.values():
             if not job.finished and all(one.ended for one in job.assignments):
-                job.finished = time.time()  # its last two results were written at the same moment
+                job.finished = steady_time()  # its last two results were written at the same moment
         for job in sorted(by_seq.values(), key=lambda job: job.finished):
             if job.finished:
                 self.finish(job)
@@ -155,7 +155,7 @@ class Book:
             self._open_bytes += len(body)
             if result["state"] == states.DUPLICATE_ID and not assignment.ended:
                 assignment.refused = result
-                assignment.refused_at = time.time()
+                assignment.refused_at = steady_time()
                 continue
             assignment.results.append(result)
             assignment.seen[(result["starttime"], result["state"])] = None

@@ -13,6 +13,7 @@ from greenagent.controller.jobs import AgentKey, Assignment, Job
 from greenagent.controller.journal import Journal, StateError, acknowledged_row, assignment_row, moved_row
 from greenagent.controller.limits import Limits
 from greenagent.controller.lines import RoleLines, enter, leave
+from greenagent.runtime.clock import steady_time
 from greenagent.values import states
 
 
@@ -192,7 +193,7 @@ class Dispatcher:
         """Writes the delivery down; None when the command is no longer to be handed over here."""
         again = bool(assignment.token)
         token = assignment.token or (uuid.uuid4().hex if poll.acknowledges else "")
-        now = time.time()
+        now = steady_time()
         deliveries = assignment.deliveries + 1
         try:
             self.journal.write([moved_row(assignment, agent.key, states.RUNNING, token, deliveries, now)])

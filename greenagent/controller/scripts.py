@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 
 from greenagent.controller.journal import Journal, Statement
 from greenagent.controller.limits import Limits
+from greenagent.runtime.clock import steady_time
 from greenagent.values.errors import CommandError
 
 
@@ -31,7 +31,7 @@ class ScriptStore:
         md5 is the protocol's name for a script; no secret hangs on it.
         """
         digest = hashlib.md5(content.encode("utf-8", "replace"), usedforsecurity=False).hexdigest()
-        now = time.time()
+        now = steady_time()
         self._journal.write([("INSERT OR REPLACE INTO scripts VALUES (?, ?, ?)", (digest, content, now))])
         self._keep(digest, content, now)
         self.trim()
@@ -64,7 +64,7 @@ class ScriptStore:
 
     def trim(self) -> None:
         """Drops scripts that are too old or too many, oldest first."""
-        expired = time.time() - self._limits.script_age
+        expired = steady_time() - self._limits.script_age
         statements: list[Statement] = []
         while self._scripts:
             digest, (content, stored) = next(iter(self._scripts.items()))

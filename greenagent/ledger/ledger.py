@@ -22,6 +22,7 @@ from greenagent.ledger.records import (
     WAITING,
     JobRecord,
 )
+from greenagent.runtime.clock import steady_time
 from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.files import FileLock
 from greenagent.runtime.voice import Voice
@@ -121,7 +122,7 @@ class Ledger:
         ``result_memory``: its results are put back into the outbox, and it is not to be run.
         """
         text = json.dumps(command.received, ensure_ascii=False, separators=(",", ":"))
-        now = time.time()
+        now = steady_time()
         stamp = now if accepted is None else accepted
         state = WAITING if waiting and not begins else RUNNING
         starttime = int(now * 1000) if begins else 0
@@ -155,7 +156,7 @@ class Ledger:
 
     def end(self, row: int) -> None:
         """The job is over and there is nothing (more) to report."""
-        self._attempt(lambda connection: statements.end(connection, row, time.time()))
+        self._attempt(lambda connection: statements.end(connection, row, steady_time()))
 
     def report(self, row: int, controller: str, result: Result, *, ends: bool) -> None:
         """Puts a result into the outbox; with ``ends`` the job is over. Committed when this returns."""
@@ -175,7 +176,7 @@ class Ledger:
 
     def answer_again(self, command: Command, controller: str) -> bool:
         """Puts the results of an ended job back into the outbox if this is its very command (see ``accept``)."""
-        since = time.time() - self.result_memory
+        since = steady_time() - self.result_memory
         known = bool(self._attempt(lambda connection: _send_again(connection, command, controller, since)))
         if known:
             self._arrived(controller)
@@ -215,12 +216,12 @@ class Ledger:
             else:
                 stored.append(row)
         if stored:
-            now = time.time()
+            now = steady_time()
             self.database.submit_later(lambda connection: statements.delivered(connection, stored, now))
 
     def set_aside(self, controller: str, row: int, status: int, answer: str) -> None:
         """The controller refuses a pending body for good: it is kept for people to look at."""
-        now = time.time()
+        now = steady_time()
         if row >= FIRST_ROW:
             unwritten = self._overflow.remove(row)
             if unwritten is not None:
@@ -233,7 +234,7 @@ class Ledger:
 
     def keep_aside(self, controller: str, path: str, body: bytes, status: int, answer: str) -> None:
         """Keeps any record a controller refuses (log lines, statistics)."""
-        now = time.time()
+        now = steady_time()
         text = body.decode("utf-8", "replace")
         self._say_dropped(
             self._attempt(
@@ -265,11 +266,11 @@ class Ledger:
             self._write_overflow()
             if not self.is_writable:
                 self._attempt(statements.write_nothing)
-            before = time.time() - self.result_memory
+            before = steady_time() - self.result_memory
             purge = partial(statements.purge, before=before, max_results=MAX_RESULTS, max_bytes=MAX_RESULT_BYTES)
             while (self._attempt(purge) or 0) >= 1000:
                 gevent.sleep(0.05)
-            for controller in self._attempt(partial(statements.retry_due, now=time.time())) or []:
+            for controller in self._attempt(partial(statements.retry_due, now=steady_time())) or []:
                 self.wake(controller)
             known = list(known_controllers())
             dropped = self._attempt(partial(statements.expire_removed, known=known, before=before))
@@ -310,7 +311,7 @@ class Ledger:
 
 
 def _store(connection: sqlite3.Connection, unwritten: Unwritten) -> int:
-    now = time.time()
+    now = steady_time()
     row = statements.report(
         connection,
         unwritten.job,
@@ -332,7 +333,7 @@ def _send_again(connection: sqlite3.Connection, command: Command, controller: st
     stored = statements.answer(connection, command.id, since)
     if stored is None or stored.controller != controller or json.loads(stored.command) != command.received:
         return False
-    statements.send_again(connection, stored.results, time.time())
+    statements.send_again(connection, stored.results, steady_time())
     return True
 
 

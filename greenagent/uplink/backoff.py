@@ -31,7 +31,8 @@ class Backoff:
         if retry_after is None:
             return self._draw() * ceiling
         asked = min(max(retry_after, 0.0), LONGEST_RETRY_AFTER)
-        return asked + self._draw() * max(self._first, asked / 2)
+        # One that asks for nothing, again and again, is in trouble all the same: the own backoff goes on.
+        return asked + self._draw() * max(ceiling if asked < ceiling else 0.0, asked / 2)
 
     def reset(self) -> None:
         """It worked: the next failure starts from ``first`` again."""

@@ -24,6 +24,7 @@ FREE_SLOTS = "Greenagent-Free-Slots"
 STARTUP_EVENT = json.dumps({"name": "startup"}).encode()
 EVENT_TIMEOUT = 10.0
 """Seconds; a controller that does not answer events must not keep us from its commands."""
+GATEWAY_ERRORS = (502, 503, 504)
 QUICK = 0.5
 """Seconds; an empty answer that comes faster than this three times in a row is not from a long poll."""
 
@@ -77,6 +78,7 @@ class Poller:
         self._poll_timeout = poll_timeout
         self._stopping = Event()
         self._owes_startup = True
+        self._was_behind_gateway = False
         self._in_event = False
         self._acknowledge = ""
         self._quick_answers = 0
@@ -149,9 +151,14 @@ class Poller:
         )
         if not answer.ok:
             self.figures.poll_errors += 1
+            self._was_behind_gateway = self._was_behind_gateway or answer.status in GATEWAY_ERRORS
             self.health.failed("poll", describe_status(answer.status))
             return self._backoff.next(parse_retry_after(answer.headers))
         self.health.contact()
+        if self._was_behind_gateway:
+            # A server in front told of the outage; the controller behind it may have forgotten us.
+            self._was_behind_gateway = False
+            self._owes_startup = True
         if answer.body.strip():
             return self._take(answer)
         self.health.worked("poll")

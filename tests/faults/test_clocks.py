@@ -69,3 +69,21 @@ def test_a_clock_set_by_a_day_changes_no_timeout_interval_or_order(
     assert ids == sorted(set(ids))
     assert any(abs(epoch - (time.time() + jump)) < 120 for _, epoch in rows), "the clock really jumped"
     assert any(abs(epoch - time.time()) < 120 for _, epoch in rows)
+
+
+def test_a_command_delivered_again_after_the_clock_jumped_is_answered_not_run(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    """What is remembered for a day is remembered for a day, whatever the clock says meanwhile."""
+    clock = Clock(tmp_path)
+    agent = start_agent(environment=clock.environment)
+    runs = tmp_path / "runs"
+    command = shell("once", f"echo x >> {runs}")
+    controller.push(command)
+    controller.wait_for_result("once")
+    for number, jump in enumerate((2 * DAY, -2 * DAY), 2):
+        clock.set(jump)
+        controller.push(command)
+        wait_until(lambda n=number: len(controller.results_of("once")) == n, what="the stored result again")
+    assert runs.read_text() == "x\n"
+    assert_well(agent, controller)

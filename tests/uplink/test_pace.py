@@ -34,6 +34,8 @@ def test_what_a_controller_asks_for_is_the_least_and_jitter_is_added():
     assert Backoff(draw=lambda: 1.0).next(retry_after=10) == 15
     assert Backoff(draw=lambda: 0.0).next(retry_after=100_000) == 300
     assert Backoff(draw=lambda: 0.5).next(retry_after=0) == 0.25
+    asked_for_nothing = Backoff(draw=lambda: 1.0)
+    assert [asked_for_nothing.next(retry_after=0) for _ in range(5)] == [0.5, 1, 2, 4, 8], "it goes on growing"
 
 
 @given(st.integers(0, 5000))

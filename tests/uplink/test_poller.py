@@ -100,6 +100,18 @@ def test_retry_after_is_honoured():
         assert controller.polls[1].at - controller.polls[0].at >= 1
 
 
+def test_the_startup_event_comes_again_after_an_outage_behind_a_gateway():
+    """A front server that answers for a controller that is away: 502, 503 or 504 instead of a refused connection."""
+    with RecordingController() as controller:
+        poller, got = Uplink(controller.url).poller()
+        controller.misbehave("cmd", status(503, {"Retry-After": "0"}), times=3)
+        controller.push(command())
+        with running(poller):
+            wait_until(lambda: got.commands, what="the command")
+            wait_until(lambda: len(controller.events) == 2, what="the second startup event")
+        assert [event["name"] for event in controller.events] == ["startup", "startup"]
+
+
 def test_a_controller_that_does_not_hold_polls_is_not_asked_in_a_busy_loop():
     with RecordingController(park=0) as controller:
         poller, got = Uplink(controller.url).poller()
