@@ -21,10 +21,10 @@ from greenagent.agent.agent import DRAIN, REBOOT, RESTART, Agent  # noqa: E402
 from greenagent.agent.upgrade import check_version, release_signals, replace_image, take_over  # noqa: E402
 from greenagent.cli.check import check_machine  # noqa: E402
 from greenagent.cli.output import end_with_reader, write_output  # noqa: E402
+from greenagent.cli.pid_file import PidFile  # noqa: E402
 from greenagent.jobs.handover import HandedOver  # noqa: E402
 from greenagent.process.libc import reboot_machine  # noqa: E402
 from greenagent.process.platform import check_platform  # noqa: E402
-from greenagent.runtime.files import replace_file  # noqa: E402
 from greenagent.runtime.native import NoThreadError  # noqa: E402
 from greenagent.runtime.notify import ServiceManager  # noqa: E402
 from greenagent.runtime.voice import LineOutput, Voice  # noqa: E402
@@ -99,13 +99,20 @@ def run(
     for warning in loaded.warnings:
         voice.warning(warning)
     agent = Agent(loaded.settings, voice)
+    pid = PidFile(pid_file)
     try:
+        pid.probe()
         agent.start(taken_over)
-        _handle_signals(agent, load_again, manager)  # before anybody can read our pid: SIGHUP would kill
-        if pid_file is not None:
-            replace_file(pid_file, f"{os.getpid()}\n".encode(), 0o644)
     except (GreenagentError, OSError) as error:
         voice.error(f"cannot start: {error}")
+        output.close()
+        return 1
+    _handle_signals(agent, load_again, manager)  # before anybody can read our pid: SIGHUP would kill
+    try:
+        pid.write()
+    except GreenagentError as error:
+        voice.error(str(error))
+        agent.stop()  # jobs may run already: none is left behind
         output.close()
         return 1
     if taken_over is not None:
@@ -119,9 +126,10 @@ def run(
         manager.ready(_polled(agent))
     _announce_end(manager, how)
     agent.stop(how)
+    problem = pid.remove()
+    if problem is not None:
+        voice.warning(problem)
     voice.info("ended")
-    if pid_file is not None:
-        pid_file.unlink(missing_ok=True)
     output.close()
     if how == REBOOT:
         return _reboot()
