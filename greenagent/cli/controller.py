@@ -65,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         parts.journal.close()
         host, port = options.listen
-        return _refuse(f"cannot listen on {host}:{port}: {error.strerror or error}")
+        reason = (error.strerror or str(error)).partition(": (")[0]  # gevent appends the address as a tuple
+        return _refuse(f"cannot listen on {host}:{port}: {reason}")
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, ended.set)
     controller.start()
@@ -139,12 +140,16 @@ def _parser() -> argparse.ArgumentParser:
 def _address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or not port.isascii() or not port.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    if len(port) > 9 or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"port above 65535: {text!r}")
     return host, int(port)
 
 
 def _count(text: str) -> int:
+    if text.startswith("-") and text[1:].isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} must not be negative")
     if not text.isascii() or not text.isdigit() or len(text) > 12:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)

@@ -201,7 +201,8 @@ def show_results(job: dict[str, Any], output: LiveOutput, out: TextIO, err: Text
 
 def describe(result: dict[str, Any]) -> str:
     """The outcome of a job that did not succeed, in one line."""
-    text = f"job {result['id']} on {result['gid']}:{result['nid']} ended {result['state']}"
+    where = f" on {result['gid']}:{result['nid']}" if result["nid"] else ""  # else no agent has had it
+    text = f"job {result['id']}{where} ended {result['state']}"
     data = " ".join(str(result.get("data") or "").split())
     if result.get("signal") and not data:
         data = f"by {result['signal']}"

@@ -84,6 +84,8 @@ def test_not_delivered_is_3(controller) -> None:
     done = ctl(controller.url, *on_node("--", "true"))
     assert done.code == 3
     assert "No matching connected agents found" in done.err
+    done = ctl(controller.url, "run", "--role", "nobody", "--id", "x", "--", "true")
+    assert (done.code, done.err) == (3, "greenagent-ctl: job x ended ERROR: No matching connected agents found\n")
 
 
 def test_a_built_in_shows_its_data(controller, answering) -> None:

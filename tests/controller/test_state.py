@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -176,16 +177,23 @@ def test_two_controllers_on_one_state_file_are_refused(tmp_path) -> None:
     ("options", "code", "words"),
     [
         (["--listen", "nonsense"], 2, "HOST:PORT"),
-        (["--listen", "127.0.0.1:99999"], 2, "HOST:PORT"),
+        (["--listen", "127.0.0.1:99999"], 2, "port above 65535"),
         (["--listen", "203.0.113.1:1"], 1, "cannot listen"),
         (["--tls-key", "x"], 2, "--tls-cert"),
         (["--tls-cert", "/nonexistent"], 1, "/nonexistent"),
         (["--token-file", "/nonexistent"], 1, "/nonexistent"),
-        (["--keep-jobs", "-1"], 2, "whole number"),
+        (["--keep-jobs", "-1"], 2, "must not be negative"),
     ],
 )
 def test_bad_options_are_one_line(options, code, words) -> None:
     assert words in refused(*options, code=code)
+
+
+def test_a_taken_port_is_said_without_a_tuple() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        said = refused("--listen", address)
+    assert said == f"greenagent-controller: cannot listen on {address}: Address already in use"
 
 
 def refused(*options: str, code: int = 1) -> str:
