@@ -15,6 +15,11 @@ from greenagent.cli.ctl_show import print_table
 STALE = 180.0
 """Seconds after which figures of a series without running jobs are not shown any more."""
 
+USUAL_INTERVAL = 60.0
+"""Seconds between the figures of a series, where only one has come yet (the agent's default)."""
+ON_THE_WAY = 10.0
+"""Seconds figures may take from the end of their interval to here."""
+
 _JOB_KEYS = {"cpu": "cpu", "rss": "rss", "lines_per_second": "lines_per_second"}
 _OWN = ("greenagent", "agent")
 _OWN_KEYS = {
@@ -26,6 +31,10 @@ _OWN_KEYS = {
     "hub_stall_seconds": "hub_stall_seconds",
 }
 _AGENT_FIGURES = (*_OWN_KEYS.values(), "lines_per_second")
+
+
+Point = tuple[float, float, float]
+"""Stamp, value, and seconds since the figure before (0 if there was none)."""
 
 
 class SeriesKey(NamedTuple):
@@ -68,17 +77,23 @@ def picture(
         own, series = _sort(figures.get(identity, {}))
         jobs = []
         for key, found in sorted(series.items()):
-            stamp = max(stamp for stamp, _ in found.values())
+            stamp = max(stamp for stamp, _, _ in found.values())
             names = sorted(ids.get((*identity, key.domain, key.name), []))
             if not names and now - stamp > STALE:
                 continue
             # A key that was not sent again with the others is not true any more.
-            values = {name: found[name][1] if found.get(name, (0, 0))[0] == stamp else None for name in _JOB_KEYS}
+            values = {
+                name: point[1] if (point := found.get(name)) is not None and point[0] == stamp else None
+                for name in _JOB_KEYS
+            }
+            interval = max(interval for _, _, interval in found.values()) or USUAL_INTERVAL
+            if now - stamp > 2 * interval + ON_THE_WAY:
+                values["lines_per_second"] = None  # a rate of long ago says nothing about now
             jobs.append({**_identity(agent), **key._asdict(), "ids": names, "age": round(now - stamp, 1), **values})
         rates = [job["lines_per_second"] for job in jobs if job["ids"] and job["lines_per_second"] is not None]
-        line = {name: own.get(name, (0, None))[1] for name in _AGENT_FIGURES}
+        line = {name: own.get(name, (0, None, 0))[1] for name in _AGENT_FIGURES}
         line["lines_per_second"] = sum(rates) if rates else (0.0 if own else None)
-        age = round(now - max(stamp for stamp, _ in own.values()), 1) if own else None
+        age = round(now - max(stamp for stamp, _, _ in own.values()), 1) if own else None
         shown["agents"].append({**_identity(agent), "live": agent["live"], "age": age, **line})
         shown["jobs"].extend(jobs)
     return shown
@@ -101,21 +116,21 @@ def _running_ids(jobs: Iterable[dict[str, Any]]) -> dict[tuple[int, int, str, st
 
 def _sort(
     figures: dict[str, dict[str, float]],
-) -> tuple[dict[str, tuple[float, float]], dict[SeriesKey, dict[str, tuple[float, float]]]]:
-    """An agent's own figures and those of its series, each as (stamp, value).
+) -> tuple[dict[str, Point], dict[SeriesKey, dict[str, Point]]]:
+    """An agent's own figures and those of its series.
 
     A full key is ``gid.nid.[cmd.]domain.name.key``. Its own figures tell the layout: jobs cannot
     use that name.
     """
     split = [(key.split("."), one) for key, one in figures.items()]
     has_cmd = any(parts[3:5] == list(_OWN) and parts[2] == "agent" for parts, _ in split if len(parts) == 6)
-    own: dict[str, tuple[float, float]] = {}
-    series: dict[SeriesKey, dict[str, tuple[float, float]]] = {}
+    own: dict[str, Point] = {}
+    series: dict[SeriesKey, dict[str, Point]] = {}
     for parts, one in split:
         if len(parts) != 5 + has_cmd:
             continue
         key = SeriesKey(parts[2] if has_cmd else "", parts[-3], parts[-2])
-        point = (one["timestamp"], one["value"])
+        point = (one["timestamp"], one["value"], one.get("interval") or 0.0)
         if (key.domain, key.name) == _OWN:
             if parts[-1] in _OWN_KEYS:
                 own[_OWN_KEYS[parts[-1]]] = point
@@ -144,7 +159,7 @@ def _show(shown: dict[str, Any]) -> None:
         return
     print()
     print_table(
-        ("AGENT", "JOB", "CPU", "MEMORY", "LINES/S", "AGE", "RUNNING"),
+        ("AGENT", "JOB", "CPU", "MEMORY", "LINES/S", "FIGURES' AGE", "RUNNING"),
         [
             (
                 f"{job['gid']}:{job['nid']}",

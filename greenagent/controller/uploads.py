@@ -150,7 +150,7 @@ class Figures:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._agents: dict[AgentKey, dict[str, tuple[int, float]]] = {}
+        self._agents: dict[AgentKey, dict[str, tuple[int, float, int]]] = {}
         self._received: dict[AgentKey, float] = {}
 
     def take(self, key: AgentKey, received: Any) -> bool:
@@ -175,7 +175,12 @@ class Figures:
         self._received[key] = time.time()
         for name, stamp, value in points:
             old = figures.pop(name, None)
-            figures[name] = (stamp, value) if old is None or stamp >= old[0] else old
+            if old is None:
+                figures[name] = (stamp, value, 0)
+            elif stamp < old[0]:
+                figures[name] = old
+            else:
+                figures[name] = (stamp, value, stamp - old[0] or old[2])
         while len(figures) > self._limits.figures_per_agent:
             del figures[next(iter(figures))]
         while len(self._agents) > self._limits.agents:
@@ -184,13 +189,19 @@ class Figures:
         return True
 
     def describe(self) -> list[dict[str, Any]]:
-        """By agent, each key with its stamp (seconds since 1970) and value."""
+        """By agent, each key with its stamp (seconds since 1970), value and the interval it comes in.
+
+        The interval is the distance to the stamp before, in seconds; None while there was none.
+        """
         return [
             {
                 "gid": key.gid,
                 "nid": key.nid,
                 "received": self._received[key],
-                "figures": {name: {"timestamp": stamp, "value": value} for name, (stamp, value) in figures.items()},
+                "figures": {
+                    name: {"timestamp": stamp, "value": value, "interval": interval or None}
+                    for name, (stamp, value, interval) in figures.items()
+                },
             }
             for key, figures in sorted(self._agents.items())
         ]

@@ -219,6 +219,6 @@ def test_the_newest_figures_are_shown(controller, agent) -> None:
     [shown] = controller.get("stats")["agents"]
     assert (shown["gid"], shown["nid"]) == (1, 10)
     assert shown["figures"] == {
-        "1.10.d.n.cpu": {"timestamp": 120, "value": 6.5},
-        "1.10.d.n.rss": {"timestamp": 60, "value": 7.0},
+        "1.10.d.n.cpu": {"timestamp": 120, "value": 6.5, "interval": 60},
+        "1.10.d.n.rss": {"timestamp": 60, "value": 7.0, "interval": None},
     }

@@ -50,3 +50,22 @@ def test_top_shows_what_was_received(controller, command) -> None:
     assert "1:10" in shown_text
     assert "crawler" in shown_text
     assert "old" not in shown_text
+    assert "FIGURES' AGE" in shown_text
+
+
+def test_a_rate_of_long_ago_is_not_shown(controller) -> None:
+    agent = Agent(controller)
+    poll = agent.poll()
+    now = int(time.time())
+    for job_id, name in (("a", "often"), ("b", "seldom"), ("c", "once")):
+        controller.submit(id=job_id, gid=1, nid=10, args={"domain": "web", "name": name})
+        poll.command()
+        poll = agent.poll()
+    for stamp, names in ((now - 400, ("seldom",)), (now - 110, ("often",)), (now - 100, ("often", "seldom", "once"))):
+        series = [[f"1.10.web.{name}.{key}", 5] for name in names for key in ("cpu", "lines_per_second")]
+        own = [["1.10.greenagent.agent.jobs_running", 3]]
+        assert agent.post("stats", [{"timestamp": stamp, "series": own + series}]).status_code == 200
+    picture = json.loads(ctl(controller.url, "top", "--once", "--json").out)
+    rates = {job["name"]: (job["cpu"], job["lines_per_second"]) for job in picture["jobs"]}
+    assert rates == {"often": (5.0, None), "seldom": (5.0, 5.0), "once": (5.0, 5.0)}
+    assert picture["agents"][0]["lines_per_second"] == 10.0
