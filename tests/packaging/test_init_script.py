@@ -56,6 +56,7 @@ class Service:
             # A file, not a pipe: a pipe would stay open in a background process and never end.
             done = subprocess.run(
                 ["/bin/sh", str(self.script), *arguments],
+                env={**os.environ, "DEFAULTS": str(self.folder / "defaults")},
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=subprocess.STDOUT,
@@ -89,11 +90,8 @@ def service() -> Iterator[Service]:
         pytest.skip("SKIPPED FOR LACK OF ROOT: run the tests as root to take the init script through its life")
     folder = Path(tempfile.mkdtemp(prefix="greenagent-init-"))
     folder.chmod(0o755)
-    script = folder / "init-script"
-    text = INIT_SCRIPT.read_text()
-    changed = text.replace("DEFAULTS=/etc/default/greenagent", f"DEFAULTS={folder}/defaults")
-    assert changed != text
-    script.write_text(changed)
+    script = folder / "init-script"  # a copy: some tests change it
+    script.write_text(INIT_SCRIPT.read_text())
     service = Service(
         folder,
         script,
@@ -157,6 +155,7 @@ def test_from_start_to_stop(agent: Service) -> None:
 
     code, text = agent.run("restart")
     assert code == 0, text
+    assert text.count("the configuration is fine") == 1
     assert agent.pid() != pid
     assert not running(pid)
     pid = agent.pid()
@@ -231,6 +230,13 @@ def test_a_broken_configuration_starts_nothing_and_stops_nothing(agent: Service)
     code, text = agent.run("restart")
     assert code == 6
     assert "nid: must be at least 1, not 0" in text
+    said = (agent.folder / "output" / "agent.out").read_text()
+    code, text = agent.run("reload")
+    assert code == 1
+    assert "nid: must be at least 1, not 0" in text
+    assert "cannot be used, nothing was changed" in text
+    assert "reads its configuration again" not in text
+    assert (agent.folder / "output" / "agent.out").read_text() == said
     assert agent.run("status") == (0, f"greenagent: is running (pid {pid})\n")
     assert agent.run("stop")[0] == 0
 
