@@ -12,6 +12,7 @@ from greenagent.settings.models import ExtensionSettings
 from greenagent.values.command import Command, as_text
 from greenagent.values.errors import CommandError
 
+_NO_PATH = re.compile(r"[^\w./-]+")
 _PLACE = re.compile(r"\{([^{}]+)\}")
 
 
@@ -50,6 +51,8 @@ def resolve_extension(command: Command, extension: ExtensionSettings) -> Executi
     """
     received = command.arguments.received
     filled = tuple(_fill(text, received, extension) for text in extension.args)
+    if not extension.allow_parent and any(map(_climbs, command.arguments.args)):
+        raise CommandError(_leaves("args.args", extension))
     return Execution(
         executable=extension.binary,
         arguments=tuple(_without_nul(text, "args") for text in (*filled, *command.arguments.args)),
@@ -67,20 +70,27 @@ def _fill(text: str, received: Mapping[str, Any], extension: ExtensionSettings) 
             raise CommandError(f"extension '{extension.name}' needs the run argument '{key}', which is missing")
         found = as_text(received[key])
         if not extension.allow_parent and _climbs(found):
-            raise CommandError(
-                f"args.{key} leaves the directory of extension '{extension.name}' with '..' "
-                "(allow_parent = true in its section permits that)"
-            )
+            raise CommandError(_leaves(f"args.{key}", extension))
         return found
 
     filled = _PLACE.sub(value, text)
     if filled != text and not extension.allow_parent and _climbs(filled):
-        raise CommandError(f"the arguments leave the directory of extension '{extension.name}' with '..'")
+        raise CommandError(_leaves("what the arguments make of it", extension))
     return filled
 
 
-def _climbs(path: str) -> bool:
-    return ".." in path and posixpath.normpath(path.lstrip("/")).split("/", 1)[0] == ".."
+def _leaves(what: str, extension: ExtensionSettings) -> str:
+    return (
+        f"{what} leaves the directory of extension '{extension.name}' with '..' "
+        "(allow_parent = true in its section permits that)"
+    )
+
+
+def _climbs(text: str) -> bool:
+    """Whether a path in the text, alone or behind something like ``--file=``, leads out of the directory."""
+    return ".." in text and any(
+        posixpath.normpath(part.lstrip("/")).split("/", 1)[0] == ".." for part in _NO_PATH.split(text) if part
+    )
 
 
 def _without_nul(text: str, where: str) -> str:

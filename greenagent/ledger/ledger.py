@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import gevent
 from gevent.event import Event
@@ -26,7 +26,7 @@ from greenagent.runtime.clock import steady_time
 from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.files import FileLock
 from greenagent.runtime.voice import Voice
-from greenagent.values.command import Command
+from greenagent.values.command import Command, same_json
 from greenagent.values.errors import GreenagentError
 from greenagent.values.result import PendingResult, Result
 
@@ -331,13 +331,9 @@ def _store(connection: sqlite3.Connection, unwritten: Unwritten) -> int:
 def _send_again(connection: sqlite3.Connection, command: Command, controller: str | None, since: float) -> bool:
     """Whether this is the command of an ended job, delivered once more: its results are sent again."""
     stored = statements.answer(connection, command.id, since)
-    if stored is None or stored.controller != controller or json.loads(stored.command) != command.received:
+    if stored is None or stored.controller != controller:
+        return False
+    if not same_json(json.loads(stored.command), command.received):
         return False
     statements.send_again(connection, stored.results, steady_time())
     return True
-
-
-def describe(record: JobRecord) -> dict[str, Any]:
-    """The command object of a job in the ledger."""
-    command: dict[str, Any] = json.loads(record.command)
-    return command

@@ -191,7 +191,13 @@ EXTENSION: Final = Section(
     (
         Setting("binary", TEXT, REQUIRED, "The program: a path, or a name found in PATH.", "", checks.given, live=True),
         Setting("cwd", TEXT, "", "The folder it runs in. Empty: the agent's.", live=True),
-        Setting("args", TEXTS, [], "Its arguments; {key} is replaced by the run argument of that name.", live=True),
+        Setting(
+            "args",
+            TEXTS,
+            [],
+            "Its arguments, {key} filled in from the run arguments; the caller's args follow.",
+            live=True,
+        ),
         Setting("env", TEXT_TABLE, {}, "Environment variables for it.", live=True),
         Setting("allow_parent", FLAG, False, "Whether a value may climb out of cwd with '..'.", live=True),
         Setting("leave_children", FLAG, False, "Whether children it leaves behind after SUCCESS go on.", live=True),

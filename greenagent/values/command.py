@@ -106,7 +106,12 @@ class Command:
 
     def is_same_as(self, other: Command) -> bool:
         """True when both are the same JSON object: a re-delivery, not a second command."""
-        return self.received == other.received
+        return same_json(self.received, other.received)
+
+
+def same_json(one: Any, other: Any) -> bool:
+    """Whether two parsed JSON values are equal as JSON: to Python, ``true`` and ``1`` would be."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def decode_command(body: bytes | str) -> Command:

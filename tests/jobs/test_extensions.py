@@ -1,0 +1,51 @@
+"""What an extension makes of a command (protocol 10.1, 10.2; issue: extensions)."""
+
+import pytest
+
+from greenagent.jobs.extensions import resolve_extension
+from greenagent.settings.models import ExtensionSettings
+from greenagent.values.command import Command, parse_command
+from greenagent.values.errors import CommandError
+
+EXTENSION = ExtensionSettings(name="x", binary="sh", cwd="scripts", args=("{domain}/{name}.sh", "{}", "{number}"))
+
+
+def command(**arguments: object) -> Command:
+    return parse_command(
+        {"id": "a", "cmd": "x", "args": {"domain": "d", "name": "n", "number": 1_000_000, **arguments}}
+    )
+
+
+def test_arguments_are_filled_in_and_the_callers_follow() -> None:
+    """Defects 24 of the original: the caller's were dropped, and large numbers printed as 1e+06."""
+    execution = resolve_extension(command(args=["more", 2]), EXTENSION)
+    assert execution.arguments == ("d/n.sh", "{}", "1000000", "more", "2")
+    assert execution.directory == "scripts"
+
+
+def test_a_missing_argument_is_named() -> None:
+    with pytest.raises(CommandError, match="'number'"):
+        resolve_extension(command(number=None), EXTENSION)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["../x", "..", "a/../../b", "--file=../../etc/passwd", "x=../../etc", "a,../../b", "x ../../etc"],
+)
+@pytest.mark.parametrize("key", ["name", "domain", "args"])
+def test_a_value_that_climbs_out_is_refused_unless_permitted(key: str, value: str) -> None:
+    climbing = command(**{key: [value] if key == "args" else value})
+    with pytest.raises(CommandError, match="allow_parent"):
+        resolve_extension(climbing, EXTENSION)
+    permitted = ExtensionSettings(**{**{f: getattr(EXTENSION, f) for f in EXTENSION.__slots__}, "allow_parent": True})
+    assert any(value in argument for argument in resolve_extension(climbing, permitted).arguments)
+
+
+@pytest.mark.parametrize("value", ["a/../b", "...", "a..b", "v1..v2", "x..", "--range=1..5"])
+def test_dots_that_lead_nowhere_are_text(value: str) -> None:
+    assert resolve_extension(command(name=value), EXTENSION).arguments[0] == f"d/{value}.sh"
+
+
+def test_commands_are_the_same_as_json_not_as_python() -> None:
+    assert command(number=1).is_same_as(command(number=1))
+    assert not command(number=1).is_same_as(command(number=True))
