@@ -75,6 +75,19 @@ def test_each_logger_takes_its_levels_and_the_job_may_change_them(
     assert [line.rpartition("|")[2] for line in shown if "at 3" in line] == ["3:at 3", "3:at 3", "3:at 3"]
 
 
+def test_the_agents_own_lines_stay_on_the_machine(controller: RecordingController, start_agent: StartAgent) -> None:
+    """They are in the database under job id ``agent``; no controller gets them, also not one that wants every level."""
+    more = '[logging.everything]\ntype = "AC"\nflush_int = 1\nlevels = []\n'
+    agent = start_agent(more=more)
+    controller.push(built_in("u", "no_such_command"))
+    controller.wait_for_result("u")
+    controller.push(shell("j", "echo out"))
+    wait_until(lambda: [record["data"] for record in controller.logs] == ["out"], what="the job's line")
+    agent.stop()
+    assert any("no_such_command" in data for _, _, _, data in agent.rows("jobid = 'agent'"))
+    assert {record["jobid"] for record in controller.logs} == {"j"}
+
+
 def test_a_record_for_controllers_has_all_its_keys(controller: RecordingController, start_agent: StartAgent) -> None:
     """Defect 12 of the original: the domain was always empty and the job id missing."""
     agent = start_agent()

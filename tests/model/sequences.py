@@ -36,9 +36,10 @@ STEPS = {
 class Sequence:
     """One random sequence in a folder of its own; ``trace`` says what was done, for people."""
 
-    def __init__(self, seed: int, folder: Path, controller: RecordingController) -> None:
+    def __init__(self, choices: random.Random, folder: Path, controller: RecordingController) -> None:
+        """``choices`` decides what a step does, until ``step`` brings others."""
         self.trace: list[str] = []
-        self._random = random.Random(seed)
+        self._random = choices
         self._folder = folder
         self._controller = controller
         self._journal = folder / "journal"
@@ -50,14 +51,26 @@ class Sequence:
     def run(self, steps: int) -> None:
         """Does so many steps, compares after each, and at last ends everything. Raises AssertionError."""
         try:
-            self._agent.start()
+            self.begin()
             names, weights = tuple(STEPS), tuple(STEPS.values())
             for _ in range(steps):
-                self._step(self._random.choices(names, weights)[0])
-                self._compare()
-            self._finish()
+                self.step(self._random.choices(names, weights)[0], self._random)
+            self.finish()
         finally:
-            self._agent.kill()
+            self.end()
+
+    def begin(self) -> None:
+        self._agent.start()
+
+    def step(self, name: str, choices: random.Random) -> None:
+        """One step, and the comparison after it. Raises AssertionError."""
+        self._random = choices
+        self._step(name)
+        self._compare()
+
+    def end(self) -> None:
+        """Leaves nothing behind, however it went."""
+        self._agent.clean_up()
 
     def _step(self, name: str) -> None:
         live, ended = self._model.live(), [job for job in self._model.jobs if not self._model.find(job.id)]
@@ -153,7 +166,7 @@ class Sequence:
         except AssertionError:
             raise AssertionError(f"seen {seen()}, {self._unsettled()} unsettled; the model says {expected}") from None
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Ends what lives; then nothing may be left: no job, no process, no result."""
         self.trace.append("finish")
         while live := self._model.live():
@@ -201,7 +214,7 @@ def run_sequence(seed: int, folder: Path, steps: int) -> str:
     """Runs one sequence; "" when all was well, else what was not, with what led to it."""
     folder.mkdir(parents=True)
     with RecordingController() as controller:
-        sequence = Sequence(seed, folder, controller)
+        sequence = Sequence(random.Random(seed), folder, controller)
         try:
             sequence.run(steps)
         except AssertionError as error:

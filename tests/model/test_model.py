@@ -1,27 +1,69 @@
-"""Random sequences of what can happen to jobs: none is lost, none runs twice, no process is left."""
+"""Random sequences of what can happen to jobs: none is lost, none runs twice, no process is left.
+
+Hypothesis draws the steps, so that a failing sequence is shrunk to a short one. Longer campaigns of
+seeded sequences, several at once: scripts/model-test.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
+import tempfile
 from pathlib import Path
 
-from gevent.pool import Pool
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from tests.model.sequences import run_sequence
+from tests.model.sequences import STEPS, Sequence
+from tests.support.recording_controller import RecordingController
 
 SEQUENCES = int(os.environ.get("MODEL_SEQUENCES", "25"))
-FIRST_SEED = int(os.environ.get("MODEL_SEED", "1"))
-STEPS = 10
-AT_ONCE = 4
-"""An agent mostly waits here, so some run side by side."""
+LENGTH = 10
+numbers = itertools.count(1)
+STEP_NAMES = [name for name, weight in STEPS.items() for _ in range(weight)]
 
 
-def test_random_sequences_end_as_the_reference_model_says(tmp_path: Path) -> None:
-    pool = Pool(AT_ONCE)
-    seeds = range(FIRST_SEED, FIRST_SEED + SEQUENCES)
-    failures = [
-        text
-        for text in pool.imap_unordered(lambda seed: run_sequence(seed, tmp_path / str(seed), STEPS), seeds)
-        if text
-    ]
-    assert not failures, f"{len(failures)} of {SEQUENCES} sequences failed\n" + "\n\n".join(failures)
+class JobsOfAnAgent(RuleBasedStateMachine):
+    """One agent in a folder of its own; after every step it must be where the reference model is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sequence: Sequence | None = None
+
+    @initialize()
+    def begin(self) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="greenagent-model-")) / str(next(numbers))
+        folder.mkdir()
+        self._controller = RecordingController()
+        self._controller.start()
+        self._sequence = Sequence(random.Random(0), folder, self._controller)
+        self._sequence.begin()
+
+    @rule(name=st.sampled_from(STEP_NAMES), choices=st.randoms(use_true_random=False))
+    def step(self, name: str, choices: random.Random) -> None:
+        assert self._sequence is not None
+        self._sequence.step(name, choices)
+
+    def teardown(self) -> None:
+        if self._sequence is not None:
+            try:
+                self._sequence.finish()
+            finally:
+                self._sequence.end()
+                self._controller.stop()
+
+
+@pytest.mark.timeout(600)
+def test_random_sequences_end_as_the_reference_model_says() -> None:
+    run_state_machine_as_test(
+        JobsOfAnAgent,
+        settings=settings(
+            max_examples=SEQUENCES,
+            stateful_step_count=LENGTH,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
