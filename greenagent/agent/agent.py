@@ -222,8 +222,9 @@ class Agent:
     def _open_log(self, job: Job) -> Any:
         arguments = job.command.arguments
         routes = job_routes(self.settings, self.connections.bits, job)
+        label = f"{job.command.cmd} {arguments.name}".rstrip()
         log = self.store.open_job(
-            job.id, arguments.domain, arguments.name, routes, job.command.cmd, self.settings.main.max_log_per_job
+            job.id, arguments.domain, arguments.name, routes, label, self.settings.main.max_log_per_job
         )
         self._job_logs[job] = log
         return log

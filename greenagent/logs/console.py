@@ -24,6 +24,8 @@ class Console:
         """``date time ID# CMD NAME|LEVEL:DATA``, one line each; newlines inside show as ``\\n``."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch))
         write = self._output.write
+        if not label.isprintable():
+            label = _visible(label)  # whoever sent the command chose it
         for offset, text in enumerate(texts):
             if not text.isprintable():
                 text = _visible(text)
