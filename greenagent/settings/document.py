@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from greenagent.settings import table
-from greenagent.settings.kinds import show
+from greenagent.settings.kinds import FLAG_WORDS, show
 from greenagent.settings.table import Section, Setting
 
 _INTRODUCTION = """\
@@ -20,7 +20,8 @@ effective settings and where each came from.
 - A flag beats an environment variable, which beats the file, which beats the default. Flags:
   {flags}.
 - Environment variables exist for the sections with a fixed name: {sections}. Lists are
-  comma-separated: `GREENAGENT_MAIN_ROLES=web,database`.
+  comma-separated: `GREENAGENT_MAIN_ROLES=web,database`. For a setting that is true or false, {true}
+  count as true and {false} as false, in capitals or not.
 - Unknown sections and settings are refused, with the nearest known name.
 - Relative paths are against the folder the agent was started in.
 - SIGHUP reads the file again. Settings marked "live" change at once, without touching running
@@ -41,7 +42,11 @@ def configuration_page() -> str:
     """The whole page."""
     flags = ", ".join(f"`--{name}`" for name in table.FLAGS)
     fixed = ", ".join(f"`{section.pattern}`" for section in table.SECTIONS if section.fixed)
-    parts = [_INTRODUCTION.format(flags=flags, sections=fixed)]
+    words = {
+        truth: ", ".join(f"`{word}`" for word, meaning in FLAG_WORDS.items() if meaning is truth)
+        for truth in (True, False)
+    }
+    parts = [_INTRODUCTION.format(flags=flags, sections=fixed, true=words[True], false=words[False])]
     parts += [_section(section) for section in table.SECTIONS]
     parts.append(_ORIGINALS.format(lines="\n".join(_ignored_lines())))
     return "\n".join(parts)

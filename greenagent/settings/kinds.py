@@ -75,11 +75,17 @@ def _read_flag(value: Any) -> bool:
     return value
 
 
+FLAG_WORDS: Final = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
+"""What counts as true and as false in a variable, in capitals or not."""
+
+
 def _flag_from_text(text: str) -> bool:
-    known = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-    if text.strip().lower() not in known:
+    if text.strip().lower() not in FLAG_WORDS:
         raise ValueProblem(f"must be true or false, not {text!r}")
-    return known[text.strip().lower()]
+    return FLAG_WORDS[text.strip().lower()]
 
 
 def _read_text(value: Any) -> str:

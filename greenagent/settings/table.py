@@ -256,7 +256,13 @@ CONTROLLER_LOGGER: Final = Section(
 )
 
 CONSOLE_LOGGER: Final = Section(
-    "logging.<name>", "Prints messages, one line each.", (_LEVELS_SETTING,), variant="console"
+    "logging.<name>",
+    "Prints messages on stdout, one line each: `DATE TIME ID# CMD NAME|LEVEL:TEXT`, such as "
+    "`2026-01-31 12:30:00 17# execute date|2:no such file`. ID is the message's, CMD the command of its job, "
+    "NAME its run argument `name` (left out where there is none). Newlines and control characters within TEXT "
+    "show as escapes.",
+    (_LEVELS_SETTING,),
+    variant="console",
 )
 
 STATS: Final = Section(
