@@ -37,6 +37,7 @@ def measure() -> None:
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         print(run("agent.py", "--json", file.name), end="")
         agent = json.loads(Path(file.name).read_text())
+    FOLDER.mkdir(parents=True, exist_ok=True)
     FIGURES.write_text(json.dumps({"log lines": lines, "agent": agent}, indent=1) + "\n")
 
 
