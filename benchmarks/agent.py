@@ -29,6 +29,7 @@ from typing import Any  # noqa: E402
 import gevent  # noqa: E402
 from gevent.event import Event  # noqa: E402
 from gevent.pywsgi import WSGIServer  # noqa: E402
+from log_lines import bare  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -255,11 +256,32 @@ def measure_load(chatty: int, seconds: float = 10) -> dict[str, float]:
     }
 
 
+def measure_lines(jobs: int, lines: int) -> dict[str, float]:
+    """Lines of 80 bytes that real children print, until every result is there; bare sqlite before and after."""
+    with tempfile.TemporaryDirectory() as folder:
+        before = bare(Path(folder))
+    controller = Controller()
+    agent = Agent(controller.url)
+    controller.push("warm", cmd="ping")
+    controller.wait("warm")
+    began = time.perf_counter()
+    for number in range(jobs):
+        controller.push(f"j{number}", name="sh", args=["-c", f"yes {'x' * 79} | head -n {lines}"])
+    last = max(controller.wait(f"j{number}") for number in range(jobs))
+    agent.stop()
+    with tempfile.TemporaryDirectory() as folder:
+        reference = (before + bare(Path(folder))) / 2
+    rate = jobs * lines / (last - began)
+    return {"lines/s": rate, "bare lines/s": reference, "ratio": rate / reference}
+
+
 MEASUREMENTS: dict[str, Callable[[], dict[str, float]]] = {
     "idle": measure_idle,
     "memory": measure_memory,
     "jobs": measure_jobs,
     "latency": measure_latency,
+    "lines 1": lambda: measure_lines(1, 3_000_000),
+    "lines 20": lambda: measure_lines(20, 150_000),
     "load 1": lambda: measure_load(1),
     "load 20": lambda: measure_load(20),
 }
