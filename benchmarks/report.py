@@ -20,7 +20,16 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "benchmarks"
 FIGURES = FOLDER / "figures.json"
 
-TARGETS = {"plain, 1": 2.0, "json, 1": 1.2, "level, 1": 0.7, "levels, 1": 0.7, "coloured, 1": 0.8, "plain, 20": 1.2}
+TARGETS = {
+    "whole agent, 1": 2.0,
+    "whole agent, 20": 1.2,
+    "plain, 1": 2.0,
+    "json, 1": 1.2,
+    "level, 1": 0.7,
+    "levels, 1": 0.7,
+    "coloured, 1": 0.8,
+    "plain, 20": 1.2,
+}
 """Ratios to bare sqlite that the design asks for, by kind of line and number of jobs."""
 
 
@@ -48,14 +57,17 @@ def draw() -> None:
     from matplotlib import pyplot
 
     figures = json.loads(FIGURES.read_text())
-    draw_lines(pyplot, figures["log lines"])
+    whole = [
+        {"kind": "whole agent", "jobs": jobs, "ratio": figures["agent"][f"lines {jobs}"]["ratio"]} for jobs in (1, 20)
+    ]
+    draw_lines(pyplot, [*whole, *figures["log lines"]])
     draw_agent(pyplot, figures["agent"])
 
 
 def draw_lines(pyplot: Any, lines: list[dict[str, Any]]) -> None:
     """Lines per second into the log database, as multiples of bare sqlite, beside the targets."""
     names = [f"{case['kind']}, {case['jobs']}" for case in lines]
-    figure, axes = pyplot.subplots(figsize=(8, 3.6))
+    figure, axes = pyplot.subplots(figsize=(9, 3.8))
     places = range(len(names))
     axes.bar(places, [case["ratio"] for case in lines], color="#3b7a57", label="measured")
     for place, name in zip(places, names, strict=True):
@@ -65,7 +77,8 @@ def draw_lines(pyplot: Any, lines: list[dict[str, Any]]) -> None:
     axes.set_xticks(list(places), [name.replace(", ", "\n") + " job(s)" for name in names])
     axes.set_ylabel("x bare sqlite")
     axes.set_title("Lines per second from pipe to log database")
-    axes.legend()
+    axes.set_ylim(0, max(case["ratio"] for case in lines) * 1.15)
+    axes.legend(loc="upper right")
     figure.tight_layout()
     figure.savefig(FOLDER / "log_lines.png", dpi=110)
 
