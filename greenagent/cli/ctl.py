@@ -14,6 +14,7 @@ from greenagent.cli.ctl_command import add_run_options, command_of
 from greenagent.cli.ctl_output import say
 from greenagent.cli.ctl_run import EXIT_FAILED, EXIT_LEFT, EXIT_NOT_DELIVERED, run
 from greenagent.cli.ctl_trust import UsageError
+from greenagent.cli.output import is_text
 
 EXIT_USAGE = 2
 
@@ -45,12 +46,20 @@ def _give_up_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _job_id(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text is no job's id")
+    return text
+
+
 def _act(given: list[str]) -> int:
     words: list[str] = []
     if "--" in given:  # cut here, since argparse versions differ in what they do with a second "--"
         cut = given.index("--")
         given, words = given[:cut], given[cut + 1 :]
     parser = build_parser()
+    if not is_text(*given, *words):
+        parser.error("an argument is not valid UTF-8")
     options, unknown = parser.parse_known_args(given)
     if unknown:
         hint = ": put the command behind --" if getattr(options, "words", None) and not words else ""
@@ -105,12 +114,13 @@ def build_parser() -> argparse.ArgumentParser:
     jobs.add_argument("--since", metavar="WHEN", help="only jobs of the last 30s, 15m, 1h, 2d")
     jobs.add_argument("--all", action="store_true", help="also the kill commands the controller has sent")
     jobs.add_argument("--limit", type=_positive, default=100, metavar="N", help="at most N jobs (default 100)")
-    add("show", ctl_show.show, "one job with its results").add_argument("id", metavar="ID", help="id of the job")
+    show = add("show", ctl_show.show, "one job with its results")
+    show.add_argument("id", type=_job_id, metavar="ID", help="id of the job")
     logs = add("logs", ctl_show.logs, "the lines of a job that agents have uploaded")
-    logs.add_argument("id", metavar="ID", help="id of the job")
+    logs.add_argument("id", type=_job_id, metavar="ID", help="id of the job")
     logs.add_argument("--follow", action="store_true", help="go on until the job ends")
     kill = add("kill", ctl_show.kill, "end a job")
-    kill.add_argument("id", metavar="ID", help="id of the job")
+    kill.add_argument("id", type=_job_id, metavar="ID", help="id of the job")
     kill.add_argument("--signal", metavar="NAME", help="send just this signal (name or number)")
     top = add("top", ctl_top.top, "agents and jobs with what they use, refreshed")
     top.add_argument("--once", action="store_true", help="show it once and end")

@@ -57,8 +57,12 @@ class Client:
 
     def __init__(self, connection: Connection) -> None:
         """Raises UsageError for files and addresses that cannot be used."""
-        parts = urlsplit(connection.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(connection.url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:  # such as http://[::1
+            usable = False
+        if not usable:
             raise UsageError(f"--url {connection.url!r} is not an http or https address")
         self.url = connection.url.rstrip("/")
         self._session = requests.Session()

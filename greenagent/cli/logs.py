@@ -23,7 +23,7 @@ from greenagent.cli.logs_options import (
     read_time,
 )
 from greenagent.cli.logs_text import CsvPrinter, JsonPrinter, TextPrinter, utf8_output, visible, wants_colour
-from greenagent.cli.output import end_with_reader, give_up_output
+from greenagent.cli.output import end_with_reader, give_up_output, is_text
 from greenagent.logs.query import LogQuery, newest_first
 from greenagent.logs.scan import Scan
 from greenagent.values.errors import GreenagentError
@@ -79,6 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if sys.stdout is None:
             raise OSError("stdout is closed")
+        if not is_text(*arguments):
+            raise UsageError("an argument is not valid UTF-8")
         run = importlib.import_module(command).run if command is not None else show
         code: int = run(arguments[1:] if command is not None else arguments)
         sys.stdout.flush()

@@ -32,3 +32,8 @@ def write_output(name: str, text: str) -> int:
     except OSError as error:
         return give_up_output(name, error)
     return 0
+
+
+def is_text(*arguments: str) -> bool:
+    """False when an argument holds bytes that are no UTF-8: nothing that is looked for or sent can."""
+    return not any("\ud800" <= character <= "\udfff" for argument in arguments for character in argument)

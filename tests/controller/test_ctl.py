@@ -267,6 +267,9 @@ def test_detach_prints_the_id(controller, answering) -> None:
         (("jobs", "--limit", "-3"), "'-3' is not a positive number"),
         (("kill", "x", "--signal", "FOO"), "--signal: there is no signal 'FOO'"),
         (("kill", "x", "--signal", "99"), "--signal: there is no signal '99'"),
+        (("show", ""), "an empty text is no job's id"),
+        (("show", "a\udcff"), "an argument is not valid UTF-8"),
+        (("--url", "http://[::1", "agents"), "is not an http or https address"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
