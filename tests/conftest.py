@@ -5,8 +5,14 @@ from greenagent.runtime.patch import patch
 patch()
 
 import os  # noqa: E402
+import signal  # noqa: E402
 
 import pytest  # noqa: E402
+
+# A shell that runs the tests in the background has them ignore SIGINT, and what they start would inherit that.
+for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 PROXY_AND_CA = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
