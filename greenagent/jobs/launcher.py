@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from greenagent.builtins.call import BuiltIn, BuiltInError, Call
+from greenagent.builtins.call import BuiltIn, Call
 from greenagent.jobs.environment import child_environment
 from greenagent.jobs.extensions import Execution, resolve_execute, resolve_extension
 from greenagent.jobs.job import Identity, Job
@@ -23,7 +23,7 @@ from greenagent.runtime.greenlets import Supervisor
 from greenagent.settings.models import Settings
 from greenagent.values import levels, states
 from greenagent.values.command import Command
-from greenagent.values.errors import CommandError
+from greenagent.values.errors import CommandError, GreenagentError
 from greenagent.values.message import Message
 
 Resolver = Callable[[Command, "str | None"], Execution]
@@ -109,7 +109,7 @@ class Launcher:
         began = time.monotonic()
         try:
             answer = self._catalogue.builtins[job.command.cmd](Call(job.command, job.controller))
-        except BuiltInError as error:
+        except GreenagentError as error:
             return Outcome(states.ERROR, str(error), starttime=starttime, lived=time.monotonic() - began)
         if answer.after_report is not None:
             job.after_report = answer.after_report

@@ -73,6 +73,11 @@ def is_locked(error: sqlite3.Error) -> bool:
     return "locked" in str(error)
 
 
+def is_damage(error: sqlite3.Error) -> bool:
+    """True when the file itself is at fault, not a lock, a disk or a missing table."""
+    return type(error) is sqlite3.DatabaseError
+
+
 def inspect(path: Path) -> str:
     """What is wrong with a database that is about to be written; "" when nothing is. Raises sqlite3.OperationalError.
 

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from greenagent.logs.database_file import is_damage
 from greenagent.logs.query import LogQuery, conditions, may_hold, order_column, spans_of
 from greenagent.logs.writer import Writer
 
@@ -39,8 +40,14 @@ class Deletion:
         elif path == writer.folder.current and writer.database.is_open:
             more = self._slice(writer.database.connection, writer)
         else:
-            with closing(sqlite3.connect(str(path), timeout=1, isolation_level=None)) as connection:
-                more = self._slice(connection, writer)
+            try:
+                with closing(_open(path)) as connection:
+                    more = self._slice(connection, writer)
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+                more = False
+                writer.warn(f"{path} is damaged ({error}): no lines are deleted in it")
         if not more:
             self._files.pop(0)
             self._place = -1
@@ -80,6 +87,11 @@ class Deletion:
         self.kept += len(found) - len(doomed)
         self._place = found[-1][0]
         return True
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """To write; never makes the file."""
+    return sqlite3.connect(path.absolute().as_uri() + "?mode=rw", uri=True, timeout=1, isolation_level=None)
 
 
 def _under_its_name(writer: Writer, path: Path, inode: int) -> Path | None:

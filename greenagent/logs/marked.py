@@ -12,9 +12,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.database_file import is_locked, open_readonly, read_numbers
+from greenagent.logs.current import Say
+from greenagent.logs.database_file import is_damage, is_locked, open_readonly, read_numbers
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.gate import ReadGate
+from greenagent.runtime.native import NativeLock
 from greenagent.values.message import Record
 
 _SELECT: Final = (
@@ -26,28 +28,37 @@ _SELECT: Final = (
 class MarkedReader:
     """Reads slices for upload pairs."""
 
-    def __init__(self, folder: LogFolder, gate: ReadGate) -> None:
+    def __init__(self, folder: LogFolder, gate: ReadGate, say: Say) -> None:
+        """``say`` is called from native threads."""
         self._folder = folder
         self._gate = gate
+        self._say = say
+        self._renaming = NativeLock()
         self._last_seqs: dict[str, int] = {}
 
     def read(self, bit: int, cursor: int, limit: int, max_bytes: int) -> list[Record]:
         """Up to ``limit`` lines marked with ``bit`` behind ``cursor``; fewer when their text passes ``max_bytes``.
 
-        At least one line is returned where there is one. Raises sqlite3.Error.
+        At least one line is returned where there is one. A damaged archive is kept under another
+        name, and reading goes on in the next file. Raises sqlite3.Error.
         """
         found: list[Record] = []
         size = 0
         with self._gate.reading():
             for path in self._folder.databases():
-                if path != self._folder.current and self._last_seq(path) <= cursor:
-                    continue
-                with closing(open_readonly(path)) as connection:
-                    for record in _marked(connection, bit, cursor, limit - len(found)):
-                        size += len(record.data)
-                        if found and size > max_bytes:
-                            return found
-                        found.append(record)
+                try:
+                    if path != self._folder.current and self._last_seq(path) <= cursor:
+                        continue
+                    with closing(open_readonly(path)) as connection:
+                        for record in _marked(connection, bit, cursor, limit - len(found)):
+                            size += len(record.data)
+                            if found and size > max_bytes:
+                                return found
+                            found.append(record)
+                except sqlite3.DatabaseError as error:
+                    if path == self._folder.current or not is_damage(error):
+                        raise
+                    self._leave_damaged(path, error)
                 if len(found) >= limit:
                     break
         return found
@@ -59,11 +70,24 @@ class MarkedReader:
                 with closing(open_readonly(path)) as connection:
                     numbers = read_numbers(connection)
             except sqlite3.Error as error:
-                if is_locked(error):
+                if is_locked(error) or is_damage(error):
                     raise
                 numbers = None
             self._last_seqs[path.name] = numbers[0] - 1 if numbers is not None else 0
         return self._last_seqs[path.name]
+
+    def _leave_damaged(self, path: Path, error: sqlite3.Error) -> None:
+        """Another uploader may have been here first. Raises ``error`` where the file cannot be renamed."""
+        with self._renaming:
+            if not path.exists():
+                return
+            try:
+                target = self._folder.move_aside(path)
+            except OSError:
+                raise error from None
+            self._say(
+                f"{path} is damaged ({error}): it is kept as {target.name}; lines in it are not sent to controllers"
+            )
 
 
 def _marked(connection: sqlite3.Connection, bit: int, cursor: int, limit: int) -> Iterator[Record]:

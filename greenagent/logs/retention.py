@@ -52,7 +52,7 @@ class Retention:
         if limits.max_age:
             oldest = time.time() - limits.max_age
             for path in self._folder.archives():
-                if os.stat(path).st_mtime < oldest:
+                if _modified(path) < oldest:
                     self._remove_by_cap(path, f"max_age = {limits.max_age:g}", uploads)
         if limits.min_free:
             self._make_room(uploads)
@@ -127,11 +127,17 @@ class Retention:
         return self._kept_rows[path]
 
     def _remove(self, path: Path) -> None:
-        os.unlink(path)
+        # A reader that finds an archive damaged renames it at any time.
+        path.unlink(missing_ok=True)
         for suffix in COMPANIONS:
-            try:
-                os.unlink(path.with_name(path.name + suffix))
-            except FileNotFoundError:
-                pass
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
         self._last_seqs.pop(path, None)
         self._kept_rows.pop(path, None)
+
+
+def _modified(path: Path) -> float:
+    """Seconds since 1970; now for a file that is gone."""
+    try:
+        return os.stat(path).st_mtime
+    except FileNotFoundError:
+        return time.time()

@@ -14,6 +14,7 @@ from gevent.event import AsyncResult
 
 from greenagent.logs.backlog import Backlog
 from greenagent.logs.console import Console
+from greenagent.logs.database_file import is_damage
 from greenagent.logs.deleting import Deletion
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.gate import ReadGate
@@ -22,6 +23,7 @@ from greenagent.logs.lines import Lines, Owner
 from greenagent.logs.marked import MarkedReader
 from greenagent.logs.message_ids import MessageIds
 from greenagent.logs.query import LogQuery, newest_first
+from greenagent.logs.reading import refuse_unreadable
 from greenagent.logs.retention import StoreLimits
 from greenagent.logs.routes import Routes
 from greenagent.logs.writer import Committed, Events, Task, Writer
@@ -78,7 +80,8 @@ class LogStore:
         self._message_id_file = message_id_file
         self._worker: NativeWorker[Lines | Task] | None = None
         self._pool: NativePool | None = None
-        self._reader = MarkedReader(self.folder, self._gate)
+        self._reader = MarkedReader(self.folder, self._gate, self._warn)
+        self._unreadable: set[Path] = set()
         self._pairs: dict[str, Backlog] = {}
         self._pairs_by_bit: dict[int, Backlog] = {}
         self._jobs: dict[Owner, JobLog] = {}
@@ -337,7 +340,19 @@ class LogStore:
         return self._pool.run(function, *args)
 
     def _query(self, query: LogQuery) -> list[Record]:
-        return list(newest_first(self.folder, query, self._gate.reading))
+        return list(newest_first(self.folder, query, self._gate.reading, self._pass_over))
+
+    def _pass_over(self, path: Path, error: sqlite3.Error) -> None:
+        """A damaged file is left out of answers and said once. Raises GreenagentError for any other trouble."""
+        if not is_damage(error):
+            refuse_unreadable(path, error)
+        if path not in self._unreadable:
+            self._unreadable.add(path)
+            self._warn(f"{path} cannot be read ({error}): answers are given without it")
+
+    def _warn(self, text: str) -> None:
+        """For native threads."""
+        self._running.post(lambda: self._voice.warning(text))
 
     def _committed(self, done: Committed) -> None:
         self._lines += done.lines

@@ -56,6 +56,7 @@ class Writer:
 
     def __init__(self, folder: LogFolder, limits: StoreLimits, gate: ReadGate, events: Events) -> None:
         self._events = events
+        self.warn = events.warn
         self.folder = folder
         self.database = CurrentDatabase(folder, limits.max_db_size, gate, events.warn)
         self.uploads = UploadTable(folder.uploads, events.warn)

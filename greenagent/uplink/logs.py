@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from typing import Any, Protocol
 
 import gevent
@@ -13,6 +14,7 @@ from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.health import ControllerHealth
 from greenagent.uplink.sender import Sender
 from greenagent.uplink.transport import Transport
+from greenagent.values.errors import GreenagentError
 from greenagent.values.message import Record
 
 BATCH_PAUSE = 0.02
@@ -69,7 +71,12 @@ class LogUploader(Sender):
         self._store.wait_due(self._pair, self._batch_size, self._flush_int)
 
     def _send_some(self) -> bool:
-        records = self._store.read_marked(self._pair, self._batch_size)
+        try:
+            records = self._store.read_marked(self._pair, self._batch_size)
+        except (GreenagentError, sqlite3.Error) as error:
+            # Whatever the databases are like: the agent lives, and everything stays where it is.
+            self.figures.log_errors += 1
+            raise Trouble(f"nothing can be sent: {error}") from error
         if not records:
             return False
         try:

@@ -7,11 +7,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import gevent
 import pytest
 
 from greenagent.logs import current, database_file
 from greenagent.logs.pieces import Block
 from greenagent.logs.query import LogQuery
+from greenagent.logs.routes import Routes
 from greenagent.logs.writer import Writer
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores, job, rows
@@ -182,3 +184,26 @@ def test_when_space_returns_the_jobs_log_says_what_it_misses(tmp_path: Path) -> 
     assert "after it" in output
     assert "verify fine" in output
     assert f"logs can be written again: {lost} lines of 1 jobs were lost" in output
+
+
+def test_a_damaged_archive_stops_neither_uploads_nor_questions_nor_deletions(stores: Stores) -> None:
+    store = stores.open()
+    bits = store.register_pairs(["a"])
+    log = job(store, routes=Routes(pairs=[(bits["a"], None)]))
+    for text in ("first", "damaged", "last"):
+        log.append([Message(1, text)])
+        store._call(lambda writer: writer.rotate())
+    log.append([Message(1, "current")])
+    store.flush()
+    archive = stores.folder.archives()[1]
+    archive.write_bytes(b"rubbish " * 2000)
+    for _ in range(2):
+        assert [record.data for record in store.query(LogQuery())] == ["current", "last", "first"]
+    assert store.delete(LogQuery(text="nothing")) == (0, 0)
+    for _ in range(2):
+        assert [record.data for record in store.read_marked("a")] == ["first", "last", "current"]
+    assert len(damaged(stores)) == 1
+    assert not archive.exists()
+    gevent.sleep(0)
+    for words in ("answers are given without it", "is kept as damaged-", "no lines are deleted in it"):
+        assert len([line for line in stores.voice.lines if words in line]) == 1, stores.voice.lines
