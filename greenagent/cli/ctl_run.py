@@ -21,6 +21,8 @@ EXIT_KILLED: Final = 137
 
 LINES_WAIT: Final = 3.0
 """Seconds to wait, after the last new line of a job that has ended, for lines that its result tells of."""
+SETTLE: Final = 1.3
+"""Seconds after a job's end in which lines may come that its result does not tell of: a flush and the way."""
 FIRST_LINE_WAIT: Final = 2.5
 """The same where no line has come at all: the agent may not upload any."""
 REMEMBERED_IDS: Final = 50_000
@@ -95,12 +97,17 @@ class Follower:
         while not self._fetch(wait=20.0):
             pass
         job = self._patiently(lambda: self._client.get(self._path))
-        quiet_since = time.monotonic()
-        while not all(self._output.is_complete(result) for result in job["results"]):
+        ended = quiet_since = time.monotonic()
+        while True:
             if self._fetch_once():
                 quiet_since = time.monotonic()
                 continue
-            left = quiet_since + (LINES_WAIT if self._after else FIRST_LINE_WAIT) - time.monotonic()
+            if all(self._output.is_complete(result) for result in job["results"]):
+                # A result tells of levels 1, 2 and 9 alone: others may have been printed just before the end.
+                until = ended + SETTLE
+            else:
+                until = quiet_since + (LINES_WAIT if self._after else FIRST_LINE_WAIT)
+            left = until - time.monotonic()
             if left <= 0:
                 break
             time.sleep(min(left, 0.1))
