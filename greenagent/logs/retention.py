@@ -46,8 +46,7 @@ class Retention:
             return
         limits = self.limits
         if limits.max_dbs:
-            # current.db counts as one of them.
-            for path in archives[: max(0, len(archives) + 1 - limits.max_dbs)]:
+            for path in archives[: max(0, len(archives) - limits.max_dbs)]:
                 self._remove_by_cap(path, f"max_dbs = {limits.max_dbs}", uploads)
         if limits.max_age:
             oldest = time.time() - limits.max_age
