@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from greenagent.logs.folder import LogFolder
 from greenagent.logs.query import LogQuery, newest_first
 
 ROOT = Path(__file__).parent.parent.parent
@@ -26,7 +27,7 @@ EXPECTED = [
 @pytest.mark.parametrize("schema", ["schema-0.1"])
 def test_a_database_of_an_earlier_version_is_read_and_verified(schema: str, tmp_path: Path) -> None:
     shutil.copy(ROOT / "tests" / "data" / schema / "current.db", tmp_path / "current.db")
-    found = [(record.level, record.data) for record in newest_first([tmp_path / "current.db"], LogQuery())]
+    found = [(record.level, record.data) for record in newest_first(LogFolder(tmp_path), LogQuery())]
     assert found[::-1] == EXPECTED
     program = [sys.executable, "-m", "greenagent.cli.logs"]
     shown = subprocess.run(
