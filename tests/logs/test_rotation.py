@@ -187,7 +187,9 @@ def test_archives_beyond_max_dbs_go_oldest_first(stores: Stores) -> None:
         store._call(lambda writer: writer.rotate())
     log.append([Message(1, "6")])
     store.flush()
-    assert [data for (data,) in rows(stores.folder, "data")] == ["3", "4", "5", "6"], "three old ones beside the current"
+    assert [data for (data,) in rows(stores.folder, "data")] == ["3", "4", "5", "6"], (
+        "three old ones beside the current"
+    )
 
 
 def test_a_cap_that_removes_undelivered_lines_says_how_many(stores: Stores) -> None:
