@@ -100,11 +100,6 @@ def unfinished(connection: sqlite3.Connection) -> list[JobRecord]:
     return [JobRecord(*row) for row in rows]
 
 
-def job(connection: sqlite3.Connection, row: int) -> JobRecord | None:
-    found = connection.execute(f"SELECT {_JOB_COLUMNS} FROM job WHERE row = ?", (row,)).fetchone()
-    return JobRecord(*found) if found is not None else None
-
-
 def ended_run(connection: sqlite3.Connection, job_id: str, accepted: float) -> bool:
     """Whether the job of that id accepted at that stamp has ended."""
     found = connection.execute(

@@ -218,10 +218,6 @@ class LogStore:
         """Blocks until a batch of the pair should go; see ``Backlog.wait_due``."""
         self._pairs[pair].wait_due(batch_size, flush_int)
 
-    def mark_flush_now(self, pair: str) -> None:
-        """The pair's ``wait_due`` returns at once if anything waits: for the agent's end."""
-        self._pairs[pair].flush_now()
-
     def query(self, query: LogQuery) -> list[Record]:
         """Matching lines of all databases, newest first. Raises GreenagentError."""
         return self._native(self._query, query)
