@@ -24,6 +24,8 @@ class Backlog:
         self._due: float | None = now if waiting else None
         self._last_tick = now
         self._read: Sequence[int] = ()
+        self._unaccounted = waiting
+        """Lines of which nobody has said yet that they were delivered or dropped; may fall below 0 for a moment."""
         self._changed = Event()
         self._now = False
         self._owed = 0
@@ -35,21 +37,40 @@ class Backlog:
         if self.oldest is None:
             self.oldest = now
         self.waiting += count
+        self._unaccounted += count
         if flush and (self._due is None or now + flush < self._due):
             self._due = now + flush
         self._changed.set()
 
-    def was_read(self, seqs: Sequence[int]) -> None:
-        """The ``seq`` of the lines last handed to the uploader."""
+    def known(self) -> tuple[int, int]:
+        """What a reading that begins now must find; for ``was_read``."""
+        return self.waiting, self._unaccounted
+
+    def was_read(self, seqs: Sequence[int], known: tuple[int, int]) -> int:
+        """The ``seq`` of the lines last handed to the uploader; ``known`` was asked for before they were read.
+
+        Returns how many lines are nowhere any more: they were known to wait, and nothing is found.
+        """
         self._read = seqs
-        if not seqs:
-            self._delivered(self.waiting)
+        if seqs:
+            return 0
+        # Lines may have come since the reading began: they still wait.
+        waiting, unaccounted = known
+        self._delivered(waiting)
+        missing = max(0, min(unaccounted, self._unaccounted))
+        self._unaccounted -= missing
+        return missing
+
+    def dropped(self, count: int) -> None:
+        """``count`` lines were removed undelivered. ``waiting`` is left: they may be on their way all the same."""
+        self._unaccounted -= count
 
     def advance(self, seq: int) -> None:
         """The controller has everything up to ``seq``."""
         self.cursor = max(self.cursor, seq)
         done = bisect_right(self._read, seq)
         self._read = self._read[done:]
+        self._unaccounted -= done
         self._delivered(done)
 
     def _delivered(self, count: int) -> None:

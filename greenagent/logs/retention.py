@@ -6,13 +6,15 @@ import os
 import sqlite3
 import sys
 import time
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from greenagent.logs.current import Say
-from greenagent.logs.database_file import is_locked, open_readonly, read_numbers
+from greenagent.logs.database_file import is_damage, is_locked, open_readonly, read_numbers
 from greenagent.logs.folder import COMPANIONS, LogFolder
+from greenagent.logs.undelivered import Waiting, waiting_in
 from greenagent.logs.uploads import UploadTable
 
 _PATIENCE: Final = 0.05
@@ -31,15 +33,19 @@ class StoreLimits(NamedTuple):
 class Retention:
     """Removes archives that the settings no longer allow, oldest first."""
 
-    def __init__(self, folder: LogFolder, limits: StoreLimits, say: Say) -> None:
+    def __init__(
+        self, folder: LogFolder, limits: StoreLimits, say: Say, not_sent: Callable[[Waiting, str, str], None]
+    ) -> None:
+        """``not_sent`` is told what a cap took from controllers: the lines, the pairs, the cause."""
         self._folder = folder
         self.limits = limits
         self._say = say
+        self._not_sent = not_sent
         self._last_seqs: dict[Path, int] = {}
         self._kept_rows: dict[Path, bool] = {}
         self._said_free = False
 
-    def apply(self, uploads: UploadTable, end: int) -> None:
+    def apply(self, uploads: UploadTable) -> None:
         """One pass. Raises OSError."""
         archives = self._folder.archives()
         if not archives:
@@ -62,7 +68,7 @@ class Retention:
             if self._folder.free_bytes() >= self.limits.min_free:
                 self._said_free = False
                 return
-            if not uploads.needs(self._last_seq(path)):
+            if not uploads.wanting(self._last_seq(path)):
                 if not self._said_free:
                     self._say(
                         f"less than min_free = {self.limits.min_free} bytes are free in {self._folder.path}: "
@@ -72,40 +78,42 @@ class Retention:
                 self._remove(path)
 
     def _remove_by_cap(self, path: Path, cap: str, uploads: UploadTable) -> None:
-        waiting = uploads.needs(self._last_seq(path))
-        if waiting:
-            lines = sum(self._undelivered(path, uploads))
-            if lines:
-                self._say(f"{path.name} is removed for {cap} with {lines} lines not yet sent to {', '.join(waiting)}")
+        wanted = uploads.wanting(self._last_seq(path))
+        if wanted:
+            self._say_undelivered(path, cap, {pair.bit: pair.cursor for pair in wanted}, uploads)
         self._remove(path)
+
+    def _say_undelivered(self, path: Path, cap: str, cursors: dict[int, int], uploads: UploadTable) -> None:
+        try:
+            waiting = waiting_in(path, cursors, _PATIENCE)
+        except sqlite3.Error as error:
+            if str(error).startswith("no such"):
+                return  # a file of another version holds nothing for controllers
+            pairs = _names(uploads, cursors)
+            self._say(
+                f"{path.name} is removed for {cap} and cannot be read ({error}): how many of its lines "
+                f"{pairs} did not get is not known"
+            )
+            return
+        if waiting.lines:
+            pairs = _names(uploads, [bit for bit, lines in waiting.by_bit.items() if lines])
+            self._say(f"{path.name} is removed for {cap} with {waiting.lines} lines not yet sent to {pairs}")
+            self._not_sent(waiting, pairs, f"their database was removed for {cap}")
 
     def _remove_delivered(self, uploads: UploadTable) -> None:
         """Archives that held only lines on their way to controllers, once these have them."""
         for path in self._folder.archives():
-            if not self._holds_logs(path) and not uploads.needs(self._last_seq(path)):
+            if not self._holds_logs(path) and not uploads.wanting(self._last_seq(path)):
                 self._remove(path)
 
-    def _undelivered(self, path: Path, uploads: UploadTable) -> list[int]:
-        counts = []
-        try:
-            with closing(open_readonly(path)) as connection:
-                for pair in uploads.pairs.values():
-                    if pair.removed is None:
-                        for table in ("logs", "outgoing"):
-                            statement = f'SELECT count(*) FROM "{table}" WHERE seq > ? AND marks & ?'
-                            counts.append(connection.execute(statement, (pair.cursor, pair.bit)).fetchone()[0])
-        except sqlite3.Error:
-            pass  # a file of another version holds nothing for controllers
-        return counts
-
     def _last_seq(self, path: Path) -> int:
-        """The last seq of an archive; 0 for one that is not ours, endless for one that is locked now."""
+        """The last seq of an archive; 0 for one that is not ours, endless for one that is locked or damaged."""
         if path not in self._last_seqs:
             try:
                 with closing(open_readonly(path, _PATIENCE)) as connection:
                     numbers = read_numbers(connection)
             except sqlite3.Error as error:
-                if is_locked(error):
+                if is_locked(error) or is_damage(error):
                     return sys.maxsize
                 numbers = None
             self._last_seqs[path] = numbers[0] - 1 if numbers is not None else 0
@@ -132,6 +140,10 @@ class Retention:
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         self._last_seqs.pop(path, None)
         self._kept_rows.pop(path, None)
+
+
+def _names(uploads: UploadTable, bits: Iterable[int]) -> str:
+    return ", ".join(uploads.pairs[bit].name for bit in bits)
 
 
 def _modified(path: Path) -> float:

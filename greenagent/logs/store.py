@@ -20,12 +20,14 @@ from greenagent.logs.folder import LogFolder
 from greenagent.logs.gate import ReadGate
 from greenagent.logs.joblog import JobLog
 from greenagent.logs.lines import Lines, Owner
+from greenagent.logs.losses import Losses
 from greenagent.logs.marked import MarkedReader
 from greenagent.logs.message_ids import MessageIds
 from greenagent.logs.query import LogQuery, newest_first
 from greenagent.logs.reading import refuse_unreadable
 from greenagent.logs.retention import StoreLimits
 from greenagent.logs.routes import Routes
+from greenagent.logs.undelivered import Waiting
 from greenagent.logs.writer import Committed, Events, Task, Writer
 from greenagent.runtime.files import FileLock
 from greenagent.runtime.native import NativePool, NativeWorker
@@ -85,13 +87,11 @@ class LogStore:
         self._pairs: dict[str, Backlog] = {}
         self._pairs_by_bit: dict[int, Backlog] = {}
         self._jobs: dict[Owner, JobLog] = {}
-        self._lost: dict[Owner, int] = {}
-        self._failing = False
+        self._losses = Losses(self.folder.path, voice, self._log_of)
         self._stopping = False
         self._lines = 0
         self._bytes = 0
         self._batches = 0
-        self._dropped = 0
         self.ids: MessageIds
 
     def start(self) -> None:
@@ -107,8 +107,9 @@ class LogStore:
             warn = self._voice.warning
             events = Events(
                 committed=lambda done: worker.post(lambda: self._committed(done)),
-                lost=lambda lost, reason: worker.post(lambda: self._count_lost(lost, reason)),
-                recovered=lambda: worker.post(self._recovered),
+                lost=lambda lost, reason: worker.post(lambda: self._losses.not_written(lost, reason)),
+                recovered=lambda: worker.post(self._losses.written_again),
+                not_sent=lambda waiting, pairs, cause: worker.post(lambda: self._not_sent(waiting, pairs, cause)),
                 warn=lambda text: worker.post(lambda: warn(text)),
             )
             self._writer = Writer(self.folder, self._limits, self._gate, events)
@@ -185,11 +186,14 @@ class LogStore:
     def read_marked(self, pair: str, limit: int = 1000, max_bytes: int = UPLOAD_BYTES) -> list[Record]:
         """The next lines for an upload pair, behind its cursor, in order. Raises GreenagentError."""
         backlog = self._pairs[pair]
+        known = backlog.known()
         try:
             found = self._native(self._reader.read, backlog.bit, backlog.cursor, limit, max_bytes)
         except sqlite3.Error as error:
             raise GreenagentError(f"the log databases in {self.folder.path} cannot be read: {error}") from error
-        backlog.was_read([record.seq for record in found])
+        missing = backlog.was_read([record.seq for record in found], known)
+        if missing:
+            self._losses.not_readable(missing, pair)
         return found
 
     def advance(self, pair: str, seq: int) -> None:
@@ -241,7 +245,7 @@ class LogStore:
     @property
     def is_writable(self) -> bool:
         """False while lines are only counted because writing them failed."""
-        return not self._failing
+        return not self._losses.is_failing
 
     @property
     def thread(self) -> NativeWorker[Any] | None:
@@ -251,7 +255,7 @@ class LogStore:
     @property
     def figures(self) -> Figures:
         waiting = self._worker.weight if self._worker is not None else 0
-        return Figures(self._lines, self._bytes, self._batches, self._dropped, waiting)
+        return Figures(self._lines, self._bytes, self._batches, self._losses.lines, waiting)
 
     # What follows is for this room only.
 
@@ -282,7 +286,7 @@ class LogStore:
         self._running.put_now(lines, weight)
 
     def count_dropped(self, count: int) -> None:
-        self._dropped += count
+        self._losses.lines += count
 
     @property
     def _running(self) -> NativeWorker[Lines | Task]:
@@ -359,28 +363,14 @@ class LogStore:
             if pair is not None:
                 pair.stored(count, flush)
 
-    def _count_lost(self, lost: dict[Owner, int], reason: str) -> None:
-        for owner, count in lost.items():
-            self._lost[owner] = self._lost.get(owner, 0) + count
-            self._dropped += count
-            job = self._jobs.get(owner)
-            if job is not None:
-                job.dropped += count
-        if reason and not self._failing:
-            self._failing = True
-            self._voice.error(
-                f"logs cannot be written to {self.folder.path} ({reason}): lines are counted until they can; jobs go on"
-            )
+    def _not_sent(self, waiting: Waiting, pairs: str, cause: str) -> None:
+        self._losses.not_sent(waiting, pairs, cause)
+        for bit, count in waiting.by_bit.items():
+            if bit in self._pairs_by_bit:
+                self._pairs_by_bit[bit].dropped(count)
 
-    def _recovered(self) -> None:
-        """Writing works again: every job's log says what it misses."""
-        self._failing = False
-        lost, self._lost = self._lost, {}
-        total = sum(lost.values())
-        self._voice.warning(f"logs can be written again: {total} lines of {len(lost)} jobs were lost")
-        for owner, count in lost.items():
-            job = self._jobs.get(owner) or JobLog(self, owner, "", Routes(keep=self.keep), 0)
-            job.note(f"{count} lines of this job were lost: the log database could not be written")
+    def _log_of(self, owner: Owner) -> JobLog:
+        return self._jobs.get(owner) or JobLog(self, owner, "", Routes(keep=self.keep), 0)
 
     def _failed(self, error: BaseException) -> None:
         self._voice.error(f"internal error in the log writer: {type(error).__name__}: {error}; please report this")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -86,11 +86,8 @@ class UploadTable:
             raise
         self._connection = connection
 
-    def register(self, names: Sequence[str], end: int, count: Callable[[int, int], int]) -> dict[str, int]:
-        """Makes ``names`` the pairs in force; a new one begins at ``end`` (the newest seq).
-
-        ``count(bit, cursor)`` tells how many lines wait. Raises GreenagentError.
-        """
+    def register(self, names: Sequence[str], end: int) -> dict[str, int]:
+        """Makes ``names`` the pairs in force; a new one begins at ``end`` (the newest seq). Raises GreenagentError."""
         now = time.time()
         by_name = {pair.name: pair for pair in self.pairs.values()}
         for pair in list(self.pairs.values()):
@@ -98,16 +95,10 @@ class UploadTable:
                 pair.removed = None
             elif pair.removed is None:
                 pair.removed = now
-            elif now - pair.removed > REMOVED_MEMORY:
-                del self.pairs[pair.bit]
-                lines = count(pair.bit, pair.cursor)
-                self._say(
-                    f"upload pair {pair.name} left the configuration 7 days ago: {lines} lines that waited are dropped"
-                )
         bits: dict[str, int] = {}
         for name in names:
             known = by_name.get(name)
-            if known is not None and known.bit in self.pairs:
+            if known is not None:
                 bits[name] = known.bit
             else:
                 free = next((1 << n for n in range(MAX_PAIRS) if (1 << n) not in self.pairs), None)
@@ -118,6 +109,15 @@ class UploadTable:
         self._changed = True
         self.save(end)
         return bits
+
+    def drop_old(self) -> list[PairState]:
+        """Takes out the pairs that left the configuration long ago, and returns them."""
+        now = time.time()
+        old = [pair for pair in self.pairs.values() if pair.removed is not None and now - pair.removed > REMOVED_MEMORY]
+        for pair in old:
+            del self.pairs[pair.bit]
+            self._changed = True
+        return old
 
     def marked(self, marks: int, last_seq: int) -> None:
         """Lines up to ``last_seq`` carry these marks."""
@@ -139,9 +139,9 @@ class UploadTable:
                 pair.cursor = end
                 self._changed = True
 
-    def needs(self, last_seq: int) -> list[str]:
-        """The names of pairs that may still want lines up to ``last_seq``."""
-        return [pair.name for pair in self.pairs.values() if pair.needs(last_seq)]
+    def wanting(self, last_seq: int) -> list[PairState]:
+        """The pairs that may still want lines up to ``last_seq``."""
+        return [pair for pair in self.pairs.values() if pair.needs(last_seq)]
 
     def delivered(self, end: int) -> int:
         """The seq up to which no pair wants anything any more; ``end`` where nothing waits."""

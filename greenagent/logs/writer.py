@@ -10,16 +10,16 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from greenagent.logs.current import CurrentDatabase
-from greenagent.logs.database_file import is_locked, open_readonly
+from greenagent.logs.database_file import is_locked
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.gate import ReadGate
 from greenagent.logs.lines import Lines, Owner
 from greenagent.logs.retention import Retention, StoreLimits
+from greenagent.logs.undelivered import Waiting, waiting_behind, waiting_in_all
 from greenagent.logs.uploads import UploadTable
 
 RETRY_AFTER: Final = 2.0
@@ -45,6 +45,7 @@ class Events(NamedTuple):
     committed: Callable[[Committed], None]
     lost: Callable[[dict[Owner, int], str], None]
     recovered: Callable[[], None]
+    not_sent: Callable[[Waiting, str, str], None]
     warn: Callable[[str], None]
 
 
@@ -60,7 +61,7 @@ class Writer:
         self.folder = folder
         self.database = CurrentDatabase(folder, limits.max_db_size, gate, events.warn)
         self.uploads = UploadTable(folder.uploads, events.warn)
-        self.retention = Retention(folder, limits, events.warn)
+        self.retention = Retention(folder, limits, events.warn, events.not_sent)
         self._pending: list[Lines] = []
         self._pending_size = 0
         self._began = False
@@ -102,11 +103,12 @@ class Writer:
     def register(self, names: Sequence[str]) -> dict[str, tuple[int, int, int]]:
         """Pairs in force: per name its bit, cursor and the number of lines that wait for it."""
         end = self.database.next_seq - 1
-        bits = self.uploads.register(names, end, lambda bit, cursor: self._count_marked(bit, cursor)[0])
+        bits = self.uploads.register(names, end)
+        self._drop_old_pairs()
         known: dict[str, tuple[int, int, int]] = {}
         for name, bit in bits.items():
             pair = self.uploads.pairs[bit]
-            count, last = self._count_marked(bit, pair.cursor)
+            count, last = waiting_behind(self.folder.databases(), bit, pair.cursor)
             pair.last_marked = max(pair.last_marked, last)
             known[name] = (bit, pair.cursor, count)
         return known
@@ -289,7 +291,7 @@ class Writer:
         except sqlite3.Error:
             pass  # the cursors are only behind: said at the next advance
         self._cleaned_to = 0
-        self.retention.apply(self.uploads, end)
+        self.retention.apply(self.uploads)
         return archive
 
     def _look_around(self) -> None:
@@ -305,12 +307,20 @@ class Writer:
             if database.is_open and database.is_gone():
                 self._events.warn(f"{self.folder.current} was removed: logging goes on in a new file")
                 database.reopen()
-            self.retention.apply(self.uploads, database.next_seq - 1)
+            self.retention.apply(self.uploads)
+            self._drop_old_pairs()
             self._disorder = ""
         except (sqlite3.Error, OSError) as error:
             if self._disorder != str(error):
                 self._disorder = str(error)
                 self._events.warn(f"the log folder {self.folder.path} cannot be kept in order: {error}")
+
+    def _drop_old_pairs(self) -> None:
+        for pair in self.uploads.drop_old():
+            waiting = waiting_in_all(self.folder.databases(), {pair.bit: pair.cursor})
+            cause = f"upload pair {pair.name} left the configuration 7 days ago"
+            self._events.warn(f"{cause}: {waiting.lines} lines that waited are dropped")
+            self._events.not_sent(waiting, pair.name, cause)
 
     def _clean_outgoing(self) -> None:
         delivered = self.uploads.delivered(self.database.next_seq - 1)
@@ -318,34 +328,3 @@ class Writer:
             return
         self.database.connection.execute('DELETE FROM "outgoing" WHERE "seq" <= ?', (delivered,))
         self._cleaned_to = delivered
-
-    def _count_marked(self, bit: int, cursor: int) -> tuple[int, int]:
-        """How many lines behind a cursor are marked, and the last of them."""
-        count, last = 0, 0
-        for path in reversed(self.folder.databases()):
-            found = _marked_in(path, bit, cursor)
-            if found is None:
-                continue
-            count += found[0]
-            last = max(last, found[1])
-            if found[2] <= cursor:
-                break
-        return count, last
-
-
-def _marked_in(path: Path, bit: int, cursor: int) -> tuple[int, int, int] | None:
-    """Count and last seq of marked lines behind a cursor, and the file's first seq; None for a file without seq."""
-    try:
-        with closing(open_readonly(path)) as connection:
-            count, last, first = 0, 0, 0
-            for table in ("logs", "outgoing"):
-                row: Any = connection.execute(
-                    f'SELECT count(*), max(seq) FROM "{table}" WHERE seq > ? AND marks & ?', (cursor, bit)
-                ).fetchone()
-                count += row[0]
-                last = max(last, row[1] or 0)
-                low = connection.execute(f'SELECT min(seq) FROM "{table}"').fetchone()[0]
-                first = low if not first or (low and low < first) else first
-            return count, last, first or cursor + 1
-    except sqlite3.Error:
-        return None

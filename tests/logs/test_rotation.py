@@ -202,7 +202,7 @@ def test_a_cap_that_removes_undelivered_lines_says_how_many(stores: Stores) -> N
     store.flush()
     heard = wait_until(lambda: [line for line in stores.voice.lines if "not yet sent" in line], what="the warning")
     assert "max_dbs = 1 with 1 lines not yet sent to a/main" in heard[0]
-    assert [record.data for record in store.read_marked("a/main")] == ["2"]
+    assert [record.data for record in store.read_marked("a/main") if record.level == 1] == ["2"]
 
 
 def test_archives_older_than_max_age_go(stores: Stores) -> None:

@@ -11,9 +11,9 @@ from greenagent.logs.pieces import Block
 from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
 from greenagent.values.errors import GreenagentError
-from greenagent.values.levels import parse_levels
+from greenagent.values.levels import WARNING, parse_levels
 from greenagent.values.message import Message
-from tests.logs.conftest import Stores, job
+from tests.logs.conftest import Stores, job, rows
 from tests.support.waiting import wait_until
 
 
@@ -101,10 +101,16 @@ def test_a_removed_pair_is_dropped_after_its_time_with_a_word(stores: Stores, mo
     store.flush()
     store.register_pairs([])
     monkeypatch.setattr(uploads, "REMOVED_MEMORY", -1)
-    store.register_pairs([])
+
+    def said() -> list[str]:
+        store.tick()  # no reload and no start is needed
+        return [line for line in stores.voice.lines if "pair a left the configuration" in line]
+
+    assert "2 lines" in wait_until(said, what="the word about the pair")[0]
     store.flush()
-    wait_until(lambda: any("pair a left the configuration" in line for line in stores.voice.lines))
-    assert "2 lines" in stores.voice.lines[-1]
+    assert store.figures.dropped == 2
+    noted = [data for _, level, data in rows(stores.folder) if level == WARNING]
+    assert noted == ["2 lines of this job were not sent to a: upload pair a left the configuration 7 days ago"]
     assert store.register_pairs(["a"])
     assert texts(store, "a") == []
 
@@ -191,10 +197,10 @@ class TestWhenABatchIsDue:
         backlog = self.backlog(9)
         backlog.flush_now()
         backlog.wait_due(10, 1000)
-        backlog.was_read([1, 2, 3])
+        backlog.was_read([1, 2, 3], backlog.known())
         backlog.advance(3)
         self.waits(backlog).get(timeout=5)
-        backlog.was_read([4, 5, 6, 7, 8, 9])
+        backlog.was_read([4, 5, 6, 7, 8, 9], backlog.known())
         backlog.advance(9)
         assert backlog.waiting == 0
         backlog.stored(1, 0)
@@ -209,7 +215,7 @@ class TestWhenABatchIsDue:
         backlog = self.backlog(10)
         backlog._last_tick = time.monotonic() - 0.95
         backlog.wait_due(10, 1.0)
-        backlog.was_read(list(range(10)))
+        backlog.was_read(list(range(10)), backlog.known())
         backlog.advance(9)
         backlog.stored(1, 0)
         began = time.monotonic()

@@ -1,0 +1,159 @@
+"""Lines that go before a controller has them are counted and said (design, promise 3)."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from greenagent.logs import undelivered
+from greenagent.logs.backlog import Backlog
+from greenagent.logs.pieces import Block
+from greenagent.logs.retention import StoreLimits
+from greenagent.logs.routes import Routes
+from greenagent.logs.store import LogStore
+from greenagent.values.levels import WARNING, parse_levels
+from greenagent.values.message import Message
+from tests.logs.conftest import Stores, job, rows
+from tests.support.waiting import wait_until
+
+
+def wanting(store: LogStore, *pairs: str, keep: bool = True) -> Routes:
+    bits = store.register_pairs(list(pairs))
+    return Routes(keep=keep, pairs=[(bit, parse_levels("1")) for bit in bits.values()])
+
+
+def rotate(store: LogStore) -> Path:
+    path: Path = store._call(lambda writer: writer.rotate())
+    return path
+
+
+def notes(stores: Stores) -> list[tuple[str, str]]:
+    return rows(stores.folder, f"jobid, data FROM logs WHERE level = {WARNING} --")
+
+
+def said(stores: Stores, words: str) -> list[str]:
+    return wait_until(lambda: [line for line in stores.voice.lines if words in line], what=words)
+
+
+def test_a_cap_tells_every_job_how_many_of_its_lines_went_unsent(stores: Stores) -> None:
+    """Once, however many controllers wanted them; also the job that is over."""
+    store = stores.open(limits=StoreLimits(max_dbs=1))
+    routes = wanting(store, "a/main", "b/main")
+    living, over = job(store, "living", routes), job(store, "over", routes)
+    living.append([Block(1, "x\n" * 30, 30), Message(2, "for nobody")])
+    over.append([Message(1, "x"), Message(1, "y")])
+    over.close()
+    rotate(store)
+    rotate(store)
+    store.flush()
+    assert "max_dbs = 1 with 32 lines not yet sent to a/main, b/main" in said(stores, "not yet sent")[0]
+    wait_until(lambda: len(notes(stores)) == 2, what="the notes")
+    cause = "were not sent to a/main, b/main: their database was removed for max_dbs = 1"
+    assert notes(stores) == [("living", f"30 lines of this job {cause}"), ("over", f"2 lines of this job {cause}")]
+    assert store.figures.dropped == 32
+    assert living.dropped == 30
+
+
+def test_lines_that_one_controller_has_are_counted_for_the_other(stores: Stores) -> None:
+    store = stores.open(limits=StoreLimits(max_dbs=1))
+    job(store, routes=wanting(store, "a", "b", keep=False)).append([Message(1, "x"), Message(1, "y")])
+    store.flush()
+    store.advance("a", store.read_marked("a")[-1].seq)
+    store.advance("b", store.read_marked("b")[0].seq)
+    rotate(store)
+    rotate(store)
+    store.flush()
+    assert said(stores, "not yet sent")[0].endswith("with 1 lines not yet sent to b")
+    assert store.figures.dropped == 1
+
+
+def test_many_jobs_are_counted_together_beyond_some(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that lose most are told each."""
+    monkeypatch.setattr(undelivered, "_JOBS_NAMED", 2)
+    store = stores.open(limits=StoreLimits(max_dbs=1))
+    routes = wanting(store, "a")
+    for number in range(5):
+        job(store, f"j{number}", routes).append([Block(1, "x\n" * (number + 1), number + 1)])
+    rotate(store)
+    rotate(store)
+    store.flush()
+    assert said(stores, "jobs more")[0].startswith("lines of 3 jobs more were not sent to a:")
+    wait_until(lambda: len(notes(stores)) == 2, what="the notes")
+    assert [jobid for jobid, _ in notes(stores)] == ["j4", "j3"]
+    assert store.figures.dropped == 15
+
+
+@pytest.mark.parametrize("trouble", ["locked", "damaged"])
+def test_a_cap_says_what_it_could_not_count(stores: Stores, trouble: str) -> None:
+    store = stores.open(limits=StoreLimits(max_dbs=1))
+    job(store, routes=wanting(store, "a")).append([Message(1, "x" * 100_000)])
+    archive = rotate(store)
+    with closing(sqlite3.connect(archive, isolation_level=None)) as other:
+        if trouble == "locked":
+            other.execute("BEGIN EXCLUSIVE")
+        else:
+            content = archive.read_bytes()
+            archive.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+            store.tick()
+        rotate(store)
+    line = said(stores, "cannot be read")[0]
+    assert line.startswith(f"{archive.name} is removed for max_dbs = 1")
+    assert "is not known" in line
+    assert not archive.exists()
+
+
+def test_lines_in_a_damaged_archive_are_counted_once_nothing_else_waits(stores: Stores) -> None:
+    store = stores.open()
+    log = job(store, routes=wanting(store, "a"))
+    log.append([Message(1, "x" * 100_000), Message(1, "lost too")])
+    archive = rotate(store)
+    log.append([Message(1, "fine")])
+    store.flush()
+    content = archive.read_bytes()
+    archive.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+    found = store.read_marked("a")
+    assert [record.data for record in found] == ["fine"]
+    store.advance("a", found[-1].seq)
+    assert store.figures.dropped == 0, "they might come yet"
+    assert store.read_marked("a") == []
+    assert said(stores, "are lost")[0].startswith("2 lines that waited for a are lost")
+    assert store.figures.dropped == 2
+    assert store.read_marked("a") == []
+    assert store.figures.dropped == 2
+
+
+def test_what_a_cap_has_counted_is_not_counted_again(stores: Stores) -> None:
+    store = stores.open(limits=StoreLimits(max_dbs=1))
+    job(store, routes=wanting(store, "a")).append([Message(1, "x")])
+    rotate(store)
+    rotate(store)
+    store.flush()
+    said(stores, "not yet sent")
+    assert store.read_marked("a") == []
+    assert store.figures.dropped == 1
+    assert store.backlog("a") == 0
+
+
+class TestBacklog:
+    def test_lines_that_come_while_nothing_is_read_still_wait(self) -> None:
+        backlog = Backlog("a", 1, 0, 0)
+        known = backlog.known()
+        backlog.stored(3, 0)
+        assert backlog.was_read([], known) == 0
+        assert backlog.waiting == 3
+
+    def test_lines_that_are_read_before_they_are_told_of_are_not_missed(self) -> None:
+        backlog = Backlog("a", 1, 0, 0)
+        assert backlog.was_read([1, 2], backlog.known()) == 0
+        backlog.advance(2)
+        backlog.stored(2, 0)
+        assert backlog.was_read([], backlog.known()) == 0
+        assert backlog.waiting == 0
+
+    def test_lines_that_are_nowhere_are_missed_once(self) -> None:
+        backlog = Backlog("a", 1, 0, 5)
+        backlog.was_read([4, 5], backlog.known())
+        backlog.advance(5)
+        assert backlog.was_read([], backlog.known()) == 3
+        assert backlog.was_read([], backlog.known()) == 0
