@@ -62,18 +62,19 @@ class PlainReply:
         return len(self._received) == self._length
 
     def read(self, limit: int) -> tuple[bytes, bool]:
-        """The body and whether that is all of it; reads no more than a piece beyond ``limit`` bytes."""
+        """The body and whether that is all of it; of one of more than ``limit`` bytes only the beginning is read."""
         if len(self._received) == self._length <= limit:
             return self._received, True
         pieces = [self._received]
         size = len(self._received)
-        while size < self._length and size <= limit:
+        wanted = self._length if self._length <= limit else min(self._length, PIECE)
+        while size < wanted:
             piece = self._socket.recv(min(PIECE, self._length - size))
             if not piece:
                 raise http.client.IncompleteRead(b"".join(pieces), self._length - size)
             pieces.append(piece)
             size += len(piece)
-        return b"".join(pieces), size <= limit
+        return b"".join(pieces), self._length <= limit
 
 
 class ParsedReply:
@@ -87,16 +88,26 @@ class ParsedReply:
         self._raw = raw
 
     def read(self, limit: int) -> tuple[bytes, bool]:
-        """The body and whether that is all of it; reads no more than a piece beyond ``limit`` bytes."""
+        """The body and whether that is all of it; of one of more than ``limit`` bytes only the beginning is kept."""
         pieces: list[bytes] = []
         size = 0
         while piece := self._raw.read(PIECE, decode_content=True):
             size += len(piece)
             pieces.append(piece)
             if size > limit:
-                return b"".join(pieces), False
+                return _beginning(pieces), False
         self._raw.release_conn()
         return b"".join(pieces), True
+
+
+def _beginning(pieces: list[bytes]) -> bytes:
+    """A piece of what came: two copies of all of it would be memory for nothing."""
+    found = bytearray()
+    for piece in pieces:
+        found += piece
+        if len(found) >= PIECE:
+            break
+    return bytes(found)
 
 
 class KeptConnection:
