@@ -20,7 +20,7 @@ from greenagent.process.child import signal_name
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.voice import Voice
 from greenagent.settings.models import Settings
-from greenagent.values import states
+from greenagent.values import levels, states
 from greenagent.values.command import Command, parse_command, without_queue
 from greenagent.values.errors import CommandError
 from greenagent.values.result import Result
@@ -29,6 +29,10 @@ UNKILLABLE_WAIT = 5.0
 """Seconds beyond grace and drain after which a kill answers that a job would not die."""
 
 TOO_MANY = "refused: too many jobs wait on this node already"
+
+REMARKS = 20
+REMARKS_PERIOD = 60.0
+"""Lines said in so many seconds about commands that are refused, or odd: a controller must not fill our log."""
 
 ENTERING_WAIT = 2.0
 """Seconds a stop gives commands that are being written down."""
@@ -54,6 +58,8 @@ class Admission:
         self._launcher = launcher
         self._supervisor = supervisor
         self._voice = voice
+        self._remarks = voice.limited(REMARKS, REMARKS_PERIOD)
+        self._refusals = voice.limited(REMARKS, REMARKS_PERIOD)
         self.live: dict[str, Job] = {}
         self.line = WaitingLine(settings().main.max_jobs)
         self.stopping = False
@@ -65,7 +71,7 @@ class Admission:
     def accept(self, command: Command, controller: str) -> None:
         """Takes a command of a controller; returns once the ledger has it. Never raises for a bad command."""
         for warning in command.warnings:
-            self._voice.warning(f"job {command.id}: {warning}")
+            self._remarks.say(levels.WARNING, f"job {command.id}: {warning}")
         known = self.live.get(command.id)
         while known is not None and known.is_reported:
             # Its controller may have the result already and send the next command of that id.
@@ -96,7 +102,7 @@ class Admission:
 
     def refuse(self, error: CommandError, controller: str) -> None:
         """A command that cannot be understood: answered ERROR when its id can be read, and always said."""
-        self._voice.error(f"controller {controller}: a command is refused: {error.reason}")
+        self._refusals.say(levels.OPERATIONS_ERROR, f"controller {controller}: a command is refused: {error.reason}")
         if error.command_id is None:
             return
         result = Result(

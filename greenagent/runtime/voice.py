@@ -90,9 +90,42 @@ class Voice:
         for sink in tuple(self._sinks):
             sink(level, line)
 
+    def limited(self, lines: int, period: float) -> Limited:
+        """For what others can make us say: at most ``lines`` in ``period`` seconds."""
+        return Limited(self, lines, period)
+
     def topic(self) -> Topic:
         """A subject on which only changes are worth saying."""
         return Topic(self)
+
+
+class Limited:
+    """Says so many lines in a period; what is left out is counted, and said before the next line that is not."""
+
+    def __init__(self, voice: Voice, lines: int, period: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._voice = voice
+        self._lines = lines
+        self._period = period
+        self._clock = clock
+        self._until = 0.0
+        self._said = 0
+        self._left_out = 0
+
+    def say(self, level: int, text: str) -> None:
+        now = self._clock()
+        if now >= self._until:
+            self._until = now + self._period
+            self._said = 0
+            if self._left_out:
+                self._voice.say(level, f"{self._left_out} lines like the next were left out")
+                self._left_out = 0
+        if self._said == self._lines:
+            self._left_out += 1
+            return
+        self._said += 1
+        self._voice.say(level, text)
+        if self._said == self._lines:
+            self._voice.say(level, f"more lines like the last are only counted for up to {self._period:g} s")
 
 
 class Topic:

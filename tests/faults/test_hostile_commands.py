@@ -132,6 +132,19 @@ def test_odd_ids_and_texts_are_answered_under_the_id_as_given(
     assert not (tmp_path / "etc").exists()
 
 
+def test_a_flood_of_refused_commands_is_answered_and_does_not_fill_our_log(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    agent = start_agent()
+    ids = [f"bad-{number}" for number in range(100)]
+    for command_id in ids:
+        controller.push({"id": command_id, "cmd": 7})
+    wait_until(lambda: len(controller.results) == 100, 60, "all refusals to be answered")
+    assert sorted(result["id"] for result in controller.results) == sorted(ids)
+    assert agent.stderr.count("a command is refused") == 20
+    assert "more lines like the last are only counted" in agent.stderr
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -17,7 +17,7 @@ from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.files import FileLock, LockedError, replace_file
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.native import NativePool, NativeSignal, NativeWorker
-from greenagent.runtime.voice import LineOutput
+from greenagent.runtime.voice import Limited, LineOutput
 from tests.support.voices import HeardVoice
 from tests.support.waiting import wait_until
 
@@ -173,6 +173,23 @@ def test_a_voice_says_single_lines_and_a_topic_only_changes() -> None:
     assert voice.lines == ["two lines", "a", "b", "fine"]
 
 
+def test_a_limited_voice_counts_what_it_leaves_out() -> None:
+    voice = HeardVoice()
+    now = 100.0
+    limited = Limited(voice, 2, 60, clock=lambda: now)
+    for number in range(5):
+        limited.say(8, f"line {number}")
+    now = 161.0
+    limited.say(8, "later")
+    assert voice.heard == [
+        (8, "line 0"),
+        (8, "line 1"),
+        (8, "more lines like the last are only counted for up to 60 s"),
+        (8, "3 lines like the next were left out"),
+        (8, "later"),
+    ]
+
+
 def test_a_service_is_started_again_and_gives_up_after_too_many_deaths() -> None:
     voice = HeardVoice()
     fatal: list[str] = []
@@ -190,7 +207,7 @@ from greenagent.runtime.patch import patch
 patch()
 import gevent
 from greenagent.runtime.greenlets import hear_hub
-from greenagent.runtime.voice import LineOutput, Voice
+from greenagent.runtime.voice import Limited, LineOutput, Voice
 output = LineOutput(2, "voice")
 hear_hub(Voice(output))
 class Bad:
