@@ -19,23 +19,18 @@ class Backlog:
         self.waiting = waiting
         """Committed lines behind the cursor that are marked for this pair."""
         now = time.monotonic()
-        self.oldest: float | None = now if waiting else None
-        """Monotonic time since which something waits, None when nothing does."""
         self._due: float | None = now if waiting else None
         self._last_tick = now
         self._read: Sequence[int] = ()
         self._unaccounted = waiting
         """Lines of which nobody has said yet that they were delivered or dropped; may fall below 0 for a moment."""
         self._changed = Event()
-        self._now = False
         self._owed = 0
         """Lines that waited when a batch was due: all of them go, in as many batches as it takes."""
 
     def stored(self, count: int, flush: float) -> None:
         """``count`` more lines wait; ``flush`` seconds is the shortest wish of their jobs, 0 for none."""
         now = time.monotonic()
-        if self.oldest is None:
-            self.oldest = now
         self.waiting += count
         self._unaccounted += count
         if flush and (self._due is None or now + flush < self._due):
@@ -76,34 +71,13 @@ class Backlog:
     def _delivered(self, count: int) -> None:
         self.waiting = max(0, self.waiting - count)
         self._owed = max(0, self._owed - count)
-        self.oldest = time.monotonic() if self.waiting else None
         if not self.waiting:
             self._due = None
-            self._now = False
-
-    def flush_now(self) -> None:
-        """Whoever waits goes at once, if anything waits."""
-        self._now = True
-        self._changed.set()
-
-    def due(self) -> float | None:
-        """Monotonic time at which a job's ``log_flush`` wants a batch to go, or None."""
-        return self._due
-
-    def wait_for_any(self, timeout: float | None) -> bool:
-        """Blocks until something waits; False after ``timeout`` seconds."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not self.waiting:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return False
-            self._wait(left)
-        return True
 
     def wait_due(self, batch_size: int, flush_int: float) -> None:
         """Blocks until a batch should go: ``batch_size`` lines wait, or something waits and either
         the period of ``flush_int`` seconds is over (a full batch does not restart it, protocol 7.1),
-        or a job's ``log_flush`` is, or ``flush_now`` was called.
+        or a job's ``log_flush`` is.
         """
         while True:
             now = time.monotonic()
@@ -111,10 +85,9 @@ class Backlog:
             if period_over:
                 missed = int((now - self._last_tick) / flush_int) if flush_int > 0 else 0
                 self._last_tick = self._last_tick + missed * flush_int if missed else now
-            if self.waiting and (period_over or self._now or (self._due is not None and now >= self._due)):
+            if self.waiting and (period_over or (self._due is not None and now >= self._due)):
                 self._owed = self.waiting
                 self._due = None
-                self._now = False
             if self.waiting and (self._owed or self.waiting >= batch_size):
                 return
             wake = self._last_tick + flush_int

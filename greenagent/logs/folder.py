@@ -101,11 +101,6 @@ def archive_stamp(path: Path) -> int:
     return int(path.name.partition(".")[0])
 
 
-def size_with_log(path: Path) -> int:
-    """Bytes of a database, its write-ahead log included; 0 where it is not there."""
-    return file_size(path) + file_size(path.with_name(path.name + "-wal"))
-
-
 def file_size(path: Path) -> int:
     try:
         return os.stat(path).st_size

@@ -206,18 +206,6 @@ class LogStore:
         """How many stored lines wait for the pair."""
         return self._pairs[pair].waiting
 
-    def waiting_since(self, pair: str) -> float | None:
-        """Monotonic time since which something waits for the pair, or None."""
-        return self._pairs[pair].oldest
-
-    def due(self, pair: str) -> float | None:
-        """Monotonic time at which a job's ``log_flush`` wants a batch to go, or None."""
-        return self._pairs[pair].due()
-
-    def wait_for_marked(self, pair: str, timeout: float | None = None) -> bool:
-        """Blocks until something waits for the pair; False after ``timeout`` seconds."""
-        return self._pairs[pair].wait_for_any(timeout)
-
     def wait_due(self, pair: str, batch_size: int, flush_int: float) -> None:
         """Blocks until a batch of the pair should go; see ``Backlog.wait_due``."""
         self._pairs[pair].wait_due(batch_size, flush_int)

@@ -33,10 +33,6 @@ class ExitStatus:
     code: int | None
     signal: str | None
 
-    @property
-    def is_success(self) -> bool:
-        return self.code == 0
-
 
 class Leftover(NamedTuple):
     """A process that outlived its job."""

@@ -83,19 +83,6 @@ class Poller:
         self._acknowledge = ""
         self._quick_answers = 0
 
-    @property
-    def last_contact(self) -> float | None:
-        """Monotonic time of the last usable answer, or None."""
-        return self.health.last_contact
-
-    @property
-    def polls(self) -> int:
-        return self.figures.polls
-
-    @property
-    def errors(self) -> int:
-        return self.figures.poll_errors
-
     def run(self) -> None:
         """Polls until ``stop``; goes on where it was when it is started again after an error."""
         while not self._stopping.is_set():

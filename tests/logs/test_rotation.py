@@ -7,7 +7,7 @@ from contextlib import closing
 
 import gevent
 
-from greenagent.logs.folder import archive_stamp, size_with_log
+from greenagent.logs.folder import archive_stamp, file_size
 from greenagent.logs.query import LogQuery
 from greenagent.logs.retention import StoreLimits
 from greenagent.logs.routes import Routes
@@ -21,7 +21,9 @@ MEGABYTE = 1 << 20
 
 
 def largest(stores: Stores) -> int:
-    return max((size_with_log(path) for path in stores.folder.databases()), default=0)
+    """Bytes of the largest database, its write-ahead log included."""
+    paths = stores.folder.databases()
+    return max((file_size(path) + file_size(path.with_name(path.name + "-wal")) for path in paths), default=0)
 
 
 def test_rotation_under_load_loses_nothing_and_keeps_the_limit(stores: Stores) -> None:

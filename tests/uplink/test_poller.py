@@ -34,9 +34,9 @@ def test_a_poller_says_it_is_there_and_takes_commands_one_after_the_other():
         assert first.headers["User-Agent"].startswith("greenagent/")
         assert first.headers["Greenagent-Acknowledge"] == ""
         assert first.headers["Greenagent-Free-Slots"] == "7"
-        assert poller.polls == len(controller.polls)
+        assert poller.figures.polls == len(controller.polls)
         assert poller.state == "stopped"
-        assert poller.last_contact is not None
+        assert poller.health.last_contact is not None
 
 
 def test_polls_of_one_poller_share_a_connection():
@@ -55,7 +55,7 @@ def test_a_refused_poll_is_tried_again_and_the_reason_said_once():
             controller.push(command())
             wait_until(lambda: got.commands, what="the command")
         assert len([line for line in uplink.said if "503" in line]) == 1
-        assert poller.errors == 4
+        assert poller.figures.poll_errors == 4
 
 
 def test_the_startup_event_is_sent_again_after_an_outage():
