@@ -7,14 +7,13 @@ import json
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
 from greenagent.cli.logs_text import COLOURS, level_name, visible
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.query import LogQuery, conditions, may_hold, order_column
+from greenagent.logs.query import LogQuery, conditions, opened_files, order_column
 from greenagent.logs.reading import Unreadable, reading
 
 MOST_ROWS: Final = 60
@@ -44,8 +43,8 @@ def summarise_jobs(folder: LogFolder, query: LogQuery, ledger: Path | None, unre
         known = found.get(job.jobid)
         if known is not None:
             job = job._replace(
-                domain=job.domain or known.domain,
-                name=job.name or known.name,
+                domain=known.domain or job.domain,
+                name=known.name or job.name,
                 lines=job.lines + known.lines,
                 first=min(job.first or 0, known.first or 0),
                 last=max(job.last or 0, known.last or 0),
@@ -172,22 +171,23 @@ def _local(epoch: float | None) -> str:
 
 def _ask_all(
     folder: LogFolder, query: LogQuery, columns: str, grouping: str, unreadable: Unreadable
-) -> Iterator[tuple[Any, ...]]:
-    for path in folder.databases():
-        if not may_hold(path, query):
-            continue
-        try:
-            with reading(path) as connection:
-                if order_column(connection) is None:
-                    continue
-                where, values = conditions(connection, query)
-                condition = f"WHERE {' AND '.join(where)}" if where else ""
-                rows = connection.execute(f"SELECT {columns} FROM logs {condition} {grouping}", values).fetchall()
-        except sqlite3.Error as error:
-            if path.exists():
-                unreadable(path, error)
-            continue
-        yield from rows
+) -> list[tuple[Any, ...]]:
+    """The rows of all files, newest file first."""
+    found: list[tuple[Any, ...]] = []
+    with ExitStack() as stack:
+        for path, opened in opened_files(folder, query, unreadable, stack):
+            try:
+                with nullcontext(opened) if opened is not None else reading(path) as connection:
+                    if order_column(connection) is None:
+                        continue
+                    where, values = conditions(connection, query)
+                    condition = f"WHERE {' AND '.join(where)}" if where else ""
+                    statement = f"SELECT {columns} FROM logs {condition} {grouping}"
+                    found += connection.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                if path.exists():
+                    unreadable(path, error)
+    return found
 
 
 def _states(ledger: Path) -> dict[str, str]:

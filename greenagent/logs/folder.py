@@ -47,10 +47,11 @@ class LogFolder:
 
     def databases(self) -> list[Path]:
         """Every log database, oldest first, ``current.db`` last."""
-        files = self.archives()
-        if self.current.exists():
-            files.append(self.current)
-        return files
+        while True:
+            files = self.archives()
+            is_there = self.current.exists()
+            if files == self.archives():  # not rotated in between
+                return [*files, self.current] if is_there else files
 
     def next_archive(self) -> Path:
         """The name of the next archive: names rise whatever the clock does."""
@@ -68,20 +69,30 @@ class LogFolder:
                 os.rename(companion, target.with_name(target.name + suffix))
         os.rename(source, target)
 
-    def complete_renames(self) -> list[Path]:
-        """Ends renames that a crash interrupted: a log whose database still has its old name.
+    def moved_log(self) -> Path | None:
+        """The log that a rename has taken from ``current.db`` while the database still has its old name.
 
-        Returns the archives that were completed this way.
+        For a moment within every rename under a reader; for longer after a crash in there.
         """
+        if not self.current.exists():
+            return None
+        with os.scandir(self.path) as entries:
+            names = sorted(entry.name for entry in entries if _LEFTOVER.match(entry.name))
+        for name in names:
+            if not (self.path / name.removesuffix("-wal")).exists():
+                return self.path / name
+        return None
+
+    def complete_renames(self) -> list[Path]:
+        """Ends renames that a crash interrupted; returns the archives that were completed this way."""
         completed = []
-        for name in sorted(os.listdir(self.path)):
-            match = _LEFTOVER.match(name)
-            if match is None:
-                continue
-            target = self.path / f"{match.group(1)}.db"
-            if not target.exists() and self.current.exists():
-                self.rename_with_companions(self.current, target)
-                completed.append(target)
+        while (log := self.moved_log()) is not None:
+            target = log.with_name(log.name.removesuffix("-wal"))
+            # A reader may have made companions of the old name since: empty, and not to replace the log.
+            for suffix in COMPANIONS:
+                self.current.with_name(CURRENT + suffix).unlink(missing_ok=True)
+            os.rename(self.current, target)
+            completed.append(target)
         return completed
 
     def move_aside(self, path: Path) -> Path:
@@ -99,6 +110,14 @@ class LogFolder:
 def archive_stamp(path: Path) -> int:
     """The number in an archive's name: seconds since 1970 at its rotation, or a little more."""
     return int(path.name.partition(".")[0])
+
+
+def inode_of(path: Path) -> int:
+    """What tells a file from the next one of its name; 0 where it is not there."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
 
 
 def file_size(path: Path) -> int:

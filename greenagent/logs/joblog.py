@@ -75,11 +75,11 @@ class JobLog:
             yield piece
 
     def append_now(self, level: int, text: str) -> None:
-        """One message, without ever waiting: it is counted as dropped when there is no room."""
+        """One message, without ever waiting: it is counted as dropped when there is no room even for such."""
         route = self.routes.for_level(level)
         if not route.process:
             return
-        if not self._store.has_room(1):
+        if not self._store.takes_at_once:
             self.dropped += 1
             self._store.count_dropped(1)
             return

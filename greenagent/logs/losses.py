@@ -53,8 +53,10 @@ class Losses:
     def not_sent(self, waiting: Waiting, pairs: str, cause: str) -> None:
         """Lines that ``pairs`` still wanted went for ``cause``; the logs of the jobs that lose most say so each."""
         for owner, count in waiting.by_owner.items():
-            self._count(owner, count)
-            self._log_of(owner).note(f"{count} lines of this job were not sent to {pairs}: {cause}")
+            log = self._count(owner, count)
+            # An earlier note may have gone with an earlier database.
+            total = f"; {log.dropped} of its lines were dropped by now" if log.dropped > count else ""
+            log.note(f"{count} lines of this job were not sent to {pairs}: {cause}{total}")
         self.lines += waiting.lines - sum(waiting.by_owner.values())
         others = waiting.jobs - len(waiting.by_owner)
         if others > 0:
@@ -65,6 +67,8 @@ class Losses:
         self.lines += lines
         self._voice.warning(f"{lines} lines that waited for {pair} are lost: their database was damaged or removed")
 
-    def _count(self, owner: Owner, count: int) -> None:
+    def _count(self, owner: Owner, count: int) -> _JobLog:
         self.lines += count
-        self._log_of(owner).dropped += count
+        log = self._log_of(owner)
+        log.dropped += count
+        return log

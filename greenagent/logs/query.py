@@ -53,7 +53,7 @@ def newest_first(
     """
     left = query.limit
     with ExitStack() as stack:
-        for path, connection in _opened(folder, query, undisturbed, unreadable, stack):
+        for path, connection in opened_files(folder, query, unreadable, stack, undisturbed):
             for record in _ask_file(path, connection, query, left, unreadable):
                 yield record
                 if query.limit:
@@ -62,21 +62,23 @@ def newest_first(
                         return
 
 
-def _opened(
+def opened_files(
     folder: LogFolder,
     query: LogQuery,
-    undisturbed: Callable[[], AbstractContextManager[None]],
     unreadable: Unreadable,
     stack: ExitStack,
+    undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Iterator[tuple[Path, sqlite3.Connection | None]]:
-    """The files to ask, newest first; ``current.db`` is opened, with its snapshot taken."""
+    """The files to ask, newest first, each line in one of them; ``current.db`` is opened, with its snapshot taken."""
     while True:
         with undisturbed():
             archives = folder.archives()
-            current = stack.enter_context(_current(folder.current, unreadable))
+            current, error = stack.enter_context(_current(folder.current))
         if folder.archives() == archives:
             break
         stack.close()  # rotated meanwhile: what was current might be missed
+    if error is not None:
+        unreadable(folder.current, error)
     if current is not None:
         yield folder.current, current
         stack.close()
@@ -86,18 +88,17 @@ def _opened(
 
 
 @contextmanager
-def _current(path: Path, unreadable: Unreadable) -> Iterator[sqlite3.Connection | None]:
+def _current(path: Path) -> Iterator[tuple[sqlite3.Connection | None, sqlite3.Error | None]]:
     with ExitStack() as stack:
-        connection = None
+        connection, trouble = None, None
         if path.exists():
             try:
                 connection = stack.enter_context(reading(path))
                 connection.execute("BEGIN")
                 connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             except sqlite3.Error as error:
-                connection = None
-                unreadable(path, error)
-        yield connection
+                connection, trouble = None, error
+        yield connection, trouble
 
 
 def _ask_file(

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.folder import file_size
+from greenagent.logs.folder import CURRENT, LogFolder, file_size, inode_of
 from greenagent.values.errors import GreenagentError
 
-_ATTEMPTS: Final = 5
+_ATTEMPTS: Final = 50
 
 Unreadable = Callable[[Path, sqlite3.Error], None]
 """Told of a file that cannot be read: returns to go on with the other files, or raises."""
@@ -41,8 +41,12 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _open(path: Path) -> tuple[sqlite3.Connection, Path | None]:
-    for _ in range(_ATTEMPTS):
-        before = _identity(path)
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            os.sched_yield()  # a patched sleep has no place in the agent's native threads
+        if _moved_log(path) is not None:
+            continue
+        before = inode_of(path)
         connection = _connect(path, "mode=ro")
         try:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -54,11 +58,19 @@ def _open(path: Path) -> tuple[sqlite3.Connection, Path | None]:
         except BaseException:
             connection.close()
             raise
-        # A rotation between opening the file and its log would have joined two different ones.
-        if _identity(path) == before:
+        # A rotation between opening the file and its log would have joined two different ones, or a
+        # file with none at all.
+        if inode_of(path) == before and _moved_log(path) is None:
             return connection, None
         connection.close()
-    raise sqlite3.OperationalError("the file is replaced faster than it can be opened")
+    moved = _moved_log(path)
+    if moved is None:
+        raise sqlite3.OperationalError("the file is replaced faster than it can be opened")
+    return _open_copy(path, {path: path.name, moved: path.name + "-wal"})  # a crash left them apart
+
+
+def _moved_log(path: Path) -> Path | None:
+    return LogFolder(path.parent).moved_log() if path.name == CURRENT else None
 
 
 def _open_without_log(path: Path) -> tuple[sqlite3.Connection, Path | None]:
@@ -67,10 +79,15 @@ def _open_without_log(path: Path) -> tuple[sqlite3.Connection, Path | None]:
     leftovers = [leftover for leftover in leftovers if file_size(leftover)]
     if not leftovers:
         return _connect(path, "mode=ro&immutable=1"), None
+    return _open_copy(path, {source: source.name for source in (path, *leftovers)})
+
+
+def _open_copy(path: Path, names: dict[Path, str]) -> tuple[sqlite3.Connection, Path]:
+    """``names``: which files to copy, and what to call them."""
     folder = Path(tempfile.mkdtemp(prefix="greenagent-logs-"))
     try:
-        for source in (path, *leftovers):
-            shutil.copyfile(source, folder / source.name)
+        for source, name in names.items():
+            shutil.copyfile(source, folder / name)
         return _connect(folder / path.name, "mode=rw"), folder
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
@@ -89,11 +106,3 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
 
 def _lenient_text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return (0, 0)
-    return (status.st_dev, status.st_ino)

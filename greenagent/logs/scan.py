@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.folder import LogFolder
+from greenagent.logs.folder import LogFolder, inode_of
 from greenagent.logs.query import LogQuery, ask, may_hold, order_column
 from greenagent.logs.reading import Unreadable, reading, refuse_unreadable
 from greenagent.values.message import Record
@@ -36,8 +36,8 @@ class Scan:
 
     def skip_to_end(self) -> None:
         """Everything stored so far is passed over. Raises GreenagentError."""
-        for path in self._folder.databases():
-            self._slice(path, (path, _inode(path)), to_end=True)
+        for _ in self._read(to_end=True):
+            pass
 
     def pass_over(self, seq: int) -> None:
         """Lines up to ``seq`` are passed over."""
@@ -45,11 +45,18 @@ class Scan:
 
     def advance(self) -> Iterator[Record]:
         """Yields what has come since, oldest first. Raises GreenagentError for a file that cannot be read."""
+        return self._read(to_end=False)
+
+    def _read(self, to_end: bool) -> Iterator[Record]:
         again = True
         while again:
             again = False
-            for path in self._folder.databases():
-                inode = _inode(path)
+            archives = self._folder.archives()
+            for path in (*archives, self._folder.current):
+                inode = inode_of(path)
+                if path == self._folder.current and self._folder.archives() != archives:
+                    again = True  # what was current is an archive now, and must be read before the new one
+                    break
                 key = (path, inode)
                 if key in self._finished or not inode:
                     continue
@@ -57,8 +64,8 @@ class Scan:
                     self._finished.add(key)
                     continue
                 exhausted = False
-                while not exhausted and _inode(path) == inode:
-                    records, exhausted = self._slice(path, key)
+                while not exhausted and inode_of(path) == inode:
+                    records, exhausted = self._slice(path, key, to_end)
                     yield from records
                 if not exhausted:
                     again = True  # rotated meanwhile: the rest is in an archive now
@@ -66,7 +73,7 @@ class Scan:
                 if path != self._folder.current:
                     self._finished.add(key)
 
-    def _slice(self, path: Path, key: tuple[Path, int], to_end: bool = False) -> tuple[list[Record], bool]:
+    def _slice(self, path: Path, key: tuple[Path, int], to_end: bool) -> tuple[list[Record], bool]:
         """The next lines of one file, and whether these were the last for now."""
         try:
             with reading(path) as connection:
@@ -80,9 +87,12 @@ class Scan:
                 wanted = end > place and not to_end
                 records = list(ask(connection, self._query, SLICE, after_seq=place)) if wanted else []
         except sqlite3.Error as error:
-            if path.exists():
-                self._unreadable(path, error)
+            if inode_of(path) != key[1]:
+                return [], False
+            self._unreadable(path, error)
             return [], True
+        if path == self._folder.current and inode_of(path) != key[1]:
+            return [], False  # perhaps the next file was read: what this one held comes before it
         exhausted = len(records) < SLICE
         place = max(place, end) if exhausted else records[-1].seq
         if ours:
@@ -90,10 +100,3 @@ class Scan:
         else:
             self._foreign[key] = place
         return records, exhausted
-
-
-def _inode(path: Path) -> int:
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return 0

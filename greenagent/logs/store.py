@@ -39,6 +39,8 @@ Answer = TypeVar("Answer")
 
 CAPACITY: Final = 2 << 20
 """Bytes that may wait for the writer before the pipes are held back."""
+ROOM_AT_ONCE: Final = 1 << 20
+"""Bytes beyond that for what the agent itself has to say."""
 UPLOAD_BYTES: Final = 8 << 20
 
 
@@ -262,11 +264,16 @@ class LogStore:
             if worker.has_room and self.ids.left >= count:
                 return
 
-    def has_room(self, count: int) -> bool:
-        """True when ``count`` lines can be handed over without waiting."""
+    @property
+    def takes_at_once(self) -> bool:
+        """True when a line can be handed over that cannot wait; a queue that jobs have filled still has room for it."""
         worker = self._worker
         return (
-            worker is not None and worker.is_alive and not self._stopping and worker.has_room and self.ids.left >= count
+            worker is not None
+            and worker.is_alive
+            and not self._stopping
+            and worker.weight < CAPACITY + ROOM_AT_ONCE
+            and self.ids.left > 0
         )
 
     def put(self, lines: Lines, weight: int) -> None:

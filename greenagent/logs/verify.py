@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from greenagent.logs.folder import LogFolder
+from greenagent.logs.folder import LogFolder, inode_of
 from greenagent.logs.reading import reading
 
 SEED_COLUMNS: Final = ("id", "jobid", "domain", "name", "epoch", "level", "data")
@@ -41,6 +42,10 @@ class FileReport(NamedTuple):
             "last_id": self.last_id,
             "problems": list(self.problems),
         }
+
+
+_PASSES: Final = 10
+"""How often files are listed anew when they were rotated while they were read."""
 
 
 class _Order:
@@ -86,10 +91,29 @@ _ALL_IDS: Final = {
 
 
 def verify_folder(folder: LogFolder) -> Iterator[FileReport]:
-    """A report per database, oldest first, then one per file that was set aside as damaged."""
+    """A report per database, oldest first, then one per file that was set aside as damaged.
+
+    Of files that an agent rotates or removes meanwhile, each is read once, or not at all when it is gone.
+    """
     order = _Order()
-    for path in folder.databases():
-        yield verify_file(path, order)
+    done: set[int] = set()
+    for _ in range(_PASSES):
+        again = False
+        listed = folder.databases()
+        for path in listed:
+            inode = inode_of(path)
+            if inode in done or not inode:
+                continue
+            tried = copy(order)
+            report = verify_file(path, tried)
+            if inode_of(path) != inode or (path == folder.current and folder.databases() != listed):
+                again = True  # it goes by another name now, or another file was read
+                break
+            order = tried
+            done.add(inode)
+            yield report
+        if not again:
+            break
     for path in sorted(folder.path.glob("damaged-*.sqlite")):
         yield FileReport(path, "unknown", 0, None, None, ("it was set aside as damaged",))
 

@@ -1,0 +1,120 @@
+"""Reading a folder from outside while its files are rotated under the reader's hands (issue 6)."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from greenagent.cli.logs_summary import count_levels, summarise_jobs
+from greenagent.logs.folder import COMPANIONS
+from greenagent.logs.query import LogQuery, newest_first
+from greenagent.logs.reading import refuse_unreadable
+from greenagent.logs.scan import Scan
+from greenagent.logs.verify import verify_folder
+from greenagent.values.message import Message, Record
+from tests.logs.conftest import Stores, job, rows
+from tests.logs.test_crash import start
+from tests.support.waiting import wait_until
+
+LINES = 60_000
+
+
+@contextmanager
+def writing(stores: Stores) -> Iterator[subprocess.Popen[str]]:
+    """Another process that writes as fast as it can into files of 256 KiB."""
+    process = start(stores, 1 << 18, LINES)
+    try:
+        wait_until(lambda: len(stores.folder.archives()) > 2 if stores.folder.path.exists() else False)
+        yield process
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def numbers(records: list[Record]) -> list[int]:
+    return [int(record.data[:9]) for record in records]
+
+
+def test_questions_are_answered_whole(stores: Stores) -> None:
+    asked = 0
+    with writing(stores) as process:
+        while process.poll() is None:
+            found = numbers(list(newest_first(stores.folder, LogQuery(limit=3000))))
+            assert found == list(range(found[0], found[0] - 3000, -1))
+            asked += 1
+    assert asked > 10
+    assert next(newest_first(stores.folder, LogQuery(limit=1))).data.startswith(f"{LINES - 1:09}")
+
+
+def test_a_listing_that_goes_on_misses_and_repeats_nothing(stores: Stores) -> None:
+    with writing(stores) as process:
+        scan = Scan(stores.folder, LogQuery())
+        found: list[Record] = []
+        while process.poll() is None:
+            found += scan.advance()
+    found += scan.advance()
+    assert numbers(found) == list(range(LINES))
+
+
+def test_summaries_count_each_line_once(stores: Stores) -> None:
+    last = 0
+    with writing(stores) as process:
+        while process.poll() is None:
+            (summary,) = summarise_jobs(stores.folder, LogQuery(limit=10), None, refuse_unreadable)
+            newest = next(newest_first(stores.folder, LogQuery(limit=1)))
+            assert last <= summary.lines <= int(newest.data[:9]) + 1
+            last = summary.lines
+            minutes = count_levels(stores.folder, LogQuery(), refuse_unreadable)
+            assert sum(levels[1] for levels in minutes.values()) >= last
+    (summary,) = summarise_jobs(stores.folder, LogQuery(limit=10), None, refuse_unreadable)
+    assert summary.lines == LINES
+
+
+def test_verification_finds_nothing_wrong(stores: Stores) -> None:
+    with writing(stores) as process:
+        while process.poll() is None:
+            assert [report.line() for report in verify_folder(stores.folder) if report.problems] == []
+
+
+def halves(stores: Stores) -> Path:
+    """What a crash between two renames leaves: the log has the archive's name, the database not yet."""
+    store = stores.open()
+    log = job(store)
+    log.append([Message(1, "in the file")])
+    store.flush()
+    store._call(lambda writer: writer.database.merge_log())
+    log.append([Message(1, "in its log")])
+    store.flush()
+    copies = {path.name: path.read_bytes() for path in stores.folder.path.glob("current.db*")}
+    store.stop()
+    current = stores.folder.current
+    for suffix in COMPANIONS:
+        current.with_name(current.name + suffix).unlink(missing_ok=True)
+    current.write_bytes(copies["current.db"])
+    log_file = current.with_name("1700000000.db-wal")
+    log_file.write_bytes(copies["current.db-wal"])
+    return log_file
+
+
+@pytest.mark.parametrize("read", ["question", "listing"])
+def test_a_log_that_a_crash_has_taken_from_its_database_is_read_with_it(stores: Stores, read: str) -> None:
+    log_file = halves(stores)
+    before = sorted(path.name for path in stores.folder.path.iterdir())
+    if read == "question":
+        found = [record.data for record in newest_first(stores.folder, LogQuery())][::-1]
+    else:
+        found = [record.data for record in itertools.islice(Scan(stores.folder, LogQuery()).advance(), 10)]
+    assert found == ["in the file", "in its log"]
+    assert sorted(path.name for path in stores.folder.path.iterdir()) == before
+    assert log_file.exists()
+    # A tool of another kind leaves these, and a start must not take them for the log.
+    for suffix in ("-wal", "-shm"):
+        stores.folder.current.with_name(stores.folder.current.name + suffix).touch()
+    stores.open()
+    assert rows(stores.folder, "data") == [("in the file",), ("in its log",)]
