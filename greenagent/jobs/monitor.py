@@ -18,6 +18,10 @@ class Monitor(Protocol):
         """The job's output had so many more messages."""
         ...
 
+    def read(self, size: int) -> None:
+        """So many bytes came out of the job's pipes."""
+        ...
+
     def environment(self) -> dict[str, str]:
         """Variables that the monitor adds for the child."""
         ...

@@ -45,6 +45,10 @@ class JobMonitor:
         """The job's output had so many more messages."""
         self._feed.lines(count)
 
+    def read(self, size: int) -> None:
+        """So many bytes came out of the job's pipes."""
+        self._feed.read(size)
+
     def environment(self) -> dict[str, str]:
         """Where the child finds its statsd port, if it has one."""
         return {} if self._intake is None else self._intake.environment
@@ -52,6 +56,7 @@ class JobMonitor:
     def started(self, child: Child) -> None:
         """Meters the child from now on, with what it announces and what left its tree."""
         self._feed.lines(0)
+        self._feed.read(0)
         self._watch = self._meter.watch(self._job.id, child.pid, child.known_pids, self._feed.usage)
 
     def ended(self) -> None:

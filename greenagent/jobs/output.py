@@ -65,7 +65,9 @@ class Tail:
         encoded = tail.encode("utf-8", "replace")
         if len(encoded) <= self._most_size:
             return tail
-        return encoded[-self._most_size :].decode("utf-8", "ignore")
+        tail = encoded[-self._most_size :].decode("utf-8", "ignore")
+        # The first line has lost its beginning; it stays only where it is all there is.
+        return tail.partition("\n")[2] or tail
 
 
 class JobOutput:
@@ -81,10 +83,13 @@ class JobOutput:
         on_statistics: Callable[[str], None],
         on_process: Callable[[str], None],
         on_lines: Callable[[int], None] = lambda count: None,
+        on_bytes: Callable[[int], None] = lambda size: None,
     ) -> None:
-        """``on_lines`` is told how many messages came, before the log may block."""
+        """``on_lines`` is told how many messages came, before the log may block; ``on_bytes`` how much was read."""
         self._log = log
         self._on_lines = on_lines
+        self.read = on_bytes
+        """To be told of each chunk's size as it comes."""
         self._on_statistics = on_statistics
         self._on_process = on_process
         self._tails = {levels.STDOUT: Tail(), levels.STDERR: Tail()}
@@ -101,7 +106,7 @@ class JobOutput:
         announcements = False
         lines = 0
         for piece in pieces:
-            lines += piece.count if isinstance(piece, Block) else 1
+            lines += 1 if isinstance(piece, Message) else piece.count
             if isinstance(piece, Block):
                 tail = self._tails.get(piece.level)
                 if tail is not None:

@@ -29,6 +29,7 @@ class _Stream:
         if self._reader is None:
             return
         for chunk in self._reader.chunks():
+            self._output.read(len(chunk))
             self._output.take(self.splitter.feed(chunk), self.splitter.result_truncated)
         if not self._detached:
             self._output.take(self.splitter.finish(), self.splitter.result_truncated)

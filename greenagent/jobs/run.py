@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from greenagent.jobs.extensions import Execution
@@ -121,9 +122,9 @@ class ExternalRun:
         job = self._job
         job.child = child
         self._monitor.started(child)
-        output = JobOutput(
-            self._log, self._monitor.message, lambda text: self._announce(child, text), self._monitor.lines
-        )
+        monitor = self._monitor
+        announce = partial(self._announce, child)
+        output = JobOutput(self._log, monitor.message, announce, monitor.lines, monitor.read)
         pumps = Pumps(job.id, child, data, self._limits.max_line, output, self._supervisor)
         if frozen is not None:
             pumps.restore(frozen.pipes)

@@ -75,6 +75,11 @@ class Feed:
         if self._figures is not None:
             self._figures.count("lines_read", count)
 
+    def read(self, size: int) -> None:
+        """So many bytes came out of the job's pipes."""
+        if self._figures is not None:
+            self._figures.count("bytes_read", size)
+
     def usage(self, usage: ProcessUsage) -> None:
         """Takes a reading of the job's processes."""
         if self in self._entry.feeds:

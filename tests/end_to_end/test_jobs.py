@@ -311,3 +311,16 @@ COLOUR = "red"
     climbing = controller.wait_for_result("z")
     assert climbing["state"] == "ERROR"
     assert "args.name" in climbing["data"]
+
+
+def test_streams_of_a_result_are_the_last_mebibyte_of_each(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    agent = start_agent()
+    line = "x" * 9_000
+    controller.push(shell("long", f"for n in $(seq 100 599); do echo ${{n}}{line}; echo ${{n}}{line} >&2; done"))
+    result = controller.wait_for_result("long")
+    whole = (1024 * 1024) // len(f"100{line}\n")
+    expected = "".join(f"{number}{line}\n" for number in range(600 - whole, 600))
+    assert result["streams"] == [expected, expected]
+    assert len(agent.rows("jobid = 'long'")) == 1000, "the log has all of it"

@@ -84,6 +84,7 @@ def test_the_figures_of_a_running_agent_are_read_by_the_official_parser(
     assert found[("greenagent_jobs_done_total", ("state", "ERROR"))] == 1
     assert found[("greenagent_jobs_done_total", ("state", "TIMEOUT"))] == 0
     assert found[("greenagent_lines_read_total",)] == 4
+    assert found[("greenagent_bytes_read_total",)] == len("one\ntwo\n10::hits:3|c\n2::up\n")
     assert found[("greenagent_log_lines_total",)] >= 4
     assert found[("greenagent_log_bytes_total",)] > 0
     assert found[("greenagent_log_batches_total",)] > 0

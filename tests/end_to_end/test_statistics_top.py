@@ -173,6 +173,7 @@ def test_the_agents_own_figures_are_sent(
         "jobs_running",
         "jobs_waiting",
         "lines_read",
+        "bytes_read",
         "log_lines",
         "log_bytes",
         "log_batches",

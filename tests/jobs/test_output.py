@@ -1,0 +1,60 @@
+"""What of a job's output its result carries: the last 1000 lines of each stream, at most 1 MiB each (issue 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from greenagent.jobs.output import STREAM_BYTES, JobOutput, Tail
+from greenagent.logs.pieces import Block, Mixed, Piece
+from greenagent.values.message import Message
+
+
+class Nowhere:
+    def append(self, pieces: Sequence[Piece]) -> None:
+        pass
+
+
+def test_the_last_thousand_lines_are_kept_whatever_they_come_in() -> None:
+    tail = Tail()
+    for start in range(0, 3000, 300):
+        tail.add("".join(f"{number}\n" for number in range(start, start + 300)), 300)
+    tail.add("3000\n", 1)
+    assert tail.text().splitlines() == [str(number) for number in range(2001, 3001)]
+
+
+@pytest.mark.parametrize("character", ["x", "ä", "\U0001f600"])
+def test_long_lines_are_kept_whole_from_the_end_up_to_a_mebibyte(character: str) -> None:
+    tail = Tail()
+    lines = [f"{number:04}" + character * 10_000 for number in range(500)]
+    for line in lines:
+        tail.add(line + "\n", 1)
+    kept = tail.text().splitlines()
+    assert kept == lines[-len(kept) :]
+    size = len(lines[0].encode()) + 1
+    assert len(kept) == STREAM_BYTES // size
+
+
+def test_of_one_line_beyond_the_limit_the_end_is_kept() -> None:
+    tail = Tail()
+    tail.add("before\n", 1)
+    tail.add("x" * (2 * STREAM_BYTES) + "end\n", 1)
+    assert len(tail.text()) == STREAM_BYTES
+    assert tail.text().endswith("xend\n")
+
+
+def test_what_is_held_stays_small_however_much_is_printed() -> None:
+    tail = Tail()
+    held = 0
+    for _ in range(300):
+        tail.add("x" * 65_535 + "\n", 1)
+        held = max(held, sum(len(text) for text, _ in tail._parts))
+    assert held <= STREAM_BYTES + 2 * 65_536
+
+
+def test_every_message_is_counted_in_whatever_form_it_comes() -> None:
+    counted: list[int] = []
+    output = JobOutput(Nowhere(), lambda text: None, lambda text: None, counted.append)
+    output.take([Block(1, "a\nb\n", 2), Mixed(frozenset({1, 2}), "1::c\n2::d\n2::e\n", 3), Message(20, "{}")])
+    assert counted == [6]
