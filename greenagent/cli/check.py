@@ -24,10 +24,21 @@ def check_machine(loaded: Loaded) -> tuple[tuple[str, ...], tuple[str, ...]]:
     logger = settings.database_logger
     if logger is not None and (text := _unwritable(logger.log_dir)):
         report.problem(("logging", logger.name, "log_dir"), text)
+    _check_files(loaded, report)
     if settings.metrics.listen and find_spec("prometheus_client") is None:
         text = "needs the package prometheus_client: pip install 'greenagent[metrics]', or leave it empty"
         report.problem(("metrics", "listen"), text)
     return report.problems, (*check_limits(settings), *report.warnings)
+
+
+def _check_files(loaded: Loaded, report: Report) -> None:
+    main = loaded.settings.main
+    names = ["message_id_file", "history_file", "ledger_file"]
+    if main.ledger_file == main.history_file.with_name(main.history_file.name + ".db"):
+        names.remove("ledger_file")  # beside the history, where nobody named another place
+    for name in names:
+        if text := _no_file(getattr(main, name)):
+            report.problem(("main", name), text)
 
 
 def _check_commands(loaded: Loaded, report: Report) -> None:
@@ -48,6 +59,18 @@ def _check_extensions(loaded: Loaded, report: Report) -> None:
         except SpawnError as error:
             section = "extensions" if ("extensions", extension.name) in loaded.lines else "extension"
             report.warning((section, extension.name, "binary"), error.reason)
+
+
+def _no_file(path: Path) -> str:
+    """Why a file of the agent's own cannot be written; "" when it can. Its folder must be there."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        return f"{str(path)!r} cannot be written: there is no folder {str(folder)!r}: make it, or name another"
+    if path.is_dir():
+        return f"{str(path)!r} is a folder: name a file"
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        return f"{str(path)!r} cannot be written: {os.strerror(errno.EACCES)}"
+    return _unwritable(folder)
 
 
 def _unwritable(folder: Path) -> str:

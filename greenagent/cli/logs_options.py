@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sqlite3
 import sys
@@ -91,12 +92,12 @@ def find_place(options: argparse.Namespace) -> Place:
 
 
 def load_configuration(path: str) -> Any:
-    """The settings of a configuration file. Raises GreenagentError."""
+    """A configuration file's settings, the environment over them as the agent has it. Raises GreenagentError."""
     # Imported only here: reading a folder needs no configuration and starts faster without.
     from greenagent.settings import SettingsError, load_settings
 
     try:
-        return load_settings(path).settings
+        return load_settings(path, os.environ).settings
     except SettingsError as error:
         raise GreenagentError(f"{error} (or name the folder with --dir DIR)") from error
 

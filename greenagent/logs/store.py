@@ -101,7 +101,10 @@ class LogStore:
         try:
             self.folder.create()
             for lock in self._locks:
-                lock.acquire()
+                try:
+                    lock.acquire()
+                except OSError as error:
+                    raise GreenagentError(f"{lock.guards} cannot be used: {error.strerror}") from error
             worker: NativeWorker[Lines | Task] = NativeWorker(
                 "log writer", self._handle, capacity=CAPACITY, on_failure=self._failed
             )
@@ -117,7 +120,10 @@ class LogStore:
             self._writer = Writer(self.folder, self._limits, self._gate, events)
             newest = self._call(self._open_writer)
             self.ids = MessageIds(self._message_id_file, self._soon, worker.post, warn)
-            self.ids.start(newest)
+            try:
+                self.ids.start(newest)
+            except OSError as error:
+                raise GreenagentError(f"{self._locks[1].guards} cannot be used: {error.strerror}") from error
             self._pool = NativePool(4)
         except GreenagentError:
             self._abandon()

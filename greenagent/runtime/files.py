@@ -54,7 +54,7 @@ class FileLock:
     def __init__(self, path: Path, guards: str) -> None:
         """``guards`` says in words what the lock protects, for the error."""
         self.path = path
-        self._guards = guards
+        self.guards = guards
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
@@ -71,7 +71,7 @@ class FileLock:
             os.close(descriptor)
             who = f"process {holder}" if holder.isdigit() else "another process"
             raise LockedError(
-                f"{self._guards} is in use by {who} (lock {self.path}): stop that agent or give this one other files"
+                f"{self.guards} is in use by {who} (lock {self.path}): stop that agent or give this one other files"
             ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

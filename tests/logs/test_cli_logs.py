@@ -126,7 +126,9 @@ def test_jobs_and_statistics_as_csv(folder: Path) -> None:
     assert sum(int(row["lines"]) for row in counted if row["level"] == "1") == 2
 
 
-def test_the_state_of_a_job_comes_from_the_ledger(folder: Path, tmp_path: Path) -> None:
+def test_the_state_of_a_job_comes_from_the_ledger(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ledger = tmp_path / ".history.db"
     with closing(sqlite3.connect(ledger)) as connection:
         connection.execute("CREATE TABLE job (row INTEGER PRIMARY KEY, id TEXT, state TEXT)")
@@ -142,6 +144,11 @@ def test_the_state_of_a_job_comes_from_the_ledger(folder: Path, tmp_path: Path) 
     )
     table = [line.split() for line in lines("-c", configuration, "--jobs")]
     assert [row[-1] for row in table[1:]] == ["running", "TIMEOUT"]
+    # Where the environment tells the agent of another ledger, it tells us.
+    ledger.rename(tmp_path / "elsewhere.db")
+    assert [line.split()[-1] for line in lines("-c", configuration, "--jobs")[1:]] == ["-", "-"]
+    monkeypatch.setitem(ENVIRONMENT, "GREENAGENT_MAIN_LEDGER_FILE", str(tmp_path / "elsewhere.db"))
+    assert [line.split()[-1] for line in lines("-c", configuration, "--jobs")[1:]] == ["running", "TIMEOUT"]
 
 
 def test_the_chart_counts_levels_by_minute(folder: Path) -> None:

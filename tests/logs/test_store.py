@@ -116,6 +116,14 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None
         LogStore(tmp_path / "file" / "logs", tmp_path / "mid", HeardVoice()).start()
 
 
+def test_a_message_id_file_that_cannot_be_used_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(GreenagentError, match=r"the message id file .*gone/mid cannot be used: No such file"):
+        LogStore(tmp_path / "logs", tmp_path / "gone" / "mid", HeardVoice()).start()
+    (tmp_path / "mid").mkdir()
+    with pytest.raises(GreenagentError, match=r"the message id file .*/mid cannot be used: Is a directory"):
+        LogStore(tmp_path / "logs", tmp_path / "mid", HeardVoice()).start()
+
+
 def test_files_are_not_readable_for_everybody(stores: Stores) -> None:
     store = stores.open()
     job(store).append([Message(1, "x")])

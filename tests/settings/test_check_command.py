@@ -109,6 +109,22 @@ def test_a_log_folder_that_cannot_be_made_is_a_problem_and_nothing_is_left_behin
     assert sorted(path.name for path in tmp_path.iterdir()) == ["agent.toml", "file"]
 
 
+def test_files_that_cannot_be_written_are_problems(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    files = "ledger_file = './folder'\nmessage_id_file = './gone/mid'\nhistory_file = '/proc/sys/history'"
+    text = MINIMAL.replace("[main]", f"[main]\n{files}")
+    code, lines = check(tmp_path, text)
+    assert code == 1
+    history, *others = sorted(line.split("] ", 1)[1] for line in lines)
+    assert history.startswith("history_file: '/proc/sys' cannot be written: ")
+    assert others == [
+        "ledger_file: 'folder' is a folder: name a file",
+        "message_id_file: 'gone/mid' cannot be written: "
+        f"there is no folder '{tmp_path}/gone': make it, or name another",
+    ]
+    assert not (tmp_path / "gone").exists()
+
+
 def test_metrics_without_their_package_are_a_problem(tmp_path: Path) -> None:
     text = MINIMAL + "[metrics]\nlisten = '127.0.0.1:9464'\n"
     assert check(tmp_path, text) == (0, [])
