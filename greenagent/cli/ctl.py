@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from greenagent import __version__
-from greenagent.cli import ctl_show, ctl_top
+from greenagent.cli import ctl_kill, ctl_show, ctl_top
 from greenagent.cli.ctl_client import DEFAULT_URL, Client, Connection, ControllerError
 from greenagent.cli.ctl_command import add_run_options, command_of
 from greenagent.cli.ctl_output import say
@@ -119,9 +119,16 @@ def build_parser() -> argparse.ArgumentParser:
     logs = add("logs", ctl_show.logs, "the lines of a job that agents have uploaded")
     logs.add_argument("id", type=_job_id, metavar="ID", help="id of the job")
     logs.add_argument("--follow", action="store_true", help="go on until the job ends")
-    kill = add("kill", ctl_show.kill, "end a job")
+    kill = add("kill", ctl_kill.kill, "end a job and say what became of it")
     kill.add_argument("id", type=_job_id, metavar="ID", help="id of the job")
     kill.add_argument("--signal", metavar="NAME", help="send just this signal (name or number)")
+    kill.add_argument(
+        "--wait",
+        type=float,
+        default=ctl_kill.DEFAULT_WAIT,
+        metavar="SECONDS",
+        help=f"for the agents' answers (default {ctl_kill.DEFAULT_WAIT:g}; 0: only send it)",
+    )
     top = add("top", ctl_top.top, "agents and jobs with what they use, refreshed")
     top.add_argument("--once", action="store_true", help="show it once and end")
     top.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="refresh so often (default 2)")

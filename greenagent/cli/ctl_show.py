@@ -1,4 +1,4 @@
-"""The reading commands of ``greenagent-ctl``, and ``kill``."""
+"""The reading commands of ``greenagent-ctl``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
-from greenagent.builtins.call import BuiltInError
-from greenagent.builtins.kill import parse_signal
 from greenagent.cli.ctl_client import Client
 from greenagent.cli.ctl_trust import UsageError
 from greenagent.values import states
@@ -122,26 +120,6 @@ def logs(client: Client, options: argparse.Namespace) -> int:
     finally:
         if lost and not options.json:
             print(f"greenagent-ctl: {lost} older lines are no longer kept here", file=sys.stderr)
-
-
-def kill(client: Client, options: argparse.Namespace) -> int:
-    """Ends a job, or sends it a signal."""
-    body = {}
-    if options.signal is not None:
-        try:
-            parse_signal(options.signal)
-        except BuiltInError as error:
-            raise UsageError(f"--signal: {error}") from error
-        body["signal"] = options.signal
-    answer = client.post(f"jobs/{quote(options.id, safe='')}/kill", body)
-    if options.json:
-        print(json.dumps(answer))
-    elif answer["kills"]:
-        told = ", ".join(f"{one['gid']}:{one['nid']}" for one in answer["kills"])
-        print(f"job {answer['id']}: told {told}")
-    else:
-        print(f"job {answer['id']}: {answer['state']}")
-    return 0
 
 
 def print_table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

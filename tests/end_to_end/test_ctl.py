@@ -74,7 +74,8 @@ def test_a_killed_job_is_137(served: ControllerProcess) -> None:
     run = Ctl("--url", served.url, "run", *NODE, "--id", "long", "--", "sleep", "60")
     wait_until(lambda: served.ctl("jobs", "--json").value["jobs"], what="the job")
     wait_until(lambda: served.get("jobs/long")["state"] == "RUNNING", what="the job to run")
-    assert served.ctl("kill", "long").code == 0
+    killed = served.ctl("kill", "long")
+    assert (killed.code, killed.stdout, killed.stderr) == (0, "job long: KILLED\n", "")
     assert run.wait().code == 137
 
 

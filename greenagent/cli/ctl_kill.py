@@ -1,0 +1,87 @@
+"""``greenagent-ctl kill``: ends a job, or sends it a signal, and says what became of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any, Final
+from urllib.parse import quote
+
+from greenagent.builtins.call import BuiltInError
+from greenagent.builtins.kill import parse_signal
+from greenagent.cli.ctl_client import Client
+from greenagent.cli.ctl_output import say
+from greenagent.cli.ctl_run import EXIT_FAILED, EXIT_NOT_DELIVERED
+from greenagent.cli.ctl_trust import UsageError
+from greenagent.values import states
+
+DEFAULT_WAIT: Final = 20.0
+"""Seconds for the agents' answers: one gives a job kill_grace + pipe_drain + 5 s to be gone, 12 s by default."""
+_RESULT_WAIT: Final = 2.0
+"""Seconds for the job's own result once its agent has said that it is gone."""
+
+
+def kill(client: Client, options: argparse.Namespace) -> int:
+    """0 when every agent that has the job did as told, 1 when one could not, 3 when one did not answer in time."""
+    body: dict[str, Any] = {}
+    if options.signal is not None:
+        try:
+            parse_signal(options.signal)
+        except BuiltInError as error:
+            raise UsageError(f"--signal: {error}") from error
+        body["signal"] = options.signal
+    if options.wait < 0:
+        raise UsageError(f"--wait {options.wait:g} is no time to wait")
+    told = client.post(f"{_path(options.id)}/kill", body)
+    deadline = time.monotonic() + options.wait
+    answers = [_answer(client, one, deadline) for one in told["kills"]] if options.wait else []
+    code = max((_code(answer) for answer in answers), default=0)
+    if options.json:
+        print(json.dumps({**told, "answers": answers}))
+        return code
+    if not options.wait and told["kills"]:
+        print(f"job {told['id']}: told {_names(told['kills'])}")
+        return 0
+    for answer in answers:
+        if answer["state"] is None:
+            say(f"job {told['id']}: {_name(answer)} did not answer within {options.wait:g} s; it was told")
+        elif answer["state"] != states.SUCCESS:
+            say(f"job {told['id']}: {_name(answer)}: {answer['data'] or answer['state']}")
+    done = [answer for answer in answers if answer["state"] == states.SUCCESS]
+    if options.signal is not None and done:
+        print(f"job {told['id']}: signal sent by {_names(done)}")
+    elif done or not told["kills"]:
+        job = client.get(_path(options.id), _RESULT_WAIT) if done else told
+        print(f"job {told['id']}: {job['state']}")
+    return code
+
+
+def _answer(client: Client, told: dict[str, Any], deadline: float) -> dict[str, Any]:
+    """What an agent said to its kill command; ``state`` None where it has not by then."""
+    while True:
+        left = deadline - time.monotonic()
+        order = client.get(_path(told["id"]), max(0.0, min(left, 10.0)))
+        (result,) = order["results"]
+        if result["state"] in states.TERMINAL:
+            return {"gid": told["gid"], "nid": told["nid"], "state": result["state"], "data": result.get("data") or ""}
+        if left <= 0:
+            return {"gid": told["gid"], "nid": told["nid"], "state": None, "data": ""}
+
+
+def _code(answer: dict[str, Any]) -> int:
+    if answer["state"] is None:
+        return EXIT_NOT_DELIVERED
+    return 0 if answer["state"] == states.SUCCESS else EXIT_FAILED
+
+
+def _path(job_id: str) -> str:
+    return f"jobs/{quote(job_id, safe='')}"
+
+
+def _name(agent: dict[str, Any]) -> str:
+    return f"{agent['gid']}:{agent['nid']}"
+
+
+def _names(agents: list[dict[str, Any]]) -> str:
+    return ", ".join(map(_name, agents))
