@@ -23,6 +23,11 @@ class Progress:
         self._due = None
         self.doing = ""
 
+    def follow(self, other: Progress) -> None:
+        """Waits for what ``other`` does: that says by when."""
+        self._due = other._due
+        self.doing = other.doing
+
     def postpone(self, seconds: float) -> None:
         """The whole process stood still so long."""
         if self._due is not None:

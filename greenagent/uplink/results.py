@@ -11,6 +11,7 @@ from greenagent.uplink.backoff import Backoff, parse_retry_after
 from greenagent.uplink.delivery import SERVER_ERRORS, Trouble, Verdict, describe_status, judge, post
 from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.health import ControllerHealth
+from greenagent.uplink.lanes import Lanes
 from greenagent.uplink.sender import Sender
 from greenagent.uplink.transport import Answer, Transport
 from greenagent.values.result import PendingResult
@@ -81,6 +82,11 @@ class ResultSender(Sender):
         self._set_aside_said = False
         self._to_store: list[int] = []
         self._accepted: set[int] = set()
+        self._lanes = Lanes(transport)
+
+    def _abort(self) -> None:
+        super()._abort()
+        self._lanes.abort()
 
     def _wait_for_work(self) -> None:
         timeout = WAIT
@@ -99,9 +105,11 @@ class ResultSender(Sender):
                 self._send_pending(again=True)
         except Trouble:
             self.figures.result_errors += 1
+            self._lanes.refused()
             raise
         finally:
             self._store_accepted()
+            self._lanes.close()
         return False
 
     def _send_pending(self, *, again: bool) -> None:
@@ -109,15 +117,21 @@ class ResultSender(Sender):
         settled = set(self._accepted)
         while rows := self._outbox.pending(self.key, PAGE, after):
             after = rows[-1].row
+            due = []
             for pending in rows:
-                if self._out_of_time:
-                    return
                 if pending.row in self._accepted:
                     # It was posted, but that could not be stored (a full disk): it must not go out again.
                     settled.discard(pending.row)
                     self._to_store.append(pending.row)
                 elif self._is_due(pending.row, again):
-                    self._send(pending)
+                    due.append(pending)
+            for position, pending in enumerate(due):
+                if self._lanes.are_worth(len(due) - position):
+                    self._lanes.send(due[position:], self._send)
+                    break
+                self._send(pending, self._transport)
+            if self._out_of_time:
+                return
             self._store_accepted()
             if len(rows) == PAGE:
                 gevent.sleep(PAGE_PAUSE)
@@ -129,10 +143,14 @@ class ResultSender(Sender):
             return not again
         return again and suspect.not_before <= time.monotonic()
 
-    def _send(self, pending: PendingResult) -> None:
-        answer = post(self._transport, pending.path, pending.body, self._health)
+    def _send(self, pending: PendingResult, transport: Transport) -> None:
+        if self._out_of_time:
+            return
+        began = time.monotonic()
+        answer = post(transport, pending.path, pending.body, self._health)
         verdict = judge(answer.status)
         if verdict is Verdict.ACCEPTED:
+            self._lanes.accepted(time.monotonic() - began)
             self._suspects.pop(pending.row, None)
             self._server_errors_in_a_row = 0
             self._to_store.append(pending.row)
@@ -143,6 +161,7 @@ class ResultSender(Sender):
         elif verdict is Verdict.BODY:
             self._set_aside(pending, answer)
         else:
+            self._lanes.refused()
             self._suspect(pending, answer)
 
     def _suspect(self, pending: PendingResult, answer: Answer) -> None:

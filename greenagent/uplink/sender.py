@@ -50,7 +50,7 @@ class Sender(ABC):
         self._waiting.interrupt()
         if self._running and not self._finished.wait(drain_timeout):
             self._out_of_time = True
-            self._transport.abort()
+            self._abort()
             self._finished.wait(1.0)
 
     @abstractmethod
@@ -60,6 +60,10 @@ class Sender(ABC):
     @abstractmethod
     def _send_some(self) -> bool:
         """Sends a bounded amount; True when more may be waiting. Raises Trouble."""
+
+    def _abort(self) -> None:
+        """Ends the requests under way."""
+        self._transport.abort()
 
     def _serve(self) -> None:
         troubles = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import ssl
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import gevent
@@ -127,6 +128,21 @@ class Transport:
         self.progress = Progress()
         """Of the service that uses this transport: one at a time, so it is the same."""
         trust.subscribe(self._trust_changed)
+        self._again = partial(
+            Transport,
+            key,
+            url,
+            trust,
+            gid,
+            nid,
+            connect_timeout=connect_timeout,
+            command_limit=command_limit,
+            body_grace=body_grace,
+        )
+
+    def another(self) -> Transport:
+        """One like this, with a progress of its own."""
+        return self._again()
 
     def get(
         self,

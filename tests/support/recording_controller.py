@@ -83,6 +83,16 @@ def hang(seconds: float = 3600) -> Behaviour:
     return Behaviour(answer)
 
 
+def accept_after(seconds: float) -> Behaviour:
+    """Accepts after a while, as a controller at the end of a long line."""
+
+    def answer(handler: _Handler) -> tuple[int, dict[str, str], bytes]:
+        gevent.sleep(seconds)
+        return 200, {}, b'"ok"'
+
+    return Behaviour(answer)
+
+
 def close_at_once() -> Behaviour:
     """Closes without a byte of an answer."""
     return Behaviour(lambda handler: None)
@@ -159,6 +169,8 @@ class RecordingController:
         self.refuse_above: int | None = None
         """Bodies of more bytes are answered 413, as by a front server."""
         self.connections = 0
+        self.at_once = self.most_at_once = 0
+        """Posts that are being answered, now and at the most."""
         self.errors: list[str] = []
         """What went wrong inside this controller itself: a mistake of the test."""
         self._tls = tls
@@ -302,7 +314,19 @@ class RecordingController:
             self.polls.append(poll)
         else:
             post = Post(endpoint, gid, nid, body, headers)
-        behaviour = self._behaviour(endpoint, body)
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            return self._answered(handler, start_response, poll, post)
+        finally:
+            if post is not None:
+                self.at_once -= 1
+
+    def _answered(
+        self, handler: _Handler, start_response: Callable[..., Any], poll: Poll | None, post: Post | None
+    ) -> Iterable[bytes]:
+        body = b"" if post is None else post.body
+        behaviour = self._behaviour("cmd" if post is None else post.endpoint, body)
         if self.refuse_above is not None and len(body) > self.refuse_above:
             behaviour = status(413)
         if behaviour is not None:

@@ -9,7 +9,7 @@ import pytest
 
 from greenagent.uplink.results import ResultSender
 from tests.support import recording_controller as behaviour
-from tests.support.recording_controller import RecordingController, status
+from tests.support.recording_controller import RecordingController, accept_after, status
 from tests.support.waiting import wait_until
 from tests.uplink.support import MemoryOutbox, Uplink, quick_backoff, running
 
@@ -195,3 +195,68 @@ def test_what_was_accepted_is_not_sent_again_while_that_cannot_be_stored():
             add(outbox, "d")
             wait_until(lambda: not outbox.rows, what="everything ticked off")
         assert [result["id"] for result in controller.results] == ["a", "b", "c", "d"]
+
+
+def test_a_backlog_goes_over_more_connections_where_each_answer_takes_its_time():
+    outbox = MemoryOutbox()
+    with RecordingController() as controller:
+        controller.misbehave("result", accept_after(0.02))
+        for number in range(200):
+            outbox.add(f"job{number % 150}", json.dumps({"id": f"job{number % 150}", "number": number}).encode())
+        with running(sender(Uplink(controller.url), outbox)):
+            wait_until(lambda: not outbox.rows, 30, what="delivery")
+        got = [result["number"] for result in controller.results]
+        assert sorted(got) == list(range(200))
+        assert controller.most_at_once == 4
+        for first in range(50):
+            assert got.index(first) < got.index(first + 150), "those of one job in their order"
+        wait_until(lambda: controller.open_connections <= 1, what="the others to be given back")
+
+
+def test_where_answers_come_at_once_one_connection_does():
+    outbox = MemoryOutbox()
+    with RecordingController() as controller:
+        add(outbox, *(f"job{number}" for number in range(200)))
+        with running(sender(Uplink(controller.url), outbox)):
+            wait_until(lambda: not outbox.rows, 30, what="delivery")
+        assert controller.most_at_once == 1
+
+
+def test_after_trouble_results_go_one_at_a_time_until_enough_are_accepted():
+    outbox = MemoryOutbox()
+    with RecordingController() as controller:
+        controller.misbehave("result", accept_after(0.02))
+        add(outbox, *(f"job{number}" for number in range(60)))
+        with running(sender(Uplink(controller.url), outbox)):
+            wait_until(lambda: controller.most_at_once == 4, what="four at a time")
+            controller.behave("result")
+            controller.misbehave("result", status(503))
+            wait_until(lambda: len(controller.refused_posts) >= 10, what="refusals")
+            # Those that were under way together; afterwards one at a time.
+            assert controller.most_at_once <= 4
+            controller.most_at_once = 0
+            count = len(controller.refused_posts)
+            wait_until(lambda: len(controller.refused_posts) >= count + 5, what="more refusals")
+            assert controller.most_at_once == 1
+            controller.behave("result")
+            controller.misbehave("result", accept_after(0.02))
+            wait_until(lambda: not outbox.rows, 30, what="delivery")
+        assert Counter(result["id"] for result in controller.results) == {f"job{number}": 1 for number in range(60)}
+
+
+def test_stopping_ends_all_connections_in_time():
+    outbox = MemoryOutbox()
+    with RecordingController() as controller:
+        controller.misbehave("result", accept_after(0.02))
+        add(outbox, *(f"job{number}" for number in range(60)))
+        part = sender(Uplink(controller.url), outbox)
+        with running(part):
+            wait_until(lambda: controller.most_at_once == 4, what="four at a time")
+            controller.behave("result")
+            controller.misbehave("result", behaviour.hang())
+            wait_until(lambda: controller.at_once == 4, what="four hanging")
+            part.stop(drain_timeout=0.1)
+        left = Counter(row.id for row in outbox.rows.values())
+        assert left + Counter(result["id"] for result in controller.results) == Counter(
+            f"job{number}" for number in range(60)
+        )
