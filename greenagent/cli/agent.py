@@ -20,7 +20,7 @@ from greenagent import __version__  # noqa: E402
 from greenagent.agent.agent import DRAIN, REBOOT, RESTART, Agent  # noqa: E402
 from greenagent.agent.upgrade import check_version, release_signals, replace_image, take_over  # noqa: E402
 from greenagent.cli.check import check_machine  # noqa: E402
-from greenagent.cli.output import end_with_reader, write_output  # noqa: E402
+from greenagent.cli.output import OutputParser, end_with_reader, write_output  # noqa: E402
 from greenagent.cli.pid_file import PidFile  # noqa: E402
 from greenagent.jobs.handover import HandedOver  # noqa: E402
 from greenagent.process.libc import reboot_machine  # noqa: E402
@@ -34,7 +34,7 @@ from greenagent.settings.printing import print_config  # noqa: E402
 from greenagent.values.errors import GreenagentError  # noqa: E402
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(OutputParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 

@@ -14,6 +14,7 @@ import gevent  # noqa: E402
 from gevent.event import Event  # noqa: E402
 
 from greenagent import __version__  # noqa: E402
+from greenagent.cli.output import OutputParser  # noqa: E402
 from greenagent.runtime.greenlets import Supervisor  # noqa: E402
 from greenagent.runtime.voice import LineOutput, Voice  # noqa: E402
 from greenagent.values.errors import GreenagentError  # noqa: E402
@@ -97,9 +98,7 @@ def _refuse(reason: str, code: int = 1) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="greenagent-controller", description="Serves agents and people.", allow_abbrev=False
-    )
+    parser = OutputParser(prog="greenagent-controller", description="Serves agents and people.", allow_abbrev=False)
     parser.add_argument(
         "--listen",
         type=_address,

@@ -14,7 +14,7 @@ from greenagent.cli.ctl_command import add_run_options, command_of
 from greenagent.cli.ctl_output import say
 from greenagent.cli.ctl_run import EXIT_FAILED, EXIT_LEFT, EXIT_NOT_DELIVERED, run
 from greenagent.cli.ctl_trust import UsageError
-from greenagent.cli.output import is_text
+from greenagent.cli.output import OutputParser, is_text
 
 EXIT_USAGE = 2
 
@@ -88,7 +88,7 @@ def _run(client: Client, options: argparse.Namespace) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line, options of the connection in front or behind the command's name."""
-    parser = argparse.ArgumentParser(
+    parser = OutputParser(
         prog="greenagent-ctl",
         description="Runs and watches jobs through a controller.",
         epilog="The options of the connection may also be given as GREENAGENT_CTL_URL, _CA, _CERT, _KEY, _TOKEN_FILE."

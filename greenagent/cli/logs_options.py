@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from greenagent.cli.output import OutputParser
 from greenagent.logs.folder import LogFolder
 from greenagent.values.errors import GreenagentError, LevelError
 from greenagent.values.levels import NAMES, LevelSet, parse_levels
@@ -24,7 +25,7 @@ class UsageError(GreenagentError):
     """Arguments that cannot be meant: exit code 2."""
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(OutputParser):
     """Says what is wrong with the arguments in one line."""
 
     def error(self, message: str) -> NoReturn:

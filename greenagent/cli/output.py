@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
+from typing import Any
 
 
 def end_with_reader() -> None:
@@ -37,3 +39,14 @@ def write_output(name: str, text: str) -> int:
 def is_text(*arguments: str) -> bool:
     """False when an argument holds bytes that are no UTF-8: nothing that is looked for or sent can."""
     return not any("\ud800" <= character <= "\udfff" for argument in arguments for character in argument)
+
+
+class OutputParser(argparse.ArgumentParser):
+    """Help and version that cannot be written end in one line and exit code 1, as all other output does."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse swallows the error of an unbuffered stdout, and leaves a buffered one to the interpreter's end.
+        if file is None or file is not sys.stdout:
+            super()._print_message(message, file)
+        elif write_output(self.prog.split()[0], message):
+            self.exit(1)

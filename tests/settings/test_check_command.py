@@ -56,6 +56,33 @@ def test_output_that_cannot_be_written_is_one_clear_line(tmp_path: Path, option:
     assert done.returncode == 1
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("module", "option"),
+    [
+        ("agent", "--help"),
+        ("agent", "--version"),
+        ("controller", "--help"),
+        ("ctl", "--help"),
+        ("ctl", "--version"),
+        ("logs", "--help"),
+    ],
+)
+def test_help_that_cannot_be_written_is_one_clear_line(module: str, option: str, unbuffered: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", f"greenagent.cli.{module}", option],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**environment(), "PYTHONUNBUFFERED": unbuffered},
+            timeout=30,
+        )
+    name = "greenagent" if module == "agent" else f"greenagent-{module}"
+    assert done.stderr == f"{name}: cannot write the output: No space left on device\n"
+    assert done.returncode == 1
+
+
 def check(folder: Path, text: str, *options: str, **variables: str) -> tuple[int, list[str]]:
     """The exit code of ``--check`` and its lines on stderr, without the file's name."""
     path = folder / "agent.toml"
