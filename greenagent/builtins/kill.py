@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Protocol
 
 from greenagent.builtins.call import Answer, BuiltIn, BuiltInError, Call, answer
+from greenagent.values.errors import SignalError
+from greenagent.values.signals import parse_signal
 
 
 class Killer(Protocol):
@@ -27,29 +28,13 @@ def kill(jobs: Killer) -> BuiltIn:
         if job_id == call.command.id:
             raise BuiltInError(f"job '{job_id}' is this kill itself")
         number = data.get("signal")
-        problem = jobs.kill(job_id, None if number is None else parse_signal(number))
+        try:
+            wanted = None if number is None else parse_signal(number)
+        except SignalError as error:
+            raise BuiltInError(str(error)) from error
+        problem = jobs.kill(job_id, wanted)
         if problem is not None:
             raise BuiltInError(problem)
         return answer(True)
 
     return run
-
-
-def parse_signal(value: object) -> int:
-    """A signal by name (with or without SIG) or number. Raises BuiltInError."""
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise BuiltInError("'signal' must be a name or a number")
-    text = str(value).strip().upper()
-    try:
-        if text.isdecimal():
-            return _known_number(int(text))
-        return int(signal.Signals[text if text.startswith("SIG") else "SIG" + text])
-    except (ValueError, KeyError) as error:
-        raise BuiltInError(f"there is no signal {value!r}") from error
-
-
-def _known_number(number: int) -> int:
-    """Real-time signals have numbers without a name. Raises ValueError."""
-    if not 0 < number < signal.NSIG:
-        raise ValueError(number)
-    return number

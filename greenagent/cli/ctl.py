@@ -129,6 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help=f"for the agents' answers (default {ctl_kill.DEFAULT_WAIT:g}; 0: only send it)",
     )
+    kill.add_argument("--no-wait", dest="wait", action="store_const", const=0.0, help="only send it, as --wait 0")
     top = add("top", ctl_top.top, "agents and jobs with what they use, refreshed")
     top.add_argument("--once", action="store_true", help="show it once and end")
     top.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="refresh so often (default 2)")

@@ -8,13 +8,13 @@ import time
 from typing import Any, Final
 from urllib.parse import quote
 
-from greenagent.builtins.call import BuiltInError
-from greenagent.builtins.kill import parse_signal
 from greenagent.cli.ctl_client import Client
 from greenagent.cli.ctl_output import say
 from greenagent.cli.ctl_run import EXIT_FAILED, EXIT_NOT_DELIVERED
 from greenagent.cli.ctl_trust import UsageError
 from greenagent.values import states
+from greenagent.values.errors import SignalError
+from greenagent.values.signals import parse_signal
 
 DEFAULT_WAIT: Final = 20.0
 """Seconds for the agents' answers: one gives a job kill_grace + pipe_drain + 5 s to be gone, 12 s by default."""
@@ -28,7 +28,7 @@ def kill(client: Client, options: argparse.Namespace) -> int:
     if options.signal is not None:
         try:
             parse_signal(options.signal)
-        except BuiltInError as error:
+        except SignalError as error:
             raise UsageError(f"--signal: {error}") from error
         body["signal"] = options.signal
     if options.wait < 0:

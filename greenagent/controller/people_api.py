@@ -14,7 +14,8 @@ from greenagent.controller.outcomes import EndedError, is_kill_order
 from greenagent.controller.parts import Parts
 from greenagent.controller.submission import KnownIdError, TooManyJobsError
 from greenagent.values import states
-from greenagent.values.errors import CommandError
+from greenagent.values.errors import CommandError, SignalError
+from greenagent.values.signals import parse_signal
 
 MAX_WAIT = 300.0
 MAX_LISTED = 1000
@@ -95,8 +96,11 @@ class KillResource:
     def on_post(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
         posted = _posted(req, self._parts.limits.event_body, empty={})
         signal = posted.get("signal") if isinstance(posted, dict) else False
-        if signal is not None and (isinstance(signal, bool) or not isinstance(signal, (str, int))):
-            raise falcon.HTTPBadRequest(description="'signal' must be a name or a number")
+        try:
+            if signal is not None:
+                parse_signal(signal)
+        except SignalError as error:
+            raise falcon.HTTPBadRequest(description=str(error)) from error
         job = _job(self._parts, job_id)
         try:
             sent = self._parts.outcomes.kill(job, signal)

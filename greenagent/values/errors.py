@@ -23,3 +23,7 @@ class CommandError(GreenagentError):
 
 class LevelError(GreenagentError):
     """A level list that means nothing or cannot be read (design, section 5)."""
+
+
+class SignalError(GreenagentError):
+    """A name or number that is no signal."""

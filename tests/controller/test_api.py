@@ -137,6 +137,17 @@ def test_kill_sends_a_kill_command_to_the_agents_of_the_job(controller, agent) -
     assert controller.post("jobs/j/kill", {}).status_code == 409
 
 
+@pytest.mark.parametrize("signal", ["NONE", "SIG", "", 0, -1, 99, "99", True, 1.5, ["TERM"]])
+def test_a_signal_that_is_none_is_refused_before_anything_is_sent(controller, agent, signal) -> None:
+    start(controller, agent)
+    refused = controller.post("jobs/j/kill", {"signal": signal})
+    assert refused.status_code == 400
+    assert "signal" in refused.text
+    assert [job["id"] for job in controller.get("jobs")["jobs"]] == ["j"]
+    for known in ("term", "SIGHUP", 34, "9"):
+        assert controller.post("jobs/j/kill", {"signal": known}).status_code == 202
+
+
 def test_kill_cancels_what_no_agent_has_yet(controller, agent) -> None:
     controller.submit(id="node", gid=1, nid=10, wait_for_agent=60)
     controller.submit(id="role", roles=["web"], wait_for_agent=60)

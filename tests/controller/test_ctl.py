@@ -425,6 +425,7 @@ def test_kill_says_what_became_of_it(controller, answering) -> None:
     assert asked.code == 1
     assert [answer["state"] for answer in json.loads(asked.out)["answers"]] == ["ERROR"]
     assert ctl(controller.url, "kill", "x", "--wait", "0") == (0, "job x: told 1:10\n", "")
+    assert ctl(controller.url, "kill", "x", "--no-wait") == (0, "job x: told 1:10\n", "")
     assert ctl(controller.url, "kill", "x", "--wait", "-1").code == 2
 
 
