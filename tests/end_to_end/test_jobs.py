@@ -324,3 +324,16 @@ def test_streams_of_a_result_are_the_last_mebibyte_of_each(
     expected = "".join(f"{number}{line}\n" for number in range(600 - whole, 600))
     assert result["streams"] == [expected, expected]
     assert len(agent.rows("jobid = 'long'")) == 1000, "the log has all of it"
+
+
+def test_of_a_line_beyond_a_mebibyte_the_last_piece_is_in_the_result(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    agent = start_agent()
+    # Cut at max_line, 1 MiB, into two messages: only the second is whole within the limit.
+    controller.push(shell("long", "head -c 1500000 /dev/zero | tr '\\0' x; echo end; echo error >&2"))
+    result = controller.wait_for_result("long")
+    assert result["streams"] == ["x" * (1_500_000 - 1024 * 1024) + "end\n", "error\n"]
+    assert sum(len(text) for *_, text in agent.rows("jobid = 'long' AND level = 1")) == 1_500_003
+    controller.push(shell("full", f"head -c {1024 * 1024} /dev/zero | tr '\\0' x; echo"))
+    assert controller.wait_for_result("full")["streams"] == ["x" * (1024 * 1024 - 1) + "\n", ""]
