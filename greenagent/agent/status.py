@@ -221,6 +221,8 @@ class AgentStatus:
             "running": admission.line.running,
             "waiting": admission.line.waiting,
             "done": dict(admission.done),
+            "lines_read": self._figures.total("lines_read"),
+            "bytes_read": self._figures.total("bytes_read"),
             "live": [_describe(job) for job in jobs[:MAX_JOBS_SHOWN]],
         }
 

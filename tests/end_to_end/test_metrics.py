@@ -64,7 +64,7 @@ def test_the_figures_of_a_running_agent_are_read_by_the_official_parser(
     start_agent(more=listening(port))
     controller.push(shell("good", "echo one; echo two; echo '10::hits:3|c'", domain="web"))
     controller.push(shell("bad", "exit 3", domain="web"))
-    controller.push(shell("long", "echo '2::up'; exec sleep 60", domain="web"))
+    controller.push(shell("long", "echo '2::up' >&2; exec sleep 60", domain="web"))
     controller.wait_for_result("good")
     controller.wait_for_result("bad")
     job = (("cmd", ""), ("domain", "web"))
@@ -130,20 +130,22 @@ def test_a_controller_that_is_away_shows_in_the_figures_and_not_in_the_health(
 def test_status_tells_people_what_the_agent_does(controller: RecordingController, start_agent: StartAgent) -> None:
     port = free_port()
     agent = start_agent(more=listening(port), max_jobs=1, roles=["web"])
-    controller.push(shell("first", "exec sleep 60"))
+    controller.push(shell("first", "echo out; echo more; exec sleep 60"))
     controller.push(shell("second", "true"))
     wait_until(lambda: len(json.loads(get(port, "/status")[1])["jobs"]["live"]) == 2, what="both jobs")
     shown = wait_until(
         lambda: (
             (read := json.loads(get(port, "/status")[1]))["jobs"]["live"][0]["pid"]
             and read["controllers"]["main"]["polling"] == "polling"
+            and read["jobs"]["lines_read"] == 2
             and read
         ),
-        what="a process and a poll",
+        what="a process, its output and a poll",
     )
     assert (shown["gid"], shown["nid"], shown["roles"], shown["pid"]) == (1, 10, ["web"], agent.pid)
     assert (shown["healthy"], shown["problem"]) == (True, None)
     assert (shown["jobs"]["running"], shown["jobs"]["waiting"]) == (1, 1)
+    assert shown["jobs"]["bytes_read"] == len("out\nmore\n")
     first, second = shown["jobs"]["live"]
     assert (first["id"], first["cmd"], first["controller"], first["state"], first["run"]) == (
         "first",
