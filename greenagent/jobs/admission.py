@@ -265,7 +265,7 @@ class Admission:
             job.run = frozen.number
             job.frozen = frozen
             job.intake_port = frozen.intake_port
-            job.external = self._launcher.is_external(command.cmd) is not False
+            job.external = frozen.run is not None or self._launcher.is_external(command.cmd) is not False
             self.live[job.id] = job
             if job.external:
                 self.line.adopt(job)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from greenagent.builtins.call import BuiltIn, Call
 from greenagent.jobs.environment import child_environment
@@ -25,6 +25,13 @@ from greenagent.values import levels, states
 from greenagent.values.command import Command
 from greenagent.values.errors import CommandError, GreenagentError
 from greenagent.values.message import Message
+EXECUTE: Final = "execute"
+"""The command that runs any program."""
+
+
+class RemovedExtensionError(CommandError):
+    """The extension that a job was accepted for is not configured any more: the job ends with UNKNOWN_CMD."""
+
 
 Resolver = Callable[[Command, "str | None"], Execution]
 """Turns a command and the controller it came from into what is executed. Raises CommandError."""
@@ -77,7 +84,7 @@ class Launcher:
 
         An extension wins over a built-in of the same name (protocol 10.2).
         """
-        if name in self._settings().extensions or name == "execute" or name in self._catalogue.externals:
+        if name in self._settings().extensions or name == EXECUTE or name in self._catalogue.externals:
             return True
         return False if name in self._catalogue.builtins else None
 
@@ -86,7 +93,7 @@ class Launcher:
         return OpenJob(self, job)
 
     def resolve(self, job: Job) -> Execution:
-        """What a run of this job executes. Raises CommandError."""
+        """What a run of this job executes. Raises CommandError, RemovedExtensionError where it is known no more."""
         command = job.command
         extension = self._settings().extensions.get(command.cmd)
         if extension is not None:
@@ -94,6 +101,8 @@ class Launcher:
         resolver = self._catalogue.externals.get(command.cmd)
         if resolver is not None:
             return resolver(command, job.controller)
+        if command.cmd != EXECUTE:  # a reload took it away: its arguments were never meant for execute
+            raise RemovedExtensionError(f"the extension '{command.cmd}' is not configured any more")
         return resolve_execute(command)
 
     def environment(self, job: Job, execution: Execution, added: Mapping[str, str]) -> dict[str, str]:
@@ -133,6 +142,8 @@ class OpenJob:
         starttime = int(time.time() * 1000)
         try:
             execution = launcher.resolve(job)
+        except RemovedExtensionError as error:
+            return Outcome(states.UNKNOWN_CMD, error.reason, starttime=starttime, can_restart=False)
         except CommandError as error:
             return Outcome(states.ERROR, error.reason, starttime=starttime, can_restart=False)
         environment = launcher.environment(job, execution, self._monitor.environment())

@@ -134,6 +134,8 @@ class JobLife:
         job = self._job
         if job.after_report is not None:
             return Step(True, Next.END)  # it acts once it has answered, so it does not repeat
+        if outcome.state == states.UNKNOWN_CMD:
+            return Step(True, Next.END)  # its extension was removed
         if job.end_requested is Reason.KILL_ALL:
             job.end_requested = None
             if outcome.ended_by_request:
