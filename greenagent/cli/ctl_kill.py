@@ -36,6 +36,12 @@ def kill(client: Client, options: argparse.Namespace) -> int:
     told = client.post(f"{_path(options.id)}/kill", body)
     deadline = time.monotonic() + options.wait
     answers = [_answer(client, one, deadline) for one in told["kills"]] if options.wait else []
+    if options.signal is None and any(answer["state"] == states.ERROR for answer in answers):
+        ended = _ended_by_itself(client.get(_path(options.id), _RESULT_WAIT))
+        answers = [
+            {**answer, "state": states.SUCCESS} if (answer["gid"], answer["nid"]) in ended else answer
+            for answer in answers
+        ]
     code = max((_code(answer) for answer in answers), default=0)
     if options.json:
         print(json.dumps({**told, "answers": answers}))
@@ -67,6 +73,12 @@ def _answer(client: Client, told: dict[str, Any], deadline: float) -> dict[str, 
             return {"gid": told["gid"], "nid": told["nid"], "state": result["state"], "data": result.get("data") or ""}
         if left <= 0:
             return {"gid": told["gid"], "nid": told["nid"], "state": None, "data": ""}
+
+
+def _ended_by_itself(job: dict[str, Any]) -> set[tuple[int, int]]:
+    """The agents where the job was over before the kill came: they know no such job any more."""
+    own = states.TERMINAL - {states.KILLED}
+    return {(result["gid"], result["nid"]) for result in job["results"] if result["state"] in own}
 
 
 def _code(answer: dict[str, Any]) -> int:

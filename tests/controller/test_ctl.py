@@ -429,6 +429,18 @@ def test_kill_says_what_became_of_it(controller, answering) -> None:
     assert ctl(controller.url, "kill", "x", "--wait", "-1").code == 2
 
 
+def test_a_kill_that_comes_as_the_job_ends_by_itself_tells_its_end(controller, answering) -> None:
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        if command["cmd"] == "kill":
+            agent.finish(command["id"], state="ERROR", data="there is no job with the id 'x'", exit_code=None)
+            agent.finish("x")
+
+    answering(controller, answer)
+    assert ctl(controller.url, *on_node("--id", "x", "--detach", "--", "job")).code == 0
+    wait_until(lambda: controller.state("x") == "RUNNING")
+    assert ctl(controller.url, "kill", "x") == (0, "job x: SUCCESS\n", "")
+
+
 def test_kill_does_not_wait_for_ever_for_an_agent(controller, answering) -> None:
     answering(controller, lambda agent, command: None)
     assert ctl(controller.url, *on_node("--id", "x", "--detach", "--", "job")).code == 0
