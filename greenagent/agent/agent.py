@@ -242,6 +242,9 @@ class Agent:
         """Applies what it can of other settings without touching running jobs; names what needs a restart."""
         if self.is_replaced:
             return  # the new image reads the file anyway
+        if self.connections.is_closed:
+            self.voice.warning("not reloaded: the agent is ending")
+            return
         plan = changes(self.settings, new)
         self.settings = merge(self.settings, new)
         self.connections.register_pairs()

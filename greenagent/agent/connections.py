@@ -66,6 +66,8 @@ class Connections:
         self._backlog = backlog
         self._admission = admission
         self._plans: dict[str, Plan] = {}
+        self._takes_commands = True
+        self.is_closed = False
 
     def register_pairs(self) -> None:
         """Tells the store who wants lines; to be done before any job logs."""
@@ -75,7 +77,12 @@ class Connections:
         )
 
     def update(self) -> None:
-        """Brings the links in step with the settings; untouched ones go on undisturbed."""
+        """Brings the links in step with the settings; untouched ones go on undisturbed.
+
+        After ``stop_polling`` new ones deliver what waits and take no commands; after ``drain`` there are none.
+        """
+        if self.is_closed:
+            return
         wanted = plans(self._settings())
         for key in list(self.links):
             if wanted.get(key) != self._plans.get(key):
@@ -92,15 +99,18 @@ class Connections:
     def renew(self) -> None:
         """Makes every link anew, after ``stop_polling`` turned out to be for nothing."""
         self._plans = {}
+        self._takes_commands = True
         self.update()
 
     def stop_polling(self) -> None:
-        """Takes no more commands."""
+        """Takes no more commands, also from controllers that the settings name later."""
+        self._takes_commands = False
         for link in self.links.values():
             link.stop_polling()
 
     def drain(self, seconds: float) -> Iterator[Any]:
         """Lets everything that waits go out, for so many seconds at most; yields greenlets to join."""
+        self.is_closed = True
         for link in self.links.values():
             yield from link.drain(seconds)
 
@@ -116,6 +126,6 @@ class Connections:
             link.send_logs(pair, self._store, self._ledger.keep_aside)
         if plan.statistics:
             link.send_statistics(self._backlog, STATISTICS_WAIT, self._ledger.keep_aside)
-        if plan.polled:
+        if plan.polled and self._takes_commands:
             link.poll(lambda: self._settings().main.roles, lambda: self._admission.line.free, self._admission)
         return link

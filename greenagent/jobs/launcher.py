@@ -25,6 +25,7 @@ from greenagent.values import levels, states
 from greenagent.values.command import Command
 from greenagent.values.errors import CommandError, GreenagentError
 from greenagent.values.message import Message
+
 EXECUTE: Final = "execute"
 """The command that runs any program."""
 

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from tests.end_to_end.conftest import StartAgent, shell
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, configuration
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -109,3 +109,34 @@ def test_drain_wait_bounds_the_draining(
     send(agent, signal.SIGUSR1)
     assert agent.wait() == 0
     assert controller.results[0]["state"] == "KILLED"
+
+
+def test_sighup_while_draining_takes_no_commands_and_delivers_still(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    """Neither from a controller that is new, nor from one whose settings change: issue 8, line 4."""
+    agent = start_agent()
+    up, gate = tmp_path / "up", tmp_path / "gate"
+    script = f"touch {up}; while [ ! -e {gate} ]; do sleep 0.02; done; echo at the end >&2; echo 20::7"
+    controller.push(shell("long", script))
+    wait_until(up.exists, what="the job")
+    wait_until(lambda: controller.polls[-1].answered is None, what="the next poll")
+    send(agent, signal.SIGUSR1)
+    wait_until(lambda: "draining: 1 job runs" in agent.stderr, what="the draining")
+    with RecordingController() as second:
+        for one in (controller, second):
+            one.push(shell("late", "echo late"))
+        polls = len(controller.polls)
+        text = configuration(agent.folder, {"main": controller.url + "/below", "second": second.url})
+        agent.config.write_text(text)
+        send(agent, signal.SIGHUP)
+        wait_until(lambda: "reloaded: controllers.second added" in agent.stderr, what="the reload")
+        send(agent, signal.SIGHUP)
+        wait_until(lambda: "nothing has changed" in agent.stderr, what="the second reload")
+        gate.touch()
+        assert agent.wait() == 0
+        assert (len(controller.polls), second.polls) == (polls, [])
+        assert (controller.waiting_commands, second.waiting_commands) == (1, 1)
+        assert [(result["id"], result["data"]) for result in controller.results] == [("long", "7")]
+        for one in (controller, second):
+            assert [record["data"] for record in one.logs] == ["at the end"]
