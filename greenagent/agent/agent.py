@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,11 +18,11 @@ from greenagent.agent.beginnings import end_orphans, make_log_store
 from greenagent.agent.connections import Connections
 from greenagent.agent.oversight import Oversight
 from greenagent.agent.status import Parts
-from greenagent.agent.upgrade import check_new_image, hold_signals, release_signals
+from greenagent.agent.upgrade import check_new_image, hold_signals, release_signals, write_state
 from greenagent.agent.watchdog import Thresholds
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.catalogue import fill_catalogue
-from greenagent.jobs.handover import HandedOver
+from greenagent.jobs.handover import FrozenJob, HandedOver
 from greenagent.jobs.job import Identity, Job, Reason
 from greenagent.jobs.launcher import Catalogue, Launcher
 from greenagent.jobs.loggers import job_routes, own_routes
@@ -43,6 +44,7 @@ from greenagent.statistics import backlog as statistics_backlog
 from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import Meter
 from greenagent.statistics.own import Figures
+from greenagent.uplink.sender import UNDER_WAY
 from greenagent.values.errors import GreenagentError
 
 EXIT = "exit"
@@ -308,15 +310,27 @@ class Agent:
         self.connections.stop_polling()
         frozen, stuck = self.admission.freeze(main.kill_grace + main.pipe_drain + LAST_KILL)
         if stuck:
-            self.admission.go_on(frozen)
-            self.connections.renew()
-            self._go_on(f"job {stuck[0].id} is neither running nor over")
+            self._thaw(frozen, f"job {stuck[0].id} is neither running nor over")
             return None
         state = HandedOver(frozen, self.startup.started, gauges=self.statistics.gauges())
-        for lock in (*self.ledger.locks, *self.store.locks):
-            state.locks[str(lock.path)] = lock.duplicate()
-        self._close(0)
+        try:
+            write_state(state, (*self.ledger.locks, *self.store.locks), self.handover_file)
+        except OSError as error:
+            self._thaw(frozen, f"{self.handover_file} cannot be written: {error.strerror}")
+            return None
+        self._close(0, UNDER_WAY)
         return state
+
+    @property
+    def handover_file(self) -> Path:
+        """Where the state is left for the agent that replaces this one."""
+        ledger = self.settings.main.ledger_file
+        return ledger.with_name(ledger.name + ".handover").absolute()
+
+    def _thaw(self, frozen: Sequence[FrozenJob], problem: str) -> None:
+        self.admission.go_on(frozen)
+        self.connections.renew()
+        self._go_on(problem)
 
     def _go_on(self, problem: str) -> None:
         self.voice.error(f"not replaced, the agent goes on as it is: {problem}")
@@ -345,11 +359,14 @@ class Agent:
         self._close(main.drain_timeout)
         self.spawner.stop()
 
-    def _close(self, drain_timeout: float) -> None:
-        """Brings everything to disk and, for so many seconds, to the controllers; then closes it all."""
+    def _close(self, drain_timeout: float, under_way: float = 0.0) -> None:
+        """Brings everything to disk and, for so many seconds, to the controllers; then closes it all.
+
+        ``under_way``: seconds for requests that have begun, where nothing new is to be sent.
+        """
         self.statistics.flush_all()
         self._flush_logs()
-        self._wait_for(list(self.connections.drain(drain_timeout)), drain_timeout + 2)
+        self._wait_for(list(self.connections.drain(drain_timeout, under_way)), drain_timeout + under_way + 2)
         self.connections.close()
         self.voice.detach(self._log_own)
         self.oversight.stop()

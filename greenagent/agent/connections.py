@@ -14,6 +14,7 @@ from greenagent.runtime.voice import Voice
 from greenagent.settings.models import ControllerSettings, Settings
 from greenagent.statistics.backlog import Backlog
 from greenagent.uplink.link import Link, LogPair
+from greenagent.uplink.sender import UNDER_WAY
 
 STATISTICS_WAIT = 1.0
 """Seconds that flushed statistics wait for others before they are posted."""
@@ -88,7 +89,7 @@ class Connections:
             if wanted.get(key) != self._plans.get(key):
                 link = self.links.pop(key)
                 link.stop_polling()
-                for greenlet in link.drain(0):
+                for greenlet in link.drain(0, UNDER_WAY):
                     greenlet.join()
                 link.close()
         for key, plan in wanted.items():
@@ -108,11 +109,14 @@ class Connections:
         for link in self.links.values():
             link.stop_polling()
 
-    def drain(self, seconds: float) -> Iterator[Any]:
-        """Lets everything that waits go out, for so many seconds at most; yields greenlets to join."""
+    def drain(self, seconds: float, under_way: float = 0.0) -> Iterator[Any]:
+        """Lets everything that waits go out, for so many seconds at most; yields greenlets to join.
+
+        ``under_way``: as for ``Sender.stop``.
+        """
         self.is_closed = True
         for link in self.links.values():
-            yield from link.drain(seconds)
+            yield from link.drain(seconds, under_way)
 
     def close(self) -> None:
         for link in self.links.values():

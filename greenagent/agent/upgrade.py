@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -19,7 +19,7 @@ import gevent
 from greenagent.jobs.handover import VERSION, HandedOver, from_json
 from greenagent.process.pipes import PipeReader
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
-from greenagent.runtime.files import inherit_locks, replace_file
+from greenagent.runtime.files import FileLock, inherit_locks, replace_file
 from greenagent.runtime.native import close_descriptor, end_hub_threads
 from greenagent.values.errors import GreenagentError
 
@@ -71,12 +71,26 @@ def check_version(text: str) -> str | None:
     return None
 
 
+def write_state(state: HandedOver, locks: Iterable[FileLock], path: Path) -> None:
+    """Leaves the state, with the locks, for the new image: while there is a way back, since the disk may be full.
+
+    Raises OSError, and then no lock is held twice.
+    """
+    for lock in locks:
+        state.locks[str(lock.path)] = lock.duplicate()
+    try:
+        replace_file(path, json.dumps(state.to_json()).encode(), 0o600)
+    except OSError:
+        for descriptor in state.locks.values():
+            os.close(descriptor)
+        raise
+
+
 def replace_image(state: HandedOver, path: Path) -> NoReturn:
-    """Writes the state and executes the new image; does not return. Raises OSError if that fails.
+    """Executes the new image, whose state is at ``path``; does not return. Raises OSError if that fails.
 
     Only from the main thread, with everything closed that is not handed over.
     """
-    replace_file(path, json.dumps(state.to_json()).encode(), 0o600)
     for descriptor in state.descriptors:
         os.set_inheritable(descriptor, True)
     command = own_command()

@@ -122,7 +122,7 @@ def run(
         manager.reloading()  # what goes on in our place says when it is ready
         state = agent.hand_over()
         if state is not None:
-            return _replace(state, loaded, voice, output)
+            return _replace(state, agent.handover_file, voice, output)
         manager.ready(_polled(agent))
     _announce_end(manager, how)
     agent.stop(how)
@@ -136,14 +136,13 @@ def run(
     return 1 if agent.failure else 0
 
 
-def _replace(state: HandedOver, loaded: Loaded, voice: Voice, output: LineOutput) -> int:
+def _replace(state: HandedOver, path: Path, voice: Voice, output: LineOutput) -> int:
     """Executes the agent now installed in our place; returns only if that fails."""
     jobs = "1 running job goes on" if len(state.jobs) == 1 else f"{len(state.jobs)} running jobs go on"
     voice.info(f"replaced in place, {jobs}")
     output.close()
-    ledger = loaded.settings.main.ledger_file
     try:
-        replace_image(state, ledger.with_name(ledger.name + ".handover").absolute())
+        replace_image(state, path)
     except OSError as error:
         return _refuse([f"cannot be replaced in place: {error}; start it again: its jobs are reported as cut off"])
 

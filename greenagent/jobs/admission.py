@@ -63,6 +63,8 @@ class Admission:
         self.live: dict[str, Job] = {}
         self.line = WaitingLine(settings().main.max_jobs)
         self.stopping = False
+        self._freezing = False
+        """Whether jobs that stop where they are leave it to a new image to go on with them."""
         self._entering = 0
         self.done: dict[str, int] = {}
 
@@ -232,7 +234,7 @@ class Admission:
         Those that are just ending are waited for, at most so many seconds. Returns the frozen jobs
         and those that would neither freeze nor end.
         """
-        self.stopping = True
+        self.stopping = self._freezing = True
         self._wait_for_entering()
         running = [job for job in self.live.values() if job.greenlet is not None]
         for job in running:
@@ -242,7 +244,8 @@ class Admission:
         return frozen, [job for job in running if not job.ended.is_set()]
 
     def go_on(self, jobs: Iterable[FrozenJob]) -> None:
-        """Takes a ``freeze`` back: the agent is not replaced after all."""
+        """Takes a ``freeze`` back: the agent is not replaced after all. Jobs that freeze later go on by themselves."""
+        self._freezing = False
         jobs = list(jobs)
         for frozen in jobs:
             old = self.live.pop(str(frozen.command["id"]), None)
@@ -254,6 +257,15 @@ class Admission:
                 job.end_requested = None
         self.stopping = False
         self.start_next()
+
+    def _thaw(self, late: Job) -> None:
+        """A job froze when the replacement had been called off: it goes on, with what it was asked meanwhile."""
+        assert late.frozen is not None
+        self.line.finish(late)
+        self.resume([late.frozen])
+        job = self.live[late.id]
+        job.end_requested = late.end_requested if late.end_requested is not Reason.HAND_OVER else None
+        job.signals, job.ended, job.changed = late.signals, late.ended, late.changed
 
     def resume(self, jobs: Iterable[FrozenJob]) -> None:
         """Goes on with jobs that were frozen, here or in an earlier image of the agent."""
@@ -292,7 +304,10 @@ class Admission:
         try:
             life.run()
         except Frozen:
-            job.ended.set()  # for this image of the agent; nothing is reported and no slot is freed
+            if self._freezing:
+                job.ended.set()  # for this image of the agent; nothing is reported and no slot is freed
+            else:
+                self._thaw(job)
             return
         except Exception as error:
             # Our own bug must not lose the job: its controller hears of it, then the bug is said.

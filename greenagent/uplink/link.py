@@ -124,9 +124,12 @@ class Link:
         if self.poller is not None:
             self.poller.stop()
 
-    def drain(self, seconds: float) -> list[Any]:
-        """Lets every sender send what waits, for so many seconds at most; returns greenlets to join."""
-        return [gevent.spawn(sender.stop, seconds) for sender in self._senders]
+    def drain(self, seconds: float, under_way: float = 0.0) -> list[Any]:
+        """Lets every sender send what waits, for so many seconds at most; returns greenlets to join.
+
+        ``under_way``: as for ``Sender.stop``.
+        """
+        return [gevent.spawn(sender.stop, seconds, under_way) for sender in self._senders]
 
     def close(self) -> None:
         """Ends everything at once."""

@@ -13,6 +13,8 @@ from greenagent.uplink.health import ControllerHealth
 from greenagent.uplink.interrupt import Interrupted, Interruptible
 from greenagent.uplink.transport import SLACK, Transport
 
+UNDER_WAY = 2.0
+"""Seconds that requests get which are under way when a link ends and another goes on in its place."""
 DRAIN_TRIES = 2
 """While stopping, troubles after which the rest stays on disk until the next start."""
 
@@ -44,11 +46,17 @@ class Sender(ABC):
             self._running = False
             self._finished.set()
 
-    def stop(self, drain_timeout: float = 0.0) -> None:
-        """Sends what waits for at most ``drain_timeout`` seconds, then ends ``run``; returns when it has ended."""
+    def stop(self, drain_timeout: float = 0.0, under_way: float = 0.0) -> None:
+        """Sends what waits for at most ``drain_timeout`` seconds, then ends ``run``; returns when it has ended.
+
+        With ``under_way`` nothing new is sent, but a request that has begun gets so many seconds to be
+        answered: called off, it would go out once more.
+        """
         self._stopping.set()
         self._waiting.interrupt()
-        if self._running and not self._finished.wait(drain_timeout):
+        if under_way:
+            self._out_of_time = True
+        if self._running and not self._finished.wait(drain_timeout + under_way):
             self._out_of_time = True
             self._abort()
             self._finished.wait(1.0)
