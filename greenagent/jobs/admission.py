@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 import gevent
@@ -18,7 +19,7 @@ from greenagent.ledger.ledger import Ledger
 from greenagent.ledger.records import FROM_CONTROLLER, FROM_STARTUP
 from greenagent.process.child import signal_name
 from greenagent.runtime.greenlets import Supervisor
-from greenagent.runtime.voice import Voice
+from greenagent.runtime.voice import Limited, Voice
 from greenagent.settings.models import Settings
 from greenagent.values import levels, states
 from greenagent.values.command import Command, parse_command, without_queue
@@ -32,7 +33,7 @@ TOO_MANY = "refused: too many jobs wait on this node already"
 
 REMARKS = 20
 REMARKS_PERIOD = 60.0
-"""Lines said in so many seconds about commands that are refused, or odd: a controller must not fill our log."""
+"""Lines said in so many seconds of each kind about what controllers send: none must fill our log."""
 
 ENTERING_WAIT = 2.0
 """Seconds a stop gives commands that are being written down."""
@@ -57,9 +58,7 @@ class Admission:
         self._history = history
         self._launcher = launcher
         self._supervisor = supervisor
-        self._voice = voice
-        self._remarks = voice.limited(REMARKS, REMARKS_PERIOD)
-        self._refusals = voice.limited(REMARKS, REMARKS_PERIOD)
+        self._remarks: defaultdict[str, Limited] = defaultdict(lambda: voice.limited(REMARKS, REMARKS_PERIOD))
         self.live: dict[str, Job] = {}
         self.line = WaitingLine(settings().main.max_jobs)
         self.stopping = False
@@ -73,7 +72,7 @@ class Admission:
     def accept(self, command: Command, controller: str) -> None:
         """Takes a command of a controller; returns once the ledger has it. Never raises for a bad command."""
         for warning in command.warnings:
-            self._remarks.say(levels.WARNING, f"job {command.id}: {warning}")
+            self._remark("odd", levels.WARNING, f"job {command.id}: {warning}")
         known = self.live.get(command.id)
         while known is not None and known.is_reported:
             # Its controller may have the result already and send the next command of that id.
@@ -81,7 +80,8 @@ class Admission:
             known = self.live.get(command.id)
         if known is not None:
             if known.controller == controller and command.is_same_as(known.command):
-                self._voice.info(f"job {command.id}: delivered again while it lives; nothing to do")
+                again = f"job {command.id}: delivered again while it lives; nothing to do"
+                self._remark("delivered again", levels.LOG, again)
                 return
             self._answer(command, controller, states.DUPLICATE_ID, "A job exists with the same ID")
             return
@@ -102,9 +102,14 @@ class Admission:
             self.live.pop(command.id, None)
             raise
 
+    def _remark(self, kind: str, level: int, text: str) -> None:
+        """Says what a controller made us say, each kind so many times in a while."""
+        self._remarks[kind].say(level, text)
+
     def refuse(self, error: CommandError, controller: str) -> None:
         """A command that cannot be understood: answered ERROR when its id can be read, and always said."""
-        self._refusals.say(levels.OPERATIONS_ERROR, f"controller {controller}: a command is refused: {error.reason}")
+        said = f"controller {controller}: a command is refused: {error.reason}"
+        self._remark("refused", levels.OPERATIONS_ERROR, said)
         if error.command_id is None:
             return
         result = Result(
@@ -342,13 +347,14 @@ class Admission:
         self.start_next()
 
     def _end_unknown(self, job: Job) -> None:
-        self._voice.warning(f"job {job.id}: unknown command '{job.command.cmd}'")
+        self._remark("unknown", levels.WARNING, f"job {job.id}: unknown command '{job.command.cmd}'")
         self._report_end(job, Outcome(states.UNKNOWN_CMD))
         self._over(job)
 
     def _was_answered(self, job: Job) -> None:
         """A command delivered once more after its job's end: its result is on its way again."""
-        self._voice.info(f"job {job.id}: delivered again after its end; its result is sent again")
+        again = f"job {job.id}: delivered again after its end; its result is sent again"
+        self._remark("answered again", levels.LOG, again)
         self._over(job)
 
     def _report_end(self, job: Job, outcome: Outcome) -> None:
@@ -364,7 +370,7 @@ class Admission:
 
     def _answer(self, command: Command, controller: str, state: str, data: str) -> None:
         """Answers a command that becomes no job."""
-        self._voice.warning(f"job {command.id}: {data}")
+        self._remark(state, levels.WARNING, f"job {command.id}: {data}")
         job = Job(command, controller, FROM_CONTROLLER, 0, time.time())
         outcome = Outcome(state, data=data, starttime=int(time.time() * 1000))
         interval = command.arguments.stats_interval or round(self._settings().stats.interval)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from greenagent.values.command import KNOWN_ARGUMENTS
-from tests.end_to_end.conftest import StartAgent, built_in, execute
+from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
 from tests.support.agents import AgentProcess
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
@@ -143,6 +143,42 @@ def test_a_flood_of_refused_commands_is_answered_and_does_not_fill_our_log(
     assert sorted(result["id"] for result in controller.results) == sorted(ids)
     assert agent.stderr.count("a command is refused") == 20
     assert "more lines like the last are only counted" in agent.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "flood", "said"),
+    [
+        ("ended", "echo hi", "echo hi", "delivered again after its end"),
+        ("alive", "sleep 100", "sleep 100", "delivered again while it lives"),
+        ("another", "sleep 100", "echo another", "A job exists with the same ID"),
+        ("unknown", "", "", "unknown command"),
+    ],
+    ids=lambda value: value.replace(" ", "-"),
+)
+def test_a_flood_of_repeated_and_unknown_commands_does_not_fill_our_log(
+    controller: RecordingController, start_agent: StartAgent, kind: str, first: str, flood: str, said: str
+) -> None:
+    agent = start_agent()
+    if first:
+        controller.push(shell("j", first))
+        wait_until(lambda: controller.waiting_commands == 0, what="the first command taken")
+        controller.push(built_in("p", "ping"))
+        controller.wait_for_result("j" if kind == "ended" else "p")
+    before = len(agent.stderr.splitlines())
+    for number in range(100):
+        controller.push(shell("j", flood) if first else built_in(f"u{number}", "no-such-command"))
+    wait_until(lambda: controller.waiting_commands == 0, 60, "all commands taken")
+    # Of another kind, so that it is said although the first are not any more.
+    controller.push({"id": "odd", "cmd": 7})
+    wait_until(lambda: "a command is refused" in agent.stderr, what="another line")
+    lines = agent.stderr.splitlines()[before:]
+    assert sum(said in line for line in lines) == 20
+    assert sum("more lines like the last are only counted" in line for line in lines) == 1
+    assert len(lines) == 22
+    if kind in ("another", "unknown"):
+        state = "UNKNOWN_CMD" if kind == "unknown" else "DUPILICATE_ID"
+        wait_until(lambda: sum(result["state"] == state for result in controller.results) == 100, 60, "every answer")
+    assert_well(agent, controller)
 
 
 @pytest.mark.parametrize(
