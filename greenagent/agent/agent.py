@@ -242,11 +242,8 @@ class Agent:
 
     def reload(self, new: Settings) -> None:
         """Applies what it can of other settings without touching running jobs; names what needs a restart."""
-        if self.is_replaced:
-            return  # the new image reads the file anyway
-        if self.connections.is_closed:
-            self.voice.warning("not reloaded: the agent is ending")
-            return
+        if self.is_replaced or self.connections.is_closed:
+            return  # the new image, or the next start, reads the file anyway
         plan = changes(self.settings, new)
         self.settings = merge(self.settings, new)
         self.connections.register_pairs()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from greenagent.values import levels
-from greenagent.values.command import Command
+from greenagent.values.command import Command, load_json, without_half_characters
 from greenagent.values.errors import GreenagentError
 
 
@@ -32,7 +32,7 @@ class Call:
         if not text.strip():
             return {}
         try:
-            value = json.loads(text)
+            value = load_json(text)
         except (ValueError, RecursionError) as error:
             raise BuiltInError(f"data of {self.command.cmd} is not JSON: {error}") from error
         if value is None:
@@ -54,7 +54,7 @@ class Answer:
 
 def answer(value: Any) -> Answer:
     """An answer holding a JSON value."""
-    return Answer(json.dumps(value, ensure_ascii=False))
+    return Answer(without_half_characters(json.dumps(value, ensure_ascii=False)))
 
 
 BuiltIn = Callable[[Call], Answer]

@@ -15,7 +15,7 @@ from typing import Any, Final
 from greenagent.builtins import script_child
 from greenagent.jobs.extensions import Execution
 from greenagent.settings.models import Settings
-from greenagent.values.command import Command
+from greenagent.values.command import Command, load_json
 from greenagent.values.errors import CommandError, GreenagentError
 
 CACHED_SCRIPTS: Final = 100
@@ -84,7 +84,7 @@ class Scripts:
         if not command.data.strip():
             return {}
         try:
-            data = json.loads(command.data)
+            data = load_json(command.data)
         except (ValueError, RecursionError) as error:
             raise CommandError(f"data of {command.cmd} is not JSON: {error}") from error
         if data is None:

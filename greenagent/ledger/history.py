@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from greenagent.runtime.files import replace_file
 from greenagent.runtime.voice import Voice
-from greenagent.values.command import Command, parse_command
+from greenagent.values.command import Command, parse_command, without_half_characters
 from greenagent.values.errors import CommandError
 
 CONTROLLER = "controller"
@@ -69,7 +69,8 @@ class HistoryFile:
                 continue
             # The original appends an id again whenever it is sent again: the last one counts.
             found[remembered.command.id] = remembered
-            self._entries = [known for known in self._entries if known.get("id") != entry.get("id")] + [entry]
+            self._entries = [known for known in self._entries if not _is(known, remembered.command.id)]
+            self._entries.append({**entry, **remembered.command.received})
         return list(found.values())
 
     def add(self, command: Command, controller: str | None, accepted: float) -> None:
@@ -89,7 +90,7 @@ class HistoryFile:
             self._write()
 
     def _write(self) -> None:
-        content = json.dumps(self._entries, ensure_ascii=False, indent=1).encode() + b"\n"
+        content = without_half_characters(json.dumps(self._entries, ensure_ascii=False, indent=1)).encode() + b"\n"
         try:
             replace_file(self.path, content)
         except OSError as error:

@@ -15,7 +15,7 @@ from greenagent.uplink.delivery import describe_status
 from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.health import ControllerHealth
 from greenagent.uplink.transport import POLL_TIMEOUT, SLACK, Answer, Transport, TransportError
-from greenagent.values.command import Command, decode_command
+from greenagent.values.command import Command, decode_command, without_half_characters
 from greenagent.values.errors import CommandError
 
 ACKNOWLEDGE = "Greenagent-Acknowledge"
@@ -228,7 +228,7 @@ def read_early_id(beginning: bytes) -> str | None:
                 position += 1
             value, position = decoder.raw_decode(text, position)
             if key == "id":
-                return value if isinstance(value, str) and value else None
+                return without_half_characters(value) if isinstance(value, str) and value else None
             position = text.index(",", position) + 1
     except (ValueError, IndexError, RecursionError):
         return None

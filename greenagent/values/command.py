@@ -38,6 +38,8 @@ REMEMBERED: Final = -1
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_HALF_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+"""Where JSON text may name a surrogate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ def parse_command(received: Any) -> Command:
     except ValueError as error:
         # Python reads NaN and 1e400, which no JSON reader of a controller would: the echo must not hold them.
         command_id, _ = _read_id(received.get("id"))
-        readable = command_id and _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", command_id)
+        readable = command_id and without_half_characters(command_id)
         raise CommandError("the command holds a number that JSON does not know", readable) from error
     command_id, problem = _read_id(received.get("id"))
     name = received.get("cmd")
@@ -349,5 +351,21 @@ def _without_surrogates(received: dict[str, Any]) -> dict[str, Any]:
     text = json.dumps(received, ensure_ascii=False, allow_nan=False)
     if not _SURROGATE.search(text):
         return received
-    cleaned: dict[str, Any] = json.loads(_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text))
+    cleaned: dict[str, Any] = json.loads(without_half_characters(text))
     return cleaned
+
+
+def without_half_characters(text: str) -> str:
+    """The text with U+FFFD in place of each lone surrogate: those can be neither stored nor sent."""
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def load_json(text: str) -> Any:
+    """The value of a JSON text that came inside a command, its lone surrogates replaced as in the command itself.
+
+    Raises ValueError, or RecursionError for one nested too deeply.
+    """
+    value = json.loads(text)
+    if not _HALF_ESCAPE.search(text):
+        return value
+    return json.loads(without_half_characters(json.dumps(value, ensure_ascii=False)))

@@ -132,6 +132,65 @@ def test_odd_ids_and_texts_are_answered_under_the_id_as_given(
     assert not (tmp_path / "etc").exists()
 
 
+def test_half_characters_in_every_text_are_answered(controller: RecordingController, start_agent: StartAgent) -> None:
+    """A lone surrogate is valid JSON and no text that could be stored: it counts as U+FFFD wherever it stands."""
+    agent = start_agent(max_jobs=200)
+    half = "\ud800"
+    built_ins = ("id", "signal", "jobid", "domain", "name", "levels", "timefrom", "limit", half)
+    commands = [
+        built_in(f"{name}-{number}", name, json.dumps(data))
+        for name in (
+            *BUILTINS,
+            "jumpscript",
+            "jumpscript_content",
+            "bash",
+            "get_aggregated_stats",
+            "reboot",
+            "no" + half,
+        )
+        for number, data in enumerate(
+            [
+                half,
+                [half],
+                *({"id": "x", "jobid": "x", field: wrong} for field in built_ins for wrong in (half, [half])),
+            ]
+        )
+    ]
+    for key in sorted(KNOWN_ARGUMENTS):
+        if key not in PERIODS:
+            commands += [
+                execute(f"{key}-{n}", **{"name": "true", key: wrong}) for n, wrong in enumerate((half, [half]))
+            ]
+    commands += [{**execute(f"top-{key}", "true"), key: half} for key in (*TOP, half)]
+    commands.append(execute(f"script{half}", "", cmd="jumpscript_content", data=json.dumps({"content": f"#{half}\n"})))
+    for command in commands:
+        controller.push(command)
+    wanted = sorted(command["id"].replace(half, "\ufffd") for command in commands)
+    wait_until(lambda: len(controller.results) >= len(wanted), 60, f"{len(wanted)} results")
+    assert sorted(result["id"] for result in controller.results) == wanted
+    for result in controller.results:
+        assert result["state"] in ("SUCCESS", "ERROR", "UNKNOWN_CMD"), result
+        assert half not in json.dumps(result, ensure_ascii=False)
+    assert_well(agent, controller)
+
+
+def test_a_job_with_half_a_character_in_its_id_is_found_by_that_id(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    agent = start_agent()
+    controller.push(shell("half\ud800", "echo line; sleep 1000"))
+    wait_until(lambda: agent.rows("jobid = ?", "half\ufffd"), what="the job's line")
+    for number, (name, key) in enumerate([("get_process_stats", "id"), ("get_msgs", "jobid"), ("kill", "id")]):
+        controller.push(built_in(f"b{number}", name, json.dumps({key: "half\ud800"})))
+        result = controller.wait_for_result(f"b{number}")
+        assert (result["state"], result["data"] not in ("", "[]")) == ("SUCCESS", True), result
+    assert controller.wait_for_result("half\ufffd")["state"] == "KILLED"
+    controller.push(b'{"id": "big\\ud800", "gid": 1, "nid": 10, "cmd": "ping", "data": "' + b"x" * 40_000_000 + b'"}')
+    result = controller.wait_for_result("big\ufffd", 60)
+    assert "too large" in result["data"]
+    assert_well(agent, controller)
+
+
 def test_a_flood_of_refused_commands_is_answered_and_does_not_fill_our_log(
     controller: RecordingController, start_agent: StartAgent
 ) -> None:

@@ -52,3 +52,15 @@ def test_a_bad_entry_is_left_out_and_the_others_load(tmp_path: Path) -> None:
     voice = HeardVoice()
     assert [entry.command.id for entry in HistoryFile(path, voice).load()] == ["a"]
     assert len(voice.lines) == 2
+
+
+def test_an_entry_with_half_a_character_loads_and_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "history"
+    path.write_text(json.dumps([{**REMEMBERED, "id": "half\ud800"}]))
+    history = HistoryFile(path, HeardVoice())
+    [entry] = history.load()
+    assert entry.command.id == "half\ufffd"
+    history.add(parse_command({**REMEMBERED, "id": "b"}), "main", 1.0)
+    assert [entry.command.id for entry in HistoryFile(path, HeardVoice()).load()] == ["half\ufffd", "b"]
+    history.remove("half\ufffd")
+    assert [entry.command.id for entry in HistoryFile(path, HeardVoice()).load()] == ["b"]
