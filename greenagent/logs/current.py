@@ -16,6 +16,7 @@ from greenagent.logs.database_file import (
     finish_archive,
     inspect,
     is_locked,
+    is_no_room,
     open_readonly,
     read_numbers,
 )
@@ -101,7 +102,13 @@ class CurrentDatabase:
         self.next_seq = max(self.next_seq, next_seq, minimum_seq + (_LEAP if leap else 0))
         if self.last_id < 0:
             self.last_id = last_id
-        self._store_numbers()
+        try:
+            self._store_numbers()
+        except sqlite3.OperationalError as error:
+            # An agent that is replaced on a full disk must go on: lines are counted until there is room.
+            if not is_no_room(error):
+                raise
+            self.rollback(self.next_seq)
 
     def _connect(self) -> None:
         path = self._folder.current

@@ -76,24 +76,37 @@ class JobLog:
 
     def append_now(self, level: int, text: str) -> None:
         """One message, without ever waiting: it is counted as dropped when there is no room even for such."""
+        if self._append_now(level, text, 0) is None:
+            self._count_dropped(1)
+
+    def _append_now(self, level: int, text: str, missing: int) -> bool | None:
+        """Whether the message goes into a database; None when there is no room for it now."""
         route = self.routes.for_level(level)
         if not route.process:
-            return
+            return False
         if not self._store.takes_at_once:
-            self.dropped += 1
-            self._store.count_dropped(1)
-            return
+            return None
         text = _clean(text)
-        self._hand_over(route, level, "", [(level, text)], 1, _bytes(text))
+        return self._hand_over(route, level, "", [(level, text)], 1, _bytes(text), missing)
 
     def close(self) -> None:
         """The job has ended: what its cap left out is said."""
         self._say_over()
         self._store.closed(self)
 
-    def note(self, text: str) -> None:
-        """A warning of the store's own in this job's log."""
-        self.append_now(levels.WARNING, text)
+    def note(self, text: str, missing: int = 0) -> bool | None:
+        """A warning of the store's own in this job's log. Whether it goes into a database; None: no room now.
+
+        ``missing``: it tells of so many lost lines. Such a note is never dropped; any other is counted then.
+        """
+        stored = self._append_now(levels.WARNING, text, missing)
+        if stored is None and not missing:
+            self._count_dropped(1)
+        return stored
+
+    def _count_dropped(self, count: int) -> None:
+        self.dropped += count
+        self._store.count_dropped(count)
 
     def _put_block(self, block: Block | Mixed, route: Route) -> None:
         size = _bytes(block.text)
@@ -130,8 +143,7 @@ class JobLog:
         left_out = len(rows) - fitting
         if left_out:
             self._over += left_out
-            self.dropped += left_out
-            self._store.count_dropped(left_out)
+            self._count_dropped(left_out)
         return rows[:fitting]
 
     def _say_over(self) -> None:
@@ -141,9 +153,16 @@ class JobLog:
             self.note(f"{count} lines of this job were not stored: it passed max_log_per_job = {self._max_bytes} bytes")
 
     def _hand_over(
-        self, route: Route, level: int, text: str, rows: Sequence[tuple[int, str]], count: int, size: int
-    ) -> None:
-        """Nothing in here yields: ids and the queue keep one order."""
+        self,
+        route: Route,
+        level: int,
+        text: str,
+        rows: Sequence[tuple[int, str]],
+        count: int,
+        size: int,
+        missing: int = 0,
+    ) -> bool:
+        """Returns whether it goes into a database. Nothing in here yields: ids and the queue keep one order."""
         first_id = self._store.ids.take(count)
         epoch = round(time.time(), 3)
         if route.console and self._store.console is not None:
@@ -156,7 +175,8 @@ class JobLog:
             else:
                 for offset, (row_level, row_text) in enumerate(rows):
                     self._store.console.show(self._label, first_id + offset, epoch, row_level, [row_text])
-        if route.keep or route.marks:
+        is_stored = bool(route.keep or route.marks)
+        if is_stored:
             lines = Lines(
                 self.owner,
                 epoch,
@@ -169,8 +189,10 @@ class JobLog:
                 rows,
                 count,
                 size,
+                missing,
             )
             self._store.put(lines, size + _OVERHEAD * (len(rows) or 1))
+        return is_stored
 
 
 def _bytes(text: str) -> int:

@@ -26,10 +26,24 @@ class Lines:
     """Messages of one job that take one way: either a block of one level, or (level, text) each.
 
     ``text`` is a block's lines, each with its newline, or "" when ``rows`` holds them.
-    ``first_id`` is the id of the first; ``size`` is in bytes of UTF-8.
+    ``first_id`` is the id of the first; ``size`` is in bytes of UTF-8. ``missing`` is not 0 in a note
+    that so many other lines of the job were lost.
     """
 
-    __slots__ = ("count", "epoch", "first_id", "flush", "keep", "level", "marks", "owner", "rows", "size", "text")
+    __slots__ = (
+        "count",
+        "epoch",
+        "first_id",
+        "flush",
+        "keep",
+        "level",
+        "marks",
+        "missing",
+        "owner",
+        "rows",
+        "size",
+        "text",
+    )
 
     def __init__(
         self,
@@ -44,6 +58,7 @@ class Lines:
         rows: Sequence[tuple[int, str]],
         count: int,
         size: int,
+        missing: int = 0,
     ) -> None:
         self.owner = owner
         self.epoch = epoch
@@ -56,6 +71,7 @@ class Lines:
         self.rows = rows
         self.count = count
         self.size = size
+        self.missing = missing
 
     @property
     def stored_size(self) -> int:

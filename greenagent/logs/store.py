@@ -28,6 +28,7 @@ from greenagent.logs.reading import refuse_unreadable
 from greenagent.logs.retention import StoreLimits
 from greenagent.logs.routes import Routes
 from greenagent.logs.undelivered import Waiting
+from greenagent.logs.unsaid import UnsaidFile
 from greenagent.logs.writer import Committed, Events, Task, Writer
 from greenagent.runtime.files import FileLock
 from greenagent.runtime.native import NativePool, NativeWorker
@@ -89,7 +90,8 @@ class LogStore:
         self._pairs: dict[str, Backlog] = {}
         self._pairs_by_bit: dict[int, Backlog] = {}
         self._jobs: dict[Owner, JobLog] = {}
-        self._losses = Losses(self.folder.path, voice, self._log_of)
+        unsaid = UnsaidFile(message_id_file.with_name(message_id_file.name + ".losses"))
+        self._losses = Losses(self.folder.path, voice, self._log_of, unsaid, self._soon)
         self._stopping = False
         self._lines = 0
         self._bytes = 0
@@ -112,7 +114,7 @@ class LogStore:
             warn = self._voice.warning
             events = Events(
                 committed=lambda done: worker.post(lambda: self._committed(done)),
-                lost=lambda lost, reason: worker.post(lambda: self._losses.not_written(lost, reason)),
+                lost=lambda lost, untold, reason: worker.post(lambda: self._losses.not_written(lost, untold, reason)),
                 recovered=lambda: worker.post(self._losses.written_again),
                 not_sent=lambda waiting, pairs, cause: worker.post(lambda: self._not_sent(waiting, pairs, cause)),
                 warn=lambda text: worker.post(lambda: warn(text)),
@@ -124,6 +126,7 @@ class LogStore:
                 self.ids.start(newest)
             except OSError as error:
                 raise GreenagentError(f"{self._locks[1].guards} cannot be used: {error.strerror}") from error
+            self._losses.start()
             self._pool = NativePool(4)
         except GreenagentError:
             self._abandon()
@@ -137,9 +140,11 @@ class LogStore:
         worker = self._worker
         if worker is None:
             return
-        self._stopping = True
         if worker.is_alive:
+            self._say_losses()
+            self._stopping = True
             self._call(lambda writer: writer.close())
+        self._stopping = True
         worker.stop()
         try:
             self.ids.store_last_used()
@@ -189,6 +194,7 @@ class LogStore:
     def tick(self) -> None:
         """To be called every few seconds: what the writer does now and then also happens when nobody logs."""
         if self._worker is not None and self._worker.is_alive:
+            self._losses.tick()
             self._worker.put_now(lambda writer: None)
 
     def read_marked(self, pair: str, limit: int = 1000, max_bytes: int = UPLOAD_BYTES) -> list[Record]:
@@ -355,6 +361,17 @@ class LogStore:
         """For native threads."""
         self._running.post(lambda: self._voice.warning(text))
 
+    def _say_losses(self) -> None:
+        """The last chance of the jobs' logs; what cannot be said there is kept for the next start."""
+        self.flush()
+        lost = self._losses.unsaid
+        if lost:
+            self._call(lambda writer: writer.try_now())
+            self._losses.say()
+            self.flush()
+            self._losses.stop(lost)
+            self.flush()
+
     def _committed(self, done: Committed) -> None:
         self._lines += done.lines
         self._bytes += done.size
@@ -363,6 +380,8 @@ class LogStore:
             pair = self._pairs_by_bit.get(bit)
             if pair is not None:
                 pair.stored(count, flush)
+        if done.told:
+            self._losses.told(done.told)
 
     def _not_sent(self, waiting: Waiting, pairs: str, cause: str) -> None:
         self._losses.not_sent(waiting, pairs, cause)

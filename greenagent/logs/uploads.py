@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from greenagent.logs.current import Say
+from greenagent.logs.database_file import is_no_room
 from greenagent.logs.models import GET_META, SET_META, UPLOADS_SCHEMA
 from greenagent.values.errors import GreenagentError
 
@@ -107,7 +108,11 @@ class UploadTable:
                 self.pairs[free] = PairState(free, name, end, None)
                 bits[name] = free
         self._changed = True
-        self.save(end)
+        try:
+            self.save(end)
+        except sqlite3.OperationalError as error:
+            if not is_no_room(error):  # where the disk is full, they are in force all the same
+                raise
         return bits
 
     def drop_old(self) -> list[PairState]:

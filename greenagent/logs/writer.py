@@ -30,20 +30,28 @@ _CHECK_EVERY: Final = 1.0
 
 
 class Committed(NamedTuple):
-    """What one transaction stored. ``marked``: per bit the number of lines and the least ``log_flush``, 0 for none."""
+    """What one transaction stored.
+
+    ``marked``: per bit the number of lines and the least ``log_flush``, 0 for none. ``told``: the
+    losses that notes in it tell of.
+    """
 
     lines: int
     size: int
     last_seq: int
     last_id: int
     marked: dict[int, tuple[int, float]]
+    told: dict[Owner, int]
 
 
 class Events(NamedTuple):
-    """How the writer reaches the hub; each may be called from its thread and returns at once."""
+    """How the writer reaches the hub; each may be called from its thread and returns at once.
+
+    ``lost``: lines by owner, the losses that lost notes would have told of, and the reason if it is news.
+    """
 
     committed: Callable[[Committed], None]
-    lost: Callable[[dict[Owner, int], str], None]
+    lost: Callable[[dict[Owner, int], dict[Owner, int], str], None]
     recovered: Callable[[], None]
     not_sent: Callable[[Waiting, str, str], None]
     warn: Callable[[str], None]
@@ -126,7 +134,7 @@ class Writer:
 
     def _add(self, lines: Lines) -> None:
         if self._failing and time.monotonic() < self._failing_until:
-            self._events.lost({lines.owner: lines.count}, "")
+            self._count_lost([lines], "")
             return
         if self._is_due(lines):
             self._commit()
@@ -186,6 +194,7 @@ class Writer:
                 database.next_seq - 1,
                 database.last_id,
                 marked,
+                _missing(done),
             )
         )
         if self._failing:
@@ -252,13 +261,21 @@ class Writer:
         return True
 
     def _give_up(self, reason: str) -> None:
-        lost: dict[Owner, int] = {}
-        for lines in self._pending:
-            lost[lines.owner] = lost.get(lines.owner, 0) + lines.count
-        self._pending, self._pending_size = [], 0
+        given_up, self._pending, self._pending_size = self._pending, [], 0
         self._failing = True
         self._failing_until = time.monotonic() + RETRY_AFTER
-        self._events.lost(lost, reason)
+        self._count_lost(given_up, reason)
+
+    def _count_lost(self, given_up: Sequence[Lines], reason: str) -> None:
+        lost: dict[Owner, int] = {}
+        for lines in given_up:
+            if not lines.missing:
+                lost[lines.owner] = lost.get(lines.owner, 0) + lines.count
+        self._events.lost(lost, _missing(given_up), reason)
+
+    def try_now(self) -> None:
+        """The next lines are tried to be written, however lately that failed."""
+        self._failing_until = 0.0
 
     def _try_again(self) -> None:
         """After a failure, when nobody logs: finds out whether writing works again."""
@@ -328,3 +345,12 @@ class Writer:
             return
         self.database.connection.execute('DELETE FROM "outgoing" WHERE "seq" <= ?', (delivered,))
         self._cleaned_to = delivered
+
+
+def _missing(notes: Sequence[Lines]) -> dict[Owner, int]:
+    """What notes among these lines say is lost."""
+    missing: dict[Owner, int] = {}
+    for lines in notes:
+        if lines.missing:
+            missing[lines.owner] = missing.get(lines.owner, 0) + lines.missing
+    return missing

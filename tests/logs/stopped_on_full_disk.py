@@ -1,0 +1,81 @@
+"""A process that loses lines on a full disk and stops its store before there is room. ``test_losses`` starts it."""
+
+from greenagent.runtime.patch import patch
+
+patch()
+
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from greenagent.logs.pieces import Block  # noqa: E402
+from greenagent.logs.query import LogQuery  # noqa: E402
+from greenagent.logs.routes import Routes  # noqa: E402
+from greenagent.logs.store import LogStore  # noqa: E402
+from greenagent.runtime.voice import LineOutput, Voice  # noqa: E402
+
+ids = Path(sys.argv[2])
+"""Not on the small disk unless told so: a store needs to write its message id file to start at all."""
+
+
+def start(disk: Path) -> LogStore:
+    store = LogStore(disk / "logs", ids, Voice(LineOutput(2, "voice")))
+    store.start()
+    return store
+
+
+def main(disk: Path) -> None:
+    ballast = disk / "ballast"
+    ballast.write_bytes(b"x" * (8 << 20))
+    store = start(disk)
+    printed = {"chatty": 0, "quiet": 0}
+
+    def log(job: str, lines: int) -> None:
+        store.open_job(job, "dom", "nam", Routes(), "").append([Block(1, "some line of a job\n" * lines, lines)])
+        store.flush()
+        printed[job] += lines
+
+    log("quiet", 10)
+    while not store.figures.dropped:
+        log("chatty", 1000)
+    with (disk / "filling").open("wb", buffering=0) as filling:  # not even a note finds room
+        try:
+            while True:
+                filling.write(b"x" * 512)
+        except OSError:
+            pass
+    lost = store.figures.dropped
+    while store.figures.dropped == lost:  # the write-ahead log may have some left
+        store._call(lambda writer: writer.try_now())
+        log("quiet", 1)
+    counted = store.figures.dropped
+    store.stop()
+    if ids.parent != disk:  # once more without having found room
+        store = start(disk)
+        store.tick()
+        store.flush()
+        print("counted again", store.figures.dropped)
+        store.stop()
+    ballast.unlink()
+    (disk / "filling").unlink()
+    store = start(disk)
+    store.tick()
+    store.flush()
+    for job, lines in printed.items():
+        found = store.query(LogQuery(jobid=job, limit=0))
+        print(job, "unaccounted", lines - sum(record.level == 1 for record in found) - counted_in(found))
+        print(job, "notes", sum(record.level == 7 for record in found))
+    print("counted", counted)
+    store.stop()
+    store = start(disk)
+    store.tick()
+    store.flush()
+    print("notes in all", sum(record.level == 7 for record in store.query(LogQuery(limit=0))))
+    store.stop()
+
+
+def counted_in(records: list) -> int:  # type: ignore[type-arg]
+    notes = [record.data for record in records if record.level == 7]
+    return sum(int(text.split()[0]) for text in notes if "lines of this job were lost" in text)
+
+
+main(Path(sys.argv[1]))
