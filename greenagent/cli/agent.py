@@ -25,6 +25,7 @@ from greenagent.cli.pid_file import PidFile  # noqa: E402
 from greenagent.jobs.handover import HandedOver  # noqa: E402
 from greenagent.process.libc import reboot_machine  # noqa: E402
 from greenagent.process.platform import check_platform  # noqa: E402
+from greenagent.runtime.memory import return_large_blocks  # noqa: E402
 from greenagent.runtime.native import NoThreadError  # noqa: E402
 from greenagent.runtime.notify import ServiceManager  # noqa: E402
 from greenagent.runtime.voice import LineOutput, Voice  # noqa: E402
@@ -94,6 +95,7 @@ def run(
     except NoThreadError as error:
         print(f"greenagent: cannot start: {error}", file=sys.stderr)
         return 1
+    return_large_blocks()
     voice = Voice(output)
     manager = ServiceManager(os.environ)
     for warning in loaded.warnings:

@@ -286,6 +286,15 @@ def test_a_command_of_a_hundred_megabytes_is_refused_without_being_held(
     assert memory_of(agent.pid, "VmHWM") - before < 64 * 1024 * 1024
 
 
+def test_large_results_do_not_stay_in_memory(controller: RecordingController, start_agent: StartAgent) -> None:
+    agent = start_agent()
+    for number in range(3):
+        controller.push(shell(f"large{number}", "printf '20:::'; yes | tr -d '\\n' | head -c 16000000; echo; echo :::"))
+        assert len(controller.wait_for_result(f"large{number}", 30)["data"]) == 16_000_000
+    wait_until(lambda: memory_of(agent.pid, "VmRSS") < 140 * 1024 * 1024, what="the memory to be given back")
+    assert memory_of(agent.pid, "VmHWM") < 200 * 1024 * 1024
+
+
 def memory_of(pid: int, key: str) -> int:
     """Bytes from /proc/PID/status."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
