@@ -361,8 +361,8 @@ class Agent:
 
         ``under_way``: seconds for requests that have begun, where nothing new is to be sent.
         """
-        self.statistics.flush_all()
         self._flush_logs()
+        self.statistics.flush_all()  # now that all is stored or counted as lost
         self._wait_for(list(self.connections.drain(drain_timeout, under_way)), drain_timeout + under_way + 2)
         self.connections.close()
         self.voice.detach(self._log_own)

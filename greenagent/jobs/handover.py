@@ -66,6 +66,8 @@ class FrozenJob:
     run: FrozenRun | None = None
     wakes: float = 0.0
     last: dict[str, Any] | None = None
+    log: dict[str, Any] = field(default_factory=dict)
+    """What its log has counted (``logs.joblog.JobLog.state``); of an older image: nothing."""
 
     def last_outcome(self) -> Outcome | None:
         """How the run before ended, for a job that sleeps."""

@@ -133,6 +133,8 @@ class OpenJob:
         self._launcher = launcher
         self.job = job
         self.log = launcher._open_log(job)
+        if job.frozen is not None:
+            self.log.restore(job.frozen.log)
         self._monitor = launcher._open_monitor(job, self._warn)
 
     def execute(self, job: Job) -> Outcome:
@@ -172,5 +174,7 @@ class OpenJob:
         self.log.append([Message(levels.WARNING, f"greenagent: {text}")])
 
     def close(self) -> None:
+        if self.job.frozen is not None:
+            self.job.frozen.log = self.log.state()  # at once: the agent hands it over as soon as this gives way
         self._monitor.close()
         self.log.close()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from greenagent.logs.lines import MIXED, Lines, Owner
 from greenagent.logs.pieces import Block, Mixed, Piece
@@ -93,6 +93,23 @@ class JobLog:
         """The job has ended: what its cap left out is said."""
         self._say_over()
         self._store.closed(self)
+
+    def state(self) -> dict[str, Any]:
+        """What ``restore`` needs to go on under the same cap; what the cap has left out so far is said first."""
+        self._say_over()
+        return {
+            "bytes": self._bytes,
+            "capped": self._capped,
+            "dropped": self.dropped,
+            "over_said": self._over_said,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what another image of the agent has counted; what it does not tell begins anew."""
+        self._bytes = int(state.get("bytes", 0))
+        self._capped = bool(state.get("capped", False))
+        self.dropped = int(state.get("dropped", 0))
+        self._over_said = float(state.get("over_said", -_SAY_EVERY))
 
     def note(self, text: str, missing: int = 0) -> bool | None:
         """A warning of the store's own in this job's log. Whether it goes into a database; None: no room now.
