@@ -179,7 +179,8 @@ class Child:
 
     def members(self) -> list[Process]:
         """As ``note``, with the orphans of the job that were given to the agent. The leader is not among them."""
-        return self._note([pid for pid in self._registry.adopted() if self.owns(pid)])
+        exited = self.has_exited  # asked first: what it had below it is the agent's then
+        return self._note([pid for pid in self._registry.adopted() if self.owns(pid)], exited)
 
     def owns(self, pid: int) -> bool:
         """Whether an orphan came from this child: by earlier sight, session, group or tag. Reaps it if it is dead."""
@@ -195,10 +196,10 @@ class Child:
             return True
         return self.tag is not None and tree.read_tag(pid) == self.tag
 
-    def _note(self, orphans: list[int]) -> list[Process]:
+    def _note(self, orphans: list[int], exited: bool = False) -> list[Process]:
         self._noted = {pid: start for pid, start in self._noted.items() if tree.is_same(pid, start)}
         roots = [*self._noted, *orphans]
-        below = tree.descendants(roots if self._reaped else [self.pid, *roots], _let_others_run)
+        below = tree.descendants(roots if exited or self._reaped else [self.pid, *roots], _let_others_run)
         found = []
         for number, pid in enumerate(dict.fromkeys(roots + below), start=1):
             if number % tree.SLICE == 0:

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import NamedTuple
 
 from greenagent.process.tags import VARIABLE
@@ -77,11 +78,15 @@ def all_pids() -> list[int]:
 
 def children_of_thread(pid: int, thread: int) -> list[int] | None:
     """The children one thread started or was given; None where the kernel does not tell."""
-    path = f"/proc/{pid}/task/{thread}/children"
-    data = _read(path)
-    if not data and not os.path.exists(path) and os.path.exists(f"/proc/{pid}/task/{thread}"):
+    data = _read(f"/proc/{pid}/task/{thread}/children")
+    if not data and not _kernel_lists_children():
         return None
     return [int(word) for word in data.split()]
+
+
+@cache
+def _kernel_lists_children() -> bool:
+    return os.path.exists("/proc/thread-self/children")
 
 
 def children(pid: int) -> list[int]:
