@@ -16,8 +16,6 @@ from gevent import socket
 from greenagent.runtime.native import close_descriptor
 
 CHUNK = 128 * 1024
-FIRST_CHUNK = 16 * 1024
-"""Bytes asked for until a stream has filled them: the system gives and takes larger pieces of memory page by page."""
 PIPE_SIZE = 256 * 1024
 _READABLE = 1
 
@@ -33,7 +31,6 @@ class PipeReader:
         """``size``: bytes per chunk at most."""
         self._descriptor = descriptor
         self._size = size
-        self._room = min(size, FIRST_CHUNK)
         self._capacity = fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) if hasattr(fcntl, "F_GETPIPE_SZ") else 65536
         self._watcher: Any = gevent.get_hub().loop.io(descriptor, _READABLE)
         self._waiter: Any = None
@@ -50,7 +47,7 @@ class PipeReader:
                     if not self._detached:
                         yield from self._rest()
                     return
-                chunk = self._read(self._room)
+                chunk = self._read(self._size)
                 if chunk is None:
                     continue
                 if not chunk:
@@ -126,8 +123,6 @@ class PipeReader:
             chunk = os.read(self._descriptor, size)
         except BlockingIOError:
             return None
-        if len(chunk) == self._room:
-            self._room = self._size
         if len(chunk) * 2 >= self._capacity and self._capacity < PIPE_SIZE:
             self._grow()
         return chunk
