@@ -46,12 +46,6 @@ def _give_up_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _job_id(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("an empty text is no job's id")
-    return text
-
-
 def _act(given: list[str]) -> int:
     words: list[str] = []
     if "--" in given:  # cut here, since argparse versions differ in what they do with a second "--"
@@ -64,9 +58,11 @@ def _act(given: list[str]) -> int:
     if unknown:
         hint = ": put the command behind --" if getattr(options, "words", None) and not words else ""
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
-    if words and not hasattr(options, "words"):
+    if hasattr(options, "id_given"):
+        _take_id(parser, options, words)
+    elif words and not hasattr(options, "words"):
         parser.error("nothing may follow -- here")
-    if words:
+    elif words:
         options.words = [*options.words, *words]
     try:
         client = Client(Connection(options.url, options.ca, options.cert, options.key, options.token_file))
@@ -78,6 +74,20 @@ def _act(given: list[str]) -> int:
     except ControllerError as error:
         say(str(error))
         return EXIT_USAGE if error.status in (400, 409) else EXIT_NOT_DELIVERED
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        say(f"what answers at {options.url} is no controller, or one of another version ({reason})")
+        return EXIT_NOT_DELIVERED
+
+
+def _take_id(parser: argparse.ArgumentParser, options: argparse.Namespace, words: list[str]) -> None:
+    """The one job, in front of ``--`` or behind it, where it may begin with a dash."""
+    ids = [*([options.id_given] if options.id_given is not None else []), *words]
+    if len(ids) != 1:
+        parser.error(f"give the id of one job{', not of several' if ids else ''}")
+    if not ids[0]:
+        parser.error("an empty text is no job's id")
+    (options.id,) = ids
 
 
 def _run(client: Client, options: argparse.Namespace) -> int:
@@ -115,12 +125,12 @@ def build_parser() -> argparse.ArgumentParser:
     jobs.add_argument("--all", action="store_true", help="also the kill commands the controller has sent")
     jobs.add_argument("--limit", type=_positive, default=100, metavar="N", help="at most N jobs (default 100)")
     show = add("show", ctl_show.show, "one job with its results")
-    show.add_argument("id", type=_job_id, metavar="ID", help="id of the job")
+    _add_id(show)
     logs = add("logs", ctl_show.logs, "the lines of a job that agents have uploaded")
-    logs.add_argument("id", type=_job_id, metavar="ID", help="id of the job")
+    _add_id(logs)
     logs.add_argument("--follow", action="store_true", help="go on until the job ends")
     kill = add("kill", ctl_kill.kill, "end a job and say what became of it")
-    kill.add_argument("id", type=_job_id, metavar="ID", help="id of the job")
+    _add_id(kill)
     kill.add_argument("--signal", metavar="NAME", help="send just this signal (name or number)")
     kill.add_argument(
         "--wait",
@@ -134,6 +144,12 @@ def build_parser() -> argparse.ArgumentParser:
     top.add_argument("--once", action="store_true", help="show it once and end")
     top.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="refresh so often (default 2)")
     return parser
+
+
+def _add_id(parser: argparse.ArgumentParser) -> None:
+    """The id of a job. Optional for the parser alone, which does not see what stands behind ``--``."""
+    parser.add_argument("id_given", nargs="?", metavar="ID", help="id of the job, behind -- if it begins with a dash")
+    parser.usage = f"{parser.prog} [OPTION ...] [--] ID"
 
 
 def _positive(text: str) -> int:

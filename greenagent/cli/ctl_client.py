@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 
@@ -92,9 +92,11 @@ class Client:
     def _ask(self, method: str, path: str, wait: float, **options: Any) -> dict[str, Any]:
         timeout = (CONNECT_TIMEOUT, READ_TIMEOUT + wait)
         try:
-            answer = self._session.request(
-                method, f"{self.url}/api/{path}", timeout=timeout, allow_redirects=False, **options
-            )
+            request = self._session.prepare_request(requests.Request(method, f"{self.url}/api/", **options))
+            # Put in here, since requests takes the id ".." for a step up even where it is escaped.
+            base, mark, query = (request.url or "").partition("?")
+            request.url = f"{base}{path}{mark}{query}"
+            answer = self._session.send(request, timeout=timeout, allow_redirects=False)
         except requests.RequestException as error:
             reason = reason_of(error, self.url.lower().startswith("https:"))
             raise ControllerError(f"cannot reach the controller at {self.url}: {reason}") from error
@@ -112,6 +114,12 @@ class Client:
         if not isinstance(value, dict):
             raise ControllerError(f"what answers at {self.url} is no controller", answer.status_code)
         return value
+
+
+def job_path(job_id: str) -> str:
+    """Where a job is below ``/api/``, whatever its id is made of."""
+    name = quote(job_id, safe="")
+    return f"jobs/{name.replace('.', '%2E') if name in ('.', '..') else name}"
 
 
 def reason_of(error: BaseException, secure: bool) -> str:

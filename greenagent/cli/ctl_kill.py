@@ -6,9 +6,8 @@ import argparse
 import json
 import time
 from typing import Any, Final
-from urllib.parse import quote
 
-from greenagent.cli.ctl_client import Client
+from greenagent.cli.ctl_client import Client, job_path
 from greenagent.cli.ctl_output import say
 from greenagent.cli.ctl_run import EXIT_FAILED, EXIT_NOT_DELIVERED
 from greenagent.cli.ctl_trust import UsageError
@@ -33,11 +32,11 @@ def kill(client: Client, options: argparse.Namespace) -> int:
         body["signal"] = options.signal
     if options.wait < 0:
         raise UsageError(f"--wait {options.wait:g} is no time to wait")
-    told = client.post(f"{_path(options.id)}/kill", body)
+    told = client.post(f"{job_path(options.id)}/kill", body)
     deadline = time.monotonic() + options.wait
     answers = [_answer(client, one, deadline) for one in told["kills"]] if options.wait else []
     if options.signal is None and any(answer["state"] == states.ERROR for answer in answers):
-        ended = _ended_by_itself(client.get(_path(options.id), _RESULT_WAIT))
+        ended = _ended_by_itself(client.get(job_path(options.id), _RESULT_WAIT))
         answers = [
             {**answer, "state": states.SUCCESS} if (answer["gid"], answer["nid"]) in ended else answer
             for answer in answers
@@ -58,7 +57,7 @@ def kill(client: Client, options: argparse.Namespace) -> int:
     if options.signal is not None and done:
         print(f"job {told['id']}: signal sent by {_names(done)}")
     elif done or not told["kills"]:
-        job = client.get(_path(options.id), _RESULT_WAIT) if done else told
+        job = client.get(job_path(options.id), _RESULT_WAIT) if done else told
         print(f"job {told['id']}: {job['state']}")
     return code
 
@@ -67,7 +66,7 @@ def _answer(client: Client, told: dict[str, Any], deadline: float) -> dict[str, 
     """What an agent said to its kill command; ``state`` None where it has not by then."""
     while True:
         left = deadline - time.monotonic()
-        order = client.get(_path(told["id"]), max(0.0, min(left, 10.0)))
+        order = client.get(job_path(told["id"]), max(0.0, min(left, 10.0)))
         (result,) = order["results"]
         if result["state"] in states.TERMINAL:
             return {"gid": told["gid"], "nid": told["nid"], "state": result["state"], "data": result.get("data") or ""}
@@ -85,10 +84,6 @@ def _code(answer: dict[str, Any]) -> int:
     if answer["state"] is None:
         return EXIT_NOT_DELIVERED
     return 0 if answer["state"] == states.SUCCESS else EXIT_FAILED
-
-
-def _path(job_id: str) -> str:
-    return f"jobs/{quote(job_id, safe='')}"
 
 
 def _name(agent: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import deque
 from typing import Any, Final
@@ -16,6 +17,11 @@ GAVE_UP: Final = "greenagent: given up after "
 Source = tuple[int, int, int]
 Shown = tuple[str, int]
 """A line that was printed, and its stamp in milliseconds."""
+
+
+def as_argument(job_id: str) -> str:
+    """A job's id as the shell has to be given it."""
+    return f"{'-- ' if job_id.startswith('-') else ''}{shlex.quote(job_id)}"
 
 
 class LiveOutput:

@@ -7,10 +7,9 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final, TextIO
-from urllib.parse import quote
 
-from greenagent.cli.ctl_client import Client, ControllerError
-from greenagent.cli.ctl_output import LiveOutput, say
+from greenagent.cli.ctl_client import Client, ControllerError, job_path
+from greenagent.cli.ctl_output import LiveOutput, as_argument, say
 from greenagent.values import levels, states
 
 EXIT_FAILED: Final = 1
@@ -43,7 +42,7 @@ def run(client: Client, command: dict[str, Any], *, detach: bool, as_json: bool,
     try:
         job = _follow(client, follower, answer)
     except OSError:  # our output, the reader of which has gone: the job does not depend on it
-        say(f"job {job_id} goes on; end it with: greenagent-ctl kill {job_id}")
+        say(f"job {job_id} goes on; end it with: greenagent-ctl kill {as_argument(job_id)}")
         raise
     if job is None:
         say(f"job {job_id} goes on")
@@ -83,7 +82,7 @@ class Follower:
 
     def __init__(self, client: Client, job_id: str, output: LiveOutput) -> None:
         self._client = client
-        self._path = f"jobs/{quote(job_id, safe='')}"
+        self._path = job_path(job_id)
         self._output = output
         self._after = 0
         self._run = ""
@@ -167,7 +166,7 @@ def ask_what_to_do(client: Client, job_id: str) -> bool:
     if sys.stdin.isatty() and sys.stderr.isatty() and not _wants_kill(job_id):
         return False
     try:
-        client.post(f"jobs/{quote(job_id, safe='')}/kill", {})
+        client.post(f"{job_path(job_id)}/kill", {})
     except ControllerError as error:
         if error.status != 409:
             raise

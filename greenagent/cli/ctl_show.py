@@ -9,9 +9,8 @@ import sys
 import time
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote
 
-from greenagent.cli.ctl_client import Client
+from greenagent.cli.ctl_client import Client, job_path
 from greenagent.cli.ctl_trust import UsageError
 from greenagent.values import states
 
@@ -76,7 +75,7 @@ def jobs(client: Client, options: argparse.Namespace) -> int:
 
 def show(client: Client, options: argparse.Namespace) -> int:
     """One job."""
-    job = client.get(f"jobs/{quote(options.id, safe='')}")
+    job = client.get(job_path(options.id))
     if options.json:
         print(json.dumps(job))
         return 0
@@ -98,7 +97,7 @@ def show(client: Client, options: argparse.Namespace) -> int:
 
 def logs(client: Client, options: argparse.Namespace) -> int:
     """The uploaded lines of a job."""
-    path = f"jobs/{quote(options.id, safe='')}/logs"
+    path = f"{job_path(options.id)}/logs"
     after = 0
     seen = lost = 0
     try:

@@ -13,6 +13,7 @@ from typing import Any
 import gevent
 import pytest
 import trustme
+from gevent.pywsgi import WSGIServer
 
 from greenagent.controller.certificates import tls_context
 from greenagent.controller.limits import Limits
@@ -268,6 +269,10 @@ def test_detach_prints_the_id(controller, answering) -> None:
         (("kill", "x", "--signal", "FOO"), "--signal: there is no signal 'FOO'"),
         (("kill", "x", "--signal", "99"), "--signal: there is no signal '99'"),
         (("show", ""), "an empty text is no job's id"),
+        (("show", "--", ""), "an empty text is no job's id"),
+        (("show",), "give the id of one job"),
+        (("kill", "one", "--", "two"), "give the id of one job, not of several"),
+        (("logs", "--", "one", "two"), "give the id of one job, not of several"),
         (("show", "a\udcff"), "an argument is not valid UTF-8"),
         (("--url", "http://[::1", "agents"), "is not an http or https address"),
     ],
@@ -717,3 +722,53 @@ def test_lines_no_longer_kept_are_told_once_and_in_the_end(make_controller) -> N
 def test_ctl_needs_no_gevent() -> None:
     code = "import sys, greenagent.cli.ctl; sys.exit('gevent' in sys.modules or 'falcon' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=os.getcwd(), timeout=30).returncode == 0
+
+
+@pytest.mark.parametrize("job_id", [".", "..", "...", "../../etc", "-x", "--json", "a/b?c#d%2E", "-- ."])
+def test_a_job_of_any_id_is_run_shown_logged_and_killed(controller, answering, job_id: str) -> None:
+    """HTTP libraries take "." and ".." in an address for steps, and options begin with a dash."""
+    lines = Lines()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        lines.send(agent, command["id"], "a line")
+        agent.finish(command["id"], streams=["a line\n", ""])
+
+    answering(controller, answer)
+    url = controller.url
+    done = ctl(url, *on_node(f"--id={job_id}", "--", "sh"))
+    assert (done.code, done.out) == (0, "a line\n")
+    assert ctl(url, "show", "--", job_id).out.startswith(f"job {job_id}: SUCCESS, execute sh\n")
+    assert ctl(url, "logs", "--", job_id).out.endswith(" 1:10  1 a line\n")
+    assert f"job {job_id} has ended already (SUCCESS)" in ctl(url, "kill", "--", job_id).err
+
+
+@pytest.mark.parametrize("job_id", [".", "..", "-9"])
+def test_a_living_job_of_any_id_is_killed(controller, answering, job_id: str) -> None:
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        if command["cmd"] == "kill":
+            agent.finish(command["id"], cmd="kill")
+            agent.finish(json.loads(command["data"])["id"], state="KILLED")
+
+    answering(controller, answer)
+    assert ctl(controller.url, *on_node("--detach", f"--id={job_id}", "--", "sh")).code == 0
+    assert ctl(controller.url, "kill", "--", job_id) == (0, f"job {job_id}: KILLED\n", "")
+
+
+@pytest.mark.parametrize("body", ['{"jobs": [{}]}', '{"id": 7}', '{"jobs": 3, "id": "x", "lines": {}}', "{}"])
+def test_an_answer_that_is_not_understood_is_one_line(body: str) -> None:
+    """Another version, or something else that answers with JSON."""
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [body.encode()]
+
+    server = WSGIServer(("127.0.0.1", 0), application, log=None)
+    server.start()
+    try:
+        for command in ("jobs", "agents", "top --once", "show x", "logs x", "kill x", "run --gid 1 --nid 2 -- x"):
+            done = ctl(f"http://127.0.0.1:{server.server_port}", *command.split())
+            assert done.code == 3, (command, done)
+            assert done.err.startswith("greenagent-ctl: what answers at http://127.0.0.1:"), command
+            assert done.err.count("\n") == 1
+    finally:
+        server.stop()
