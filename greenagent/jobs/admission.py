@@ -309,6 +309,7 @@ class Admission:
         try:
             life.run()
         except Frozen:
+            job.is_handed_on = True
             if self._freezing:
                 job.ended.set()  # for this image of the agent; nothing is reported and no slot is freed
             else:

@@ -63,6 +63,8 @@ class FrozenJob:
     since: float
     restarts: int
     intake_port: int = 0
+    intake: int | None = None
+    """The open statsd port, where the job has one."""
     run: FrozenRun | None = None
     wakes: float = 0.0
     last: dict[str, Any] | None = None
@@ -107,6 +109,8 @@ class HandedOver:
         """All that must survive the exec."""
         found = list(self.locks.values())
         for job in self.jobs:
+            if job.intake is not None:
+                found.append(job.intake)
             if job.run is not None:
                 kept = (job.run.pidfd, job.run.pipes.stdin, *job.run.pipes.streams)
                 found.extend(number for number in kept if number is not None)

@@ -69,7 +69,11 @@ class JobMonitor:
     def close(self) -> None:
         """The job is over: what it fed is sent with its interval."""
         if self._intake is not None:
-            self._intake.close()
+            frozen = self._job.frozen
+            if self._job.is_handed_on and frozen is not None:
+                frozen.intake = self._intake.detach()
+            else:
+                self._intake.close()
         if self._feed.refused > 1:
             self._say(f"{self._feed.refused} statistics lines were refused in all")
         self._feed.close()
@@ -77,7 +81,9 @@ class JobMonitor:
     def _open_intake(self, supervisor: Supervisor) -> Intake | None:
         try:
             # A job that an earlier image of the agent started goes on sending to the port it was told.
-            intake = Intake(self._job.id, self.message, supervisor, self._job.intake_port)
+            frozen = self._job.frozen
+            open_port = frozen.intake if frozen is not None else None
+            intake = Intake(self._job.id, self.message, supervisor, self._job.intake_port, open_port)
         except OSError as error:
             self._say(f"there is no statsd port for this job: {error.strerror}")
             return None

@@ -5,8 +5,10 @@ Each job has a loopback port of its own, so what arrives there can only count fo
 
 from __future__ import annotations
 
+import fcntl
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 import gevent
 
@@ -14,46 +16,112 @@ from greenagent.runtime.greenlets import Supervisor
 
 _LARGEST = 65_535
 _BUFFER = 1 << 20
-_TURN = 100
+_MOST_BUFFERED = 4096
+"""Datagrams that the buffer holds at most: the kernel counts at least 768 bytes for each, in twice its size."""
+_SLICE = 2048
+"""Characters taken in one go: a datagram may hold ten thousand lines."""
+_TURN = 0.002
+"""Seconds after which others get their turn."""
 
 
 class Intake:
     """One job's UDP port. ``environment`` is what the child needs to find it."""
 
-    def __init__(self, job: str, take: Callable[[str], None], supervisor: Supervisor, wanted_port: int = 0) -> None:
-        """``take`` gets the text of each datagram; ``wanted_port`` 0 takes any. Raises OSError if none can be had."""
+    def __init__(
+        self,
+        job: str,
+        take: Callable[[str], None],
+        supervisor: Supervisor,
+        wanted_port: int = 0,
+        descriptor: int | None = None,
+    ) -> None:
+        """``take`` gets the lines of datagrams; ``wanted_port`` 0 takes any. Raises OSError if none can be had.
+
+        ``descriptor``: the open port that an earlier image of the agent has left (see ``detach``).
+        """
         self._take = take
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-            self._socket.bind(("127.0.0.1", wanted_port))
-        except OSError:
-            self._socket.close()
-            raise
+        self._rest: Iterator[str] = iter(())
+        self._began = 0.0
+        if descriptor is not None:
+            self._socket = socket.socket(fileno=descriptor)
+        else:
+            self._socket = _bound(wanted_port)
         host, port = self._socket.getsockname()
         self.port = int(port)
         self.environment = {"STATSD_HOST": host, "STATSD_PORT": str(port)}
         self._reader = supervisor.spawn(f"statsd intake of {job}", self._read)
+
+    def detach(self) -> int | None:
+        """Leaves the port open for the next image of the agent, with what it has not read; None when it is closed.
+
+        Does not yield.
+        """
+        if self._socket.fileno() < 0:
+            return None
+        self._reader.kill(block=False)
+        for part in self._rest:
+            self._take(part)
+        descriptor = fcntl.fcntl(self._socket.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+        self._socket.close()
+        return descriptor
 
     def close(self) -> None:
         """Takes what has arrived and closes the port. Harmless when repeated."""
         if self._socket.fileno() < 0:
             return
         self._reader.kill()
+        self._take_rest()
         self._socket.setblocking(False)
-        for _ in range(_BUFFER):  # a grandchild that goes on sending must not keep us here
+        left = 2 * _BUFFER
+        for _ in range(_MOST_BUFFERED):  # a grandchild that goes on sending must not keep us here
             try:
                 data = self._socket.recv(_LARGEST)
             except OSError:
                 break
+            left -= len(data)
             self._hand_over(data)
+            if left <= 0:
+                break
         self._socket.close()
 
     def _read(self) -> None:
         while True:
-            for _ in range(_TURN):
-                self._hand_over(self._socket.recv(_LARGEST))
-            gevent.sleep(0)  # a socket that is never empty would keep the hub
+            data = self._socket.recv(_LARGEST)  # does not yield where something is there
+            self._give_turn()
+            self._hand_over(data)
 
     def _hand_over(self, data: bytes) -> None:
-        self._take(data.decode("utf-8", "backslashreplace"))
+        self._rest = _slices(data.decode("utf-8", "backslashreplace"))
+        self._take_rest()
+
+    def _take_rest(self) -> None:
+        for part in self._rest:
+            self._take(part)
+            self._give_turn()
+
+    def _give_turn(self) -> None:
+        """A port that is never empty would keep the hub."""
+        now = time.monotonic()
+        if now - self._began >= _TURN:
+            gevent.sleep(0)
+            self._began = time.monotonic()
+
+
+def _bound(port: int) -> socket.socket:
+    found = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        found.bind(("127.0.0.1", port))
+    except OSError:
+        found.close()
+        raise
+    return found
+
+
+def _slices(text: str) -> Iterator[str]:
+    """The text in parts of whole lines."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + _SLICE) + 1 or len(text)
+        yield text[start:end]
+        start = end

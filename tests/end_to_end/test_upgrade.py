@@ -169,6 +169,41 @@ def test_gauges_and_statsd_ports_go_on(
     wait_until(lambda: value("level")[-1:] == [7], what="the changed gauge")
 
 
+def test_no_datagram_is_lost_on_the_way_to_the_new_image(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    agent = start_agent()
+    agent.stop()
+    agent.config.write_text(agent.config.read_text().replace("interval = 60", "interval = 1\nlocal_intake = true"))
+    agent.start()
+    gate = tmp_path / "gate"
+    script = tmp_path / "sender.py"
+    script.write_text(
+        "import os, socket, time\n"
+        "target = (os.environ['STATSD_HOST'], int(os.environ['STATSD_PORT']))\n"
+        "sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "sent = 0\n"
+        f"while not os.path.exists({str(gate)!r}):\n"
+        "    sender.sendto(b'sent:1|c', target)\n"
+        "    sent += 1\n"
+        "    time.sleep(0.005)\n"
+        "print(f'20::{sent}')\n"
+    )
+    controller.push(execute("s", "python3", str(script), domain="d"))
+
+    def counted() -> float:
+        name = "1.10.d.python3.sent"
+        return sum(value for flush in controller.stats for key, value in flush["series"] if key == name)
+
+    wait_until(lambda: counted() > 0, what="the first ones")
+    replace(agent, 2)
+    replace(agent, 3)
+    gate.touch()
+    sent = int(controller.wait_for_result("s")["data"])
+    wait_until(lambda: counted() >= sent, what="all to be counted")
+    assert counted() == sent
+
+
 def test_restart_as_a_command_answers_and_replaces(controller: RecordingController, start_agent: StartAgent) -> None:
     agent = start_agent()
     controller.push(execute("job", "sleep", "3"))

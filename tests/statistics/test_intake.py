@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -123,9 +124,49 @@ def test_bytes_that_are_no_text_do_not_end_it(supervisor: Supervisor) -> None:
     texts: list[str] = []
     intake = Intake("a", texts.append, supervisor)
     send(intake, b"\xff\xfe:1|c", b"", b"x:1|c")
-    wait_until(lambda: len(texts) == 3, what="three datagrams")
-    assert texts == ["\\xff\\xfe:1|c", "", "x:1|c"]
+    wait_until(lambda: len(texts) == 2, what="the two that hold something")
+    assert texts == ["\\xff\\xfe:1|c", "x:1|c"]
     intake.close()
+
+
+def test_one_large_datagram_leaves_the_hub_its_turns(supervisor: Supervisor) -> None:
+    """Each part takes a moment, as many lines do."""
+    texts: list[str] = []
+
+    def take(text: str) -> None:
+        texts.append(text)
+        until = time.monotonic() + 0.003
+        while time.monotonic() < until:
+            pass
+
+    intake = Intake("a", take, supervisor)
+    datagram = b"".join(b"key%d:1|c\n" % number for number in range(5000))
+    send(intake, datagram)
+    turns = 0
+    while sum(map(len, texts)) < len(datagram):
+        gevent.sleep(0)
+        turns += 1
+    assert "".join(texts) == datagram.decode()
+    assert all(text.endswith("\n") for text in texts)
+    assert len(texts) > 20
+    assert turns >= len(texts)
+    intake.close()
+
+
+def test_a_port_is_left_to_the_next_with_what_it_holds(supervisor: Supervisor) -> None:
+    first_texts: list[str] = []
+    first = Intake("a", first_texts.append, supervisor)
+    send(first, b"x:1|c")
+    descriptor = first.detach()
+    send(first, b"x:2|c")
+    first.close()
+    assert first.detach() is None
+    texts: list[str] = []
+    second = Intake("a", texts.append, supervisor, 0, descriptor)
+    assert second.environment == first.environment
+    send(second, b"x:3|c")
+    wait_until(lambda: [*first_texts, *texts] == ["x:1|c", "x:2|c", "x:3|c"], what="all three")
+    second.close()
 
 
 def test_a_flood_leaves_the_hub_its_turns(supervisor: Supervisor) -> None:

@@ -1,0 +1,48 @@
+"""What a job can send at us must not make the agent deaf (promise 6)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import StartAgent, built_in, execute
+from tests.support.recording_controller import RecordingController
+from tests.support.waiting import wait_until
+
+SENDER = """
+import os, socket, sys, time
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+target = (os.environ["STATSD_HOST"], int(os.environ["STATSD_PORT"]))
+end = time.monotonic() + 60
+while time.monotonic() < end and not os.path.exists(sys.argv[1]):
+    sender.sendto({datagram}, target)
+"""
+
+
+@pytest.mark.parametrize("line", ["k:1|c", "xxxxx"], ids=["counted", "refused"])
+def test_a_job_that_floods_its_statsd_port_does_not_make_the_agent_deaf(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path, line: str
+) -> None:
+    agent = start_agent()
+    agent.stop()
+    agent.config.write_text(agent.config.read_text().replace("interval = 60", "interval = 1\nlocal_intake = true"))
+    agent.start()
+    enough = tmp_path / "enough"
+    script = tmp_path / "sender.py"
+    script.write_text(SENDER.format(datagram=f'b"{line}\\n" * 9000'))
+    controller.push(execute("flood", sys.executable, str(script), str(enough)))
+    if line == "k:1|c":
+        wait_until(lambda: controller.stats, 20, "the first of it")
+    else:
+        wait_until(lambda: agent.rows("jobid = 'flood' AND data LIKE '%refused%'"), 20, "the first of it")
+    for number in range(20):
+        controller.push(built_in(f"ping{number}", "ping"))
+        controller.wait_for_result(f"ping{number}", 10)
+    assert controller.results_of("flood") == []
+    controller.push(execute("limited", "sleep", "60", max_time=1))
+    assert controller.wait_for_result("limited", 15)["state"] == "TIMEOUT"
+    enough.touch()
+    assert controller.wait_for_result("flood", 20)["state"] == "SUCCESS"
+    assert "stuck" not in agent.stderr
