@@ -293,7 +293,7 @@ class Agent:
 
         None, with everything going on here, when the new image cannot take over: that is said.
         """
-        problem = check_new_image(self.spawner)
+        problem = self.ledger.problem or check_new_image(self.spawner)
         if problem is None:
             hold_signals()
             self.is_replaced = True
@@ -301,7 +301,7 @@ class Agent:
             self._go_on("it is to end")
             return None
         if problem is not None:
-            self._go_on(f"the agent now installed cannot take over: {problem}")
+            self._go_on(problem)
             return None
         main = self.settings.main
         self.connections.stop_polling()

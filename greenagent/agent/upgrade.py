@@ -26,6 +26,7 @@ from greenagent.values.errors import GreenagentError
 VARIABLE: Final = "GREENAGENT_HANDOVER"
 """Names the state file to the new image."""
 CHECK_TIMEOUT: Final = 60.0
+CANNOT: Final = "the agent now installed cannot take over"
 HELD_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Blocked from the first frozen job until the new handlers stand: one in between would kill the agent."""
 
@@ -42,7 +43,7 @@ def check_new_image(spawner: Spawner) -> str | None:
     try:
         child = spawner.spawn(SpawnRequest(command[0], tuple(command[1:]), environment, None))
     except SpawnError as error:
-        return str(error)
+        return f"{CANNOT}: {error}"
     assert child.stdin is not None
     assert child.stdout is not None
     assert child.stderr is not None
@@ -57,7 +58,7 @@ def check_new_image(spawner: Spawner) -> str | None:
     child.reap()
     if status is not None:
         reason = said[-1] if said else f"exit code {status.code}, signal {status.signal}"
-    return None if status is not None and status.code == 0 else reason
+    return None if status is not None and status.code == 0 else f"{CANNOT}: {reason}"
 
 
 def _read_all(descriptor: int) -> bytes:

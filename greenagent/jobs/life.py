@@ -102,7 +102,7 @@ class JobLife:
     def _freeze(self, frozen: Frozen) -> FrozenJob:
         job = self._job
         return FrozenJob(
-            row=job.row,
+            row=self._ledger.row_of(job.row),
             command=dict(job.command.received),
             controller=job.controller,
             kind=job.kind,

@@ -51,3 +51,31 @@ class AsideRecord(NamedTuple):
     answer: str
     stamp: float
     due: int
+
+
+class Accepted(NamedTuple):
+    """A job that was accepted while the file could not be written; ``row`` is negative."""
+
+    row: int
+    id: str
+    controller: str | None
+    kind: str
+    command: str
+    accepted: float
+    state: str
+    starttime: int
+
+
+class Unwritten(NamedTuple):
+    """A result to be stored.
+
+    ``job`` is its job's row, ``ends`` whether it is the last, ``settled`` when it was delivered, if it was.
+    """
+
+    job: int
+    controller: str
+    id: str
+    state: str
+    body: str
+    ends: bool
+    settled: float = 0.0

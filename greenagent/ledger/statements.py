@@ -108,6 +108,12 @@ def ended_run(connection: sqlite3.Connection, job_id: str, accepted: float) -> b
     return found is not None
 
 
+def command(connection: sqlite3.Connection, row: int) -> str | None:
+    """A job's command, as JSON text."""
+    found = connection.execute("SELECT command FROM job WHERE row = ?", (row,)).fetchone()
+    return None if found is None else str(found[0])
+
+
 def answer(connection: sqlite3.Connection, job_id: str, since: float) -> StoredAnswer | None:
     """The newest ended job of an id within the result memory, or None."""
     found = connection.execute(

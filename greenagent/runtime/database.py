@@ -20,6 +20,10 @@ Answer = TypeVar("Answer")
 Task = tuple[Callable[[sqlite3.Connection], Any], AsyncResult]
 
 
+PATIENCE = 1.0
+"""Seconds for another program that writes to the file. Until it lets go, nothing waits for it again."""
+
+
 class NativeDatabase:
     """A small sqlite database behind its own native thread."""
 
@@ -29,6 +33,7 @@ class NativeDatabase:
         self._schema = tuple(schema)
         self._connection: sqlite3.Connection | None = None
         self._worker: NativeWorker[Task] | None = None
+        self._is_locked = False
 
     def start(self) -> None:
         """Opens the file, creating it 0640. Raises sqlite3.Error or OSError."""
@@ -62,15 +67,17 @@ class NativeDatabase:
         self._worker.put_now((function, result))
         return result
 
-    def submit_later(self, function: Callable[[sqlite3.Connection], Any], seconds: float = 0.05) -> None:
+    def submit_later(self, function: Callable[[sqlite3.Connection], Any], seconds: float = 0.05) -> AsyncResult:
         """Runs ``function`` in its turn, in a transaction with what comes next: at the latest in ``seconds``.
 
         For what must be written soon but nobody waits for: a thread woken and a commit less. An error
-        is not told; only this function's changes are undone.
+        undoes only this function's changes.
         """
         if self._worker is None:
             raise RuntimeError("the database is not started")
-        self._worker.put_later((function, AsyncResult()), seconds)
+        result = AsyncResult()
+        self._worker.put_later((function, result), seconds)
+        return result
 
     def stop(self) -> None:
         """Finishes what waits and closes the file, its log merged."""
@@ -90,7 +97,24 @@ class NativeDatabase:
         except BaseException:
             connection.close()
             raise
+        _wait_at_most(connection, PATIENCE)
         self._connection = connection
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """While somebody else writes to the file, reading goes on and writing fails at once."""
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            if not self._is_locked:
+                _wait_at_most(connection, 0)
+            self._is_locked = True
+            connection.execute("BEGIN")
+        else:
+            if self._is_locked:
+                _wait_at_most(connection, PATIENCE)
+            self._is_locked = False
 
     def _close(self, connection: sqlite3.Connection) -> None:
         self._connection = None
@@ -106,7 +130,7 @@ class NativeDatabase:
         for function, result in batch:
             try:
                 if self._connection is not None and not began:
-                    self._connection.execute("BEGIN IMMEDIATE")
+                    self._begin(self._connection)
                     began = True
                 answer = function(self._connection) if alone else self._in_savepoint(function)  # type: ignore[arg-type]
                 outcomes.append((result, answer, None))
@@ -152,3 +176,8 @@ class NativeDatabase:
             raise
         connection.execute("RELEASE task")
         return answer
+
+
+def _wait_at_most(connection: sqlite3.Connection, seconds: float) -> None:
+    """How long statements wait for a lock."""
+    connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")

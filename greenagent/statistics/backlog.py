@@ -113,7 +113,10 @@ class Backlog:
         """Other controllers from now on (live reload); what only removed ones wanted is dropped."""
         self._controllers = tuple(controllers)
         self._demands = {controller: self._demands.get(controller) or _Demand() for controller in controllers}
-        self.start()
+        try:
+            self.start()
+        except sqlite3.Error:
+            pass  # what only removed ones wanted is found again at the next start
 
     def add(self, objects: list[FlushedObject]) -> None:
         """Stores objects for every controller. If the disk refuses, they are held in memory up to the same cap."""

@@ -10,8 +10,8 @@ import gevent
 import pytest
 
 from greenagent.ledger import statements
+from greenagent.ledger.journal import FIRST_ROW
 from greenagent.ledger.ledger import Ledger
-from greenagent.ledger.overflow import FIRST_ROW
 from greenagent.ledger.records import FROM_CONTROLLER, FROM_STARTUP, RUNNING, WAITING
 from greenagent.runtime.files import LockedError
 from greenagent.values import states
