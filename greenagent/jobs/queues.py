@@ -15,8 +15,8 @@ from greenagent.jobs.job import Job
 
 MOST_WAITING: Final = 100_000
 """Jobs that may wait at once; further ones are refused, so that no controller can exhaust the memory."""
-MOST_WAITING_BYTES: Final = 256 * 1024 * 1024
-"""Memory that waiting jobs may take, by estimate."""
+MOST_WAITING_BYTES: Final = 384 * 1024 * 1024
+"""Memory that waiting jobs may take, by estimate: small ones reach their number first."""
 _JOB_BYTES: Final = 3000
 """What a waiting job costs beside its texts (measured)."""
 

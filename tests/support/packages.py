@@ -1,0 +1,22 @@
+"""The package with one thing changed, as another version of it would be."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tests.support.processes import ROOT
+
+
+def copy_package(folder: Path) -> Path:
+    """Copies the package into ``folder``, which is the ``python_path`` of an agent then."""
+    shutil.copytree(ROOT / "greenagent", folder / "greenagent", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def change_package(folder: Path, file: str, old: str, new: str) -> None:
+    """Replaces a text that stands once in a file of a copied package."""
+    path = folder / "greenagent" / file
+    text = path.read_text()
+    assert text.count(old) == 1, f"{old!r} in {file}"
+    path.write_text(text.replace(old, new))
