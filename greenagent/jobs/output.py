@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from greenagent.logs.pieces import Block, Mixed, Piece
+from greenagent.statistics.pause import Pause
 from greenagent.values import levels
 from greenagent.values.message import Message
 
@@ -105,6 +106,7 @@ class JobOutput:
         kept: Sequence[Piece] = pieces
         announcements = False
         lines = 0
+        pause = Pause()
         for piece in pieces:
             lines += 1 if isinstance(piece, Message) else piece.count
             if isinstance(piece, Block):
@@ -128,9 +130,11 @@ class JobOutput:
                 self.critical = text
             elif level == levels.STATISTICS:
                 self._on_statistics(text.strip())
+                pause()  # a chunk may hold 15,000 of them
             elif level == levels.PROCESS_ANNOUNCEMENT:
                 announcements = True
                 self._on_process(text)
+                pause()
         if announcements:
             kept = [p for p in pieces if not isinstance(p, Message) or p.level != levels.PROCESS_ANNOUNCEMENT]
         if lines:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
+from greenagent.jobs.announcements import Announcements
 from greenagent.jobs.extensions import Execution
 from greenagent.jobs.handover import Frozen, FrozenRun
 from greenagent.jobs.job import Job, Reason
@@ -123,8 +123,8 @@ class ExternalRun:
         job.child = child
         self._monitor.started(child)
         monitor = self._monitor
-        announce = partial(self._announce, child)
-        output = JobOutput(self._log, monitor.message, announce, monitor.lines, monitor.read)
+        announcements = Announcements(child, lambda text: self._say(levels.WARNING, f"greenagent: {text}"))
+        output = JobOutput(self._log, monitor.message, announcements.take, monitor.lines, monitor.read)
         pumps = Pumps(job.id, child, data, self._limits.max_line, output, self._supervisor)
         if frozen is not None:
             pumps.restore(frozen.pipes)
@@ -133,6 +133,7 @@ class ExternalRun:
         cause = self._await_end(child, began)
         if cause == FREEZE:
             pipes = pumps.freeze()
+            announcements.end()
             self._monitor.ended()
             raise Frozen(
                 FrozenRun(
@@ -152,6 +153,7 @@ class ExternalRun:
             child.end(self._limits.kill_grace)
         self._clean_up(child, leave_children, cause)
         pumps.finish(self._limits.pipe_drain)
+        announcements.end()
         self._monitor.ended()
         if child.has_exited:
             status = child.reap()
@@ -188,12 +190,6 @@ class ExternalRun:
             swept = child.sweep(self._limits.kill_grace)
             if cause is None and swept:
                 self._say(levels.WARNING, f"greenagent: ended what the job left running: {_named(swept)}")
-
-    def _announce(self, child: Child, text: str) -> None:
-        if not text.strip().isdigit() or len(text) > 10:
-            self._say(levels.WARNING, f"greenagent: 101::{text[:40]} names no process and is left out")
-        elif not child.announce(int(text)):
-            self._say(levels.WARNING, f"greenagent: process {int(text)} is not one of this job's and is left alone")
 
     def _say(self, level: int, text: str) -> None:
         self._log.append([Message(level, text)])

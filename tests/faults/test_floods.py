@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.conftest import StartAgent, built_in, execute
+from tests.support.job_lives import kill, running_pids, wait_for_words
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -46,3 +48,43 @@ def test_a_job_that_floods_its_statsd_port_does_not_make_the_agent_deaf(
     enough.touch()
     assert controller.wait_for_result("flood", 20)["state"] == "SUCCESS"
     assert "stuck" not in agent.stderr
+
+
+ANNOUNCING = """
+import subprocess, sys
+other = subprocess.Popen(["env", "-i", "setsid", "sleep", "1000"])
+open(sys.argv[1], "w").write(f"{other.pid}\\n")
+strangers = [int(text) for text in sys.argv[2:]]
+def say(texts):
+    sys.stdout.write("".join(f"101::{text}\\n" for text in texts))
+for number in range(10):
+    say(strangers * 4000)
+    say(["rubbish", "\u00b2", other.pid] * 4000)
+    say(range(1000000000 + number * 4000, 1000000000 + (number + 1) * 4000))
+print("10::told:1|c", flush=True)
+other.wait()
+"""
+
+
+def test_a_job_that_floods_us_with_announcements_does_not_make_the_agent_deaf_nor_fills_its_log(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    agent = start_agent()
+    pids = tmp_path / "pids"
+    script = tmp_path / "announcing.py"
+    script.write_text(ANNOUNCING, encoding="utf-8")
+    controller.push(execute("flood", sys.executable, str(script), str(pids), str(os.getpid()), "1"))
+    wait_for_words(pids, 1)
+    for number in range(20):
+        controller.push(built_in(f"ping{number}", "ping"))
+        controller.wait_for_result(f"ping{number}", 5)
+    kill(controller, "flood")
+    assert controller.wait_for_result("flood", 20)["state"] == "KILLED"
+    assert running_pids(pids) == []
+    agent.stop()
+    said = [data for _, _, level, data in agent.rows("jobid = 'flood'") if level == 7]
+    assert f"greenagent: process {os.getpid()} is not one of this job's and is left alone" in said
+    assert "greenagent: 101::rubbish names no process and is left out" in said
+    assert [text.partition(" ")[2] for text in said if "more 101::" in text] != []
+    assert len(said) <= 12
+    assert "internal error" not in agent.stderr

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
+import gevent
 import pytest
 
 from greenagent.jobs.output import STREAM_BYTES, JobOutput, Tail
@@ -58,3 +60,31 @@ def test_every_message_is_counted_in_whatever_form_it_comes() -> None:
     output = JobOutput(Nowhere(), lambda text: None, lambda text: None, counted.append)
     output.take([Block(1, "a\nb\n", 2), Mixed(frozenset({1, 2}), "1::c\n2::d\n2::e\n", 3), Message(20, "{}")])
     assert counted == [6]
+
+
+@pytest.mark.parametrize("level", [10, 101])
+def test_many_messages_in_one_chunk_leave_the_hub_its_turns(level: int) -> None:
+    turns = 0
+
+    def count() -> None:
+        nonlocal turns
+        while True:
+            gevent.sleep(0)
+            turns += 1
+
+    taken: list[str] = []
+    seen: set[int] = set()
+
+    def take(text: str) -> None:
+        until = time.monotonic() + 0.0005
+        while time.monotonic() < until:
+            pass
+        seen.add(turns)
+        taken.append(text)
+
+    counter = gevent.spawn(count)
+    output = JobOutput(Nowhere(), take, take)
+    output.take([Message(level, str(number)) for number in range(200)])
+    counter.kill()
+    assert taken == [str(number) for number in range(200)]
+    assert len(seen) > 10
