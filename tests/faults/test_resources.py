@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 from pathlib import Path
+from typing import Any
 
 from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
 from tests.end_to_end.test_metrics import free_port, get, listening
 from tests.faults.conftest import fill
 from tests.faults.test_hostile_commands import assert_well
+from tests.support.agents import configuration
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -83,4 +87,95 @@ def test_without_file_handles_a_start_fails_with_the_reason_and_works_again_when
     controller.push(shell("fed", "echo fine"))
     assert controller.wait_for_result("fed", 30)["streams"] == ["fine\n", ""]
     assert controller.wait_for_result("running", 30)["streams"] == ["up\nstill\n", ""]
+    assert_well(agent, controller)
+
+
+def status_of(port: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(get(port, "/status")[1])
+    return found
+
+
+def test_a_full_disk_is_told_in_status_and_on_stderr_and_so_is_its_end(
+    controller: RecordingController, start_agent: StartAgent, small_disk: Path
+) -> None:
+    """Here stderr lies on another disk than the agent's files."""
+    port = free_port()
+    agent = start_agent(text=configuration(small_disk, {"main": controller.url}, more=listening(port)))
+    controller.push(shell("before", "echo stored"))
+    controller.wait_for_result("before")
+    before = status_of(port)
+    assert (before["healthy"], before["problem"]) == (True, None)
+    ballast = fill(small_disk)
+    controller.push(shell("full", "seq 1 50000; echo 20::1"))
+    assert controller.wait_for_result("full", 30)["data"] == "1"
+    parts = ("ledger", "logs")
+    found = wait_until(
+        lambda: (now := status_of(port)) and not any(now[part]["writable"] for part in parts) and now, 20, "both told"
+    )
+    assert not found["healthy"]
+    assert found["problem"] == f"the ledger {small_disk}/history.db cannot be written"
+    assert max(found[part]["free_bytes"] for part in parts) < 1_000_000
+    assert found["jobs"]["done"]["SUCCESS"] == 2
+    assert get(port, "/healthz") == (503, found["problem"] + "\n")
+    for words in ("history.db cannot be written (database or disk is full)", "logs cannot be written"):
+        assert 1 <= agent.stderr.count(words) <= 3, words
+    ballast.unlink()
+    wait_until(lambda: get(port, "/healthz") == (200, "ok\n"), 20, "its health")
+    found = status_of(port)
+    assert (found["healthy"], found["problem"]) == (True, None)
+    assert all(found[part]["writable"] and found[part]["free_bytes"] > 1_000_000 for part in parts)
+    for words in ("history.db can be written again", "logs can be written again"):
+        assert words in agent.stderr
+    assert_well(agent, controller)
+
+
+def leave_descriptors(pid: int, count: int) -> tuple[int, int]:
+    """Lets a process open so many more; returns what it could have before."""
+    seen: list[set[int]] = []
+
+    def same_for_a_while() -> bool:
+        seen.append({int(name) for name in os.listdir(f"/proc/{pid}/fd")})
+        return seen[-50:] == [seen[-1]] * 50
+
+    wait_until(same_for_a_while, 20, "no connection to come or go")
+    used = seen[-1]
+    limit = left = 0
+    while left < count:
+        left += limit not in used
+        limit += 1
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
+    return soft, hard
+
+
+def test_a_lack_of_file_handles_is_told_in_status_and_on_stderr_and_so_is_its_end(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    """Some are left: not enough for the pipes of a job, but for somebody who asks."""
+    port = free_port()
+    agent = start_agent(more=listening(port))
+    gate = tmp_path / "gate"
+    controller.push(shell("running", f"echo up; while [ ! -e {gate} ]; do sleep 0.05; done; echo still"))
+    controller.push(built_in("before", "ping"))
+    controller.wait_for_result("before")
+    wait_until(lambda: agent.rows("jobid = 'running'"), what="the running job")
+    assert status_of(port)["healthy"]
+    before = leave_descriptors(agent.pid, 3)
+    controller.push(execute("starved", "true"))
+    result = controller.wait_for_result("starved", 30)
+    assert (result["state"], "too many open files" in result["data"].lower()) == ("ERROR", True)
+    found = status_of(port)
+    assert not found["healthy"]
+    assert found["problem"].startswith("no program can be started: ")
+    assert "too many open files" in found["problem"].lower()
+    assert get(port, "/healthz") == (503, found["problem"] + "\n")
+    assert agent.stderr.count(found["problem"]) == 1
+    gate.touch()
+    assert controller.wait_for_result("running", 30)["streams"] == ["up\nstill\n", ""]
+    resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, before)
+    wait_until(lambda: get(port, "/healthz") == (200, "ok\n"), 20, "its health, although no job is started")
+    assert status_of(port)["problem"] is None
+    assert "programs can be started again" in agent.stderr
+    controller.push(shell("fed", "echo fine"))
+    assert controller.wait_for_result("fed", 30)["streams"] == ["fine\n", ""]
     assert_well(agent, controller)
