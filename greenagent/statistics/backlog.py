@@ -6,7 +6,7 @@ import json
 import math
 import sqlite3
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -84,6 +84,9 @@ class Backlog:
         self._demands = {controller: _Demand() for controller in controllers}
         self._held: deque[tuple[FlushedObject, int]] = deque()
         self._held_bytes = 0
+        self._stored: dict[str, int] = {}
+        self._removed: defaultdict[str, set[int]] = defaultdict(set)
+        """Rows that controllers have, where the file does not say so yet."""
         self._adding = BoundedSemaphore(1)
         self._given: set[int] = set()
         self._bytes = 0
@@ -136,7 +139,7 @@ class Backlog:
         try:
             dropped, measured = self._database.run(lambda connection: self._store(connection, batch))
         except (sqlite3.Error, OSError) as error:
-            self._topic.warning(f"statistics are held in memory: {self._database.path} cannot be written: {error}")
+            self._hold(error)
             self._shrink_held()
             return
         self._topic.resolved(f"statistics are written to {self._database.path} again")
@@ -144,19 +147,41 @@ class Backlog:
             self._held_bytes -= self._held.popleft()[1]
         self._refresh(measured)
         self._note_dropped(dropped)
+        self._write_removed()
+
+    def _hold(self, error: Exception) -> None:
+        self._topic.warning(f"statistics are held in memory: {self._database.path} cannot be written: {error}")
 
     def peek(self, controller: str, limit: int = BATCH) -> list[Row]:
         """The oldest objects a controller waits for, as (row, object of POST ``stats``); [] if none.
 
         Large ones may make it fewer than ``limit``. Raises sqlite3.Error if the database cannot be read.
         """
-        rows: list[Row] = self._database.run(lambda connection: self._give(connection, controller, limit))
-        return rows
+        sent = frozenset(self._removed[controller])
+        most = limit + len(sent)
+        rows: list[Row] = self._database.run(lambda connection: self._give(connection, controller, most, sent))
+        return rows[:limit]
 
     def remove(self, controller: str, rows: Sequence[int]) -> None:
-        """A controller has these, or refused them for good. Raises sqlite3.Error."""
-        numbers = list(rows)
-        self._refresh(self._database.run(lambda connection: self._delete(connection, controller, numbers)))
+        """A controller has these, or refused them for good: given no more, if need be from memory."""
+        self._removed[controller].update(rows)
+        self._write_removed()
+
+    def _write_removed(self) -> None:
+        removed = [(controller, list(rows)) for controller, rows in self._removed.items() if rows]
+        if not removed:
+            return
+        try:
+            measured = self._database.run(
+                lambda connection: [self._delete(connection, controller, rows) for controller, rows in removed][-1]
+            )
+        except (sqlite3.Error, OSError) as error:
+            self._hold(error)
+            self._ask()
+            return
+        for controller, rows in removed:
+            self._removed[controller].difference_update(rows)
+        self._refresh(measured)
 
     def wait(self, controller: str, count: int = 1, timeout: float = 0.0) -> None:
         """Returns once ``count`` objects wait for a controller, or the oldest has waited ``timeout`` seconds."""
@@ -241,7 +266,9 @@ class Backlog:
             self._given.difference_update(row for (row,) in doomed)
         return len(doomed)
 
-    def _give(self, connection: sqlite3.Connection, controller: str, limit: int) -> list[Row]:
+    def _give(
+        self, connection: sqlite3.Connection, controller: str, limit: int, sent: frozenset[int] = frozenset()
+    ) -> list[Row]:
         found: list[Row] = []
         size = 0
         for row, stamp, prefix, text in connection.execute(
@@ -249,6 +276,8 @@ class Backlog:
             "WHERE controller = ? ORDER BY row LIMIT ?",
             (controller, limit),
         ):
+            if row in sent:
+                continue
             size += len(text)
             if found and size > _MOST_BYTES:
                 break
@@ -275,9 +304,13 @@ class Backlog:
     # Called on the hub.
 
     def _refresh(self, measured: Measured) -> None:
-        self._bytes, counts = measured
+        self._bytes, self._stored = measured
+        self._ask()
+
+    def _ask(self) -> None:
+        """Tells the senders how many there are for each."""
         for controller, demand in self._demands.items():
-            demand.set(counts.get(controller, 0))
+            demand.set(max(0, self._stored.get(controller, 0) - len(self._removed[controller])))
 
     def _shrink_held(self) -> None:
         dropped = 0

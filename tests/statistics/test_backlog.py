@@ -158,6 +158,32 @@ def test_what_only_a_removed_controller_wanted_is_dropped_and_said(database: Nat
     assert "no longer configured" in said.lines[0]
 
 
+def test_what_a_controller_has_is_not_given_again_while_that_cannot_be_written(
+    database: NativeDatabase, tmp_path: Path
+) -> None:
+    """Another program holds the file locked: a point that was sent twice would count twice."""
+    backlog, said = make(database, "a", "b")
+    backlog.add([counter(60, 1), counter(120, 2)])
+    lock = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    [first, second] = [row for row, _ in backlog.peek("a")]
+    backlog.remove("a", [first])
+    assert [row for row, _ in backlog.peek("a", 1)] == [second]
+    assert (backlog.waiting("a"), backlog.waiting("b")) == (1, 2)
+    backlog.remove("a", [second])
+    assert (backlog.peek("a"), backlog.waiting("a")) == ([], 0)
+    backlog.set_controllers(["a", "b", "c"])
+    assert [row for row, _ in backlog.peek("b")] == [first, second]
+    lock.execute("ROLLBACK")
+    lock.close()
+    backlog.add([counter(180, 3)])
+    assert (backlog.waiting("a"), backlog.waiting("b"), backlog.waiting("c")) == (1, 3, 1)
+    rows = database.run(lambda connection: connection.execute("SELECT row FROM stats_waiting WHERE controller = 'a'"))
+    assert len(rows.fetchall()) == 1
+    assert sum("cannot be written" in line for line in said.lines) == 1
+    assert sum("written to" in line for line in said.lines) == 1
+
+
 def fill_disk(database: NativeDatabase, full: bool) -> None:
     """sqlite answers as on a full disk: no page more than it has."""
     pages = 1 if full else 1_000_000  # sqlite raises 1 to the present size
