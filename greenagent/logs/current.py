@@ -20,6 +20,7 @@ from greenagent.logs.database_file import (
     open_readonly,
     read_numbers,
 )
+from greenagent.logs.filling import Filling
 from greenagent.logs.folder import LogFolder, file_size
 from greenagent.logs.gate import ReadGate
 from greenagent.logs.lines import LAST_ID, MIXED, Lines, as_rows, block_as_json
@@ -31,8 +32,7 @@ Say = Callable[[str], None]
 
 LOG_LIMIT: Final = 4 << 20
 """Bytes of write-ahead log at which it is merged, between batches: inside one it would stall."""
-_EMPTY: Final = 131072
-"""Bytes of a file, with its log, that holds the schema and next to nothing."""
+_NO_LIMIT: Final = 1 << 62
 _RENAME_WAIT: Final = 2.0
 _LEAP: Final = 1 << 40
 """What ``seq`` leaps over when the newest file cannot tell its last one."""
@@ -43,12 +43,13 @@ class CurrentDatabase:
 
     def __init__(self, folder: LogFolder, max_size: int, gate: ReadGate, say: Say) -> None:
         self._folder = folder
-        self._max_size = max_size
+        """``max_size`` in bytes; 0 for no limit."""
+        max_size = max_size or _NO_LIMIT
         self._gate = gate
         self._say = say
         self._connection: sqlite3.Connection | None = None
         self._file_bytes = 0
-        self._log_bytes = 0
+        self.filling = Filling(max_size)
         self._next_merge = 0.0
         self._inode = 0
         self.transaction_limit = min(LOG_LIMIT, max_size // 16)
@@ -133,6 +134,7 @@ class CurrentDatabase:
             raise
         self._connection = connection
         self._spans = []
+        self.filling.opened(connection)
         self._inode = os.stat(path).st_ino
         self._measure()
 
@@ -145,6 +147,7 @@ class CurrentDatabase:
         first = self.next_seq
         if not (lines.text and self._can_json and self._insert_block(lines, first)):
             self.connection.executemany(INSERT_ROW[lines.keep], as_rows(lines, first))
+        self.filling.grew(self.connection)
         self.next_seq = first + lines.count
         self.last_id = (lines.first_id + lines.count - 1) & LAST_ID
         if lines.keep:
@@ -153,6 +156,7 @@ class CurrentDatabase:
                 span[2] = self.next_seq - 1
             else:
                 self._spans.append([lines.owner.jobid, first, self.next_seq - 1])
+                self.filling.add_span(lines.owner.jobid)
         return first
 
     def _insert_block(self, lines: Lines, first: int) -> bool:
@@ -180,14 +184,21 @@ class CurrentDatabase:
         self.connection.executemany(PUT_SPAN, self._spans)
         self.connection.execute("COMMIT")
         self._spans = self._spans[-1:]  # the last one may grow
+        self.filling.committed()
         self._measure()
-        if self._log_bytes > self._log_limit and time.monotonic() >= self._next_merge:
+        if self.filling.log_bytes > self._log_limit and time.monotonic() >= self._next_merge:
             self.merge_log()
+
+    def clean_outgoing(self, seq: int) -> None:
+        """Deletes what was only for controllers, up to ``seq``. Raises sqlite3.Error."""
+        self.connection.execute('DELETE FROM "outgoing" WHERE "seq" <= ?', (seq,))
+        self._measure()
 
     def rollback(self, next_seq: int) -> None:
         """Undoes the transaction; ``next_seq`` as it was before."""
         self.next_seq = next_seq
         self._spans = []
+        self.filling.undone()
         if self._connection is not None and self._connection.in_transaction:
             try:
                 self._connection.execute("ROLLBACK")
@@ -199,12 +210,6 @@ class CurrentDatabase:
         for table in ("logs", "outgoing"):
             highest = self.connection.execute(f'SELECT max(seq) FROM "{table}"').fetchone()[0]
             self.next_seq = max(self.next_seq, (highest or 0) + 1)
-
-    def is_full(self, coming: int) -> bool:
-        """True when ``coming`` more bytes might carry file and log over the limit while they are merged."""
-        if self._file_bytes + self._log_bytes <= _EMPTY:
-            return False  # another file would have no more room
-        return self._file_bytes + 2 * (self._log_bytes + coming) > self._max_size
 
     def is_shrunk(self) -> bool:
         """True when somebody truncated the file: nothing of ours ever makes it smaller."""
@@ -328,7 +333,7 @@ class CurrentDatabase:
     def _measure(self) -> None:
         current = self._folder.current
         self._file_bytes = file_size(current)
-        self._log_bytes = file_size(current.with_name(current.name + "-wal"))
+        self.filling.measure(self.connection, file_size(current.with_name(current.name + "-wal")))
 
     def _put_numbers(self) -> None:
         self.connection.executemany(SET_META, self._numbers())

@@ -12,6 +12,7 @@ from typing import Final
 from greenagent.logs.folder import COMPANIONS, file_size
 from greenagent.logs.models import GET_META, LINE_COLUMNS, SCHEMA, SET_META
 
+PAGE_SIZE: Final = 8192
 LOCK_WAIT: Final = 5.0
 """Seconds for which the writer waits for another program that holds its file."""
 
@@ -27,7 +28,7 @@ def create_database(path: Path, numbers: Sequence[tuple[str, int]]) -> None:
         leftover.unlink(missing_ok=True)
     os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
     with closing(sqlite3.connect(str(new), isolation_level=None)) as connection:
-        connection.execute("PRAGMA page_size=8192")
+        connection.execute(f"PRAGMA page_size={PAGE_SIZE}")
         connection.execute("BEGIN IMMEDIATE")
         for statement in SCHEMA:
             connection.execute(statement)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from greenagent.logs.lines import MIXED, Lines, Owner
+from greenagent.logs.lines import MIXED, Lines, Owner, byte_size
 from greenagent.logs.pieces import Block, Mixed, Piece
 from greenagent.logs.routes import DROPPED, Route, Routes
 from greenagent.values import levels
@@ -87,7 +87,7 @@ class JobLog:
         if not self._store.takes_at_once:
             return None
         text = _clean(text)
-        return self._hand_over(route, level, "", [(level, text)], 1, _bytes(text), missing)
+        return self._hand_over(route, level, "", [(level, text)], 1, byte_size(text), missing)
 
     def close(self) -> None:
         """The job has ended: what its cap left out is said."""
@@ -126,7 +126,7 @@ class JobLog:
         self._store.count_dropped(count)
 
     def _put_block(self, block: Block | Mixed, route: Route) -> None:
-        size = _bytes(block.text)
+        size = byte_size(block.text)
         if isinstance(block, Mixed):
             self._store.wait_for_room(block.count)
             self._hand_over(route, MIXED, block.text, (), block.count, size)
@@ -143,7 +143,7 @@ class JobLog:
             rows = self._within_cap(rows)
         if rows:
             self._store.wait_for_room(len(rows))
-            self._hand_over(route, rows[0][0], "", rows, len(rows), sum(_bytes(text) for _, text in rows))
+            self._hand_over(route, rows[0][0], "", rows, len(rows), sum(byte_size(text) for _, text in rows))
         if self._over and time.monotonic() - self._over_said >= _SAY_EVERY:
             self._say_over()
 
@@ -151,7 +151,7 @@ class JobLog:
         """What still fits under ``max_log_per_job``; once something did not, nothing does."""
         fitting = 0
         while not self._capped and fitting < len(rows):
-            size = _bytes(rows[fitting][1])
+            size = byte_size(rows[fitting][1])
             if self._bytes + size > self._max_bytes:
                 self._capped = True
             else:
@@ -210,10 +210,6 @@ class JobLog:
             )
             self._store.put(lines, size + _OVERHEAD * (len(rows) or 1))
         return is_stored
-
-
-def _bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def _clean(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from greenagent.logs.models import LINE_COLUMNS
@@ -78,6 +78,40 @@ class Lines:
         """A little more than the bytes that these lines will take in the file, the index included."""
         jobid, domain, name = self.owner
         return self.size + self.count * (2 * len(jobid) + len(domain) + len(name) + 48)
+
+    def parts(self, limit: int) -> Iterator[Lines]:
+        """The same lines, cut so that each part's ``stored_size`` is at most ``limit``, or one line."""
+        if self.stored_size <= limit or self.count == 1:
+            yield self
+            return
+        texts = self.text.split("\n")[:-1]
+        sizes = [byte_size(text) + 1 for text in texts] if texts else [byte_size(text) for _, text in self.rows]
+        overhead = (self.stored_size - self.size) // self.count
+        start = size = 0
+        for end in range(1, self.count + 1):
+            size += sizes[end - 1]
+            count = end - start
+            if end < self.count and size + sizes[end] + (count + 1) * overhead <= limit:
+                continue
+            yield Lines(
+                self.owner,
+                self.epoch,
+                self.keep,
+                self.marks,
+                self.flush,
+                (self.first_id + start) & LAST_ID,
+                self.level,
+                "\n".join(texts[start:end]) + "\n" if texts else "",
+                self.rows[start:end],
+                count,
+                size,
+                self.missing,
+            )
+            start, size = end, 0
+
+
+def byte_size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def block_as_json(text: str, control: bool = True) -> str | None:

@@ -119,8 +119,13 @@ class Losses:
         _take(self._on_its_way, told)
         self._forget_if_said()
 
-    def stop(self, lost: Unsaid) -> None:
-        """The store closes after a last attempt to say what was ``lost``; what is left is for the next start."""
+    def stop(self, flush: Callable[[], None]) -> None:
+        """The store closes: the last attempt to say what was lost; what is left is for the next start."""
+        lost = self.unsaid
+        if not lost:
+            return
+        self.say()
+        flush()
         if not self.unsaid:
             self._voice.warning(f"{_total(lost)} were lost: their logs say so now")
             return

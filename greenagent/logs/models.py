@@ -144,5 +144,7 @@ INSERT_BLOCK: Final = {
 }
 """By "belongs in logs" and "is mixed"."""
 PUT_SPAN: Final = f'INSERT OR REPLACE INTO "{_table(Spans)}" ("jobid", "first", "last") VALUES (?, ?, ?)'
+SPAN_BYTES: Final = f'SELECT total(length(CAST("jobid" AS BLOB)) + ?) FROM "{_table(Spans)}"'
+"""What that table takes, given the bytes of an entry beside its job's id."""
 SET_META: Final = f'INSERT OR REPLACE INTO "{_table(Meta)}" VALUES (?, ?)'
 GET_META: Final = f'SELECT "value" FROM "{_table(Meta)}" WHERE "key" = ?'

@@ -259,8 +259,6 @@ class LogStore:
         waiting = self._worker.weight if self._worker is not None else 0
         return Figures(self._lines, self._bytes, self._batches, self._losses.lines, waiting)
 
-    # What follows is for this room only.
-
     def wait_for_room(self, count: int) -> None:
         """Blocks until the writer keeps up and ``count`` ids can be taken, both at once."""
         worker = self._running
@@ -363,14 +361,9 @@ class LogStore:
 
     def _say_losses(self) -> None:
         """The last chance of the jobs' logs; what cannot be said there is kept for the next start."""
+        self._call(lambda writer: writer.try_now())
+        self._losses.stop(self.flush)
         self.flush()
-        lost = self._losses.unsaid
-        if lost:
-            self._call(lambda writer: writer.try_now())
-            self._losses.say()
-            self.flush()
-            self._losses.stop(lost)
-            self.flush()
 
     def _committed(self, done: Committed) -> None:
         self._lines += done.lines

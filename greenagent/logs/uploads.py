@@ -124,11 +124,11 @@ class UploadTable:
             self._changed = True
         return old
 
-    def marked(self, marks: int, last_seq: int) -> None:
-        """Lines up to ``last_seq`` carry these marks."""
-        for bit, pair in self.pairs.items():
-            if marks & bit:
-                pair.last_marked = last_seq
+    def marked(self, bit: int, last_seq: int) -> None:
+        """The line ``last_seq`` is the newest that carries this mark: a later one would never be delivered."""
+        pair = self.pairs.get(bit)
+        if pair is not None:
+            pair.last_marked = last_seq
 
     def advance(self, bit: int, seq: int) -> None:
         """The pair's controller has everything up to ``seq``."""

@@ -133,6 +133,10 @@ class Writer:
         return self._rotate()
 
     def _add(self, lines: Lines) -> None:
+        for part in lines.parts(self.database.transaction_limit):
+            self._add_part(part)
+
+    def _add_part(self, lines: Lines) -> None:
         if self._failing and time.monotonic() < self._failing_until:
             self._count_lost([lines], "")
             return
@@ -145,16 +149,19 @@ class Writer:
     def _is_due(self, lines: Lines) -> bool:
         """True when the open transaction must end before these lines."""
         size = self._pending_size + lines.stored_size
-        return bool(self._pending) and (size > self.database.transaction_limit or self.database.is_full(size))
+        database = self.database
+        return bool(self._pending) and (
+            size > database.transaction_limit or database.filling.is_full(lines.stored_size)
+        )
 
     def _write(self, lines: Lines) -> None:
         database = self.database
         if not self._began:
             if not database.is_open:
                 database.reopen()
-            if database.is_full(lines.stored_size):
+            if database.filling.is_full(lines.stored_size):
                 database.merge_log()
-                if database.is_full(lines.stored_size):
+                if database.filling.is_full(lines.stored_size) and not database.filling.is_fresh:
                     self._rotate()
             if database.is_shrunk() and not database.is_gone():
                 raise sqlite3.DatabaseError("it was truncated")
@@ -175,18 +182,20 @@ class Writer:
         self._began = False
         done, self._pending, self._pending_size = self._pending, [], 0
         marked: dict[int, tuple[int, float]] = {}
-        marks = 0
+        last: dict[int, int] = {}
+        seq = database.next_seq - 1 - sum(lines.count for lines in done)
         for lines in done:
+            seq += lines.count
             left = lines.marks
-            marks |= left
             while left:
                 bit = left & -left
                 left ^= bit
                 count, flush = marked.get(bit, (0, 0.0))
                 soon = min(flush, lines.flush) if flush and lines.flush else flush or lines.flush
                 marked[bit] = (count + lines.count, soon)
-        if marks:
-            self.uploads.marked(marks, database.next_seq - 1)
+                last[bit] = seq
+        for bit, last_seq in last.items():
+            self.uploads.marked(bit, last_seq)
         self._events.committed(
             Committed(
                 sum(lines.count for lines in done),
@@ -343,7 +352,7 @@ class Writer:
         delivered = self.uploads.delivered(self.database.next_seq - 1)
         if delivered <= self._cleaned_to or not self.database.is_open:
             return
-        self.database.connection.execute('DELETE FROM "outgoing" WHERE "seq" <= ?', (delivered,))
+        self.database.clean_outgoing(delivered)
         self._cleaned_to = delivered
 
 

@@ -214,6 +214,9 @@ _LEVELS_SETTING = Setting(
     "levels", LEVELS, [], 'Which message levels it takes, such as [2, 7] or "1-9". Empty: all.', live=True
 )
 
+SMALLEST_DATABASE: Final = 256 * 1024
+"""Bytes: in less, the empty tables with their write-ahead log leave no room for lines."""
+
 DATABASE_LOGGER: Final = Section(
     "logging.<name>",
     "Stores messages in sqlite databases. At most one logger of this type.",
@@ -224,9 +227,10 @@ DATABASE_LOGGER: Final = Section(
             "max_db_size",
             WHOLE,
             104857600,
-            "A database never passes this size, its write-ahead log included. 0: no limit.",
+            "A database never passes this size, its write-ahead log included, but for a single message that "
+            "is larger than about a third of it. 0: no limit.",
             _BYTES,
-            checks.zero_or_at_least(65536),
+            checks.zero_or_at_least(SMALLEST_DATABASE),
         ),
         Setting("max_dbs", WHOLE, 0, "How many old databases are kept. 0: no limit.", "files", checks.at_least(0)),
         Setting("max_age", SECONDS, 0, "How old they may become. 0: no limit.", _SECONDS, checks.at_least(0)),

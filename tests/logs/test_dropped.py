@@ -12,6 +12,7 @@ from greenagent.logs.pieces import Block
 from greenagent.logs.retention import StoreLimits
 from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
+from greenagent.runtime.native import native_sleep
 from greenagent.values.levels import WARNING, parse_levels
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores, job, rows
@@ -133,6 +134,19 @@ def test_what_a_cap_has_counted_is_not_counted_again(stores: Stores) -> None:
     assert store.read_marked("a") == []
     assert store.figures.dropped == 1
     assert store.backlog("a") == 0
+
+
+def test_what_shares_a_transaction_with_the_last_delivered_line_holds_no_archive(stores: Stores) -> None:
+    store = stores.open(limits=StoreLimits(min_free=1 << 60))
+    log = job(store, routes=wanting(store, "a"))
+    assert store.thread is not None
+    store.thread.put_now(lambda writer: native_sleep(0.3))  # so that both are taken at once
+    log.append([Message(1, "for a"), Message(2, "for nobody")])
+    archive = rotate(store)
+    store.advance("a", store.read_marked("a")[-1].seq)
+    assert store.figures.batches == 1
+    rotate(store)
+    assert not archive.exists()
 
 
 class TestBacklog:

@@ -162,7 +162,7 @@ ONE_PROBLEM = {
     "level 0": (MAIN + "[logging.a]\ntype = 'console'\nlevels = [0]", "levels begin at 1"),
     "level word": (MAIN + "[logging.a]\ntype = 'console'\nlevels = ['all']", "is no list of levels"),
     "batch of none": (CONTROLLER + "[logging.a]\ntype = 'AC'\nbatch_size = 0", "batch_size: must be at least 1"),
-    "tiny database": (MAIN + "[logging.a]\ntype = 'DB'\nmax_db_size = 10", "0 (no limit) or at least 65536"),
+    "tiny database": (MAIN + "[logging.a]\ntype = 'DB'\nmax_db_size = 10", "0 (no limit) or at least 262144"),
     "key layout": (MAIN + "[stats]\nkey_layout = 'new'", "must be one of seed, later"),
     "metrics without port": (MAIN + "[metrics]\nlisten = 'localhost'", "must be HOST:PORT"),
     "metrics with bad port": (MAIN + "[metrics]\nlisten = '[::1]:70000'", "a port from 0 to 65535"),
