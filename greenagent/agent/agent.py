@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import gevent
 from gevent.event import AsyncResult
 
-from greenagent.agent.beginnings import end_orphans, make_log_store
+from greenagent.agent.beginnings import end_orphans, make_log_store, make_sweeper
 from greenagent.agent.connections import Connections
 from greenagent.agent.oversight import Oversight
 from greenagent.agent.status import Parts
@@ -32,7 +32,6 @@ from greenagent.jobs.startup import StartupTasks, warn_of
 from greenagent.ledger.history import HistoryFile
 from greenagent.ledger.ledger import Ledger
 from greenagent.logs.joblog import JobLog
-from greenagent.process.descendants import Sweeper
 from greenagent.process.spawn import Spawner
 from greenagent.runtime.greenlets import Supervisor, hear_hub
 from greenagent.runtime.native import start_hub_threads
@@ -163,7 +162,7 @@ class Agent:
             self.admission,
         )
         self.connections.register_pairs()
-        self._start_services()
+        self._start_services(taken_over)
         self._start_oversight()
         if taken_over is not None:
             self.statistics.preset(taken_over.gauges)
@@ -179,9 +178,9 @@ class Agent:
             f"polling {', '.join(self.settings.polled_controllers) or 'nobody'}"
         )
 
-    def _start_services(self) -> None:
-        sweeper = Sweeper(self.spawner.registry, self.voice, self.ledger.instance)
-        self.supervisor.service("sweeper", sweeper.run)
+    def _start_services(self, taken_over: HandedOver | None) -> None:
+        self.sweeper = make_sweeper(self.spawner.registry, self.voice, self.ledger.instance, taken_over)
+        self.supervisor.service("sweeper", self.sweeper.run)
         self.supervisor.service("meter", self.meter.run, progress=self.meter.progress)
         self.supervisor.service("statistics", self.statistics.run, progress=self.statistics.progress)
         self.supervisor.service("ledger upkeep", self.ledger.keep_up, lambda: list(self.settings.controllers))
@@ -309,7 +308,7 @@ class Agent:
         if stuck:
             self._thaw(frozen, f"job {stuck[0].id} is neither running nor over")
             return None
-        state = HandedOver(frozen, self.startup.started, gauges=self.statistics.gauges())
+        state = HandedOver(frozen, self.startup.started, {}, self.statistics.gauges(), self.spawner.registry.left())
         try:
             write_state(state, (*self.ledger.locks, *self.store.locks), self.handover_file)
         except OSError as error:
@@ -353,6 +352,7 @@ class Agent:
         running = self.admission.stop()
         self._wait_for([job.ended for job in running], main.kill_grace + main.pipe_drain + 5)
         self._end_at_once([job for job in running if not job.ended.is_set()])
+        self.sweeper.end_all()
         self._close(main.drain_timeout)
         self.spawner.stop()
 

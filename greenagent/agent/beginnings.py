@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gevent
 
+from greenagent.jobs.handover import HandedOver
 from greenagent.ledger.ledger import Ledger
 from greenagent.logs.console import Console
 from greenagent.logs.retention import StoreLimits
 from greenagent.logs.store import LogStore
-from greenagent.process.descendants import end_orphan, find_by_tag
+from greenagent.process.descendants import Sweeper, end_orphan, find_by_tag
+from greenagent.process.registry import Registry
 from greenagent.process.tags import parse_tag
 from greenagent.runtime.voice import LineOutput, Voice
 from greenagent.settings.models import Settings
@@ -45,3 +47,13 @@ def end_orphans(ledger: Ledger, voice: Voice, grace: float) -> None:
     for orphan in orphans:
         voice.warning(f"process {orphan.pid} ({orphan.command}) is left from an earlier run: it is ended")
     gevent.joinall([gevent.spawn(end_orphan, orphan.pid, orphan.start_ticks, orphan.tag, grace) for orphan in orphans])
+
+
+def make_sweeper(registry: Registry, voice: Voice, instance: str, taken_over: HandedOver | None) -> Sweeper:
+    """What looks after orphans, before any job runs: it is told which are there already and whose they are."""
+    sweeper = Sweeper(registry, voice, instance)
+    if taken_over is None:
+        sweeper.begin()
+    else:
+        sweeper.begin(taken_over.processes, taken_over.tags, taken_over.left)
+    return sweeper

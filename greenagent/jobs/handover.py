@@ -94,6 +94,8 @@ class HandedOver:
     startup: list[str] = field(default_factory=list)
     locks: dict[str, int] = field(default_factory=dict)
     gauges: list[Any] = field(default_factory=list)
+    left: list[Any] | None = None
+    """The processes that may stay (``process.registry.Registry.left``); None from an older image."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -102,7 +104,22 @@ class HandedOver:
             "startup": self.startup,
             "locks": self.locks,
             "gauges": self.gauges,
+            "left": self.left,
         }
+
+    @property
+    def processes(self) -> dict[int, int]:
+        """Those of the running jobs that are known, with their start times."""
+        found: dict[int, int] = {}
+        for job in self.jobs:
+            if job.run is not None:
+                found |= {**job.run.known, job.run.pid: job.run.start_ticks}
+        return found
+
+    @property
+    def tags(self) -> list[str]:
+        """Those of the running jobs."""
+        return [job.run.tag for job in self.jobs if job.run is not None]
 
     @property
     def descriptors(self) -> list[int]:
@@ -131,4 +148,4 @@ def from_json(value: dict[str, Any]) -> HandedOver:
             run["known"] = {int(pid): ticks for pid, ticks in run["known"].items()}
             job.run = FrozenRun(**run, pipes=FrozenPipes(**pipes))
         jobs.append(job)
-    return HandedOver(jobs, value["startup"], value["locks"], value["gauges"])
+    return HandedOver(jobs, value["startup"], value["locks"], value["gauges"], value.get("left"))

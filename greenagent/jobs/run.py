@@ -132,6 +132,7 @@ class ExternalRun:
         child.when_exited(job.changed.set)
         cause = self._await_end(child, began)
         if cause == FREEZE:
+            child.members()  # so that it is known by its pid whatever is known now by other signs
             pipes = pumps.freeze()
             announcements.end()
             self._monitor.ended()

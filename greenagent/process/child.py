@@ -14,11 +14,15 @@ from gevent.event import Event
 
 from greenagent.process import tree
 from greenagent.process.registry import Registry
+from greenagent.process.tags import parse_tag
 from greenagent.process.tree import Process
 from greenagent.runtime.native import close_descriptor
 
 KILL_LIMIT = 4.0
 """Seconds after KILL until what is left counts as not dying (an uninterruptible wait in the kernel)."""
+
+LEADERS_REMEMBERED = 60.0
+"""Seconds for which a session or group is known as the job's after its leader was last seen."""
 
 _READABLE = 1
 
@@ -51,7 +55,9 @@ class Child:
 
     __slots__ = (
         "_event",
+        "_leaders",
         "_noted",
+        "_pipes",
         "_reaped",
         "_registry",
         "_status",
@@ -79,6 +85,9 @@ class Child:
         self.survivors: tuple[Leftover, ...] = ()
         self._reaped = False
         self._noted: dict[int, int] = {}
+        self._leaders: dict[int, float] = {}
+        found = (tree.pipe_of(each) for each in pipes if each is not None)
+        self._pipes = frozenset(pipe for pipe in found if pipe is not None)
         self._event: Event | None = None
         self._watcher: Any = None
 
@@ -124,8 +133,16 @@ class Child:
 
     def leave_children(self) -> None:
         """What the child left behind may go on (``leave_children``): call it instead of ``sweep``, before ``reap``."""
-        if self.tag is not None:
-            self._registry.leave(self.tag)
+        if self.tag is None:
+            return
+        known = {process.pid: process.start_ticks for process in self.members()}
+        for pid in self._registry.adopted():
+            process = tree.read_process(pid)
+            if process is None or process.is_dead or process.start_ticks < self.start_ticks:
+                continue
+            if parse_tag(tree.read_tag(pid) or "") is None:  # nobody can tell whose it is: perhaps this job's
+                known[pid] = process.start_ticks
+        self._registry.leave(self.tag, self.start_ticks, known)
 
     def reap(self) -> ExitStatus:
         """Waits for the exit, then frees the pid and the pidfd. The last thing to do; harmless when repeated."""
@@ -183,24 +200,38 @@ class Child:
         return self._note([pid for pid in self._registry.adopted() if self.owns(pid)], exited)
 
     def owns(self, pid: int) -> bool:
-        """Whether an orphan came from this child: by earlier sight, session, group or tag. Reaps it if it is dead."""
+        """Whether an orphan came from this child (see ``knows``). Reaps it if it is dead."""
         process = tree.read_process(pid)
         if process is None:
             return False
         if process.is_dead:
             self._registry.reap_adopted(pid)
             return False
-        if self._noted.get(pid) == process.start_ticks:
+        return self.knows(process)
+
+    def knows(self, process: Process) -> bool:
+        """Whether a process is known as the job's: by earlier sight, session, group, tag, or the job's pipes.
+
+        The pipes tell also of one that cleared its environment and left its session, unless it closed them.
+        """
+        if self._noted.get(process.pid) == process.start_ticks:
             return True
         if not self._reaped and self.pid in (process.session, process.group):
             return True
-        return self.tag is not None and tree.read_tag(pid) == self.tag
+        if process.session in self._leaders or process.group in self._leaders:
+            return True
+        if self.tag is None:
+            return False
+        tag = tree.read_tag(process.pid) or ""
+        return tag == self.tag or (parse_tag(tag) is None and tree.holds_any(process.pid, self._pipes))
 
     def _note(self, orphans: list[int], exited: bool = False) -> list[Process]:
         self._noted = {pid: start for pid, start in self._noted.items() if tree.is_same(pid, start)}
         roots = [*self._noted, *orphans]
         below = tree.descendants(roots if exited or self._reaped else [self.pid, *roots], _let_others_run)
         found = []
+        now = time.monotonic()
+        self._leaders = {pid: seen for pid, seen in self._leaders.items() if now - seen < LEADERS_REMEMBERED}
         for number, pid in enumerate(dict.fromkeys(roots + below), start=1):
             if number % tree.SLICE == 0:
                 _let_others_run()
@@ -211,6 +242,8 @@ class Child:
                 self._registry.reap_adopted(pid)
                 continue
             self._noted[pid] = process.start_ticks
+            if pid in (process.session, process.group):
+                self._leaders[pid] = now
             found.append(process)
         return found
 

@@ -7,13 +7,31 @@ eats exit codes (design, section 3). So everything that reaps goes by pid and un
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from greenagent.process import tree
+from greenagent.process.tree import Process
 from greenagent.runtime.native import NativeLock
 
 if TYPE_CHECKING:
     from greenagent.process.child import Child
+
+
+@dataclass(slots=True)
+class Left:
+    """What a run left on purpose: the processes seen, and since when others may have come from it."""
+
+    start_ticks: int
+    known: dict[int, int]
+    missed: int = 0
+
+    def may_include(self, process: Process) -> bool:
+        """Whether a process without a tag can be one of these, or come from one."""
+        return self.known.get(process.pid) == process.start_ticks or (
+            bool(self.known) and process.start_ticks >= self.start_ticks
+        )
 
 
 class Registry:
@@ -24,7 +42,9 @@ class Registry:
         self._children: dict[int, Child] = {}
         self._starting = 0
         self._started = 0
-        self._left: dict[str, int] = {}
+        self._left: dict[str, Left] = {}
+        self.awaited: set[str] = set()
+        """Tags of runs that an earlier image of the agent handed over and that are not registered yet."""
 
     def starting(self) -> None:
         """A start is under way: a child may exist that is not registered yet. From the starting thread."""
@@ -40,6 +60,8 @@ class Registry:
     def add(self, child: Child) -> None:
         with self.lock:
             self._children[child.pid] = child
+            if child.tag is not None:
+                self.awaited.discard(child.tag)
 
     def reap(self, child: Child) -> None:
         """Frees the number of an ended child; it must have ended."""
@@ -54,6 +76,11 @@ class Registry:
         """Every child not yet reaped."""
         with self.lock:
             return list(self._children.values())
+
+    def live_if_settled(self) -> list[Child] | None:
+        """As ``live``; None while one may be missing that has descendants already."""
+        with self.lock:
+            return None if self._starting or self.awaited else list(self._children.values())
 
     def __contains__(self, pid: int) -> bool:
         return pid in self._children
@@ -88,16 +115,36 @@ class Registry:
             except ChildProcessError:
                 pass
 
-    def leave(self, tag: str) -> None:
-        """What carries this tag may outlive its job (``leave_children``)."""
-        self._left[tag] = 0
+    def leave(self, tag: str, start_ticks: int = 0, known: Mapping[int, int] | None = None) -> None:
+        """What carries this tag may outlive its job (``leave_children``), and so may ``known``, by start time.
+
+        ``start_ticks``: of the run; what is younger and carries no tag may have come from it, too.
+        """
+        left = self._left.get(tag)
+        if left is None:
+            self._left[tag] = Left(start_ticks, dict(known or {}))
+        else:
+            left.known.update(known or {})
 
     def is_left(self, tag: str) -> bool:
         return tag in self._left
 
+    def may_be_left(self, process: Process) -> list[str]:
+        """The tags of the runs that may have left this process, which carries none, on purpose."""
+        return [tag for tag, left in self._left.items() if left.may_include(process)]
+
     def forget_left(self, seen: set[str]) -> None:
-        """Drops the tags that nothing carried in two passes."""
-        for tag in list(self._left):
-            self._left[tag] = 0 if tag in seen else self._left[tag] + 1
-            if self._left[tag] >= 2:
+        """Drops the tags of which nothing was there in two passes."""
+        for tag, left in list(self._left.items()):
+            left.missed = 0 if tag in seen else left.missed + 1
+            if left.missed >= 2:
                 del self._left[tag]
+
+    def left(self) -> list[list[Any]]:
+        """What was left on purpose, for ``restore_left`` in another image of the agent."""
+        return [[tag, left.start_ticks, list(left.known.items())] for tag, left in self._left.items()]
+
+    def restore_left(self, state: Iterable[Iterable[Any]]) -> None:
+        """Goes on where another image was."""
+        for tag, start_ticks, known in state:
+            self.leave(tag, start_ticks, {int(pid): int(start) for pid, start in known})

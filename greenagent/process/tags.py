@@ -28,3 +28,9 @@ def parse_tag(text: str) -> Tag | None:
     if len(parts) != 3 or not parts[0] or not (parts[2].isascii() and parts[2].isdigit()):
         return None
     return Tag(parts[0], unquote(parts[1], errors="surrogatepass"), int(parts[2][:18]))
+
+
+def is_of(text: str, instance: str) -> bool:
+    """Whether a value is a tag of this agent."""
+    tag = parse_tag(text)
+    return tag is not None and tag.instance == instance

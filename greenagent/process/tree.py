@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable, Iterable
+import stat
+from collections.abc import Callable, Collection, Iterable
 from functools import cache
+from itertools import islice
 from typing import NamedTuple
 
 from greenagent.process.tags import VARIABLE
@@ -16,6 +18,9 @@ _VARIABLE = VARIABLE.encode() + b"="
 
 SLICE = 64
 """Processes to look at between two turns of the others: about 3 ms."""
+
+_MOST_DESCRIPTORS = 64
+"""Of a process, to look at: pipes that were inherited have low numbers."""
 
 
 class Process(NamedTuple):
@@ -69,6 +74,25 @@ def read_tag(pid: int) -> str | None:
         return None
     end = data.find(b"\0", start)
     return data[start + len(_VARIABLE) : end if end >= 0 else None].decode("utf-8", "backslashreplace")
+
+
+def holds_any(pid: int, pipes: Collection[tuple[int, int]]) -> bool:
+    """Whether a process has one of these pipes open, each given as device and inode; False where it may not be read."""
+    try:
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            paths = [entry.path for entry in islice(entries, _MOST_DESCRIPTORS)]
+    except OSError:
+        return False
+    return any(pipe_of(path) in pipes for path in paths)
+
+
+def pipe_of(descriptor: int | str) -> tuple[int, int] | None:
+    """Device and inode of a pipe, the same at both its ends; None for what is no pipe or gone."""
+    try:
+        found = os.stat(descriptor)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISFIFO(found.st_mode) else None
 
 
 def all_pids() -> list[int]:
