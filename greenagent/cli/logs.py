@@ -37,6 +37,7 @@ SUBCOMMANDS: Final = {
 
 FOLLOW_TAIL: Final = 10
 """Lines that ``--follow`` shows of the past unless told otherwise."""
+_MOST_LINES: Final = 1 << 40
 _LOOK_EVERY: Final = 0.2
 _FLUSH_EVERY: Final = 1000
 
@@ -128,7 +129,7 @@ def show(arguments: list[str]) -> int:
         printer = JsonPrinter(out)
     else:
         printer = TextPrinter(out, colour, one_job=options.job is not None)
-    scan = Scan(place.folder, query, unread)
+    scan = Scan(place.folder, query, unread, _say_removed)
     if options.follow:
         if query.limit or query.time_from is None:
             scan.skip_to_end()
@@ -150,6 +151,13 @@ def show(arguments: list[str]) -> int:
     if first is None:
         _say_nothing_found(query, unread)
     return unread.code
+
+
+def _say_removed(lines: int) -> None:
+    """``max_dbs`` and the like took files away faster than they were read."""
+    # After damage the agent leaves out numbers: then they tell nothing.
+    count = f"up to {lines} lines (of all jobs)" if lines < _MOST_LINES else "lines"
+    print(f"greenagent-logs: {count} were removed before they could be shown", file=sys.stderr, flush=True)
 
 
 def _say_nothing_found(query: LogQuery, unread: Unread) -> None:

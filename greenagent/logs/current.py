@@ -34,7 +34,7 @@ LOG_LIMIT: Final = 4 << 20
 """Bytes of write-ahead log at which it is merged, between batches: inside one it would stall."""
 _NO_LIMIT: Final = 1 << 62
 _RENAME_WAIT: Final = 2.0
-_LEAP: Final = 1 << 40
+LEAP: Final = 1 << 40
 """What ``seq`` leaps over when the newest file cannot tell its last one."""
 
 
@@ -55,6 +55,7 @@ class CurrentDatabase:
         self.transaction_limit = min(LOG_LIMIT, max_size // 16)
         self._log_limit = min(LOG_LIMIT, max_size // 8)
         self._can_json = True
+        self._is_new = False
         self._expect_control = False
         self._spans: list[list[str | int]] = []
         self.next_seq = 1
@@ -99,8 +100,8 @@ class CurrentDatabase:
         self._connect()
         next_seq, last_id = self._stored_numbers()
         if leap:
-            next_seq += _LEAP
-        self.next_seq = max(self.next_seq, next_seq, minimum_seq + (_LEAP if leap else 0))
+            next_seq += LEAP
+        self.next_seq = max(self.next_seq, next_seq, minimum_seq + (LEAP if leap else 0))
         if self.last_id < 0:
             self.last_id = last_id
         try:
@@ -113,7 +114,8 @@ class CurrentDatabase:
 
     def _connect(self) -> None:
         path = self._folder.current
-        if not path.exists():
+        self._is_new = not path.exists()
+        if self._is_new:
             create_database(path, self._numbers() if self.last_id >= 0 else [])
         connection = sqlite3.connect(str(path), timeout=LOCK_WAIT, isolation_level=None, check_same_thread=False)
         try:
@@ -180,7 +182,7 @@ class CurrentDatabase:
 
     def commit(self) -> None:
         """Ends the transaction, the numbers with it, and merges the log where it is due."""
-        self._put_numbers()
+        self.connection.executemany(SET_META, self._numbers())
         self.connection.executemany(PUT_SPAN, self._spans)
         self.connection.execute("COMMIT")
         self._spans = self._spans[-1:]  # the last one may grow
@@ -337,6 +339,8 @@ class CurrentDatabase:
 
     def _put_numbers(self) -> None:
         self.connection.executemany(SET_META, self._numbers())
+        if self._is_new:
+            self.connection.execute(SET_META, ("first_seq", self.next_seq))
 
     def _numbers(self) -> list[tuple[str, int]]:
         return [("next_seq", self.next_seq), ("last_id", self.last_id)]
@@ -345,6 +349,7 @@ class CurrentDatabase:
         self.begin()
         self._put_numbers()
         self.connection.execute("COMMIT")
+        self._is_new = False
 
     def _stored_numbers(self) -> tuple[int, int]:
         """The next seq and the last id, from this file or the newest archive that tells them."""

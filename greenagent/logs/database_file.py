@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.folder import COMPANIONS, file_size
+from greenagent.logs.folder import COMPANIONS, file_size, is_special
 from greenagent.logs.models import GET_META, LINE_COLUMNS, SCHEMA, SET_META
 
 PAGE_SIZE: Final = 8192
@@ -89,6 +89,8 @@ def inspect(path: Path) -> str:
 
     Only where it was not closed cleanly is every page read.
     """
+    if is_special(path):
+        return "it is not a file"
     with open(path, "rb") as file:
         header = file.read(100)
     if not header:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from pathlib import Path
 from typing import Final
@@ -41,7 +42,7 @@ class LogFolder:
         with os.scandir(self.path) as entries:
             for entry in entries:
                 match = _ARCHIVE.match(entry.name)
-                if match is not None:
+                if match is not None and not is_special(entry):
                     found.append((int(match.group(1)), self.path / entry.name))
         return [path for _, path in sorted(found)]
 
@@ -49,7 +50,7 @@ class LogFolder:
         """Every log database, oldest first, ``current.db`` last."""
         while True:
             files = self.archives()
-            is_there = self.current.exists()
+            is_there = self.current.exists() and not is_special(self.current)
             if files == self.archives():  # not rotated in between
                 return [*files, self.current] if is_there else files
 
@@ -105,6 +106,15 @@ class LogFolder:
             number += 1
         self.rename_with_companions(path, target)
         return target
+
+
+def is_special(path: str | os.PathLike[str]) -> bool:
+    """True for a pipe, a device, a socket: opening one may wait for ever. Other trouble is said where it is read."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def archive_stamp(path: Path) -> int:

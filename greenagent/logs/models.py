@@ -72,7 +72,7 @@ class Spans(LogModel):
 
 
 class Meta(LogModel):
-    """Numbers that go with the file: ``next_seq`` and ``last_id``, written with every batch."""
+    """Numbers that go with the file: ``next_seq`` and ``last_id``, written with every batch, and ``first_seq``."""
 
     key = TextField(primary_key=True)
     value = IntegerField()

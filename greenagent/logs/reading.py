@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.folder import CURRENT, LogFolder, file_size, inode_of
+from greenagent.logs.folder import CURRENT, LogFolder, file_size, inode_of, is_special
 from greenagent.values.errors import GreenagentError
 
 _ATTEMPTS: Final = 50
@@ -41,6 +41,8 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _open(path: Path) -> tuple[sqlite3.Connection, Path | None]:
+    if is_special(path):
+        raise sqlite3.OperationalError("it is not a file")
     for attempt in range(_ATTEMPTS):
         if attempt:
             os.sched_yield()  # a patched sleep has no place in the agent's native threads

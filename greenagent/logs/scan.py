@@ -6,7 +6,7 @@ No transaction is held between slices. Plain sqlite, no gevent.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -26,11 +26,21 @@ class Scan:
     that cannot be read; unless it raises, they are passed over.
     """
 
-    def __init__(self, folder: LogFolder, query: LogQuery, unreadable: Unreadable = refuse_unreadable) -> None:
+    def __init__(
+        self,
+        folder: LogFolder,
+        query: LogQuery,
+        unreadable: Unreadable = refuse_unreadable,
+        removed: Callable[[int], None] = lambda lines: None,
+    ) -> None:
+        """``removed`` is told how many lines, of any job and way, went with files before they were read."""
         self._folder = folder
         self._unreadable = unreadable
         self._query = query._replace(limit=0)
+        self._removed = removed
         self._place = 0
+        self._reached = 0
+        """The seq up to which nothing can be missing; 0 where that is not known."""
         self._foreign: dict[tuple[Path, int], int] = {}
         self._finished: set[tuple[Path, int]] = set()
 
@@ -62,6 +72,7 @@ class Scan:
                     continue
                 if not may_hold(path, self._query):
                     self._finished.add(key)
+                    self._reached = 0
                     continue
                 exhausted = False
                 while not exhausted and inode_of(path) == inode:
@@ -82,6 +93,7 @@ class Scan:
                 if column is None:
                     return [], True
                 ours = column == "seq"
+                first, following = _numbers(connection) if ours else (0, 0)
                 place = self._place if ours else self._foreign.get(key, 0)
                 end = connection.execute(f"SELECT max({column}) FROM logs").fetchone()[0] or 0
                 wanted = end > place and not to_end
@@ -90,13 +102,23 @@ class Scan:
             if inode_of(path) != key[1]:
                 return [], False
             self._unreadable(path, error)
+            self._reached = 0
             return [], True
         if path == self._folder.current and inode_of(path) != key[1]:
             return [], False  # perhaps the next file was read: what this one held comes before it
         exhausted = len(records) < SLICE
         place = max(place, end) if exhausted else records[-1].seq
         if ours:
+            if self._reached and first - 1 > self._reached and not to_end:
+                self._removed(first - 1 - self._reached)
+            self._reached = max(self._reached, following - 1 if exhausted else place)
             self._place = place
         else:
             self._foreign[key] = place
         return records, exhausted
+
+
+def _numbers(connection: sqlite3.Connection) -> tuple[int, int]:
+    """The first seq of one of our files, 0 if it does not tell, and the one that follows its last."""
+    found = dict(connection.execute('SELECT "key", "value" FROM "meta"').fetchall())
+    return int(found.get("first_seq", 0)), int(found.get("next_seq", 0))

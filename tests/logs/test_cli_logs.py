@@ -17,7 +17,11 @@ import pytest
 
 from greenagent.cli.logs_options import UsageError, read_levels, read_time
 from greenagent.logs.pieces import Block
+from greenagent.logs.query import LogQuery
+from greenagent.logs.retention import StoreLimits
 from greenagent.logs.routes import Routes
+from greenagent.logs.scan import Scan
+from greenagent.values.levels import parse_levels
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores
 from tests.logs.namespaces import run_with_mount
@@ -453,3 +457,97 @@ def test_neither_gevent_nor_the_agent_is_loaded(folder: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.stdout.splitlines()[-1] == "[] False"
+
+
+def test_pipes_among_the_databases_are_passed_over(folder: Path) -> None:
+    """Opening one would wait for ever."""
+    os.mkfifo(folder / "123.db")
+    assert len(lines("--dir", folder)) == 8
+    assert len(lines("--dir", folder, "--limit", "2")) == 2
+    assert len(lines("verify", "--dir", folder)) == 2
+    for kind in ("--jobs", "--stats"):
+        assert lines("--dir", folder, kind)
+    (folder / "current.db").unlink()
+    os.mkfifo(folder / "current.db")
+    done = run("--dir", folder, "--json")
+    assert len(done.stdout.splitlines()) == 4
+    assert "Traceback" not in done.stderr
+
+
+def test_an_agent_starts_beside_pipes(stores: Stores) -> None:
+    stores.folder.create()
+    os.mkfifo(stores.folder.path / "123.db")
+    os.mkfifo(stores.folder.current)
+    store = stores.open(limits=StoreLimits(max_dbs=1))
+    store.open_job("j", "", "", Routes(), "").append([Message(1, "x")])
+    store.stop()
+    assert len(lines("--dir", stores.folder.path)) == 1
+
+
+@pytest.mark.parametrize("levels", [None, "1"])
+def test_a_reader_says_what_was_removed_before_it_came_to_it(stores: Stores, levels: str | None) -> None:
+    """Neither more nor less, whatever of the lines was for controllers alone, or deleted."""
+    store = stores.open(limits=StoreLimits(max_dbs=2))
+    bits = store.register_pairs(["a"])
+    log = store.open_job("j", "", "", Routes(database=parse_levels("1"), pairs=[(bits["a"], parse_levels("2"))]), "")
+    told: list[int] = []
+    query = LogQuery(levels=parse_levels(levels) if levels else None)
+    scan = Scan(stores.folder, query, removed=told.append)
+
+    def write(first: int) -> None:
+        log.append([Message(2, "for a"), Message(1, str(first)), Message(2, "for a"), Message(1, str(first + 1))])
+        store.flush()
+        store.advance("a", store.read_marked("a")[-1].seq)
+        store._call(lambda writer: writer.rotate())
+
+    write(0)
+    write(2)
+    assert [record.data for record in scan.advance()] == ["0", "1", "2", "3"]
+    write(4)
+    assert [record.data for record in scan.advance()] == ["4", "5"]
+    assert store.delete(LogQuery(text="4")) == (1, 0)
+    assert told == []
+    for first in (6, 8, 10, 12):
+        write(first)
+    assert [record.data for record in scan.advance()] == ["10", "11", "12", "13"]
+    assert told == [8], "two files of four lines, two of them for the controller"
+    write(14)
+    assert [record.data for record in scan.advance()] == ["14", "15"]
+    assert told == [8]
+
+
+def test_follow_says_what_it_could_not_show(stores: Stores) -> None:
+    store = stores.open(limits=StoreLimits(max_dbs=1))
+    log = store.open_job("j", "", "", Routes(), "")
+    log.append([Message(1, "seen")])
+    store.flush()
+    process = subprocess.Popen(
+        [*COMMAND, "--dir", str(stores.folder.path), "--follow"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+    )
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    output = b""
+
+    def shown(text: bytes) -> bool:
+        nonlocal output
+        output += process.stdout.read() or b""  # type: ignore[union-attr]
+        return text in output
+
+    try:
+        wait_until(lambda: shown(b"seen"), what="the first line")
+        process.send_signal(signal.SIGSTOP)
+        for number in range(5):
+            log.append([Message(1, f"gone{number}"), Message(1, "gone")])
+            store._call(lambda writer: writer.rotate())
+        log.append([Message(1, "the last")])
+        store.flush()
+        process.send_signal(signal.SIGCONT)
+        wait_until(lambda: shown(b"the last"), what="the last line")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    assert said.decode() == "greenagent-logs: up to 8 lines (of all jobs) were removed before they could be shown\n"
