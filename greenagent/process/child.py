@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -207,23 +207,27 @@ class Child:
         if process.is_dead:
             self._registry.reap_adopted(pid)
             return False
-        return self.knows(process)
+        if self._has_seen(process):
+            return True
+        if process.start_ticks < self.start_ticks:
+            return False  # older than the child: known at once, since others may have left many
+        tag = tree.read_tag(pid) or ""
+        return self.knows(process, tag, tree.pipes_of(pid) if parse_tag(tag) is None else ())
 
-    def knows(self, process: Process) -> bool:
-        """Whether a process is known as the job's: by earlier sight, session, group, tag, or the job's pipes.
+    def knows(self, process: Process, tag: str, pipes: Collection[tuple[int, int]]) -> bool:
+        """Whether a process is known as the job's: by earlier sight, session, group, its tag, or the job's pipes.
 
-        The pipes tell also of one that cleared its environment and left its session, unless it closed them.
+        ``pipes``: what a process without a tag has open (``tree.pipes_of``). They tell also of one
+        that cleared its environment and left its session, unless it closed them.
         """
+        return self._has_seen(process) or (bool(tag) and tag == self.tag) or not self._pipes.isdisjoint(pipes)
+
+    def _has_seen(self, process: Process) -> bool:
         if self._noted.get(process.pid) == process.start_ticks:
             return True
         if not self._reaped and self.pid in (process.session, process.group):
             return True
-        if process.session in self._leaders or process.group in self._leaders:
-            return True
-        if self.tag is None:
-            return False
-        tag = tree.read_tag(process.pid) or ""
-        return tag == self.tag or (parse_tag(tag) is None and tree.holds_any(process.pid, self._pipes))
+        return process.session in self._leaders or process.group in self._leaders
 
     def _note(self, orphans: list[int], exited: bool = False) -> list[Process]:
         self._noted = {pid: start for pid, start in self._noted.items() if tree.is_same(pid, start)}

@@ -104,7 +104,8 @@ class Sweeper:
         told: dict[tuple[int, int], int] = {}
         strays: list[Process] = []
         for process, tag in self._orphans():
-            owner = next((child for child in children if child.knows(process)), None)
+            pipes = tree.pipes_of(process.pid) if parse_tag(tag) is None else ()
+            owner = next((child for child in children if child.knows(process, tag, pipes)), None)
             if owner is not None:
                 owner.adopt(process)
             elif is_of(tag, self._instance):
@@ -119,7 +120,9 @@ class Sweeper:
             gevent.sleep(0)
         living = self._registry.live_if_settled()  # asked after the orphans were listed: no owner is missing
         for process in strays:
-            if living is not None and all(child.start_ticks > process.start_ticks for child in living):
+            if living is None or any(child.start_ticks <= process.start_ticks for child in living):
+                continue
+            if not self._registry.may_be_left(process):  # its run may have ended meanwhile
                 self._end(process, "", told)
         self._told = told
         self._registry.forget_left(seen)

@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import stat
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import islice
 from typing import NamedTuple
@@ -76,14 +76,14 @@ def read_tag(pid: int) -> str | None:
     return data[start + len(_VARIABLE) : end if end >= 0 else None].decode("utf-8", "backslashreplace")
 
 
-def holds_any(pid: int, pipes: Collection[tuple[int, int]]) -> bool:
-    """Whether a process has one of these pipes open, each given as device and inode; False where it may not be read."""
+def pipes_of(pid: int) -> set[tuple[int, int]]:
+    """The pipes a process has open, as ``pipe_of`` tells them; none where they may not be read."""
     try:
         with os.scandir(f"/proc/{pid}/fd") as entries:
-            paths = [entry.path for entry in islice(entries, _MOST_DESCRIPTORS)]
+            found = {pipe_of(entry.path) for entry in islice(entries, _MOST_DESCRIPTORS)}
     except OSError:
-        return False
-    return any(pipe_of(path) in pipes for path in paths)
+        return set()
+    return {pipe for pipe in found if pipe is not None}
 
 
 def pipe_of(descriptor: int | str) -> tuple[int, int] | None:
