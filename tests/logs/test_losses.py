@@ -10,7 +10,7 @@ from greenagent.logs.unsaid import OTHERS, ROOM, UnsaidFile
 from tests.logs.conftest import Stores
 from tests.logs.namespaces import run_with_mount
 
-SCRIPT = '"$PYTHON" -m tests.logs.stopped_on_full_disk "$DISK" "$IDS" 2>&1'
+SCRIPT = '"$PYTHON" -m tests.logs.stopped_on_full_disk "$DISK" "$IDS"'
 
 
 @pytest.mark.parametrize("ids", ["beside", "on the full disk"])
