@@ -18,16 +18,16 @@ def test_beyond_the_limit_jobs_are_refused_and_others_wait(
     controller.push(shell("first", f"touch {up}; while [ ! -e {gate} ]; do sleep 0.05; done"))
     wait_until(up.exists, what="the running job")
     size = 30_000_000
-    for number in range(10):
+    for number in range(15):
         controller.push({**shell(f"large{number}", "wc -c"), "data": "x" * size})
     controller.push(built_in("p", "ping"))
     assert controller.wait_for_result("p", 60)["data"] == '"pong"'
     refused = {result["id"]: result for result in controller.results if result["id"] != "p"}
-    assert sorted(refused) == ["large9"]
-    assert refused["large9"]["state"] == "ERROR"
-    assert "too many jobs wait" in refused["large9"]["data"]
+    assert sorted(refused) == ["large14"]
+    assert refused["large14"]["state"] == "ERROR"
+    assert "too many jobs wait" in refused["large14"]["data"]
     gate.touch()
-    for number in range(9):
+    for number in range(14):
         assert controller.wait_for_result(f"large{number}", 60)["streams"][0].strip() == str(size)
     controller.push(shell("after", "echo fine"))
     assert controller.wait_for_result("after")["streams"] == ["fine\n", ""]
