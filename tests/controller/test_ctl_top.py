@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
-from tests.controller.ctl import ctl
+from tests.controller.ctl import REPOSITORY, ctl
 from tests.controller.support import Agent
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("command", ["", "execute."], ids=["seed layout", "later layout"])
@@ -69,3 +75,43 @@ def test_a_rate_of_long_ago_is_not_shown(controller) -> None:
     rates = {job["name"]: (job["cpu"], job["lines_per_second"]) for job in picture["jobs"]}
     assert rates == {"often": (5.0, None), "seldom": (5.0, 5.0), "once": (5.0, 5.0)}
     assert picture["agents"][0]["lines_per_second"] == 10.0
+
+
+def test_top_paints_the_screen_anew_on_a_terminal(controller) -> None:
+    agent = Agent(controller)
+    agent.poll()
+
+    def send(stamp: int, jobs: int) -> None:
+        series = [["1.10.greenagent.agent.jobs_running", jobs]]
+        assert agent.post("stats", [{"timestamp": stamp, "series": series}]).status_code == 200
+
+    now = int(time.time())
+    send(now - 10, 41)
+    master, slave = pty.openpty()
+    os.set_blocking(master, False)
+    program = [sys.executable, "-m", "greenagent.cli.ctl", "--url", controller.url, "top", "--interval", "0.2"]
+    top = subprocess.Popen(program, stdin=slave, stdout=slave, stderr=slave, cwd=REPOSITORY)
+    os.close(slave)
+    written = b""
+
+    def painted(text: bytes, times: int = 1) -> bool:
+        nonlocal written
+        try:
+            written += os.read(master, 65536)
+        except BlockingIOError:
+            pass
+        pictures = written.split(b"\x1b[H\x1b[2J")[1:]
+        return sum(text in picture for picture in pictures) >= times
+
+    try:
+        wait_until(lambda: painted(b" 41 ", 3), what="it to be painted again")
+        send(now, 57)
+        wait_until(lambda: painted(b" 57 ", 2), what="new figures")
+        assert b" 41 " not in written.split(b"\x1b[H\x1b[2J")[-1]
+        top.send_signal(signal.SIGINT)
+        wait_until(lambda: top.poll() is not None, what="its end")
+    finally:
+        top.kill()
+        os.close(master)
+    assert top.poll() == 130
+    assert b"Traceback" not in written

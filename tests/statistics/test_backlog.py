@@ -9,12 +9,16 @@ import pytest
 
 from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.voice import Voice
-from greenagent.statistics.backlog import SCHEMA, Backlog, merge
+from greenagent.statistics.backlog import BATCH, SCHEMA, Backlog, merge
 from greenagent.statistics.collector import FlushedObject, Statistics
 from greenagent.statistics.gauges import add_controller_gauges, add_own_gauges
 from greenagent.statistics.meter import Meter
 from greenagent.statistics.own import Figures, HubStall
 from greenagent.statistics.series import FlushedPoint
+from greenagent.uplink.statistics import StatisticsUploader
+from tests.support.recording_controller import RecordingController
+from tests.support.waiting import wait_until
+from tests.uplink.support import Uplink, running
 
 
 @pytest.fixture
@@ -287,3 +291,22 @@ def test_a_broken_database_is_an_error_for_the_uploader(tmp_path: Path) -> None:
             backlog.peek("main")
     finally:
         database.stop()
+
+
+def test_a_backlog_goes_in_posts_of_a_thousand_objects(database: NativeDatabase) -> None:
+    """Protocol 8.4: however much has piled up while the controller was away."""
+    backlog, _ = make(database)
+    count = 2 * BATCH + 500
+    backlog.add([counter(60 * number, number) for number in range(count)])
+    with RecordingController() as controller:
+        uplink = Uplink(controller.url)
+        refused: list[object] = []
+        uploader = StatisticsUploader(
+            "main", uplink.transport(), backlog, uplink.health, lambda *record: refused.append(record)
+        )
+        with running(uploader):
+            wait_until(lambda: not bodies(backlog), what="everything to be sent")
+        posts = [post.value for post in controller.posts if post.endpoint == "stats"]
+    assert [len(post) for post in posts] == [BATCH, BATCH, 500]
+    assert [body["timestamp"] for post in posts for body in post] == [60 * number for number in range(count)]
+    assert refused == []
