@@ -90,11 +90,12 @@ class Intake:
     def _read(self) -> None:
         while True:
             data = self._socket.recv(_LARGEST)  # does not yield where something is there
+            self._rest = _lines_of(data)  # kept before others get their turn: they may detach or close the port
             self._give_turn()
-            self._hand_over(data)
+            self._take_rest()
 
     def _hand_over(self, data: bytes) -> None:
-        self._rest = _slices(data.decode("utf-8", "backslashreplace"))
+        self._rest = _lines_of(data)
         self._take_rest()
 
     def _take_rest(self) -> None:
@@ -125,8 +126,9 @@ def _bound(port: int) -> socket.socket:
     return found
 
 
-def _slices(text: str) -> Iterator[str]:
-    """The text in parts of whole lines."""
+def _lines_of(data: bytes) -> Iterator[str]:
+    """A datagram's text in parts of whole lines."""
+    text = data.decode("utf-8", "backslashreplace")
     start = 0
     while start < len(text):
         end = text.find("\n", start + _SLICE) + 1 or len(text)
