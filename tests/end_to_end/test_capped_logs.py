@@ -8,11 +8,7 @@ import socket
 from pathlib import Path
 from urllib.request import urlopen
 
-from greenagent.logs.folder import LogFolder
-from greenagent.logs.query import LogQuery, newest_first
-from greenagent.values.levels import LevelSet
 from tests.end_to_end.conftest import StartAgent, shell
-from tests.support.agents import AgentProcess
 from tests.support.recording_controller import RecordingController, status
 from tests.support.waiting import wait_until
 
@@ -26,12 +22,6 @@ def free_port() -> int:
         return port
 
 
-def newest(agent: AgentProcess, level: int) -> str:
-    """The job's last line of a level, read as people's tools do."""
-    query = LogQuery(jobid="chatty", levels=LevelSet([(level, level)]), limit=1)
-    return next((record.data for record in newest_first(LogFolder(agent.folder / "logs"), query)), "")
-
-
 def test_every_line_of_a_job_is_delivered_or_counted(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
@@ -43,7 +33,7 @@ def test_every_line_of_a_job_is_delivered_or_counted(
         shell("chatty", f"seq -f '%06.0f {'x' * 70}' 1 {LINES} >&2; until [ -e {gate} ]; do sleep 0.05; done")
     )
     last = f"{LINES:06} {'x' * 70}"
-    wait_until(lambda: newest(agent, 2) == last, 60, "the last line")
+    wait_until(lambda: (line := agent.newest("chatty", 2)) and line.data == last, 60, "the last line")
     controller.behave()
     wait_until(lambda: controller.logs and controller.logs[-1]["data"] == last, 60, "the last line to arrive")
     with urlopen(f"http://127.0.0.1:{port}/status", timeout=10) as answer:
@@ -54,6 +44,8 @@ def test_every_line_of_a_job_is_delivered_or_counted(
     assert arrived == sorted(set(arrived)), "in order"
     assert dropped > 10_000
     assert len(arrived) + dropped == LINES
-    assert f"; {dropped} of its lines were dropped by now" in newest(agent, 7)
+    note = agent.newest("chatty", 7)
+    assert note is not None
+    assert f"; {dropped} of its lines were dropped by now" in note.data
     said = [int(number) for number in re.findall(r"max_dbs = 1 with (\d+) lines not yet sent to ac/main", agent.stderr)]
     assert sum(said) == dropped

@@ -76,7 +76,7 @@ def test_ready_reload_and_stop(manager: Manager, controller: RecordingController
     agent.config.write_text("[main]\ngid = 'broken'\n")
     os.kill(agent.pid, signal.SIGHUP)
     manager.wait_for("READY", 3)
-    assert "not reloaded" in agent.stderr
+    wait_until(lambda: "not reloaded" in agent.stderr, what="the refusal")
     assert agent.stop() == 0
     assert manager.states() == ["READY", "RELOADING", "READY", "RELOADING", "READY", "STOPPING"]
     assert not any("MAINPID" in one for one in manager.told)

@@ -56,13 +56,14 @@ def test_a_job_that_stops_too_late_for_a_replacement_goes_on(
     pid_file = tmp_path / "pid"
     controller.push(shell("chatty", f"echo $$ > {pid_file}; exec seq 1 100000000", loglevels_db="1", max_time=120))
     controller.push(shell("quiet", "read x; echo 1; exec sleep 60"))
-    wait_until(lambda: agent.rows("jobid = 'chatty'") and pid_file.read_text().strip(), what="the jobs")
+    wait_until(lambda: agent.newest("chatty", 1) and pid_file.read_text().strip(), what="the jobs")
     slow.touch()
     os.kill(agent.pid, signal.SIGUSR2)
     wait_until(lambda: "job chatty is neither running nor over" in agent.stderr, 40, "the end of the patience")
-    before = agent.rows()[-1][0]
+    before = agent.newest("chatty", 1)
+    assert before is not None
     slow.unlink()
-    wait_until(lambda: agent.rows("jobid = 'chatty'")[-1][0] > before + 1_000_000, 30, "more lines")
+    wait_until(lambda: (now := agent.newest("chatty", 1)) and now.seq > before.seq + 1_000_000, 30, "more lines")
     controller.push(built_in("kill", "kill", json.dumps({"id": "chatty"})))
     assert controller.wait_for_result("kill", 20)["state"] == "SUCCESS"
     assert controller.wait_for_result("chatty")["state"] == "KILLED"

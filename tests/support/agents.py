@@ -14,7 +14,11 @@ from typing import Any
 
 import gevent
 
+from greenagent.logs.folder import LogFolder
+from greenagent.logs.query import LogQuery, newest_first
 from greenagent.process.descendants import find_by_tag
+from greenagent.values.levels import LevelSet
+from greenagent.values.message import Record
 from tests.support.waiting import wait_until
 
 CONFIGURATION = """
@@ -183,6 +187,11 @@ class AgentProcess:
                     os.kill(orphan.pid, signal.SIGKILL)
                 except ProcessLookupError:
                     pass
+
+    def newest(self, jobid: str, level: int) -> Record | None:
+        """The newest line of a job and level, also while files are rotated."""
+        query = LogQuery(jobid=jobid, levels=LevelSet([(level, level)]), limit=1)
+        return next(newest_first(LogFolder(self.folder / "logs"), query), None)
 
     def rows(self, where: str = "1", *parameters: Any) -> list[tuple[Any, ...]]:
         """(id, jobid, level, data) of what current.db holds, in order."""
