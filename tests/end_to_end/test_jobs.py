@@ -323,7 +323,7 @@ def test_streams_of_a_result_are_the_last_mebibyte_of_each(
     whole = (1024 * 1024) // len(f"100{line}\n")
     expected = "".join(f"{number}{line}\n" for number in range(600 - whole, 600))
     assert result["streams"] == [expected, expected]
-    assert len(agent.rows("jobid = 'long'")) == 1000, "the log has all of it"
+    wait_until(lambda: len(agent.rows("jobid = 'long'")) == 1000, what="all of it in the log")
 
 
 def test_of_a_line_beyond_a_mebibyte_the_last_piece_is_in_the_result(

@@ -32,4 +32,4 @@ def test_after_an_outage_hundreds_of_agents_come_back_spread_out() -> None:
         most = max(sum(begin <= at < begin + STEP for at in arrivals) for begin in arrivals)
         assert most < AGENTS / 3, "a herd later"
         assert arrivals[-1] > 1, "they are spread over seconds"
-        assert len(controller.events) >= 2 * AGENTS, "each says that it is there again"
+        wait_until(lambda: len(controller.events) >= 2 * AGENTS, what="each to say that it is there again")
