@@ -12,6 +12,7 @@ from greenagent.jobs.catalogue import COMMANDS
 from greenagent.process.request import SpawnError, SpawnRequest, encode, locate
 from greenagent.settings import Loaded
 from greenagent.settings.limits import check_limits
+from greenagent.settings.models import ledger_beside
 from greenagent.settings.problems import Report, nearest
 
 
@@ -34,7 +35,7 @@ def check_machine(loaded: Loaded) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _check_files(loaded: Loaded, report: Report) -> None:
     main = loaded.settings.main
     names = ["message_id_file", "history_file", "ledger_file"]
-    if main.ledger_file == main.history_file.with_name(main.history_file.name + ".db"):
+    if main.ledger_file == ledger_beside(main.history_file):
         names.remove("ledger_file")  # beside the history, where nobody named another place
     for name in names:
         if text := _no_file(getattr(main, name)):

@@ -6,7 +6,7 @@ import json
 import sqlite3
 
 from greenagent.ledger import statements
-from greenagent.ledger.records import Unwritten
+from greenagent.ledger.records import StoredAnswer, Unwritten
 from greenagent.runtime.clock import steady_time
 from greenagent.values.command import Command, same_json
 
@@ -34,10 +34,8 @@ def store(connection: sqlite3.Connection, unwritten: Unwritten) -> int:
 
 def send_again(connection: sqlite3.Connection, command: Command, controller: str | None, since: float) -> bool:
     """Whether this is the command of an ended job, delivered once more: its results are sent again."""
-    stored = statements.answer(connection, command.id, since)
-    if stored is None or stored.controller != controller:
-        return False
-    if not same_json(json.loads(stored.command), command.received):
+    stored = _answer_to(connection, command, controller, since)
+    if stored is None:
         return False
     statements.send_again(connection, stored.results, steady_time())
     return True
@@ -50,8 +48,8 @@ def results_again(
 
     Each result with its row, and whether the file has it pending.
     """
-    stored = statements.answer(connection, command.id, since)
-    if stored is None or stored.controller != controller or not same_json(json.loads(stored.command), command.received):
+    stored = _answer_to(connection, command, controller, since)
+    if stored is None:
         return None
     found = []
     for row in stored.results:
@@ -60,3 +58,13 @@ def results_again(
         ):
             found.append((row, bool(is_pending), Unwritten(job, controller, command.id, state, body, ends=False)))
     return found
+
+
+def _answer_to(
+    connection: sqlite3.Connection, command: Command, controller: str | None, since: float
+) -> StoredAnswer | None:
+    """What became of this very command of this controller; None for any other of its id."""
+    stored = statements.answer(connection, command.id, since)
+    if stored is None or stored.controller != controller:
+        return None
+    return stored if same_json(json.loads(stored.command), command.received) else None

@@ -25,6 +25,7 @@ from greenagent.settings.models import (
     Settings,
     StartupTask,
     StatsSettings,
+    ledger_beside,
 )
 from greenagent.settings.problems import Place, Report, SettingsError, nearest
 from greenagent.settings.startup import check_startup
@@ -106,7 +107,7 @@ class _Builder:
         main = self._gatherer.fixed(table.MAIN)
         history = main["history_file"]
         if main["ledger_file"] is None and history is not None:
-            main["ledger_file"] = history.with_name(history.name + ".db")
+            main["ledger_file"] = ledger_beside(history)
             entries = self._gatherer.entries
             for index, entry in enumerate(entries):
                 if entry.place == ("main", "ledger_file"):

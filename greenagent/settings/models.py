@@ -10,6 +10,11 @@ from typing import Any
 from greenagent.values.levels import LevelSet
 
 
+def ledger_beside(history_file: Path) -> Path:
+    """Where the ledger is when nobody names another place (design, section 3)."""
+    return history_file.with_name(history_file.name + ".db")
+
+
 @dataclass(frozen=True, slots=True)
 class MainSettings:
     """Section ``main``. Times in seconds, ``max_line`` and ``max_log_per_job`` in bytes (0 = no cap)."""

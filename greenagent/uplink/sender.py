@@ -24,7 +24,6 @@ class Sender(ABC):
 
     def __init__(self, part: str, transport: Transport, health: ControllerHealth, backoff: Backoff | None) -> None:
         """``part`` names the work in what is said about the controller."""
-        self.errors = 0
         self.progress = transport.progress
         self._part = part
         self._transport = transport
@@ -80,7 +79,6 @@ class Sender(ABC):
             try:
                 more = self._send_some()
             except Trouble as trouble:
-                self.errors += 1
                 troubles += 1
                 self._health.failed(self._part, trouble.reason, trouble.hint)
                 if self._stopping.is_set() and troubles >= DRAIN_TRIES:

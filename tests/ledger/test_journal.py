@@ -17,19 +17,6 @@ from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def voice() -> HeardVoice:
-    return HeardVoice()
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, voice: HeardVoice) -> Iterator[Ledger]:
-    ledger = Ledger(tmp_path / "ledger.db", voice, result_memory=1000)
-    ledger.start()
-    yield ledger
-    ledger.stop()
-
-
-@pytest.fixture
 def lock(tmp_path: Path, ledger: Ledger) -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")

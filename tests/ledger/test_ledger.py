@@ -3,7 +3,6 @@
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
@@ -26,19 +25,6 @@ def command(job_id: str = "a", **more: object) -> Command:
 
 def result(job_id: str = "a", data: str = "") -> Result:
     return Result(id=job_id, gid=1, nid=2, cmd="execute", state=states.SUCCESS, data=data)
-
-
-@pytest.fixture
-def voice() -> HeardVoice:
-    return HeardVoice()
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, voice: HeardVoice) -> Iterator[Ledger]:
-    ledger = Ledger(tmp_path / "ledger.db", voice, result_memory=1000)
-    ledger.start()
-    yield ledger
-    ledger.stop()
 
 
 def accept(ledger: Ledger, job: Command, waiting: bool = False) -> int:

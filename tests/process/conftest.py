@@ -10,12 +10,15 @@ import gevent
 import pytest
 
 from greenagent.process.child import Child, ExitStatus
+from greenagent.process.descendants import Sweeper
 from greenagent.process.pipes import PipeReader, feed
 from greenagent.process.spawn import Spawner, SpawnRequest
 from greenagent.runtime.native import close_descriptor
 from greenagent.runtime.voice import Voice
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
+INSTANCE = "b7e1"
+"""The agent in the tags of the runs."""
 
 
 @pytest.fixture
@@ -91,3 +94,15 @@ def read_some(child: Child, wanted: bytes = b"\n") -> bytes:
                 break
     reader.close()
     return data
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def sweeper(spawner, said):
+    voice = Voice(None)
+    voice.attach(lambda level, text: said.append((level, text)))
+    return Sweeper(spawner.registry, voice, INSTANCE)

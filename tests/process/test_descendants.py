@@ -12,24 +12,10 @@ from greenagent.process.descendants import Sweeper, end_orphan, find_by_tag
 from greenagent.process.platform import check_platform
 from greenagent.process.tags import Tag, job_tag, parse_tag
 from greenagent.runtime.voice import Voice
-from tests.process.conftest import close_pipes, read_some
+from tests.process.conftest import INSTANCE, close_pipes, read_some
 from tests.process.test_child import daemon
 from tests.support.processes import is_running, state_of, zombies_of
 from tests.support.waiting import wait_until
-
-INSTANCE = "b7e1"
-
-
-@pytest.fixture
-def said():
-    return []
-
-
-@pytest.fixture
-def sweeper(spawner, said):
-    voice = Voice(None)
-    voice.attach(lambda level, text: said.append((level, text)))
-    return Sweeper(spawner.registry, voice, INSTANCE)
 
 
 def finished_with_daemon(start, tag, leave=False, **keys):

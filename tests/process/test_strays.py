@@ -8,28 +8,13 @@ import time
 import pytest
 
 from greenagent.process import tree
-from greenagent.process.descendants import Sweeper
 from greenagent.process.tags import job_tag
-from greenagent.runtime.voice import Voice
-from tests.process.conftest import close_pipes
+from tests.process.conftest import INSTANCE, close_pipes
 from tests.support.job_lives import wait_for_words
 from tests.support.processes import is_running, state_of
 from tests.support.waiting import wait_until
 
-INSTANCE = "b7e1"
 SILENT = "</dev/null >/dev/null 2>&1"
-
-
-@pytest.fixture
-def said():
-    return []
-
-
-@pytest.fixture
-def sweeper(spawner, said):
-    voice = Voice(None)
-    voice.attach(lambda level, text: said.append((level, text)))
-    return Sweeper(spawner.registry, voice, INSTANCE)
 
 
 @pytest.fixture

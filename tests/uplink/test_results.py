@@ -153,7 +153,7 @@ def test_stopping_does_not_wait_for_a_controller_that_is_away():
     add(outbox, "a")
     part = sender(Uplink(controller.url), outbox)
     with running(part) as greenlet:
-        wait_until(lambda: part.errors, what="the first failure")
+        wait_until(lambda: part.figures.result_errors, what="the first failure")
         part.stop(drain_timeout=60)
         greenlet.join(5)
         assert greenlet.dead
