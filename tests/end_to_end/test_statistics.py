@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 
 def every_second(folder: Path, controller: RecordingController) -> str:
     """A configuration whose statistics are flushed every second."""
-    return configuration(folder, {"main": controller.url}).replace("interval = 60", "interval = 1")
+    return configuration(folder, {"main": controller.url}, stats="interval = 1")
 
 
 def points(controller: RecordingController) -> dict[str, list[tuple[int, float]]]:

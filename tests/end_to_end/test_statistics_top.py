@@ -21,8 +21,7 @@ CHATTY = "i=0; while :; do echo line $i; i=$((i+1)); sleep 0.02; done"
 
 
 def every_second(folder: Path, url: str, layout: str = "seed", **more: Any) -> str:
-    text = configuration(folder, {"main": url}, **more)
-    return text.replace("interval = 60", f'interval = 1\nkey_layout = "{layout}"')
+    return configuration(folder, {"main": url}, stats=f'interval = 1\nkey_layout = "{layout}"', **more)
 
 
 @pytest.mark.parametrize("layout", ["seed", "later"])

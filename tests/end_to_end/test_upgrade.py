@@ -138,10 +138,7 @@ args = ["-c", "echo once >> {runs}; exec sleep 1000"]
 def test_gauges_and_statsd_ports_go_on(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
-    agent = start_agent()
-    agent.stop()
-    agent.config.write_text(agent.config.read_text().replace("interval = 60", "interval = 1\nlocal_intake = true"))
-    agent.start()
+    agent = start_agent(stats="interval = 1\nlocal_intake = true")
     gate, up, sent = tmp_path / "gate", tmp_path / "up", tmp_path / "sent"
     script = tmp_path / "gauge.py"
     script.write_text(
@@ -157,7 +154,7 @@ def test_gauges_and_statsd_ports_go_on(
     )
     controller.push(execute("g", "python3", str(script), domain="d"))
     wait_until(up.exists, what="the job")
-    replace(agent, 2)
+    replace(agent, 1)
     gate.touch()
 
     def value(key: str) -> list[float]:
@@ -172,10 +169,7 @@ def test_gauges_and_statsd_ports_go_on(
 def test_no_datagram_is_lost_on_the_way_to_the_new_image(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
-    agent = start_agent()
-    agent.stop()
-    agent.config.write_text(agent.config.read_text().replace("interval = 60", "interval = 1\nlocal_intake = true"))
-    agent.start()
+    agent = start_agent(stats="interval = 1\nlocal_intake = true")
     gate = tmp_path / "gate"
     script = tmp_path / "sender.py"
     script.write_text(
@@ -196,8 +190,8 @@ def test_no_datagram_is_lost_on_the_way_to_the_new_image(
         return sum(value for flush in controller.stats for key, value in flush["series"] if key == name)
 
     wait_until(lambda: counted() > 0, what="the first ones")
+    replace(agent, 1)
     replace(agent, 2)
-    replace(agent, 3)
     gate.touch()
     sent = int(controller.wait_for_result("s")["data"])
     wait_until(lambda: counted() >= sent, what="all to be counted")

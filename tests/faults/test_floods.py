@@ -27,10 +27,7 @@ while time.monotonic() < end and not os.path.exists(sys.argv[1]):
 def test_a_job_that_floods_its_statsd_port_does_not_make_the_agent_deaf(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path, line: str
 ) -> None:
-    agent = start_agent()
-    agent.stop()
-    agent.config.write_text(agent.config.read_text().replace("interval = 60", "interval = 1\nlocal_intake = true"))
-    agent.start()
+    agent = start_agent(stats="interval = 1\nlocal_intake = true")
     enough = tmp_path / "enough"
     script = tmp_path / "sender.py"
     script.write_text(SENDER.format(datagram=f'b"{line}\\n" * 9000'))

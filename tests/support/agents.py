@@ -50,7 +50,7 @@ controllers = []
 levels = [2]
 
 [stats]
-interval = 60
+{stats}
 controllers = []
 
 {more}
@@ -66,11 +66,13 @@ def configuration(
     kill_grace: float = 2,
     main: str = "",
     logging: str = "",
+    stats: str = "interval = 60",
     more: str = "",
 ) -> str:
     """A configuration of an agent whose files all lie in ``folder``; ``controllers`` maps keys to URLs.
 
-    ``main``, ``logging`` and ``more`` are further lines for section main, for the DB logger, and at the end.
+    ``main``, ``logging`` and ``more`` are further lines for section main, for the DB logger, and at the end;
+    ``stats`` are those of section stats.
     """
     sections = "\n".join(f'[controllers.{key}]\nurl = "{url}"' for key, url in controllers.items())
     return CONFIGURATION.format(
@@ -80,6 +82,7 @@ def configuration(
         kill_grace=kill_grace,
         main=main,
         logging=logging,
+        stats=stats,
         controllers=sections,
         more=more,
     )
