@@ -31,10 +31,6 @@ UNKILLABLE_WAIT = 5.0
 
 TOO_MANY = "refused: too many jobs wait on this node already"
 
-REMARKS = 20
-REMARKS_PERIOD = 60.0
-"""Lines said in so many seconds of each kind about what controllers send: none must fill our log."""
-
 ENTERING_WAIT = 2.0
 """Seconds a stop gives commands that are being written down."""
 
@@ -58,7 +54,7 @@ class Admission:
         self._history = history
         self._launcher = launcher
         self._supervisor = supervisor
-        self._remarks: defaultdict[str, Limited] = defaultdict(lambda: voice.limited(REMARKS, REMARKS_PERIOD))
+        self._remarks: defaultdict[str, Limited] = defaultdict(voice.limited)
         self.live: dict[str, Job] = {}
         self.line = WaitingLine(settings().main.max_jobs)
         self.stopping = False

@@ -25,8 +25,6 @@ INTERVAL = 5.0
 LAST_GRACE = 1.0
 """Seconds between TERM and KILL for an orphan at the agent's end."""
 LAST_LIMIT = 3.0
-REMARKS = 20
-REMARKS_PERIOD = 60.0
 
 
 class Orphan(NamedTuple):
@@ -55,7 +53,7 @@ class Sweeper:
     def __init__(self, registry: Registry, voice: Voice, instance: str, interval: float = INTERVAL) -> None:
         """``instance``: the first part of this agent's tags. ``interval``: seconds between two passes."""
         self._registry = registry
-        self._remarks = voice.limited(REMARKS, REMARKS_PERIOD)
+        self._remarks = voice.limited()
         self._instance = instance
         self._interval = interval
         self._told: dict[tuple[int, int], int] = {}

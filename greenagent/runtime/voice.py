@@ -15,6 +15,9 @@ from greenagent.values import levels
 
 Sink = Callable[[int, str], None]
 
+_REMARKS = 20
+_REMARKS_PERIOD = 60.0
+"""Lines of a ``limited`` voice in so many seconds."""
 _WORDS = {levels.LOG: "info", levels.WARNING: "warning", levels.OPERATIONS_ERROR: "error", levels.DEBUG: "debug"}
 
 
@@ -90,9 +93,9 @@ class Voice:
         for sink in tuple(self._sinks):
             sink(level, line)
 
-    def limited(self, lines: int, period: float) -> Limited:
-        """For what others can make us say: at most ``lines`` in ``period`` seconds."""
-        return Limited(self, lines, period)
+    def limited(self) -> Limited:
+        """For what others can make us say: none of it must fill our log."""
+        return Limited(self, _REMARKS, _REMARKS_PERIOD)
 
     def topic(self) -> Topic:
         """A subject on which only changes are worth saying."""
