@@ -25,6 +25,8 @@ STARTUP_EVENT = json.dumps({"name": "startup"}).encode()
 EVENT_TIMEOUT = 10.0
 """Seconds; a controller that does not answer events must not keep us from its commands."""
 GATEWAY_ERRORS = (502, 503, 504)
+NOBODY_THERE = ("refused", "name", "unreachable")
+"""Kinds of TransportError that hold for every request alike: there was nobody to send it to."""
 QUICK = 0.5
 """Seconds; an empty answer that comes faster than this three times in a row is not from a long poll."""
 
@@ -86,11 +88,11 @@ class Poller:
     def run(self) -> None:
         """Polls until ``stop``; goes on where it was when it is started again after an error."""
         while not self._stopping.is_set():
-            if self._owes_startup:
-                self._send_startup_event()
-                if self._stopping.is_set():
-                    break
             try:
+                if self._owes_startup:
+                    self._send_startup_event()
+                    if self._stopping.is_set():
+                        break
                 delay = self._poll()
             except TransportError as error:
                 delay = self._failed(error)
@@ -110,11 +112,17 @@ class Poller:
             self._transport.interrupt()
 
     def _send_startup_event(self) -> None:
-        """Says that we are here; any answer clears the debt, and without one polling goes on (protocol 1.3)."""
+        """Says that we are here; any answer clears the debt, and without one polling goes on (protocol 1.3).
+
+        Not where no connection came about, which is raised: a poll would find the same, or find a controller
+        that came back just now, be held for a minute, and the event be owed as long.
+        """
         self._in_event = True
         try:
             answer = self._transport.post("event", STARTUP_EVENT, EVENT_TIMEOUT)
         except TransportError as error:
+            if error.kind in NOBODY_THERE:
+                raise
             if error.kind != "interrupted":
                 self.health.failed("startup event", error.reason, error.hint, unreached=error.is_unreached)
         else:

@@ -296,6 +296,27 @@ def test_a_controller_that_is_back_is_said_before_its_first_poll_ends() -> None:
     assert len([line for line in uplink.said if "answers again" in line]) == 1
 
 
+def test_a_controller_that_comes_back_between_event_and_poll_is_said_and_told_at_once() -> None:
+    """The event found nobody, the poll after it would be held: both relief and event would wait a minute."""
+    with RecordingController(park=60) as controller:
+        uplink = Uplink(controller.url)
+        poller, _ = uplink.poller()
+        with running(poller):
+            controller.wait_for_poll()
+            started = Event()
+
+            def start_when_nobody_was_there(level: int, text: str) -> None:
+                if "refuses the connection" in text and not started.is_set():
+                    controller.start()
+                    started.set()
+
+            uplink.voice.attach(start_when_nobody_was_there)
+            controller.stop()
+            wait_until(started.is_set, what="the outage")
+            wait_until(lambda: len(controller.events) == 2, what="the second startup event")
+            wait_until(lambda: any("answers again" in line for line in uplink.said), what="the relief")
+
+
 def test_the_relief_comes_in_whatever_order_the_parts_find_out() -> None:
     for order in (("reached", "worked"), ("worked", "reached")):
         uplink = Uplink("http://127.0.0.1:9")
