@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import gevent
-from gevent.event import AsyncResult
-
 from greenagent.agent.beginnings import end_orphans, make_log_store, make_sweeper
 from greenagent.agent.connections import Connections
+from greenagent.agent.ending import DRAIN, EXIT, LAST_KILL, REBOOT, RESTART, EndRequests, end_at_once
 from greenagent.agent.oversight import Oversight
 from greenagent.agent.status import Parts
-from greenagent.agent.upgrade import check_new_image, hold_signals, release_signals, write_state
+from greenagent.agent.upgrade import check_new_image, hold_signals, release_signals, state_file, write_state
 from greenagent.agent.watchdog import Thresholds
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.catalogue import fill_catalogue
@@ -46,14 +43,6 @@ from greenagent.statistics.own import Figures
 from greenagent.uplink.sender import UNDER_WAY
 from greenagent.values.errors import GreenagentError
 
-EXIT = "exit"
-RESTART = "restart"
-REBOOT = "reboot"
-DRAIN = "drain"
-
-LAST_KILL = 5.0
-"""Seconds for what is killed without grace at the agent's end."""
-
 
 class Agent:
     """One agent, from its settings to its last flushed line."""
@@ -62,16 +51,14 @@ class Agent:
         self.settings = settings
         self.voice = voice
         self.identity = Identity(settings.main.gid, settings.main.nid)
-        self.end: AsyncResult = AsyncResult()
+        self.requests = EndRequests()
         self.failure = ""
         self.began = time.monotonic()
         self.supervisor = Supervisor(voice, self._give_up)
         self.figures = Figures()
         self.oversight = Oversight(self.supervisor, voice, self._give_up, self.figures, thresholds)
         self._job_logs: WeakKeyDictionary[Job, JobLog] = WeakKeyDictionary()
-        self._skip_waiting = gevent.event.Event()
-        self._afterwards = ""
-        self.is_replaced = False
+        self._is_replaced = False
 
     # -- start
 
@@ -148,8 +135,8 @@ class Agent:
             store=self.store if self.settings.database_logger is not None else None,
             meter=self.meter,
             settings=lambda: self.settings,
-            restart=lambda: self.ask_to_end(RESTART),
-            reboot=lambda: self.ask_to_end(REBOOT),
+            restart=lambda: self.requests.ask(RESTART),
+            reboot=lambda: self.requests.ask(REBOOT),
             fetch_script=self._fetch_script,
         )
         self.connections = Connections(
@@ -241,7 +228,7 @@ class Agent:
 
     def reload(self, new: Settings) -> None:
         """Applies what it can of other settings without touching running jobs; names what needs a restart."""
-        if self.is_replaced or self.connections.is_closed:
+        if self._is_replaced or self.connections.is_closed:
             return  # the new image, or the next start, reads the file anyway
         plan = changes(self.settings, new)
         self.settings = merge(self.settings, new)
@@ -267,25 +254,7 @@ class Agent:
         self.failure = reason
         main = self.settings.main
         self.oversight.end_within(main.kill_grace + main.pipe_drain + main.drain_timeout)
-        self.ask_to_end(EXIT)
-
-    def ask_to_end(self, how: str = EXIT) -> None:
-        """Ends ``wait``; SIGTERM asked again skips the rest of the waiting.
-
-        What is asked while the agent is being replaced holds for the one that goes on.
-        """
-        if not self.end.ready():
-            self.end.set(how)
-        elif self.end.value == RESTART:
-            if how in (EXIT, DRAIN) and self._afterwards != EXIT:
-                self._afterwards = how
-        elif how == EXIT:
-            self._skip_waiting.set()
-
-    def wait(self) -> str:
-        """Returns how the agent shall end, once somebody asked for it."""
-        how: str = self.end.get()
-        return how
+        self.requests.ask(EXIT)
 
     def hand_over(self) -> HandedOver | None:
         """Freezes the running jobs and closes everything, for the new image of the agent to go on.
@@ -295,14 +264,15 @@ class Agent:
         problem = self.ledger.problem or check_new_image(self.spawner)
         if problem is None:
             hold_signals()
-            self.is_replaced = True
-        if self._afterwards:
+            self._is_replaced = True
+        if self.requests.is_to_end:
             self._go_on("it is to end")
             return None
         if problem is not None:
             self._go_on(problem)
             return None
         main = self.settings.main
+        state_path = state_file(main.ledger_file)
         self.connections.stop_polling()
         frozen, stuck = self.admission.freeze(main.kill_grace + main.pipe_drain + LAST_KILL)
         if stuck:
@@ -310,18 +280,12 @@ class Agent:
             return None
         state = HandedOver(frozen, self.startup.started, {}, self.statistics.gauges(), self.spawner.registry.left())
         try:
-            write_state(state, (*self.ledger.locks, *self.store.locks), self.handover_file)
+            write_state(state, (*self.ledger.locks, *self.store.locks), state_path)
         except OSError as error:
-            self._thaw(frozen, f"{self.handover_file} cannot be written: {error.strerror}")
+            self._thaw(frozen, f"{state_path} cannot be written: {error.strerror}")
             return None
         self._close(0, UNDER_WAY)
         return state
-
-    @property
-    def handover_file(self) -> Path:
-        """Where the state is left for the agent that replaces this one."""
-        ledger = self.settings.main.ledger_file
-        return ledger.with_name(ledger.name + ".handover").absolute()
 
     def _thaw(self, frozen: Sequence[FrozenJob], problem: str) -> None:
         self.admission.go_on(frozen)
@@ -330,11 +294,8 @@ class Agent:
 
     def _go_on(self, problem: str) -> None:
         self.voice.error(f"not replaced, the agent goes on as it is: {problem}")
-        self.is_replaced = False
-        self.end = AsyncResult()
-        if self._afterwards:
-            self.end.set(self._afterwards)
-        self._afterwards = ""
+        self._is_replaced = False
+        self.requests.call_off_replacement()
         release_signals()
 
     def stop(self, how: str = EXIT) -> None:
@@ -350,8 +311,8 @@ class Agent:
         self.voice.info("stopping")
         self.connections.stop_polling()
         running = self.admission.stop()
-        self._wait_for([job.ended for job in running], main.kill_grace + main.pipe_drain + 5)
-        self._end_at_once([job for job in running if not job.ended.is_set()])
+        self.requests.wait_for([job.ended for job in running], main.kill_grace + main.pipe_drain + 5)
+        end_at_once([job for job in running if not job.ended.is_set()])
         self.sweeper.end_all()
         self._close(main.drain_timeout)
         self.spawner.stop()
@@ -363,7 +324,7 @@ class Agent:
         """
         self._flush_logs()
         self.statistics.flush_all()  # now that all is stored or counted as lost
-        self._wait_for(list(self.connections.drain(drain_timeout, under_way)), drain_timeout + under_way + 2)
+        self.requests.wait_for(self.connections.drain(drain_timeout, under_way), drain_timeout + under_way + 2)
         self.connections.close()
         self.voice.detach(self._log_own)
         self.oversight.stop()
@@ -383,17 +344,5 @@ class Agent:
         running = self.admission.stop(Reason.DRAIN)
         jobs = "1 job runs" if len(running) == 1 else f"{len(running)} jobs run"
         self.voice.info(f"draining: {jobs}, no more is taken")
-        self._wait_for([job.ended for job in running], self.settings.main.drain_wait or None)
-        self._skip_waiting.clear()  # a SIGTERM meanwhile ended the draining, not the grace of the jobs
-
-    def _end_at_once(self, jobs: Sequence[Job]) -> None:
-        """The waiting was skipped or in vain: no grace any more, but still no process is left behind."""
-        kills = [gevent.spawn(job.child.end, 0) for job in jobs if job.child is not None]
-        gevent.joinall(kills, timeout=LAST_KILL)
-        gevent.wait([job.ended for job in jobs], timeout=LAST_KILL)
-
-    def _wait_for(self, events: Sequence[Any], seconds: float | None) -> None:
-        """Waits for all of them, until the time is over or somebody asks again."""
-        waiter = gevent.spawn(gevent.wait, list(events), seconds)
-        gevent.wait([waiter, self._skip_waiting], count=1)
-        waiter.kill()
+        self.requests.wait_for([job.ended for job in running], self.settings.main.drain_wait or None)
+        self.requests.wait_again()  # a SIGTERM meanwhile ended the draining, not the grace of the jobs

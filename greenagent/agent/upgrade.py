@@ -72,6 +72,11 @@ def check_version(text: str) -> str | None:
     return None
 
 
+def state_file(ledger_file: Path) -> Path:
+    """Where an agent with this ledger leaves its state for the one that replaces it."""
+    return ledger_file.with_name(ledger_file.name + ".handover").absolute()
+
+
 def write_state(state: HandedOver, locks: Iterable[FileLock], path: Path) -> None:
     """Leaves the state, with the locks, for the new image: while there is a way back, since the disk may be full.
 

@@ -17,8 +17,15 @@ from typing import NoReturn  # noqa: E402
 import gevent  # noqa: E402
 
 from greenagent import __version__  # noqa: E402
-from greenagent.agent.agent import DRAIN, REBOOT, RESTART, Agent  # noqa: E402
-from greenagent.agent.upgrade import check_version, release_signals, replace_image, take_over  # noqa: E402
+from greenagent.agent.agent import Agent  # noqa: E402
+from greenagent.agent.ending import DRAIN, REBOOT, RESTART  # noqa: E402
+from greenagent.agent.upgrade import (  # noqa: E402
+    check_version,
+    release_signals,
+    replace_image,
+    state_file,
+    take_over,
+)
 from greenagent.cli.check import check_machine  # noqa: E402
 from greenagent.cli.output import OutputParser, end_with_reader, write_output  # noqa: E402
 from greenagent.cli.pid_file import PidFile  # noqa: E402
@@ -120,11 +127,11 @@ def run(
     if taken_over is not None:
         release_signals()
     manager.ready(_polled(agent))
-    while (how := agent.wait()) == RESTART:
+    while (how := agent.requests.wait()) == RESTART:
         manager.reloading()  # what goes on in our place says when it is ready
         state = agent.hand_over()
         if state is not None:
-            return _replace(state, agent.handover_file, voice, output)
+            return _replace(state, state_file(agent.settings.main.ledger_file), voice, output)
         manager.ready(_polled(agent))
     _announce_end(manager, how)
     agent.stop(how)
@@ -151,9 +158,9 @@ def _replace(state: HandedOver, path: Path, voice: Voice, output: LineOutput) ->
 
 def _handle_signals(agent: Agent, load_again: Callable[[], Loaded], manager: ServiceManager) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        gevent.signal_handler(number, agent.ask_to_end)
-    gevent.signal_handler(signal.SIGUSR1, agent.ask_to_end, DRAIN)
-    gevent.signal_handler(signal.SIGUSR2, agent.ask_to_end, RESTART)
+        gevent.signal_handler(number, agent.requests.ask)
+    gevent.signal_handler(signal.SIGUSR1, agent.requests.ask, DRAIN)
+    gevent.signal_handler(signal.SIGUSR2, agent.requests.ask, RESTART)
     gevent.signal_handler(signal.SIGHUP, _on_hangup, agent, load_again, manager)
 
 
