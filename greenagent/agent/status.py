@@ -148,7 +148,7 @@ class AgentStatus:
 
     def threads(self) -> list[NativeWorker[Any]]:
         """The native threads without which nothing works."""
-        found = (self._parts.store.thread, self._parts.ledger.database.thread)
+        found = (self._parts.store.writer.thread, self._parts.ledger.database.thread)
         return [thread for thread in found if thread is not None]
 
     def health(self) -> str | None:

@@ -1,6 +1,6 @@
 """The log store: where every message of every job goes, and where readers and uploaders find it.
 
-This is its side on the hub; ``writer`` is its side in the native thread.
+This is its side on the hub; ``writer`` is its side in the native thread, ``writer_thread`` what lies between.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
-
-from gevent.event import AsyncResult
 
 from greenagent.logs.backlog import Backlog
 from greenagent.logs.console import Console
@@ -29,19 +27,16 @@ from greenagent.logs.retention import StoreLimits
 from greenagent.logs.routes import Routes
 from greenagent.logs.undelivered import Waiting
 from greenagent.logs.unsaid import UnsaidFile
-from greenagent.logs.writer import Committed, Events, Task, Writer
+from greenagent.logs.writer import Committed, Events, Writer
+from greenagent.logs.writer_thread import WriterThread
 from greenagent.runtime.files import FileLock
-from greenagent.runtime.native import NativePool, NativeWorker
+from greenagent.runtime.native import NativePool
 from greenagent.runtime.voice import Voice
 from greenagent.values.errors import GreenagentError
 from greenagent.values.message import Record
 
 Answer = TypeVar("Answer")
 
-CAPACITY: Final = 2 << 20
-"""Bytes that may wait for the writer before the pipes are held back."""
-ROOM_AT_ONCE: Final = 1 << 20
-"""Bytes beyond that for what the agent itself has to say."""
 UPLOAD_BYTES: Final = 8 << 20
 
 
@@ -83,16 +78,15 @@ class LogStore:
             ),
         )
         self._message_id_file = message_id_file
-        self._worker: NativeWorker[Lines | Task] | None = None
+        self.writer = WriterThread(voice, self.folder.uploads)
         self._pool: NativePool | None = None
-        self._reader = MarkedReader(self.folder, self._gate, self._warn)
+        self._reader = MarkedReader(self.folder, self._gate, self.writer.warn)
         self._unreadable: set[Path] = set()
         self._pairs: dict[str, Backlog] = {}
         self._pairs_by_bit: dict[int, Backlog] = {}
         self._jobs: dict[Owner, JobLog] = {}
         unsaid = UnsaidFile(message_id_file.with_name(message_id_file.name + ".losses"))
-        self._losses = Losses(self.folder.path, voice, self._log_of, unsaid, self._soon)
-        self._stopping = False
+        self._losses = Losses(self.folder.path, voice, self._log_of, unsaid, self.writer.soon)
         self._lines = 0
         self._bytes = 0
         self._batches = 0
@@ -107,21 +101,9 @@ class LogStore:
                     lock.acquire()
                 except OSError as error:
                     raise GreenagentError(f"{lock.guards} cannot be used: {error.strerror}") from error
-            worker: NativeWorker[Lines | Task] = NativeWorker(
-                "log writer", self._handle, capacity=CAPACITY, on_failure=self._failed
-            )
-            self._worker = worker
-            warn = self._voice.warning
-            events = Events(
-                committed=lambda done: worker.post(lambda: self._committed(done)),
-                lost=lambda lost, untold, reason: worker.post(lambda: self._losses.not_written(lost, untold, reason)),
-                recovered=lambda: worker.post(self._losses.written_again),
-                not_sent=lambda waiting, pairs, cause: worker.post(lambda: self._not_sent(waiting, pairs, cause)),
-                warn=lambda text: worker.post(lambda: warn(text)),
-            )
-            self._writer = Writer(self.folder, self._limits, self._gate, events)
-            newest = self._call(self._open_writer)
-            self.ids = MessageIds(self._message_id_file, self._soon, worker.post, warn)
+            self.writer.start(self._make_writer)
+            newest = self.writer.call(_open)
+            self.ids = MessageIds(self._message_id_file, self.writer.soon, self.writer.post, self._voice.warning)
             try:
                 self.ids.start(newest)
             except OSError as error:
@@ -137,20 +119,15 @@ class LogStore:
 
     def stop(self) -> None:
         """Writes what waits, closes the files cleanly and gives the locks back."""
-        worker = self._worker
-        if worker is None:
+        if not self.writer.is_started:
             return
-        if worker.is_alive:
+        if self.writer.is_alive:
             self._say_losses()
-            self._stopping = True
-            self._call(lambda writer: writer.close())
-        self._stopping = True
-        worker.stop()
+        self.writer.close()
         try:
             self.ids.store_last_used()
         except OSError as error:
             self._voice.warning(f"{self._message_id_file} cannot be written: {error}")
-        self._worker = None
         if self._pool is not None:
             self._pool.close()
         for lock in self._locks:
@@ -167,7 +144,7 @@ class LogStore:
         Known ones go on at their cursor, new ones begin at the end of the store; one that left is
         kept for 7 days in case it returns. Raises GreenagentError.
         """
-        known: dict[str, tuple[int, int, int]] = self._call(lambda writer: writer.register(list(names)))
+        known: dict[str, tuple[int, int, int]] = self.writer.call(lambda writer: writer.register(list(names)))
         for name, (bit, cursor, waiting) in known.items():
             if name not in self._pairs:
                 self._pairs[name] = Backlog(name, bit, cursor, waiting)
@@ -189,13 +166,13 @@ class LogStore:
 
     def flush(self) -> None:
         """Returns when everything appended before is committed (or counted as lost)."""
-        self._call(lambda writer: None)
+        self.writer.call(lambda writer: None)
 
     def tick(self) -> None:
         """To be called every few seconds: what the writer does now and then also happens when nobody logs."""
-        if self._worker is not None and self._worker.is_alive:
+        if self.writer.is_alive:
             self._losses.tick()
-            self._worker.put_now(lambda writer: None)
+            self.writer.soon(lambda: None)
 
     def read_marked(self, pair: str, limit: int = 1000, max_bytes: int = UPLOAD_BYTES) -> list[Record]:
         """The next lines for an upload pair, behind its cursor, in order. Raises GreenagentError."""
@@ -214,7 +191,7 @@ class LogStore:
         """The pair's controller has accepted everything up to ``seq``; stored soon, without waiting."""
         backlog = self._pairs[pair]
         backlog.advance(seq)
-        self._put(lambda writer: writer.advance(backlog.bit, seq))
+        self.writer.call_later(lambda writer: writer.advance(backlog.bit, seq))
 
     def backlog(self, pair: str) -> int:
         """How many stored lines wait for the pair."""
@@ -235,7 +212,7 @@ class LogStore:
         """
         deletion = Deletion(query._replace(limit=0))
         try:
-            while self._call(deletion.step):
+            while self.writer.call(deletion.step):
                 pass
         except sqlite3.Error as error:
             gone = f"{deletion.deleted} lines are deleted so far"
@@ -250,94 +227,40 @@ class LogStore:
         return not self._losses.is_failing
 
     @property
-    def thread(self) -> NativeWorker[Any] | None:
-        """The writer's thread, for the watchdog; None while the store is not started."""
-        return self._worker
-
-    @property
     def figures(self) -> Figures:
-        waiting = self._worker.weight if self._worker is not None else 0
-        return Figures(self._lines, self._bytes, self._batches, self._losses.lines, waiting)
+        return Figures(self._lines, self._bytes, self._batches, self._losses.lines, self.writer.weight)
 
     def wait_for_room(self, count: int) -> None:
         """Blocks until the writer keeps up and ``count`` ids can be taken, both at once."""
-        worker = self._running
         while True:
-            worker.wait_room()
-            if worker.failure is not None:
-                raise GreenagentError(f"the log writer has stopped: {worker.failure}")
-            if self._stopping:
-                raise GreenagentError("the log store is closed")
+            self.writer.wait_room()
             if self.ids.left >= count:
                 return
             self.ids.wait_for(count)
-            if worker.has_room and self.ids.left >= count:
+            if self.writer.has_room and self.ids.left >= count:
                 return
 
     @property
     def takes_at_once(self) -> bool:
-        """True when a line can be handed over that cannot wait; a queue that jobs have filled still has room for it."""
-        worker = self._worker
-        return (
-            worker is not None
-            and worker.is_alive
-            and not self._stopping
-            and worker.weight < CAPACITY + ROOM_AT_ONCE
-            and self.ids.left > 0
-        )
+        """True when a line can be handed over that cannot wait."""
+        return self.writer.takes_at_once and self.ids.left > 0
 
     def put(self, lines: Lines, weight: int) -> None:
         """Hands lines to the writer; call after ``wait_for_room`` without yielding."""
-        self._running.put_now(lines, weight)
+        self.writer.put(lines, weight)
 
     def count_dropped(self, count: int) -> None:
         self._losses.lines += count
 
-    @property
-    def _running(self) -> NativeWorker[Lines | Task]:
-        if self._worker is None:
-            raise GreenagentError("the log store is not running")
-        return self._worker
-
-    def _handle(self, batch: list[Lines | Task]) -> None:
-        self._writer.handle(batch)
-
-    def _open_writer(self, writer: Writer) -> int:
-        writer.open()
-        return writer.database.last_id
-
-    def _put(self, task: Task) -> None:
-        """A task of which nobody awaits the answer; its failure is said."""
-
-        def guarded(writer: Writer) -> None:
-            try:
-                task(writer)
-            except (sqlite3.Error, OSError) as error:
-                text = f"upload cursors in {self.folder.uploads} cannot be written: {error}"
-                self._running.post(lambda: self._voice.warning(text))
-
-        self._running.put_now(guarded)
-
-    def _soon(self, function: Callable[[], None]) -> None:
-        self._running.put_now(lambda writer: function())
-
-    def _call(self, task: Callable[[Writer], Any]) -> Any:
-        """Runs ``task(writer)`` in the writer's thread, after all that waits; returns or raises what it does."""
-        worker = self._running
-        if not worker.is_alive:
-            raise GreenagentError(f"the log writer has stopped: {worker.failure}")
-        result = AsyncResult()
-
-        def run(writer: Writer) -> None:
-            try:
-                answer = task(writer)
-            except BaseException as error:
-                worker.post(lambda error=error: result.set_exception(error))  # type: ignore[misc]
-            else:
-                worker.post(lambda: result.set(answer))
-
-        worker.put_now(run)
-        return result.get()
+    def _make_writer(self, post: Callable[[Callable[[], None]], None]) -> Writer:
+        events = Events(
+            committed=lambda done: post(lambda: self._committed(done)),
+            lost=lambda lost, untold, reason: post(lambda: self._losses.not_written(lost, untold, reason)),
+            recovered=lambda: post(self._losses.written_again),
+            not_sent=lambda waiting, pairs, cause: post(lambda: self._not_sent(waiting, pairs, cause)),
+            warn=self.writer.warn,
+        )
+        return Writer(self.folder, self._limits, self._gate, events)
 
     def _native(self, function: Callable[..., Answer], *args: Any) -> Answer:
         if self._pool is None:
@@ -353,15 +276,11 @@ class LogStore:
             refuse_unreadable(path, error)
         if path not in self._unreadable:
             self._unreadable.add(path)
-            self._warn(f"{path} cannot be read ({error}): answers are given without it")
-
-    def _warn(self, text: str) -> None:
-        """For native threads."""
-        self._running.post(lambda: self._voice.warning(text))
+            self.writer.warn(f"{path} cannot be read ({error}): answers are given without it")
 
     def _say_losses(self) -> None:
         """The last chance of the jobs' logs; what cannot be said there is kept for the next start."""
-        self._call(lambda writer: writer.try_now())
+        self.writer.call(lambda writer: writer.try_now())
         self._losses.stop(self.flush)
         self.flush()
 
@@ -385,12 +304,13 @@ class LogStore:
     def _log_of(self, owner: Owner) -> JobLog:
         return self._jobs.get(owner) or JobLog(self, owner, "", Routes(keep=self.keep), 0)
 
-    def _failed(self, error: BaseException) -> None:
-        self._voice.error(f"internal error in the log writer: {type(error).__name__}: {error}; please report this")
-
     def _abandon(self) -> None:
-        if self._worker is not None:
-            self._worker.stop()
-            self._worker = None
+        self.writer.abandon()
         for lock in self._locks:
             lock.release()
+
+
+def _open(writer: Writer) -> int:
+    """Opens the files; returns the newest message id."""
+    writer.open()
+    return writer.database.last_id

@@ -46,7 +46,7 @@ class Uploads:
 
     def archive(self, *texts: str) -> Path:
         self.job.append([Message(1, text) for text in texts])
-        path: Path = self.store._call(lambda writer: writer.rotate())
+        path: Path = self.store.writer.call(lambda writer: writer.rotate())
         return path
 
     def complaints(self, words: str) -> list[str]:

@@ -45,7 +45,7 @@ def main(disk: Path) -> None:
             pass
     lost = store.figures.dropped
     while store.figures.dropped == lost:  # the write-ahead log may have some left
-        store._call(lambda writer: writer.try_now())
+        store.writer.call(lambda writer: writer.try_now())
         log("quiet", 1)
     counted = store.figures.dropped
     store.stop()

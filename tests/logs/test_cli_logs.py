@@ -56,7 +56,7 @@ def folder(stores: Stores) -> Path:
     first = store.open_job("first", "web", "crawl", Routes(), "")
     second = store.open_job("second", "", "", Routes(), "")
     first.append([Block(1, "one\ntwo\n", 2), Message(7, "careful"), Message(20, '\n{"a": 1}')])
-    store._call(lambda writer: writer.rotate())
+    store.writer.call(lambda writer: writer.rotate())
     first.append([Message(9, "\x1b[31mbad\x1b[0m")])
     second.append([Message(2, "caf\u00e9"), Message(12, "odd")])
     store.stop()
@@ -202,7 +202,7 @@ def test_follow_shows_the_last_lines_and_goes_on_across_rotations(stores: Stores
             log.append([Message(1, f"new{number}")])
             store.flush()
             if number % 2:
-                store._call(lambda writer: writer.rotate())
+                store.writer.call(lambda writer: writer.rotate())
         expected = ["old27", "old28", "old29", *(f"new{number}" for number in range(6))]
         assert wait_until(lambda: seen(9), what="the new lines") == expected
         archives = stores.folder.archives()
@@ -498,7 +498,7 @@ def test_a_reader_says_what_was_removed_before_it_came_to_it(stores: Stores, lev
         log.append([Message(2, "for a"), Message(1, str(first)), Message(2, "for a"), Message(1, str(first + 1))])
         store.flush()
         store.advance("a", store.read_marked("a")[-1].seq)
-        store._call(lambda writer: writer.rotate())
+        store.writer.call(lambda writer: writer.rotate())
 
     write(0)
     write(2)
@@ -541,7 +541,7 @@ def test_follow_says_what_it_could_not_show(stores: Stores) -> None:
         process.send_signal(signal.SIGSTOP)
         for number in range(5):
             log.append([Message(1, f"gone{number}"), Message(1, "gone")])
-            store._call(lambda writer: writer.rotate())
+            store.writer.call(lambda writer: writer.rotate())
         log.append([Message(1, "the last")])
         store.flush()
         process.send_signal(signal.SIGCONT)

@@ -88,7 +88,7 @@ def test_damage_while_running_costs_no_line_that_is_still_to_be_written(stores: 
                 file.write(b"\xff" * (path.stat().st_size - 100))
         writer.database.connection.execute("PRAGMA shrink_memory")
 
-    store._call(damage)
+    store.writer.call(damage)
     log.append([Block(1, "new\n" * 5000, 5000)])
     store.flush()
     log.append([Message(1, "last")])
@@ -192,7 +192,7 @@ def test_a_damaged_archive_stops_neither_uploads_nor_questions_nor_deletions(sto
     log = job(store, routes=Routes(pairs=[(bits["a"], None)]))
     for text in ("first", "damaged", "last"):
         log.append([Message(1, text)])
-        store._call(lambda writer: writer.rotate())
+        store.writer.call(lambda writer: writer.rotate())
     log.append([Message(1, "current")])
     store.flush()
     archive = stores.folder.archives()[1]

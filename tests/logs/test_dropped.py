@@ -25,7 +25,7 @@ def wanting(store: LogStore, *pairs: str, keep: bool = True) -> Routes:
 
 
 def rotate(store: LogStore) -> Path:
-    path: Path = store._call(lambda writer: writer.rotate())
+    path: Path = store.writer.call(lambda writer: writer.rotate())
     return path
 
 
@@ -139,8 +139,8 @@ def test_what_a_cap_has_counted_is_not_counted_again(stores: Stores) -> None:
 def test_what_shares_a_transaction_with_the_last_delivered_line_holds_no_archive(stores: Stores) -> None:
     store = stores.open(limits=StoreLimits(min_free=1 << 60))
     log = job(store, routes=wanting(store, "a"))
-    assert store.thread is not None
-    store.thread.put_now(lambda writer: native_sleep(0.3))  # so that both are taken at once
+    assert store.writer.thread is not None
+    store.writer.thread.put_now(lambda writer: native_sleep(0.3))  # so that both are taken at once
     log.append([Message(1, "for a"), Message(2, "for nobody")])
     archive = rotate(store)
     store.advance("a", store.read_marked("a")[-1].seq)

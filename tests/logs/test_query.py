@@ -37,7 +37,7 @@ def three(stores: Stores) -> LogFolder:
         store.open_job("a", "web", "crawl", job(store).routes, "").append([Message(1, f"a{number}")])
         store.open_job("b", "db", "dump", job(store).routes, "").append([Message(7, f"b{number} 100%")])
         if number < 2:
-            store._call(lambda writer: writer.rotate())
+            store.writer.call(lambda writer: writer.rotate())
     store.flush()
     return stores.folder
 

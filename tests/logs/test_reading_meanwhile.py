@@ -88,7 +88,7 @@ def halves(stores: Stores) -> Path:
     log = job(store)
     log.append([Message(1, "in the file")])
     store.flush()
-    store._call(lambda writer: writer.database.merge_log())
+    store.writer.call(lambda writer: writer.database.merge_log())
     log.append([Message(1, "in its log")])
     store.flush()
     copies = {path.name: path.read_bytes() for path in stores.folder.path.glob("current.db*")}

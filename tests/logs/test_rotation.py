@@ -78,7 +78,7 @@ def test_rotation_under_load_loses_nothing_and_keeps_the_limit(stores: Stores) -
 def test_archives_are_closed_and_readable_with_read_access_only(stores: Stores) -> None:
     store = stores.open()
     job(store).append([Message(1, "x")])
-    archive = store._call(lambda writer: writer.rotate())
+    archive = store.writer.call(lambda writer: writer.rotate())
     assert archive.read_bytes()[18] == 1
     assert not archive.with_name(archive.name + "-wal").exists()
 
@@ -87,10 +87,10 @@ def test_names_of_archives_rise_whatever_the_clock_does(stores: Stores) -> None:
     store = stores.open()
     future = 4_000_000_000
     job(store).append([Message(1, "x")])
-    store._call(lambda writer: writer.rotate())
+    store.writer.call(lambda writer: writer.rotate())
     os.rename(stores.folder.archives()[0], stores.folder.path / f"{future}.db")
     job(store).append([Message(1, "y")])
-    store._call(lambda writer: writer.rotate())
+    store.writer.call(lambda writer: writer.rotate())
     assert [archive_stamp(path) for path in stores.folder.archives()] == [future, future + 1]
 
 
@@ -159,7 +159,7 @@ def test_a_scan_goes_on_across_rotations_without_holding_the_file(stores: Stores
         log.append([Message(1, str(number))])
         store.flush()
         if number % 7 == 0:
-            store._call(lambda writer: writer.rotate())
+            store.writer.call(lambda writer: writer.rotate())
         if number % 3 == 0:
             seen += [record.data for record in scan.advance()]
     seen += [record.data for record in scan.advance()]
@@ -174,7 +174,7 @@ def test_a_long_scan_is_not_disturbed_by_a_rotation_in_its_middle(stores: Stores
     store.flush()
     scan = Scan(stores.folder, LogQuery()).advance()
     seen = [next(scan).data for _ in range(1500)]
-    store._call(lambda writer: writer.rotate())
+    store.writer.call(lambda writer: writer.rotate())
     log.append([Message(1, "5000")])
     store.flush()
     seen += [record.data for record in scan]
@@ -186,7 +186,7 @@ def test_archives_beyond_max_dbs_go_oldest_first(stores: Stores) -> None:
     log = job(store)
     for number in range(6):
         log.append([Message(1, str(number))])
-        store._call(lambda writer: writer.rotate())
+        store.writer.call(lambda writer: writer.rotate())
     log.append([Message(1, "6")])
     store.flush()
     assert [data for (data,) in rows(stores.folder, "data")] == ["3", "4", "5", "6"], (
@@ -200,7 +200,7 @@ def test_a_cap_that_removes_undelivered_lines_says_how_many(stores: Stores) -> N
     log = job(store, routes=Routes(pairs=[(bits["a/main"], None)]))
     for number in range(3):
         log.append([Message(1, str(number))])
-        store._call(lambda writer: writer.rotate())
+        store.writer.call(lambda writer: writer.rotate())
     store.flush()
     heard = wait_until(lambda: [line for line in stores.voice.lines if "not yet sent" in line], what="the warning")
     assert "max_dbs = 1 with 1 lines not yet sent to a/main" in heard[0]
@@ -212,7 +212,7 @@ def test_archives_older_than_max_age_go(stores: Stores) -> None:
     log = job(store)
     for number in range(2):
         log.append([Message(1, str(number))])
-        store._call(lambda writer: writer.rotate())
+        store.writer.call(lambda writer: writer.rotate())
     old = stores.folder.archives()[0]
     os.utime(old, (1_000_000, 1_000_000))
 
@@ -231,9 +231,9 @@ def test_min_free_removes_delivered_archives_only_and_never_current(stores: Stor
     log.append([Message(1, "delivered")])
     store.flush()
     store.advance("a", store.read_marked("a")[-1].seq)
-    store._call(lambda writer: writer.rotate())
+    store.writer.call(lambda writer: writer.rotate())
     log.append([Message(1, "waits")])
-    store._call(lambda writer: writer.rotate())
+    store.writer.call(lambda writer: writer.rotate())
     log.append([Message(1, "current")])
     store.flush()
     assert [data for (data,) in rows(stores.folder, "data")] == ["waits", "current"]
@@ -246,7 +246,7 @@ def test_archives_that_only_controllers_wanted_go_once_delivered(stores: Stores)
     log = job(store, routes=Routes(keep=False, pairs=[(bits["a"], None)]))
     for number in range(3):
         log.append([Message(1, str(number))])
-        store._call(lambda writer: writer.rotate())
+        store.writer.call(lambda writer: writer.rotate())
     store.flush()
     assert len(stores.folder.archives()) == 3
     records = store.read_marked("a")

@@ -252,7 +252,7 @@ def test_deleting_crosses_archives(stores: Stores) -> None:
     store = stores.open()
     for number in range(3):
         job(store).append([Message(1, f"{number}"), Message(7, f"{number}")])
-        store._call(lambda writer: writer.rotate())
+        store.writer.call(lambda writer: writer.rotate())
     job(store).append([Message(1, "3")])
     assert store.delete(LogQuery(levels=parse_levels("1"))) == (4, 0)
     assert [record.data for record in store.query(LogQuery())] == ["2", "1", "0"]

@@ -28,7 +28,7 @@ def texts(store: LogStore, pair: str, limit: int = 1000) -> list[str]:
 
 
 def rotate(store: LogStore) -> None:
-    store._call(lambda writer: writer.rotate())
+    store.writer.call(lambda writer: writer.rotate())
 
 
 def test_each_pair_reads_behind_its_own_cursor(stores: Stores) -> None:
