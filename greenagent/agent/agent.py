@@ -36,7 +36,8 @@ from greenagent.runtime.voice import LineOutput, Voice
 from greenagent.settings.merge import merge
 from greenagent.settings.models import Settings
 from greenagent.settings.reload import changes
-from greenagent.statistics import backlog as statistics_backlog
+from greenagent.statistics import backlog_table
+from greenagent.statistics.backlog import Backlog
 from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import Meter
 from greenagent.statistics.own import Figures
@@ -74,7 +75,7 @@ class Agent:
             main.ledger_file,
             self.voice,
             result_memory=main.result_memory,
-            extra_schema=statistics_backlog.SCHEMA,
+            extra_schema=backlog_table.SCHEMA,
         )
         self.ledger.start()
         self.console = LineOutput(1, "console")
@@ -92,7 +93,7 @@ class Agent:
         if taken_over is None:
             end_orphans(self.ledger, self.voice, main.kill_grace)
         self.meter = Meter(self.settings.stats.meter_interval)
-        self.backlog = statistics_backlog.Backlog(
+        self.backlog = Backlog(
             self.ledger.database,
             self.settings.stats.controllers,
             self.settings.stats.max_backlog,

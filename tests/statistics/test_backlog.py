@@ -9,9 +9,11 @@ import pytest
 
 from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.voice import Voice
-from greenagent.statistics.backlog import BATCH, SCHEMA, Backlog, merge
+from greenagent.statistics.backlog import BATCH, Backlog
+from greenagent.statistics.backlog_table import SCHEMA
 from greenagent.statistics.collector import FlushedObject, Statistics
 from greenagent.statistics.gauges import add_controller_gauges, add_own_gauges
+from greenagent.statistics.merging import merge
 from greenagent.statistics.meter import Meter
 from greenagent.statistics.own import Figures, HubStall
 from greenagent.statistics.series import FlushedPoint
