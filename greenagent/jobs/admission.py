@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 import gevent
 
+from greenagent.jobs.answers import Answers
 from greenagent.jobs.handover import Frozen, FrozenJob
 from greenagent.jobs.job import Identity, Job, Reason, Stage
 from greenagent.jobs.launcher import Launcher
-from greenagent.jobs.life import JobLife, result_of, unstarted
+from greenagent.jobs.life import JobLife, unstarted
 from greenagent.jobs.queues import WaitingLine
 from greenagent.jobs.run_state import Outcome
 from greenagent.ledger.history import HistoryFile
@@ -19,12 +19,11 @@ from greenagent.ledger.ledger import Ledger
 from greenagent.ledger.records import FROM_CONTROLLER, FROM_STARTUP
 from greenagent.process.child import signal_name
 from greenagent.runtime.greenlets import Supervisor
-from greenagent.runtime.voice import Limited, Voice
+from greenagent.runtime.voice import Voice
 from greenagent.settings.models import Settings
 from greenagent.values import levels, states
 from greenagent.values.command import Command, parse_command, without_queue
 from greenagent.values.errors import CommandError
-from greenagent.values.result import Result
 
 UNKILLABLE_WAIT = 5.0
 """Seconds beyond grace and drain after which a kill answers that a job would not die."""
@@ -54,7 +53,7 @@ class Admission:
         self._history = history
         self._launcher = launcher
         self._supervisor = supervisor
-        self._remarks: defaultdict[str, Limited] = defaultdict(voice.limited)
+        self._answers = Answers(settings, identity, ledger, voice)
         self.live: dict[str, Job] = {}
         self.line = WaitingLine(settings().main.max_jobs)
         self.stopping = False
@@ -68,7 +67,7 @@ class Admission:
     def accept(self, command: Command, controller: str) -> None:
         """Takes a command of a controller; returns once the ledger has it. Never raises for a bad command."""
         for warning in command.warnings:
-            self._remark("odd", levels.WARNING, f"job {command.id}: {warning}")
+            self._answers.remark("odd", levels.WARNING, f"job {command.id}: {warning}")
         known = self.live.get(command.id)
         while known is not None and known.is_reported:
             # Its controller may have the result already and send the next command of that id.
@@ -77,9 +76,9 @@ class Admission:
         if known is not None:
             if known.controller == controller and command.is_same_as(known.command):
                 again = f"job {command.id}: delivered again while it lives; nothing to do"
-                self._remark("delivered again", levels.LOG, again)
+                self._answers.remark("delivered again", levels.LOG, again)
                 return
-            self._answer(command, controller, states.DUPLICATE_ID, "A job exists with the same ID")
+            self._answers.give(command, controller, states.DUPLICATE_ID, "A job exists with the same ID")
             return
         job = Job(command, controller, FROM_CONTROLLER, 0, time.time())
         self.live[command.id] = job
@@ -91,33 +90,16 @@ class Admission:
                 self._was_answered(job)
             elif refused:
                 self.live.pop(command.id, None)
-                self._answer(command, controller, states.ERROR, TOO_MANY)
+                self._answers.give(command, controller, states.ERROR, TOO_MANY)
             else:
                 self.enter(job)
         except BaseException:
             self.live.pop(command.id, None)
             raise
 
-    def _remark(self, kind: str, level: int, text: str) -> None:
-        """Says what a controller made us say, each kind so many times in a while."""
-        self._remarks[kind].say(level, text)
-
     def refuse(self, error: CommandError, controller: str) -> None:
         """A command that cannot be understood: answered ERROR when its id can be read, and always said."""
-        said = f"controller {controller}: a command is refused: {error.reason}"
-        self._remark("refused", levels.OPERATIONS_ERROR, said)
-        if error.command_id is None:
-            return
-        result = Result(
-            id=error.command_id,
-            gid=self._identity.gid,
-            nid=self._identity.nid,
-            cmd=error.name,
-            data=error.reason,
-            state=states.ERROR,
-            starttime=int(time.time() * 1000),
-        )
-        self._ledger.report(0, controller, result, ends=False)
+        self._answers.refuse(error, controller)
 
     def enter(self, job: Job) -> None:
         """Writes a job down (unless it has its row already) and starts it or lines it up."""
@@ -344,19 +326,18 @@ class Admission:
         self.start_next()
 
     def _end_unknown(self, job: Job) -> None:
-        self._remark("unknown", levels.WARNING, f"job {job.id}: unknown command '{job.command.cmd}'")
+        self._answers.remark("unknown", levels.WARNING, f"job {job.id}: unknown command '{job.command.cmd}'")
         self._report_end(job, Outcome(states.UNKNOWN_CMD))
         self._over(job)
 
     def _was_answered(self, job: Job) -> None:
         """A command delivered once more after its job's end: its result is on its way again."""
         again = f"job {job.id}: delivered again after its end; its result is sent again"
-        self._remark("answered again", levels.LOG, again)
+        self._answers.remark("answered again", levels.LOG, again)
         self._over(job)
 
     def _report_end(self, job: Job, outcome: Outcome) -> None:
-        interval = job.command.arguments.stats_interval or round(self._settings().stats.interval)
-        job.last_result = result_of(job, outcome, self._identity, interval)
+        job.last_result = self._answers.result_of(job, outcome)
         job.is_reported = True
         if job.controller is not None:
             self._ledger.report(job.row, job.controller, job.last_result, ends=True)
@@ -364,11 +345,3 @@ class Admission:
             self._ledger.end(job.row)
         if job.command.arguments.remembered:
             self._history.remove(job.id)
-
-    def _answer(self, command: Command, controller: str, state: str, data: str) -> None:
-        """Answers a command that becomes no job."""
-        self._remark(state, levels.WARNING, f"job {command.id}: {data}")
-        job = Job(command, controller, FROM_CONTROLLER, 0, time.time())
-        outcome = Outcome(state, data=data, starttime=int(time.time() * 1000))
-        interval = command.arguments.stats_interval or round(self._settings().stats.interval)
-        self._ledger.report(0, controller, result_of(job, outcome, self._identity, interval), ends=False)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from greenagent.settings.models import ExtensionSettings
-from greenagent.values.command import Command, as_text
+from greenagent.values.arguments import as_text
+from greenagent.values.command import Command
 from greenagent.values.errors import CommandError
 
 _NO_PATH = re.compile(r"[^\w./-]+")

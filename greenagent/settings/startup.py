@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from greenagent.settings.models import ExtensionSettings, StartupTask
 from greenagent.settings.problems import Report, nearest
-from greenagent.values.command import KNOWN_ARGUMENTS, parse_command
+from greenagent.values.arguments import KNOWN_ARGUMENTS
+from greenagent.values.command import parse_command
 from greenagent.values.errors import CommandError
 
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")

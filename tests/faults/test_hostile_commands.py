@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from greenagent.values.command import KNOWN_ARGUMENTS
+from greenagent.values.arguments import KNOWN_ARGUMENTS
 from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
 from tests.support.agents import AgentProcess
 from tests.support.recording_controller import RecordingController

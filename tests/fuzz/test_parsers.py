@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from greenagent.logs.pieces import ALONE, Block, Mixed
 from greenagent.logs.splitter import Splitter
 from greenagent.statistics.statsd import TYPES, parse
-from greenagent.values.command import KNOWN_ARGUMENTS, Command, decode_command, parse_command
+from greenagent.values.arguments import KNOWN_ARGUMENTS
+from greenagent.values.command import Command, decode_command, parse_command
 from greenagent.values.errors import CommandError, LevelError
 from greenagent.values.levels import LevelSet, parse_levels
 
