@@ -17,7 +17,7 @@ from greenagent.jobs.run_state import Outcome
 from greenagent.ledger.history import HistoryFile
 from greenagent.ledger.ledger import Ledger
 from greenagent.ledger.records import FROM_CONTROLLER, FROM_STARTUP
-from greenagent.process.child import signal_name
+from greenagent.process.exit_status import signal_name
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.voice import Voice
 from greenagent.settings.models import Settings

@@ -14,7 +14,8 @@ from greenagent.jobs.monitor import Monitor
 from greenagent.jobs.output import JobOutput
 from greenagent.jobs.pumps import Pumps
 from greenagent.jobs.run_state import Limits, Outcome
-from greenagent.process.child import Child, ExitStatus, Leftover
+from greenagent.process.child import Child, Leftover
+from greenagent.process.exit_status import ExitStatus
 from greenagent.process.registry import Registry
 from greenagent.process.spawn import SpawnError, SpawnRequest
 from greenagent.runtime.greenlets import Supervisor

@@ -6,7 +6,6 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +16,7 @@ from greenagent.logs.database_file import (
     inspect,
     is_locked,
     is_no_room,
-    open_readonly,
-    read_numbers,
+    stored_numbers,
 )
 from greenagent.logs.filling import Filling
 from greenagent.logs.folder import LogFolder, file_size
@@ -98,7 +96,7 @@ class CurrentDatabase:
                     self.leave_damaged(problem)
                     leap = True
         self._connect()
-        next_seq, last_id = self._stored_numbers()
+        next_seq, last_id = stored_numbers(self.connection, self._folder.archives())
         if leap:
             next_seq += LEAP
         self.next_seq = max(self.next_seq, next_seq, minimum_seq + (LEAP if leap else 0))
@@ -350,18 +348,3 @@ class CurrentDatabase:
         self._put_numbers()
         self.connection.execute("COMMIT")
         self._is_new = False
-
-    def _stored_numbers(self) -> tuple[int, int]:
-        """The next seq and the last id, from this file or the newest archive that tells them."""
-        numbers = read_numbers(self.connection)
-        if numbers is not None:
-            return numbers
-        for path in reversed(self._folder.archives()):
-            try:
-                with closing(open_readonly(path, 0.1)) as connection:
-                    numbers = read_numbers(connection)
-            except sqlite3.Error:
-                continue
-            if numbers is not None:
-                return numbers
-        return 1, -1

@@ -58,6 +58,22 @@ def read_numbers(connection: sqlite3.Connection) -> tuple[int, int] | None:
     return int(next_seq[0]), int(last_id[0])
 
 
+def stored_numbers(connection: sqlite3.Connection, archives: Sequence[Path]) -> tuple[int, int]:
+    """The next seq and the last id, from this file or the newest archive that tells them."""
+    numbers = read_numbers(connection)
+    if numbers is not None:
+        return numbers
+    for path in reversed(archives):
+        try:
+            with closing(open_readonly(path, 0.1)) as archive:
+                numbers = read_numbers(archive)
+        except sqlite3.Error:
+            continue
+        if numbers is not None:
+            return numbers
+    return 1, -1
+
+
 def finish_archive(path: Path) -> bool:
     """Merges what is left of an archive's log; False while somebody has it open."""
     if not path.exists():

@@ -14,6 +14,7 @@ from greenagent.logs.backlog import Backlog
 from greenagent.logs.console import Console
 from greenagent.logs.database_file import is_damage
 from greenagent.logs.deleting import Deletion
+from greenagent.logs.events import Committed, Events
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.gate import ReadGate
 from greenagent.logs.joblog import JobLog
@@ -27,7 +28,7 @@ from greenagent.logs.retention import StoreLimits
 from greenagent.logs.routes import Routes
 from greenagent.logs.undelivered import Waiting
 from greenagent.logs.unsaid import UnsaidFile
-from greenagent.logs.writer import Committed, Events, Writer
+from greenagent.logs.writer import Writer
 from greenagent.logs.writer_thread import WriterThread
 from greenagent.runtime.files import FileLock
 from greenagent.runtime.native import NativePool

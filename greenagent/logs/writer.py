@@ -11,15 +11,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from greenagent.logs.current import CurrentDatabase
 from greenagent.logs.database_file import is_locked
+from greenagent.logs.events import Committed, Events
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.gate import ReadGate
 from greenagent.logs.lines import Lines, Owner
 from greenagent.logs.retention import Retention, StoreLimits
-from greenagent.logs.undelivered import Waiting, waiting_behind, waiting_in_all
+from greenagent.logs.undelivered import waiting_behind, waiting_in_all
 from greenagent.logs.uploads import UploadTable
 
 RETRY_AFTER: Final = 2.0
@@ -27,34 +28,6 @@ RETRY_AFTER: Final = 2.0
 ROOM_TO_GO_ON: Final = 1 << 20
 """Bytes that must be free before an idle store counts as writable again: a little always fits somewhere."""
 _CHECK_EVERY: Final = 1.0
-
-
-class Committed(NamedTuple):
-    """What one transaction stored.
-
-    ``marked``: per bit the number of lines and the least ``log_flush``, 0 for none. ``told``: the
-    losses that notes in it tell of.
-    """
-
-    lines: int
-    size: int
-    last_seq: int
-    last_id: int
-    marked: dict[int, tuple[int, float]]
-    told: dict[Owner, int]
-
-
-class Events(NamedTuple):
-    """How the writer reaches the hub; each may be called from its thread and returns at once.
-
-    ``lost``: lines by owner, the losses that lost notes would have told of, and the reason if it is news.
-    """
-
-    committed: Callable[[Committed], None]
-    lost: Callable[[dict[Owner, int], dict[Owner, int], str], None]
-    recovered: Callable[[], None]
-    not_sent: Callable[[Waiting, str, str], None]
-    warn: Callable[[str], None]
 
 
 Task = Callable[["Writer"], None]

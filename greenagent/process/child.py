@@ -6,13 +6,13 @@ import os
 import signal
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import gevent
 from gevent.event import Event
 
 from greenagent.process import tree
+from greenagent.process.exit_status import ExitStatus, signal_name
 from greenagent.process.registry import Registry
 from greenagent.process.tags import parse_tag
 from greenagent.process.tree import Process
@@ -28,14 +28,6 @@ _READABLE = 1
 
 Pipes = tuple[int | None, int | None, int | None]
 """The agent's ends of stdin, stdout and stderr; None where one is closed already (a child that was handed over)."""
-
-
-@dataclass(frozen=True)
-class ExitStatus:
-    """How a process ended: ``code`` if it exited, or the name of the ``signal`` it died of."""
-
-    code: int | None
-    signal: str | None
 
 
 class Leftover(NamedTuple):
@@ -341,13 +333,3 @@ class Child:
 
 def _let_others_run() -> None:
     gevent.sleep(0)
-
-
-def signal_name(number: int) -> str:
-    """``SIGTERM`` for 15; real-time signals as ``SIGRTMIN+n``."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        if signal.SIGRTMIN < number < signal.SIGRTMAX:
-            return f"SIGRTMIN+{number - signal.SIGRTMIN}"
-        return f"SIG{number}"

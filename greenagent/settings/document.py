@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from greenagent.settings import table
+from greenagent.settings.declaration import REQUIRED, Section, Setting
 from greenagent.settings.kinds import FLAG_WORDS, show
-from greenagent.settings.table import Section, Setting
 
 _INTRODUCTION = """\
 # Configuration
@@ -64,7 +64,7 @@ def _section(section: Section) -> str:
 
 
 def _row(section: Section, setting: Setting) -> str:
-    default = "required" if setting.default is table.REQUIRED else f"`{show(setting.default)}`"
+    default = "required" if setting.default is REQUIRED else f"`{show(setting.default)}`"
     meaning = setting.help.replace("|", "\\|") + (" (live)" if setting.live else "")
     cells = [f"`{setting.name}`", setting.kind.name, default, setting.unit, meaning]
     if section.fixed:

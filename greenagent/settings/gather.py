@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from greenagent.settings import kinds, table
+from greenagent.settings.declaration import REQUIRED, Section, Setting
 from greenagent.settings.kinds import ValueProblem
 from greenagent.settings.problems import Place, Report, nearest
-from greenagent.settings.table import REQUIRED, Section, Setting
 from greenagent.settings.toml_file import Document
 
 DEFAULT = "default"

@@ -10,6 +10,7 @@ from typing import Any
 
 from greenagent.settings import table
 from greenagent.settings.certificates import check_certificates
+from greenagent.settings.declaration import Section
 from greenagent.settings.gather import FILE, Entry, Gatherer
 from greenagent.settings.models import (
     ChannelSettings,
@@ -191,7 +192,7 @@ class _Builder:
         return tuple(dict.fromkeys(names or ()))
 
 
-def _stand_in(section: table.Section, values: Values) -> Values:
+def _stand_in(section: Section, values: Values) -> Values:
     """Empty values for those that were refused, so that the checks across sections can go on."""
     return {
         setting.name: setting.kind.empty if values[setting.name] is None else values[setting.name]

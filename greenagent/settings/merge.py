@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from greenagent.settings import table
+from greenagent.settings.declaration import Section
 from greenagent.settings.models import Logger, Settings
 from greenagent.settings.reload import section_of
 
@@ -32,7 +33,7 @@ def _logger(old: Logger, new: Logger | None) -> Any:
     return _live(section_of(old), old, new) if type(old) is type(new) else old
 
 
-def _live(section: table.Section, old: Part, new: Part) -> Part:
+def _live(section: Section, old: Part, new: Part) -> Part:
     live = {setting.name for setting in section.settings if setting.live}
     changed: dict[str, Any] = {field.name: getattr(new, field.name) for field in fields(old) if field.name in live}  # type: ignore[arg-type]
     return replace(old, **changed)  # type: ignore[type-var]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from greenagent.settings import table
+from greenagent.settings.declaration import Section
 from greenagent.settings.models import Logger, Settings
 from greenagent.settings.printing import show_hidden
 from greenagent.values.levels import LevelSet
@@ -54,9 +55,7 @@ def _compare(old: Settings, new: Settings) -> Iterator[_Change]:
     yield from _tables("startup", table.STARTUP, *tasks, live=False)
 
 
-def _tables(
-    name: str, section: table.Section, old: dict[str, Any], new: dict[str, Any], live: bool
-) -> Iterator[_Change]:
+def _tables(name: str, section: Section, old: dict[str, Any], new: dict[str, Any], live: bool) -> Iterator[_Change]:
     for key in dict.fromkeys([*old, *new]):
         if key not in new:
             yield _Change(f"{name}.{key} removed", live)
@@ -81,7 +80,7 @@ def _loggers(old: Settings, new: Settings) -> Iterator[_Change]:
             yield from _fields(place, section_of(before[name]), before[name], after[name])
 
 
-def section_of(logger: Logger) -> table.Section:
+def section_of(logger: Logger) -> Section:
     """The section of the table that describes a logger of this type."""
     names = {field.name for field in fields(logger)}
     return next(
@@ -89,7 +88,7 @@ def section_of(logger: Logger) -> table.Section:
     )
 
 
-def _fields(place: str, section: table.Section, old: Any, new: Any) -> Iterator[_Change]:
+def _fields(place: str, section: Section, old: Any, new: Any) -> Iterator[_Change]:
     live = {setting.name: setting.live for setting in section.settings}
     for field in fields(old):
         before, after = getattr(old, field.name), getattr(new, field.name)

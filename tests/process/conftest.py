@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import gevent
 import pytest
 
-from greenagent.process.child import Child, ExitStatus
+from greenagent.process.child import Child
 from greenagent.process.descendants import Sweeper
+from greenagent.process.exit_status import ExitStatus
 from greenagent.process.pipes import PipeReader, feed
 from greenagent.process.spawn import Spawner, SpawnRequest
 from greenagent.runtime.native import close_descriptor

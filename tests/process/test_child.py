@@ -9,7 +9,7 @@ import time
 import gevent
 import pytest
 
-from greenagent.process.child import ExitStatus
+from greenagent.process.exit_status import ExitStatus
 from greenagent.process.tags import job_tag
 from tests.process.conftest import close_pipes, read_some
 from tests.support.processes import is_running, state_of, zombies_of
