@@ -251,7 +251,7 @@ def test_a_dead_writer_is_in_the_health_and_ends_the_agent(inside: Inside, contr
     watch = inside.agent.supervisor.services["watchdog"].function.__self__
     watch.check()
     with gevent.Timeout(10):
-        assert inside.agent.wait() == "exit"
+        assert inside.agent.requests.wait() == "exit"
     assert inside.agent.failure.startswith("the thread 'log writer' has died")
     inside.agent.stop()
     assert any("giving up: the thread 'log writer' has died" in line for line in inside.voice.lines)
