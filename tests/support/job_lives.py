@@ -43,7 +43,7 @@ def words(path: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def wait_for_words(path: Path, count: int, timeout: float = 10) -> list[str]:
+def wait_for_words(path: Path, count: int, timeout: float = 15) -> list[str]:
     """Waits until a file has at least so many words."""
     wait_until(lambda: len(words(path)) >= count, timeout, f"{count} words in {path.name}")
     return words(path)

@@ -284,11 +284,11 @@ class RecordingController:
     def results_of(self, command_id: str) -> list[dict[str, Any]]:
         return [result for result in self.results if result.get("id") == command_id]
 
-    def wait_for_result(self, command_id: str, timeout: float = 10) -> dict[str, Any]:
+    def wait_for_result(self, command_id: str, timeout: float = 15) -> dict[str, Any]:
         """The first result of a command; fails the test when it does not come."""
         return wait_until(lambda: self.results_of(command_id), timeout, f"the result of {command_id}")[0]
 
-    def wait_for_poll(self, count: int = 1, timeout: float = 10) -> Poll:
+    def wait_for_poll(self, count: int = 1, timeout: float = 15) -> Poll:
         """The ``count``-th poll."""
         wait_until(lambda: len(self.polls) >= count, timeout, f"{count} polls")
         return self.polls[count - 1]

@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 
 
 def wait_until(
-    condition: Callable[[], Value], timeout: float = 10, what: str = "the condition", interval: float = 0.005
+    condition: Callable[[], Value], timeout: float = 15, what: str = "the condition", interval: float = 0.005
 ) -> Value:
     """Polls ``condition`` until it is true and returns its value; fails the test after ``timeout`` seconds.
 
