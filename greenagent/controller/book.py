@@ -8,7 +8,7 @@ from typing import Any
 from gevent.event import Event
 
 from greenagent.controller.jobs import AgentKey, Assignment, Job, Target
-from greenagent.controller.journal import Journal, StateError, removal_rows
+from greenagent.controller.journal import UNOWNED, UNOWNED_REMOVAL, Journal, removal_rows
 from greenagent.controller.limits import Limits
 from greenagent.runtime.clock import steady_time
 from greenagent.values import states
@@ -69,13 +69,15 @@ class Book:
     def finish(self, job: Job) -> None:
         """Notes the end of a job, from which on it is kept only so long."""
         job.finished = job.finished or steady_time()
-        if job.id not in self._finished:
+        if self._jobs.get(job.id) is job and job.id not in self._finished:
             self._finished[job.id] = job
             self._bytes += job.size
             self._open_bytes -= job.size
 
     def grow(self, job: Job, size: int) -> None:
         """Counts the bytes of a result."""
+        if self._jobs.get(job.id) is not job:
+            return  # dropped while the result was written
         job.size += size
         if job.id in self._finished:
             self._bytes += size
@@ -83,7 +85,7 @@ class Book:
             self._open_bytes += size
 
     def trim(self) -> None:
-        """Drops finished jobs that are too old or too many, oldest first."""
+        """Drops finished jobs that are too old or too many, oldest first. Raises StateError."""
         while self._trim_some():
             pass
 
@@ -102,18 +104,18 @@ class Book:
                 break
         if not drop:
             return False
+        # A job leaves the book after the file: rows left there would be taken for those of the next job of its id.
+        self._journal.write([row for job in drop for row in removal_rows(job)])
         for job in drop:
             del self._finished[job.id]
-            self._jobs.pop(job.id, None)
-        self._bytes = size
-        try:
-            self._journal.write([row for job in drop for row in removal_rows(job)])
-        except StateError:
-            pass  # they come back at the next start and are dropped then
+            del self._jobs[job.id]
+            self._bytes -= job.size
         return len(drop) == 1000
 
     def load(self) -> list[Assignment]:
         """Reads the state file; returns the assignments that are not ended, in order. Raises StateError."""
+        if self._journal.read(UNOWNED):
+            self._journal.write(UNOWNED_REMOVAL)
         by_seq: dict[int, Job] = {}
         for seq, job_id, command, created, wait_until, finished, adopted in self._journal.read(
             "SELECT seq, id, command, created, wait_until, finished, adopted FROM jobs ORDER BY seq"
@@ -135,11 +137,14 @@ class Book:
 
     def _load_assignments(self, by_seq: dict[int, Job]) -> list[Assignment]:
         open_ones: list[Assignment] = []
-        for seq, _, gid, nid, floating, state, token, deliveries, delivered, count in self._journal.read(
+        by_place: dict[tuple[int, int], Assignment] = {}
+        for seq, number, gid, nid, floating, state, token, deliveries, delivered, count in self._journal.read(
             "SELECT job, number, gid, nid, floating, state, token, deliveries, delivered, received"
             " FROM assignments ORDER BY job, number"
         ):
             assignment = by_seq[seq].add(None if gid is None else AgentKey(gid, nid), bool(floating), state)
+            assignment.number = number  # there are gaps where an agent's share could not be written
+            by_place[seq, number] = assignment
             assignment.token = token
             assignment.deliveries = deliveries
             assignment.delivered = delivered
@@ -150,7 +155,7 @@ class Book:
             "SELECT job, number, body FROM results ORDER BY job, number, serial"
         ):
             result = json.loads(body)
-            assignment = by_seq[seq].assignments[number]
+            assignment = by_place[seq, number]
             by_seq[seq].size += len(body)
             self._open_bytes += len(body)
             if result["state"] == states.DUPLICATE_ID and not assignment.ended:

@@ -29,6 +29,18 @@ SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS scripts (hash TEXT PRIMARY KEY, content TEXT NOT NULL, stored REAL NOT NULL)",
 )
 
+_UNOWNED_ASSIGNMENTS: Final = "FROM assignments WHERE job NOT IN (SELECT seq FROM jobs)"
+_UNOWNED_RESULTS: Final = (
+    "FROM results WHERE job NOT IN (SELECT seq FROM jobs)"
+    " OR NOT EXISTS (SELECT 1 FROM assignments WHERE job = results.job AND number = results.number)"
+)
+UNOWNED: Final = f"SELECT 1 {_UNOWNED_ASSIGNMENTS} UNION ALL SELECT 1 {_UNOWNED_RESULTS} LIMIT 1"
+"""A row if there are any that no job owns: its result came while the job was removed."""
+UNOWNED_REMOVAL: Final[tuple[Statement, ...]] = (
+    (f"DELETE {_UNOWNED_ASSIGNMENTS}", ()),
+    (f"DELETE {_UNOWNED_RESULTS}", ()),
+)
+
 
 class StateError(GreenagentError):
     """The state file cannot be opened or written."""

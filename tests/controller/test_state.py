@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import socket
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import gevent
 import pytest
 import requests
 
+from greenagent.controller.limits import Limits
 from tests.controller.support import Agent, ControllerProcess, LocalController, plain
 from tests.support.waiting import wait_until
 
@@ -212,3 +215,41 @@ def refused(*options: str, code: int = 1) -> str:
     assert len(lines) == 1, done.stderr
     assert "Traceback" not in done.stderr
     return lines[0]
+
+
+def test_a_finished_job_whose_removal_cannot_be_written_stays_until_it_can(make_controller, tmp_path) -> None:
+    """Forgotten here but not there, its rows would be in the way of the next job of its id."""
+    state = tmp_path / "state.db"
+    controller = make_controller(Limits(keep_for=0.2), state=state)
+    controller.submit(id="nightly", gid=1, nid=10)
+    with closing(sqlite3.connect(state, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        wait_until(lambda: any("cannot write the state file" in line for line in controller.said), what="a failed trim")
+        assert controller.post("jobs", {"id": "nightly", "cmd": "execute", "gid": 1, "nid": 10}).status_code == 409
+        other.execute("ROLLBACK")
+    wait_until(lambda: controller.get("jobs")["jobs"] == [], what="the job to be dropped")
+    controller.submit(id="nightly", gid=1, nid=10, wait_for_agent=60)
+    controller.stop()
+    assert [job["state"] for job in make_controller(state=state).get("jobs")["jobs"]] == ["QUEUED"]
+
+
+def test_rows_that_no_job_owns_are_removed_at_the_start(make_controller, tmp_path) -> None:
+    state = tmp_path / "state.db"
+    make_controller(state=state).stop()
+    with closing(sqlite3.connect(state)) as database, database:
+        database.execute("INSERT INTO jobs VALUES (1, 'j', '{\"gid\": 1, \"nid\": 10}', 5, 0, 0, 0)")
+        for job, number, found in ((1, 0, "QUEUED"), (1, 2, "SUCCESS"), (2, 0, "QUEUED")):
+            database.execute(
+                "INSERT INTO assignments VALUES (?, ?, 1, ?, 0, ?, '', 0, 0, 0)", (job, number, 10 + number, found)
+            )
+        result = json.dumps({"state": "SUCCESS", "starttime": 1})
+        for job, number in ((1, 2), (1, 7), (2, 0), (3, 0)):
+            database.execute("INSERT INTO results VALUES (?, ?, 1, ?)", (job, number, result))
+    controller = make_controller(state=state)
+    assert [result["state"] for result in controller.results("j", wait=0)] == ["QUEUED", "SUCCESS"]
+    controller.submit(id="next", gid=1, nid=10, wait_for_agent=60)
+    assert controller.results("next", wait=0) == [{"id": "next", "gid": 1, "nid": 10, "state": "QUEUED"}]
+    controller.stop()
+    with closing(sqlite3.connect(state)) as database:
+        assert database.execute("SELECT job, number FROM assignments").fetchall() == [(1, 0), (1, 2), (2, 0)]
+        assert database.execute("SELECT job, number FROM results").fetchall() == [(1, 2)]
