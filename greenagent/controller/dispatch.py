@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from gevent.event import Event
@@ -22,6 +24,8 @@ class Handover(NamedTuple):
 
     assignment: Assignment
     token: str
+    number: int
+    """Which delivery of the command it is."""
     again: bool = False
     """Offered before: the agent may have it already, so it stays with that agent."""
 
@@ -116,15 +120,24 @@ class Dispatcher:
 
     def hand_back(self, handover: Handover) -> None:
         """The answer could not be written: the command goes back to the head of its line."""
-        assignment, token, again = handover
-        if again or assignment.ended or assignment.token != token:
+        assignment, token, number, again = handover
+        if again:
             return
-        try:
-            self._undo(assignment)
-        except StateError:
-            if token:
-                return  # still noted as not acknowledged: it is offered again at the next poll
-            self._reset(assignment)
+        with _moving(assignment):
+            if assignment.ended or assignment.token != token or assignment.deliveries != number:
+                return  # it was settled, or another poll of its agent was given it meanwhile
+            # Meanwhile it must not be offered to its agent, which may poll again at once: it is anybody's then.
+            agent = self.agents.ensure(assignment.agent) if token and assignment.agent is not None else None
+            if agent is not None:
+                agent.unacknowledged.pop(token, None)
+            try:
+                self._undo(assignment)
+            except StateError:
+                if agent is not None:
+                    if not assignment.ended:
+                        agent.unacknowledged[token] = assignment  # it is offered again at the next poll
+                    return
+                self._reset(assignment)
         self.enqueue(assignment, first=True)
 
     def expand_fanout(self, assignment: Assignment, matching: list[Agent]) -> None:
@@ -191,6 +204,17 @@ class Dispatcher:
 
     def _deliver(self, agent: Agent, poll: Poll, assignment: Assignment) -> Handover | None:
         """Writes the delivery down; None when the command is no longer to be handed over here."""
+        offered = assignment.token
+        with _moving(assignment):
+            if assignment.token != offered:
+                return None  # taken back from another poll of the agent, or acknowledged by it
+            handover = self._write_delivery(agent, poll, assignment)
+        if handover is not None and poll.has_gone():
+            self.hand_back(handover)
+            return None
+        return handover
+
+    def _write_delivery(self, agent: Agent, poll: Poll, assignment: Assignment) -> Handover | None:
         again = bool(assignment.token)
         token = assignment.token or (uuid.uuid4().hex if poll.acknowledges else "")
         now = steady_time()
@@ -211,11 +235,8 @@ class Dispatcher:
         assignment.deliveries = deliveries
         if token:
             agent.unacknowledged[token] = assignment
-        if poll.has_gone():
-            self.hand_back(Handover(assignment, token, again))
-            return None
         assignment.job.changed()
-        return Handover(assignment, token, again)
+        return Handover(assignment, token, deliveries, again)
 
     def _line_up(self, assignment: Assignment) -> None:
         """Back into its line without waking anybody: the state file does not take writes now."""
@@ -240,3 +261,14 @@ class Dispatcher:
         if assignment.floating:
             assignment.agent = None
         assignment.job.changed()
+
+
+@contextmanager
+def _moving(assignment: Assignment) -> Iterator[None]:
+    assignment.settle()  # two polls of one agent may be offered the same command
+    moved = assignment.moving = Event()
+    try:
+        yield
+    finally:
+        assignment.moving = None
+        moved.set()

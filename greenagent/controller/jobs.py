@@ -60,10 +60,17 @@ class Assignment:
     seen: dict[tuple[int, str], None] = field(default_factory=dict)
     pending: dict[tuple[int, str], Event] = field(default_factory=dict)
     """Results that are just being written."""
+    moving: Event | None = None
+    """Set once it is known whether a delivery that is just being written, or taken back, came about."""
     refused: dict[str, Any] | None = None
     """A DUPILICATE_ID result that is held back."""
     refused_at: float = 0.0
     in_line: bool = False
+
+    def settle(self) -> None:
+        """Waits while the command is on its way out or back: only then is it known whether an agent has it."""
+        while self.moving is not None:
+            self.moving.wait()
 
     @property
     def ended(self) -> bool:
@@ -129,7 +136,8 @@ class Job:
         return next((one for one in self.assignments if one.agent is None), None)
 
     def add(self, agent: AgentKey | None, floating: bool = False, state: str = states.QUEUED) -> Assignment:
-        assignment = Assignment(self, len(self.assignments), agent, floating, state)
+        number = self.assignments[-1].number + 1 if self.assignments else 0
+        assignment = Assignment(self, number, agent, floating, state)
         self.assignments.append(assignment)
         return assignment
 

@@ -81,9 +81,7 @@ class Outcomes:
         if job is None or assignment is None:
             self._adopt(job, key, result)
             return
-        while (pending := assignment.pending.get(mark)) is not None:
-            pending.wait()  # a repeat may be answered only when the first is safe
-        if mark in assignment.seen:
+        if _is_repeat(assignment, mark):
             return
         assignment.agent = key
         if result["state"] == states.DUPLICATE_ID:
@@ -101,6 +99,9 @@ class Outcomes:
             raise EndedError(f"job {job.id} has ended already ({job.state})")
         sent: list[tuple[AgentKey, str]] = []
         for assignment in open_ones:
+            assignment.settle()
+            if assignment.ended:
+                continue
             if assignment.state == states.QUEUED or assignment.agent is None:
                 self._record(assignment, own_result(assignment, states.KILLED, "killed before any agent had it"))
                 continue
@@ -182,11 +183,17 @@ class Outcomes:
     def _record(self, assignment: Assignment, result: dict[str, Any]) -> None:
         """Writes a result down, then lets it count. A placeholder never replaces it."""
         job = assignment.job
-        if assignment.ended and not result.get("delivered", True):
-            return  # what an agent says is worth more than what we conclude
+        mark = (result["starttime"], result["state"])
+        if result.get("delivered", True):
+            if _is_repeat(assignment, mark):
+                return
+        else:
+            while assignment.pending:
+                next(iter(assignment.pending.values())).wait()
+            if assignment.ended:
+                return  # what an agent says is worth more than what we conclude
         state = _state_after(job, result)
         ends = states.is_terminal(state) and all(one.ended for one in job.assignments if one is not assignment)
-        mark = (result["starttime"], result["state"])
         statements: list[Statement] = [
             *result_rows(assignment, result, self._limits.results_per_agent),
             answered_row(assignment, state, assignment.count + 1),
@@ -216,10 +223,11 @@ class Outcomes:
         assignment.refused = None
         assignment.state = state
         assignment.results.append(result)
-        del assignment.results[: -self._limits.results_per_agent]
+        dropped = assignment.results[: -self._limits.results_per_agent]
+        del assignment.results[: len(dropped)]
         while len(assignment.seen) > REMEMBERED_REPEATS:
             del assignment.seen[next(iter(assignment.seen))]
-        self._book.grow(job, len(result["data"]) + sum(map(len, result.get("streams") or ())) + 500)
+        self._book.grow(job, _size(result) - sum(map(_size, dropped)))
         if all(one.ended for one in job.assignments):
             job.finished = finished or steady_time()
             self._book.finish(job)
@@ -260,6 +268,18 @@ def _state_after(job: Job, result: dict[str, Any]) -> str:
     if job.recurring and started and state in (states.SUCCESS, states.ERROR, states.TIMEOUT):
         return states.RUNNING if result.get("delivered", True) else state
     return state
+
+
+def _is_repeat(assignment: Assignment, mark: tuple[int, str]) -> bool:
+    """Whether such a result is known; one that is just being written is waited for: only then is it safe."""
+    while (pending := assignment.pending.get(mark)) is not None:
+        pending.wait()
+    return mark in assignment.seen
+
+
+def _size(result: dict[str, Any]) -> int:
+    """The bytes a result takes, about."""
+    return len(result["data"]) + sum(map(len, result.get("streams") or ())) + 500
 
 
 def _checked(key: AgentKey, received: Any) -> dict[str, Any]:

@@ -41,8 +41,8 @@ class Submission:
     def submit(self, posted: Any, *, force: bool = False) -> Job:
         """Takes a command object and starts its dispatch.
 
-        ``force``: queue it for its node even if that is not live (as ``kill`` needs it). Raises
-        CommandError, KnownIdError, TooManyJobsError, StateError.
+        ``force``: queue it for its node even if that is not live, and however many jobs wait (as ``kill`` needs
+        it, which makes room). Raises CommandError, KnownIdError, TooManyJobsError, StateError.
         """
         if not isinstance(posted, dict):
             raise CommandError("a command is a JSON object")
@@ -57,17 +57,14 @@ class Submission:
             raise CommandError("'cmd' is missing: the name of the command to run")
         command["cmd"] = parsed.cmd
         target = _checked_target(command)
+        if parsed.cmd == "jumpscript_content":
+            command["data"] = self._scripts.replace_content(parsed.data)
+        # From here to ``new`` nothing may wait: of two commands with one id the second is to be refused.
         self._book.settle(parsed.id)
         if self._book.get(parsed.id) is not None:
             raise KnownIdError(f"a job with the id {parsed.id!r} is known already: give the new one another id")
-        if self._book.unfinished >= self._limits.unfinished_jobs:
-            raise TooManyJobsError(
-                f"{self._limits.unfinished_jobs} jobs are waiting or running already: try again when some have ended"
-            )
-        if self._book.open_bytes >= self._limits.unfinished_bytes:
-            raise TooManyJobsError("the commands of unfinished jobs fill the memory for them: try again later")
-        if parsed.cmd == "jumpscript_content":
-            command["data"] = self._scripts.replace_content(parsed.data)
+        if not force:
+            self._check_room()
         job = self._book.new(parsed.id, command, target, len(json.dumps(command)))
         if patience:
             job.wait_until = steady_time() + patience
@@ -80,6 +77,14 @@ class Submission:
             self._book.abandon(job)
             raise
         return job
+
+    def _check_room(self) -> None:
+        if self._book.unfinished >= self._limits.unfinished_jobs:
+            raise TooManyJobsError(
+                f"{self._limits.unfinished_jobs} jobs are waiting or running already: try again when some have ended"
+            )
+        if self._book.open_bytes >= self._limits.unfinished_bytes:
+            raise TooManyJobsError("the commands of unfinished jobs fill the memory for them: try again later")
 
     def _send_out(self, job: Job, force: bool) -> None:
         for key, floating in self._dispatcher.choose(job, force):
