@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from gevent.event import Event
 
 from greenagent.values import states
+from greenagent.values.arguments import as_text
 
 NO_AGENT: Final = "No matching connected agents found"
 """The original's text for a command nobody can take (protocol 12.3)."""
@@ -110,9 +112,10 @@ class Job:
 
     @property
     def recurring(self) -> bool:
+        """True where the agent, which takes whole seconds, runs the job again and again (protocol 2.2)."""
         args = self.command.get("args")
         period = args.get("recurring_period") if isinstance(args, dict) else None
-        return isinstance(period, (int, float)) and not isinstance(period, bool) and period > 0
+        return isinstance(period, (int, float)) and not isinstance(period, bool) and 1 <= period < math.inf
 
     @property
     def answered(self) -> bool:
@@ -156,9 +159,9 @@ class Job:
         args = args if isinstance(args, dict) else {}
         return {
             "id": self.id,
-            "cmd": self.command.get("cmd") or "",
-            "name": args.get("name") or "",
-            "domain": args.get("domain") or "",
+            "cmd": as_text(self.command.get("cmd")),
+            "name": as_text(args.get("name")),
+            "domain": as_text(args.get("domain")),
             "gid": self.target.key.gid,
             "nid": self.target.key.nid,
             "roles": list(self.target.roles),
