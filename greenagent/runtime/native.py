@@ -216,13 +216,18 @@ class NativeWorker(Generic[Item]):
         """Runs ``callback`` on the hub; callable from the worker's thread."""
         self._mailbox.post(callback)
 
-    def stop(self) -> None:
-        """Handles all that waits, then ends the thread; returns when it has ended."""
+    def stop(self, timeout: float | None = None) -> bool:
+        """Handles all that waits, then ends the thread; True when it has ended.
+
+        False when it has not after ``timeout`` seconds: it is left to itself, to end when it can.
+        """
         self._stopping = True
         self._ring()
         self._signal.set()
-        self._done.wait()
+        if not self._done.wait(timeout):
+            return False  # its mailbox stays open: it may yet post
         self._mailbox.close()
+        return True
 
     def _run(self) -> None:
         self.ident = _thread_ident()

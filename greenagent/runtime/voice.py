@@ -15,6 +15,8 @@ from greenagent.values import levels
 
 Sink = Callable[[int, str], None]
 
+_CLOSE_WAIT = 2.0
+"""Seconds for what waits when an output is closed."""
 _REMARKS = 20
 _REMARKS_PERIOD = 60.0
 """Lines of a ``limited`` voice in so many seconds."""
@@ -45,8 +47,11 @@ class LineOutput:
         self._worker.put_now(data, len(data))
 
     def close(self) -> None:
-        """Writes what waits and ends the thread."""
-        self._worker.stop()
+        """Writes what waits and ends the thread.
+
+        One that is blocked is left behind: whoever does not read our output must not keep us from ending.
+        """
+        self._worker.stop(_CLOSE_WAIT)
 
     def _write(self, batch: list[bytes]) -> None:
         if self._broken:
