@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import time
 import uuid
 from collections import deque
@@ -15,6 +15,9 @@ from greenagent.controller.limits import Limits
 
 LINE_OVERHEAD = 300
 """Bytes a kept line costs beside its text."""
+WHOLE_LIMIT = 2**53
+"""From here on readers of JSON differ about a whole number; no id, stamp or level is that large."""
+FIGURE_LIMIT = sys.float_info.max
 
 
 class Line(NamedTuple):
@@ -73,6 +76,7 @@ class LineStore:
         self._jobs: dict[str, JobLines] = {}
         self._arrivals: deque[tuple[int, str]] = deque()
         self._bytes = 0
+        self._kept = 0
         self._next = 1
         self.received = 0
 
@@ -95,9 +99,10 @@ class LineStore:
             lines.append(line)
             self._arrivals.append((line.number, jobid))
             self._bytes += line.size
+            self._kept += 1
             touched.add(jobid)
             if len(lines.lines) > self._limits.log_lines_per_job:
-                self._bytes -= lines.drop_oldest().size
+                self._drop_oldest(lines)
         self._trim()
         for jobid in touched:
             if jobid in self._jobs:
@@ -140,9 +145,18 @@ class LineStore:
     def _trim(self) -> None:
         while self._bytes > self._limits.log_bytes:
             number, jobid = self._arrivals.popleft()
-            lines = self._jobs.get(jobid)
-            if lines is not None and lines.lines and lines.lines[0].number == number:
-                self._bytes -= lines.drop_oldest().size
+            if self._is_kept(number, jobid):
+                self._drop_oldest(self._jobs[jobid])
+        if len(self._arrivals) > 2 * self._kept + 1000:  # most are of lines that their job's cap has dropped
+            self._arrivals = deque(one for one in self._arrivals if self._is_kept(*one))
+
+    def _is_kept(self, number: int, jobid: str) -> bool:
+        lines = self._jobs.get(jobid)
+        return lines is not None and bool(lines.lines) and lines.lines[0].number <= number
+
+    def _drop_oldest(self, lines: JobLines) -> None:
+        self._bytes -= lines.drop_oldest().size
+        self._kept -= 1
 
 
 class Figures:
@@ -162,13 +176,13 @@ class Figures:
             if not isinstance(flush, dict) or not isinstance(flush.get("series"), list):
                 return False
             stamp = flush.get("timestamp")
-            if isinstance(stamp, bool) or not isinstance(stamp, int):
+            if isinstance(stamp, bool) or not isinstance(stamp, int) or not abs(stamp) < WHOLE_LIMIT:
                 return False
             for pair in flush["series"]:
                 if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], str):
                     return False
                 value = pair[1]
-                if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= FIGURE_LIMIT:
                     return False
                 points.append((pair[0], stamp, float(value)))
         figures = self._agents.setdefault(key, {})
@@ -210,20 +224,22 @@ class Figures:
 def _tidy(received: dict[str, Any]) -> dict[str, Any]:
     """A record with the keys people see; originals send no ``jobid`` and either seconds or milliseconds."""
     epoch = received.get("epoch")
-    epoch = epoch if isinstance(epoch, (int, float)) and math.isfinite(epoch) else 0
+    epoch = epoch if isinstance(epoch, (int, float)) and abs(epoch) < WHOLE_LIMIT else 0
     milliseconds = received.get("epoch_ms")
-    if not isinstance(milliseconds, int):
+    if not isinstance(milliseconds, int) or not abs(milliseconds) < WHOLE_LIMIT:
         milliseconds = int(epoch if epoch > 10**11 else epoch * 1000)
-    number = received.get("id")
-    level = received.get("level")
     return {
-        "id": number if isinstance(number, int) else 0,
+        "id": _as_whole(received.get("id")),
         **{key: _as_text(received.get(key)) for key in ("jobid", "domain", "name")},
         "epoch": milliseconds // 1000,
         "epoch_ms": milliseconds,
-        "level": level if isinstance(level, int) else 0,
+        "level": _as_whole(received.get("level")),
         "data": _as_text(received.get("data")),
     }
+
+
+def _as_whole(value: Any) -> int:
+    return value if isinstance(value, int) and abs(value) < WHOLE_LIMIT else 0
 
 
 def _as_text(value: Any) -> str:

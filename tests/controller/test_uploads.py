@@ -1,0 +1,104 @@
+"""What is kept of uploaded lines and statistics, and what of odd ones (protocol 7.1 and 8.4)."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from greenagent.controller.jobs import AgentKey
+from greenagent.controller.limits import Limits
+from greenagent.controller.uploads import LineStore
+
+KEY = AgentKey(1, 10)
+
+
+def lines(jobid: str, first: int, number: int) -> list[dict[str, Any]]:
+    return [{"jobid": jobid, "id": first + offset, "level": 1, "data": "x"} for offset in range(number)]
+
+
+@pytest.mark.parametrize("quiet_jobs", [0, 1, 50])
+def test_lines_that_a_jobs_cap_drops_leave_nothing_behind(quiet_jobs) -> None:
+    """A chatty job whose oldest lines go; the line of a quiet job that came before all stays."""
+    store = LineStore(Limits(log_lines_per_job=100))
+    for number in range(quiet_jobs):
+        store.take(KEY, lines(f"quiet-{number}", number + 1, 1))
+    sizes = []
+    for batch in range(40):
+        store.take(KEY, lines("chatty", 1000 + 500 * batch, 500))
+        sizes.append(held_by(store))
+    assert max(sizes[20:]) <= max(sizes[:20])
+    assert len(store.read("chatty", 0, 1000)[0]) == 100
+    assert [line.record["id"] for number in range(quiet_jobs) for line in store.read(f"quiet-{number}", 0, 9)[0]] == [
+        *range(1, quiet_jobs + 1)
+    ]
+
+
+def test_after_many_dropped_lines_the_oldest_of_all_jobs_still_go_first() -> None:
+    store = LineStore(Limits(log_lines_per_job=100, log_bytes=301 * 150))
+    store.take(KEY, lines("quiet", 1, 10))
+    for batch in range(10):
+        store.take(KEY, lines("chatty", 1000 + 500 * batch, 500))
+    assert len(store.read("quiet", 0, 1000)[0]) == 10
+    store.take(KEY, lines("late", 9000, 45))
+    assert len(store.read("quiet", 0, 1000)[0]) == 5
+    assert len(store.read("chatty", 0, 1000)[0]) == 100
+    store.take(KEY, lines("late", 9100, 10))
+    assert len(store.read("quiet", 0, 1000)[0]) == 0
+    assert len(store.read("chatty", 0, 1000)[0]) == 95
+
+
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("stamps", "milliseconds"),
+    [
+        ({"epoch": HUGE}, 0),
+        ({"epoch": -HUGE}, 0),
+        ({"epoch_ms": HUGE, "epoch": 5}, 5000),
+        ({"epoch_ms": -HUGE}, 0),
+        ({"epoch": 1e300}, 0),
+        ({"epoch": float("nan")}, 0),
+        ({"epoch": float("-inf")}, 0),
+        ({"epoch": 1_450_000_000_000}, 1_450_000_000_000),
+    ],
+)
+def test_a_line_with_an_absurd_stamp_is_kept_without_it(controller, agent, stamps, milliseconds) -> None:
+    answer = agent.post("log", [{"jobid": "j", "id": HUGE, "level": HUGE, "data": "x", **stamps}])
+    assert (answer.status_code, answer.text) == (200, '"ok"')
+    [line] = controller.get("jobs/j/logs")["lines"]
+    assert line["data"] == "x"
+    assert (line["id"], line["level"], line["epoch"], line["epoch_ms"]) == (0, 0, milliseconds // 1000, milliseconds)
+
+
+@pytest.mark.parametrize("value", [HUGE, -HUGE, float("nan"), float("inf"), None, True, "5"])
+def test_an_absurd_figure_is_refused_as_no_flush_object(controller, agent, value) -> None:
+    for flush in ({"timestamp": 5, "series": [["a", value]]}, {"timestamp": value, "series": [["a", 1]]}):
+        answer = agent.post("stats", [flush])
+        assert (answer.status_code, answer.json()) == (500, "json error")
+    assert controller.get("stats") == {"agents": []}
+    assert not controller.said
+
+
+def held_by(value: Any) -> int:
+    """Bytes of everything that can be reached from a value."""
+    seen: set[int] = set()
+    waiting = [value]
+    total = 0
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen or isinstance(one, type):
+            continue
+        seen.add(id(one))
+        total += sys.getsizeof(one)
+        if isinstance(one, dict):
+            waiting.extend([*one.keys(), *one.values()])
+        elif isinstance(one, (str, bytes, int, float)):
+            continue
+        elif hasattr(one, "__dict__") and type(one).__module__.startswith("greenagent"):
+            waiting.extend(vars(one).values())
+        elif hasattr(one, "__iter__"):
+            waiting.extend(one)
+    return total
