@@ -127,7 +127,7 @@ class LogsResource:
             after = 0  # a number from before the controller was started again
         lines, dropped = self._parts.lines.read(job_id, after, limit)
         job = self._parts.book.get(job_id)
-        if job is None and not lines and not dropped:
+        if job is None and not self._parts.lines.knows(job_id):
             _job(self._parts, job_id)
         while follow and not lines and (left := deadline - time.monotonic()) > 0:
             if job is None or job.finished:

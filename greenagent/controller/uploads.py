@@ -122,6 +122,11 @@ class LineStore:
         found.reverse()
         return found[:limit], lines.dropped
 
+    def knows(self, jobid: str) -> bool:
+        """True when lines of the job came, even if they were dropped since."""
+        lines = self._jobs.get(jobid)
+        return lines is not None and (bool(lines.lines) or lines.dropped > 0)
+
     def wait(self, jobid: str, timeout: float) -> None:
         """Waits until the job has new lines or has ended, or ``timeout`` seconds."""
         lines = self._jobs.get(jobid)

@@ -10,6 +10,7 @@ import pytest
 from greenagent.controller.jobs import AgentKey
 from greenagent.controller.limits import Limits
 from greenagent.controller.uploads import LineStore
+from tests.controller.support import Agent, plain
 
 KEY = AgentKey(1, 10)
 
@@ -80,6 +81,23 @@ def test_an_absurd_figure_is_refused_as_no_flush_object(controller, agent, value
         assert (answer.status_code, answer.json()) == (500, "json error")
     assert controller.get("stats") == {"agents": []}
     assert not controller.said
+
+
+def test_lines_of_a_job_that_is_not_known_are_read_to_their_end(controller, agent) -> None:
+    """The controller was started anew, without a state file, while the job ran: that is no reason to deny its lines."""
+    assert plain().get(f"{controller.url}/api/jobs/j/logs", timeout=10).status_code == 404
+    agent.post("log", lines("j", 1, 3))
+    first = controller.get("jobs/j/logs")
+    assert [line["id"] for line in first["lines"]] == [1, 2, 3]
+    rest = controller.get("jobs/j/logs", after=first["next"], follow=1, wait=0)
+    assert (rest["lines"], rest["next"], rest["finished"]) == ([], first["next"], True)
+
+
+def test_lines_that_were_all_dropped_are_told_of(make_controller) -> None:
+    controller = make_controller(Limits(log_bytes=100))
+    Agent(controller).post("log", lines("j", 1, 3))
+    answer = controller.get("jobs/j/logs")
+    assert (answer["lines"], answer["dropped"]) == ([], 3)
 
 
 def held_by(value: Any) -> int:
