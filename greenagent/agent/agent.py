@@ -262,7 +262,7 @@ class Agent:
 
         None, with everything going on here, when the new image cannot take over: that is said.
         """
-        problem = self.ledger.problem or check_new_image(self.spawner)
+        problem = self.ledger.problem or check_new_image(self.spawner, self.ledger.path)
         if problem is None:
             hold_signals()
             self._is_replaced = True

@@ -25,6 +25,8 @@ from greenagent.values.errors import GreenagentError
 
 VARIABLE: Final = "GREENAGENT_HANDOVER"
 """Names the state file to the new image."""
+LEDGER_VARIABLE: Final = f"{VARIABLE}_LEDGER"
+"""Names the ledger to the image that is asked; one that does not know it, or an older one that asks, minds nothing."""
 CHECK_TIMEOUT: Final = 60.0
 CANNOT: Final = "the agent now installed cannot take over"
 HELD_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -36,10 +38,11 @@ def own_command() -> list[str]:
     return [sys.executable, *sys.orig_argv[1:]]
 
 
-def check_new_image(spawner: Spawner) -> str | None:
+def check_new_image(spawner: Spawner, ledger_file: Path) -> str | None:
     """Runs the image now on disk as ``--check --handover VERSION``; returns why it cannot take over, or None."""
     command = [*own_command(), "--check", "--handover", str(VERSION)]
     environment = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
+    environment[LEDGER_VARIABLE] = os.path.realpath(ledger_file)
     try:
         child = spawner.spawn(SpawnRequest(command[0], tuple(command[1:]), environment, None))
     except SpawnError as error:
@@ -65,10 +68,16 @@ def _read_all(descriptor: int) -> bytes:
     return b"".join(PipeReader(descriptor).chunks())
 
 
-def check_version(text: str) -> str | None:
-    """Answers ``--handover VERSION``: None when this image reads that state, else why not."""
-    if text != str(VERSION):
-        return f"this agent reads handover state version {VERSION}, not {text}"
+def check_handover(version: str, ledger_file: Path, environment: Mapping[str, str]) -> str | None:
+    """Answers ``--handover VERSION``: None when this image can go on from that state, else why not.
+
+    Jobs are handed over as rows of the ledger: in another one those rows are nobody's or of other jobs.
+    """
+    if version != str(VERSION):
+        return f"this agent reads handover state version {VERSION}, not {version}"
+    now, before = os.path.realpath(ledger_file), environment.get(LEDGER_VARIABLE)
+    if before is not None and now != before:
+        return f"main.ledger_file has changed from {before} to {now}: stop and start the agent"
     return None
 
 

@@ -20,7 +20,7 @@ from greenagent import __version__  # noqa: E402
 from greenagent.agent.agent import Agent  # noqa: E402
 from greenagent.agent.ending import DRAIN, REBOOT, RESTART  # noqa: E402
 from greenagent.agent.upgrade import (  # noqa: E402
-    check_version,
+    check_handover,
     release_signals,
     replace_image,
     state_file,
@@ -86,8 +86,10 @@ def main(arguments: list[str] | None = None) -> int:
         loaded = load_settings(options.config, os.environ, flags)
     except SettingsError as error:
         return _refuse(error.problems)
-    if options.handover is not None and (problem := check_version(options.handover)) is not None:
-        return _refuse([problem])
+    if options.handover is not None:
+        problem = check_handover(options.handover, loaded.settings.main.ledger_file, os.environ)
+        if problem is not None:
+            return _refuse([problem])
     if options.check or options.print_config:
         return _show(loaded, options.print_config)
     return run(loaded, options.pid_file, lambda: load_settings(options.config, os.environ, flags), taken_over)
