@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,9 @@ import falcon
 
 from greenagent.controller.access import AgentResource
 from greenagent.controller.agents import Poll
-from greenagent.controller.bodies import BodyError, BodyTooLargeError, decode, read_body
+from greenagent.controller.bodies import BodyError, BodyTooLargeError, decode_finite, read_body
 from greenagent.controller.hangups import HangUpWatch, has_hung_up
-from greenagent.controller.jobs import AgentKey
+from greenagent.controller.jobs import IDENTITY_DIGITS, AgentKey
 from greenagent.controller.parts import Parts
 
 ACKNOWLEDGE = "Greenagent-Acknowledge"
@@ -20,6 +21,7 @@ DELIVERY = "Greenagent-Delivery"
 FREE_SLOTS = "Greenagent-Free-Slots"
 
 OK = '"ok"'
+_SLOTS = re.compile("-?[0-9]{1,9}")
 MAX_ROLES = 1000
 
 
@@ -168,7 +170,7 @@ _UNREADABLE = object()
 def _received(req: falcon.Request, resp: falcon.Response, limit: int, refusal: str) -> Any:
     """The JSON value of the body, or ``_UNREADABLE`` when the answer is given already."""
     try:
-        return decode(read_body(req, limit))
+        return decode_finite(read_body(req, limit))
     except BodyTooLargeError:
         _answer(resp, falcon.HTTP_413, json.dumps(f"more than {limit} bytes"))
     except BodyError:
@@ -190,11 +192,11 @@ def _key(gid: str, nid: str) -> AgentKey:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= IDENTITY_DIGITS else 0
 
 
 def _slots(text: str | None) -> int | None:
-    if text is None or not text.strip().lstrip("-").isdigit() or len(text) > 10:
+    if text is None or not _SLOTS.fullmatch(text):
         return None
     return max(0, int(text))
 

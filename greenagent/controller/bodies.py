@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import math
+import re
 from typing import Any, Final
 
 import falcon
 
+from greenagent.values.command import load_json
+
 MAX_DEPTH: Final = 200
+
+_LARGE = re.compile(rb"NaN|Infinity|[eE]\+?\d{3}|\d{300}")
+"""Where JSON text may name a number that Python reads and JSON does not know."""
 
 
 class BodyError(Exception):
@@ -40,14 +46,28 @@ def refuse_rest(req: falcon.Request) -> None:
 
 
 def decode(body: bytes) -> Any:
-    """The JSON value of a body. Raises ValueError."""
+    """The JSON value of a body, without lone surrogates. Raises ValueError."""
     try:
-        value = json.loads(body.decode("utf-8", "replace"))
+        value = load_json(body.decode("utf-8", "replace"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if _is_deep(value):
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
     return value
+
+
+def decode_finite(body: bytes) -> Any:
+    """As ``decode``, with null for NaN and infinite numbers: shown again, they would be no JSON. Raises ValueError."""
+    value = decode(body)
+    return _finite(value) if _LARGE.search(body) else value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _is_deep(value: Any) -> bool:

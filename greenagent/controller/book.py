@@ -7,11 +7,12 @@ from typing import Any
 
 from gevent.event import Event
 
-from greenagent.controller.jobs import AgentKey, Assignment, Job, Target
+from greenagent.controller.jobs import IDENTITY_DIGITS, AgentKey, Assignment, Job, Target
 from greenagent.controller.journal import UNOWNED, UNOWNED_REMOVAL, Journal, removal_rows
 from greenagent.controller.limits import Limits
 from greenagent.runtime.clock import steady_time
 from greenagent.values import states
+from greenagent.values.errors import CommandError
 
 
 class Book:
@@ -168,10 +169,12 @@ class Book:
 
 
 def target_of(command: dict[str, Any]) -> Target:
-    """Whom a command object that was checked before is for."""
+    """Whom a command object that was checked before is for. Raises CommandError for an impossible identity."""
     roles = command.get("roles")
     if not roles:
         role = command.get("role")
         roles = [role] if role else []
     key = AgentKey(int(command.get("gid") or 0), int(command.get("nid") or 0))
+    if max(key) >= 10**IDENTITY_DIGITS:
+        raise CommandError(f"'gid' and 'nid' have {IDENTITY_DIGITS} digits at most")
     return Target(key, tuple(roles), bool(command.get("fanout")))

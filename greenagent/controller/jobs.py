@@ -15,6 +15,8 @@ from greenagent.values.arguments import as_text
 NO_AGENT: Final = "No matching connected agents found"
 """The original's text for a command nobody can take (protocol 12.3)."""
 NOT_ACKNOWLEDGED: Final = "not acknowledged"
+IDENTITY_DIGITS: Final = 18
+"""A gid or nid of more digits is none; the state file could not hold it."""
 
 
 class AgentKey(NamedTuple):

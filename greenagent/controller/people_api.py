@@ -9,7 +9,7 @@ from typing import Any
 import falcon
 
 from greenagent.controller.bodies import BodyError, BodyTooLargeError, decode, read_body
-from greenagent.controller.jobs import AgentKey, Job
+from greenagent.controller.jobs import IDENTITY_DIGITS, AgentKey, Job
 from greenagent.controller.outcomes import EndedError, is_kill_order
 from greenagent.controller.parts import Parts
 from greenagent.controller.submission import KnownIdError, TooManyJobsError
@@ -215,7 +215,7 @@ def _agent(text: str | None) -> AgentKey | None:
     if text is None:
         return None
     gid, _, nid = text.partition(":")
-    if not (gid.isascii() and gid.isdigit() and nid.isascii() and nid.isdigit()):
+    if not all(part.isascii() and part.isdigit() and len(part) <= IDENTITY_DIGITS for part in (gid, nid)):
         raise falcon.HTTPBadRequest(description="'agent' is written GID:NID")
     return AgentKey(int(gid), int(nid))
 

@@ -8,6 +8,7 @@ import json
 from greenagent.controller.journal import Journal, Statement
 from greenagent.controller.limits import Limits
 from greenagent.runtime.clock import steady_time
+from greenagent.values.command import load_json
 from greenagent.values.errors import CommandError
 
 
@@ -47,7 +48,7 @@ class ScriptStore:
         Raises CommandError when it cannot be read, StateError when the script cannot be kept.
         """
         try:
-            wanted = json.loads(data)
+            wanted = load_json(data)
         except (ValueError, RecursionError) as error:
             raise CommandError(f"'data' of jumpscript_content is not JSON: {error}") from error
         if not isinstance(wanted, dict):
