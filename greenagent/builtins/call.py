@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from greenagent.values import levels
 from greenagent.values.command import Command, load_json, without_half_characters
 from greenagent.values.errors import GreenagentError
+
+MOST_BYTES: Final = 16 << 20
+"""What the list in an answer may take, as UTF-8: as much as other results (design section 5)."""
 
 
 class BuiltInError(GreenagentError):
@@ -50,11 +53,29 @@ class Answer:
     level: int = levels.RESULT_JSON
     after_report: Callable[[], None] | None = None
     """Called once the result is in the ledger: how ``restart`` answers before it acts."""
+    truncated: bool = False
+    """Whether there was more than fits."""
 
 
 def answer(value: Any) -> Answer:
     """An answer holding a JSON value."""
     return Answer(without_half_characters(json.dumps(value, ensure_ascii=False)))
+
+
+def list_answer(values: Iterable[Any]) -> Answer:
+    """An answer holding a JSON list, of the first values if all would pass MOST_BYTES, at least of one.
+
+    No more values are asked for than are looked at. For any thread.
+    """
+    texts: list[str] = []
+    size = 0
+    for value in values:
+        text = without_half_characters(json.dumps(value, ensure_ascii=False))
+        size += len(text.encode()) + len(", ")
+        if texts and size > MOST_BYTES:
+            return Answer(f"[{', '.join(texts)}]", truncated=True)
+        texts.append(text)
+    return Answer(f"[{', '.join(texts)}]")
 
 
 BuiltIn = Callable[[Call], Answer]

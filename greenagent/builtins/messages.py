@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
-from greenagent.builtins.call import Answer, BuiltIn, BuiltInError, Call, answer
+from greenagent.builtins.call import Answer, BuiltIn, BuiltInError, Call, answer, list_answer
 from greenagent.values.errors import LevelError
 from greenagent.values.levels import LevelSet, parse_levels
 from greenagent.values.message import Record
@@ -31,14 +31,24 @@ class Filter(Protocol):
     ) -> Any: ...
 
 
-def get_msgs(make_filter: Filter, query: Callable[[Any], Sequence[Record]]) -> BuiltIn:
-    """Answers the matching records, newest first, at most 1000."""
+class Query(Protocol):
+    """Asks the store; ``take`` gets the records, newest first, in a native thread."""
+
+    def __call__(self, query: Any, take: Callable[[Iterable[Record]], Answer], /) -> Answer: ...
+
+
+def get_msgs(make_filter: Filter, query: Query) -> BuiltIn:
+    """Answers the matching records, newest first, at most 1000, and no more than fit into 16 MiB."""
 
     def run(call: Call) -> Answer:
-        wanted = _read(call, make_filter, limited=True)
-        return answer([record.to_wire() for record in query(wanted)])
+        # All of it in that thread: to make the text of a thousand long lines on the hub takes seconds.
+        return query(_read(call, make_filter, limited=True), _as_list)
 
     return run
+
+
+def _as_list(records: Iterable[Record]) -> Answer:
+    return list_answer(record.to_wire() for record in records)
 
 
 def del_msgs(make_filter: Filter, delete: Callable[[Any], tuple[int, int]]) -> BuiltIn:

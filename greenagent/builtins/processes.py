@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
-from greenagent.builtins.call import Answer, BuiltIn, BuiltInError, Call, answer
+from greenagent.builtins.call import Answer, BuiltIn, BuiltInError, Call, answer, list_answer
 from greenagent.values.command import Command
+
+LONGEST: Final = 4096
+"""Characters of a text, list or object of a command beyond which the figures of its job leave it out."""
+MOST_MEMBERS: Final = 100
+"""Members of a command, and of its run arguments, that the figures tell of."""
 
 
 class LiveJob(NamedTuple):
@@ -37,12 +43,10 @@ def get_processes_stats(jobs: Callable[[], Iterable[LiveJob]]) -> BuiltIn:
     def run(call: Call) -> Answer:
         data = call.data()
         domain, name = data.get("domain") or "", data.get("name") or ""
-        return answer(
-            [
-                _entry(job)
-                for job in jobs()
-                if domain in ("", job.command.arguments.domain) and name in ("", job.command.arguments.name)
-            ]
+        return list_answer(
+            _entry(job)
+            for job in jobs()
+            if domain in ("", job.command.arguments.domain) and name in ("", job.command.arguments.name)
         )
 
     return run
@@ -58,4 +62,28 @@ def get_aggregated_stats(total: Callable[[], Mapping[str, Any]]) -> BuiltIn:
 
 
 def _entry(job: LiveJob) -> dict[str, Any]:
-    return {"cmd": job.command.received, **job.figures}
+    # Without what is long: that many jobs wait with much data must not make an answer of any size.
+    arguments = job.command.received.get("args")
+    command = _short(job.command.received, "args" if arguments else "")
+    if arguments:
+        command["args"] = _short(arguments)
+    return {"cmd": command, **job.figures}
+
+
+def _short(received: Mapping[str, Any], left_out: str = "") -> dict[str, Any]:
+    members = islice(received.items(), MOST_MEMBERS)
+    return {key: value for key, value in members if key != left_out and _is_short(value)}
+
+
+def _is_short(value: Any) -> bool:
+    """Whether a JSON value has no more than LONGEST characters, about; it is looked at no further than that."""
+    room = LONGEST
+    waiting = [value]
+    while waiting and room >= 0:
+        item = waiting.pop()
+        room -= len(item) if isinstance(item, (str, list, dict)) else len(str(item))
+        if room >= 0 and isinstance(item, (list, dict)):
+            waiting.extend(item)
+            if isinstance(item, dict):
+                waiting.extend(item.values())
+    return room >= 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -44,7 +44,7 @@ def newest_first(
     query: LogQuery,
     undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext,
     unreadable: Unreadable = refuse_unreadable,
-) -> Iterator[Record]:
+) -> Generator[Record, None, None]:
     """Matching lines of all databases, newest first.
 
     ``undisturbed()`` is held while ``current.db`` is opened. A file that has no table yet, or

@@ -6,7 +6,8 @@ This is its side on the hub; ``writer`` is its side in the native thread, ``writ
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -202,9 +203,13 @@ class LogStore:
         """Blocks until a batch of the pair should go; see ``Backlog.wait_due``."""
         self._pairs[pair].wait_due(batch_size, flush_int)
 
-    def query(self, query: LogQuery) -> list[Record]:
-        """Matching lines of all databases, newest first. Raises GreenagentError."""
-        return self._native(self._query, query)
+    def query(self, query: LogQuery, take: Callable[[Iterable[Record]], Answer] = list) -> Answer:  # type: ignore
+        """What ``take`` makes of the matching lines of all databases, newest first; it is called in a native thread.
+
+        Lines it does not ask for are not read. Raises GreenagentError.
+        """
+        answer: Answer = self._native(self._query, query, take)
+        return answer
 
     def delete(self, query: LogQuery) -> tuple[int, int]:
         """Deletes matching lines of all databases, in slices; returns how many went and how many stayed.
@@ -268,8 +273,9 @@ class LogStore:
             raise GreenagentError("the log store is not running")
         return self._pool.run(function, *args)
 
-    def _query(self, query: LogQuery) -> list[Record]:
-        return list(newest_first(self.folder, query, self._gate.reading, self._pass_over))
+    def _query(self, query: LogQuery, take: Callable[[Iterable[Record]], Answer]) -> Answer:
+        with closing(newest_first(self.folder, query, self._gate.reading, self._pass_over)) as records:
+            return take(records)
 
     def _pass_over(self, path: Path, error: sqlite3.Error) -> None:
         """A damaged file is left out of answers and said once. Raises GreenagentError for any other trouble."""
