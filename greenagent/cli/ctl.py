@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from greenagent import __version__
-from greenagent.cli import ctl_kill, ctl_show, ctl_top
+from greenagent.cli import ctl_kill, ctl_logs, ctl_show, ctl_top
 from greenagent.cli.ctl_client import DEFAULT_URL, Client, Connection, ControllerError
 from greenagent.cli.ctl_command import add_run_options, command_of
 from greenagent.cli.ctl_output import say
@@ -126,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     jobs.add_argument("--limit", type=_positive, default=100, metavar="N", help="at most N jobs (default 100)")
     show = add("show", ctl_show.show, "one job with its results")
     _add_id(show)
-    logs = add("logs", ctl_show.logs, "the lines of a job that agents have uploaded")
+    logs = add("logs", ctl_logs.logs, "the lines of a job that agents have uploaded")
     _add_id(logs)
     logs.add_argument("--follow", action="store_true", help="go on until the job ends")
     kill = add("kill", ctl_kill.kill, "end a job and say what became of it")

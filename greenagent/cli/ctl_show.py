@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -93,32 +92,6 @@ def show(client: Client, options: argparse.Namespace) -> int:
             print("  critical:")
             print(_indented(result["critical"], 4))
     return 0
-
-
-def logs(client: Client, options: argparse.Namespace) -> int:
-    """The uploaded lines of a job."""
-    path = f"{job_path(options.id)}/logs"
-    after = 0
-    seen = lost = 0
-    try:
-        while True:
-            follow = {"follow": 1} if options.follow else {}
-            answer = client.get(path, 20.0 if options.follow else 0.0, after=after, limit=1000, **follow)
-            newly_lost = max(0, answer["dropped"] - seen)  # what was dropped after it was shown is not lost
-            lost += newly_lost
-            seen += newly_lost + len(answer["lines"])
-            for line in answer["lines"]:
-                if options.json:
-                    print(json.dumps(line), flush=True)
-                else:
-                    stamp = time.strftime("%H:%M:%S", time.localtime(line["epoch"]))
-                    print(f"{stamp} {line['gid']}:{line['nid']} {line['level']:>2} {line['data']}", flush=True)
-            after = answer["next"]
-            if not answer["lines"] and (not options.follow or answer["finished"]):
-                return 0
-    finally:
-        if lost and not options.json:
-            print(f"greenagent-ctl: {lost} older lines are no longer kept here", file=sys.stderr)
 
 
 def print_table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

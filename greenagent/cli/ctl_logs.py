@@ -1,0 +1,61 @@
+"""``greenagent-ctl logs``: the lines of a job that agents have uploaded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+from greenagent.cli.ctl_client import Client, ControllerError
+from greenagent.cli.ctl_follow import Follower
+from greenagent.cli.ctl_output import LiveOutput, as_argument, say
+
+
+def logs(client: Client, options: argparse.Namespace) -> int:
+    """What is there now; with ``--follow`` until the job has ended and its last lines have come."""
+    output = _EveryLine(options.json)
+    follower = Follower(client, options.id, output, patient=False)
+    complete = True
+    try:
+        follower.read()
+        if options.follow:
+            complete = _follow(follower, output)
+    finally:
+        if follower.lost:
+            say(f"{follower.lost} older lines are no longer kept here")
+        if output.restarted:
+            say("the controller was restarted meanwhile: lines it had until then may be missing above")
+        elif not complete:
+            say(
+                "the agent has not uploaded all lines of the job;"
+                f" the end of its output is shown by: greenagent-ctl show {as_argument(options.id)}"
+            )
+    return 0
+
+
+def _follow(follower: Follower, output: LiveOutput) -> bool:
+    """True when all lines have come that the results tell of."""
+    try:
+        job = follower.follow()
+    except ControllerError as error:
+        if error.status != 404:
+            raise
+        return True  # the controller has lines of a job that it does not know, and nothing to wait for
+    return all(output.is_complete(result) for result in job["results"])
+
+
+class _EveryLine(LiveOutput):
+    """Shows every line with its time, agent and level."""
+
+    def __init__(self, as_json: bool) -> None:
+        super().__init__(prefix=False, quiet=True)
+        self._as_json = as_json
+
+    def line(self, line: dict[str, Any]) -> None:
+        if self._as_json:
+            print(json.dumps(line), flush=True)
+        else:
+            stamp = time.strftime("%H:%M:%S", time.localtime(line["epoch"]))
+            print(f"{stamp} {line['gid']}:{line['nid']} {line['level']:>2} {line['data']}", flush=True)
+        super().line(line)

@@ -1,0 +1,184 @@
+"""``greenagent-ctl logs``: every line once, also those that come late or after a restart of the controller."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import termios
+from typing import Any
+
+import gevent
+
+from greenagent.controller.limits import Limits
+from tests.controller.ctl import REPOSITORY, AnsweringAgent, Ctl, Lines, ctl
+from tests.controller.support import Agent, ControllerProcess, plain
+from tests.support.waiting import wait_until
+
+F_SETPIPE_SZ = 1031
+
+
+def texts_of(out: str) -> list[str]:
+    return [line.split()[-1] for line in out.splitlines()]
+
+
+def test_following_goes_on_until_the_last_lines_have_come(controller) -> None:
+    """The result overtakes them: the agent uploads lines when they have waited for a while."""
+    lines = Lines()
+    ended = gevent.event.Event()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        lines.send(agent, command["id"], "one")
+        ended.wait()
+        agent.finish(command["id"], exit_code=0, streams=["one\ntwo\nthree\n", ""])
+        gevent.sleep(2)
+        lines.send(agent, command["id"], "two")
+        gevent.sleep(1)
+        lines.send(agent, command["id"], "three")
+
+    agent = AnsweringAgent(controller, answer)
+    try:
+        controller.submit(id="x", gid=1, nid=10)
+        following = Ctl("--url", controller.url, "logs", "x", "--follow")
+        wait_until(lambda: "one" in following.out, what="the first line")
+        ended.set()
+        done = following.done()
+    finally:
+        agent.stop()
+    assert (done.code, texts_of(done.out), done.err) == (0, ["one", "two", "three"], "")
+
+
+def test_following_shows_lines_that_the_result_does_not_tell_of(controller) -> None:
+    lines = Lines()
+    ended = gevent.event.Event()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        lines.send(agent, command["id"], "begun", level=7)
+        ended.wait()
+        agent.finish(command["id"], exit_code=0)
+        gevent.sleep(0.4)
+        lines.send(agent, command["id"], "ended", level=7)
+
+    agent = AnsweringAgent(controller, answer)
+    try:
+        controller.submit(id="x", gid=1, nid=10)
+        following = Ctl("--url", controller.url, "logs", "x", "--follow")
+        wait_until(lambda: "begun" in following.out, what="the first line")
+        ended.set()
+        done = following.done()
+    finally:
+        agent.stop()
+    assert (done.code, texts_of(done.out), done.err) == (0, ["begun", "ended"], "")
+
+
+def test_following_says_when_not_all_lines_have_come(controller) -> None:
+    agent = Agent(controller)
+    poll = agent.poll()
+    controller.submit(id="-x", gid=1, nid=10)
+    poll.command()
+    agent.finish("-x", exit_code=0, streams=["never uploaded\n", ""])
+    done = ctl(controller.url, "logs", "--follow", "--", "-x")
+    assert (done.code, done.out) == (0, "")
+    assert done.err == (
+        "greenagent-ctl: the agent has not uploaded all lines of the job;"
+        " the end of its output is shown by: greenagent-ctl show -- -x\n"
+    )
+
+
+def test_following_loses_no_line_when_the_controller_restarts_under_a_paused_reader(tmp_path) -> None:
+    state = ("--state", str(tmp_path / "state.db"))
+    process = ControllerProcess(tmp_path, *state)
+    session = plain()
+    job = {"id": "x", "cmd": "execute", "gid": 1, "nid": 10, "args": {"name": "job"}, "wait_for_agent": 60}
+    assert session.post(f"{process.url}/api/jobs", json=job, timeout=10).status_code == 202
+    assert session.get(f"{process.url}/1/10/cmd", timeout=10).json()["id"] == "x"
+
+    def upload(*numbers: int) -> None:
+        batch = [{"id": n, "jobid": "x", "level": 1, "data": f"{'.' * 200} {n}", "epoch_ms": 1000} for n in numbers]
+        assert plain().post(f"{process.url}/1/10/log", json=batch, timeout=10).status_code == 200
+
+    upload(*range(1, 901))
+    read, write = os.pipe()
+    size = fcntl.fcntl(read, F_SETPIPE_SZ, 4096)
+    program = [sys.executable, "-m", "greenagent.cli.ctl", "--url", process.url, "logs", "x", "--follow"]
+    errors = (tmp_path / "errors").open("wb")
+    following = subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=write, stderr=errors, cwd=REPOSITORY)
+    os.close(write)
+    got = bytearray()
+
+    def waiting_bytes() -> int:
+        return int.from_bytes(fcntl.ioctl(read, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
+
+    def numbers() -> list[int]:
+        while True:
+            try:
+                data = os.read(read, 65536)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            got.extend(data)
+        return [int(line.split()[-1]) for line in got.decode().splitlines(keepends=True) if line.endswith("\n")]
+
+    try:
+        wait_until(lambda: waiting_bytes() > size - 250, what="the pipe to be full")
+        process.kill()
+        process = ControllerProcess(tmp_path, *state, listen=f"127.0.0.1:{process.port}")
+        upload(*range(891, 911))  # the batch that was not acknowledged comes again
+        os.set_blocking(read, False)
+        wait_until(lambda: numbers()[-1:] == [910], what="the new lines")
+        upload(*range(911, 921))
+        wait_until(lambda: numbers()[-1:] == [920], what="further lines")
+        result = {"id": "x", "state": "SUCCESS", "starttime": 1, "exit_code": 0, "streams": ["", ""]}
+        plain().post(f"{process.url}/1/10/result", json=result, timeout=10)
+        wait_until(lambda: following.poll() is not None, what="its end")
+        assert numbers() == [*range(1, 921)]
+    finally:
+        following.kill()
+        process.terminate()
+        os.close(read)
+        errors.close()
+    assert following.poll() == 0
+    assert (tmp_path / "errors").read_text() == (
+        "greenagent-ctl: the controller was restarted meanwhile: lines it had until then may be missing above\n"
+    )
+
+
+def test_following_waits_for_a_controller_that_restarts_but_not_for_one_that_is_not_there(tmp_path) -> None:
+    state = ("--state", str(tmp_path / "state.db"))
+    process = ControllerProcess(tmp_path, *state)
+    job = {"id": "x", "cmd": "execute", "gid": 1, "nid": 10, "args": {"name": "job"}, "wait_for_agent": 60}
+    try:
+        assert plain().post(f"{process.url}/api/jobs", json=job, timeout=10).status_code == 202
+        assert plain().get(f"{process.url}/1/10/cmd", timeout=10).json()["id"] == "x"
+        line = {"id": 1, "jobid": "x", "level": 1, "data": "one", "epoch_ms": 1000}
+        assert plain().post(f"{process.url}/1/10/log", json=[line], timeout=10).status_code == 200
+        following = Ctl("--url", process.url, "logs", "x", "--follow", "--json")
+        wait_until(lambda: "one" in following.out, what="the first line")
+        process.kill()
+        away = ctl(process.url, "logs", "x", "--follow")
+        assert (away.code, away.err.count("\n")) == (3, 1)
+        process = ControllerProcess(tmp_path, *state, listen=f"127.0.0.1:{process.port}")
+        line = {"id": 2, "jobid": "x", "level": 1, "data": "two", "epoch_ms": 1000}
+        assert plain().post(f"{process.url}/1/10/log", json=[line], timeout=10).status_code == 200
+        result = {"id": "x", "state": "SUCCESS", "starttime": 1, "exit_code": 0, "streams": ["one\ntwo\n", ""]}
+        plain().post(f"{process.url}/1/10/result", json=result, timeout=10)
+        done = following.done()
+    finally:
+        process.terminate()
+    assert [json.loads(line)["data"] for line in done.out.splitlines()] == ["one", "two"]
+    assert done.code == 0
+
+
+def test_dropped_lines_are_told_beside_json_too(make_controller) -> None:
+    controller = make_controller(Limits(log_lines_per_job=10))
+    agent = Agent(controller)
+    poll = agent.poll()
+    controller.submit(id="x", gid=1, nid=10)
+    poll.command()
+    Lines().send(agent, "x", *(str(number) for number in range(25)))
+    done = ctl(controller.url, "logs", "x", "--json")
+    assert [json.loads(line)["data"] for line in done.out.splitlines()] == [str(number) for number in range(15, 25)]
+    assert done == (0, done.out, "greenagent-ctl: 15 older lines are no longer kept here\n")
