@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TextIO
 
 from greenagent.cli.logs_text import COLOURS, level_name, visible
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.query import LogQuery, conditions, opened_files, order_column
+from greenagent.logs.query import EPOCH, LEVEL, LogQuery, conditions, opened_files, order_column
 from greenagent.logs.reading import Unreadable, reading
 
 MOST_ROWS: Final = 60
@@ -35,9 +35,8 @@ class JobSummary(NamedTuple):
 def summarise_jobs(folder: LogFolder, query: LogQuery, ledger: Path | None, unreadable: Unreadable) -> list[JobSummary]:
     """Every job with matching lines, the one that printed last at the end; ``unreadable`` as in logs.reading."""
     found: dict[str, JobSummary] = {}
-    columns = (
-        "coalesce(jobid, ''), coalesce(max(domain), ''), coalesce(max(name), ''), count(*), min(epoch), max(epoch)"
-    )
+    texts = (f"coalesce(CAST({text} AS TEXT), '')" for text in ("jobid", "max(domain)", "max(name)"))
+    columns = f"{', '.join(texts)}, count(*), min({EPOCH}), max({EPOCH})"
     for jobid, domain, name, lines, first, last in _ask_all(folder, query, columns, "GROUP BY jobid", unreadable):
         job = JobSummary(jobid, domain, name, lines, first, last, "")
         known = found.get(job.jobid)
@@ -46,13 +45,13 @@ def summarise_jobs(folder: LogFolder, query: LogQuery, ledger: Path | None, unre
                 domain=known.domain or job.domain,
                 name=known.name or job.name,
                 lines=job.lines + known.lines,
-                first=min(job.first or 0, known.first or 0),
-                last=max(job.last or 0, known.last or 0),
+                first=min(job.first, known.first),
+                last=max(job.last, known.last),
             )
         found[job.jobid] = job
     states = _states(ledger) if ledger is not None else {}
     jobs = [job._replace(state=states.get(job.jobid, "")) for job in found.values()]
-    return sorted(jobs, key=lambda job: (job.last or 0, job.first or 0))[-query.limit :]
+    return sorted(jobs, key=lambda job: (job.last, job.first))[-query.limit :]
 
 
 def print_jobs(jobs: list[JobSummary], form: str, out: TextIO) -> None:
@@ -91,10 +90,10 @@ def print_jobs(jobs: list[JobSummary], form: str, out: TextIO) -> None:
 def count_levels(folder: LogFolder, query: LogQuery, unreadable: Unreadable) -> dict[int, dict[int, int]]:
     """Lines by minute (seconds since 1970) and level; ``unreadable`` as in logs.reading."""
     counts: dict[int, dict[int, int]] = {}
-    columns = "CAST(epoch AS INTEGER) / 60 * 60 AS minute, level, count(*)"
-    for minute, level, count in _ask_all(folder, query, columns, "GROUP BY minute, level", unreadable):
-        of_minute = counts.setdefault(minute or 0, {})
-        of_minute[level or 0] = of_minute.get(level or 0, 0) + count
+    columns = f"CAST({EPOCH} AS INTEGER) / 60 * 60, {LEVEL}, count(*)"
+    for minute, level, count in _ask_all(folder, query, columns, "GROUP BY 1, 2", unreadable):
+        of_minute = counts.setdefault(minute, {})
+        of_minute[level] = of_minute.get(level, 0) + count
     return counts
 
 
@@ -162,9 +161,9 @@ def _duration(seconds: int) -> str:
     return f"{seconds} seconds"
 
 
-def _local(epoch: float | None) -> str:
+def _local(epoch: float) -> str:
     try:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch or 0))
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch))
     except (ValueError, OverflowError, OSError):
         return str(epoch)
 

@@ -19,6 +19,14 @@ from greenagent.values.levels import LevelSet
 from greenagent.values.message import Record
 
 _MANY_RANGES: Final = 50
+_LAST_EPOCH: Final = 1 << 53
+"""A number beyond is no time: its milliseconds would be no number that JSON readers understand."""
+EPOCH: Final = (
+    "CASE WHEN typeof(epoch) IN ('integer', 'real') "
+    f"AND epoch BETWEEN -{_LAST_EPOCH} AND {_LAST_EPOCH} THEN epoch ELSE 0 END"
+)
+LEVEL: Final = "CASE typeof(level) WHEN 'integer' THEN level ELSE 0 END"
+"""SQL for what ``as_record`` makes of these columns."""
 
 
 class LogQuery(NamedTuple):
@@ -193,7 +201,7 @@ def conditions(connection: sqlite3.Connection, query: LogQuery) -> tuple[list[st
     levels = query.levels
     if levels is not None and not levels.everything:
         if len(levels.ranges) > _MANY_RANGES:
-            connection.create_function("level_wanted", 1, lambda level: level in levels, deterministic=True)
+            connection.create_function("level_wanted", 1, lambda level: _whole(level) in levels, deterministic=True)
             where.append("level_wanted(level)")
         else:
             where.append("(" + " OR ".join(f"level BETWEEN {low} AND {high}" for low, high in levels.ranges) + ")")
@@ -213,17 +221,25 @@ def conditions(connection: sqlite3.Connection, query: LogQuery) -> tuple[list[st
 
 
 def as_record(row: tuple[Any, ...]) -> Record:
-    """A row as a value, whatever an older version or another program left out."""
+    """A row as a value, whatever an older version or another program left out or put in."""
     seq, number, jobid, domain, name, epoch, level, data = row
-    if isinstance(data, bytes):
-        data = data.decode("utf-8", "backslashreplace")
     return Record(
         seq or 0,
-        number or 0,
-        jobid or "",
-        domain or "",
-        name or "",
-        float(epoch or 0),
-        level or 0,
-        data if isinstance(data, str) else "" if data is None else str(data),
+        _whole(number),
+        _text(jobid),
+        _text(domain),
+        _text(name),
+        float(epoch) if isinstance(epoch, (int, float)) and abs(epoch) <= _LAST_EPOCH else 0.0,
+        _whole(level),
+        _text(data),
     )
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return "" if value is None else str(value)

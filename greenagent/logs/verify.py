@@ -60,12 +60,15 @@ class _Order:
     def check(self, connection: sqlite3.Connection, key: str) -> list[str]:
         """Checks one file against itself and those before it."""
         problems: list[str] = []
-        repeated = falling = 0
+        repeated = falling = odd = 0
         for seq, number in connection.execute(_ALL_IDS[key]):
             if key == "seq":
                 if seq <= self.last_seq:
                     problems = ["seq does not rise over the file before"]
                 self.last_seq = seq
+            if not isinstance(number, int):
+                odd += 1
+                continue
             if self.first_id < 0:
                 self.first_id = number
             elif number == self.last_id:
@@ -77,6 +80,8 @@ class _Order:
             if self.wrapped and number >= self.first_id:
                 repeated += 1
             self.last_id = number
+        if odd:
+            problems.append(f"{odd} ids are no numbers")
         if repeated:
             problems.append(f"{repeated} ids come twice")
         if falling:
@@ -139,7 +144,7 @@ def verify_file(path: Path, order: _Order) -> FileReport:
             key = "seq" if kind == "ours" else "rowid"
             lines = connection.execute('SELECT count(*) FROM "logs"').fetchone()[0]
             if lines:
-                ends = f'SELECT id FROM "logs" ORDER BY {key} {{}} LIMIT 1'
+                ends = f'SELECT CAST(id AS INTEGER) FROM "logs" ORDER BY {key} {{}} LIMIT 1'
                 first = connection.execute(ends.format("ASC")).fetchone()[0]
                 last = connection.execute(ends.format("DESC")).fetchone()[0]
             # The original's counter starts again after a crash: its ids prove nothing.
