@@ -89,8 +89,12 @@ def test_the_entry_points_patch_before_anything_else() -> None:
         body = ast.parse((PACKAGE / "cli" / f"{name}.py").read_text()).body
         first = [node for node in body if not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call)]
         first = [node for node in first if ast.unparse(node) != "from __future__ import annotations"]
-        assert ast.unparse(first[0]) == "from greenagent.runtime.patch import patch"
-        assert ast.unparse(first[1]) == "patch()"
+        assert [ast.unparse(node) for node in first[:4]] == [
+            "from greenagent.cli.streams import open_missing_streams",  # imports nothing that could be patched
+            "from greenagent.runtime.patch import patch",
+            "open_missing_streams()",  # before the hub opens files of its own
+            "patch()",
+        ]
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

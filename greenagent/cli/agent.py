@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from greenagent.cli.streams import open_missing_streams
 from greenagent.runtime.patch import patch
 
+open_missing_streams()
 patch()
 
 import argparse  # noqa: E402

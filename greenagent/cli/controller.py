@@ -1,7 +1,9 @@
 """``greenagent-controller``: starts the embedded controller."""
 
+from greenagent.cli.streams import open_missing_streams
 from greenagent.runtime.patch import patch
 
+open_missing_streams()
 patch()
 
 import argparse  # noqa: E402

@@ -15,13 +15,18 @@ from greenagent.cli.ctl_output import say
 from greenagent.cli.ctl_run import EXIT_FAILED, EXIT_LEFT, EXIT_NOT_DELIVERED, run
 from greenagent.cli.ctl_trust import UsageError
 from greenagent.cli.output import OutputParser, is_text
+from greenagent.cli.streams import open_missing_streams
 
 EXIT_USAGE = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
+    open_missing_streams()
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if sys.stdout is None:  # before anything is sent whose outcome has no place to go
+        say("cannot write the output: stdout is closed")
+        return EXIT_FAILED
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

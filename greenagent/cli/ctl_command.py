@@ -54,14 +54,22 @@ def command_of(options: argparse.Namespace) -> dict[str, Any]:
     if options.id is not None:
         command["id"] = options.id
     if options.data is not None:
-        text = sys.stdin.buffer.read().decode("utf-8", "replace") if options.data == "-" else options.data
-        command["data"] = text
+        command["data"] = _stdin() if options.data == "-" else options.data
     if options.wait_for_agent is not None:
         command["wait_for_agent"] = options.wait_for_agent
     if not options.detach:
         args.setdefault("loglevels_ac", "*")
         args.setdefault("log_flush", 1)
     return command
+
+
+def _stdin() -> str:
+    if sys.stdin is None:
+        raise UsageError("--data -: stdin is closed")
+    try:
+        return sys.stdin.buffer.read().decode("utf-8", "replace")
+    except OSError as error:
+        raise UsageError(f"--data -: stdin cannot be read: {error.strerror}") from error
 
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def _follow(client: Client, follower: Follower, answer: dict[str, Any]) -> dict[
 
 def ask_what_to_do(client: Client, job_id: str) -> bool:
     """Ctrl-C: kill the job or leave it alone; killed when nobody can be asked. True to go on following."""
-    if sys.stdin.isatty() and sys.stderr.isatty() and not _wants_kill(job_id):
+    if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty() and not _wants_kill(job_id):
         return False
     try:
         client.post(f"{job_path(job_id)}/kill", {})

@@ -24,6 +24,7 @@ from greenagent.cli.logs_options import (
 )
 from greenagent.cli.logs_text import CsvPrinter, JsonPrinter, TextPrinter, utf8_output, visible, wants_colour
 from greenagent.cli.output import end_with_reader, give_up_output, is_text
+from greenagent.cli.streams import open_missing_streams
 from greenagent.logs.query import LogQuery, newest_first
 from greenagent.logs.scan import Scan
 from greenagent.values.errors import GreenagentError
@@ -73,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; exit code 0, 1 when something cannot be read, 2 for bad arguments."""
+    open_missing_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     end_with_reader()
     command = SUBCOMMANDS.get(arguments[0]) if arguments else None

@@ -46,7 +46,7 @@ class OutputParser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: Any = None) -> None:
         # argparse swallows the error of an unbuffered stdout, and leaves a buffered one to the interpreter's end.
-        if file is None or file is not sys.stdout:
+        if file is not sys.stdout:  # which is None where it is closed, and so is the file then
             super()._print_message(message, file)
         elif write_output(self.prog.split()[0], message):
             self.exit(1)
