@@ -143,6 +143,10 @@ def _address(text: str) -> tuple[str, int]:
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise argparse.ArgumentTypeError(f"{host!r} is no name of a host") from error
     if len(port) > 9 or int(port) > 65535:
         raise argparse.ArgumentTypeError(f"port above 65535: {text!r}")
     return host, int(port)

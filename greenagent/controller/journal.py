@@ -5,9 +5,10 @@ In memory there is nothing to write; with ``--state`` it is one small sqlite fil
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,7 +54,7 @@ class Journal:
         """Returns once all of it is safe, or raises StateError and nothing of it is."""
 
     def read(self, query: str) -> list[tuple[Any, ...]]:
-        """The rows of a query."""
+        """The rows of a query. Raises StateError."""
         return []
 
     def close(self) -> None:
@@ -66,31 +67,47 @@ class FileJournal(Journal):
     def __init__(self, path: Path) -> None:
         """Opens or makes the file. Raises StateError."""
         self._path = path
-        self._lock = FileLock(path.with_name(path.name + ".lock"), f"the state file {path}")
-        self._database = NativeDatabase(path, SCHEMA)
+        try:
+            target = path.resolve()  # a link to it is the same file to sqlite, so it must be to the lock
+            if target.exists() and not target.is_file():
+                raise OSError(errno.EINVAL, "give the name of a file, this is a folder or a device")
+        except (OSError, RuntimeError) as error:
+            raise StateError(f"cannot use the state file {path}: {_reason(error)}") from error
+        self._lock = FileLock(target.with_name(target.name + ".lock"), f"the state file {path}")
+        self._database = NativeDatabase(target, SCHEMA)
         try:
             self._lock.acquire()
             self._database.start()
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeError) as error:
             self._lock.release()
-            raise StateError(f"cannot use the state file {path}: {error}") from error
+            raise StateError(f"cannot use the state file {path}: {_reason(error)}") from error
 
     def write(self, statements: Iterable[Statement]) -> None:
-        self._run(lambda connection: [connection.execute(*statement) for statement in statements])
+        try:
+            self._database.run(lambda connection: [connection.execute(*statement) for statement in statements])
+        except sqlite3.Error as error:
+            raise StateError(f"cannot write the state file {self._path}: {_reason(error)}") from error
 
     def read(self, query: str) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = self._run(lambda connection: connection.execute(query).fetchall())
-        return rows
+        try:
+            return self._database.run(lambda connection: connection.execute(query).fetchall())
+        except sqlite3.Error as error:
+            raise StateError(f"cannot read the state file {self._path}: {_reason(error)}") from error
 
     def close(self) -> None:
         self._database.stop()
         self._lock.release()
 
-    def _run(self, function: Callable[[sqlite3.Connection], Any]) -> Any:
-        try:
-            return self._database.run(function)
-        except sqlite3.Error as error:
-            raise StateError(f"cannot write the state file {self._path}: {error}") from error
+
+def _reason(error: Exception) -> str:
+    """What is wrong, and what to do where sqlite says no more than that the file is damaged."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, UnicodeError):
+        return "its name is not UTF-8"
+    if type(error) is sqlite3.DatabaseError or "malformed" in str(error):
+        return f"{error}: move it away, or put a copy in its place, and start again"
+    return str(error)
 
 
 def job_row(job: Job) -> Statement:

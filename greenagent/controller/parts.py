@@ -43,9 +43,12 @@ class Parts:
             for assignment in self.book.load():
                 self.dispatcher.restore(assignment)
                 self.outcomes.restore(assignment)
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             self.journal.close()
-            raise StateError(f"the state file {state} is damaged ({error}): move it away and start again") from error
+            raise StateError(
+                f"the state file {state} is damaged ({type(error).__name__}: {error}):"
+                " move it away, or put a copy in its place, and start again"
+            ) from error
         except BaseException:
             self.journal.close()
             raise

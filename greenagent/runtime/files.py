@@ -71,7 +71,7 @@ class FileLock:
             os.close(descriptor)
             who = f"process {holder}" if holder.isdigit() else "another process"
             raise LockedError(
-                f"{self.guards} is in use by {who} (lock {self.path}): stop that agent or give this one other files"
+                f"{self.guards} is in use by {who} (lock {self.path}): stop that one or give this one other files"
             ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

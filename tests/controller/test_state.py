@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import socket
 import sqlite3
 import subprocess
@@ -18,6 +19,8 @@ import requests
 from greenagent.controller.limits import Limits
 from tests.controller.support import Agent, ControllerProcess, LocalController, plain
 from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_jobs_results_queues_and_scripts_come_back(tmp_path) -> None:
@@ -152,26 +155,68 @@ def test_kill_9_and_restart_under_load_forgets_nothing(tmp_path) -> None:
     assert (tmp_path / "controller.stderr").read_text() == ""
 
 
-@pytest.mark.parametrize("kind", ["no database", "no folder", "a folder", "damaged"])
-def test_a_state_file_that_cannot_be_used_is_one_line(tmp_path, kind) -> None:
+def damage(path: Path, *statements: str) -> None:
+    """A state file with a job and a result, and then something wrong in it."""
+    first = LocalController(state=path)
+    first.submit(id="x", gid=1, nid=10)
+    first.stop()
+    with closing(sqlite3.connect(path)) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("no database", "file is not a database: move it away"),
+        ("torn", "malformed"),
+        ("no folder", "No such file or directory"),
+        ("a folder", "this is a folder or a device"),
+        ("UPDATE jobs SET command = '{'", "is damaged (JSONDecodeError"),
+        ("UPDATE jobs SET command = '[]'", "is damaged (AttributeError"),
+        ("UPDATE jobs SET command = '5'", "is damaged"),
+        ("UPDATE jobs SET command = '{\"gid\": [1]}'", "is damaged"),
+        ("UPDATE jobs SET command = '{\"gid\": 1e999}'", "is damaged"),
+        ("UPDATE results SET body = '[]'", "is damaged"),
+        ("ALTER TABLE results RENAME COLUMN body TO text", "cannot read the state file"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_a_state_file_that_cannot_be_used_is_one_line(tmp_path, kind, words) -> None:
     path = tmp_path / "state.db"
     if kind == "no database":
         path.write_bytes(b"nonsense" * 1000)
+    elif kind == "torn":
+        damage(path)
+        content = path.read_bytes()
+        path.write_bytes(content[:4096] + b"x" * (len(content) - 4096))
     elif kind == "no folder":
         path = tmp_path / "missing" / "state.db"
     elif kind == "a folder":
         path.mkdir()
     else:
-        LocalController(state=path).stop()
-        with sqlite3.connect(path) as database:
-            database.execute("INSERT INTO jobs VALUES (1, 'x', '{', 0, 0, 0, 0)")
-    assert refused("--state", str(path)).startswith("greenagent-controller: ")
+        damage(path, kind)
+    said = refused("--state", str(path))
+    assert said.startswith("greenagent-controller: ")
+    assert str(path) in said
+    assert words in said
+
+
+@pytest.mark.parametrize("path", ["", ".", "/", "/dev/null", "x" * 300, b"\xff/\xff"], ids=repr)
+def test_a_state_file_of_an_impossible_name_is_one_line(tmp_path, path) -> None:
+    name = os.fsdecode(path)
+    assert refused("--state", name, folder=tmp_path).startswith("greenagent-controller: cannot use the state file ")
 
 
 def test_two_controllers_on_one_state_file_are_refused(tmp_path) -> None:
     process = ControllerProcess(tmp_path, "--state", str(tmp_path / "state.db"))
     try:
-        assert "in use by process" in refused("--state", str(tmp_path / "state.db"))
+        (tmp_path / "link.db").symlink_to(tmp_path / "state.db")
+        (tmp_path / "folder").symlink_to(tmp_path)
+        for name in ("state.db", "link.db", "folder/state.db"):
+            said = refused("--state", str(tmp_path / name))
+            assert f"{name} is in use by process {process.process.pid} " in said
+            assert "agent" not in said.removeprefix("greenagent-controller")
     finally:
         process.terminate()
 
@@ -180,6 +225,8 @@ def test_two_controllers_on_one_state_file_are_refused(tmp_path) -> None:
     ("options", "code", "words"),
     [
         (["--listen", "nonsense"], 2, "HOST:PORT"),
+        (["--listen", "\udcff:0"], 2, "no name of a host"),
+        (["--listen", "a..b:0"], 2, "no name of a host"),
         (["--listen", "127.0.0.1:99999"], 2, "port above 65535"),
         (["--listen", "203.0.113.1:1"], 1, "cannot listen"),
         (["--tls-key", "x"], 2, "--tls-cert"),
@@ -199,7 +246,7 @@ def test_a_taken_port_is_said_without_a_tuple() -> None:
     assert said == f"greenagent-controller: cannot listen on {address}: Address already in use"
 
 
-def refused(*options: str, code: int = 1) -> str:
+def refused(*options: str, code: int = 1, folder: Path = ROOT) -> str:
     """What a controller says that does not start, one line of its own."""
     options = options if "--listen" in options else ("--listen", "127.0.0.1:0", *options)
     done = subprocess.run(
@@ -207,7 +254,8 @@ def refused(*options: str, code: int = 1) -> str:
         capture_output=True,
         text=True,
         timeout=30,
-        cwd=Path(__file__).parents[2],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
