@@ -158,7 +158,7 @@ class Agent:
         self._recover(taken_over)
         warn_of(self.settings.startup, self.identity, self.voice.warning)
         self.startup = StartupTasks(self.admission, self.identity, self.supervisor, self.voice)
-        self.startup.start(self.settings.startup, taken_over.startup if taken_over is not None else ())
+        self.startup.start(self.settings.startup, taken_over.startup if taken_over is not None else None)
         self.connections.update()
         self.oversight.ready()
         self.voice.info(
@@ -279,7 +279,7 @@ class Agent:
         if stuck:
             self._thaw(frozen, f"job {stuck[0].id} is neither running nor over")
             return None
-        state = HandedOver(frozen, self.startup.started, {}, self.statistics.gauges(), self.spawner.registry.left())
+        state = HandedOver(frozen, self.startup.state(), {}, self.statistics.gauges(), self.spawner.registry.left())
         try:
             write_state(state, (*self.ledger.locks, *self.store.locks), state_path)
         except OSError as error:

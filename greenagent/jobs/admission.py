@@ -231,7 +231,7 @@ class Admission:
         self._freezing = False
         jobs = list(jobs)
         for frozen in jobs:
-            old = self.live.pop(str(frozen.command["id"]), None)
+            old = self.live.get(str(frozen.command["id"]))
             if old is not None:
                 self.line.finish(old)
         self.resume(jobs)
@@ -261,6 +261,8 @@ class Admission:
             job.frozen = frozen
             job.intake_port = frozen.intake_port
             job.external = frozen.run is not None or self._launcher.is_external(command.cmd) is not False
+            if (before := self.live.get(job.id)) is not None:
+                before.goes_on_as = job
             self.live[job.id] = job
             if job.external:
                 self.line.adopt(job)

@@ -87,11 +87,23 @@ class FrozenJob:
 
 
 @dataclass(slots=True)
+class StartupState:
+    """The ids of the startup tasks that were started, of those that are up or done, and of those that failed.
+
+    One that was refused since another failed is among the last without having been started.
+    """
+
+    started: list[str] = field(default_factory=list)
+    up: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class HandedOver:
     """Everything that goes to the new image."""
 
     jobs: list[FrozenJob] = field(default_factory=list)
-    startup: list[str] = field(default_factory=list)
+    startup: StartupState = field(default_factory=StartupState)
     locks: dict[str, int] = field(default_factory=dict)
     gauges: list[Any] = field(default_factory=list)
     left: list[Any] | None = None
@@ -101,7 +113,9 @@ class HandedOver:
         return {
             "version": VERSION,
             "jobs": [job.to_json() for job in self.jobs],
-            "startup": self.startup,
+            "startup": self.startup.started,
+            "startup_up": self.startup.up,
+            "startup_failed": self.startup.failed,
             "locks": self.locks,
             "gauges": self.gauges,
             "left": self.left,
@@ -148,4 +162,7 @@ def from_json(value: dict[str, Any]) -> HandedOver:
             run["known"] = {int(pid): ticks for pid, ticks in run["known"].items()}
             job.run = FrozenRun(**run, pipes=FrozenPipes(**pipes))
         jobs.append(job)
-    return HandedOver(jobs, value["startup"], value["locks"], value["gauges"], value.get("left"))
+    started = value["startup"]
+    # An older image does not tell what became of them: they count as up.
+    startup = StartupState(started, value.get("startup_up", started), value.get("startup_failed", []))
+    return HandedOver(jobs, startup, value["locks"], value["gauges"], value.get("left"))

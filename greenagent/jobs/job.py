@@ -74,6 +74,8 @@ class Job:
         self.changed = Event()
         self.ended = Event()
         self.last_result: Result | None = None
+        self.last_state = ""
+        """How the run before this one, or before the pause, ended; reported or not."""
         self.is_reported = False
         self.unkillable: tuple[str, ...] = ()
         self.greenlet: Greenlet | None = None
@@ -81,6 +83,8 @@ class Job:
         self.intake_port = 0
         self.is_handed_on = False
         """Set as its greenlet ends where it is: another Job goes on, here or in a new image."""
+        self.goes_on_as: Job | None = None
+        """The one that goes on here, once it does."""
         self.frozen: FrozenJob | None = None
         """Where the job stands when it is handed over to a new image, or came from an old one."""
 

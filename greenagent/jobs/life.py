@@ -70,6 +70,7 @@ class JobLife:
                 if job.run > 1 or (job.external and not job.has_begun):  # else its row says so since it was accepted
                     self._ledger.running(job.row, job.run, int(time.time() * 1000))
             outcome = self._last = self._execute(job)
+            job.last_state = outcome.state
             job.frozen = None
             if self._ends_by_request(outcome):
                 return
@@ -92,6 +93,7 @@ class JobLife:
         self._last = frozen.last_outcome()
         if self._last is None:
             return True  # it was handed over before its first run
+        self._job.last_state = self._last.state
         self._wakes = frozen.wakes
         self._job.enter(Stage.SLEEPING)
         if self._sleep():

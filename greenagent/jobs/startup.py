@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+import gevent
 from gevent.event import Event
 
 from greenagent.jobs.admission import Admission
+from greenagent.jobs.handover import StartupState
 from greenagent.jobs.job import Identity, Job, Stage
 from greenagent.ledger.records import FROM_STARTUP
 from greenagent.runtime.greenlets import Supervisor
@@ -18,6 +20,8 @@ from greenagent.values.command import Command, parse_command, without_queue
 
 SETTLED = 2.0
 """Seconds a task must have run for those after it to start, unless it ``must_exit``."""
+LOOK_EVERY = 0.2
+"""Seconds between looks at a task that is not up yet."""
 
 
 class StartupTasks:
@@ -29,24 +33,37 @@ class StartupTasks:
         self._supervisor = supervisor
         self._voice = voice
         self._up: dict[str, Event] = {}
+        """Set once the fate of a task is known: up or failed."""
         self._failed: set[str] = set()
-        self.started: list[str] = []
+        self._started: list[str] = []
+        self._watched: dict[str, _Watched] = {}
 
-    def start(self, tasks: Iterable[StartupTask], before: Iterable[str] = ()) -> None:
+    def start(self, tasks: Iterable[StartupTask], before: StartupState | None = None) -> None:
         """Starts all tasks, those with conditions in greenlets of their own; returns at once for those.
 
-        ``before``: ids of tasks that the replaced image of the agent started already.
+        ``before``: what became of them in the image of the agent that this one replaced.
         """
         tasks = tuple(tasks)
-        self.started = list(before)
+        before = before or StartupState()
+        self._started = list(before.started)
+        self._failed = set(before.failed)
         self._up = {task.id: Event() for task in tasks}
         for task in tasks:
-            if task.id in self.started:
+            if task.id in before.up or task.id in before.failed:
                 self._up[task.id].set()
+            elif task.id in before.started:
+                self._watch_on(task)
             elif task.after:
                 self._supervisor.spawn(f"startup task {task.id}", self._start_after, task)
             else:
                 self._start(task)
+
+    def state(self) -> StartupState:
+        """What became of the tasks so far, for a new image of the agent; all jobs have ended or are frozen."""
+        for watched in tuple(self._watched.values()):
+            self._look(watched)  # its own greenlet may not have had its turn
+        up = [name for name, event in self._up.items() if event.is_set() and name not in self._failed]
+        return StartupState(list(self._started), up, sorted(self._failed))
 
     def _start_after(self, task: StartupTask) -> None:
         for name in task.after:
@@ -55,10 +72,12 @@ class StartupTasks:
                 self._voice.error(f"startup.{task.id} is not started: startup.{name}, which it comes after, failed")
                 self._fail(task)
                 return
+        while self._admission.stopping:
+            gevent.sleep(LOOK_EVERY)  # the agent ends, is replaced by one that starts it, or goes on
         self._start(task)
 
     def _start(self, task: StartupTask) -> None:
-        self.started.append(task.id)
+        self._started.append(task.id)
         if task.id in self._admission.live:
             self._voice.error(f"startup.{task.id} is not started: a job with this id lives already")
             self._fail(task)
@@ -67,14 +86,36 @@ class StartupTasks:
         self._admission.enter(job)
         self._supervisor.spawn(f"startup task {task.id}", self._watch, task, job)
 
+    def _watch_on(self, task: StartupTask) -> None:
+        """For a task that the image before this one started, and that was not up yet."""
+        job = self._admission.live.get(task.id)
+        if job is None:
+            self._up[task.id].set()
+        else:
+            self._supervisor.spawn(f"startup task {task.id}", self._watch, task, job)
+
     def _watch(self, task: StartupTask, job: Job) -> None:
         """Tells those that come after when the task is up; a failure is said, since nobody else hears of it."""
-        while job.stage is Stage.WAITING and not job.ended.wait(0.2):
-            pass  # the two seconds are of its running, not of its waiting for a slot
-        settled: float | None = None if task.must_exit else SETTLED
-        if not job.ended.wait(settled):
-            self._up[task.id].set()
-            job.ended.wait()
+        watched = self._watched[task.id] = _Watched(task, job)
+        while not self._look(watched):
+            if watched.job.is_handed_on:
+                gevent.sleep(LOOK_EVERY)  # this image of the agent ends, or the job soon goes on here
+            else:
+                watched.job.ended.wait(None if task.must_exit or self._up[task.id].is_set() else LOOK_EVERY)
+
+    def _look(self, watched: _Watched) -> bool:
+        """Notes how far a task is; true when its job is over."""
+        if watched.is_over:
+            return True
+        job, task = watched.follow(), watched.task
+        if job.is_handed_on:
+            return False
+        if not job.ended.is_set():
+            if watched.is_settled and not task.must_exit:
+                self._up[task.id].set()
+            return False
+        watched.is_over = True
+        del self._watched[task.id]
         result = job.last_result
         if result is not None and result.state != states.SUCCESS:
             reason = f" ({result.data})" if result.data else ""
@@ -82,10 +123,39 @@ class StartupTasks:
             if not self._up[task.id].is_set():
                 self._fail(task)
         self._up[task.id].set()
+        return True
 
     def _fail(self, task: StartupTask) -> None:
         self._failed.add(task.id)
         self._up[task.id].set()
+
+
+class _Watched:
+    """A started task with its job, which another one follows when a replacement of the agent is called off."""
+
+    def __init__(self, task: StartupTask, job: Job) -> None:
+        self.task = task
+        self.job = job
+        self.is_over = False
+        self._run = 0
+        self._began = 0.0
+
+    def follow(self) -> Job:
+        """The job as it is now."""
+        while self.job.goes_on_as is not None:
+            self.job = self.job.goes_on_as
+        return self.job
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a run has lasted, or the last one was fine; one that fails at once and again is not up."""
+        job = self.job
+        if job.stage is not Stage.RUNNING:
+            self._run = 0
+            return job.last_state == states.SUCCESS
+        if job.run != self._run:
+            self._run, self._began = job.run, time.monotonic()
+        return job.last_state == states.SUCCESS or time.monotonic() - self._began >= SETTLED
 
 
 def startup_command(task: StartupTask, identity: Identity) -> Command:
