@@ -85,7 +85,8 @@ class Handler(WSGIHandler):  # type: ignore[misc]
     def _handle_client_error(self, error: Any) -> Any:
         if isinstance(error, OSError):
             return None  # nothing was asked within the time
-        return super()._handle_client_error(error)
+        # Whatever else reading a request raises (too many headers, half a version), its client has caused.
+        return super()._handle_client_error(error if isinstance(error, ValueError) else ValueError(repr(error)))
 
 
 class Server(WSGIServer):  # type: ignore[misc]
@@ -156,7 +157,10 @@ class Server(WSGIServer):  # type: ignore[misc]
                 close_gently(client)
             client.close()
             return
-        super().handle(client, address)
+        try:
+            super().handle(client, address)
+        except OSError:
+            pass  # the client has gone before it was told what was wrong with its request
 
     def _say_handshake(self, peer: str, error: OSError) -> None:
         """Once per change of reason for each client, not at every retry."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import struct
 import time
 
 import gevent
@@ -98,16 +99,35 @@ def test_a_body_that_ends_early_is_a_body_error(controller) -> None:
         b"POST /1/10/result HTTP/1.1\r\nContent-Length: x\r\n\r\n",
         b"POST /1/10/result HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET /1/10/cmd HTTP/1\r\n\r\n",
+        b"GET /1/10/cmd HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 101 + b"\r\n",
+        b"GET /1/10/cmd HTTP/1.1\r\nHost: " + b"x" * 70_000 + b"\r\n\r\n",
+        b"GET /1/10/cmd HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET /1/10/cmd HTTP/1.1\r\n: empty\r\n folded\r\n\r\n",
+        b"GET /1/10/cmd HTTP/1.1\r\n\xff\xfe: \x00\r\n\x0b: x\r\n\r\n",
+        b"GET http://[::1/1/10/cmd HTTP/1.1\r\nHost: [\r\n\r\n",
+        b"GET \x00 HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
-    ids=range(8),
+    ids=range(16),
 )
-def test_broken_http_breaks_nothing(controller, request_bytes, capfd) -> None:
-    with socket.create_connection(("127.0.0.1", int(controller.url.rpartition(":")[2]))) as connection:
-        connection.sendall(request_bytes)
-        connection.shutdown(socket.SHUT_WR)
-        while connection.recv(1000):
-            pass
-    assert controller.get("agents") == {"agents": []}
+@pytest.mark.parametrize("ends", ["shut down", "reset"])
+def test_broken_http_breaks_nothing(controller, request_bytes, ends, capfd) -> None:
+    for _ in range(1 if ends == "shut down" else 5):
+        with socket.create_connection(("127.0.0.1", int(controller.url.rpartition(":")[2]))) as connection:
+            try:
+                connection.sendall(request_bytes)
+                if ends == "reset":
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    continue
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1000):
+                    pass
+            except ConnectionError:
+                pass  # answered and closed before all was read
+    url = f"{controller.url}/9/9/ping"
+    assert plain().get(url, headers={"Connection": "close"}, timeout=10).status_code == 200
+    wait_until(lambda: not len(controller.controller._server.pool), what="the connections to be over")
+    assert [agent["nid"] for agent in controller.get("agents")["agents"] if agent["nid"] != 10] == [9]
     assert capfd.readouterr() == ("", "")
     assert not controller.said
 
