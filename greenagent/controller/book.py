@@ -92,11 +92,13 @@ class Book:
 
     def _trim_some(self) -> bool:
         limits = self._limits
-        expired = steady_time() - limits.keep_for
+        now = steady_time()
         drop: list[Job] = []
         left, size = len(self._finished), self._bytes
         for job in self._finished.values():
-            if left <= limits.keep_jobs and size <= limits.keep_bytes and job.finished >= expired:
+            age = now - job.finished
+            is_over = age > limits.keep_for or left > limits.keep_jobs
+            if size <= limits.keep_bytes and not (is_over and age >= limits.keep_least):
                 break
             left -= 1
             size -= job.size

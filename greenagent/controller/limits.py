@@ -26,6 +26,8 @@ class Limits:
     """How many finished jobs are kept."""
     keep_for: float = 86_400.0
     """How long a finished job is kept."""
+    keep_least: float = 10.0
+    """So long a finished job is kept whatever the two above say: whoever waits for it comes back to ask."""
     keep_bytes: int = 256 * MIB
     """Bytes of commands and results of finished jobs."""
     unfinished_jobs: int = 100_000

@@ -207,7 +207,7 @@ def _id(segment: str) -> str:
 def _job(parts: Parts, job_id: str) -> Job:
     job = parts.book.get(_id(job_id))
     if job is None:
-        raise falcon.HTTPNotFound(description=f"no job with the id {job_id!r} is known")
+        raise falcon.HTTPNotFound(description=f"no job with the id {job_id!r} is known, or no longer")
     return job
 
 

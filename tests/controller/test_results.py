@@ -147,7 +147,7 @@ def test_what_is_no_result_is_refused_as_the_original_does(controller, agent, re
 
 
 def test_finished_jobs_are_kept_for_a_number_and_a_time(make_controller) -> None:
-    controller = make_controller(Limits(keep_jobs=2))
+    controller = make_controller(Limits(keep_jobs=2, keep_least=0))
     agent = Agent(controller)
     for number in range(4):
         start(controller, agent, f"j{number}")
@@ -155,12 +155,26 @@ def test_finished_jobs_are_kept_for_a_number_and_a_time(make_controller) -> None
     start(controller, agent, "running")
     controller.parts.outcomes.sweep()
     assert [job["id"] for job in controller.get("jobs")["jobs"]] == ["running", "j3", "j2"]
-    controller = make_controller(Limits(keep_for=0))
+    controller = make_controller(Limits(keep_for=0, keep_least=0))
     agent = Agent(controller)
     start(controller, agent)
     agent.finish("j")
     controller.parts.outcomes.sweep()
     assert controller.get("jobs")["jobs"] == []
+
+
+def test_whoever_waits_for_a_job_finds_it_however_little_is_kept(make_controller) -> None:
+    controller = make_controller(Limits(keep_jobs=0, keep_for=0, keep_bytes=3500))
+    agent = Agent(controller)
+    for number in range(3):
+        start(controller, agent, f"j{number}")
+        agent.finish(f"j{number}")
+    controller.parts.outcomes.sweep()
+    assert [job["id"] for job in controller.get("jobs")["jobs"]] == ["j2", "j1", "j0"]
+    start(controller, agent, "large")
+    agent.finish("large", data="x" * 2500)
+    controller.parts.outcomes.sweep()
+    assert [job["id"] for job in controller.get("jobs")["jobs"]] == ["large"]
 
 
 def test_too_many_unfinished_jobs_are_refused(make_controller) -> None:

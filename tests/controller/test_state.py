@@ -268,7 +268,7 @@ def refused(*options: str, code: int = 1, folder: Path = ROOT) -> str:
 def test_a_finished_job_whose_removal_cannot_be_written_stays_until_it_can(make_controller, tmp_path) -> None:
     """Forgotten here but not there, its rows would be in the way of the next job of its id."""
     state = tmp_path / "state.db"
-    controller = make_controller(Limits(keep_for=0.2), state=state)
+    controller = make_controller(Limits(keep_for=0.2, keep_least=0), state=state)
     controller.submit(id="nightly", gid=1, nid=10)
     with closing(sqlite3.connect(state, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
