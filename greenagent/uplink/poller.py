@@ -15,7 +15,7 @@ from greenagent.uplink.delivery import describe_status
 from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.health import ControllerHealth
 from greenagent.uplink.transport import POLL_TIMEOUT, SLACK, Answer, Transport, TransportError
-from greenagent.values.command import Command, decode_command, without_half_characters
+from greenagent.values.command import Command, decode_command, read_early_id
 from greenagent.values.errors import CommandError
 
 ACKNOWLEDGE = "Greenagent-Acknowledge"
@@ -31,7 +31,6 @@ QUICK = 0.5
 """Seconds; an empty answer that comes faster than this three times in a row is not from a long poll."""
 
 _TOKEN = re.compile(r"[\x21-\x7e]{1,200}")
-_STRING = re.compile(r'\s*(?=")')
 
 
 class RoleSource(Protocol):
@@ -216,27 +215,3 @@ class Poller:
 
 def _too_large(error: TransportError) -> str:
     return f"the command is too large: {error.reason}"
-
-
-def read_early_id(beginning: bytes) -> str | None:
-    """The ``id`` of a command of which only the beginning was read, if it stands there at the top level."""
-    text = beginning.decode("utf-8", "replace")
-    decoder = json.JSONDecoder()
-    position = text.find("{") + 1
-    if not position or text[: position - 1].strip():
-        return None
-    try:
-        while True:
-            start = _STRING.match(text, position)
-            if start is None:
-                return None
-            key, position = decoder.raw_decode(text, start.end())
-            position = text.index(":", position) + 1
-            while text[position].isspace():
-                position += 1
-            value, position = decoder.raw_decode(text, position)
-            if key == "id":
-                return without_half_characters(value) if isinstance(value, str) and value else None
-            position = text.index(",", position) + 1
-    except (ValueError, IndexError, RecursionError):
-        return None

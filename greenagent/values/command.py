@@ -19,6 +19,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _HALF_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 """Where JSON text may name a surrogate."""
+_QUOTE = re.compile(r'\s*(?=")')
+_AFTER_ID = re.compile(r"\s*[,}]")
+_LENIENT: Final = json.JSONDecoder(strict=False, parse_int=str)
+"""Reads past what ``json`` refuses: numbers of any length, control characters inside of text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +56,42 @@ def same_json(one: Any, other: Any) -> bool:
 
 
 def decode_command(body: bytes | str) -> Command:
-    """Parses the body of an answer to GET ``cmd``. Raises CommandError."""
+    """Parses the body of an answer to GET ``cmd``. Raises CommandError, with the id if readable."""
+    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
     try:
-        text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
-        return parse_command(json.loads(text))
+        received = json.loads(text)
     except RecursionError as error:
-        raise CommandError("the command is nested too deeply") from error
-    except ValueError as error:
-        raise CommandError(f"the command is not JSON: {error}") from error
+        raise CommandError("the command is nested too deeply", read_early_id(text)) from error
+    except json.JSONDecodeError as error:
+        raise CommandError(f"the command is not JSON: {error}", read_early_id(text)) from error
+    except ValueError as error:  # Python's limit
+        raise CommandError("the command holds a number of too many digits", read_early_id(text)) from error
+    return parse_command(received)
+
+
+def read_early_id(beginning: bytes | str) -> str | None:
+    """The ``id`` of a command that cannot be read to its end, if it stands at the top level before that."""
+    text = beginning.decode("utf-8", "replace") if isinstance(beginning, bytes) else beginning
+    position = text.find("{") + 1
+    if not position or text[: position - 1].strip():
+        return None
+    try:
+        while (start := _QUOTE.match(text, position)) is not None:
+            key, position = _LENIENT.raw_decode(text, start.end())
+            position = text.index(":", position) + 1
+            while text[position].isspace():
+                position += 1
+            is_text = text[position] == '"'
+            value, position = _LENIENT.raw_decode(text, position)
+            if key == "id":
+                # A number may go on where the text was cut.
+                is_whole = is_text or _AFTER_ID.match(text, position)
+                command_id = _read_id(value)[0] if is_whole else None
+                return without_half_characters(command_id) if command_id else None
+            position = text.index(",", position) + 1
+    except (ValueError, IndexError, RecursionError):
+        pass  # it is not to be read from here on
+    return None
 
 
 def parse_command(received: Any) -> Command:
@@ -68,13 +100,12 @@ def parse_command(received: Any) -> Command:
         raise CommandError(f"a command is a JSON object, not {kind_of(received)}")
     try:
         received = _without_surrogates(received)
-    except RecursionError as error:
-        raise CommandError("the command is nested too deeply") from error
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         # Python reads NaN and 1e400, which no JSON reader of a controller would: the echo must not hold them.
+        reason = "holds a number that JSON does not know" if isinstance(error, ValueError) else "is nested too deeply"
         command_id, _ = _read_id(received.get("id"))
         readable = command_id and without_half_characters(command_id)
-        raise CommandError("the command holds a number that JSON does not know", readable) from error
+        raise CommandError(f"the command {reason}", readable) from error
     command_id, problem = _read_id(received.get("id"))
     name = received.get("cmd")
     if name is None:

@@ -83,7 +83,6 @@ def test_the_wrong_data_for_every_built_in_is_answered(
         b'{"id": {"a": 1}, "cmd": "ping"}',
         b'{"id": "cut',
         b"\xff\xfe{\x00}\x00",
-        b'{"id": "a", "cmd": "ping"} trailing',
         b"[" * 1_000_000,
         b'{"a":' * 200_000,
     ],
@@ -97,6 +96,28 @@ def test_what_is_no_command_is_said_and_polling_goes_on(
     wait_until(lambda: "a command is refused" in agent.stderr, what="the refusal")
     assert_well(agent, controller)
     assert [result["id"] for result in controller.results] == ["still-there"]
+
+
+@pytest.mark.parametrize(
+    ("rest", "reason"),
+    [
+        (b'"cmd": "ping"} trailing', "not JSON"),
+        (b'"cmd": "execute", "args": {"name": "tr', "not JSON"),
+        (b'"cmd": "ping", "data": "a\tb"}', "not JSON"),
+        (b'"cmd": "execute", "args": {"name": "true", "max_time": ' + b"9" * 5000 + b"}}", "too many digits"),
+        (b'"cmd": "ping", "args": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "nested too deeply"),
+    ],
+    ids=["trailing", "cut off", "tab", "digits", "deep"],
+)
+def test_what_is_no_command_but_has_an_id_is_answered_under_it(
+    controller: RecordingController, start_agent: StartAgent, rest: bytes, reason: str
+) -> None:
+    agent = start_agent()
+    controller.push(b'{"id": "readable", "gid": 1, "nid": 10, ' + rest)
+    result = controller.wait_for_result("readable")
+    assert result["state"] == "ERROR"
+    assert reason in result["data"]
+    assert_well(agent, controller)
 
 
 def test_odd_ids_and_texts_are_answered_under_the_id_as_given(

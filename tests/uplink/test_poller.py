@@ -8,7 +8,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from greenagent.uplink.poller import read_early_id
+from greenagent.values.command import read_early_id
 from tests.support import recording_controller as behaviour
 from tests.support.recording_controller import RecordingController, status
 from tests.support.waiting import wait_until
@@ -234,7 +234,11 @@ def test_roles_and_free_slots_are_asked_for_every_poll():
         ('{"gid": 1, "args": {"id": "inner"}, "id": "one", "data": "xxx', "one"),
         ('  {"data": "id", "id" : "one"', "one"),
         ('{"data": "never ends', None),
-        ('{"id": 5, "data": "xxx', None),
+        ('{"id": 5, "data": "xxx', "5"),
+        ('{"id": 5', None),
+        ('{"id": true, "data": "xxx', None),
+        ('{"gid": ' + "9" * 5000 + ', "id": "one", "data": "xxx', "one"),
+        ('{"data": "a\tb", "id": "one", "tags": "xxx', "one"),
         ('["id", "one"', None),
         ("<html>", None),
         ("", None),
