@@ -46,15 +46,22 @@ class Loaded:
 
 
 def load_settings(
-    path: str | Path, environment: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None
+    path: str | Path,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+    *,
+    certificates: bool = True,
 ) -> Loaded:
     """Reads a configuration file; ``flags`` are ``gid``, ``nid`` and ``roles`` (None = not given).
+
+    Without ``certificates`` the files of the ``security`` sections are left alone, for programs that
+    do not talk to controllers: their users need not be allowed to read the private key.
 
     Raises SettingsError with one line per problem. Nothing is created or opened for writing.
     """
     document = read_document(Path(path))
     report = Report(document.path, document.lines)
-    builder = _Builder(Gatherer(document, environment or {}, flags or {}, report), report)
+    builder = _Builder(Gatherer(document, environment or {}, flags or {}, report), report, certificates)
     settings = builder.build(document.path)
     if settings is None:
         raise SettingsError(report.problems)
@@ -62,9 +69,10 @@ def load_settings(
 
 
 class _Builder:
-    def __init__(self, gatherer: Gatherer, report: Report) -> None:
+    def __init__(self, gatherer: Gatherer, report: Report, certificates: bool) -> None:
         self._gatherer = gatherer
         self._report = report
+        self._certificates = certificates
         self._controllers: dict[str, ControllerSettings] = {}
 
     @property
@@ -127,7 +135,7 @@ class _Builder:
         checked = self._gatherer.section(table.CONTROLLER, place, values, also=("security",))
         files = self._gatherer.section(table.SECURITY, (*place, "security"), self._gatherer.table((*place, "security")))
         security = SecuritySettings(**files)
-        for fault in check_certificates(security):
+        for fault in check_certificates(security) if self._certificates else ():
             note = self._report.problem if fault.fatal else self._report.warning
             note((*place, "security", fault.key), fault.text)
         url = (checked["url"] or "").rstrip("/")
