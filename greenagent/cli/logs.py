@@ -116,6 +116,8 @@ def show(arguments: list[str]) -> int:
     if len(forms) > 1 or (options.csv and options.json):
         given = [f"--{name}" for name in (*forms, *(n for n in ("csv", "json") if getattr(options, n)))]
         raise UsageError(f"{' and '.join(given)} exclude each other")
+    if options.stats and query.limit:
+        raise UsageError("--limit and --stats exclude each other: the chart counts all lines")
     place = find_place(options)
     if not options.follow:
         place.need_databases()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import os
 import sqlite3
 import sys
 from contextlib import closing
@@ -67,13 +69,19 @@ def _find(folder: Path) -> Path:
     """The one ledger in a folder or, for a log folder, beside it."""
     if not folder.is_dir():
         raise GreenagentError(f"there is no folder {folder.absolute()}")
+    closed: list[Path] = []
     for place in (folder, folder.absolute().parent):
-        found = [path for path in sorted(place.glob("*.db")) if _is_ledger(path)]
+        paths = [place, *sorted(place.glob("*.db"))]
+        closed += [path for path in paths if not os.access(path, os.R_OK)]
+        found = [path for path in paths[1:] if _is_ledger(path)]
         if len(found) == 1:
             return found[0]
         if found:
             names = ", ".join(path.name for path in found)
             raise GreenagentError(f"{place} holds several ledgers ({names}): name one with --ledger FILE")
+    if closed:
+        refused = ", ".join(f"{path.absolute()}: {os.strerror(errno.EACCES)}" for path in closed)
+        raise GreenagentError(f"no ledger can be read in {folder.absolute()} or beside it ({refused})")
     raise GreenagentError(f"there is no ledger in {folder.absolute()} or beside it: name it with --ledger FILE")
 
 

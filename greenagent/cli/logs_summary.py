@@ -15,6 +15,7 @@ from greenagent.cli.logs_text import COLOURS, level_name, visible
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.query import EPOCH, LEVEL, LogQuery, conditions, opened_files, order_column
 from greenagent.logs.reading import Unreadable, reading
+from greenagent.values.levels import NAMES
 
 MOST_ROWS: Final = 60
 _STEPS: Final = (60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 604800, 2592000, 31536000)
@@ -130,11 +131,17 @@ def print_stats(counts: dict[int, dict[int, int]], form: str, colour: bool, out:
         out.write(f"{_local(start)[:16]}  {total:>{digits}}  {_bar(bucket, width / most, colour)}\n")
     out.write(f"one bar: {_duration(step)}; lines by level:\n")
     for level, lines in sorted(totals.items()):
-        mark = _paint(_MARKS[level % len(_MARKS)], level, colour)
+        mark = _paint(_mark(level), level, colour)
         out.write(f"  {mark} {level:>3} {level_name(level):<12} {lines}\n")
 
 
-_MARKS: Final = "#*+=-oxvwzst%&@"
+_MARKS: Final = dict(zip(sorted(NAMES), "*+=-oxvwzst%&@#:", strict=True))
+"""Each standard level has its own: without colour nothing else tells them apart."""
+_OTHER_MARKS: Final = "!?^~$acehkmnru"
+
+
+def _mark(level: int) -> str:
+    return _MARKS.get(level) or _OTHER_MARKS[level % len(_OTHER_MARKS)]
 
 
 def _bar(bucket: dict[int, int], scale: float, colour: bool) -> str:
@@ -144,7 +151,7 @@ def _bar(bucket: dict[int, int], scale: float, colour: bool) -> str:
         total += count
         length = max(round(total * scale), 1) - done
         done += length
-        parts.append(_paint(_MARKS[level % len(_MARKS)] * length, level, colour))
+        parts.append(_paint(_mark(level) * length, level, colour))
     return "".join(parts)
 
 
