@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from gevent.event import Event
@@ -52,7 +53,8 @@ class Book:
     def new(self, job_id: str, command: dict[str, Any], target: Target, size: int) -> Job:
         """A job that takes its id at once but is not in the book before ``add``."""
         self._reserved[job_id] = Event()
-        job = Job(self._next, job_id, command, target, steady_time(), size=size)
+        now = time.time()
+        job = Job(self._next, job_id, command, target, now, size=size, skew=now - steady_time())
         self._next += 1
         return job
 

@@ -57,7 +57,7 @@ class Assignment:
     """Names the delivery that is not acknowledged yet, or is empty."""
     deliveries: int = 0
     delivered: float = 0.0
-    """Seconds since 1970."""
+    """Seconds since 1970, of the steady clock."""
     results: list[dict[str, Any]] = field(default_factory=list)
     count: int = 0
     """Results received, also those no longer kept."""
@@ -87,7 +87,7 @@ class Assignment:
         key = self.agent or self.job.target.key
         placeholder: dict[str, Any] = {"id": self.job.id, "gid": key.gid, "nid": key.nid, "state": self.state}
         if self.state == states.RUNNING:
-            placeholder["starttime"] = int(self.delivered * 1000)
+            placeholder["starttime"] = int(self.job.stamp(self.delivered) * 1000)
         return placeholder
 
     def summary(self) -> dict[str, Any]:
@@ -97,7 +97,11 @@ class Assignment:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One posted command. Times are seconds since 1970; ``finished`` is 0 until all agents are done."""
+    """One posted command; ``finished`` is 0 until all agents are done.
+
+    Times are seconds since 1970: ``created`` as the wall clock told it then, the others as ``steady_time``
+    does; people and the state file get them through ``stamp``.
+    """
 
     seq: int
     id: str
@@ -110,6 +114,8 @@ class Job:
     """Known by a result alone: this controller did not ask for it, or has forgotten it."""
     assignments: list[Assignment] = field(default_factory=list)
     size: int = 0
+    skew: float = 0.0
+    """Seconds from the steady clock to the wall clock when it was posted."""
     _changed: Event = field(default_factory=Event)
 
     @property
@@ -132,6 +138,10 @@ class Job:
             if placeholder in found or not found:
                 return placeholder
         return next((state for state in found if state != states.SUCCESS), states.SUCCESS)
+
+    def stamp(self, moment: float) -> float:
+        """What the wall clock showed at a moment of the steady clock; 0 stays 0."""
+        return moment + self.skew if moment else 0.0
 
     def assignment_of(self, key: AgentKey) -> Assignment | None:
         return next((one for one in self.assignments if one.agent == key), None)
@@ -170,7 +180,7 @@ class Job:
             "fanout": self.target.fanout,
             "state": self.state,
             "created": self.created,
-            "finished": self.finished or None,
+            "finished": self.stamp(self.finished) or None,
             "recurring": self.recurring,
             "agents": [one.summary() for one in self.assignments],
         }

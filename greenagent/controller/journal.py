@@ -111,15 +111,16 @@ def _reason(error: Exception) -> str:
 
 
 def job_row(job: Job) -> Statement:
+    """Stamps in the state file are the wall clock's: the steady one ends with the process."""
     command = json.dumps(job.command)
     return (
         "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (job.seq, job.id, command, job.created, job.wait_until, job.finished, job.adopted),
+        (job.seq, job.id, command, job.created, job.stamp(job.wait_until), job.stamp(job.finished), job.adopted),
     )
 
 
 def finished_row(job: Job, finished: float) -> Statement:
-    return ("UPDATE jobs SET finished = ? WHERE seq = ?", (finished, job.seq))
+    return ("UPDATE jobs SET finished = ? WHERE seq = ?", (job.stamp(finished), job.seq))
 
 
 def assignment_row(assignment: Assignment) -> Statement:
@@ -154,7 +155,7 @@ def moved_row(
             state,
             token,
             deliveries,
-            delivered,
+            assignment.job.stamp(delivered),
             assignment.job.seq,
             assignment.number,
         ),

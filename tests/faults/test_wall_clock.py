@@ -22,6 +22,7 @@ STAMPS = {
     "cli/logs_summary.py": "a stamp as text",
     "cli/logs_text.py": "a stamp as text",
     "controller/agents.py": "the last contact, as shown",
+    "controller/book.py": "when a job was posted, as shown",
     "controller/submission.py": "starttime of a result the controller makes itself",
     "controller/uploads.py": "when statistics came, as shown",
     "jobs/admission.py": "when a job was accepted",

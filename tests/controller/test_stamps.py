@@ -1,0 +1,48 @@
+"""Stamps of jobs are of the wall clock, also of one that was set while the controller ran."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.controller.support import ControllerProcess, plain
+from tests.faults.test_clocks import Clock
+
+YEAR = 365 * 86_400
+
+
+@pytest.mark.parametrize("wrong_by", [-YEAR, YEAR], ids=["slow", "fast"])
+def test_stamps_are_right_once_a_wrong_clock_was_set(tmp_path, monkeypatch, wrong_by) -> None:
+    clock = Clock(tmp_path)
+    clock.set(wrong_by)
+    options = ("--state", str(tmp_path / "state.db"))
+    with monkeypatch.context() as environment:
+        for name, value in clock.environment.items():
+            environment.setenv(name, value)
+        process = ControllerProcess(tmp_path, *options)
+    clock.set(0)
+    try:
+        for job_id in ("running", "done"):
+            job = {"id": job_id, "cmd": "execute", "gid": 1, "nid": 10, "wait_for_agent": 600}
+            assert plain().post(f"{process.url}/api/jobs", json=job, timeout=10).status_code == 202
+            assert plain().get(f"{process.url}/1/10/cmd", timeout=10).json()["id"] == job_id
+        result = {"id": "done", "state": "SUCCESS", "starttime": 1, "data": ""}
+        assert plain().post(f"{process.url}/1/10/result", json=result, timeout=10).json() == "ok"
+        done, running = shown(process)
+        now = time.time()
+        for stamp in (done["created"], done["finished"], running["created"], running["results"][0]["starttime"] / 1000):
+            assert abs(stamp - now) < 60
+        assert 0 <= done["finished"] - done["created"] < 60
+        assert process.terminate() == 0
+        process = ControllerProcess(tmp_path, *options)
+        assert shown(process) == [done, running]
+    finally:
+        process.terminate()
+
+
+def shown(process: ControllerProcess) -> list[Any]:
+    """The jobs posted within the last hour, newest first."""
+    jobs = plain().get(f"{process.url}/api/jobs", params={"since": time.time() - 3600}, timeout=10).json()["jobs"]
+    return [plain().get(f"{process.url}/api/jobs/{job['id']}", timeout=10).json() for job in jobs]
