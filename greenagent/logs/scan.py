@@ -41,7 +41,8 @@ class Scan:
         self._place = 0
         self._reached = 0
         """The seq up to which nothing can be missing; 0 where that is not known."""
-        self._foreign: dict[tuple[Path, int], int] = {}
+        self._foreign: dict[int, int] = {}
+        """By inode: a rotation leaves that as it is."""
         self._finished: set[tuple[Path, int]] = set()
 
     def skip_to_end(self) -> None:
@@ -62,12 +63,14 @@ class Scan:
         while again:
             again = False
             archives = self._folder.archives()
+            seen: set[int] = set()
             for path in (*archives, self._folder.current):
                 inode = inode_of(path)
                 if path == self._folder.current and self._folder.archives() != archives:
                     again = True  # what was current is an archive now, and must be read before the new one
                     break
                 key = (path, inode)
+                seen.add(inode)
                 if key in self._finished or not inode:
                     continue
                 if not may_hold(path, self._query):
@@ -83,6 +86,8 @@ class Scan:
                     break
                 if path != self._folder.current:
                     self._finished.add(key)
+            if not again:  # another file may be given the number of one that is gone
+                self._foreign = {inode: place for inode, place in self._foreign.items() if inode in seen}
 
     def _slice(self, path: Path, key: tuple[Path, int], to_end: bool) -> tuple[list[Record], bool]:
         """The next lines of one file, and whether these were the last for now."""
@@ -94,7 +99,7 @@ class Scan:
                     return [], True
                 ours = column == "seq"
                 first, following = _numbers(connection) if ours else (0, 0)
-                place = self._place if ours else self._foreign.get(key, 0)
+                place = self._place if ours else self._foreign.get(key[1], 0)
                 end = connection.execute(f"SELECT max({column}) FROM logs").fetchone()[0] or 0
                 wanted = end > place and not to_end
                 records = list(ask(connection, self._query, SLICE, after_seq=place)) if wanted else []
@@ -114,7 +119,7 @@ class Scan:
             self._reached = max(self._reached, following - 1 if exhausted else place)
             self._place = place
         else:
-            self._foreign[key] = place
+            self._foreign[key[1]] = place
         return records, exhausted
 
 
