@@ -11,6 +11,7 @@ from greenagent import __version__
 from greenagent.cli import ctl_kill, ctl_logs, ctl_show, ctl_top
 from greenagent.cli.ctl_client import DEFAULT_URL, Client, Connection, ControllerError
 from greenagent.cli.ctl_command import add_run_options, command_of
+from greenagent.cli.ctl_numbers import positive, seconds
 from greenagent.cli.ctl_output import say
 from greenagent.cli.ctl_run import EXIT_FAILED, EXIT_LEFT, EXIT_NOT_DELIVERED, run
 from greenagent.cli.ctl_trust import UsageError
@@ -78,8 +79,8 @@ def _act(given: list[str]) -> int:
         return EXIT_USAGE
     except ControllerError as error:
         say(str(error))
-        return EXIT_USAGE if error.status in (400, 409) else EXIT_NOT_DELIVERED
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        return EXIT_USAGE if error.status in (400, 409, 413) else EXIT_NOT_DELIVERED
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         say(f"what answers at {options.url} is no controller, or one of another version ({reason})")
         return EXIT_NOT_DELIVERED
@@ -128,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     jobs.add_argument("--agent", metavar="GID:NID", help="only jobs of this agent")
     jobs.add_argument("--since", metavar="WHEN", help="only jobs of the last 30s, 15m, 1h, 2d")
     jobs.add_argument("--all", action="store_true", help="also the kill commands the controller has sent")
-    jobs.add_argument("--limit", type=_positive, default=100, metavar="N", help="at most N jobs (default 100)")
+    jobs.add_argument("--limit", type=positive, default=100, metavar="N", help="at most N jobs (default 100)")
     show = add("show", ctl_show.show, "one job with its results")
     _add_id(show)
     logs = add("logs", ctl_logs.logs, "the lines of a job that agents have uploaded")
@@ -139,7 +140,7 @@ def build_parser() -> argparse.ArgumentParser:
     kill.add_argument("--signal", metavar="NAME", help="send just this signal (name or number)")
     kill.add_argument(
         "--wait",
-        type=float,
+        type=seconds,
         default=ctl_kill.DEFAULT_WAIT,
         metavar="SECONDS",
         help=f"for the agents' answers (default {ctl_kill.DEFAULT_WAIT:g}; 0: only send it)",
@@ -147,7 +148,7 @@ def build_parser() -> argparse.ArgumentParser:
     kill.add_argument("--no-wait", dest="wait", action="store_const", const=0.0, help="only send it, as --wait 0")
     top = add("top", ctl_top.top, "agents and jobs with what they use, refreshed")
     top.add_argument("--once", action="store_true", help="show it once and end")
-    top.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="refresh so often (default 2)")
+    top.add_argument("--interval", type=seconds, default=2.0, metavar="SECONDS", help="refresh so often (default 2)")
     return parser
 
 
@@ -155,12 +156,6 @@ def _add_id(parser: argparse.ArgumentParser) -> None:
     """The id of a job. Optional for the parser alone, which does not see what stands behind ``--``."""
     parser.add_argument("id_given", nargs="?", metavar="ID", help="id of the job, behind -- if it begins with a dash")
     parser.usage = f"{parser.prog} [OPTION ...] [--] ID"
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < len(text) < 10 or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
 
 
 def _add_connection(parser: argparse.ArgumentParser, default: Callable[[str, str], str]) -> None:

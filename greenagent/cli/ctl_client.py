@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,8 +60,9 @@ class Client:
         """Raises UsageError for files and addresses that cannot be used."""
         try:
             parts = urlsplit(connection.url)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        except ValueError:  # such as http://[::1
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            (parts.hostname or "").encode("idna")
+        except ValueError:  # such as http://[::1 and http://a..b
             usable = False
         if not usable:
             raise UsageError(f"--url {connection.url!r} is not an http or https address")
@@ -86,8 +88,12 @@ class Client:
         return self._ask("GET", path, wait, params=parameters)
 
     def post(self, path: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Posts a JSON object to ``/api/PATH``; returns the answer. Raises ControllerError."""
-        return self._ask("POST", path, 0.0, json=value)
+        """Posts a JSON object to ``/api/PATH``; returns the answer. Raises ControllerError and UsageError."""
+        try:
+            body = json.dumps(value, allow_nan=False)
+        except (RecursionError, ValueError) as error:
+            raise UsageError(f"the command cannot be sent as JSON: {error}") from error
+        return self._ask("POST", path, 0.0, data=body, headers={"Content-Type": "application/json"})
 
     def _ask(self, method: str, path: str, wait: float, **options: Any) -> dict[str, Any]:
         timeout = (CONNECT_TIMEOUT, READ_TIMEOUT + wait)
@@ -102,7 +108,7 @@ class Client:
             raise ControllerError(f"cannot reach the controller at {self.url}: {reason}") from error
         try:
             value = answer.json()
-        except ValueError:
+        except (RecursionError, ValueError):
             value = None
         if answer.status_code >= 300:
             said = value.get("error") if isinstance(value, dict) else None

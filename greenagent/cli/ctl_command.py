@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
+from greenagent.cli.ctl_numbers import seconds
 from greenagent.cli.ctl_trust import UsageError
 
 
@@ -29,7 +30,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recurring", type=int, metavar="SECONDS", help="run it again so long after each end")
     parser.add_argument("--data", metavar="TEXT", help="its standard input, '-' takes our own")
     parser.add_argument(
-        "--wait-for-agent", type=float, metavar="SECONDS", help="how long to wait for an agent that is not there"
+        "--wait-for-agent", type=seconds, metavar="SECONDS", help="how long to wait for an agent that is not there"
     )
     parser.add_argument("--detach", action="store_true", help="print the id and end at once")
     parser.add_argument("words", nargs="*", metavar="COMMAND ARG", help="behind --: what to run")
@@ -72,6 +73,10 @@ def _stdin() -> str:
         raise UsageError(f"--data -: stdin cannot be read: {error.strerror}") from error
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"there is no number {name} in it")
+
+
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     args: dict[str, Any] = {}
     if options.cmd == "execute" and options.name is not None:
@@ -80,9 +85,11 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
         )
     if options.args_json is not None:
         try:
-            args = json.loads(options.args_json)
+            args = json.loads(options.args_json, parse_constant=_refuse_constant)
         except ValueError as error:
             raise UsageError(f"--args-json is not JSON: {error}") from error
+        except RecursionError as error:
+            raise UsageError("--args-json is nested too deeply") from error
         if not isinstance(args, dict):
             raise UsageError("--args-json must be a JSON object")
     words = list(options.words)

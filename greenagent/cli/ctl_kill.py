@@ -30,8 +30,6 @@ def kill(client: Client, options: argparse.Namespace) -> int:
         except SignalError as error:
             raise UsageError(f"--signal: {error}") from error
         body["signal"] = options.signal
-    if options.wait < 0:
-        raise UsageError(f"--wait {options.wait:g} is no time to wait")
     told = client.post(f"{job_path(options.id)}/kill", body)
     deadline = time.monotonic() + options.wait
     answers = [_answer(client, one, deadline) for one in told["kills"]] if options.wait else []

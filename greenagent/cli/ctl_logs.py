@@ -56,6 +56,13 @@ class _EveryLine(LiveOutput):
         if self._as_json:
             print(json.dumps(line), flush=True)
         else:
-            stamp = time.strftime("%H:%M:%S", time.localtime(line["epoch"]))
-            print(f"{stamp} {line['gid']}:{line['nid']} {line['level']:>2} {line['data']}", flush=True)
+            print(f"{_clock(line['epoch'])} {line['gid']}:{line['nid']} {line['level']:>2} {line['data']}", flush=True)
         super().line(line)
+
+
+def _clock(epoch: float) -> str:
+    """The local time of day; of stamps that are none, which any agent may send, no time."""
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(epoch))
+    except (OSError, OverflowError, ValueError):
+        return "--:--:--"

@@ -120,8 +120,8 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def print_block(stream: TextIO, prefix: str, text: str) -> None:
-    """Prints text whole lines at a time, each with the prefix."""
-    for line in text.splitlines() or [""]:
+    """Prints text whole lines at a time, each with the prefix. Line feeds alone end a line: JSON has others in it."""
+    for line in text.removesuffix("\n").split("\n"):
         print(f"{prefix}{line}", file=stream)
     stream.flush()
 

@@ -131,7 +131,7 @@ def _ago(stamp: float | None) -> str:
 
 
 def _indented(text: str, by: int = 2) -> str:
-    return "\n".join(" " * by + line for line in text.splitlines())
+    return "\n".join(" " * by + line for line in text.removesuffix("\n").split("\n"))
 
 
 def _span(text: str) -> float:

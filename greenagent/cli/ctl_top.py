@@ -17,6 +17,8 @@ STALE = 180.0
 
 USUAL_INTERVAL = 60.0
 """Seconds between the figures of a series, where only one has come yet (the agent's default)."""
+LAST_STAMP = 1e11
+"""Seconds since 1970; a stamp further away is none, and may be too large to be reckoned with."""
 ON_THE_WAY = 10.0
 """Seconds figures may take from the end of their interval to here."""
 
@@ -127,7 +129,7 @@ def _sort(
     own: dict[str, Point] = {}
     series: dict[SeriesKey, dict[str, Point]] = {}
     for parts, one in split:
-        if len(parts) != 5 + has_cmd:
+        if len(parts) != 5 + has_cmd or abs(one["timestamp"]) > LAST_STAMP:
             continue
         key = SeriesKey(parts[2] if has_cmd else "", parts[-3], parts[-2])
         point = (one["timestamp"], one["value"], one.get("interval") or 0.0)

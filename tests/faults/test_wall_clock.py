@@ -16,6 +16,7 @@ READS = {
 STAMPS = {
     "agent/watchdog.py": "the line on stderr",
     "builtins/system_os.py": "when the machine was booted",
+    "cli/ctl_logs.py": "a stamp as text",
     "cli/ctl_show.py": "how old what people look at is, and --since",
     "cli/ctl_top.py": "how old what people look at is",
     "cli/logs_options.py": "--since and --until",
