@@ -60,7 +60,7 @@ class Journal:
         self._settled: OrderedDict[int, None] = OrderedDict()
         self._keyed: dict[Hashable, int] = {}
         self._accepted: dict[int, int] = {}
-        self._ended: dict[str, int] = {}
+        self._ended: defaultdict[str, list[int]] = defaultdict(list)
         self._bytes = self._aside_bytes = 0
         self._rows: dict[int, int] = {}
         self._moved: OrderedDict[int, int] = OrderedDict()
@@ -97,7 +97,7 @@ class Journal:
         number = self._put(result)
         self._pending[result.controller][number] = result
         if result.ends:
-            self._ended[result.id] = number
+            self._ended[result.id].append(number)
         elif result.job:
             self._forget_earlier(result.job, number)
         while self._bytes > self._max_bytes and self._drop_oldest():
@@ -139,9 +139,10 @@ class Journal:
         """How many results wait, by controller."""
         return {controller: len(results) for controller, results in self._pending.items() if results}
 
-    def ended(self, job_id: str) -> Unwritten | None:
-        """The last result of the newest job of an id that ended in memory."""
-        return self.result(self._ended.get(job_id, 0))
+    def ended(self, job_id: str) -> list[Unwritten]:
+        """The last result of each job of an id that ended in memory, newest first."""
+        results = [self.result(number) for number in reversed(self._ended.get(job_id, ()))]
+        return [result for result in results if result is not None]
 
     def command(self, row: int) -> str | None:
         """The command of a job that is in memory only, as JSON text."""
@@ -219,8 +220,10 @@ class Journal:
         if isinstance(entry, Unwritten):
             self._pending[entry.controller].pop(number, None)
             self._settled.pop(number, None)
-            if self._ended.get(entry.id) == number:
-                del self._ended[entry.id]
+            if entry.ends:
+                self._ended[entry.id].remove(number)
+                if not self._ended[entry.id]:
+                    del self._ended[entry.id]
         elif isinstance(entry, Accepted):
             del self._accepted[entry.row]
         elif self._keyed.get(entry.key) == number:

@@ -15,7 +15,7 @@ from greenagent.ledger import statements
 from greenagent.ledger.journal import FIRST_ROW
 from greenagent.ledger.ledger_file import MAX_ASIDE_BYTES, MAX_RESULT_BYTES, LedgerFile
 from greenagent.ledger.records import FROM_CONTROLLER, RUNNING, WAITING, Accepted, JobRecord, Unwritten
-from greenagent.ledger.transactions import results_again, send_again, store
+from greenagent.ledger.transactions import command_text, results_again, send_again, store
 from greenagent.runtime.clock import steady_time
 from greenagent.values.command import Command, same_json
 from greenagent.values.result import PendingResult, Result
@@ -54,7 +54,7 @@ class Ledger(LedgerFile):
         None when a controller's command was delivered once more after its job's end, within
         ``result_memory``: its results are put back into the outbox, and it is not to be run.
         """
-        text = json.dumps(command.received, ensure_ascii=False, separators=(",", ":"))
+        text = command_text(command)
         now = steady_time()
         stamp = now if accepted is None else accepted
         state = WAITING if waiting and not begins else RUNNING
@@ -127,15 +127,8 @@ class Ledger(LedgerFile):
 
     def _again_in_memory(self, command: Command, controller: str) -> bool:
         """As ``answer_again`` while nothing can be written: the file is read, and what is newer is here."""
-        ended = self._journal.ended(command.id)
-        if ended is not None:
-            text = self._journal.command(ended.job) or self._attempt(
-                partial(statements.command, row=self.row_of(ended.job))
-            )
-            if text is None or ended.controller != controller or not same_json(json.loads(text), command.received):
-                return False
-            found = [ended._replace(ends=False, settled=0.0)]
-        else:
+        found = self._ended_in_memory(command, controller)
+        if found is None:
             since = steady_time() - self.result_memory
             stored = self._attempt(partial(results_again, command=command, controller=controller, since=since))
             if stored is None:
@@ -145,6 +138,17 @@ class Ledger(LedgerFile):
             self._journal.report(result)
         self._arrived(controller)
         return True
+
+    def _ended_in_memory(self, command: Command, controller: str) -> list[Unwritten] | None:
+        """The last result of this very command, if its job ended since nothing can be written; else None."""
+        for ended in self._journal.ended(command.id):
+            text = self._journal.command(ended.job) or self._attempt(
+                partial(statements.command, row=self.row_of(ended.job))
+            )
+            is_same = text is not None and same_json(json.loads(text), command.received)
+            if is_same and ended.controller == controller:
+                return [ended._replace(ends=False, settled=0.0)]
+        return None
 
     def _arrived(self, controller: str | None) -> None:
         if controller in self._arrivals:

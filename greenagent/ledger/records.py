@@ -32,12 +32,10 @@ class JobRecord(NamedTuple):
 
 
 class StoredAnswer(NamedTuple):
-    """What became of an id: the command's JSON text, its controller, and the rows of its results."""
+    """An ended job that has its results: its row, and its command's JSON text."""
 
+    job: int
     command: str
-    controller: str | None
-    state: str
-    results: tuple[int, ...]
 
 
 class AsideRecord(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
+from collections.abc import Iterator
 
 from greenagent.ledger.records import (
     ENDED,
@@ -114,21 +115,25 @@ def command(connection: sqlite3.Connection, row: int) -> str | None:
     return None if found is None else str(found[0])
 
 
-def answer(connection: sqlite3.Connection, job_id: str, since: float) -> StoredAnswer | None:
-    """The newest ended job of an id within the result memory, or None."""
-    found = connection.execute(
-        "SELECT row, command, controller FROM job WHERE id = ? AND state = ? AND ended >= ? AND kind != 'startup' "
-        "ORDER BY row DESC LIMIT 1",
-        (job_id, ENDED, since),
-    ).fetchone()
-    if found is None:
-        return None
-    row, command, controller = found
-    results = connection.execute("SELECT max(row) FROM outcome WHERE job = ? GROUP BY body ORDER BY 1", (row,))
-    return StoredAnswer(command, controller, ENDED, tuple(result for (result,) in results))
+def answers(
+    connection: sqlite3.Connection, job_id: str, controller: str | None, since: float
+) -> Iterator[StoredAnswer]:
+    """The ended jobs of an id and a controller within the result memory, the newest 1000, newest first."""
+    for row, command in connection.execute(
+        "SELECT row, command FROM job WHERE id = ? AND controller IS ? AND state = ? AND ended >= ? "
+        "AND kind != 'startup' ORDER BY row DESC LIMIT 1000",
+        (job_id, controller, ENDED, since),
+    ):
+        yield StoredAnswer(row, command)
 
 
-def send_again(connection: sqlite3.Connection, rows: tuple[int, ...], now: float) -> None:
+def results(connection: sqlite3.Connection, job: int) -> list[int]:
+    """The rows of a job's results, copies left out."""
+    found = connection.execute("SELECT max(row) FROM outcome WHERE job = ? GROUP BY body ORDER BY 1", (job,))
+    return [row for (row,) in found]
+
+
+def send_again(connection: sqlite3.Connection, rows: list[int], now: float) -> None:
     """Puts copies of results behind all that is pending, and lets the settled ones go.
 
     Always under new row numbers: what is on its way this moment is marked delivered when its answer

@@ -6,9 +6,14 @@ import json
 import sqlite3
 
 from greenagent.ledger import statements
-from greenagent.ledger.records import StoredAnswer, Unwritten
+from greenagent.ledger.records import Unwritten
 from greenagent.runtime.clock import steady_time
 from greenagent.values.command import Command, same_json
+
+
+def command_text(command: Command) -> str:
+    """A command as the ledger keeps it."""
+    return json.dumps(command.received, ensure_ascii=False, separators=(",", ":"))
 
 
 def store(connection: sqlite3.Connection, unwritten: Unwritten) -> int:
@@ -34,10 +39,10 @@ def store(connection: sqlite3.Connection, unwritten: Unwritten) -> int:
 
 def send_again(connection: sqlite3.Connection, command: Command, controller: str | None, since: float) -> bool:
     """Whether this is the command of an ended job, delivered once more: its results are sent again."""
-    stored = _answer_to(connection, command, controller, since)
-    if stored is None:
+    rows = _results_of(connection, command, controller, since)
+    if rows is None:
         return False
-    statements.send_again(connection, stored.results, steady_time())
+    statements.send_again(connection, rows, steady_time())
     return True
 
 
@@ -48,11 +53,11 @@ def results_again(
 
     Each result with its row, and whether the file has it pending.
     """
-    stored = _answer_to(connection, command, controller, since)
-    if stored is None:
+    rows = _results_of(connection, command, controller, since)
+    if rows is None:
         return None
     found = []
-    for row in stored.results:
+    for row in rows:
         for job, state, body, is_pending in connection.execute(
             "SELECT job, state, body, coalesce(delivered, refused) IS NULL FROM outcome WHERE row = ?", (row,)
         ):
@@ -60,11 +65,14 @@ def results_again(
     return found
 
 
-def _answer_to(
+def _results_of(
     connection: sqlite3.Connection, command: Command, controller: str | None, since: float
-) -> StoredAnswer | None:
-    """What became of this very command of this controller; None for any other of its id."""
-    stored = statements.answer(connection, command.id, since)
-    if stored is None or stored.controller != controller:
-        return None
-    return stored if same_json(json.loads(stored.command), command.received) else None
+) -> list[int] | None:
+    """The rows of the results of this very command of this controller; None for any other, also of its id."""
+    length = 0
+    for stored in statements.answers(connection, command.id, controller, since):
+        length = length or len(command_text(command))
+        # Of equal objects the texts are equally long, whatever the order in them.
+        if len(stored.command) == length and same_json(json.loads(stored.command), command.received):
+            return statements.results(connection, stored.job)
+    return None

@@ -104,7 +104,6 @@ def test_another_command_or_controller_is_no_redelivery(ledger: Ledger) -> None:
     assert not ledger.answer_again(command(), "other")
     assert not ledger.answer_again(command(data="x"), "main")
     assert accept(ledger, command(data="x"))
-    # The newest of an id counts: the first command is a different one again.
     assert ledger.accept(command(data="x"), "main", FROM_STARTUP, waiting=True)
 
 
