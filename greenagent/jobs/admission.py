@@ -345,5 +345,5 @@ class Admission:
             self._ledger.report(job.row, job.controller, job.last_result, ends=True)
         else:
             self._ledger.end(job.row)
-        if job.command.arguments.remembered:
+        if job.is_in_history:
             self._history.remove(job.id)

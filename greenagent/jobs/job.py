@@ -11,6 +11,7 @@ from gevent import Greenlet
 from gevent.event import Event
 
 from greenagent.jobs.handover import FrozenJob
+from greenagent.ledger.records import FROM_HISTORY
 from greenagent.process.child import Child
 from greenagent.values.command import Command
 from greenagent.values.result import Result
@@ -91,6 +92,11 @@ class Job:
     @property
     def id(self) -> str:
         return self.command.id
+
+    @property
+    def is_in_history(self) -> bool:
+        """Whether the history file may name it: one that people or the original wrote holds any command."""
+        return self.command.arguments.remembered or self.kind == FROM_HISTORY
 
     @property
     def repeats(self) -> bool:

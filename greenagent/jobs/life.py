@@ -208,7 +208,7 @@ class JobLife:
     def _finish(self, outcome: Outcome) -> None:
         """The last result: the ledger first, then the history (design, section 3)."""
         self._report(outcome, ends=True)
-        if self._job.command.arguments.remembered:
+        if self._job.is_in_history:
             self._history.remove(self._job.id)
 
     def _report(self, outcome: Outcome, ends: bool) -> None:
