@@ -19,6 +19,8 @@ from greenagent.statistics.own import Figures
 
 BATCH: Final = 1000
 """Objects in one POST (protocol 8.4)."""
+HELD_BYTES: Final = 64 * 1024 * 1024
+"""What is held in memory, at the most, where there is no cap."""
 
 _SAY_EVERY = 60.0
 
@@ -51,7 +53,10 @@ class Backlog:
         voice: Voice,
         figures: Figures | None = None,
     ) -> None:
-        """``controllers`` are configuration keys; the database must be started with the schema of ``backlog_table``."""
+        """``controllers`` are configuration keys; ``max_bytes`` 0 is no cap on disk.
+
+        The database must be started with the schema of ``backlog_table``.
+        """
         self._database = database
         self._table = BacklogTable(controllers, max_bytes)
         self._max_bytes = max_bytes
@@ -186,7 +191,7 @@ class Backlog:
 
     def _shrink_held(self) -> None:
         dropped = 0
-        while self._held and self._held_bytes > self._max_bytes:
+        while self._held and self._held_bytes > (self._max_bytes or HELD_BYTES):
             self._held_bytes -= self._held.popleft()[1]
             dropped += 1
         self._note_dropped(dropped)
@@ -198,9 +203,12 @@ class Backlog:
         self._unsaid += dropped
         if time.monotonic() - self._said >= _SAY_EVERY:
             self._said = time.monotonic()
+            limit = (
+                f"stats.max_backlog ({self._max_bytes} bytes)" if self._max_bytes else f"{HELD_BYTES} bytes in memory"
+            )
             self._voice.warning(
                 f"{self._unsaid} statistics objects were dropped, oldest first: what waits for the controllers "
-                f"reached stats.max_backlog ({self._max_bytes} bytes)"
+                f"reached {limit}"
             )
             self._unsaid = 0
 

@@ -98,7 +98,7 @@ class BacklogTable:
     def _drop_oldest(self, connection: sqlite3.Connection) -> int:
         total = connection.execute("SELECT coalesce(sum(size), 0) FROM stats_backlog").fetchone()[0]
         doomed: list[tuple[int]] = []
-        if total > self._max_bytes:
+        if self._max_bytes and total > self._max_bytes:
             for row, size in connection.execute("SELECT row, size FROM stats_backlog ORDER BY row"):
                 doomed.append((row,))
                 total -= size

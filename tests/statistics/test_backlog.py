@@ -9,7 +9,7 @@ import pytest
 
 from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.voice import Voice
-from greenagent.statistics.backlog import BATCH, Backlog
+from greenagent.statistics.backlog import BATCH, HELD_BYTES, Backlog
 from greenagent.statistics.backlog_table import SCHEMA
 from greenagent.statistics.collector import FlushedObject, Statistics
 from greenagent.statistics.gauges import add_controller_gauges, add_own_gauges
@@ -153,6 +153,15 @@ def test_over_the_cap_the_oldest_go_first_counted_and_said_once(database: Native
     assert "stats.max_backlog" in said.lines[0]
 
 
+def test_a_cap_of_0_is_none(database: NativeDatabase) -> None:
+    """It dropped all statistics at once, even while the controller was there."""
+    backlog, said = make(database, max_bytes=0)
+    for number in range(40):
+        backlog.add([counter(60 * number, number)])
+    assert [body["timestamp"] // 60 for body in bodies(backlog)] == list(range(40))
+    assert (backlog.dropped, said.lines) == (0, [])
+
+
 def test_what_only_a_removed_controller_wanted_is_dropped_and_said(database: NativeDatabase) -> None:
     backlog, said = make(database, "a", "b")
     backlog.add([counter(60, 1)])
@@ -224,6 +233,17 @@ def test_what_is_held_in_memory_is_capped(database: NativeDatabase) -> None:
     fill_disk(database, False)
     backlog.add([bulky(6000)])
     assert backlog.dropped + backlog.waiting("main") == 41
+
+
+def test_without_a_cap_memory_has_one_all_the_same(database: NativeDatabase) -> None:
+    backlog, said = make(database, max_bytes=0)
+    fill_disk(database, True)
+    prefix = "n" * (16 << 20)
+    for number in range(6):
+        backlog.add([counter(60 * number, 1, prefix)])
+    assert backlog.dropped == 3
+    assert HELD_BYTES / 2 < backlog.bytes <= HELD_BYTES
+    assert any("were dropped" in line and "max_backlog" not in line for line in said.lines)
 
 
 def test_wait_returns_when_enough_wait_or_the_oldest_waited_long_enough(database: NativeDatabase) -> None:
