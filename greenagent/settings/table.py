@@ -45,7 +45,7 @@ MAIN: Final = Section(
             "roles",
             TEXTS,
             [],
-            "What this agent can do; commands for a role reach agents that have it. A change counts with the next poll.",
+            "What this agent can do; commands for a role reach agents that have it. Changes count with the next poll.",
             check=checks.words,
             live=True,
         ),
