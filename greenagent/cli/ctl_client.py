@@ -67,6 +67,7 @@ class Client:
         if not usable:
             raise UsageError(f"--url {connection.url!r} is not an http or https address")
         self.url = connection.url.rstrip("/")
+        self._may_be_tls = not self.url.lower().startswith("https:")
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.headers["User-Agent"] = f"greenagent-ctl/{__version__}"
@@ -104,8 +105,9 @@ class Client:
             request.url = f"{base}{path}{mark}{query}"
             answer = self._session.send(request, timeout=timeout, allow_redirects=False)
         except requests.RequestException as error:
-            reason = reason_of(error, self.url.lower().startswith("https:"))
+            reason = reason_of(error, self._may_be_tls)
             raise ControllerError(f"cannot reach the controller at {self.url}: {reason}") from error
+        self._may_be_tls = False
         try:
             value = answer.json()
         except (RecursionError, ValueError):
@@ -128,8 +130,8 @@ def job_path(job_id: str) -> str:
     return f"jobs/{name.replace('.', '%2E') if name in ('.', '..') else name}"
 
 
-def reason_of(error: BaseException, secure: bool) -> str:
-    """The innermost reason of a failed request, in words; ``secure``: it was asked by https."""
+def reason_of(error: BaseException, may_be_tls: bool) -> str:
+    """The innermost reason of a failed request, in words; ``may_be_tls``: it was asked by http and never answered."""
     seen: set[int] = set()
     inner: BaseException = error
     while id(inner) not in seen:
@@ -142,9 +144,10 @@ def reason_of(error: BaseException, secure: bool) -> str:
         inner = following
     if isinstance(inner, ssl.SSLError) and (said := _tls_reason(inner)):
         return said
-    if not secure and isinstance(inner, (ConnectionResetError, http.client.BadStatusLine)):
+    if isinstance(inner, (ConnectionResetError, http.client.BadStatusLine)):
         # A port that speaks TLS sends an alert, or just closes.
-        return "it closed the connection: if it speaks TLS, the URL must begin with https"
+        hint = ": if it speaks TLS, the URL must begin with https" if may_be_tls else ""
+        return f"it closed the connection{hint}"
     message = getattr(inner, "verify_message", "") or getattr(inner, "strerror", "") or str(inner)
     if isinstance(error, requests.Timeout) and not message:
         message = "no answer in time"

@@ -112,4 +112,5 @@ class Follower:
             except ControllerError as error:
                 if error.status not in (0, 503) or time.monotonic() >= deadline:
                     raise
+                self._output.was_away = True
                 time.sleep(1)

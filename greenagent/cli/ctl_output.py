@@ -36,6 +36,8 @@ class LiveOutput:
         self._heard: set[tuple[int, int]] = set()
         self.restarted = False
         """The controller was started again meanwhile: lines it had not given yet are gone with it."""
+        self.was_away = False
+        """The controller could not be reached for a while: lines may come late, or be gone with it."""
 
     def prefix_of(self, item: dict[str, Any]) -> str:
         return f"{item['gid']}:{item['nid']} " if self._prefix else ""
@@ -66,9 +68,10 @@ class LiveOutput:
     def complete(self, result: dict[str, Any]) -> None:
         """Prints what the result's streams hold beyond the lines that came."""
         if (result["gid"], result["nid"]) not in self._heard and any(texts for _, texts in _streams(result)):
-            self._say(
-                result, 'this agent uploads no lines of this job ([logging] type "AC"); showing the end of its result'
-            )
+            why = 'this agent uploads no lines of this job ([logging] type "AC")'
+            if self.was_away:
+                why = "the controller was away and has no lines of this job yet"
+            self._say(result, f"{why}; showing the end of its result")
         for level, texts in _streams(result):
             missing, follows = self._missing(result, level, texts)
             if missing:

@@ -11,6 +11,7 @@ from typing import Any
 
 from greenagent.cli.ctl_client import Client, job_path
 from greenagent.cli.ctl_trust import UsageError
+from greenagent.cli.logs_text import visible
 from greenagent.values import states
 
 _SPAN = re.compile(r"([0-9]{1,9})([smhd]?)\Z")
@@ -78,7 +79,7 @@ def show(client: Client, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(job))
         return 0
-    print(f"job {job['id']}: {job['state']}, {job['cmd']} {job['name']}".rstrip())
+    print(one_line(f"job {job['id']}: {job['state']}, {job['cmd']} {job['name']}".rstrip()))
     print(f"posted {_ago(job['created'])}" + (f", took {_lasted(job)}" if job["finished"] else ""))
     for result in job["results"]:
         print(f"{result['gid']}:{result['nid']} {result['state']}{_code(result)}")
@@ -96,11 +97,16 @@ def show(client: Client, options: argparse.Namespace) -> int:
 
 def print_table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     """Columns as wide as their widest cell; the last one is left ragged."""
-    lines = [heads, *rows]
+    lines = [heads, *([one_line(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads) - 1)]
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
         print("  ".join([*cells, line[-1]]).rstrip())
+
+
+def one_line(text: str) -> str:
+    """Control characters as escapes: a name must not steer the reader's terminal, nor make lines of its own."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _where(job: dict[str, Any]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from gevent.pywsgi import WSGIServer
+from gevent.server import StreamServer
 
 from greenagent.controller.limits import Limits
 from tests.controller.ctl import AnsweringAgent, Ctl, ctl
@@ -125,3 +127,50 @@ def test_an_answer_nested_too_deeply_is_one_line() -> None:
     with answers({"agents": "[" * 100_000}) as url:
         done = ctl(url, "agents")
     assert done == (3, "", f"greenagent-ctl: what answers at {url} is no controller\n")
+
+
+def test_a_controller_that_ends_meanwhile_is_not_taken_for_one_that_speaks_tls() -> None:
+    """It has answered without TLS. On the first request a connection that is closed may mean just that."""
+    told = json.dumps({"id": "x", "state": "RUNNING", "kills": [{"gid": 1, "nid": 10, "id": "k"}]}).encode()
+    requests: list[bytes] = []
+
+    def serve(connection: Any, address: Any) -> None:
+        with connection, connection.makefile("rb") as lines:
+            while head := lines.readline():
+                requests.append(head)
+                length = 0
+                while (line := lines.readline()).strip():
+                    name, _, value = line.partition(b":")
+                    length = int(value) if name.lower() == b"content-length" else length
+                lines.read(length)
+                if not head.startswith(b"POST"):
+                    return
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(told), told))
+
+    server = StreamServer(("127.0.0.1", 0), serve)
+    server.start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        killed = ctl(url, "kill", "x")
+        first = ctl(url, "agents")
+    finally:
+        server.stop()
+    assert killed == (3, "", f"greenagent-ctl: cannot reach the controller at {url}: it closed the connection\n")
+    assert first.err.endswith(": it closed the connection: if it speaks TLS, the URL must begin with https\n")
+    assert [head.split()[0] for head in requests] == [b"POST", b"GET", b"GET"]
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal(controller) -> None:
+    name = "two\nlines \x1b[31mred"
+    agent = Agent(controller)
+    poll = agent.poll()
+    controller.submit(id="x", gid=1, nid=10, cmd="execute", args={"name": name, "domain": "d"})
+    poll.command()
+    flush = {"timestamp": int(time.time()), "series": [[f"1.10.d.{name}.cpu", 5]]}
+    assert agent.post("stats", [flush]).status_code == 200
+    for arguments in (("jobs",), ("show", "x"), ("top", "--once")):
+        done = ctl(controller.url, *arguments)
+        assert done.code == 0
+        assert "two\\nlines \\x1b[31mred" in done.out, arguments
+        assert "\x1b" not in done.out
+    assert json.loads(ctl(controller.url, "jobs", "--json").out)["jobs"][0]["name"] == name
