@@ -78,4 +78,19 @@ def list_answer(values: Iterable[Any]) -> Answer:
     return Answer(f"[{', '.join(texts)}]")
 
 
+def text_of(data: Mapping[str, Any], key: str) -> str | None:
+    """A text in the data of a built-in; a number is taken as its text, none or an empty one is None.
+
+    Raises BuiltInError for anything else.
+    """
+    value = data.get(key)
+    if value is None or value == "":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise BuiltInError(f"{key} must be text")
+    return value
+
+
 BuiltIn = Callable[[Call], Answer]

@@ -6,13 +6,15 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
-from greenagent.builtins.call import Answer, BuiltIn, BuiltInError, Call, answer, list_answer
+from greenagent.builtins.call import Answer, BuiltIn, BuiltInError, Call, answer, list_answer, text_of
 from greenagent.values.errors import LevelError
 from greenagent.values.levels import LevelSet, parse_levels
 from greenagent.values.message import Record
 
 MOST: Final = 1000
 """The hard limit of one query (protocol 6.2)."""
+_LATEST: Final = 2**53
+"""Seconds; what is beyond all time means the same and would not fit sqlite's integers with a second more."""
 
 
 class Filter(Protocol):
@@ -76,25 +78,14 @@ def _read(call: Call, make_filter: Filter, limited: bool) -> Any:
     if limited:
         limit = limit if limit is not None and 0 < limit < MOST else MOST
     return make_filter(
-        jobid=_text(data, "jobid"),
-        domain=_text(data, "domain"),
-        name=_text(data, "name"),
+        jobid=text_of(data, "jobid"),
+        domain=text_of(data, "domain"),
+        name=text_of(data, "name"),
         levels=levels,
         time_from=_time(data, "timefrom"),
         time_to=_time(data, "timeto"),
         limit=max(0, limit or 0),
     )
-
-
-def _text(data: Any, key: str) -> str | None:
-    value = data.get(key)
-    if value is None or value == "":
-        return None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str):
-        raise BuiltInError(f"{key} must be text")
-    return value
 
 
 def _number(data: Any, key: str) -> int | None:
@@ -111,4 +102,4 @@ def _number(data: Any, key: str) -> int | None:
 def _time(data: Any, key: str) -> float | None:
     """Seconds since 1970; 0 and null leave the bound open (protocol 6.2)."""
     number = _number(data, key)
-    return float(number) if number else None
+    return float(max(-_LATEST, min(number, _LATEST))) if number else None

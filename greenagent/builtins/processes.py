@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from greenagent.builtins.call import Answer, BuiltIn, BuiltInError, Call, answer, list_answer
+from greenagent.builtins.call import Answer, BuiltIn, BuiltInError, Call, answer, list_answer, text_of
 from greenagent.values.command import Command
 
 LONGEST: Final = 4096
@@ -26,8 +26,8 @@ def get_process_stats(jobs: Callable[[], Iterable[LiveJob]]) -> BuiltIn:
     """``data`` is ``{"id": text}``; one entry."""
 
     def run(call: Call) -> Answer:
-        job_id = call.data().get("id")
-        if not isinstance(job_id, str) or not job_id:
+        job_id = text_of(call.data(), "id")
+        if job_id is None:
             raise BuiltInError("get_process_stats needs data with the 'id' of a job")
         for job in jobs():
             if job.command.id == job_id:
@@ -42,11 +42,11 @@ def get_processes_stats(jobs: Callable[[], Iterable[LiveJob]]) -> BuiltIn:
 
     def run(call: Call) -> Answer:
         data = call.data()
-        domain, name = data.get("domain") or "", data.get("name") or ""
+        domain, name = text_of(data, "domain"), text_of(data, "name")
         return list_answer(
             _entry(job)
             for job in jobs()
-            if domain in ("", job.command.arguments.domain) and name in ("", job.command.arguments.name)
+            if domain in (None, job.command.arguments.domain) and name in (None, job.command.arguments.name)
         )
 
     return run
