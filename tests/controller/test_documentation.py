@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from greenagent.cli.controller import _parser
-from greenagent.cli.ctl import build_parser
+from greenagent.cli.ctl_main import build_parser
 
 PAGE = (Path(__file__).parents[2] / "docs" / "controller.md").read_text()
 
