@@ -123,7 +123,14 @@ class Launcher:
             return Outcome(states.ERROR, str(error), starttime=starttime, lived=time.monotonic() - began)
         if answer.after_report is not None:
             job.after_report = answer.after_report
-        return Outcome(states.SUCCESS, answer.data, answer.level, starttime=starttime, lived=time.monotonic() - began)
+        return Outcome(
+            states.SUCCESS,
+            answer.data,
+            answer.level,
+            starttime=starttime,
+            lived=time.monotonic() - began,
+            truncated=answer.truncated,
+        )
 
 
 class OpenJob:

@@ -22,5 +22,6 @@ def test_get_msgs_of_many_long_lines_is_answered_with_the_newest(
     controller.push(built_in("query", "get_msgs", json.dumps({"jobid": "job"})))
     result = controller.wait_for_result("query")
     assert result["state"] == "SUCCESS"
+    assert result["truncated"]
     found = [record["data"][:2] for record in json.loads(result["data"])]
     assert found == [f"{number:02}" for number in range(39, 23, -1)]
