@@ -74,6 +74,7 @@ class Agent:
     parked: list[Poll] = field(default_factory=list)
     line: deque[Assignment] = field(default_factory=deque)
     unacknowledged: dict[str, Assignment] = field(default_factory=dict)
+    is_said_to_be_shared: bool = False
 
     def is_live(self, limits: Limits) -> bool:
         """A poll is open or ended less than 30 s ago (protocol 12.3)."""
@@ -147,6 +148,20 @@ class AgentTable:
             if agent.parked and agent.parked[-1].has_slot and target.matches(agent.key, agent.roles)
         ]
         return min(polls, key=lambda poll: poll.arrived, default=None)
+
+    def newly_shared(self) -> list[Agent]:
+        """Agents of which two polls stand open, as if two nodes had one identity; each is given once."""
+        since = time.monotonic() - self._limits.shared
+        found = [
+            agent
+            for agent in self._agents.values()
+            if len(agent.parked) > 1
+            and not agent.is_said_to_be_shared
+            and sum(poll.arrived < since and not poll.has_gone() for poll in agent.parked) > 1
+        ]
+        for agent in found:
+            agent.is_said_to_be_shared = True
+        return found
 
     def all(self) -> list[Agent]:
         return list(self._agents.values())

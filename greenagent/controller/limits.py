@@ -22,6 +22,8 @@ class Limits:
     """So long not live after a delivery it did not acknowledge: the job ends ERROR."""
     refusal: float = 5.0
     """How long a DUPILICATE_ID is held back: the true result of the id may be on its way."""
+    shared: float = 5.0
+    """Two polls of one agent open for so long are said: there may be two agents of that identity."""
     keep_jobs: int = 10_000
     """How many finished jobs are kept."""
     keep_for: float = 86_400.0

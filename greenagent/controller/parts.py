@@ -37,6 +37,7 @@ class Parts:
             self.book, self.dispatcher, self.submission, self.agents, limits, on_finished=self.lines.wake
         )
         self.figures = Figures(limits)
+        self._voice = voice
         self._trouble = voice.topic()
         try:
             self.scripts.load()
@@ -59,6 +60,11 @@ class Parts:
         while True:
             gevent.sleep(1)
             rounds += 1
+            for agent in self.agents.newly_shared():
+                self._voice.warning(
+                    f"two polls of agent {agent.key} stand open: if two nodes have that gid and nid, give one another"
+                    " nid, since a job for it may run on both"
+                )
             try:
                 self.outcomes.sweep()
                 self.scripts.trim()

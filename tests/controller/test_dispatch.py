@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from greenagent.controller.limits import Limits
-from tests.controller.support import Agent
+from tests.controller.support import Agent, Poller
 from tests.support.waiting import wait_until
 
 SHORT = Limits(live=0.3, full_poll=0.3)
@@ -244,3 +244,28 @@ def test_the_internal_command_lists_agents(controller) -> None:
     assert result["data"] == '{"1:1": ["web"], "1:2": null}'
     controller.submit(id="u", cmd="controller", roles=["*"], args={"name": "tunnel_open"})
     assert controller.results("u")[0]["state"] == "UNKNOWN_CMD"
+
+
+def test_two_agents_of_one_identity_are_said_once(make_controller) -> None:
+    controller = make_controller(Limits(shared=0.2))
+    agent = Agent(controller)
+    polls = [agent.poll(), agent.poll()]
+    wait_until(lambda: controller.said, what="the warning")
+    Agent(controller, nid=11).poll()
+    Agent(controller, nid=11).poll()
+    wait_until(lambda: len(controller.said) > 1, what="the warning about others")
+    assert ["1:10" in line for line in controller.said] == [True, False]
+    assert not any(poll.over for poll in polls)
+
+
+def test_an_agent_that_comes_back_before_its_broken_poll_is_noticed_is_not_said_to_be_two(make_controller) -> None:
+    controller = make_controller(Limits(shared=0.0))
+    Agent(controller).poll().hang_up()
+    again = Poller(controller.url, 1, 10)
+    other = Agent(controller, nid=11)
+    other.poll()
+    other.poll()
+    wait_until(lambda: controller.said, what="the warning about the others")
+    assert "1:11" in controller.said[0]
+    assert len(controller.said) == 1
+    assert not again.over
