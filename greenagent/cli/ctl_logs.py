@@ -20,7 +20,7 @@ def logs(client: Client, options: argparse.Namespace) -> int:
     try:
         follower.read()
         if options.follow:
-            complete = _follow(follower, output)
+            complete = _follow(follower, output, options.id)
     finally:
         if follower.lost:
             say(f"{follower.lost} older lines are no longer kept here")
@@ -34,14 +34,20 @@ def logs(client: Client, options: argparse.Namespace) -> int:
     return 0
 
 
-def _follow(follower: Follower, output: LiveOutput) -> bool:
+def _follow(follower: Follower, output: LiveOutput, job_id: str) -> bool:
     """True when all lines have come that the results tell of."""
     try:
         job = follower.follow()
     except ControllerError as error:
         if error.status != 404:
             raise
-        return True  # the controller has lines of a job that it does not know, and nothing to wait for
+        if output.was_away:
+            raise ControllerError(
+                f"the controller was restarted and has forgotten the job {job_id};"
+                " it may still run (start the controller with --state)"
+            ) from error
+        say(f"the controller has lines of the job {job_id} but does not know it: that it has ended cannot be told")
+        return True
     return all(output.is_complete(result) for result in job["results"])
 
 

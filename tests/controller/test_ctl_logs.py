@@ -182,3 +182,35 @@ def test_dropped_lines_are_told_beside_json_too(make_controller) -> None:
     done = ctl(controller.url, "logs", "x", "--json")
     assert [json.loads(line)["data"] for line in done.out.splitlines()] == [str(number) for number in range(15, 25)]
     assert done == (0, done.out, "greenagent-ctl: 15 older lines are no longer kept here\n")
+
+
+def test_following_a_job_that_the_controller_does_not_know_is_told(controller) -> None:
+    """An agent's own start-up tasks, whose lines it uploads, were never posted here."""
+    Lines().send(Agent(controller), "own", "a-line")
+    done = ctl(controller.url, "logs", "own", "--follow")
+    assert (done.code, texts_of(done.out)) == (0, ["a-line"])
+    assert done.err == (
+        "greenagent-ctl: the controller has lines of the job own but does not know it:"
+        " that it has ended cannot be told\n"
+    )
+
+
+def test_following_a_job_that_a_restarted_controller_has_forgotten_is_3(tmp_path) -> None:
+    process = ControllerProcess(tmp_path)
+    job = {"id": "x", "cmd": "execute", "gid": 1, "nid": 10, "args": {"name": "job"}, "wait_for_agent": 60}
+    line = {"id": 1, "jobid": "x", "level": 1, "data": "one", "epoch_ms": 1000}
+    try:
+        assert plain().post(f"{process.url}/api/jobs", json=job, timeout=10).status_code == 202
+        assert plain().post(f"{process.url}/1/10/log", json=[line], timeout=10).status_code == 200
+        following = Ctl("--url", process.url, "logs", "x", "--follow")
+        wait_until(lambda: "one" in following.out, what="the first line")
+        process.kill()
+        process = ControllerProcess(tmp_path, listen=f"127.0.0.1:{process.port}")
+        done = following.done()
+    finally:
+        process.terminate()
+    assert (done.code, texts_of(done.out)) == (3, ["one"])
+    assert done.err == (
+        "greenagent-ctl: the controller was restarted and has forgotten the job x;"
+        " it may still run (start the controller with --state)\n"
+    )

@@ -42,21 +42,17 @@ def test_only_line_feeds_begin_a_line(controller) -> None:
     data = json.dumps(value, ensure_ascii=False)
 
     def answer(agent: Agent, command: dict[str, Any]) -> None:
-        text = f"{data}\n{NAUGHTY}\n" if command["cmd"] == "two" else data
-        streams = [f"{NAUGHTY}\n", ""] if command["cmd"] == "execute" else ["", ""]
-        agent.finish(command["id"], data=text, level=20, streams=streams)
+        agent.finish(command["id"], data=f"{data}\n{NAUGHTY}\n", level=20, streams=[f"{NAUGHTY}\n", ""])
 
     agent = AnsweringAgent(controller, answer)
     try:
-        done = ctl(controller.url, *on_node("--cmd", "one"))
-        assert (done.code, json.loads(done.out)) == (0, value)
-        assert ctl(controller.url, *on_node("--cmd", "two")) == (0, f"{data}\n{NAUGHTY}\n", "")
         done = ctl(controller.url, *on_node("--id", "x", "--", "job"))
-        assert done == (0, f"{NAUGHTY}\n{data}\n", NO_LINES)
         shown = ctl(controller.url, "show", "x").out
     finally:
         agent.stop()
-    assert f"\n  {data}\n  stdout:\n    {NAUGHTY}\n" in shown
+    assert done == (0, f"{NAUGHTY}\n{data}\n{NAUGHTY}\n", NO_LINES)
+    assert json.loads(done.out.split("\n")[1]) == value
+    assert f"\n  {data}\n  {NAUGHTY}\n  stdout:\n    {NAUGHTY}\n" in shown
 
 
 @pytest.mark.parametrize(
