@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -21,12 +22,14 @@ from greenagent.process.pipes import PipeReader
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
 from greenagent.runtime.files import FileLock, inherit_locks, replace_file
 from greenagent.runtime.native import close_descriptor, end_hub_threads
+from greenagent.settings.models import Settings
 from greenagent.values.errors import GreenagentError
 
 VARIABLE: Final = "GREENAGENT_HANDOVER"
 """Names the state file to the new image."""
 LEDGER_VARIABLE: Final = f"{VARIABLE}_LEDGER"
 """Names the ledger to the image that is asked; one that does not know it, or an older one that asks, minds nothing."""
+_SUFFIX: Final = ".handover"
 CHECK_TIMEOUT: Final = 60.0
 CANNOT: Final = "the agent now installed cannot take over"
 HELD_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -83,7 +86,7 @@ def check_handover(version: str, ledger_file: Path, environment: Mapping[str, st
 
 def state_file(ledger_file: Path) -> Path:
     """Where an agent with this ledger leaves its state for the one that replaces it."""
-    return ledger_file.with_name(ledger_file.name + ".handover").absolute()
+    return ledger_file.with_name(ledger_file.name + _SUFFIX).absolute()
 
 
 def write_state(state: HandedOver, locks: Iterable[FileLock], path: Path) -> None:
@@ -124,6 +127,7 @@ def take_over(environment: Mapping[str, str]) -> HandedOver | None:
     path = Path(name)
     try:
         state = from_json(json.loads(path.read_bytes()))
+        state.ledger_file = path.with_name(path.name.removesuffix(_SUFFIX))
         path.unlink()
         for descriptor in state.descriptors:
             os.set_inheritable(descriptor, False)
@@ -131,6 +135,17 @@ def take_over(environment: Mapping[str, str]) -> HandedOver | None:
         raise GreenagentError(f"the state of the replaced agent cannot be read from {path}: {error}") from error
     inherit_locks(state.locks)
     return state
+
+
+def keep_ledger(settings: Settings, state: HandedOver) -> Settings:
+    """The settings with the ledger that the jobs handed over stand in.
+
+    It may differ where the image before asked nothing about it, or the configuration changed since.
+    """
+    ledger_file = state.ledger_file
+    if ledger_file is None or os.path.realpath(ledger_file) == os.path.realpath(settings.main.ledger_file):
+        return settings
+    return replace(settings, main=replace(settings.main, ledger_file=ledger_file))
 
 
 def hold_signals() -> None:

@@ -23,6 +23,7 @@ from greenagent.agent.agent import Agent  # noqa: E402
 from greenagent.agent.ending import DRAIN, REBOOT, RESTART  # noqa: E402
 from greenagent.agent.upgrade import (  # noqa: E402
     check_handover,
+    keep_ledger,
     release_signals,
     replace_image,
     state_file,
@@ -111,7 +112,10 @@ def run(
     manager = ServiceManager(os.environ)
     for warning in loaded.warnings:
         voice.warning(warning)
-    agent = Agent(loaded.settings, voice)
+    settings = loaded.settings if taken_over is None else keep_ledger(loaded.settings, taken_over)
+    if settings is not loaded.settings:
+        voice.warning("not applied, needs a restart: main.ledger_file")
+    agent = Agent(settings, voice)
     pid = PidFile(pid_file)
     try:
         pid.probe()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from greenagent.jobs.run_state import Outcome
@@ -108,6 +109,8 @@ class HandedOver:
     gauges: list[Any] = field(default_factory=list)
     left: list[Any] | None = None
     """The processes that may stay (``process.registry.Registry.left``); None from an older image."""
+    ledger_file: Path | None = None
+    """The ledger whose rows the jobs are: told by where the state lies, not in it."""
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -41,8 +41,11 @@ _inherited: dict[str, int] = {}
 
 
 def inherit_locks(locks: dict[str, int]) -> None:
-    """Locks that an earlier image of this process held, by path: ``acquire`` adopts them instead of asking anew."""
-    _inherited.update(locks)
+    """Locks that an earlier image of this process held, by path: ``acquire`` adopts them instead of asking anew.
+
+    The path may be spelled in another way by then.
+    """
+    _inherited.update({os.path.realpath(path): descriptor for path, descriptor in locks.items()})
 
 
 class FileLock:
@@ -59,7 +62,7 @@ class FileLock:
 
     def acquire(self) -> None:
         """Takes the lock at once or raises LockedError naming who holds it; OSError if there is no such place."""
-        inherited = _inherited.pop(str(self.path), None)
+        inherited = _inherited.pop(os.path.realpath(self.path), None)
         if inherited is not None:
             self._descriptor = inherited
             return

@@ -10,6 +10,7 @@ import pytest
 
 from tests.end_to_end.conftest import StartAgent, execute, shell
 from tests.end_to_end.test_upgrade import replace
+from tests.support.packages import change_package, copy_package
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -39,3 +40,35 @@ def test_with_another_ledger_the_agent_is_not_replaced_and_loses_no_job(
     gate.touch()
     for job_id in ("running", "waiting"):
         assert controller.wait_for_result(job_id)["state"] == "SUCCESS"
+
+
+def test_from_an_image_that_asks_nothing_about_it_the_jobs_go_on_in_their_ledger(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    package = copy_package(tmp_path / "installed")
+    telling = "    environment[LEDGER_VARIABLE] = os.path.realpath(ledger_file)\n"
+    change_package(package, "agent/upgrade.py", telling, "")
+    agent = start_agent(python_path=str(package))
+    gate, up = tmp_path / "gate", tmp_path / "up"
+    controller.push(shell("running", f"touch {up}; while [ ! -e {gate} ]; do sleep 0.02; done"))
+    wait_until(up.exists, what="the job")
+    text = agent.config.read_text()
+    agent.config.write_text(text.replace("[main]\n", f'[main]\nledger_file = "{agent.folder}/other.db"\n'))
+    replace(agent, 1)
+    assert "not applied, needs a restart: main.ledger_file" in agent.stderr
+    assert not (agent.folder / "other.db").exists()
+    gate.touch()
+    assert controller.wait_for_result("running")["state"] == "SUCCESS"
+
+
+def test_files_may_be_spelled_otherwise_after_a_replacement(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    agent = start_agent()
+    text = agent.config.read_text()
+    agent.config.write_text(text.replace(f"{agent.folder}/", ""))
+    replace(agent, 1)
+    agent.config.write_text(text)
+    replace(agent, 2)
+    controller.push(execute("job", "true"))
+    assert controller.wait_for_result("job")["state"] == "SUCCESS"
