@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import time
 import traceback
@@ -10,10 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
-from gevent import Greenlet, GreenletExit
+from gevent import Greenlet, GreenletExit, monkey
 
 from greenagent.runtime.progress import Progress
 from greenagent.runtime.voice import Voice
+
+_native_poll = monkey.get_original("select", "poll")
+_PAGE = 4096
 
 AGAIN_AFTER = 1.0
 """Seconds after which a service that died is run again."""
@@ -176,8 +180,11 @@ def _say_ignored(unraisable: Any) -> None:
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     where = type(unraisable.object).__name__
     line = f"{stamp} debug: ignored in {where}: {unraisable.exc_type.__name__}: {unraisable.exc_value}"
+    poll = _native_poll()
+    poll.register(2, select.POLLOUT)
     try:
-        os.write(2, (" ".join(line.splitlines()) + "\n").encode("utf-8", "backslashreplace"))
+        if poll.poll(0):  # a pipe that is ready takes one page; a full one would hold up the hub
+            os.write(2, (" ".join(line.splitlines()) + "\n").encode("utf-8", "backslashreplace")[:_PAGE])
     except OSError:
         pass  # nobody reads it
 
