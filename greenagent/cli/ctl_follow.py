@@ -37,6 +37,11 @@ class Follower:
         self.lost = 0
         """Lines the controller no longer had when they were asked for."""
 
+    @property
+    def was_answered(self) -> bool:
+        """True once the controller has shown that it knows the job, or lines of it."""
+        return bool(self._run)
+
     def read(self) -> None:
         """Shows the lines that are there. Raises ControllerError."""
         while self._fetch_once():

@@ -18,9 +18,10 @@ def logs(client: Client, options: argparse.Namespace) -> int:
     follower = Follower(client, options.id, output, patient=False)
     complete = True
     try:
-        follower.read()
         if options.follow:
             complete = _follow(follower, output, options.id)
+        else:
+            follower.read()
     finally:
         if follower.lost:
             say(f"{follower.lost} older lines are no longer kept here")
@@ -37,9 +38,10 @@ def logs(client: Client, options: argparse.Namespace) -> int:
 def _follow(follower: Follower, output: LiveOutput, job_id: str) -> bool:
     """True when all lines have come that the results tell of."""
     try:
+        follower.read()
         job = follower.follow()
     except ControllerError as error:
-        if error.status != 404:
+        if error.status != 404 or not follower.was_answered:
             raise
         if output.was_away:
             raise ControllerError(
