@@ -8,12 +8,11 @@ from typing import Any
 
 from gevent.event import Event
 
-from greenagent.controller.jobs import IDENTITY_DIGITS, AgentKey, Assignment, Job, Target
+from greenagent.controller.jobs import AgentKey, Assignment, Job, Target
 from greenagent.controller.journal import UNOWNED, UNOWNED_REMOVAL, Journal, removal_rows
 from greenagent.controller.limits import Limits
 from greenagent.runtime.clock import steady_time
 from greenagent.values import states
-from greenagent.values.errors import CommandError
 
 
 class Book:
@@ -126,6 +125,7 @@ class Book:
             "SELECT seq, id, command, created, wait_until, finished, adopted FROM jobs ORDER BY seq"
         ):
             received = json.loads(command)
+            finished = min(finished, steady_time())  # stamped while the clock was ahead, it would be kept for ever
             job = Job(seq, job_id, received, target_of(received), created, wait_until, finished, bool(adopted))
             job.size = len(command)
             self._open_bytes += job.size
@@ -173,12 +173,10 @@ class Book:
 
 
 def target_of(command: dict[str, Any]) -> Target:
-    """Whom a command object that was checked before is for. Raises CommandError for an impossible identity."""
+    """Whom a command object that was checked before is for."""
     roles = command.get("roles")
     if not roles:
         role = command.get("role")
         roles = [role] if role else []
     key = AgentKey(int(command.get("gid") or 0), int(command.get("nid") or 0))
-    if max(key) >= 10**IDENTITY_DIGITS:
-        raise CommandError(f"'gid' and 'nid' have {IDENTITY_DIGITS} digits at most")
     return Target(key, tuple(roles), bool(command.get("fanout")))

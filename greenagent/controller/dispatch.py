@@ -134,7 +134,7 @@ class Dispatcher:
                 self._undo(assignment)
             except StateError:
                 if agent is not None:
-                    if not assignment.ended:
+                    if not assignment.ended and assignment.token == token:
                         agent.unacknowledged[token] = assignment  # it is offered again at the next poll
                     return
                 self._reset(assignment)

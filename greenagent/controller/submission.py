@@ -9,7 +9,7 @@ from typing import Any
 
 from greenagent.controller.book import Book, target_of
 from greenagent.controller.dispatch import Dispatcher
-from greenagent.controller.jobs import NO_AGENT, AgentKey, Assignment, Job, Target
+from greenagent.controller.jobs import IDENTITY_DIGITS, NO_AGENT, AgentKey, Assignment, Job, Target
 from greenagent.controller.journal import Statement, answered_row, assignment_row, job_row, result_rows
 from greenagent.controller.limits import Limits
 from greenagent.controller.scripts import ScriptStore
@@ -152,6 +152,8 @@ def _checked_target(command: dict[str, Any]) -> Target:
     gid, nid = target.key
     if gid < 0 or nid < 0:
         raise CommandError("'gid' and 'nid' must not be negative")
+    if max(gid, nid) >= 10**IDENTITY_DIGITS:
+        raise CommandError(f"'gid' and 'nid' have {IDENTITY_DIGITS} digits at most")
     if target.roles:
         if nid:
             raise CommandError("give either 'nid' or 'roles', not both")

@@ -107,10 +107,10 @@ def test_half_characters_become_replacement_characters(any_controller) -> None:
 
 
 def test_numbers_that_json_does_not_know_are_null_in_a_result(any_controller) -> None:
-    numbers = f"[NaN, -Infinity, 1e999, -1{'0' * 400}.5, 1e3, 7]"
+    numbers = f"[NaN, -Infinity, 1e999, -1{'0' * 400}.5, 1{'0' * 250}e99, 1e3, 7]"
     text = f'{{"id": "j", "state": "SUCCESS", "starttime": 5, "data": "NaN", "args": {{"a": {numbers}}}}}'
     assert post_raw(any_controller, "1/10/result", text).json() == "ok"
     answer = plain().get(f"{any_controller.url}/api/jobs/j", timeout=10).text
     job = json.loads(answer, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert job["results"][0]["args"] == {"a": [None, None, None, None, 1000.0, 7]}
+    assert job["results"][0]["args"] == {"a": [None, None, None, None, None, 1000.0, 7]}
     assert job["results"][0]["data"] == "NaN"

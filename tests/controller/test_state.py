@@ -301,3 +301,26 @@ def test_rows_that_no_job_owns_are_removed_at_the_start(make_controller, tmp_pat
     with closing(sqlite3.connect(state)) as database:
         assert database.execute("SELECT job, number FROM assignments").fetchall() == [(1, 0), (1, 2), (2, 0)]
         assert database.execute("SELECT job, number FROM results").fetchall() == [(1, 2)]
+
+
+def test_jobs_that_ended_while_the_clock_was_ahead_are_not_kept_for_ever(make_controller, tmp_path) -> None:
+    state = tmp_path / "state.db"
+    first = make_controller(state=state)
+    for number in range(5):
+        first.submit(id=f"job {number}", gid=1, nid=10)
+    first.stop()
+    with closing(sqlite3.connect(state)) as database, database:
+        database.execute("UPDATE jobs SET finished = finished + 1e7")
+    controller = make_controller(Limits(keep_jobs=2, keep_least=0.2), state=state)
+    wait_until(lambda: len(controller.get("jobs")["jobs"]) == 2, what="the oldest to be dropped")
+
+
+def test_identities_that_earlier_versions_took_come_back(make_controller, tmp_path) -> None:
+    state = tmp_path / "state.db"
+    damage(
+        state,
+        f"UPDATE jobs SET command = '{json.dumps({'id': 'x', 'cmd': 'execute', 'gid': 1, 'nid': 10**18})}'",
+        f"UPDATE assignments SET nid = {10**18}",
+    )
+    [job] = make_controller(state=state).get("jobs")["jobs"]
+    assert (job["id"], job["nid"], job["state"]) == ("x", 10**18, "ERROR")
