@@ -233,7 +233,7 @@ class Admission:
         for frozen in jobs:
             old = self.live.get(str(frozen.command["id"]))
             if old is not None:
-                self.line.finish(old)
+                self.line.hand_on(old)
         self.resume(jobs)
         for job in self.live.values():
             if job.end_requested is Reason.HAND_OVER:
@@ -244,7 +244,7 @@ class Admission:
     def _thaw(self, late: Job) -> None:
         """A job froze when the replacement had been called off: it goes on, with what it was asked meanwhile."""
         assert late.frozen is not None
-        self.line.finish(late)
+        self.line.hand_on(late)
         self.resume([late.frozen])
         job = self.live[late.id]
         job.end_requested = late.end_requested if late.end_requested is not Reason.HAND_OVER else None

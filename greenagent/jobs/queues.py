@@ -97,6 +97,13 @@ class WaitingLine:
             self._running.discard(job)
             self._leave_queue(job)
 
+    def hand_on(self, job: Job) -> None:
+        """A running job goes on as another one, see ``adopt``: the next of its queue goes on waiting."""
+        self._running.discard(job)
+        queue = self._queues.get(job.command.arguments.queue)
+        if queue and job in queue:
+            queue.remove(job)
+
     def jobs(self) -> Iterator[Job]:
         """The waiting jobs, in no particular order."""
         return iter(tuple(self._waiting))

@@ -78,7 +78,11 @@ class StartupTasks:
 
     def _start(self, task: StartupTask) -> None:
         self._started.append(task.id)
-        if task.id in self._admission.live:
+        alive = self._admission.live.get(task.id)
+        if alive is not None and alive.kind == FROM_STARTUP:
+            self._watch_on(task)  # an image before this one let it wait, and it was in the ledger
+            return
+        if alive is not None:
             self._voice.error(f"startup.{task.id} is not started: a job with this id lives already")
             self._fail(task)
             return

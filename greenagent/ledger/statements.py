@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Iterator
 
 from greenagent.ledger.records import (
     ENDED,
@@ -115,16 +114,26 @@ def command(connection: sqlite3.Connection, row: int) -> str | None:
     return None if found is None else str(found[0])
 
 
-def answers(
-    connection: sqlite3.Connection, job_id: str, controller: str | None, since: float
-) -> Iterator[StoredAnswer]:
-    """The ended jobs of an id and a controller within the result memory, the newest 1000, newest first."""
-    for row, command in connection.execute(
-        "SELECT row, command FROM job WHERE id = ? AND controller IS ? AND state = ? AND ended >= ? "
-        "AND kind != 'startup' ORDER BY row DESC LIMIT 1000",
-        (job_id, controller, ENDED, since),
-    ):
-        yield StoredAnswer(row, command)
+_ENDED_JOBS = (
+    "SELECT row, command FROM job WHERE id = ? AND controller IS ? AND state = ? AND ended >= ? "
+    "AND kind != 'startup' ORDER BY row DESC LIMIT "
+)
+
+
+def answer(connection: sqlite3.Connection, job_id: str, controller: str | None, since: float) -> StoredAnswer | None:
+    """The newest ended job of an id and a controller within the result memory, or None."""
+    found = connection.execute(_ENDED_JOBS + "1", (job_id, controller, ENDED, since)).fetchone()
+    return None if found is None else StoredAnswer(*found)
+
+
+def answer_to(
+    connection: sqlite3.Connection, text: str, job_id: str, controller: str | None, since: float
+) -> int | None:
+    """The row of the newest of them whose command has this very text, among the newest 100."""
+    found = connection.execute(
+        f"SELECT row FROM ({_ENDED_JOBS} 100) WHERE command = ? LIMIT 1", (job_id, controller, ENDED, since, text)
+    ).fetchone()
+    return None if found is None else int(found[0])
 
 
 def results(connection: sqlite3.Connection, job: int) -> list[int]:

@@ -69,10 +69,11 @@ def _results_of(
     connection: sqlite3.Connection, command: Command, controller: str | None, since: float
 ) -> list[int] | None:
     """The rows of the results of this very command of this controller; None for any other, also of its id."""
-    length = 0
-    for stored in statements.answers(connection, command.id, controller, since):
-        length = length or len(command_text(command))
-        # Of equal objects the texts are equally long, whatever the order in them.
-        if len(stored.command) == length and same_json(json.loads(stored.command), command.received):
-            return statements.results(connection, stored.job)
-    return None
+    newest = statements.answer(connection, command.id, controller, since)
+    if newest is None:
+        return None
+    if same_json(json.loads(newest.command), command.received):
+        return statements.results(connection, newest.job)
+    # Of older ones the text must be the same: to parse all that an id has had would hold up every other job.
+    job = statements.answer_to(connection, command_text(command), command.id, controller, since)
+    return None if job is None else statements.results(connection, job)

@@ -121,6 +121,7 @@ class Poller:
             answer = self._transport.post("event", STARTUP_EVENT, EVENT_TIMEOUT)
         except TransportError as error:
             if error.kind in NOBODY_THERE:
+                self.figures.polls += 1  # it stands for the poll that would have found the same
                 raise
             if error.kind != "interrupted":
                 self.health.failed("startup event", error.reason, error.hint, unreached=error.is_unreached)

@@ -14,6 +14,8 @@ from greenagent.values.errors import CommandError
 RESERVED_ID: Final = "agent"
 """The job id under which the agent's own diagnostics are logged."""
 MAX_ID_LENGTH: Final = 200
+EARLY: Final = 64 * 1024
+"""How far the id of a command is looked for that cannot be read: member by member, which takes its time."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -71,7 +73,7 @@ def decode_command(body: bytes | str) -> Command:
 
 def read_early_id(beginning: bytes | str) -> str | None:
     """The ``id`` of a command that cannot be read to its end, if it stands at the top level before that."""
-    text = beginning.decode("utf-8", "replace") if isinstance(beginning, bytes) else beginning
+    text = beginning[:EARLY].decode("utf-8", "replace") if isinstance(beginning, bytes) else beginning[:EARLY]
     position = text.find("{") + 1
     if not position or text[: position - 1].strip():
         return None

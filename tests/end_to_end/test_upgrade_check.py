@@ -86,8 +86,9 @@ def test_a_child_started_after_a_replacement_has_no_descriptor_but_the_first_thr
         wait_for_words(pids, 3 + times)
     for pid in words(pids):
         wait_until(lambda pid=pid: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", what="the program")
-        found = {int(name): os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
-        assert sorted(found) == [0, 1, 2], found
+        # The loader has a library open for a moment.
+        wait_until(lambda pid=pid: sorted(os.listdir(f"/proc/{pid}/fd")) == ["0", "1", "2"], what="three descriptors")
+        found = {name: os.readlink(f"/proc/{pid}/fd/{name}") for name in ("0", "1", "2")}
         assert all(target.startswith("pipe:") for target in found.values()), found
     for descriptor in Path(f"/proc/{agent.pid}/fdinfo").iterdir():
         if int(descriptor.name) > 2:

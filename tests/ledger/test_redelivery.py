@@ -40,8 +40,8 @@ def test_any_command_of_an_id_that_ended_within_the_result_memory_is_answered(le
     assert_answered(ledger, B, "b")
     assert not ledger.answer_again(A, "other")
     assert not ledger.answer_again(command(data="C"), "main")
-    other_order = parse_command(dict(reversed(A.received.items())))
-    assert_answered(ledger, other_order, "a")
+    newest_in_other_order = parse_command(dict(reversed(B.received.items())))
+    assert_answered(ledger, newest_in_other_order, "b")
 
 
 def test_so_it_is_while_nothing_can_be_written(ledger: Ledger, tmp_path: Path) -> None:

@@ -249,6 +249,12 @@ def test_the_id_of_a_command_cut_short_is_read_only_at_the_top_level(text, expec
     assert read_early_id(text.encode()) == expected
 
 
+def test_the_id_of_what_is_no_command_is_looked_for_at_its_beginning_only() -> None:
+    members = '"a": 1, ' * 10_000
+    assert read_early_id('{"id": "early", ' + members) == "early"
+    assert read_early_id("{" + members + '"id": "late", ') is None
+
+
 def test_a_rejected_hand_over_token_is_not_sent_back():
     with RecordingController() as controller:
         poller, _ = Uplink(controller.url).poller()
