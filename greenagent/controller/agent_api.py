@@ -11,7 +11,7 @@ import falcon
 
 from greenagent.controller.access import AgentResource
 from greenagent.controller.agents import Poll
-from greenagent.controller.bodies import BodyError, BodyTooLargeError, decode_finite, read_body
+from greenagent.controller.bodies import BodyError, BodyTooLargeError, decode, finite, read_body
 from greenagent.controller.hangups import HangUpWatch, has_hung_up
 from greenagent.controller.jobs import IDENTITY_DIGITS, AgentKey
 from greenagent.controller.parts import Parts
@@ -85,7 +85,7 @@ class ResultResource(AgentResource):
         key = _key(gid, nid)
         self._parts.agents.contact(key)
         try:
-            self._parts.outcomes.take(key, received)
+            self._parts.outcomes.take(key, finite(received))  # lines and figures are looked at one by one
         except self._parts.result_error as error:
             self._parts.voice.warning(f"agent {key} posted a result that was refused: {error}")
             _answer(resp, falcon.HTTP_500, '"json error"')
@@ -170,7 +170,7 @@ _UNREADABLE = object()
 def _received(req: falcon.Request, resp: falcon.Response, limit: int, refusal: str) -> Any:
     """The JSON value of the body, or ``_UNREADABLE`` when the answer is given already."""
     try:
-        return decode_finite(read_body(req, limit))
+        return decode(read_body(req, limit))
     except BodyTooLargeError:
         _answer(resp, falcon.HTTP_413, json.dumps(f"more than {limit} bytes"))
     except BodyError:
