@@ -284,7 +284,7 @@ class Admission:
         self._live(job, self._launcher.run_builtin, lambda job, restarts: None)
 
     def _live(self, job: Job, execute: Callable[[Job], Outcome], on_limit: Callable[[Job, int], None]) -> None:
-        interval = job.command.arguments.stats_interval or round(self._settings().stats.interval)
+        interval = round(self._settings().stats.interval)
         life = JobLife(job, self._identity, self._ledger, self._history, execute, interval, on_limit)
         try:
             life.run()

@@ -58,5 +58,4 @@ class Answers:
 
     def result_of(self, job: Job, outcome: Outcome) -> Result:
         """The result of a job that did not run here."""
-        interval = job.command.arguments.stats_interval or round(self._settings().stats.interval)
-        return result_of(job, outcome, self._identity, interval)
+        return result_of(job, outcome, self._identity, round(self._settings().stats.interval))
