@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 import termios
+from collections.abc import Callable
 from typing import Any
 
 import gevent
 
 from greenagent.controller.limits import Limits
-from tests.controller.ctl import REPOSITORY, AnsweringAgent, Ctl, Lines, ctl
-from tests.controller.support import Agent, ControllerProcess, plain
+from tests.controller.ctl import REPOSITORY, AnsweringAgent, Ctl, Done, Lines, ctl
+from tests.controller.support import Agent, ControllerProcess, LocalController, plain
 from tests.support.waiting import wait_until
 
 F_SETPIPE_SZ = 1031
@@ -22,6 +23,24 @@ F_SETPIPE_SZ = 1031
 
 def texts_of(out: str) -> list[str]:
     return [line.split()[-1] for line in out.splitlines()]
+
+
+def followed(
+    controller: LocalController,
+    answer: Callable[[Agent, dict[str, Any]], None],
+    first_line: str,
+    ended: gevent.event.Event,
+) -> Done:
+    """What ``logs --follow`` made of a job whose agent goes on, once ``first_line`` is shown, when ``ended`` is set."""
+    agent = AnsweringAgent(controller, answer)
+    try:
+        controller.submit(id="x", gid=1, nid=10)
+        following = Ctl("--url", controller.url, "logs", "x", "--follow")
+        wait_until(lambda: first_line in following.out, what="the first line")
+        ended.set()
+        return following.done()
+    finally:
+        agent.stop()
 
 
 def test_following_goes_on_until_the_last_lines_have_come(controller) -> None:
@@ -38,15 +57,7 @@ def test_following_goes_on_until_the_last_lines_have_come(controller) -> None:
         gevent.sleep(1)
         lines.send(agent, command["id"], "three")
 
-    agent = AnsweringAgent(controller, answer)
-    try:
-        controller.submit(id="x", gid=1, nid=10)
-        following = Ctl("--url", controller.url, "logs", "x", "--follow")
-        wait_until(lambda: "one" in following.out, what="the first line")
-        ended.set()
-        done = following.done()
-    finally:
-        agent.stop()
+    done = followed(controller, answer, "one", ended)
     assert (done.code, texts_of(done.out), done.err) == (0, ["one", "two", "three"], "")
 
 
@@ -61,15 +72,7 @@ def test_following_shows_lines_that_the_result_does_not_tell_of(controller) -> N
         gevent.sleep(0.4)
         lines.send(agent, command["id"], "ended", level=7)
 
-    agent = AnsweringAgent(controller, answer)
-    try:
-        controller.submit(id="x", gid=1, nid=10)
-        following = Ctl("--url", controller.url, "logs", "x", "--follow")
-        wait_until(lambda: "begun" in following.out, what="the first line")
-        ended.set()
-        done = following.done()
-    finally:
-        agent.stop()
+    done = followed(controller, answer, "begun", ended)
     assert (done.code, texts_of(done.out), done.err) == (0, ["begun", "ended"], "")
 
 
