@@ -233,8 +233,6 @@ class Agent:
             return  # the new image, or the next start, reads the file anyway
         plan = changes(self.settings, new)
         self.settings = merge(self.settings, new)
-        self.connections.register_pairs()
-        self.backlog.set_controllers(self.settings.stats.controllers)
         self.connections.update()
         for job, log in list(self._job_logs.items()):
             log.routes = job_routes(self.settings, self.connections.bits, job)

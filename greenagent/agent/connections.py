@@ -92,6 +92,9 @@ class Connections:
                 for greenlet in link.drain(0, UNDER_WAY):
                     greenlet.join()
                 link.close()
+        # Only now: an upload that was under way moves its cursor, which a pair or queue that is gone has no more.
+        self.register_pairs()
+        self._backlog.set_controllers(self._settings().stats.controllers)
         for key, plan in wanted.items():
             if key not in self.links:
                 self.links[key] = self._connect(plan)

@@ -69,7 +69,7 @@ class Trust:
         self._topic = voice.topic()
         self._voice = voice
         self._check_interval = check_interval
-        self._subscribers: list[Callable[[], None]] = []
+        self._subscribers: set[Callable[[], None]] = set()
         self._marks = self._read_marks()
         if self.is_secure:
             try:
@@ -82,8 +82,12 @@ class Trust:
         return self.files.client_certificate is not None
 
     def subscribe(self, renewed: Callable[[], None]) -> None:
-        """Calls ``renewed`` after every change of the context; it must not block."""
-        self._subscribers.append(renewed)
+        """Calls ``renewed`` after every change of the context, until ``unsubscribe``; it must not block."""
+        self._subscribers.add(renewed)
+
+    def unsubscribe(self, renewed: Callable[[], None]) -> None:
+        """Calls ``renewed`` no more; harmless where it was not subscribed."""
+        self._subscribers.discard(renewed)
 
     def watch(self) -> None:
         """Body of a service: looks at the files for ever; returns at once where TLS is not used."""
@@ -109,7 +113,7 @@ class Trust:
         self._marks, self.context, self.problem = marks, context, ""
         self._topic.resolved(f"controller {self._key}: the certificate files can be used again")
         self._voice.info(f"controller {self._key}: certificate files were replaced and are in use now")
-        for renewed in self._subscribers:
+        for renewed in tuple(self._subscribers):
             renewed()
         return True
 

@@ -127,7 +127,6 @@ class Transport:
         self._proven = False
         self.progress = Progress()
         """Of the service that uses this transport: one at a time, so it is the same."""
-        trust.subscribe(self._trust_changed)
         self._again = partial(
             Transport,
             key,
@@ -183,7 +182,8 @@ class Transport:
 
     def close(self) -> None:
         """Closes the connection; the next request opens a new one."""
-        self._proven = False
+        self._proven = self._renewing = False
+        self._trust.unsubscribe(self._trust_changed)
         self._kept = self._opened = None
         if self._adapter is not None:
             self._adapter.close()
@@ -199,9 +199,10 @@ class Transport:
         if self._trust.problem:
             raise TransportError("tls", self._trust.problem)
         if self._renewing:
-            self._renewing = False
             self.close()
         if self._adapter is None:
+            # Subscribed as long as something is open: a transport that is closed for good must not be kept for ever.
+            self._trust.subscribe(self._trust_changed)
             self._adapter = _Adapter(self._trust.context)
         if self._kept is not None and not self._kept.is_usable:
             self._kept.close()

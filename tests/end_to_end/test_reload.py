@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.end_to_end.conftest import StartAgent, shell
 from tests.support.agents import configuration
-from tests.support.recording_controller import RecordingController
+from tests.support.recording_controller import RecordingController, accept_after
 from tests.support.waiting import wait_until
 
 
@@ -61,3 +61,25 @@ def test_a_broken_file_changes_nothing_and_says_why(controller: RecordingControl
     controller.push(shell("j", "echo still here"))
     assert controller.wait_for_result("j")["streams"] == ["still here\n", ""]
     assert "Traceback" not in agent.stderr
+
+
+def test_a_batch_under_way_to_a_controller_that_is_removed_is_accepted_and_not_sent_again(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    with RecordingController() as second:
+        both = {"main": controller.url, "second": second.url}
+        agent = start_agent(controllers=both)
+        second.misbehave("log", accept_after(1.0))
+        second.push(shell("j", "echo once >&2"))
+        wait_until(lambda: "log" in [post.endpoint for post in second.refused_posts], what="the batch under way")
+        agent.config.write_text(configuration(agent.folder, {"main": controller.url}))
+        os.kill(agent.pid, signal.SIGHUP)
+        wait_until(lambda: "controllers.second removed" in agent.stderr, what="the removal")
+        second.behave()
+        agent.config.write_text(configuration(agent.folder, both))
+        os.kill(agent.pid, signal.SIGHUP)
+        wait_until(lambda: "controllers.second added" in agent.stderr, what="its return")
+        second.push(shell("k", "echo more >&2"))
+        wait_until(lambda: "more" in [record["data"] for record in second.logs], what="the next line")
+        assert [record["data"] for record in second.logs] == ["once", "more"]
+        assert "internal error" not in agent.stderr

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import time
+import weakref
 from collections.abc import Callable
 
 import gevent
@@ -251,3 +253,16 @@ def test_many_requests_use_one_connection_and_leave_nothing_open():
         sender.post("event", b"{}")
         sender.close()
         wait_until(lambda: not controller.open_connections, what="the connection to be closed")
+
+
+def test_a_closed_transport_is_forgotten_by_the_certificates_it_used():
+    """Each script that is fetched has a transport of its own: an agent that fetches many kept every one of them."""
+    with RecordingController(park=0) as controller:
+        uplink = Uplink(controller.url)
+        sender = uplink.transport()
+        sender.post("event", b"{}")
+        sender.close()
+        forgotten = weakref.ref(sender)
+        del sender
+        gc.collect()
+        assert forgotten() is None
