@@ -12,6 +12,7 @@ from greenagent.settings import table
 from greenagent.settings.certificates import check_certificates
 from greenagent.settings.declaration import Section
 from greenagent.settings.gather import FILE, Entry, Gatherer
+from greenagent.settings.limits import check_pairs
 from greenagent.settings.models import (
     ChannelSettings,
     ConsoleLogger,
@@ -181,6 +182,7 @@ class _Builder:
                 loggers.append(ControllerLogger(name=name, **checked))
             else:
                 loggers.append(ConsoleLogger(name=name, **checked))
+        check_pairs((logger for logger in loggers if isinstance(logger, ControllerLogger)), self._report)
         return tuple(loggers)
 
     def _startup_task(self, task_id: str, values: Values) -> StartupTask:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from greenagent.logs import uploads
 from greenagent.settings import (
     ConsoleLogger,
     ControllerLogger,
@@ -15,7 +16,7 @@ from greenagent.settings import (
     StartupTask,
     load_settings,
 )
-from greenagent.settings.limits import check_limits
+from greenagent.settings.limits import MAX_PAIRS, check_limits
 from greenagent.values.levels import parse_levels
 from tests.settings.support import MINIMAL, load, problems, warnings
 
@@ -321,6 +322,18 @@ def test_a_limit_of_open_files_below_what_max_jobs_needs_is_a_warning(tmp_path: 
     many = load(tmp_path, MINIMAL, {"GREENAGENT_MAIN_MAX_JOBS": str(10**12)}).settings
     (warning,) = check_limits(many)
     assert "raise it" in warning
+
+
+def test_more_pairs_of_logger_and_controller_than_a_line_has_marks_for_are_one_problem(tmp_path: Path) -> None:
+    assert MAX_PAIRS == uploads.MAX_PAIRS
+    controllers = "".join(f"[controllers.c{number}]\nurl = 'http://h'\n" for number in range(31))
+    two = MAIN + controllers + "[logging.a]\ntype = 'AC'\n[logging.b]\ntype = 'AC'\n"
+    assert len(load(tmp_path, two).settings.controller_loggers) == 2
+    three = two + "[logging.c]\ntype = 'AC'\nlevels = [2]\ncontrollers = ['c0']\n[logging.d]\ntype = 'AC'\n"
+    assert problems(tmp_path, three) == [
+        "agent.toml:73: [logging.c] controllers: there are 94 pairs of an AC logger and one of its controllers, "
+        "no more than 62 are possible: name fewer controllers"
+    ]
 
 
 def test_settings_error_holds_all_lines(tmp_path: Path) -> None:
