@@ -36,8 +36,12 @@ class JobMonitor:
 
     def message(self, text: str) -> None:
         """Takes statsd lines; the first refused one is said in the job's log, further ones are counted."""
+        self._take([text])
+
+    def _take(self, texts: list[str]) -> None:
+        """Counts all of them before the first refusal is said: that may block, while the job's log is behind."""
         had_refused = self._feed.refused
-        refused = self._feed.message(text)
+        refused = [reason for text in texts for reason in self._feed.message(text)]
         if refused and not had_refused:
             self._say(f"statistics line refused: {refused[0]}")
 
@@ -70,8 +74,10 @@ class JobMonitor:
         """The job is over: what it fed is sent with its interval."""
         if self._intake is not None:
             frozen = self._job.frozen
-            if self._job.is_handed_on and frozen is not None:
-                frozen.intake = self._intake.detach()
+            detached = self._intake.detach() if self._job.is_handed_on else None
+            if frozen is not None and detached is not None:
+                frozen.intake, rest = detached
+                self._take(rest)
             else:
                 self._intake.close()
         if self._feed.refused > 1:

@@ -54,19 +54,19 @@ class Intake:
         self.environment = {"STATSD_HOST": host, "STATSD_PORT": str(port)}
         self._reader = supervisor.spawn(f"statsd intake of {job}", self._read)
 
-    def detach(self) -> int | None:
-        """Leaves the port open for the next image of the agent, with what it has not read; None when it is closed.
+    def detach(self) -> tuple[int, list[str]] | None:
+        """Leaves the port open for the next image of the agent; None when it is closed.
 
-        Does not yield.
+        Returns its descriptor and the text that was read and not taken yet: taking it may block (a
+        refused line goes into the job's log), while the agent hands over what it knows as soon as the
+        job's greenlet gives way. So nothing in here does.
         """
         if self._socket.fileno() < 0:
             return None
         self._reader.kill(block=False)
-        for part in self._rest:
-            self._take(part)
         descriptor = fcntl.fcntl(self._socket.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
         self._socket.close()
-        return descriptor
+        return descriptor, list(self._rest)
 
     def close(self) -> None:
         """Takes what has arrived and closes the port. Harmless when repeated."""

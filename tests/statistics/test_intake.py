@@ -157,11 +157,12 @@ def test_a_port_is_left_to_the_next_with_what_it_holds(supervisor: Supervisor) -
     first_texts: list[str] = []
     first = Intake("a", first_texts.append, supervisor)
     send(first, b"x:1|c")
-    descriptor = first.detach()
+    detached = first.detach()
+    assert detached is not None
+    descriptor, texts = detached
     send(first, b"x:2|c")
     first.close()
     assert first.detach() is None
-    texts: list[str] = []
     second = Intake("a", texts.append, supervisor, 0, descriptor)
     assert second.environment == first.environment
     send(second, b"x:3|c")

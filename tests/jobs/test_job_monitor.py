@@ -1,0 +1,79 @@
+"""The monitor of one job hands its statsd port on, whatever its log does meanwhile (protocol 8)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from greenagent.jobs.handover import FrozenJob
+from greenagent.jobs.job import Job
+from greenagent.jobs.monitors import JobMonitor
+from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.native import close_descriptor
+from greenagent.statistics import intake
+from greenagent.statistics.collector import FlushedObject, Statistics
+from greenagent.statistics.meter import Meter
+from greenagent.values.command import parse_command
+from tests.support.voices import HeardVoice
+from tests.support.waiting import wait_until
+
+
+class Nowhere:
+    def add(self, objects: list[FlushedObject]) -> None:
+        pass
+
+
+class BlockedLog:
+    """Takes warnings, but not before ``released``: as the log of a job does whose writer is behind."""
+
+    def __init__(self) -> None:
+        self.released = Event()
+        self.asked: list[str] = []
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.asked.append(text)
+        self.released.wait()
+        self.said.append(text)
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    fatal: list[str] = []
+    supervisor = Supervisor(HeardVoice(), fatal.append)
+    yield supervisor
+    supervisor.kill_all()
+    assert fatal == []
+
+
+def test_a_port_is_handed_on_open_though_the_jobs_log_takes_no_line(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent writes down what it hands over as soon as the job's greenlet gives way."""
+    monkeypatch.setattr(intake, "_TURN", 20)  # the reader rests with a datagram in its hand
+    command = parse_command({"id": "a", "cmd": "execute", "args": {"name": "true"}})
+    job = Job(command, None, "controller", 1, 0.0)
+    statistics = Statistics(1, 2, "seed", 60, Nowhere())
+    log = BlockedLog()
+    monitor = JobMonitor(job, statistics, Meter(2), log.say, supervisor)
+    lines = b"nonsense\n" * 300 + b"also nonsense\n" * 300 + b"level:7|g"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(lines, ("127.0.0.1", job.intake_port))
+    wait_until(lambda: intake.Intake._resting, what="the datagram to be read")
+    job.frozen = FrozenJob(1, {}, None, "controller", 0.0, 1, 0.0, 0, job.intake_port)
+    job.is_handed_on = True
+    closing = gevent.spawn(monitor.close)
+    wait_until(lambda: log.asked, what="the warning that the log does not take")
+    assert job.frozen.intake is not None
+    assert [values for _, values in statistics.gauges()] == [{"level": 7.0}]  # they are handed over at the same time
+    log.released.set()
+    closing.get(timeout=10)
+    assert log.said == [
+        "statistics line refused: 'nonsense': not of the form key:value|type",
+        "600 statistics lines were refused in all",
+    ]
+    close_descriptor(job.frozen.intake)
