@@ -32,7 +32,7 @@ from greenagent.logs.routes import Routes  # noqa: E402
 from greenagent.logs.splitter import Splitter  # noqa: E402
 from greenagent.logs.store import LogStore  # noqa: E402
 from greenagent.process.pipes import PipeReader  # noqa: E402
-from greenagent.runtime.voice import LineOutput, Voice  # noqa: E402
+from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 
 WIDTH = 79
 CHILDREN: list[subprocess.Popen[bytes]] = []
@@ -146,7 +146,7 @@ def resident() -> float:
 def measure(folder: Path, kind: str, jobs: int, lines: int) -> dict[str, object]:
     """One case in an empty folder."""
     before = bare(folder)
-    store = LogStore(folder / "logs", folder / "mid", Voice(LineOutput(2, "voice")))
+    store = LogStore(folder / "logs", folder / "mid", AgentLog(LineOutput(2, "agent_log")))
     store.start()
     ended: dict[int, float] = {}
     each = lines // jobs // 2000 * 2000

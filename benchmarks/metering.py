@@ -20,7 +20,7 @@ import gevent  # noqa: E402
 import psutil  # noqa: E402
 
 from greenagent.statistics.meter import Meter  # noqa: E402
-from greenagent.statistics.own import HubStall  # noqa: E402
+from greenagent.statistics.own import EventLoopLag  # noqa: E402
 
 INTERVAL = 2.0
 TICKS = 5
@@ -45,7 +45,7 @@ def measure(number: int) -> None:
         meter = Meter(INTERVAL)
         for child in children:
             meter.watch(str(child.pid), child.pid)
-        stall = HubStall(period=0.001)
+        stall = EventLoopLag(period=0.001)
         ticker = gevent.spawn(stall.run)
         meter.tick()
         began = time.process_time()

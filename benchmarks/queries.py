@@ -27,7 +27,7 @@ from greenagent.logs.pieces import Block  # noqa: E402
 from greenagent.logs.query import LogQuery  # noqa: E402
 from greenagent.logs.routes import Routes  # noqa: E402
 from greenagent.logs.store import LogStore  # noqa: E402
-from greenagent.runtime.voice import LineOutput, Voice  # noqa: E402
+from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 from greenagent.values.levels import parse_levels  # noqa: E402
 
 BLOCK = Block(1, ("x" * 79 + "\n") * 1600, 1600)
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--index", action="store_true")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="queries-", dir=options.dir))
-    store = LogStore(folder / "logs", folder / "mid", Voice(LineOutput(2, "voice")))
+    store = LogStore(folder / "logs", folder / "mid", AgentLog(LineOutput(2, "agent_log")))
     try:
         store.start()
         began = time.perf_counter()

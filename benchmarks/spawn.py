@@ -19,7 +19,7 @@ from gevent.pool import Pool  # noqa: E402
 from greenagent.process.child import Child  # noqa: E402
 from greenagent.process.pipes import PipeReader, feed  # noqa: E402
 from greenagent.process.spawn import Spawner, SpawnRequest  # noqa: E402
-from greenagent.runtime.voice import Voice  # noqa: E402
+from greenagent.runtime.agent_log import AgentLog  # noqa: E402
 
 
 def bare(jobs: int) -> float:
@@ -86,7 +86,7 @@ def stalls(worst: list[float]) -> None:
 
 def main() -> None:
     jobs = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    spawner = Spawner(Voice(None))
+    spawner = Spawner(AgentLog(None))
     spawner.start()
     ours(spawner, 20, 4)
     reference = bare(jobs)

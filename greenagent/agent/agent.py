@@ -30,9 +30,9 @@ from greenagent.ledger.history import HistoryFile
 from greenagent.ledger.ledger import Ledger
 from greenagent.logs.joblog import JobLog
 from greenagent.process.spawn import Spawner
-from greenagent.runtime.greenlets import Supervisor, hear_hub
+from greenagent.runtime.agent_log import AgentLog, LineOutput
+from greenagent.runtime.greenlets import Supervisor, log_hub_errors
 from greenagent.runtime.native import start_hub_threads
-from greenagent.runtime.voice import LineOutput, Voice
 from greenagent.settings.merge import merge
 from greenagent.settings.models import Settings
 from greenagent.settings.reload import changes
@@ -48,16 +48,16 @@ from greenagent.values.errors import GreenagentError
 class Agent:
     """One agent, from its settings to its last flushed line."""
 
-    def __init__(self, settings: Settings, voice: Voice, thresholds: Thresholds | None = None) -> None:
+    def __init__(self, settings: Settings, agent_log: AgentLog, thresholds: Thresholds | None = None) -> None:
         self.settings = settings
-        self.voice = voice
+        self.agent_log = agent_log
         self.identity = Identity(settings.main.gid, settings.main.nid)
         self.requests = EndRequests()
         self.failure = ""
         self.began = time.monotonic()
-        self.supervisor = Supervisor(voice, self._give_up)
+        self.supervisor = Supervisor(agent_log, self._give_up)
         self.figures = Figures()
-        self.oversight = Oversight(self.supervisor, voice, self._give_up, self.figures, thresholds)
+        self.oversight = Oversight(self.supervisor, agent_log, self._give_up, self.figures, thresholds)
         self._job_logs: WeakKeyDictionary[Job, JobLog] = WeakKeyDictionary()
         self._is_replaced = False
 
@@ -68,36 +68,36 @@ class Agent:
 
         ``taken_over``: what the image of the agent that this one replaces handed over.
         """
-        hear_hub(self.voice)
+        log_hub_errors(self.agent_log)
         start_hub_threads()
         main = self.settings.main
         self.ledger = Ledger(
             main.ledger_file,
-            self.voice,
+            self.agent_log,
             result_memory=main.result_memory,
             extra_schema=backlog_table.SCHEMA,
         )
         self.ledger.start()
         self.console = LineOutput(1, "console")
-        self.store = make_log_store(self.settings, self.voice, self.console)
+        self.store = make_log_store(self.settings, self.agent_log, self.console)
         try:
             self.store.start()
         except BaseException:
             self.ledger.stop()
             raise
         self._own_log = self.store.open_job("agent", "", "", own_routes(self.settings), "")
-        self.voice.attach(self._log_own)
-        self.history = HistoryFile(main.history_file, self.voice)
-        self.spawner = Spawner(self.voice)
+        self.agent_log.attach(self._log_own)
+        self.history = HistoryFile(main.history_file, self.agent_log)
+        self.spawner = Spawner(self.agent_log)
         self.spawner.start()
         if taken_over is None:
-            end_orphans(self.ledger, self.voice, main.kill_grace)
+            end_orphans(self.ledger, self.agent_log, main.kill_grace)
         self.meter = Meter(self.settings.stats.meter_interval)
         self.backlog = Backlog(
             self.ledger.database,
             self.settings.stats.controllers,
             self.settings.stats.max_backlog,
-            self.voice,
+            self.agent_log,
             self.figures,
         )
         self.backlog.start()
@@ -128,7 +128,7 @@ class Agent:
             self.history,
             self.launcher,
             self.supervisor,
-            self.voice,
+            self.agent_log,
         )
         fill_catalogue(
             catalogue,
@@ -143,7 +143,7 @@ class Agent:
         self.connections = Connections(
             lambda: self.settings,
             self.supervisor,
-            self.voice,
+            self.agent_log,
             self.ledger,
             self.store,
             self.backlog,
@@ -156,21 +156,21 @@ class Agent:
             self.statistics.preset(taken_over.gauges)
             self.admission.resume(taken_over.jobs)
         self._recover(taken_over)
-        warn_of(self.settings.startup, self.identity, self.voice.warning)
-        self.startup = StartupTasks(self.admission, self.identity, self.supervisor, self.voice)
+        warn_of(self.settings.startup, self.identity, self.agent_log.warning)
+        self.startup = StartupTasks(self.admission, self.identity, self.supervisor, self.agent_log)
         self.startup.start(self.settings.startup, taken_over.startup if taken_over is not None else None)
         self.connections.update()
         self.oversight.ready()
-        self.voice.info(
+        self.agent_log.info(
             f"greenagent {self.identity.gid}:{self.identity.nid} is ready, "
             f"polling {', '.join(self.settings.polled_controllers) or 'nobody'}"
         )
 
     def _start_services(self, taken_over: HandedOver | None) -> None:
-        self.sweeper = make_sweeper(self.spawner.registry, self.voice, self.ledger.instance, taken_over)
+        self.sweeper = make_sweeper(self.spawner.registry, self.agent_log, self.ledger.instance, taken_over)
         self.supervisor.service("sweeper", self.sweeper.run)
-        self.supervisor.service("meter", self.meter.run, progress=self.meter.progress)
-        self.supervisor.service("statistics", self.statistics.run, progress=self.statistics.progress)
+        self.supervisor.service("meter", self.meter.run, heartbeat=self.meter.heartbeat)
+        self.supervisor.service("statistics", self.statistics.run, heartbeat=self.statistics.heartbeat)
         self.supervisor.service("ledger upkeep", self.ledger.keep_up, lambda: list(self.settings.controllers))
 
     def _start_oversight(self) -> None:
@@ -198,7 +198,7 @@ class Agent:
             self.identity,
             self.settings.controllers,
             self.settings.stats.interval,
-            self.voice,
+            self.agent_log,
         )
         recovery.run({job.row for job in taken_over.jobs} if taken_over is not None else None)
 
@@ -241,11 +241,11 @@ class Agent:
         self.meter.interval = self.settings.stats.meter_interval
         self.statistics.reconfigure(self.settings.stats.interval)
         for text in plan.applied:
-            self.voice.info(f"reloaded: {text}")
+            self.agent_log.info(f"reloaded: {text}")
         for text in plan.needs_restart:
-            self.voice.warning(f"not applied, needs a restart: {text}")
+            self.agent_log.warning(f"not applied, needs a restart: {text}")
         if plan.nothing:
-            self.voice.info("reloaded: nothing has changed")
+            self.agent_log.info("reloaded: nothing has changed")
 
     # -- the end
 
@@ -292,7 +292,7 @@ class Agent:
         self._go_on(problem)
 
     def _go_on(self, problem: str) -> None:
-        self.voice.error(f"not replaced, the agent goes on as it is: {problem}")
+        self.agent_log.error(f"not replaced, the agent goes on as it is: {problem}")
         self._is_replaced = False
         self.requests.call_off_replacement()
         release_signals()
@@ -304,10 +304,10 @@ class Agent:
         """
         main = self.settings.main
         if self.failure:
-            self.voice.error(f"giving up: {self.failure}")
+            self.agent_log.error(f"giving up: {self.failure}")
         if how == DRAIN:
             self._drain()
-        self.voice.info("stopping")
+        self.agent_log.info("stopping")
         self.connections.stop_polling()
         running = self.admission.stop()
         self.requests.wait_for([job.ended for job in running], main.kill_grace + main.pipe_drain + 5)
@@ -325,7 +325,7 @@ class Agent:
         self.statistics.flush_all()  # now that all is stored or counted as lost
         self.requests.wait_for(self.connections.drain(drain_timeout, under_way), drain_timeout + under_way + 2)
         self.connections.close()
-        self.voice.detach(self._log_own)
+        self.agent_log.detach(self._log_own)
         self.oversight.stop()
         self.supervisor.kill_all()
         self.store.stop()
@@ -336,12 +336,12 @@ class Agent:
         try:
             self.store.flush()
         except GreenagentError as error:
-            self.voice.error(f"the last lines are lost: {error}")
+            self.agent_log.error(f"the last lines are lost: {error}")
 
     def _drain(self) -> None:
         self.connections.stop_polling()
         running = self.admission.stop(Reason.DRAIN)
         jobs = "1 job runs" if len(running) == 1 else f"{len(running)} jobs run"
-        self.voice.info(f"draining: {jobs}, no more is taken")
+        self.agent_log.info(f"draining: {jobs}, no more is taken")
         self.requests.wait_for([job.ended for job in running], self.settings.main.drain_wait or None)
         self.requests.wait_again()  # a SIGTERM meanwhile ended the draining, not the grace of the jobs

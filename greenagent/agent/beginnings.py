@@ -12,11 +12,11 @@ from greenagent.logs.store import LogStore
 from greenagent.process.descendants import Sweeper, end_orphan, find_by_tag
 from greenagent.process.registry import Registry
 from greenagent.process.tags import parse_tag
-from greenagent.runtime.voice import LineOutput, Voice
+from greenagent.runtime.agent_log import AgentLog, LineOutput
 from greenagent.settings.models import Settings
 
 
-def make_log_store(settings: Settings, voice: Voice, console: LineOutput) -> LogStore:
+def make_log_store(settings: Settings, agent_log: AgentLog, console: LineOutput) -> LogStore:
     """The log store as the DB logger wants it.
 
     Without a DB logger the lines for controllers still need a place to wait in: beside the ledger.
@@ -29,11 +29,11 @@ def make_log_store(settings: Settings, voice: Voice, console: LineOutput) -> Log
         folder = main.ledger_file.with_name(main.ledger_file.name + ".logs")
         limits = StoreLimits()
     return LogStore(
-        folder, main.message_id_file, voice, keep=logger is not None, limits=limits, console=Console(console)
+        folder, main.message_id_file, agent_log, keep=logger is not None, limits=limits, console=Console(console)
     )
 
 
-def end_orphans(ledger: Ledger, voice: Voice, grace: float) -> None:
+def end_orphans(ledger: Ledger, agent_log: AgentLog, grace: float) -> None:
     """Ends what jobs of a crashed agent left running: found by tag, checked by pid and start time.
 
     Only of jobs that the ledger calls running: others were left on purpose (``leave_children``).
@@ -45,13 +45,13 @@ def end_orphans(ledger: Ledger, voice: Voice, grace: float) -> None:
         if (tag := parse_tag(orphan.tag)) is not None and tag.job_id in cut_off
     ]
     for orphan in orphans:
-        voice.warning(f"process {orphan.pid} ({orphan.command}) is left from an earlier run: it is ended")
+        agent_log.warning(f"process {orphan.pid} ({orphan.command}) is left from an earlier run: it is ended")
     gevent.joinall([gevent.spawn(end_orphan, orphan.pid, orphan.start_ticks, orphan.tag, grace) for orphan in orphans])
 
 
-def make_sweeper(registry: Registry, voice: Voice, instance: str, taken_over: HandedOver | None) -> Sweeper:
+def make_sweeper(registry: Registry, agent_log: AgentLog, instance: str, taken_over: HandedOver | None) -> Sweeper:
     """What looks after orphans, before any job runs: it is told which are there already and whose they are."""
-    sweeper = Sweeper(registry, voice, instance)
+    sweeper = Sweeper(registry, agent_log, instance)
     if taken_over is None:
         sweeper.begin()
     else:

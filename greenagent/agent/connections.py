@@ -9,8 +9,8 @@ from greenagent.jobs.admission import Admission
 from greenagent.jobs.loggers import pair_name, pairs
 from greenagent.ledger.ledger import Ledger
 from greenagent.logs.store import LogStore
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
-from greenagent.runtime.voice import Voice
 from greenagent.settings.models import ControllerSettings, Settings
 from greenagent.statistics.backlog import Backlog
 from greenagent.uplink.link import Link, LogPair
@@ -51,7 +51,7 @@ class Connections:
         self,
         settings: SettingsSource,
         supervisor: Supervisor,
-        voice: Voice,
+        agent_log: AgentLog,
         ledger: Ledger,
         store: LogStore,
         backlog: Backlog,
@@ -61,7 +61,7 @@ class Connections:
         self.bits: dict[str, int] = {}
         self._settings = settings
         self._supervisor = supervisor
-        self._voice = voice
+        self._agent_log = agent_log
         self._ledger = ledger
         self._store = store
         self._backlog = backlog
@@ -127,7 +127,7 @@ class Connections:
 
     def _connect(self, plan: Plan) -> Link:
         main = self._settings().main
-        link = Link(plan.controller, main.gid, main.nid, self._supervisor, self._voice)
+        link = Link(plan.controller, main.gid, main.nid, self._supervisor, self._agent_log)
         link.send_results(self._ledger)
         for pair in plan.pairs:
             link.send_logs(pair, self._store, self._ledger.keep_aside)

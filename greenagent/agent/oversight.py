@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from greenagent.agent.status import AgentStatus, Parts
 from greenagent.agent.watchdog import HubWatchdog, PartsWatch, Thresholds
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
-from greenagent.runtime.voice import Voice
 from greenagent.statistics.collector import Statistics
-from greenagent.statistics.own import Figures, HubStall
+from greenagent.statistics.own import EventLoopLag, Figures
 from greenagent.statistics.scrape import ScrapeServer
 
 
@@ -19,17 +19,17 @@ class Oversight:
     def __init__(
         self,
         supervisor: Supervisor,
-        voice: Voice,
+        agent_log: AgentLog,
         on_fatal: Callable[[str], None],
         figures: Figures,
         thresholds: Thresholds | None = None,
     ) -> None:
-        self.stall = HubStall()
+        self.stall = EventLoopLag()
         self.thresholds = thresholds or Thresholds()
         self.scrape: ScrapeServer | None = None
         self.status: AgentStatus
         self._supervisor = supervisor
-        self._voice = voice
+        self._agent_log = agent_log
         self._on_fatal = on_fatal
         self._figures = figures
         self._watchdog = HubWatchdog(lambda: self.stall.beats, self.thresholds)
@@ -50,7 +50,7 @@ class Oversight:
             parts.admission.end_lost()
 
         watch = PartsWatch(
-            self._supervisor, self.status.threads, self._voice, self._on_fatal, self.thresholds, then=then
+            self._supervisor, self.status.threads, self._agent_log, self._on_fatal, self.thresholds, then=then
         )
         self._supervisor.service("hub ticker", self.stall.run)
         self._supervisor.service("watchdog", watch.run)

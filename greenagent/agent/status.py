@@ -24,7 +24,7 @@ from greenagent.settings.models import Settings
 from greenagent.statistics.backlog import Backlog
 from greenagent.statistics.gauges import add_controller_gauges, add_own_gauges
 from greenagent.statistics.meter import Meter
-from greenagent.statistics.own import Figures, HubStall
+from greenagent.statistics.own import EventLoopLag, Figures
 from greenagent.statistics.scrape import seconds_since
 from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.link import Link
@@ -51,7 +51,7 @@ class Parts(NamedTuple):
     spawner: Spawner
     backlog: Backlog
     meter: Meter
-    stall: HubStall
+    stall: EventLoopLag
 
 
 class AgentStatus:
@@ -167,8 +167,8 @@ class AgentStatus:
             if service is None or not service.is_running:
                 reason = f": {service.last_error}" if service is not None and service.last_error else ""
                 return f"{name} is not running{reason}"
-            if service.progress.overdue:
-                return f"{name} is stuck ({service.progress.doing})"
+            if service.heartbeat.overdue:
+                return f"{name} is stuck ({service.heartbeat.activity})"
         if not parts.ledger.is_writable:
             return f"the ledger {parts.ledger.path} cannot be written"
         if not parts.history.is_writable:

@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 import gevent
 from gevent import monkey
 
-from greenagent.runtime.greenlets import BEING_FREED, Service, Supervisor
+from greenagent.runtime.agent_log import AgentLog
+from greenagent.runtime.greenlets import RESTARTING, Service, Supervisor, describe_stack
 from greenagent.runtime.native import NativeWorker, native_sleep, start_thread
-from greenagent.runtime.stacks import describe_stack
-from greenagent.runtime.voice import Voice
 
 _native_poll = monkey.get_original("select", "poll")
 _thread_ident = monkey.get_original("_thread", "get_ident")
@@ -55,7 +54,7 @@ class HubWatchdog:
         descriptor: int = 2,
         give_up: Callable[[int], Any] = os._exit,
     ) -> None:
-        """``beats`` reads that number (``HubStall.beats``); to be made on the hub's thread."""
+        """``beats`` reads that number (``EventLoopLag.beats``); to be made on the hub's thread."""
         self._beats = beats
         self._thresholds = thresholds or Thresholds()
         self._descriptor = descriptor
@@ -132,7 +131,7 @@ class PartsWatch:
         self,
         supervisor: Supervisor,
         workers: Callable[[], Iterable[NativeWorker[Any]]],
-        voice: Voice,
+        agent_log: AgentLog,
         on_fatal: Callable[[str], None],
         thresholds: Thresholds | None = None,
         *,
@@ -142,7 +141,7 @@ class PartsWatch:
         """``limit``: tries in vain to free one stuck service until it is fatal. ``then`` runs with every check."""
         self._supervisor = supervisor
         self._workers = workers
-        self._voice = voice
+        self._agent_log = agent_log
         self._on_fatal = on_fatal
         self._thresholds = thresholds or Thresholds()
         self._limit = limit
@@ -161,7 +160,7 @@ class PartsWatch:
             if late > every:
                 # The hub or the whole process stood still: that is not the fault of whoever waited.
                 for service in self._supervisor.services.values():
-                    service.progress.postpone(late)
+                    service.heartbeat.postpone(late)
                 continue
             self.check()
 
@@ -175,25 +174,25 @@ class PartsWatch:
 
     def _check_service(self, service: Service) -> None:
         if service.greenlet.dead:
-            if not service.has_finished and not service.is_resting:
-                self._voice.error(f"watchdog: {service.name} was found dead: it is started again")
+            if not service.has_finished and not service.is_restarting:
+                self._agent_log.error(f"watchdog: {service.name} was found dead: it is started again")
                 self._supervisor.revive(service)
             return
-        overdue = service.progress.overdue
+        overdue = service.heartbeat.overdue
         if not overdue:
-            if service.progress.doing != BEING_FREED:
+            if service.heartbeat.activity != RESTARTING:
                 self._tries.pop(service, None)
             return
         tries = self._tries[service] = self._tries.get(service, 0) + 1
         stack = describe_stack(service.greenlet.gr_frame)
-        self._voice.error(
-            f"watchdog: {service.name} is stuck ({service.progress.doing}, {overdue:.1f} s over its time) in: {stack}; "
-            "it is started again"
+        self._agent_log.error(
+            f"watchdog: {service.name} is stuck ({service.heartbeat.activity}, {overdue:.1f} s over its time) in: "
+            f"{stack}; it is started again"
         )
         if tries >= self._limit:
             self._fatal(f"{service.name} was stuck {tries} times and could not be freed")
         else:
-            self._supervisor.unstick(service, max(1.0, 2 * self._thresholds.check_every))
+            self._supervisor.restart_stuck(service, max(1.0, 2 * self._thresholds.check_every))
 
     def _check_worker(self, worker: NativeWorker[Any]) -> None:
         if not worker.is_alive:
@@ -203,12 +202,12 @@ class PartsWatch:
         busy = 0.0 if since is None else time.monotonic() - since
         if busy < self._thresholds.worker_stall:
             if self._said.pop(worker.name, None) is not None:
-                self._voice.warning(f"watchdog: the thread '{worker.name}' goes on")
+                self._agent_log.warning(f"watchdog: the thread '{worker.name}' goes on")
             return
         if worker.name not in self._said:
             self._said[worker.name] = busy
             stack = describe_stack(sys._current_frames().get(worker.ident))
-            self._voice.error(f"watchdog: the thread '{worker.name}' has been stuck for {busy:.1f} s in: {stack}")
+            self._agent_log.error(f"watchdog: the thread '{worker.name}' has been stuck for {busy:.1f} s in: {stack}")
         if busy >= self._thresholds.worker_give_up:
             self._fatal(f"the thread '{worker.name}' has been stuck for {busy:.1f} s")
 

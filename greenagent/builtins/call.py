@@ -11,7 +11,7 @@ from greenagent.values import levels
 from greenagent.values.command import Command, load_json, without_half_characters
 from greenagent.values.errors import GreenagentError
 
-MOST_BYTES: Final = 16 << 20
+MAX_BYTES: Final = 16 << 20
 """What the list in an answer may take, as UTF-8: as much as other results (design section 5)."""
 
 
@@ -63,7 +63,7 @@ def answer(value: Any) -> Answer:
 
 
 def list_answer(values: Iterable[Any]) -> Answer:
-    """An answer holding a JSON list, of the first values if all would pass MOST_BYTES, at least of one.
+    """An answer holding a JSON list, of the first values if all would pass MAX_BYTES, at least of one.
 
     No more values are asked for than are looked at. For any thread.
     """
@@ -72,7 +72,7 @@ def list_answer(values: Iterable[Any]) -> Answer:
     for value in values:
         text = without_half_characters(json.dumps(value, ensure_ascii=False))
         size += len(text.encode()) + len(", ")
-        if texts and size > MOST_BYTES:
+        if texts and size > MAX_BYTES:
             return Answer(f"[{', '.join(texts)}]", truncated=True)
         texts.append(text)
     return Answer(f"[{', '.join(texts)}]")

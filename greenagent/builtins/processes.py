@@ -11,7 +11,7 @@ from greenagent.values.command import Command
 
 LONGEST: Final = 4096
 """Characters of a text, list or object of a command beyond which the figures of its job leave it out."""
-MOST_MEMBERS: Final = 100
+MAX_MEMBERS: Final = 100
 """Members of a command, and of its run arguments, that the figures tell of."""
 
 
@@ -71,7 +71,7 @@ def _entry(job: LiveJob) -> dict[str, Any]:
 
 
 def _short(received: Mapping[str, Any], left_out: str = "") -> dict[str, Any]:
-    members = islice(received.items(), MOST_MEMBERS)
+    members = islice(received.items(), MAX_MEMBERS)
     return {key: value for key, value in members if key != left_out and _is_short(value)}
 
 

@@ -35,10 +35,10 @@ from greenagent.cli.pid_file import PidFile  # noqa: E402
 from greenagent.jobs.handover import HandedOver  # noqa: E402
 from greenagent.process.libc import reboot_machine  # noqa: E402
 from greenagent.process.platform import check_platform  # noqa: E402
-from greenagent.runtime.memory import return_large_blocks  # noqa: E402
+from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 from greenagent.runtime.native import NoThreadError  # noqa: E402
 from greenagent.runtime.notify import ServiceManager  # noqa: E402
-from greenagent.runtime.voice import LineOutput, Voice  # noqa: E402
+from greenagent.runtime.patch import return_large_blocks  # noqa: E402
 from greenagent.settings import Loaded, SettingsError, load_settings  # noqa: E402
 from greenagent.settings.limits import check_limits  # noqa: E402
 from greenagent.settings.printing import print_config  # noqa: E402
@@ -108,27 +108,27 @@ def run(
         print(f"greenagent: cannot start: {error}", file=sys.stderr)
         return 1
     return_large_blocks()
-    voice = Voice(output)
+    agent_log = AgentLog(output)
     manager = ServiceManager(os.environ)
     for warning in loaded.warnings:
-        voice.warning(warning)
+        agent_log.warning(warning)
     settings = loaded.settings if taken_over is None else keep_ledger(loaded.settings, taken_over)
     if settings is not loaded.settings:
-        voice.warning("not applied, needs a restart: main.ledger_file")
-    agent = Agent(settings, voice)
+        agent_log.warning("not applied, needs a restart: main.ledger_file")
+    agent = Agent(settings, agent_log)
     pid = PidFile(pid_file)
     try:
         pid.probe()
         agent.start(taken_over)
     except (GreenagentError, OSError) as error:
-        voice.error(f"cannot start: {error}")
+        agent_log.error(f"cannot start: {error}")
         output.close()
         return 1
     _handle_signals(agent, load_again, manager)  # before anybody can read our pid: SIGHUP would kill
     try:
         pid.write()
     except GreenagentError as error:
-        voice.error(str(error))
+        agent_log.error(str(error))
         agent.stop()  # jobs may run already: none is left behind
         output.close()
         return 1
@@ -139,24 +139,24 @@ def run(
         manager.reloading()  # what goes on in our place says when it is ready
         state = agent.hand_over()
         if state is not None:
-            return _replace(state, state_file(agent.settings.main.ledger_file), voice, output)
+            return _replace(state, state_file(agent.settings.main.ledger_file), agent_log, output)
         manager.ready(_polled(agent))
     _announce_end(manager, how)
     agent.stop(how)
     problem = pid.remove()
     if problem is not None:
-        voice.warning(problem)
-    voice.info("ended")
+        agent_log.warning(problem)
+    agent_log.info("ended")
     output.close()
     if how == REBOOT:
         return _reboot()
     return 1 if agent.failure else 0
 
 
-def _replace(state: HandedOver, path: Path, voice: Voice, output: LineOutput) -> int:
+def _replace(state: HandedOver, path: Path, agent_log: AgentLog, output: LineOutput) -> int:
     """Executes the agent now installed in our place; returns only if that fails."""
     jobs = "1 running job goes on" if len(state.jobs) == 1 else f"{len(state.jobs)} running jobs go on"
-    voice.info(f"replaced in place, {jobs}")
+    agent_log.info(f"replaced in place, {jobs}")
     output.close()
     try:
         replace_image(state, path)
@@ -198,10 +198,10 @@ def _reload(agent: Agent, load_again: Callable[[], Loaded]) -> None:
         loaded = load_again()
     except SettingsError as error:
         for problem in error.problems:
-            agent.voice.error(f"not reloaded: {problem}")
+            agent.agent_log.error(f"not reloaded: {problem}")
         return
     for warning in loaded.warnings:
-        agent.voice.warning(warning)
+        agent.agent_log.warning(warning)
     agent.reload(loaded.settings)
 
 

@@ -17,8 +17,8 @@ from gevent.event import Event  # noqa: E402
 
 from greenagent import __version__  # noqa: E402
 from greenagent.cli.output import OutputParser  # noqa: E402
+from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 from greenagent.runtime.greenlets import Supervisor  # noqa: E402
-from greenagent.runtime.voice import LineOutput, Voice  # noqa: E402
 from greenagent.values.errors import GreenagentError  # noqa: E402
 
 
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     if (options.tls_key or options.client_ca) and not options.tls_cert:
         return _refuse("--tls-key and --client-ca need --tls-cert", 2)
     output = LineOutput(2, "stderr")
-    voice = Voice(output)
+    agent_log = AgentLog(output)
     ended = Event()
     fatal: list[str] = []
 
@@ -53,13 +53,13 @@ def main(arguments: list[str] | None = None) -> int:
         if options.tls_cert:
             context = ServedCertificates(options.tls_cert, options.tls_key, options.client_ca)
         token = read_token(options.token_file) if options.token_file else None
-        parts = Parts(voice, limits, options.state)
+        parts = Parts(agent_log, limits, options.state)
     except (GreenagentError, OSError) as error:
         return _refuse(str(error))
     try:
         controller = Controller(
             parts,
-            Supervisor(voice, give_up),
+            Supervisor(agent_log, give_up),
             options.listen,
             token=token,
             host_names=tuple(options.host_name),
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     ended.wait()
     controller.stop()
     for reason in fatal:
-        voice.error(f"giving up: {reason}")
+        agent_log.error(f"giving up: {reason}")
     output.close()
     return 1 if fatal else 0
 

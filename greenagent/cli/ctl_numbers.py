@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-MOST_SECONDS: Final = 1e9
+MAX_SECONDS: Final = 1e9
 """Some 30 years; the system's calls take no more than about ten times that."""
 
 
@@ -15,8 +15,8 @@ def seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= MOST_SECONDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds (0 to {MOST_SECONDS:.0f})")
+    if not 0 <= value <= MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds (0 to {MAX_SECONDS:.0f})")
     return value
 
 

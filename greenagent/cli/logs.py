@@ -38,7 +38,7 @@ SUBCOMMANDS: Final = {
 
 FOLLOW_TAIL: Final = 10
 """Lines that ``--follow`` shows of the past unless told otherwise."""
-_MOST_LINES: Final = 1 << 40
+_MAX_LINES: Final = 1 << 40
 _LOOK_EVERY: Final = 0.2
 _FLUSH_EVERY: Final = 1000
 
@@ -160,7 +160,7 @@ def show(arguments: list[str]) -> int:
 def _say_removed(lines: int) -> None:
     """``max_dbs`` and the like took files away faster than they were read."""
     # After damage the agent leaves out numbers: then they tell nothing.
-    count = f"up to {lines} lines (of all jobs)" if lines < _MOST_LINES else "lines"
+    count = f"up to {lines} lines (of all jobs)" if lines < _MAX_LINES else "lines"
     print(f"greenagent-logs: {count} were removed before they could be shown", file=sys.stderr, flush=True)
 
 

@@ -17,7 +17,7 @@ from greenagent.logs.query import EPOCH, LEVEL, LogQuery, conditions, opened_fil
 from greenagent.logs.reading import Unreadable, reading
 from greenagent.values.levels import NAMES
 
-MOST_ROWS: Final = 60
+MAX_ROWS: Final = 60
 _STEPS: Final = (60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 604800, 2592000, 31536000)
 
 
@@ -114,7 +114,7 @@ def print_stats(counts: dict[int, dict[int, int]], form: str, colour: bool, out:
     if not counts:
         return
     span = max(counts) - min(counts) + 60
-    step = next((step for step in _STEPS if span / step <= MOST_ROWS), _STEPS[-1])
+    step = next((step for step in _STEPS if span / step <= MAX_ROWS), _STEPS[-1])
     buckets: dict[int, dict[int, int]] = {}
     totals: dict[int, int] = {}
     for minute, by_level in counts.items():

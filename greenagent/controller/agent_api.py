@@ -87,7 +87,7 @@ class ResultResource(AgentResource):
         try:
             self._parts.outcomes.take(key, finite(received))  # lines and figures are looked at one by one
         except self._parts.result_error as error:
-            self._parts.voice.warning(f"agent {key} posted a result that was refused: {error}")
+            self._parts.agent_log.warning(f"agent {key} posted a result that was refused: {error}")
             _answer(resp, falcon.HTTP_500, '"json error"')
             return
         _answer(resp, falcon.HTTP_200, OK)

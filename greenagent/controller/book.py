@@ -11,7 +11,7 @@ from gevent.event import Event
 from greenagent.controller.jobs import AgentKey, Assignment, Job, Target
 from greenagent.controller.journal import UNOWNED, UNOWNED_REMOVAL, Journal, removal_rows
 from greenagent.controller.limits import Limits
-from greenagent.runtime.clock import steady_time
+from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
 
 
@@ -53,7 +53,7 @@ class Book:
         """A job that takes its id at once but is not in the book before ``add``."""
         self._reserved[job_id] = Event()
         now = time.time()
-        job = Job(self._next, job_id, command, target, now, size=size, skew=now - steady_time())
+        job = Job(self._next, job_id, command, target, now, size=size, skew=now - monotonic_epoch())
         self._next += 1
         return job
 
@@ -70,7 +70,7 @@ class Book:
 
     def finish(self, job: Job) -> None:
         """Notes the end of a job, from which on it is kept only so long."""
-        job.finished = job.finished or steady_time()
+        job.finished = job.finished or monotonic_epoch()
         if self._jobs.get(job.id) is job and job.id not in self._finished:
             self._finished[job.id] = job
             self._bytes += job.size
@@ -93,7 +93,7 @@ class Book:
 
     def _trim_some(self) -> bool:
         limits = self._limits
-        now = steady_time()
+        now = monotonic_epoch()
         drop: list[Job] = []
         left, size = len(self._finished), self._bytes
         for job in self._finished.values():
@@ -125,7 +125,7 @@ class Book:
             "SELECT seq, id, command, created, wait_until, finished, adopted FROM jobs ORDER BY seq"
         ):
             received = json.loads(command)
-            finished = min(finished, steady_time())  # stamped while the clock was ahead, it would be kept for ever
+            finished = min(finished, monotonic_epoch())  # stamped while the clock was ahead, it would be kept for ever
             job = Job(seq, job_id, received, target_of(received), created, wait_until, finished, bool(adopted))
             job.size = len(command)
             self._open_bytes += job.size
@@ -134,7 +134,7 @@ class Book:
         open_ones = self._load_assignments(by_seq)
         for job in by_seq.values():
             if not job.finished and all(one.ended for one in job.assignments):
-                job.finished = steady_time()  # its last two results were written at the same moment
+                job.finished = monotonic_epoch()  # its last two results were written at the same moment
         for job in sorted(by_seq.values(), key=lambda job: job.finished):
             if job.finished:
                 self.finish(job)
@@ -165,7 +165,7 @@ class Book:
             self._open_bytes += len(body)
             if result["state"] == states.DUPLICATE_ID and not assignment.ended:
                 assignment.refused = result
-                assignment.refused_at = steady_time()
+                assignment.refused_at = monotonic_epoch()
                 continue
             assignment.results.append(result)
             assignment.seen[(result["starttime"], result["state"])] = None

@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 
 import gevent
 
-from greenagent.runtime.voice import Voice
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.values.errors import GreenagentError
 
 CHECK_INTERVAL: Final = 10.0
@@ -99,9 +99,9 @@ class ServedCertificates:
             connection, server_side=server_side, do_handshake_on_connect=do_handshake_on_connect
         )
 
-    def watch(self, voice: Voice) -> None:
+    def watch(self, agent_log: AgentLog) -> None:
         """Body of a service: looks for ever. Files that cannot be used leave the old ones in use, said once."""
-        trouble = voice.topic()
+        trouble = agent_log.on_change()
         while True:
             gevent.sleep(CHECK_INTERVAL)
             marks = self._look()
@@ -114,7 +114,7 @@ class ServedCertificates:
                 continue
             self._marks = marks
             trouble.resolved("the certificate files can be used again")
-            voice.info("certificate files were replaced and are used for new connections")
+            agent_log.info("certificate files were replaced and are used for new connections")
 
     def _look(self) -> list[tuple[int, int, int] | None]:
         return [_mark(path) for path in self._files if path is not None]

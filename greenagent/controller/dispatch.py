@@ -15,7 +15,7 @@ from greenagent.controller.jobs import AgentKey, Assignment, Job
 from greenagent.controller.journal import Journal, StateError, acknowledged_row, assignment_row, moved_row
 from greenagent.controller.limits import Limits
 from greenagent.controller.lines import RoleLines, enter, leave
-from greenagent.runtime.clock import steady_time
+from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
 
 
@@ -217,7 +217,7 @@ class Dispatcher:
     def _write_delivery(self, agent: Agent, poll: Poll, assignment: Assignment) -> Handover | None:
         again = bool(assignment.token)
         token = assignment.token or (uuid.uuid4().hex if poll.acknowledges else "")
-        now = steady_time()
+        now = monotonic_epoch()
         deliveries = assignment.deliveries + 1
         try:
             self.journal.write([moved_row(assignment, agent.key, states.RUNNING, token, deliveries, now)])

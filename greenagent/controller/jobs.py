@@ -99,7 +99,7 @@ class Assignment:
 class Job:
     """One posted command; ``finished`` is 0 until all agents are done.
 
-    Times are seconds since 1970: ``created`` as the wall clock told it then, the others as ``steady_time``
+    Times are seconds since 1970: ``created`` as the wall clock told it then, the others as ``monotonic_epoch``
     does; people and the state file get them through ``stamp``.
     """
 

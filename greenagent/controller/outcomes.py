@@ -26,7 +26,7 @@ from greenagent.controller.journal import (
 )
 from greenagent.controller.limits import Limits
 from greenagent.controller.submission import Submission, own_result
-from greenagent.runtime.clock import steady_time
+from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
 from greenagent.values.errors import GreenagentError
 
@@ -126,7 +126,7 @@ class Outcomes:
                 continue
             for assignment in list(agent.unacknowledged.values()):
                 since = max(agent.last_poll, self._agents.started)
-                silent = min(time.monotonic() - since, steady_time() - assignment.delivered)
+                silent = min(time.monotonic() - since, monotonic_epoch() - assignment.delivered)
                 if silent > self._limits.unacknowledged and not assignment.ended:
                     self._record(assignment, own_result(assignment, states.ERROR, NOT_ACKNOWLEDGED))
         for assignment in self._refused_ones:
@@ -135,7 +135,7 @@ class Outcomes:
         self._book.trim()
 
     def _end_waiting_for_nodes(self) -> None:
-        now = steady_time()
+        now = monotonic_epoch()
         young = self._agents.are_young()
         for agent in self._agents.all():
             for assignment in list(agent.line):
@@ -148,7 +148,7 @@ class Outcomes:
                     self._record(assignment, own_result(assignment, states.ERROR, NO_AGENT))
 
     def _end_waiting_for_roles(self) -> None:
-        now = steady_time()
+        now = monotonic_epoch()
         young = self._agents.are_young()
         for target, waiting in self._dispatcher.roles.groups():
             gevent.sleep(0)  # many groups times many agents must not make the controller deaf
@@ -171,13 +171,13 @@ class Outcomes:
         if assignment.refused is None:
             self._dispatcher.journal.write(result_rows(assignment, result, self._limits.results_per_agent))
             assignment.refused = result
-            assignment.refused_at = steady_time()
+            assignment.refused_at = monotonic_epoch()
             self._refused_ones.append(assignment)
 
     def _end_refused(self, assignment: Assignment) -> None:
         if assignment.ended or assignment.refused is None:
             return
-        if steady_time() - assignment.refused_at >= self._limits.refusal:
+        if monotonic_epoch() - assignment.refused_at >= self._limits.refusal:
             self._record(assignment, assignment.refused)
 
     def _record(self, assignment: Assignment, result: dict[str, Any]) -> None:
@@ -198,7 +198,7 @@ class Outcomes:
             *result_rows(assignment, result, self._limits.results_per_agent),
             answered_row(assignment, state, assignment.count + 1),
         ]
-        finished = job.finished or (steady_time() if ends else 0.0)
+        finished = job.finished or (monotonic_epoch() if ends else 0.0)
         if finished:
             statements.append(finished_row(job, finished))
         assignment.count += 1
@@ -229,7 +229,7 @@ class Outcomes:
             del assignment.seen[next(iter(assignment.seen))]
         self._book.grow(job, _size(result) - sum(map(_size, dropped)))
         if all(one.ended for one in job.assignments):
-            job.finished = finished or steady_time()
+            job.finished = finished or monotonic_epoch()
             self._book.finish(job)
             self._on_finished(job.id)
         job.changed()

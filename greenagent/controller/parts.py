@@ -15,7 +15,7 @@ from greenagent.controller.outcomes import Outcomes, ResultError
 from greenagent.controller.scripts import ScriptStore
 from greenagent.controller.submission import Submission
 from greenagent.controller.uploads import Figures, LineStore
-from greenagent.runtime.voice import Voice
+from greenagent.runtime.agent_log import AgentLog
 
 
 class Parts:
@@ -23,8 +23,8 @@ class Parts:
 
     result_error = ResultError
 
-    def __init__(self, voice: Voice, limits: Limits, state: Path | None = None) -> None:
-        self.voice = voice
+    def __init__(self, agent_log: AgentLog, limits: Limits, state: Path | None = None) -> None:
+        self.agent_log = agent_log
         self.limits = limits
         self.journal = FileJournal(state) if state is not None else Journal()
         self.agents = AgentTable(limits)
@@ -37,8 +37,8 @@ class Parts:
             self.book, self.dispatcher, self.submission, self.agents, limits, on_finished=self.lines.wake
         )
         self.figures = Figures(limits)
-        self._voice = voice
-        self._trouble = voice.topic()
+        self._agent_log = agent_log
+        self._trouble = agent_log.on_change()
         try:
             self.scripts.load()
             for assignment in self.book.load():
@@ -61,7 +61,7 @@ class Parts:
             gevent.sleep(1)
             rounds += 1
             for agent in self.agents.newly_shared():
-                self._voice.warning(
+                self._agent_log.warning(
                     f"two polls of agent {agent.key} stand open: if two nodes have that gid and nid, give one another"
                     " nid, since a job for it may run on both"
                 )

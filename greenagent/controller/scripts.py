@@ -7,7 +7,7 @@ import json
 
 from greenagent.controller.journal import Journal, Statement
 from greenagent.controller.limits import Limits
-from greenagent.runtime.clock import steady_time
+from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values.command import load_json
 from greenagent.values.errors import CommandError
 
@@ -32,7 +32,7 @@ class ScriptStore:
         md5 is the protocol's name for a script; no secret hangs on it.
         """
         digest = hashlib.md5(content.encode("utf-8", "replace"), usedforsecurity=False).hexdigest()
-        now = steady_time()
+        now = monotonic_epoch()
         self._journal.write([("INSERT OR REPLACE INTO scripts VALUES (?, ?, ?)", (digest, content, now))])
         self._keep(digest, content, now)
         self.trim()
@@ -65,7 +65,7 @@ class ScriptStore:
 
     def trim(self) -> None:
         """Drops scripts that are too old or too many, oldest first."""
-        expired = steady_time() - self._limits.script_age
+        expired = monotonic_epoch() - self._limits.script_age
         statements: list[Statement] = []
         while self._scripts:
             digest, (content, stored) = next(iter(self._scripts.items()))

@@ -79,7 +79,7 @@ class Handler(WSGIHandler):  # type: ignore[misc]
         self.close_connection = True
         if isinstance(value, (OSError, GreenletExit)):
             return  # the client is gone or too slow, or the controller stops
-        self.server.voice.error(f"internal error: {kind.__name__}: {value}; please report this")
+        self.server.agent_log.error(f"internal error: {kind.__name__}: {value}; please report this")
         self._send_error_response_if_possible(500)
 
     def _handle_client_error(self, error: Any) -> Any:
@@ -99,12 +99,12 @@ class Server(WSGIServer):  # type: ignore[misc]
         parts: Parts,
         context: ssl.SSLContext | ServedCertificates | None,
     ) -> None:
-        self.voice = parts.voice
+        self.agent_log = parts.agent_log
         self.is_stopping = False
         self._limits = parts.limits
         self._context = context
         self._tls_trouble: dict[str, str] = {}
-        self._accept_trouble = parts.voice.topic()
+        self._accept_trouble = parts.agent_log.on_change()
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -170,7 +170,7 @@ class Server(WSGIServer):  # type: ignore[misc]
         if len(self._tls_trouble) >= 1000:
             self._tls_trouble.clear()
         self._tls_trouble[peer] = text
-        self.voice.warning(f"refused a TLS connection from {peer}: {text}")
+        self.agent_log.warning(f"refused a TLS connection from {peer}: {text}")
 
 
 class Controller:
@@ -204,7 +204,7 @@ class Controller:
         self._server.start()
         self._supervisor.service("sweep", self.parts.sweep_for_ever)
         if isinstance(self._context, ServedCertificates):
-            self._supervisor.service("certificates", self._context.watch, self.parts.voice)
+            self._supervisor.service("certificates", self._context.watch, self.parts.agent_log)
 
     def stop(self) -> None:
         """Takes no more connections, answers the open polls, ends all connections, closes the state file."""
@@ -225,11 +225,11 @@ def make_application(parts: Parts, watch: HangUpWatch, access: Access) -> falcon
     app.set_error_serializer(_serialize_error)
 
     def state_error(req: falcon.Request, resp: falcon.Response, error: StateError, params: Any) -> None:
-        parts.voice.error(str(error))
+        parts.agent_log.error(str(error))
         raise falcon.HTTPServiceUnavailable(description=str(error))
 
     def any_error(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
-        parts.voice.error(f"internal error at {req.path}: {type(error).__name__}: {error}; please report this")
+        parts.agent_log.error(f"internal error at {req.path}: {type(error).__name__}: {error}; please report this")
         raise falcon.HTTPInternalServerError(description="internal error; the controller's log says more")
 
     app.add_error_handler(Exception, any_error)

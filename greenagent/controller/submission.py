@@ -13,7 +13,7 @@ from greenagent.controller.jobs import IDENTITY_DIGITS, NO_AGENT, AgentKey, Assi
 from greenagent.controller.journal import Statement, answered_row, assignment_row, job_row, result_rows
 from greenagent.controller.limits import Limits
 from greenagent.controller.scripts import ScriptStore
-from greenagent.runtime.clock import steady_time
+from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import levels, states
 from greenagent.values.command import parse_command
 from greenagent.values.errors import CommandError, GreenagentError
@@ -67,7 +67,7 @@ class Submission:
             self._check_room()
         job = self._book.new(parsed.id, command, target, len(json.dumps(command)))
         if patience:
-            job.wait_until = steady_time() + patience
+            job.wait_until = monotonic_epoch() + patience
         try:
             if parsed.cmd == "controller":
                 self._answer_here(job, parsed.arguments.name)
@@ -108,7 +108,7 @@ class Submission:
     def _end_at_once(self, job: Job, state: str, data: str, level: int = 0) -> None:
         assignment = job.add(job.target.key, state=states.QUEUED)
         result = own_result(assignment, state, data, level)
-        job.finished = steady_time()
+        job.finished = monotonic_epoch()
         statements: list[Statement] = [job_row(job), *result_rows(assignment, result, 1), assignment_row(assignment)]
         self._dispatcher.journal.write([*statements, answered_row(assignment, state, 1)])
         assignment.state = state

@@ -18,8 +18,8 @@ from greenagent.ledger.history import HistoryFile
 from greenagent.ledger.ledger import Ledger
 from greenagent.ledger.records import FROM_CONTROLLER, FROM_STARTUP
 from greenagent.process.exit_status import signal_name
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
-from greenagent.runtime.voice import Voice
 from greenagent.settings.models import Settings
 from greenagent.values import levels, states
 from greenagent.values.command import Command, parse_command, without_queue
@@ -45,7 +45,7 @@ class Admission:
         history: HistoryFile,
         launcher: Launcher,
         supervisor: Supervisor,
-        voice: Voice,
+        agent_log: AgentLog,
     ) -> None:
         self._settings = settings
         self._identity = identity
@@ -53,7 +53,7 @@ class Admission:
         self._history = history
         self._launcher = launcher
         self._supervisor = supervisor
-        self._answers = Answers(settings, identity, ledger, voice)
+        self._answers = Answers(settings, identity, ledger, agent_log)
         self.live: dict[str, Job] = {}
         self.line = WaitingLine(settings().main.max_jobs)
         self.stopping = False

@@ -8,9 +8,9 @@ from typing import Final
 
 from greenagent.process.child import Child
 
-MOST_LOOKED_UP: Final = 200
+MAX_LOOKED_UP: Final = 200
 """Processes looked up in a second: each costs a walk through /proc."""
-MOST_SAID: Final = 10
+MAX_REPORTED: Final = 10
 """Refusals said one by one in a run; further ones are counted."""
 _PERIOD: Final = 1.0
 
@@ -43,7 +43,7 @@ class Announcements:
             self._looked_up.clear()
         believed = self._looked_up.get(pid)
         if believed is None:
-            if len(self._looked_up) >= MOST_LOOKED_UP:
+            if len(self._looked_up) >= MAX_LOOKED_UP:
                 self._passed_over += 1
                 return
             believed = self._looked_up[pid] = self._child.announce(pid)
@@ -57,12 +57,12 @@ class Announcements:
         if self._passed_over:
             self._say(
                 f"{self._passed_over} 101:: lines were not looked at: "
-                f"more than {MOST_LOOKED_UP} processes were announced in a second"
+                f"more than {MAX_LOOKED_UP} processes were announced in a second"
             )
         self._unsaid = self._passed_over = 0
 
     def _refuse(self, key: int | str, text: str) -> None:
-        if key in self._said or len(self._said) >= MOST_SAID:
+        if key in self._said or len(self._said) >= MAX_REPORTED:
             self._unsaid += 1
             return
         self._said.add(key)

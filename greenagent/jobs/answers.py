@@ -11,7 +11,7 @@ from greenagent.jobs.life import result_of
 from greenagent.jobs.run_state import Outcome
 from greenagent.ledger.ledger import Ledger
 from greenagent.ledger.records import FROM_CONTROLLER
-from greenagent.runtime.voice import Limited, Voice
+from greenagent.runtime.agent_log import AgentLog, RateLimitedLog
 from greenagent.settings.models import Settings
 from greenagent.values import levels, states
 from greenagent.values.command import Command
@@ -22,15 +22,17 @@ from greenagent.values.result import Result
 class Answers:
     """Writes them to the ledger, which delivers them like any result."""
 
-    def __init__(self, settings: Callable[[], Settings], identity: Identity, ledger: Ledger, voice: Voice) -> None:
+    def __init__(
+        self, settings: Callable[[], Settings], identity: Identity, ledger: Ledger, agent_log: AgentLog
+    ) -> None:
         self._settings = settings
         self._identity = identity
         self._ledger = ledger
-        self._remarks: defaultdict[str, Limited] = defaultdict(voice.limited)
+        self._remarks: defaultdict[str, RateLimitedLog] = defaultdict(agent_log.rate_limited)
 
     def remark(self, kind: str, level: int, text: str) -> None:
         """Says what a controller made us say, each kind so many times in a while."""
-        self._remarks[kind].say(level, text)
+        self._remarks[kind].log(level, text)
 
     def refuse(self, error: CommandError, controller: str) -> None:
         """For ``Admission.refuse``."""

@@ -13,9 +13,9 @@ from typing import Final
 
 from greenagent.jobs.job import Job
 
-MOST_WAITING: Final = 100_000
+MAX_WAITING: Final = 100_000
 """Jobs that may wait at once; further ones are refused, so that no controller can exhaust the memory."""
-MOST_WAITING_BYTES: Final = 384 * 1024 * 1024
+MAX_WAITING_BYTES: Final = 384 * 1024 * 1024
 """Memory that waiting jobs may take, by estimate: small ones reach their number first."""
 _JOB_BYTES: Final = 3000
 """What a waiting job costs beside its texts (measured)."""
@@ -51,7 +51,7 @@ class WaitingLine:
     @property
     def is_full(self) -> bool:
         """Whether so much waits that no more is to be taken."""
-        return len(self._waiting) >= MOST_WAITING or self._waiting_bytes >= MOST_WAITING_BYTES
+        return len(self._waiting) >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES
 
     def add(self, job: Job) -> None:
         """Puts a job at the end of the line, or of its queue."""

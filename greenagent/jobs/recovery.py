@@ -13,7 +13,7 @@ from greenagent.jobs.run_state import Outcome
 from greenagent.ledger.history import HistoryFile, Remembered
 from greenagent.ledger.ledger import Ledger
 from greenagent.ledger.records import FROM_CONTROLLER, FROM_HISTORY, FROM_STARTUP, RUNNING, WAITING, JobRecord
-from greenagent.runtime.voice import Voice
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.values import states
 from greenagent.values.command import Command, parse_command, without_queue
 from greenagent.values.errors import CommandError
@@ -32,7 +32,7 @@ class Recovery:
         identity: Identity,
         controllers: Iterable[str],
         stats_interval: int,
-        voice: Voice,
+        agent_log: AgentLog,
     ) -> None:
         self._ledger = ledger
         self._history = history
@@ -40,7 +40,7 @@ class Recovery:
         self._identity = identity
         self._controllers = tuple(controllers)
         self._stats_interval = stats_interval
-        self._voice = voice
+        self._agent_log = agent_log
 
     def run(self, taken_over: Collection[int] | None = None) -> None:
         """Reports cut-off jobs and starts the others again. Orphans must have been ended before.
@@ -67,7 +67,7 @@ class Recovery:
         try:
             command = parse_command(json.loads(record.command))
         except (CommandError, ValueError) as error:
-            self._voice.error(f"job {record.id}: its entry in the ledger cannot be read ({error}): given up")
+            self._agent_log.error(f"job {record.id}: its entry in the ledger cannot be read ({error}): given up")
             self._ledger.end(record.row)
             return
         if record.kind == FROM_STARTUP:
@@ -85,7 +85,7 @@ class Recovery:
         )
 
     def _report_cut_off(self, record: JobRecord, command: Command) -> None:
-        self._voice.warning(f"job {record.id}: {CUT_OFF}")
+        self._agent_log.warning(f"job {record.id}: {CUT_OFF}")
         if record.controller is None:
             self._ledger.end(record.row)
             return
@@ -100,7 +100,7 @@ class Recovery:
 
     def _enter(self, job: Job) -> None:
         if job.id in self._admission.live:
-            self._voice.error(f"job {job.id} is not run again: a job with this id lives already")
+            self._agent_log.error(f"job {job.id} is not run again: a job with this id lives already")
             return
         self._admission.enter(job)
 

@@ -12,7 +12,7 @@ from greenagent.values import states
 LONG_LIFE: Final = 300.0
 """Seconds: a run that lived longer forgives the restarts before it."""
 FIRST_DELAY: Final = 1.0
-LONGEST_DELAY: Final = 30.0
+MAX_DELAY: Final = 30.0
 
 
 class Next(Enum):
@@ -68,5 +68,5 @@ class Repetition:
         """1 s, then doubling with jitter up to 30 s."""
         if self.restarts <= 1:
             return FIRST_DELAY
-        longest = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self.restarts - 1, 10))
+        longest = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(self.restarts - 1, 10))
         return longest / 2 + longest / 2 * self._jitter()

@@ -12,8 +12,8 @@ from greenagent.jobs.admission import Admission
 from greenagent.jobs.handover import StartupState
 from greenagent.jobs.job import Identity, Job, Stage
 from greenagent.ledger.records import FROM_STARTUP
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
-from greenagent.runtime.voice import Voice
 from greenagent.settings.models import StartupTask
 from greenagent.values import states
 from greenagent.values.command import Command, parse_command, without_queue
@@ -27,11 +27,11 @@ LOOK_EVERY = 0.2
 class StartupTasks:
     """Starts each task once the tasks it comes after are up, or done."""
 
-    def __init__(self, admission: Admission, identity: Identity, supervisor: Supervisor, voice: Voice) -> None:
+    def __init__(self, admission: Admission, identity: Identity, supervisor: Supervisor, agent_log: AgentLog) -> None:
         self._admission = admission
         self._identity = identity
         self._supervisor = supervisor
-        self._voice = voice
+        self._agent_log = agent_log
         self._up: dict[str, Event] = {}
         """Set once the fate of a task is known: up or failed."""
         self._failed: set[str] = set()
@@ -69,7 +69,7 @@ class StartupTasks:
         for name in task.after:
             self._up[name].wait()
             if name in self._failed:
-                self._voice.error(f"startup.{task.id} is not started: startup.{name}, which it comes after, failed")
+                self._agent_log.error(f"startup.{task.id} is not started: startup.{name}, which it comes after, failed")
                 self._fail(task)
                 return
         while self._admission.stopping:
@@ -83,7 +83,7 @@ class StartupTasks:
             self._watch_on(task)  # an image before this one let it wait, and it was in the ledger
             return
         if alive is not None:
-            self._voice.error(f"startup.{task.id} is not started: a job with this id lives already")
+            self._agent_log.error(f"startup.{task.id} is not started: a job with this id lives already")
             self._fail(task)
             return
         job = Job(startup_command(task, self._identity), None, FROM_STARTUP, 0, time.time())
@@ -123,7 +123,7 @@ class StartupTasks:
         result = job.last_result
         if result is not None and result.state != states.SUCCESS:
             reason = f" ({result.data})" if result.data else ""
-            self._voice.warning(f"startup.{task.id} ended {result.state}{reason}")
+            self._agent_log.warning(f"startup.{task.id} ended {result.state}{reason}")
             if not self._up[task.id].is_set():
                 self._fail(task)
         self._up[task.id].set()

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.files import replace_file
-from greenagent.runtime.voice import Voice
 from greenagent.values.command import Command, parse_command, without_half_characters
 from greenagent.values.errors import CommandError
 
@@ -33,10 +33,10 @@ class Remembered(NamedTuple):
 class HistoryFile:
     """Keeps the list in memory and on disk alike; every change is on disk when the call returns."""
 
-    def __init__(self, path: Path, voice: Voice) -> None:
+    def __init__(self, path: Path, agent_log: AgentLog) -> None:
         self.path = path
-        self._trouble = voice.topic()
-        self._voice = voice
+        self._trouble = agent_log.on_change()
+        self._agent_log = agent_log
         self._entries: list[dict[str, Any]] = []
 
     @property
@@ -65,7 +65,7 @@ class HistoryFile:
             try:
                 remembered = _read(entry)
             except CommandError as error:
-                self._voice.error(f"{self.path}: an entry is left out: {error}")
+                self._agent_log.error(f"{self.path}: an entry is left out: {error}")
                 continue
             # The original appends an id again whenever it is sent again: the last one counts.
             found[remembered.command.id] = remembered
@@ -105,9 +105,11 @@ class HistoryFile:
         try:
             self.path.rename(aside)
         except OSError:
-            self._voice.error(f"main.history_file: cannot read {self.path} ({error}): starting without history")
+            self._agent_log.error(f"main.history_file: cannot read {self.path} ({error}): starting without history")
         else:
-            self._voice.error(f"{self.path} is damaged ({error}): set aside as {aside.name}, starting without history")
+            self._agent_log.error(
+                f"{self.path} is damaged ({error}): set aside as {aside.name}, starting without history"
+            )
 
 
 def _is(entry: Mapping[str, Any], job_id: str) -> bool:

@@ -15,14 +15,14 @@ from typing import Final, NamedTuple
 from greenagent.ledger import statements
 from greenagent.ledger.records import Accepted, Unwritten
 from greenagent.ledger.transactions import store
-from greenagent.runtime.clock import steady_time
+from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values.result import PendingResult
 
 FIRST_ROW: Final = 1 << 60
 """Row numbers from here on are of results in memory: above any of the ledger's, since they are newer."""
-MOST_SETTLED: Final = 10_000
+MAX_SETTLED: Final = 10_000
 """Delivered results kept for their job's end."""
-MOST_MOVED: Final = 10_000
+MAX_MOVED: Final = 10_000
 PART: Final = 200
 PART_BYTES: Final = 4 * 1024 * 1024
 """What is written in one transaction."""
@@ -115,7 +115,7 @@ class Journal:
             self._pending[entry.controller].pop(number, None)
             if not entry.job:
                 self._remove(number)  # nobody asks for it again
-            elif len(self._settled) > MOST_SETTLED:
+            elif len(self._settled) > MAX_SETTLED:
                 self._drop_oldest()
         return None
 
@@ -201,7 +201,7 @@ class Journal:
                     settled.append(written.results[number])
             if now is not None:
                 self._remove(number)
-        while len(self._moved) > MOST_MOVED:
+        while len(self._moved) > MAX_MOVED:
             self._moved.popitem(last=False)
         return settled
 
@@ -261,7 +261,7 @@ class Journal:
         if result.ends and result.job in self._accepted:
             self._remove(self._accepted[result.job])
         elif result.ends and result.job:
-            self.change((result.job, "end"), result.job, partial(_end, now=steady_time()))
+            self.change((result.job, "end"), result.job, partial(_end, now=monotonic_epoch()))
         return True
 
 

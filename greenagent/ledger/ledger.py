@@ -16,7 +16,7 @@ from greenagent.ledger.journal import FIRST_ROW
 from greenagent.ledger.ledger_file import MAX_ASIDE_BYTES, MAX_RESULT_BYTES, LedgerFile
 from greenagent.ledger.records import FROM_CONTROLLER, RUNNING, WAITING, Accepted, JobRecord, Unwritten
 from greenagent.ledger.transactions import command_text, results_again, send_again, store
-from greenagent.runtime.clock import steady_time
+from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values.command import Command, same_json
 from greenagent.values.result import PendingResult, Result
 
@@ -55,7 +55,7 @@ class Ledger(LedgerFile):
         ``result_memory``: its results are put back into the outbox, and it is not to be run.
         """
         text = command_text(command)
-        now = steady_time()
+        now = monotonic_epoch()
         stamp = now if accepted is None else accepted
         state = WAITING if waiting and not begins else RUNNING
         starttime = int(now * 1000) if begins else 0
@@ -96,7 +96,7 @@ class Ledger(LedgerFile):
 
     def end(self, row: int) -> None:
         """The job is over and there is nothing (more) to report."""
-        self._change(row, "end", partial(statements.end, now=steady_time()))
+        self._change(row, "end", partial(statements.end, now=monotonic_epoch()))
 
     def report(self, row: int, controller: str, result: Result, *, ends: bool) -> None:
         """Puts a result into the outbox; with ``ends`` the job is over. Committed when this returns."""
@@ -117,7 +117,7 @@ class Ledger(LedgerFile):
 
     def answer_again(self, command: Command, controller: str) -> bool:
         """Puts the results of an ended job back into the outbox if this is its very command (see ``accept``)."""
-        since = steady_time() - self.result_memory
+        since = monotonic_epoch() - self.result_memory
         known = self._now(lambda connection: send_again(connection, command, controller, since))
         if known is None:
             return self._again_in_memory(command, controller)
@@ -129,7 +129,7 @@ class Ledger(LedgerFile):
         """As ``answer_again`` while nothing can be written: the file is read, and what is newer is here."""
         found = self._ended_in_memory(command, controller)
         if found is None:
-            since = steady_time() - self.result_memory
+            since = monotonic_epoch() - self.result_memory
             stored = self._attempt(partial(results_again, command=command, controller=controller, since=since))
             if stored is None:
                 return False
@@ -185,7 +185,7 @@ class Ledger(LedgerFile):
 
         A crash before that delivers them once more.
         """
-        now = steady_time()
+        now = monotonic_epoch()
         stored = []
         for row in rows:
             written = self._journal.settle(row, now) if row >= FIRST_ROW else row
@@ -205,7 +205,7 @@ class Ledger(LedgerFile):
 
     def set_aside(self, controller: str, row: int, status: int, answer: str) -> None:
         """The controller refuses a pending body for good: it is kept for people to look at."""
-        now = steady_time()
+        now = monotonic_epoch()
         unwritten = self._journal.result(row)
         if row >= FIRST_ROW:
             row = self._journal.settle(row, now) or 0
@@ -223,7 +223,7 @@ class Ledger(LedgerFile):
 
     def keep_aside(self, controller: str, path: str, body: bytes, status: int, answer: str) -> None:
         """Keeps any record a controller refuses (log lines, statistics)."""
-        now = steady_time()
+        now = monotonic_epoch()
         text = body.decode("utf-8", "replace")
 
         def keep(connection: sqlite3.Connection, _: int = 0) -> int:
@@ -243,7 +243,9 @@ class Ledger(LedgerFile):
 
     def _say_dropped(self, dropped: int | None) -> None:
         if dropped:
-            self._voice.error(f"{dropped} set-aside records dropped: more than {MAX_ASIDE_BYTES} bytes were set aside")
+            self._agent_log.error(
+                f"{dropped} set-aside records dropped: more than {MAX_ASIDE_BYTES} bytes were set aside"
+            )
 
     # -- upkeep
 
@@ -259,13 +261,13 @@ class Ledger(LedgerFile):
                 self._attempt(statements.write_nothing)
             if not self.is_writable:
                 continue
-            before = steady_time() - self.result_memory
+            before = monotonic_epoch() - self.result_memory
             purge = partial(statements.purge, before=before, max_results=MAX_RESULTS, max_bytes=MAX_RESULT_BYTES)
             while (self._attempt(purge) or 0) >= 1000:
                 gevent.sleep(0.05)
-            for controller in self._attempt(partial(statements.retry_due, now=steady_time())) or []:
+            for controller in self._attempt(partial(statements.retry_due, now=monotonic_epoch())) or []:
                 self.wake(controller)
             known = list(known_controllers())
             dropped = self._attempt(partial(statements.expire_removed, known=known, before=before))
             if dropped:
-                self._voice.error(f"{dropped} results dropped: their controller is no longer configured")
+                self._agent_log.error(f"{dropped} results dropped: their controller is no longer configured")

@@ -15,10 +15,10 @@ from gevent.event import Event
 from greenagent.ledger import statements
 from greenagent.ledger.journal import Journal
 from greenagent.ledger.models import SCHEMA
-from greenagent.runtime.clock import steady_time
+from greenagent.runtime.agent_log import AgentLog
+from greenagent.runtime.clock import monotonic_epoch
 from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.files import FileLock
-from greenagent.runtime.voice import Voice
 from greenagent.values.errors import GreenagentError
 
 MAX_RESULT_BYTES: Final = 256 * 1024 * 1024
@@ -32,13 +32,15 @@ Answer = TypeVar("Answer")
 class LedgerFile:
     """Opens and closes the file; writes at once, or later, but always in order."""
 
-    def __init__(self, path: Path, voice: Voice, *, result_memory: float, extra_schema: Iterable[str] = ()) -> None:
+    def __init__(
+        self, path: Path, agent_log: AgentLog, *, result_memory: float, extra_schema: Iterable[str] = ()
+    ) -> None:
         """``result_memory``: seconds for which an ended job's results are kept."""
         self.path = path
         self.instance = ""
         self.result_memory = result_memory
-        self._voice = voice
-        self._trouble = voice.topic()
+        self._agent_log = agent_log
+        self._trouble = agent_log.on_change()
         self._lock = FileLock(path.with_name(path.name + ".lock"), f"the ledger {path}")
         self._schema = (*SCHEMA, *extra_schema)
         self.database = NativeDatabase(path, self._schema)
@@ -73,7 +75,9 @@ class LedgerFile:
                 part = self.path.with_name(self.path.name + suffix)
                 if part.exists():
                     part.rename(aside.with_name(aside.name + suffix))
-            self._voice.error(f"the ledger {self.path} is damaged ({error}): set aside as {aside.name}, starting anew")
+            self._agent_log.error(
+                f"the ledger {self.path} is damaged ({error}): set aside as {aside.name}, starting anew"
+            )
             self.database = NativeDatabase(self.path, self._schema)
             self.database.start()
             self.instance = self.database.run(statements.instance)
@@ -87,7 +91,9 @@ class LedgerFile:
             gevent.sleep(0.1)
         if len(self._journal):
             lost = sum(self._journal.waiting().values())
-            self._voice.error(f"what happened since the ledger could not be written is lost, {lost} results with it")
+            self._agent_log.error(
+                f"what happened since the ledger could not be written is lost, {lost} results with it"
+            )
         self.database.stop()
         self._lock.release()
 
@@ -128,11 +134,11 @@ class LedgerFile:
                     return False
                 settled = self._journal.written(part, written)
                 if settled:
-                    self._keep_delivered(settled, steady_time())
+                    self._keep_delivered(settled, monotonic_epoch())
         finally:
             self._is_writing = False
         if self._journal.dropped:
-            self._voice.error(f"{self._journal.dropped} results lost: the ledger could not be written for too long")
+            self._agent_log.error(f"{self._journal.dropped} results lost: the ledger could not be written for too long")
             self._journal.dropped = 0
         return True
 

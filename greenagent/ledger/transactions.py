@@ -7,7 +7,7 @@ import sqlite3
 
 from greenagent.ledger import statements
 from greenagent.ledger.records import Unwritten
-from greenagent.runtime.clock import steady_time
+from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values.command import Command, same_json
 
 
@@ -18,7 +18,7 @@ def command_text(command: Command) -> str:
 
 def store(connection: sqlite3.Connection, unwritten: Unwritten) -> int:
     """Puts a result into the outbox; returns its row."""
-    now = steady_time()
+    now = monotonic_epoch()
     row = statements.report(
         connection,
         unwritten.job,
@@ -42,7 +42,7 @@ def send_again(connection: sqlite3.Connection, command: Command, controller: str
     rows = _results_of(connection, command, controller, since)
     if rows is None:
         return False
-    statements.send_again(connection, rows, steady_time())
+    statements.send_again(connection, rows, monotonic_epoch())
     return True
 
 

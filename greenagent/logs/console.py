@@ -9,7 +9,7 @@ from greenagent.logs.lines import LAST_ID
 
 
 class LineSink(Protocol):
-    """Where lines go without ever blocking: ``runtime.voice.LineOutput``."""
+    """Where lines go without ever blocking: ``runtime.agent_log.LineOutput``."""
 
     def write(self, text: str) -> None: ...
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from greenagent.logs.lines import Owner
 from greenagent.logs.undelivered import Waiting
 from greenagent.logs.unsaid import OTHERS, Unsaid, UnsaidFile
-from greenagent.runtime.voice import Voice
+from greenagent.runtime.agent_log import AgentLog
 
 
 class _JobLog(Protocol):
@@ -24,7 +24,7 @@ class Losses:
     def __init__(
         self,
         folder: Path,
-        voice: Voice,
+        agent_log: AgentLog,
         log_of: Callable[[Owner], _JobLog],
         file: UnsaidFile,
         soon: Callable[[Callable[[], None]], None],
@@ -34,7 +34,7 @@ class Losses:
         ``file`` keeps what no log says yet; ``soon(function)`` runs its writing in another thread.
         """
         self._folder = folder
-        self._voice = voice
+        self._agent_log = agent_log
         self._log_of = log_of
         self._file = file
         self._soon = soon
@@ -61,7 +61,7 @@ class Losses:
         except OSError as error:  # no reason not to start
             unsaid, problem = {}, f"{self._file.path} cannot be used: {error.strerror}"
         if problem:
-            self._voice.warning(problem)
+            self._agent_log.warning(problem)
         _add(self._unsaid, unsaid)
         self._carried_over = sum(unsaid.values())
         self._is_kept = bool(unsaid)
@@ -77,7 +77,7 @@ class Losses:
             self._store()
         if reason and not self.is_failing:
             self.is_failing = True
-            self._voice.error(
+            self._agent_log.error(
                 f"logs cannot be written to {self._folder} ({reason}): lines are counted until they can; jobs go on"
             )
 
@@ -86,7 +86,7 @@ class Losses:
         self.is_failing = False
         self._carried_over = 0
         lost = f": {_total(self._unsaid)} were lost" if self._unsaid else ""
-        self._voice.warning(f"logs can be written again{lost}")
+        self._agent_log.warning(f"logs can be written again{lost}")
         self.say()
 
     def tick(self) -> None:
@@ -95,14 +95,14 @@ class Losses:
             return
         if self._carried_over:
             self._carried_over = 0
-            self._voice.warning(f"{_total(self._unsaid)} were lost before this start: their logs say so now")
+            self._agent_log.warning(f"{_total(self._unsaid)} were lost before this start: their logs say so now")
         self.say()
 
     def say(self) -> None:
         """Puts a note into the log of every job that misses lines; what finds no room waits for the next time."""
         for owner, count in list(self._unsaid.items()):
             if owner == OTHERS:
-                self._voice.warning(f"{count} of these lines were of jobs that are not known by name any more")
+                self._agent_log.warning(f"{count} of these lines were of jobs that are not known by name any more")
                 del self._unsaid[owner]
                 continue
             text = f"{count} lines of this job were lost: the log database could not be written"
@@ -127,10 +127,10 @@ class Losses:
         self.say()
         flush()
         if not self.unsaid:
-            self._voice.warning(f"{_total(lost)} were lost: their logs say so now")
+            self._agent_log.warning(f"{_total(lost)} were lost: their logs say so now")
             return
         self._store()
-        self._voice.error(
+        self._agent_log.error(
             f"{_total(self.unsaid)} were lost and their logs cannot be written: the next start tells them, "
             f"by {self._file.path}"
         )
@@ -145,12 +145,12 @@ class Losses:
         self.lines += waiting.lines - sum(waiting.by_owner.values())
         others = waiting.jobs - len(waiting.by_owner)
         if others > 0:
-            self._voice.warning(f"lines of {others} jobs more were not sent to {pairs}: {cause}")
+            self._agent_log.warning(f"lines of {others} jobs more were not sent to {pairs}: {cause}")
 
     def not_readable(self, lines: int, pair: str) -> None:
         """Lines that waited for ``pair`` were in a database that cannot be read any more."""
         self.lines += lines
-        self._voice.warning(f"{lines} lines that waited for {pair} are lost: their database was damaged or removed")
+        self._agent_log.warning(f"{lines} lines that waited for {pair} are lost: their database was damaged or removed")
 
     def _count(self, owner: Owner, count: int) -> _JobLog:
         self.lines += count

@@ -31,9 +31,9 @@ from greenagent.logs.undelivered import Waiting
 from greenagent.logs.unsaid import UnsaidFile
 from greenagent.logs.writer import Writer
 from greenagent.logs.writer_thread import WriterThread
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.files import FileLock
 from greenagent.runtime.native import NativePool
-from greenagent.runtime.voice import Voice
 from greenagent.values.errors import GreenagentError
 from greenagent.values.message import Record
 
@@ -60,7 +60,7 @@ class LogStore:
         self,
         folder: Path,
         message_id_file: Path,
-        voice: Voice,
+        agent_log: AgentLog,
         *,
         keep: bool = True,
         limits: StoreLimits | None = None,
@@ -70,7 +70,7 @@ class LogStore:
         self.folder = LogFolder(folder)
         self.keep = keep
         self.console = console
-        self._voice = voice
+        self._agent_log = agent_log
         self._gate = ReadGate()
         self._limits = limits or StoreLimits()
         self._locks = (
@@ -80,7 +80,7 @@ class LogStore:
             ),
         )
         self._message_id_file = message_id_file
-        self.writer = WriterThread(voice, self.folder.uploads)
+        self.writer = WriterThread(agent_log, self.folder.uploads)
         self._pool: NativePool | None = None
         self._reader = MarkedReader(self.folder, self._gate, self.writer.warn)
         self._unreadable: set[Path] = set()
@@ -88,7 +88,7 @@ class LogStore:
         self._pairs_by_bit: dict[int, Backlog] = {}
         self._jobs: dict[Owner, JobLog] = {}
         unsaid = UnsaidFile(message_id_file.with_name(message_id_file.name + ".losses"))
-        self._losses = Losses(self.folder.path, voice, self._log_of, unsaid, self.writer.soon)
+        self._losses = Losses(self.folder.path, agent_log, self._log_of, unsaid, self.writer.soon)
         self._lines = 0
         self._bytes = 0
         self._batches = 0
@@ -105,7 +105,7 @@ class LogStore:
                     raise GreenagentError(f"{lock.guards} cannot be used: {error.strerror}") from error
             self.writer.start(self._make_writer)
             newest = self.writer.call(_open)
-            self.ids = MessageIds(self._message_id_file, self.writer.soon, self.writer.post, self._voice.warning)
+            self.ids = MessageIds(self._message_id_file, self.writer.soon, self.writer.post, self._agent_log.warning)
             try:
                 self.ids.start(newest)
             except OSError as error:
@@ -129,7 +129,7 @@ class LogStore:
         try:
             self.ids.store_last_used()
         except OSError as error:
-            self._voice.warning(f"{self._message_id_file} cannot be written: {error}")
+            self._agent_log.warning(f"{self._message_id_file} cannot be written: {error}")
         if self._pool is not None:
             self._pool.close()
         for lock in self._locks:

@@ -11,8 +11,8 @@ from gevent.event import AsyncResult
 
 from greenagent.logs.lines import Lines
 from greenagent.logs.writer import Task, Writer
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.native import NativeWorker
-from greenagent.runtime.voice import Voice
 from greenagent.values.errors import GreenagentError
 
 CAPACITY: Final = 2 << 20
@@ -24,9 +24,9 @@ ROOM_AT_ONCE: Final = 1 << 20
 class WriterThread:
     """Everything but ``warn`` is for the hub's thread; tasks run in the order in which they were handed in."""
 
-    def __init__(self, voice: Voice, uploads: Path) -> None:
+    def __init__(self, agent_log: AgentLog, uploads: Path) -> None:
         """``uploads``: the file of the upload cursors, for what is said about them."""
-        self._voice = voice
+        self._agent_log = agent_log
         self._uploads = uploads
         self._worker: NativeWorker[Lines | Task] | None = None
         self._writer: Writer
@@ -134,7 +134,7 @@ class WriterThread:
 
     def warn(self, text: str) -> None:
         """Says something; callable from any thread."""
-        self._running.post(lambda: self._voice.warning(text))
+        self._running.post(lambda: self._agent_log.warning(text))
 
     @property
     def _running(self) -> NativeWorker[Lines | Task]:
@@ -146,4 +146,4 @@ class WriterThread:
         self._writer.handle(batch)
 
     def _failed(self, error: BaseException) -> None:
-        self._voice.error(f"internal error in the log writer: {type(error).__name__}: {error}; please report this")
+        self._agent_log.error(f"internal error in the log writer: {type(error).__name__}: {error}; please report this")

@@ -15,8 +15,8 @@ from greenagent.process import tree
 from greenagent.process.registry import Registry
 from greenagent.process.tags import is_of, parse_tag
 from greenagent.process.tree import Process
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.native import close_descriptor
-from greenagent.runtime.voice import Voice
 from greenagent.values import levels
 
 INTERVAL = 5.0
@@ -50,10 +50,10 @@ class Sweeper:
     system is given.
     """
 
-    def __init__(self, registry: Registry, voice: Voice, instance: str, interval: float = INTERVAL) -> None:
+    def __init__(self, registry: Registry, agent_log: AgentLog, instance: str, interval: float = INTERVAL) -> None:
         """``instance``: the first part of this agent's tags. ``interval``: seconds between two passes."""
         self._registry = registry
-        self._remarks = voice.limited()
+        self._remarks = agent_log.rate_limited()
         self._instance = instance
         self._interval = interval
         self._told: dict[tuple[int, int], int] = {}
@@ -179,7 +179,7 @@ class Sweeper:
         parsed = parse_tag(tag)
         name = f"job {parsed.job_id}" if parsed is not None else "a job that is over"
         what = f"{name} left process {process.pid} ({process.command}) behind: ended with {number.name}"
-        self._remarks.say(levels.WARNING, what)
+        self._remarks.log(levels.WARNING, what)
 
 
 def find_by_tag(prefix: str) -> list[Orphan]:

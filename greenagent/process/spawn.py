@@ -17,13 +17,13 @@ from greenagent.process.child import Child
 from greenagent.process.registry import Registry
 from greenagent.process.request import Program, SpawnError, SpawnRequest, encode, explain, locate
 from greenagent.process.tags import VARIABLE
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.native import HubMailbox, NoThreadError, close_descriptor, start_thread
-from greenagent.runtime.voice import Voice
 
 __all__ = ["SpawnError", "SpawnRequest", "Spawner"]
 
 THREADS = 2
-MOST_THREADS = 32
+MAX_THREADS = 32
 _SOME_MEMORY = 1 << 20
 """Bytes that must be had before memory counts as there again."""
 STUCK_AFTER = 0.5
@@ -49,17 +49,19 @@ class Spawner:
     hundred at once do not stall the hub.
     """
 
-    def __init__(self, voice: Voice, search_path: str | None = None, launcher: libc.Launcher | None = None) -> None:
+    def __init__(
+        self, agent_log: AgentLog, search_path: str | None = None, launcher: libc.Launcher | None = None
+    ) -> None:
         """``search_path``: where programs without a slash are searched; by default the agent's own PATH."""
         self.registry = Registry()
-        self._voice = voice
+        self._agent_log = agent_log
         self._search_path = search_path if search_path is not None else os.environ.get("PATH", os.defpath)
         self._orders: SimpleQueue[_Order | Child | None] = SimpleQueue()
         self._launcher = launcher if launcher is not None else libc.Launcher()
         self._threads = 0
         self._busy = 0
         self._running = False
-        self._trouble = voice.topic()
+        self._trouble = agent_log.on_change()
         self.problem = ""
         """Why no program can be started just now, for the agent's health; "" while they can."""
 
@@ -133,12 +135,12 @@ class Spawner:
             self._trouble.resolved("programs can be started again")
 
     def _add_thread(self) -> None:
-        if self._threads >= MOST_THREADS:
+        if self._threads >= MAX_THREADS:
             return
         try:
             start_thread(self._run)
         except NoThreadError:
-            self._voice.warning("cannot start another thread for starting programs: the system refuses")
+            self._agent_log.warning("cannot start another thread for starting programs: the system refuses")
             return
         self._threads += 1
 

@@ -19,7 +19,7 @@ _VARIABLE = VARIABLE.encode() + b"="
 SLICE = 64
 """Processes to look at between two turns of the others: about 3 ms."""
 
-_MOST_DESCRIPTORS = 64
+_MAX_DESCRIPTORS = 64
 """Of a process, to look at: pipes that were inherited have low numbers."""
 
 
@@ -80,7 +80,7 @@ def pipes_of(pid: int) -> set[tuple[int, int]]:
     """The pipes a process has open, as ``pipe_of`` tells them; none where they may not be read."""
     try:
         with os.scandir(f"/proc/{pid}/fd") as entries:
-            found = {pipe_of(entry.path) for entry in islice(entries, _MOST_DESCRIPTORS)}
+            found = {pipe_of(entry.path) for entry in islice(entries, _MAX_DESCRIPTORS)}
     except OSError:
         return set()
     return {pipe for pipe in found if pipe is not None}

@@ -16,12 +16,12 @@ from gevent.event import AsyncResult
 
 from greenagent.runtime.native import NativeWorker
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 Task = tuple[Callable[[sqlite3.Connection], Any], AsyncResult]
 
 
-PATIENCE = 1.0
-"""Seconds for another program that writes to the file. Until it lets go, nothing waits for it again."""
+LOCK_TIMEOUT = 1.0
+"""Seconds to wait for another program's write lock. After one such wait, writes fail at once until it lets go."""
 
 
 class NativeDatabase:
@@ -51,7 +51,7 @@ class NativeDatabase:
         """The thread, for the watchdog; None while the database is not started."""
         return self._worker
 
-    def run(self, function: Callable[[sqlite3.Connection], Answer]) -> Answer:
+    def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Runs ``function(connection)`` in the thread; returns its answer once it is committed.
 
         What it raises is raised here and only its own changes are undone; an error of the commit
@@ -97,7 +97,7 @@ class NativeDatabase:
         except BaseException:
             connection.close()
             raise
-        _wait_at_most(connection, PATIENCE)
+        _wait_at_most(connection, LOCK_TIMEOUT)
         self._connection = connection
 
     def _begin(self, connection: sqlite3.Connection) -> None:
@@ -113,7 +113,7 @@ class NativeDatabase:
             connection.execute("BEGIN")
         else:
             if self._is_locked:
-                _wait_at_most(connection, PATIENCE)
+                _wait_at_most(connection, LOCK_TIMEOUT)
             self._is_locked = False
 
     def _close(self, connection: sqlite3.Connection) -> None:

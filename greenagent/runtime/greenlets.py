@@ -8,25 +8,28 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import gevent
 from gevent import Greenlet, GreenletExit, monkey
 
-from greenagent.runtime.progress import Progress
-from greenagent.runtime.voice import Voice
+from greenagent.runtime.agent_log import AgentLog
+from greenagent.runtime.heartbeat import Heartbeat
 
 _native_poll = monkey.get_original("select", "poll")
 _PAGE = 4096
+_MAX_FRAMES = 12
+"""Frames shown of a stack; the innermost count."""
 
-AGAIN_AFTER = 1.0
-"""Seconds after which a service that died is run again."""
-STEADY = 60.0
-"""Seconds a service must live for its earlier deaths to be forgotten."""
-STEADY_IF_STUCK = 3600.0
-"""The same for one that was stuck, which takes minutes to be noticed."""
-BEING_FREED = "being started again"
-"""What ``Progress.doing`` says after ``unstick``, until the service gets on."""
+RESTART_DELAY = 1.0
+"""Seconds between a service's death and its restart."""
+HEALTHY_AFTER = 60.0
+"""Seconds a service must run for its earlier deaths to be forgotten."""
+HEALTHY_AFTER_STUCK = 3600.0
+"""The same for a service that was stuck: that takes minutes to be noticed."""
+RESTARTING = "being started again"
+"""``Heartbeat.activity`` after ``restart_stuck``, until the restarted service says what it does."""
 
 
 class StuckError(Exception):
@@ -36,34 +39,34 @@ class StuckError(Exception):
 class Service:
     """One service as the supervisor knows it, for health and the watchdog."""
 
-    def __init__(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], progress: Progress) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], heartbeat: Heartbeat) -> None:
         self.name = name
         self.function = function
         self.args = args
-        self.progress = progress
+        self.heartbeat = heartbeat
         self.greenlet: Greenlet
         self.deaths = 0
         """Deaths in a row."""
         self.last_error = ""
-        self.is_resting = False
+        self.is_restarting = False
         """True between a death and the next start."""
         self.has_finished = False
         """True when it returned by itself, or was ended for good."""
 
     @property
     def is_running(self) -> bool:
-        return not self.greenlet.dead and not self.is_resting and not self.has_finished
+        return not self.greenlet.dead and not self.is_restarting and not self.has_finished
 
 
 class Supervisor:
-    """Spawns greenlets, says when one dies of an error, and restarts those that must live.
+    """Spawns greenlets, logs when one dies of an error, and restarts services.
 
     A service that keeps dying (``limit`` times in a row within a minute each) is fatal:
     ``on_fatal(reason)`` is called once, and the agent stops loudly instead of limping.
     """
 
-    def __init__(self, voice: Voice, on_fatal: Callable[[str], None], limit: int = 5) -> None:
-        self._voice = voice
+    def __init__(self, agent_log: AgentLog, on_fatal: Callable[[str], None], limit: int = 5) -> None:
+        self._agent_log = agent_log
         self._on_fatal = on_fatal
         self._limit = limit
         self._greenlets: set[Greenlet] = set()
@@ -81,21 +84,21 @@ class Supervisor:
         return self._track(gevent.spawn(self._once, name, function, args))
 
     def service(
-        self, name: str, function: Callable[..., Any], *args: Any, progress: Progress | None = None
+        self, name: str, function: Callable[..., Any], *args: Any, heartbeat: Heartbeat | None = None
     ) -> Greenlet:
         """Runs ``function`` until it returns, again after 1 s whenever it dies of an error.
 
-        With ``progress`` the watchdog also sees when it is stuck.
+        With ``heartbeat`` the watchdog also sees when it is stuck.
         """
-        service = Service(name, function, args, progress or Progress())
+        service = Service(name, function, args, heartbeat or Heartbeat())
         service.greenlet = self._track(gevent.spawn(self._for_ever, service))
         self.services[name] = service
         return service.greenlet
 
-    def unstick(self, service: Service, patience: float = 30.0) -> None:
-        """Makes a stuck service die and run again; within ``patience`` seconds, or it counts as stuck once more."""
-        error = StuckError(f"stuck: {service.progress.doing}")
-        service.progress.within(patience, BEING_FREED)
+    def restart_stuck(self, service: Service, patience: float = 30.0) -> None:
+        """Kills a stuck service, which then restarts; it counts as stuck again after ``patience`` seconds."""
+        error = StuckError(f"stuck: {service.heartbeat.activity}")
+        service.heartbeat.expect_within(patience, RESTARTING)
         service.greenlet.kill(error, block=False)
 
     def revive(self, service: Service) -> None:
@@ -133,7 +136,7 @@ class Supervisor:
     def _for_ever(self, service: Service) -> None:
         while True:
             began = time.monotonic()
-            service.is_resting = False
+            service.is_restarting = False
             try:
                 service.function(*service.args)
                 self._finished(service)
@@ -144,14 +147,14 @@ class Supervisor:
                 self._report(service.name, error)
                 service.last_error = f"{type(error).__name__}: {error}"
                 was_stuck = isinstance(error, StuckError)
-            service.progress.idle()
-            steady = time.monotonic() - began >= (STEADY_IF_STUCK if was_stuck else STEADY)
+            service.heartbeat.clear()
+            steady = time.monotonic() - began >= (HEALTHY_AFTER_STUCK if was_stuck else HEALTHY_AFTER)
             service.deaths = 1 if steady else service.deaths + 1
-            service.is_resting = True
+            service.is_restarting = True
             if service.deaths >= self._limit:
                 self._on_fatal(f"{service.name} died {service.deaths} times in a row")
                 return
-            gevent.sleep(AGAIN_AFTER)
+            gevent.sleep(RESTART_DELAY)
 
     def _finished(self, service: Service) -> None:
         service.has_finished = True
@@ -159,23 +162,23 @@ class Supervisor:
             del self.services[service.name]
 
     def _report(self, name: str, error: BaseException) -> None:
-        _say_error(self._voice, name, error)
+        _log_error(self._agent_log, name, error)
 
 
-def hear_hub(voice: Voice) -> None:
-    """What fails outside our greenlets (a callback, a greenlet that lacked memory to begin) is one line, too."""
+def log_hub_errors(agent_log: AgentLog) -> None:
+    """Makes errors outside our greenlets (in a callback, in a greenlet that lacked memory to start) one line each."""
 
-    def say(context: object, kind: object, value: BaseException, trace: object) -> None:
-        _say_error(voice, type(context).__name__, value)
+    def log_error(context: object, kind: object, value: BaseException, trace: object) -> None:
+        _log_error(agent_log, type(context).__name__, value)
 
-    gevent.get_hub().print_exception = say
-    sys.unraisablehook = _say_ignored
+    gevent.get_hub().print_exception = log_error
+    sys.unraisablehook = _log_ignored
 
 
-def _say_ignored(unraisable: Any) -> None:
+def _log_ignored(unraisable: Any) -> None:
     """An error in a destructor, in whatever thread collects garbage: libraries have them, as ``http.client`` in 3.13.
 
-    Not through the voice, which belongs to the hub's thread.
+    Not through ``AgentLog``, which belongs to the hub's thread.
     """
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     where = type(unraisable.object).__name__
@@ -189,8 +192,18 @@ def _say_ignored(unraisable: Any) -> None:
         pass  # nobody reads it
 
 
-def _say_error(voice: Voice, name: str, error: BaseException) -> None:
-    """An error that gets here is our own bug: it is said with its place, still in one line."""
+def _log_error(agent_log: AgentLog, name: str, error: BaseException) -> None:
+    """An error that gets here is our own bug: one line with its place."""
     frames = traceback.extract_tb(error.__traceback__)
     place = " < ".join(f"{frame.name} {frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[:-6:-1])
-    voice.error(f"internal error in {name}: {type(error).__name__}: {error} (at {place}); please report this")
+    agent_log.error(f"internal error in {name}: {type(error).__name__}: {error} (at {place}); please report this")
+
+
+def describe_stack(frame: FrameType | None) -> str:
+    """``function file:line < caller file:line < ...``, innermost first, without touching a file: safe in any thread."""
+    places: list[str] = []
+    while frame is not None and len(places) < _MAX_FRAMES:
+        code = frame.f_code
+        places.append(f"{code.co_name} {code.co_filename.rpartition('/')[2]}:{frame.f_lineno}")
+        frame = frame.f_back
+    return " < ".join(places) or "no Python stack"

@@ -35,7 +35,7 @@ never becomes readable for ``wait_read``: the job would hang (design, section 3)
 """
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
 class NoThreadError(GreenagentError):
@@ -275,9 +275,9 @@ class NativePool:
         self._pool = ThreadPool(size)
         _start_all(self._pool, size)
 
-    def run(self, function: Callable[..., Answer], *args: Any) -> Answer:
+    def run(self, function: Callable[..., T], *args: Any) -> T:
         """Calls ``function(*args)`` in a native thread and returns or raises what it does."""
-        answer: tuple[Answer | None, BaseException | None] = self._pool.apply(_caught, (function, args))
+        answer: tuple[T | None, BaseException | None] = self._pool.apply(_caught, (function, args))
         value, error = answer
         if error is not None:
             raise error

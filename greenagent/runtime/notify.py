@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Final
 
 VARIABLE: Final = "NOTIFY_SOCKET"
-PATIENCE: Final = 2.0
-"""Seconds for a manager that does not read; the other greenlets go on meanwhile."""
+SEND_TIMEOUT: Final = 2.0
+"""Seconds to wait for a manager that does not read; other greenlets run meanwhile."""
 
 
 class ServiceManager:
@@ -44,7 +44,7 @@ class ServiceManager:
             return False
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-                channel.settimeout(PATIENCE)
+                channel.settimeout(SEND_TIMEOUT)
                 # Connected first: an unconnected socket counts as writable even while the
                 # manager's queue is full, and waiting for it would spin.
                 channel.connect(self._address)

@@ -1,8 +1,14 @@
-"""The one place that monkey-patches, for entry points to call before they import anything else."""
+"""What an entry point does to its own process before anything else; the one place that monkey-patches."""
 
 from __future__ import annotations
 
+import ctypes
+from typing import Final
+
 from gevent import monkey
+
+_M_MMAP_THRESHOLD: Final = -3
+_LARGE: Final = 1 << 20
 
 
 def patch() -> None:
@@ -14,3 +20,14 @@ def patch() -> None:
     """
     if not monkey.is_module_patched("socket"):
         monkey.patch_all(subprocess=False, os=False, signal=False)
+
+
+def return_large_blocks() -> None:
+    """Gives blocks of a mebibyte and more a mapping of their own, for good.
+
+    glibc raises that limit with the first large block that is freed: from then on a result of 16 MiB, which
+    is there in several forms at once, leaves holes in the heap that stay with the process.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none, and needs none
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)

@@ -11,8 +11,8 @@ from typing import Final
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.database import NativeDatabase
-from greenagent.runtime.voice import Voice
 from greenagent.statistics.backlog_table import ROW_OVERHEAD, BacklogTable, Measured, Row
 from greenagent.statistics.collector import FlushedObject
 from greenagent.statistics.own import Figures
@@ -50,7 +50,7 @@ class Backlog:
         database: NativeDatabase,
         controllers: Sequence[str],
         max_bytes: int,
-        voice: Voice,
+        agent_log: AgentLog,
         figures: Figures | None = None,
     ) -> None:
         """``controllers`` are configuration keys; ``max_bytes`` 0 is no cap on disk.
@@ -60,8 +60,8 @@ class Backlog:
         self._database = database
         self._table = BacklogTable(controllers, max_bytes)
         self._max_bytes = max_bytes
-        self._voice = voice
-        self._topic = voice.topic()
+        self._agent_log = agent_log
+        self._topic = agent_log.on_change()
         self._figures = figures
         self._demands = {controller: _Demand() for controller in controllers}
         self._held: deque[tuple[FlushedObject, int]] = deque()
@@ -85,7 +85,7 @@ class Backlog:
         self._refresh(self._database.run(self._table.measure))
         if orphans:
             self._count_dropped(orphans)
-            self._voice.warning(f"{orphans} statistics objects of controllers no longer configured were dropped")
+            self._agent_log.warning(f"{orphans} statistics objects of controllers no longer configured were dropped")
         return waiting
 
     @property
@@ -206,7 +206,7 @@ class Backlog:
             limit = (
                 f"stats.max_backlog ({self._max_bytes} bytes)" if self._max_bytes else f"{HELD_BYTES} bytes in memory"
             )
-            self._voice.warning(
+            self._agent_log.warning(
                 f"{self._unsaid} statistics objects were dropped, oldest first: what waits for the controllers "
                 f"reached {limit}"
             )

@@ -24,7 +24,7 @@ SCHEMA: Final = (
 
 ROW_OVERHEAD: Final = 120
 """Bytes a row takes beside its texts, about."""
-_MOST_BYTES = 4 * 1024 * 1024
+_MAX_BYTES = 4 * 1024 * 1024
 
 Row = tuple[int, dict[str, Any]]
 """The number of a row and its object of POST ``stats``."""
@@ -123,7 +123,7 @@ class BacklogTable:
             if row in sent:
                 continue
             size += len(text)
-            if found and size > _MOST_BYTES:
+            if found and size > _MAX_BYTES:
                 break
             series = [[prefix + key, value] for key, value, _ in json.loads(text)]
             found.append((row, {"timestamp": stamp, "series": series}))

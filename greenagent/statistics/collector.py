@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from gevent.event import Event
 
-from greenagent.runtime.progress import Progress
+from greenagent.runtime.heartbeat import Heartbeat
 from greenagent.statistics.own import Figures
 from greenagent.statistics.pause import Pause
 from greenagent.statistics.series import FlushedPoint, Series, ShownMetric, feed_text
@@ -21,10 +21,10 @@ OWN_DOMAIN: Final = "greenagent"
 OWN_NAME: Final = "agent"
 """Domain and name of the agent's own figures."""
 
-_LONGEST_SLEEP = 2.0
-_LONGEST_FLUSH = 120.0
+_MAX_SLEEP = 2.0
+_MAX_FLUSH = 120.0
 """Seconds after which a flush counts as stuck."""
-_LONGEST_INTERVAL = 10**9
+_MAX_INTERVAL = 10**9
 
 
 class FlushedObject(NamedTuple):
@@ -163,7 +163,7 @@ class Statistics:
         self._presets: dict[SeriesName, dict[str, float]] = {}
         self._own = _Entry(SeriesName("agent", OWN_DOMAIN, OWN_NAME), self._default_interval, clock())
         self._changed = Event()
-        self.progress = Progress()
+        self.heartbeat = Heartbeat()
 
     def reconfigure(self, default_interval: int) -> None:
         """A new default interval (seconds); open feeds keep theirs."""
@@ -174,7 +174,7 @@ class Statistics:
         """A feed for a job; ``interval`` in seconds, None or anything under 1 means the default."""
         seconds = self._default_interval
         if interval is not None and interval >= 1:
-            seconds = int(min(interval, _LONGEST_INTERVAL))
+            seconds = int(min(interval, _MAX_INTERVAL))
         series_name = self._series_name(cmd, domain, name)
         now = self._clock()
         entry = self._entries.get(series_name)
@@ -199,11 +199,11 @@ class Statistics:
     def run(self) -> None:
         """Service greenlet: flushes each series when its interval ends. Never returns."""
         while True:
-            self.progress.within(_LONGEST_SLEEP + _LONGEST_FLUSH, "flushing statistics")
+            self.heartbeat.expect_within(_MAX_SLEEP + _MAX_FLUSH, "flushing statistics")
             now = self._clock()
             ends = [entry.end for entry in self._entries.values()]
             ends.append(self._own.end)
-            self._changed.wait(min(max(min(ends) - now, 0.001), _LONGEST_SLEEP))
+            self._changed.wait(min(max(min(ends) - now, 0.001), _MAX_SLEEP))
             self._changed.clear()
             self.flush_due()
 

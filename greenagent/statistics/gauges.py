@@ -7,10 +7,10 @@ from functools import partial
 
 from greenagent.statistics.backlog import Backlog
 from greenagent.statistics.meter import Meter
-from greenagent.statistics.own import Figures, HubStall
+from greenagent.statistics.own import EventLoopLag, Figures
 
 
-def add_own_gauges(figures: Figures, meter: Meter, stall: HubStall, backlog: Backlog) -> None:
+def add_own_gauges(figures: Figures, meter: Meter, stall: EventLoopLag, backlog: Backlog) -> None:
     """The agent's process, the longest time its hub was deaf, and the bytes of statistics that wait."""
     figures.gauge("agent_cpu_percent", lambda: meter.own_usage().cpu)
     figures.gauge("agent_resident_bytes", lambda: meter.own_usage().rss)

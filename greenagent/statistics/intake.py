@@ -16,7 +16,7 @@ from greenagent.runtime.greenlets import Supervisor
 
 _LARGEST = 65_535
 _BUFFER = 1 << 20
-_MOST_BUFFERED = 4096
+_MAX_BUFFERED = 4096
 """Datagrams that the buffer holds at most: the kernel counts at least 768 bytes for each, in twice its size."""
 _SLICE = 2048
 """Characters taken in one go: a datagram may hold ten thousand lines."""
@@ -76,7 +76,7 @@ class Intake:
         self._take_rest()
         self._socket.setblocking(False)
         left = 2 * _BUFFER
-        for _ in range(_MOST_BUFFERED):  # a grandchild that goes on sending must not keep us here
+        for _ in range(_MAX_BUFFERED):  # a grandchild that goes on sending must not keep us here
             try:
                 data = self._socket.recv(_LARGEST)
             except OSError:

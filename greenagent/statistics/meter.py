@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from gevent.event import Event
 
-from greenagent.runtime.progress import Progress
+from greenagent.runtime.heartbeat import Heartbeat
 from greenagent.statistics import proc
 from greenagent.statistics.pause import Pause
 from greenagent.statistics.usage import ProcessUsage, add_up
@@ -17,7 +17,7 @@ from greenagent.statistics.usage import ProcessUsage, add_up
 _SHORTEST = 0.1
 """Seconds: over less than this a share of a core says nothing, since time is counted in ticks of 10 ms."""
 
-_LONGEST_TICK = 120.0
+_MAX_TICK = 120.0
 """Seconds after which a reading of all processes counts as stuck."""
 _SECOND_LOOK = 0.1
 """Seconds after its start at which a process is looked at again: at first it has hardly any memory yet."""
@@ -163,7 +163,7 @@ class Meter:
     def __init__(self, interval: float) -> None:
         self.interval = interval
         """Seconds; may be changed while it runs."""
-        self.progress = Progress()
+        self.heartbeat = Heartbeat()
         self.own_pid = os.getpid()
         self._watches: dict[str, Watch] = {}
         self._young: deque[tuple[float, Watch]] = deque()
@@ -227,7 +227,7 @@ class Meter:
         """Service greenlet. Never returns."""
         due = time.monotonic() + self.interval
         while True:
-            self.progress.within(self.interval + _LONGEST_TICK, "metering")
+            self.heartbeat.expect_within(self.interval + _MAX_TICK, "metering")
             wake = min(due, self._young[0][0]) if self._young else due
             self._born.wait(max(0.01, wake - time.monotonic()))
             self._born.clear()

@@ -91,7 +91,7 @@ class Figures:
         return found
 
 
-class HubStall:
+class EventLoopLag:
     """How late a ticker of 100 ms was at worst: the longest time the hub was deaf."""
 
     def __init__(self, period: float = 0.1, window: float = 60, clock: Callable[[], float] = time.monotonic) -> None:

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 
-LONGEST_RETRY_AFTER = 300.0
+MAX_RETRY_AFTER = 300.0
 """Seconds; what a controller asks for beyond that counts as this (design, section 5)."""
 
 
@@ -30,7 +30,7 @@ class Backoff:
         self._failures += 1
         if retry_after is None:
             return self._draw() * ceiling
-        asked = min(max(retry_after, 0.0), LONGEST_RETRY_AFTER)
+        asked = min(max(retry_after, 0.0), MAX_RETRY_AFTER)
         # One that asks for nothing, again and again, is in trouble all the same: the own backoff goes on.
         return asked + self._draw() * max(ceiling if asked < ceiling else 0.0, asked / 2)
 
@@ -53,4 +53,4 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
             return None
     if seconds != seconds:
         return None
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)

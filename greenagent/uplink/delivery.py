@@ -30,7 +30,7 @@ FEW = 8
 More of them look like a controller that broke down meanwhile, and are kept.
 """
 PROBE_PAUSE = 0.1
-LARGEST_BODY = 4 * 1024 * 1024
+MAX_BODY = 4 * 1024 * 1024
 SMALLEST_BODY = 64 * 1024
 
 SetAside = Callable[[str, str, bytes, int, str], None]
@@ -119,7 +119,7 @@ class ListDelivery:
         self._set_aside = set_aside
         self._pause = pause
         self._probe_pause = probe_pause
-        self._largest = LARGEST_BODY
+        self._largest = MAX_BODY
         self._probes = FIRST_PROBES
         self._stuck: bytes | None = None
         self._server_errors = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from urllib.parse import urlsplit
 
-from greenagent.runtime.voice import Voice
+from greenagent.runtime.agent_log import AgentLog
 
 QUIET = 60.0
 """Seconds in which a reason that comes back is not said again: an answer that flaps must not fill the log."""
@@ -14,7 +14,7 @@ QUIET = 60.0
 class ControllerHealth:
     """Shared by everything that talks to one controller."""
 
-    def __init__(self, key: str, url: str, voice: Voice) -> None:
+    def __init__(self, key: str, url: str, agent_log: AgentLog) -> None:
         self.key = key
         self.last_contact: float | None = None
         """Monotonic time of the last usable answer to a poll; None before the first."""
@@ -25,7 +25,7 @@ class ControllerHealth:
         self.is_polled = False
         """True where commands are asked for."""
         self._name = f"controller {key} ({_without_password(url)})"
-        self._voice = voice
+        self._agent_log = agent_log
         self._reasons: dict[str, str] = {}
         self._said: dict[str, float] = {}
         self._owes_relief = False
@@ -64,7 +64,7 @@ class ControllerHealth:
         self._said[reason] = now
         self._owes_relief = True
         more = f" ({detail[:200]})" if detail else ""
-        self._voice.warning(f"{self._name}: {part}: {reason}{more}; will be tried again")
+        self._agent_log.warning(f"{self._name}: {part}: {reason}{more}; will be tried again")
 
     def reached(self) -> None:
         """An answer came: what kept us from connecting is over, though a poll may take its time to show it."""
@@ -80,7 +80,7 @@ class ControllerHealth:
     def _relieve(self) -> None:
         if self._owes_relief and not self.problem:
             self._owes_relief = False
-            self._voice.info(f"{self._name} answers again")
+            self._agent_log.info(f"{self._name} answers again")
 
     def contact(self) -> None:
         """A poll was answered."""
@@ -93,7 +93,7 @@ class ControllerHealth:
 
     def say(self, text: str) -> None:
         """A warning about this controller."""
-        self._voice.warning(f"{self._name}: {text}")
+        self._agent_log.warning(f"{self._name}: {text}")
 
 
 def _without_password(url: str) -> str:

@@ -23,7 +23,7 @@ _poll = monkey.get_original("select", "poll")
 
 PIECE = 64 * 1024
 """Bytes written or read at a time."""
-LARGEST_HEAD = 64 * 1024
+MAX_HEAD = 64 * 1024
 _STATUS_LINE = b"HTTP/1.1 "
 _SPECIAL = frozenset({"transfer-encoding", "content-encoding", "connection", "keep-alive", "upgrade"})
 
@@ -143,7 +143,7 @@ class KeptConnection:
         else:
             self._send_pieces(head, body, timeout)
         received: bytes = self._socket.recv(PIECE)
-        while (end := received.find(b"\r\n\r\n")) < 0 and len(received) < LARGEST_HEAD:
+        while (end := received.find(b"\r\n\r\n")) < 0 and len(received) < MAX_HEAD:
             piece = self._socket.recv(PIECE)
             if not piece:
                 break

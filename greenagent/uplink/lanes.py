@@ -73,7 +73,7 @@ class Lanes:
             work(self._first)
             for transport, worker in zip(self._others, workers, strict=False):
                 while not worker.ready():
-                    self._first.progress.follow(transport.progress)
+                    self._first.heartbeat.follow(transport.heartbeat)
                     worker.join(1.0)
         finally:
             gevent.killall(workers)

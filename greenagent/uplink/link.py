@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, Protocol
 
 import gevent
 
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
-from greenagent.runtime.progress import Progress
-from greenagent.runtime.voice import Voice
+from greenagent.runtime.heartbeat import Heartbeat
 from greenagent.settings.models import ControllerSettings
 from greenagent.uplink.delivery import SetAside
 from greenagent.uplink.figures import UplinkFigures
@@ -52,18 +52,18 @@ class Link:
         gid: int,
         nid: int,
         supervisor: Supervisor,
-        voice: Voice,
+        agent_log: AgentLog,
     ) -> None:
         self.key = controller.key
         self.figures = UplinkFigures()
-        self.health = ControllerHealth(controller.key, controller.url, voice)
+        self.health = ControllerHealth(controller.key, controller.url, agent_log)
         self.poller: Poller | None = None
         self.services: list[str] = []
         """The names of what must run for this controller, as the supervisor knows them."""
         self._controller = controller
         self._identity = (gid, nid)
         self._supervisor = supervisor
-        self._trust = Trust(controller.key, controller.url, controller.security, voice)
+        self._trust = Trust(controller.key, controller.url, controller.security, agent_log)
         self._senders: list[Sender] = []
         self._transports: list[Transport] = []
         self._watching = supervisor.service(f"certificates of controller {self.key}", self._trust.watch)
@@ -80,7 +80,7 @@ class Link:
             health=self.health,
             figures=self.figures,
         )
-        self._serve(f"poller of controller {self.key}", self.poller.run, self.poller.progress)
+        self._serve(f"poller of controller {self.key}", self.poller.run, self.poller.heartbeat)
 
     def send_results(self, outbox: Outbox) -> None:
         """Starts delivering the results that wait for this controller."""
@@ -140,11 +140,11 @@ class Link:
 
     def _start(self, part: str, sender: Sender) -> None:
         self._senders.append(sender)
-        self._serve(f"{part} for controller {self.key}", sender.run, sender.progress)
+        self._serve(f"{part} for controller {self.key}", sender.run, sender.heartbeat)
 
-    def _serve(self, name: str, run: Callable[[], None], progress: Progress) -> None:
+    def _serve(self, name: str, run: Callable[[], None], heartbeat: Heartbeat) -> None:
         self.services.append(name)
-        self._supervisor.service(name, run, progress=progress)
+        self._supervisor.service(name, run, heartbeat=heartbeat)
 
     def _transport(self) -> Transport:
         transport = Transport(self.key, self._controller.url, self._trust, *self._identity)

@@ -67,7 +67,7 @@ class Poller:
         """One of starting, polling, accepting, waiting, stopped."""
         self.figures = figures or UplinkFigures()
         self.health = health
-        self.progress = transport.progress
+        self.heartbeat = transport.heartbeat
         health.is_polled = True
         self._transport = transport
         self._roles = roles
@@ -97,10 +97,10 @@ class Poller:
                 delay = self._failed(error)
             if delay > 0:
                 self.state = "waiting"
-                self.progress.within(delay + SLACK, "waiting")
+                self.heartbeat.expect_within(delay + SLACK, "waiting")
                 self._stopping.wait(delay)
         self.state = "stopped"
-        self.progress.idle()
+        self.heartbeat.clear()
 
     def stop(self) -> None:
         """Takes no more: a poll that still waits is called off; an answer that has begun is accepted yet."""

@@ -24,7 +24,7 @@ class Sender(ABC):
 
     def __init__(self, part: str, transport: Transport, health: ControllerHealth, backoff: Backoff | None) -> None:
         """``part`` names the work in what is said about the controller."""
-        self.progress = transport.progress
+        self.heartbeat = transport.heartbeat
         self._part = part
         self._transport = transport
         self._health = health
@@ -75,7 +75,7 @@ class Sender(ABC):
     def _serve(self) -> None:
         troubles = 0
         while not self._out_of_time:
-            self.progress.within(SLACK, "reading what waits")
+            self.heartbeat.expect_within(SLACK, "reading what waits")
             try:
                 more = self._send_some()
             except Trouble as trouble:
@@ -97,11 +97,11 @@ class Sender(ABC):
 
     def _pause(self, seconds: float) -> None:
         """Waits, but not once it is time to stop."""
-        self.progress.within(seconds + SLACK, "waiting")
+        self.heartbeat.expect_within(seconds + SLACK, "waiting")
         self._stopping.wait(seconds)
 
     def _interruptibly(self, wait: Callable[[], None]) -> None:
-        self.progress.idle()
+        self.heartbeat.clear()
         try:
             with self._waiting:
                 wait()

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import gevent
 
-from greenagent.runtime.voice import Voice
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.values.errors import GreenagentError
 
 CHECK_INTERVAL = 10.0
@@ -58,7 +58,7 @@ class Trust:
     """The TLS context of one controller, renewed when its files change."""
 
     def __init__(
-        self, key: str, url: str, security: Any, voice: Voice, *, check_interval: float = CHECK_INTERVAL
+        self, key: str, url: str, security: Any, agent_log: AgentLog, *, check_interval: float = CHECK_INTERVAL
     ) -> None:
         """Never raises: files that cannot be used are the reason of every request's failure until they can."""
         self.is_secure = url.lower().startswith("https:")
@@ -66,8 +66,8 @@ class Trust:
         self.context: ssl.SSLContext | None = None
         self.problem = ""
         self._key = key
-        self._topic = voice.topic()
-        self._voice = voice
+        self._topic = agent_log.on_change()
+        self._agent_log = agent_log
         self._check_interval = check_interval
         self._subscribers: set[Callable[[], None]] = set()
         self._marks = self._read_marks()
@@ -112,7 +112,7 @@ class Trust:
             return False
         self._marks, self.context, self.problem = marks, context, ""
         self._topic.resolved(f"controller {self._key}: the certificate files can be used again")
-        self._voice.info(f"controller {self._key}: certificate files were replaced and are in use now")
+        self._agent_log.info(f"controller {self._key}: certificate files were replaced and are in use now")
         for renewed in tuple(self._subscribers):
             renewed()
         return True

@@ -19,7 +19,7 @@ import requests.utils
 import urllib3
 
 from greenagent import __version__
-from greenagent.runtime.progress import Progress
+from greenagent.runtime.heartbeat import Heartbeat
 from greenagent.uplink.failures import TransportError, explain
 from greenagent.uplink.interrupt import Interrupted, Interruptible
 from greenagent.uplink.kept import PIECE, KeptConnection, ParsedReply, PlainReply, request_head
@@ -125,7 +125,7 @@ class Transport:
         self._whole = Interruptible()
         self._renewing = False
         self._proven = False
-        self.progress = Progress()
+        self.heartbeat = Heartbeat()
         """Of the service that uses this transport: one at a time, so it is the same."""
         self._again = partial(
             Transport,
@@ -140,7 +140,7 @@ class Transport:
         )
 
     def another(self) -> Transport:
-        """One like this, with a progress of its own."""
+        """One like this, with a heartbeat of its own."""
         return self._again()
 
     def get(
@@ -210,7 +210,7 @@ class Transport:
         limit = timeout + len(body) / SLOWEST_UPLOAD
         if self._kept is None:
             limit += self._connect_timeout
-        self.progress.within(limit + self._body_grace + SLACK, "a request")
+        self.heartbeat.expect_within(limit + self._body_grace + SLACK, "a request")
         try:
             with self._whole, gevent.Timeout(limit, _OutOfTime):
                 if is_poll:
@@ -236,7 +236,7 @@ class Transport:
             self.close()
             raise
         finally:
-            self.progress.within(SLACK, "what follows a request")
+            self.heartbeat.expect_within(SLACK, "what follows a request")
 
     def _request(
         self, adapter: _Adapter, template: _Template, headers: Mapping[str, str], body: bytes, timeout: float

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from gevent import monkey
 
-from greenagent.builtins.call import MOST_BYTES, Answer, Call
+from greenagent.builtins.call import MAX_BYTES, Answer, Call
 from greenagent.builtins.messages import get_msgs
 from greenagent.builtins.processes import LiveJob, get_process_stats, get_processes_stats
 from greenagent.logs.query import LogQuery
@@ -43,7 +43,7 @@ def log(store: LogStore, *texts: str) -> None:
 def test_get_msgs_gives_the_newest_that_fit_and_says_that_there_are_more(store: LogStore) -> None:
     log(store, *(f"{number:02}" + "x" * MEBIBYTE for number in range(18)))
     answer = ask(store)
-    assert len(answer.data.encode()) <= MOST_BYTES
+    assert len(answer.data.encode()) <= MAX_BYTES
     assert [record["data"][:2] for record in json.loads(answer.data)] == [f"{number:02}" for number in range(17, 2, -1)]
     assert answer.truncated
     assert not ask(store, limit=15).truncated
@@ -106,5 +106,5 @@ def test_figures_of_very_many_jobs_are_cut() -> None:
     jobs = [live(number, data="x" * 4000) for number in range(4500)]
     answer = stats(*jobs)
     assert answer.truncated
-    assert MOST_BYTES * 0.99 < len(answer.data.encode()) <= MOST_BYTES
+    assert MAX_BYTES * 0.99 < len(answer.data.encode()) <= MAX_BYTES
     assert json.loads(answer.data)[0]["cmd"]["id"] == "job 0"

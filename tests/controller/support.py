@@ -17,8 +17,8 @@ import requests
 from greenagent.controller.limits import Limits
 from greenagent.controller.parts import Parts
 from greenagent.controller.server import Controller
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
-from greenagent.runtime.voice import Voice
 from tests.support.waiting import wait_until
 
 
@@ -27,10 +27,10 @@ class LocalController:
 
     def __init__(self, limits: Limits | None = None, state: Path | None = None, **options: Any) -> None:
         self.said: list[str] = []
-        voice = Voice(None)
-        voice.attach(lambda level, text: self.said.append(text))
-        self.parts = Parts(voice, limits or Limits(), state)
-        self.controller = Controller(self.parts, Supervisor(voice, self.said.append), ("127.0.0.1", 0), **options)
+        agent_log = AgentLog(None)
+        agent_log.attach(lambda level, text: self.said.append(text))
+        self.parts = Parts(agent_log, limits or Limits(), state)
+        self.controller = Controller(self.parts, Supervisor(agent_log, self.said.append), ("127.0.0.1", 0), **options)
         self.controller.start()
         self.url = self.controller.url
 

@@ -19,9 +19,9 @@ from greenagent.agent.agent import Agent
 from greenagent.agent.watchdog import Thresholds
 from greenagent.settings import load_settings
 from tests.end_to_end.conftest import StartAgent, built_in, shell
+from tests.support.agent_logs import RecordedLog
 from tests.support.agents import configuration
 from tests.support.recording_controller import RecordingController, status
-from tests.support.voices import HeardVoice
 from tests.support.waiting import wait_until
 
 
@@ -199,8 +199,8 @@ class Inside:
     def __init__(self, folder: Path, controller: RecordingController) -> None:
         file = folder / "greenagent.toml"
         file.write_text(configuration(folder, {"main": controller.url}, more=listening(0)))
-        self.voice = HeardVoice()
-        self.agent = Agent(load_settings(str(file), {}, {}).settings, self.voice, Thresholds(check_every=3600))
+        self.agent_log = RecordedLog()
+        self.agent = Agent(load_settings(str(file), {}, {}).settings, self.agent_log, Thresholds(check_every=3600))
         self.agent.start()
         assert self.agent.oversight.scrape is not None
         self.port = self.agent.oversight.scrape.port
@@ -236,7 +236,7 @@ def test_health_names_what_is_dead(inside: Inside, name: str) -> None:
 
 def test_health_names_what_is_stuck(inside: Inside) -> None:
     service = inside.agent.supervisor.services["poller of controller main"]
-    service.progress.within(-1, "a request")
+    service.heartbeat.expect_within(-1, "a request")
     assert inside.health() == (503, "poller of controller main is stuck (a request)\n")
 
 
@@ -254,7 +254,7 @@ def test_a_dead_writer_is_in_the_health_and_ends_the_agent(inside: Inside, contr
         assert inside.agent.requests.wait() == "exit"
     assert inside.agent.failure.startswith("the thread 'log writer' has died")
     inside.agent.stop()
-    assert any("giving up: the thread 'log writer' has died" in line for line in inside.voice.lines)
+    assert any("giving up: the thread 'log writer' has died" in line for line in inside.agent_log.lines)
     inside.agent.stop = lambda: None  # type: ignore[method-assign]
 
 
@@ -265,7 +265,7 @@ def test_a_killed_poller_is_started_again_by_the_watchdog(inside: Inside, contro
     wait_until(lambda: inside.health() == (200, "ok\n"), what="health again")
     controller.push(built_in("p", "ping"))
     assert controller.wait_for_result("p")["state"] == "SUCCESS"
-    assert "watchdog: poller of controller main was found dead: it is started again" in inside.voice.lines
+    assert "watchdog: poller of controller main was found dead: it is started again" in inside.agent_log.lines
 
 
 def test_every_figure_is_documented(controller: RecordingController, start_agent: StartAgent) -> None:

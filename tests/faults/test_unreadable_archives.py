@@ -14,8 +14,8 @@ from greenagent.logs.store import LogStore
 from greenagent.uplink.logs import LogUploader
 from greenagent.values.message import Message
 from tests.faults.conftest import Immutable
+from tests.support.agent_logs import RecordedLog
 from tests.support.recording_controller import RecordingController
-from tests.support.voices import HeardVoice
 from tests.support.waiting import wait_until
 from tests.uplink.support import Aside, Uplink, quick_backoff, running
 
@@ -26,8 +26,8 @@ class Uploads:
     """A real store whose lines go to a real controller, one archive for each batch given."""
 
     def __init__(self, path: Path, controller: RecordingController) -> None:
-        self.voice = HeardVoice()
-        self.store = LogStore(path / "logs", path / "mid", self.voice)
+        self.agent_log = RecordedLog()
+        self.store = LogStore(path / "logs", path / "mid", self.agent_log)
         self.store.start()
         bits = self.store.register_pairs([PAIR])
         self.job = self.store.open_job("j", "dom", "nam", Routes(pairs=[(bits[PAIR], None)]), "")
@@ -50,7 +50,7 @@ class Uploads:
         return path
 
     def complaints(self, words: str) -> list[str]:
-        return [line for line in (*self.uplink.said, *self.voice.lines) if words in line]
+        return [line for line in (*self.uplink.said, *self.agent_log.lines) if words in line]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from greenagent.jobs.admission import TOO_MANY
-from greenagent.jobs.queues import MOST_WAITING
+from greenagent.jobs.queues import MAX_WAITING
 from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
 from tests.end_to_end.test_metrics import free_port, get, listening
 from tests.faults.test_hostile_commands import assert_well, memory_of
@@ -31,9 +31,7 @@ def test_a_waiting_job_takes_less_than_four_kilobytes_and_those_beyond_the_limit
 ) -> None:
     port = free_port()
     package = copy_package(tmp_path / "installed")
-    change_package(
-        package, "jobs/queues.py", f"MOST_WAITING: Final = {MOST_WAITING:_}", f"MOST_WAITING: Final = {JOBS}"
-    )
+    change_package(package, "jobs/queues.py", f"MAX_WAITING: Final = {MAX_WAITING:_}", f"MAX_WAITING: Final = {JOBS}")
     agent = start_agent(max_jobs=1, more=listening(port), python_path=str(package))
     gate = tmp_path / "gate"
     controller.push(shell("first", f"while [ ! -e {gate} ]; do sleep 0.1; done"))

@@ -43,7 +43,7 @@ STAMPS = {
     "logs/uploads.py": "how long a pair has been gone (days), which outlives a restart; a name",
     "runtime/clock.py": "the start of the clock that does not jump",
     "runtime/greenlets.py": "the line on stderr",
-    "runtime/voice.py": "the line on stderr",
+    "runtime/agent_log.py": "the line on stderr",
     "settings/certificates.py": "whether a certificate is valid today",
     "statistics/collector.py": "intervals of statistics begin at multiples of the wall clock, by protocol",
     "uplink/backoff.py": "Retry-After as a date",

@@ -18,13 +18,13 @@ from gevent.event import Event
 
 from greenagent.agent.watchdog import STUCK_EXIT, PartsWatch, Thresholds
 from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.heartbeat import Heartbeat
 from greenagent.runtime.native import NativeWorker, native_sleep
-from greenagent.runtime.progress import Progress
 from tests.end_to_end.conftest import shell
+from tests.support.agent_logs import RecordedLog
 from tests.support.agents import AgentProcess, configuration
 from tests.support.processes import ROOT
 from tests.support.recording_controller import RecordingController
-from tests.support.voices import HeardVoice
 from tests.support.waiting import wait_until
 
 HUB = """
@@ -34,9 +34,9 @@ patch()
 import gevent
 from gevent import monkey
 from greenagent.agent.watchdog import HubWatchdog, Thresholds
-from greenagent.statistics.own import HubStall
+from greenagent.statistics.own import EventLoopLag
 
-stall = HubStall()
+stall = EventLoopLag()
 gevent.spawn(stall.run)
 watchdog = HubWatchdog(lambda: stall.beats, Thresholds(hub_stall=0.4, hub_give_up={give_up}))
 watchdog.start()
@@ -125,7 +125,7 @@ import gevent
 from greenagent.agent.watchdog import Thresholds
 
 make = cli.Agent
-cli.Agent = lambda settings, voice: make(settings, voice, Thresholds(hub_stall=0.5, hub_give_up=1.5))
+cli.Agent = lambda settings, agent_log: make(settings, agent_log, Thresholds(hub_stall=0.5, hub_give_up=1.5))
 
 def a_bug_that_never_returns():
     while True:
@@ -162,20 +162,20 @@ class Watched:
     """A supervisor with its watch; thresholds of tenths of seconds."""
 
     def __init__(self) -> None:
-        self.voice = HeardVoice()
+        self.agent_log = RecordedLog()
         self.fatal: list[str] = []
-        self.supervisor = Supervisor(self.voice, self.fatal.append)
+        self.supervisor = Supervisor(self.agent_log, self.fatal.append)
         self.workers: list[NativeWorker] = []
         self.watch = PartsWatch(
             self.supervisor,
             lambda: self.workers,
-            self.voice,
+            self.agent_log,
             self.fatal.append,
             Thresholds(worker_stall=0.2, worker_give_up=0.6, check_every=0.05),
         )
 
     def said(self, text: str) -> list[str]:
-        return [line for line in self.voice.lines if text in line]
+        return [line for line in self.agent_log.lines if text in line]
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def watched() -> Iterator[Watched]:
 
 
 def test_a_stuck_service_is_named_with_its_stack_and_started_again(watched: Watched) -> None:
-    progress = Progress()
+    heartbeat = Heartbeat()
     runs: list[int] = []
 
     def wait_for_what_never_comes() -> None:
@@ -194,10 +194,10 @@ def test_a_stuck_service_is_named_with_its_stack_and_started_again(watched: Watc
 
     def serve() -> None:
         runs.append(len(runs))
-        progress.within(0.1 if len(runs) == 1 else 60, "asking somebody")
+        heartbeat.expect_within(0.1 if len(runs) == 1 else 60, "asking somebody")
         wait_for_what_never_comes()
 
-    watched.supervisor.service("poller of controller main", serve, progress=progress)
+    watched.supervisor.service("poller of controller main", serve, heartbeat=heartbeat)
     watched.supervisor.service("watchdog", watched.watch.run)
     wait_until(lambda: len(runs) == 2, what="the second run")
     (line,) = watched.said("is stuck")
@@ -210,19 +210,19 @@ def test_a_stuck_service_is_named_with_its_stack_and_started_again(watched: Watc
 
 
 def test_a_service_that_waits_for_work_is_not_stuck(watched: Watched) -> None:
-    progress = Progress()
+    heartbeat = Heartbeat()
     runs: list[int] = []
 
     def serve() -> None:
         runs.append(1)
-        progress.idle()
+        heartbeat.clear()
         Event().wait()
 
-    watched.supervisor.service("idle", serve, progress=progress)
+    watched.supervisor.service("idle", serve, heartbeat=heartbeat)
     for _ in range(5):
         gevent.sleep(0.02)
         watched.watch.check()
-    assert (runs, watched.voice.lines) == ([1], [])
+    assert (runs, watched.agent_log.lines) == ([1], [])
 
 
 def test_a_killed_service_is_found_and_started_again(watched: Watched) -> None:
@@ -252,7 +252,7 @@ def test_a_service_that_was_ended_stays_ended(watched: Watched) -> None:
     watched.supervisor.end(greenlet)
     watched.watch.check()
     gevent.sleep(0.05)
-    assert (runs, watched.voice.lines, watched.supervisor.services) == ([1], [], {})
+    assert (runs, watched.agent_log.lines, watched.supervisor.services) == ([1], [], {})
 
 
 def test_an_error_that_is_no_exception_also_counts_as_a_death(watched: Watched) -> None:
@@ -270,36 +270,36 @@ def test_an_error_that_is_no_exception_also_counts_as_a_death(watched: Watched) 
 
 
 def test_a_service_that_cannot_be_freed_is_fatal(watched: Watched) -> None:
-    progress = Progress()
+    heartbeat = Heartbeat()
 
     def serve() -> None:
-        progress.within(0.05, "clinging")
+        heartbeat.expect_within(0.05, "clinging")
         while True:
             try:
                 Event().wait()
             except Exception:  # this is the fault: it swallows everything
                 pass
 
-    watched.supervisor.service("clinging", serve, progress=progress)
+    watched.supervisor.service("clinging", serve, heartbeat=heartbeat)
     watched.supervisor.service("watchdog", watched.watch.run)
     wait_until(lambda: watched.fatal, 20, what="the end")
     assert watched.fatal == ["clinging was stuck 5 times and could not be freed"]
 
 
 def test_what_waited_while_the_whole_process_stood_still_is_not_stuck(watched: Watched) -> None:
-    progress = Progress()
+    heartbeat = Heartbeat()
     runs: list[int] = []
 
     def serve() -> None:
         runs.append(1)
-        progress.within(0.3, "waiting")
+        heartbeat.expect_within(0.3, "waiting")
         Event().wait(0.4)
-        progress.idle()
+        heartbeat.clear()
         Event().wait()
 
     watched.supervisor.service("watchdog", watched.watch.run)
     gevent.sleep(0)
-    watched.supervisor.service("waiting", serve, progress=progress)
+    watched.supervisor.service("waiting", serve, heartbeat=heartbeat)
     gevent.sleep(0.01)
     native_sleep(0.6)  # the hub stands still
     gevent.sleep(0.3)

@@ -86,7 +86,7 @@ def test_a_removed_middle_does_not_start_its_successor_early() -> None:
 
 
 def test_the_line_is_full_by_number_or_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queues, "MOST_WAITING", 2)
+    monkeypatch.setattr(queues, "MAX_WAITING", 2)
     line = WaitingLine(1)
     jobs = [make() for _ in range(3)]
     line.add(jobs[0])
@@ -97,7 +97,7 @@ def test_the_line_is_full_by_number_or_by_size(monkeypatch: pytest.MonkeyPatch) 
     assert line.is_full
     assert line.remove(jobs[1])
     assert not line.is_full
-    monkeypatch.setattr(queues, "MOST_WAITING_BYTES", 6000)
+    monkeypatch.setattr(queues, "MAX_WAITING_BYTES", 6000)
     line.add(make())
     assert line.is_full
     line.finish(jobs[0])

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from greenagent.ledger.ledger import Ledger
-from tests.support.voices import HeardVoice
+from tests.support.agent_logs import RecordedLog
 
 
 @pytest.fixture
-def voice() -> HeardVoice:
-    return HeardVoice()
+def agent_log() -> RecordedLog:
+    return RecordedLog()
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, voice: HeardVoice) -> Iterator[Ledger]:
-    ledger = Ledger(tmp_path / "ledger.db", voice, result_memory=1000)
+def ledger(tmp_path: Path, agent_log: RecordedLog) -> Iterator[Ledger]:
+    ledger = Ledger(tmp_path / "ledger.db", agent_log, result_memory=1000)
     ledger.start()
     yield ledger
     ledger.stop()

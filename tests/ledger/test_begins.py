@@ -5,11 +5,11 @@ from __future__ import annotations
 from greenagent.ledger.ledger import Ledger
 from greenagent.ledger.records import FROM_CONTROLLER, RUNNING, WAITING
 from greenagent.values.command import parse_command
-from tests.support.voices import HeardVoice
+from tests.support.agent_logs import RecordedLog
 
 
 def test_the_first_run_is_written_with_the_acceptance_and_taken_back_when_it_does_not_begin(tmp_path):
-    ledger = Ledger(tmp_path / "ledger.db", HeardVoice(), result_memory=60)
+    ledger = Ledger(tmp_path / "ledger.db", RecordedLog(), result_memory=60)
     ledger.start()
     try:
         command = parse_command({"id": "a", "gid": 1, "nid": 1, "cmd": "execute", "args": {"name": "true"}})

@@ -12,7 +12,7 @@ from greenagent.ledger.journal import FIRST_ROW, Journal
 from greenagent.ledger.ledger import Ledger
 from greenagent.ledger.records import FROM_CONTROLLER, Unwritten
 from tests.ledger.test_ledger import accept, command, result
-from tests.support.voices import HeardVoice
+from tests.support.agent_logs import RecordedLog
 from tests.support.waiting import wait_until
 
 
@@ -120,10 +120,12 @@ def test_what_a_controller_refuses_meanwhile_is_set_aside(ledger: Ledger, tmp_pa
     assert [json.loads(body)["id"] for _, _, body in found[1:]] == ["stored", "memory"]
 
 
-def test_the_end_of_the_agent_says_what_is_lost(ledger: Ledger, lock: sqlite3.Connection, voice: HeardVoice) -> None:
+def test_the_end_of_the_agent_says_what_is_lost(
+    ledger: Ledger, lock: sqlite3.Connection, agent_log: RecordedLog
+) -> None:
     ledger.report(accept(ledger, command()), "main", result(), ends=True)
     ledger.stop()
-    assert any("1 results with it" in line for line in voice.lines)
+    assert any("1 results with it" in line for line in agent_log.lines)
     lock.execute("ROLLBACK")
     ledger.start()
     assert rows(ledger, "SELECT count(*) FROM job") == [(0,)]

@@ -16,7 +16,7 @@ from greenagent.runtime.files import LockedError
 from greenagent.values import states
 from greenagent.values.command import Command, parse_command
 from greenagent.values.result import Result
-from tests.support.voices import HeardVoice
+from tests.support.agent_logs import RecordedLog
 
 
 def command(job_id: str = "a", **more: object) -> Command:
@@ -165,25 +165,25 @@ def test_purge_keeps_within_the_caps(ledger: Ledger) -> None:
     assert ledger.answer_again(command("6"), "main")
 
 
-def test_a_damaged_ledger_is_set_aside(tmp_path: Path, voice: HeardVoice) -> None:
+def test_a_damaged_ledger_is_set_aside(tmp_path: Path, agent_log: RecordedLog) -> None:
     path = tmp_path / "ledger.db"
     path.write_bytes(b"this is no database " * 1000)
-    ledger = Ledger(path, voice, result_memory=10)
+    ledger = Ledger(path, agent_log, result_memory=10)
     ledger.start()
     ledger.report(accept(ledger, command()), "main", result(), ends=True)
     assert len(ledger.pending("main", 10)) == 1
     ledger.stop()
     assert len(list(tmp_path.glob("ledger.db.damaged-*"))) == 1
-    assert any("damaged" in line for line in voice.lines)
+    assert any("damaged" in line for line in agent_log.lines)
 
 
-def test_a_second_agent_is_refused(ledger: Ledger, tmp_path: Path, voice: HeardVoice) -> None:
+def test_a_second_agent_is_refused(ledger: Ledger, tmp_path: Path, agent_log: RecordedLog) -> None:
     with pytest.raises(LockedError, match=f"process {os.getpid()}"):
-        Ledger(tmp_path / "ledger.db", voice, result_memory=10).start()
+        Ledger(tmp_path / "ledger.db", agent_log, result_memory=10).start()
 
 
 def test_a_full_disk_keeps_results_in_memory_until_there_is_room(
-    ledger: Ledger, voice: HeardVoice, tmp_path: Path
+    ledger: Ledger, agent_log: RecordedLog, tmp_path: Path
 ) -> None:
     """The limit is sqlite's own: a database that may not grow says "full" as a full disk does."""
     row = accept(ledger, command())
@@ -193,7 +193,7 @@ def test_a_full_disk_keeps_results_in_memory_until_there_is_room(
 
     ledger.database.run(lambda c: limit(c, 1))
     ledger.report(row, "main", result(data="x" * 100_000), ends=True)
-    assert sum("cannot be written" in line for line in voice.lines) == 1
+    assert sum("cannot be written" in line for line in agent_log.lines) == 1
     [pending] = ledger.pending("main", 10)
     assert pending.row >= FIRST_ROW
     ledger.database.run(lambda c: limit(c, 1_000_000))
@@ -204,7 +204,7 @@ def test_a_full_disk_keeps_results_in_memory_until_there_is_room(
     [pending] = ledger.pending("main", 10)
     assert pending.row < FIRST_ROW
     assert ledger.unfinished() == []
-    assert any("can be written again" in line for line in voice.lines)
+    assert any("can be written again" in line for line in agent_log.lines)
 
 
 def test_results_for_a_removed_controller_are_dropped_after_their_memory(ledger: Ledger) -> None:

@@ -15,11 +15,11 @@ from greenagent.logs.retention import StoreLimits  # noqa: E402
 from greenagent.logs.routes import Routes  # noqa: E402
 from greenagent.logs.splitter import Splitter  # noqa: E402
 from greenagent.logs.store import LogStore  # noqa: E402
-from greenagent.runtime.voice import LineOutput, Voice  # noqa: E402
+from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 
 
 def main(folder: str, ids: str, size: str, most: str) -> None:
-    store = LogStore(Path(folder), Path(ids), Voice(LineOutput(2, "voice")), limits=StoreLimits(int(size)))
+    store = LogStore(Path(folder), Path(ids), AgentLog(LineOutput(2, "agent_log")), limits=StoreLimits(int(size)))
     store.start()
     log = store.open_job("chatty", "dom", "nam", Routes(), "chatty")
     splitter = Splitter(1)

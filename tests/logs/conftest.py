@@ -13,7 +13,7 @@ from greenagent.logs.joblog import JobLog
 from greenagent.logs.reading import reading
 from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
-from tests.support.voices import HeardVoice
+from tests.support.agent_logs import RecordedLog
 
 
 class Stores:
@@ -22,11 +22,11 @@ class Stores:
     def __init__(self, path: Path) -> None:
         self.folder = LogFolder(path / "logs")
         self.ids = path / "mid"
-        self.voice = HeardVoice()
+        self.agent_log = RecordedLog()
         self._open: list[LogStore] = []
 
     def open(self, **options: Any) -> LogStore:
-        store = LogStore(self.folder.path, self.ids, self.voice, **options)
+        store = LogStore(self.folder.path, self.ids, self.agent_log, **options)
         store.start()
         self._open.append(store)
         return store

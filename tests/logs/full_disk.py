@@ -15,14 +15,14 @@ from greenagent.logs.query import LogQuery  # noqa: E402
 from greenagent.logs.routes import Routes  # noqa: E402
 from greenagent.logs.store import LogStore  # noqa: E402
 from greenagent.logs.verify import verify_folder  # noqa: E402
-from greenagent.runtime.voice import LineOutput, Voice  # noqa: E402
+from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 from greenagent.values.message import Message  # noqa: E402
 
 
 def main(disk: Path) -> None:
     ballast = disk / "ballast"
     ballast.write_bytes(b"x" * (1 << 20))
-    store = LogStore(disk / "logs", disk / "mid", Voice(LineOutput(2, "voice")))
+    store = LogStore(disk / "logs", disk / "mid", AgentLog(LineOutput(2, "agent_log")))
     store.start()
     log = store.open_job("j", "", "", Routes(), "j")
     while not store.figures.dropped:

@@ -11,14 +11,14 @@ from greenagent.logs.pieces import Block  # noqa: E402
 from greenagent.logs.query import LogQuery  # noqa: E402
 from greenagent.logs.routes import Routes  # noqa: E402
 from greenagent.logs.store import LogStore  # noqa: E402
-from greenagent.runtime.voice import LineOutput, Voice  # noqa: E402
+from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 
 ids = Path(sys.argv[2])
 """Not on the small disk unless told so: a store needs to write its message id file to start at all."""
 
 
 def start(disk: Path) -> LogStore:
-    store = LogStore(disk / "logs", ids, Voice(LineOutput(2, "voice")))
+    store = LogStore(disk / "logs", ids, AgentLog(LineOutput(2, "agent_log")))
     store.start()
     return store
 

@@ -68,6 +68,6 @@ def test_kill_9_at_random_instants_while_files_rotate(stores: Stores) -> None:
 def test_after_a_crash_the_next_start_is_silent_and_goes_on(stores: Stores) -> None:
     stop_at_random(start(stores, 1 << 20), 0.01)
     store = stores.open()
-    assert stores.voice.lines == []
+    assert stores.agent_log.lines == []
     assert store.ids.left == 100_000
     gevent.sleep(0)

@@ -54,7 +54,7 @@ def test_a_damaged_file_is_set_aside_at_start(stores: Stores, how: str) -> None:
     store.flush()
     assert rows(stores.folder, "data") == [("new",)]
     assert len(damaged(stores)) == 1
-    assert len([line for line in stores.voice.lines if "is damaged" in line]) == 1
+    assert len([line for line in stores.agent_log.lines if "is damaged" in line]) == 1
     # Neither ids nor seq may repeat although the file cannot tell its last ones.
     assert rows(stores.folder, "id")[0][0] > 2000
     assert rows(stores.folder, "seq")[0][0] > 2000
@@ -67,7 +67,7 @@ def test_an_empty_file_is_simply_used(stores: Stores) -> None:
     job(store).append([Message(1, "new")])
     store.flush()
     assert rows(stores.folder, "data") == [("new",)]
-    assert stores.voice.lines == []
+    assert stores.agent_log.lines == []
 
 
 @pytest.mark.parametrize("how", ["overwritten", "truncated"])
@@ -96,7 +96,7 @@ def test_damage_while_running_costs_no_line_that_is_still_to_be_written(stores: 
     kept = [data for (data,) in rows(stores.folder, "data")]
     assert kept == ["new"] * 5000 + ["last"]
     assert len(damaged(stores)) == 1
-    assert len([line for line in stores.voice.lines if "is damaged" in line]) == 1
+    assert len([line for line in stores.agent_log.lines if "is damaged" in line]) == 1
 
 
 def test_a_file_locked_by_another_program_is_left_to_it(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_a_file_locked_by_another_program_is_left_to_it(stores: Stores, monkeypa
         assert [data for (data,) in rows(stores.folder, "data")] == ["before", "meanwhile"]
         other.execute("INSERT INTO meta VALUES ('theirs', 1)")
         other.execute("COMMIT")
-    said = [line for line in stores.voice.lines if "is locked by another program" in line]
+    said = [line for line in stores.agent_log.lines if "is locked by another program" in line]
     assert len(said) == 1
     log.append([Message(1, "after")])
     store.flush()
@@ -132,7 +132,7 @@ def test_a_file_locked_at_the_start_is_left_too(stores: Stores, monkeypatch: pyt
         store.flush()
         other.execute("ROLLBACK")
     assert rows(stores.folder, "seq, data")[-1][1] == "new"
-    assert len([line for line in stores.voice.lines if "is locked by another program" in line]) == 1
+    assert len([line for line in stores.agent_log.lines if "is locked by another program" in line]) == 1
 
 
 def test_a_file_of_the_original_agent_becomes_an_archive_that_stays_readable(stores: Stores) -> None:
@@ -206,4 +206,4 @@ def test_a_damaged_archive_stops_neither_uploads_nor_questions_nor_deletions(sto
     assert not archive.exists()
     gevent.sleep(0)
     for words in ("answers are given without it", "is kept as damaged-", "no lines are deleted in it"):
-        assert len([line for line in stores.voice.lines if words in line]) == 1, stores.voice.lines
+        assert len([line for line in stores.agent_log.lines if words in line]) == 1, stores.agent_log.lines

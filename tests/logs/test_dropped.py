@@ -34,7 +34,7 @@ def notes(stores: Stores) -> list[tuple[str, str]]:
 
 
 def said(stores: Stores, words: str) -> list[str]:
-    return wait_until(lambda: [line for line in stores.voice.lines if words in line], what=words)
+    return wait_until(lambda: [line for line in stores.agent_log.lines if words in line], what=words)
 
 
 def test_a_cap_tells_every_job_how_many_of_its_lines_went_unsent(stores: Stores) -> None:

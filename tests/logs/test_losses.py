@@ -53,4 +53,4 @@ def test_a_damaged_file_of_losses_does_not_stop_the_agent(stores: Stores, conten
     stores.ids.with_name("mid.losses").write_text(content)
     stores.open()
     if content != "{}":
-        assert [line for line in stores.voice.lines if "does not hold counts of lost lines" in line]
+        assert [line for line in stores.agent_log.lines if "does not hold counts of lost lines" in line]

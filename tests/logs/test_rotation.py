@@ -72,7 +72,7 @@ def test_rotation_under_load_loses_nothing_and_keeps_the_limit(stores: Stores) -
     assert [number for _, number, _ in stored] == list(range(1, count + 1))
     assert [seq for seq, _, _ in stored] == list(range(1, count + 1))
     assert [int(data[:8]) for data in uploaded] == list(range(count))
-    assert stores.voice.lines == []
+    assert stores.agent_log.lines == []
 
 
 def test_archives_are_closed_and_readable_with_read_access_only(stores: Stores) -> None:
@@ -202,7 +202,7 @@ def test_a_cap_that_removes_undelivered_lines_says_how_many(stores: Stores) -> N
         log.append([Message(1, str(number))])
         store.writer.call(lambda writer: writer.rotate())
     store.flush()
-    heard = wait_until(lambda: [line for line in stores.voice.lines if "not yet sent" in line], what="the warning")
+    heard = wait_until(lambda: [line for line in stores.agent_log.lines if "not yet sent" in line], what="the warning")
     assert "max_dbs = 1 with 1 lines not yet sent to a/main" in heard[0]
     assert [record.data for record in store.read_marked("a/main") if record.level == 1] == ["2"]
 
@@ -237,7 +237,7 @@ def test_min_free_removes_delivered_archives_only_and_never_current(stores: Stor
     log.append([Message(1, "current")])
     store.flush()
     assert [data for (data,) in rows(stores.folder, "data")] == ["waits", "current"]
-    wait_until(lambda: any("min_free" in line for line in stores.voice.lines), what="the word about min_free")
+    wait_until(lambda: any("min_free" in line for line in stores.agent_log.lines), what="the word about min_free")
 
 
 def test_archives_that_only_controllers_wanted_go_once_delivered(stores: Stores) -> None:

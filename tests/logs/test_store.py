@@ -19,7 +19,7 @@ from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import parse_levels
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores, job, rows
-from tests.support.voices import HeardVoice
+from tests.support.agent_logs import RecordedLog
 from tests.support.waiting import wait_until
 
 
@@ -93,7 +93,7 @@ def test_without_a_database_logger_nothing_is_left_once_delivered(stores: Stores
 
 def test_a_second_store_on_the_same_folder_is_refused(stores: Stores, tmp_path: Path) -> None:
     stores.open()
-    other = LogStore(stores.folder.path, tmp_path / "other", HeardVoice())
+    other = LogStore(stores.folder.path, tmp_path / "other", RecordedLog())
     with pytest.raises(GreenagentError, match=r"the log folder .* is in use by process"):
         other.start()
 
@@ -103,9 +103,9 @@ def test_a_second_store_on_the_same_message_ids_is_refused_and_gives_the_folder_
 ) -> None:
     first = stores.open()
     with pytest.raises(GreenagentError, match=r"the message id file .* is in use by process"):
-        LogStore(tmp_path / "other", stores.ids, HeardVoice()).start()
+        LogStore(tmp_path / "other", stores.ids, RecordedLog()).start()
     first.stop()
-    second = LogStore(tmp_path / "other", stores.ids, HeardVoice())
+    second = LogStore(tmp_path / "other", stores.ids, RecordedLog())
     second.start()
     second.stop()
 
@@ -113,15 +113,15 @@ def test_a_second_store_on_the_same_message_ids_is_refused_and_gives_the_folder_
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(GreenagentError, match=r"log folder .*file/logs cannot be used"):
-        LogStore(tmp_path / "file" / "logs", tmp_path / "mid", HeardVoice()).start()
+        LogStore(tmp_path / "file" / "logs", tmp_path / "mid", RecordedLog()).start()
 
 
 def test_a_message_id_file_that_cannot_be_used_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(GreenagentError, match=r"the message id file .*gone/mid cannot be used: No such file"):
-        LogStore(tmp_path / "logs", tmp_path / "gone" / "mid", HeardVoice()).start()
+        LogStore(tmp_path / "logs", tmp_path / "gone" / "mid", RecordedLog()).start()
     (tmp_path / "mid").mkdir()
     with pytest.raises(GreenagentError, match=r"the message id file .*/mid cannot be used: Is a directory"):
-        LogStore(tmp_path / "logs", tmp_path / "mid", HeardVoice()).start()
+        LogStore(tmp_path / "logs", tmp_path / "mid", RecordedLog()).start()
 
 
 def test_files_are_not_readable_for_everybody(stores: Stores) -> None:
@@ -271,7 +271,7 @@ def test_removing_the_file_under_the_agent_starts_a_new_one(stores: Stores) -> N
         return stores.folder.current.exists()
 
     wait_until(is_back, what="a new current.db")
-    assert any("was removed" in line for line in stores.voice.lines)
+    assert any("was removed" in line for line in stores.agent_log.lines)
     log.append([Message(1, "last")])
     store.flush()
     assert rows(stores.folder)[-1][2] == "last"

@@ -104,7 +104,7 @@ def test_a_removed_pair_is_dropped_after_its_time_with_a_word(stores: Stores, mo
 
     def said() -> list[str]:
         store.tick()  # no reload and no start is needed
-        return [line for line in stores.voice.lines if "pair a left the configuration" in line]
+        return [line for line in stores.agent_log.lines if "pair a left the configuration" in line]
 
     assert "2 lines" in wait_until(said, what="the word about the pair")[0]
     store.flush()
@@ -135,7 +135,7 @@ def test_a_damaged_cursor_file_is_set_aside_and_logging_goes_on(stores: Stores) 
     job(store, routes=wanting(store, a="*")).append([Message(1, "x")])
     store.flush()
     assert texts(store, "a") == ["x"]
-    assert any("uploads.sqlite is damaged" in line for line in stores.voice.lines)
+    assert any("uploads.sqlite is damaged" in line for line in stores.agent_log.lines)
 
 
 def test_a_restart_does_not_read_again_what_nobody_waits_for(stores: Stores) -> None:

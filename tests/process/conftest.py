@@ -14,8 +14,8 @@ from greenagent.process.descendants import Sweeper
 from greenagent.process.exit_status import ExitStatus
 from greenagent.process.pipes import PipeReader, feed
 from greenagent.process.spawn import Spawner, SpawnRequest
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.native import close_descriptor
-from greenagent.runtime.voice import Voice
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
 INSTANCE = "b7e1"
@@ -24,7 +24,7 @@ INSTANCE = "b7e1"
 
 @pytest.fixture
 def spawner() -> Iterator[Spawner]:
-    started = Spawner(Voice(None), PATH)
+    started = Spawner(AgentLog(None), PATH)
     started.start()
     yield started
     for child in started.registry.live():
@@ -104,6 +104,6 @@ def said():
 
 @pytest.fixture
 def sweeper(spawner, said):
-    voice = Voice(None)
-    voice.attach(lambda level, text: said.append((level, text)))
-    return Sweeper(spawner.registry, voice, INSTANCE)
+    agent_log = AgentLog(None)
+    agent_log.attach(lambda level, text: said.append((level, text)))
+    return Sweeper(spawner.registry, agent_log, INSTANCE)

@@ -11,7 +11,7 @@ from greenagent.process import tree
 from greenagent.process.descendants import Sweeper, end_orphan, find_by_tag
 from greenagent.process.platform import check_platform
 from greenagent.process.tags import Tag, job_tag, parse_tag
-from greenagent.runtime.voice import Voice
+from greenagent.runtime.agent_log import AgentLog
 from tests.process.conftest import INSTANCE, close_pipes, read_some
 from tests.process.test_child import daemon
 from tests.support.processes import is_running, state_of, zombies_of
@@ -73,7 +73,7 @@ def test_orphan_that_ignores_term_is_killed_by_the_next_pass(start, sweeper, sai
 
 def test_sweeper_as_a_service_spares_what_was_there_before_it(start, spawner):
     old = finished_with_daemon(start, job_tag(INSTANCE, "before", 1))
-    service = gevent.spawn(Sweeper(spawner.registry, Voice(None), INSTANCE, 0.01).run)
+    service = gevent.spawn(Sweeper(spawner.registry, AgentLog(None), INSTANCE, 0.01).run)
     gevent.sleep(0)
     new = finished_with_daemon(start, job_tag(INSTANCE, "served", 1))
     wait_until(lambda: state_of(new) == "", what="the orphan to be ended and reaped")

@@ -11,8 +11,8 @@ import pytest
 
 from greenagent.process.libc import Launcher
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.native import close_descriptor, native_sleep
-from greenagent.runtime.voice import Voice
 from tests.process.conftest import PATH, close_pipes
 from tests.support.processes import is_running, zombies_of
 from tests.support.waiting import wait_until
@@ -84,7 +84,7 @@ def test_child_inherits_no_descriptor(start, spawner, finish):
 def test_descriptors_the_agent_was_started_with_stay_its_own(finish):
     inherited = os.open("/dev/null", os.O_RDONLY)
     os.set_inheritable(inherited, True)
-    spawner = Spawner(Voice(None), PATH)
+    spawner = Spawner(AgentLog(None), PATH)
     spawner.start()
     try:
         ended = finish(spawner.spawn(SpawnRequest("ls", ("/proc/self/fd",))))
@@ -134,7 +134,7 @@ def test_relative_search_path_is_against_the_agents_directory(finish, tmp_path):
     program = tmp_path / "tool"
     program.write_text("#!/bin/sh\npwd\n")
     program.chmod(0o755)
-    spawner = Spawner(Voice(None), f":{os.path.relpath(tmp_path)}")
+    spawner = Spawner(AgentLog(None), f":{os.path.relpath(tmp_path)}")
     spawner.start()
     try:
         assert finish(spawner.spawn(SpawnRequest("tool", directory="/"))).stdout == b"/\n"
@@ -144,7 +144,7 @@ def test_relative_search_path_is_against_the_agents_directory(finish, tmp_path):
 
 def test_a_program_that_is_found_but_not_executable_is_named(tmp_path):
     (tmp_path / "tool").write_text("")
-    spawner = Spawner(Voice(None), f"{tmp_path}:/usr/bin")
+    spawner = Spawner(AgentLog(None), f"{tmp_path}:/usr/bin")
     spawner.start()
     try:
         error = refusal(lambda word: spawner.spawn(SpawnRequest(word)), "tool")
@@ -206,7 +206,7 @@ class SlowLauncher(Launcher):
 def slow_spawner(tmp_path):
     launcher = SlowLauncher()
     (tmp_path / "slow").symlink_to("/bin/sleep")
-    spawner = Spawner(Voice(None), f"{tmp_path}:{PATH}", launcher)
+    spawner = Spawner(AgentLog(None), f"{tmp_path}:{PATH}", launcher)
     spawner.start()
     yield spawner, launcher
     launcher.released = True

@@ -13,9 +13,9 @@ from tests.support.waiting import wait_until
 PROGRAM = """
 from greenagent.runtime.patch import patch
 patch()
-from greenagent.runtime.greenlets import hear_hub
-from greenagent.runtime.voice import Voice
-hear_hub(Voice(None))
+from greenagent.runtime.greenlets import log_hub_errors
+from greenagent.runtime.agent_log import AgentLog
+log_hub_errors(AgentLog(None))
 class Broken:
     def __del__(self):
         raise ValueError("two\\nlines")

@@ -1,4 +1,4 @@
-"""Native threads beside the hub: order, back-pressure, transactions, locks, and the agent's voice."""
+"""Native threads beside the hub: order, back-pressure, transactions, locks, and the agent's agent_log."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 import gevent
 import pytest
 
+from greenagent.runtime.agent_log import LineOutput, RateLimitedLog
 from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.files import FileLock, LockedError, replace_file
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.native import NativePool, NativeSignal, NativeWorker
-from greenagent.runtime.voice import Limited, LineOutput
-from tests.support.voices import HeardVoice
+from tests.support.agent_logs import RecordedLog
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -163,25 +163,25 @@ def test_an_output_nobody_reads_blocks_nobody_and_says_what_it_left_out() -> Non
 
 
 def test_a_voice_says_single_lines_and_a_topic_only_changes() -> None:
-    voice = HeardVoice()
-    voice.warning("two\nlines")
-    topic = voice.topic()
+    agent_log = RecordedLog()
+    agent_log.warning("two\nlines")
+    topic = agent_log.on_change()
     for text in ("a", "a", "b", "b"):
         topic.warning(text)
     topic.resolved("fine")
     topic.resolved("fine")
-    assert voice.lines == ["two lines", "a", "b", "fine"]
+    assert agent_log.lines == ["two lines", "a", "b", "fine"]
 
 
 def test_a_limited_voice_counts_what_it_leaves_out() -> None:
-    voice = HeardVoice()
+    agent_log = RecordedLog()
     now = 100.0
-    limited = Limited(voice, 2, 60, clock=lambda: now)
+    limited = RateLimitedLog(agent_log, 2, 60, clock=lambda: now)
     for number in range(5):
-        limited.say(8, f"line {number}")
+        limited.log(8, f"line {number}")
     now = 161.0
-    limited.say(8, "later")
-    assert voice.heard == [
+    limited.log(8, "later")
+    assert agent_log.heard == [
         (8, "line 0"),
         (8, "line 1"),
         (8, "more lines like the last are only counted for up to 60 s"),
@@ -191,13 +191,13 @@ def test_a_limited_voice_counts_what_it_leaves_out() -> None:
 
 
 def test_a_service_is_started_again_and_gives_up_after_too_many_deaths() -> None:
-    voice = HeardVoice()
+    agent_log = RecordedLog()
     fatal: list[str] = []
-    supervisor = Supervisor(voice, fatal.append, limit=2)
+    supervisor = Supervisor(agent_log, fatal.append, limit=2)
     supervisor.service("broken", lambda: 1 / 0)
     wait_until(lambda: fatal, what="the end")
     assert fatal == ["broken died 2 times in a row"]
-    errors = [line for line in voice.lines if "internal error in broken: ZeroDivisionError" in line]
+    errors = [line for line in agent_log.lines if "internal error in broken: ZeroDivisionError" in line]
     assert len(errors) == 2
 
 
@@ -206,10 +206,10 @@ def test_errors_outside_greenlets_and_in_destructors_are_one_line_each() -> None
 from greenagent.runtime.patch import patch
 patch()
 import gevent
-from greenagent.runtime.greenlets import hear_hub
-from greenagent.runtime.voice import Limited, LineOutput, Voice
-output = LineOutput(2, "voice")
-hear_hub(Voice(output))
+from greenagent.runtime.greenlets import log_hub_errors
+from greenagent.runtime.agent_log import RateLimitedLog, LineOutput, AgentLog
+output = LineOutput(2, "agent_log")
+log_hub_errors(AgentLog(output))
 class Bad:
     def __del__(self):
         raise ValueError("in a\\ndestructor")

@@ -7,15 +7,15 @@ from pathlib import Path
 import gevent
 import pytest
 
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.database import NativeDatabase
-from greenagent.runtime.voice import Voice
 from greenagent.statistics.backlog import BATCH, HELD_BYTES, Backlog
 from greenagent.statistics.backlog_table import SCHEMA
 from greenagent.statistics.collector import FlushedObject, Statistics
 from greenagent.statistics.gauges import add_controller_gauges, add_own_gauges
 from greenagent.statistics.merging import merge
 from greenagent.statistics.meter import Meter
-from greenagent.statistics.own import Figures, HubStall
+from greenagent.statistics.own import EventLoopLag, Figures
 from greenagent.statistics.series import FlushedPoint
 from greenagent.uplink.statistics import StatisticsUploader
 from tests.support.recording_controller import RecordingController
@@ -34,13 +34,13 @@ def database(tmp_path: Path) -> Iterator[NativeDatabase]:
 class Said:
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.voice = Voice(None)
-        self.voice.attach(lambda level, text: self.lines.append(text))
+        self.agent_log = AgentLog(None)
+        self.agent_log.attach(lambda level, text: self.lines.append(text))
 
 
 def make(database: NativeDatabase, *controllers: str, max_bytes: int = 1 << 26) -> tuple[Backlog, Said]:
     said = Said()
-    backlog = Backlog(database, controllers or ("main",), max_bytes, said.voice)
+    backlog = Backlog(database, controllers or ("main",), max_bytes, said.agent_log)
     backlog.start()
     return backlog, said
 
@@ -265,7 +265,7 @@ def test_wait_returns_when_enough_wait_or_the_oldest_waited_long_enough(database
 def test_the_agents_own_figures_tell_of_the_backlog(database: NativeDatabase) -> None:
     backlog, _ = make(database, "a", "b")
     figures = Figures()
-    add_own_gauges(figures, Meter(2), HubStall(), backlog)
+    add_own_gauges(figures, Meter(2), EventLoopLag(), backlog)
     add_controller_gauges(figures, backlog, ["a", "b", "gone"])
     backlog.add([counter(60, 1)])
     backlog.remove("a", [row for row, _ in backlog.peek("a")])

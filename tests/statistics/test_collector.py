@@ -4,7 +4,7 @@ import gevent
 import pytest
 
 from greenagent.statistics.collector import FlushedObject, Statistics
-from greenagent.statistics.own import Figures, HubStall
+from greenagent.statistics.own import EventLoopLag, Figures
 from greenagent.statistics.usage import ProcessUsage
 from tests.support.waiting import wait_until
 
@@ -236,7 +236,7 @@ def test_own_figures_send_what_counters_rose_by() -> None:
 
 def test_the_stall_of_the_hub_is_the_worst_of_the_last_minutes() -> None:
     clock = Clock(0)
-    stall = HubStall(clock=clock)
+    stall = EventLoopLag(clock=clock)
     stall.note(0.5)
     stall.note(0.1)
     assert stall.recent == 0.5
@@ -253,7 +253,7 @@ def test_the_stall_of_the_hub_is_the_worst_of_the_last_minutes() -> None:
 def test_the_ticker_sees_a_hub_that_was_deaf() -> None:
     from greenagent.runtime.native import native_sleep
 
-    stall = HubStall(period=0.01)
+    stall = EventLoopLag(period=0.01)
     service = gevent.spawn(stall.run)
     try:
         gevent.sleep(0.02)

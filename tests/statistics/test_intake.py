@@ -9,8 +9,8 @@ from importlib.util import find_spec
 import gevent
 import pytest
 
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
-from greenagent.runtime.voice import Voice
 from greenagent.statistics.collector import FlushedObject, Statistics
 from greenagent.statistics.intake import Intake
 from tests.support.waiting import wait_until
@@ -19,9 +19,9 @@ from tests.support.waiting import wait_until
 @pytest.fixture
 def supervisor() -> Iterator[Supervisor]:
     said: list[str] = []
-    voice = Voice(None)
-    voice.attach(lambda level, text: said.append(text))
-    supervisor = Supervisor(voice, said.append)
+    agent_log = AgentLog(None)
+    agent_log.attach(lambda level, text: said.append(text))
+    supervisor = Supervisor(agent_log, said.append)
     yield supervisor
     supervisor.kill_all()
     assert said == []

@@ -10,7 +10,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from greenagent.runtime.voice import Voice
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.uplink.backoff import Backoff
 from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.health import ControllerHealth
@@ -27,11 +27,11 @@ class Uplink:
     def __init__(self, url: str, security: Any = None, key: str = "main", **transport: Any) -> None:
         self.key = key
         self.said: list[str] = []
-        self.voice = Voice(None)
-        self.voice.attach(lambda level, text: self.said.append(text))
-        self.trust = Trust(key, url, security, self.voice, check_interval=0.05)
+        self.agent_log = AgentLog(None)
+        self.agent_log.attach(lambda level, text: self.said.append(text))
+        self.trust = Trust(key, url, security, self.agent_log, check_interval=0.05)
         self.figures = UplinkFigures()
-        self.health = ControllerHealth(key, url, self.voice)
+        self.health = ControllerHealth(key, url, self.agent_log)
         self._url = url
         self._options = transport
 

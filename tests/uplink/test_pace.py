@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenagent.runtime.voice import Voice
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.uplink import health as health_module
 from greenagent.uplink.backoff import Backoff, parse_retry_after
 from greenagent.uplink.health import ControllerHealth
@@ -64,9 +64,9 @@ def test_retry_after_as_a_date():
 class Said:
     def __init__(self, url: str = "http://somewhere") -> None:
         self.lines: list[str] = []
-        voice = Voice(None)
-        voice.attach(lambda level, text: self.lines.append(text))
-        self.health = ControllerHealth("main", url, voice)
+        agent_log = AgentLog(None)
+        agent_log.attach(lambda level, text: self.lines.append(text))
+        self.health = ControllerHealth("main", url, agent_log)
 
 
 def test_a_reason_is_said_once_for_all_parts_and_again_when_it_changes():

@@ -320,7 +320,7 @@ def test_a_controller_that_comes_back_between_event_and_poll_is_said_and_told_at
                     controller.start()
                     started.set()
 
-            uplink.voice.attach(start_when_nobody_was_there)
+            uplink.agent_log.attach(start_when_nobody_was_there)
             controller.stop()
             wait_until(started.is_set, what="the outage")
             wait_until(lambda: len(controller.events) == 2, what="the second startup event")

@@ -17,10 +17,10 @@ import gevent  # noqa: E402
 
 from greenagent.process.pipes import PipeReader, feed  # noqa: E402
 from greenagent.process.spawn import Spawner, SpawnRequest  # noqa: E402
-from greenagent.runtime.voice import Voice  # noqa: E402
+from greenagent.runtime.agent_log import AgentLog  # noqa: E402
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as a careless parent leaves it
-spawner = Spawner(Voice(None))
+spawner = Spawner(AgentLog(None))
 spawner.start()
 codes: list[int | None] = []
 

@@ -9,10 +9,10 @@ from pathlib import Path  # noqa: E402
 
 from greenagent.process.pipes import PipeReader, feed  # noqa: E402
 from greenagent.process.spawn import Spawner, SpawnRequest  # noqa: E402
+from greenagent.runtime.agent_log import AgentLog  # noqa: E402
 from greenagent.runtime.native import close_descriptor  # noqa: E402
-from greenagent.runtime.voice import Voice  # noqa: E402
 
-spawner = Spawner(Voice(None))
+spawner = Spawner(AgentLog(None))
 spawner.start()
 for descriptor in (0, 1, 2):  # only now: the event loop would take these numbers
     close_descriptor(descriptor)

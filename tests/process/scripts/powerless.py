@@ -8,10 +8,10 @@ import os  # noqa: E402
 
 from greenagent.process import child as child_module  # noqa: E402
 from greenagent.process.spawn import Spawner, SpawnRequest  # noqa: E402
-from greenagent.runtime.voice import Voice  # noqa: E402
+from greenagent.runtime.agent_log import AgentLog  # noqa: E402
 
 child_module.KILL_LIMIT = 0.2
-spawner = Spawner(Voice(None))
+spawner = Spawner(AgentLog(None))
 spawner.start()
 child = spawner.spawn(SpawnRequest("sleep", ("30",)))
 os.setresuid(65534, 65534, 0)

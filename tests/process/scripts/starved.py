@@ -9,10 +9,10 @@ import resource  # noqa: E402
 import sys  # noqa: E402
 
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest  # noqa: E402
+from greenagent.runtime.agent_log import AgentLog  # noqa: E402
 from greenagent.runtime.native import close_descriptor  # noqa: E402
-from greenagent.runtime.voice import Voice  # noqa: E402
 
-spawner = Spawner(Voice(None))
+spawner = Spawner(AgentLog(None))
 spawner.start()
 reasons: list[str] = []
 

@@ -1,11 +1,11 @@
-"""A voice that remembers what it said, for tests."""
+"""An ``AgentLog`` that remembers what it logged, for tests."""
 
 from __future__ import annotations
 
-from greenagent.runtime.voice import Voice
+from greenagent.runtime.agent_log import AgentLog
 
 
-class HeardVoice(Voice):
+class RecordedLog(AgentLog):
     """Says nothing on stderr and keeps every line as (level, text)."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The agent's own voice: one line each, on stderr and in the database under job id ``agent``.
+"""What the agent logs about itself: single lines, on stderr and in the database under job id ``agent``.
 
 Lines go through a bounded queue to a native thread: a terminal or pipe that blocks must not make
 the agent deaf (design, section 3). What did not fit is counted and said.
@@ -17,9 +17,9 @@ Sink = Callable[[int, str], None]
 
 _CLOSE_WAIT = 2.0
 """Seconds for what waits when an output is closed."""
-_REMARKS = 20
-_REMARKS_PERIOD = 60.0
-"""Lines of a ``limited`` voice in so many seconds."""
+_RATE_LIMIT = 20
+_RATE_PERIOD = 60.0
+"""A rate-limited log takes 20 lines in 60 seconds."""
 _WORDS = {levels.LOG: "info", levels.WARNING: "warning", levels.OPERATIONS_ERROR: "error", levels.DEBUG: "debug"}
 
 
@@ -63,8 +63,8 @@ class LineOutput:
             self._broken = error.errno in (errno.EPIPE, errno.EBADF)
 
 
-class Voice:
-    """Says what the agent itself has to say, in single lines."""
+class AgentLog:
+    """Logs what the agent itself has to say, in single lines."""
 
     def __init__(self, output: LineOutput | None) -> None:
         self._output = output
@@ -79,17 +79,17 @@ class Voice:
 
     def info(self, text: str) -> None:
         """Level 5: what happened."""
-        self.say(levels.LOG, text)
+        self.log(levels.LOG, text)
 
     def warning(self, text: str) -> None:
         """Level 7: something is odd, and was dealt with."""
-        self.say(levels.WARNING, text)
+        self.log(levels.WARNING, text)
 
     def error(self, text: str) -> None:
         """Level 8: something was refused, failed or lost."""
-        self.say(levels.OPERATIONS_ERROR, text)
+        self.log(levels.OPERATIONS_ERROR, text)
 
-    def say(self, level: int, text: str) -> None:
+    def log(self, level: int, text: str) -> None:
         """One line at a level; newlines inside become blanks."""
         line = " ".join(text.splitlines())
         if self._output is not None:
@@ -98,49 +98,51 @@ class Voice:
         for sink in tuple(self._sinks):
             sink(level, line)
 
-    def limited(self) -> Limited:
-        """For what others can make us say: none of it must fill our log."""
-        return Limited(self, _REMARKS, _REMARKS_PERIOD)
+    def rate_limited(self) -> RateLimitedLog:
+        """A log for what peers and jobs cause: they must not be able to fill ours."""
+        return RateLimitedLog(self, _RATE_LIMIT, _RATE_PERIOD)
 
-    def topic(self) -> Topic:
-        """A subject on which only changes are worth saying."""
-        return Topic(self)
+    def on_change(self) -> LogOnChange:
+        """A log for one subject, of which only changes are worth a line."""
+        return LogOnChange(self)
 
 
-class Limited:
-    """Says so many lines in a period; what is left out is counted, and said before the next line that is not."""
+class RateLimitedLog:
+    """Logs at most ``lines`` lines in ``period`` seconds; counts the rest and says how many before the next line."""
 
-    def __init__(self, voice: Voice, lines: int, period: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._voice = voice
+    def __init__(
+        self, agent_log: AgentLog, lines: int, period: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._agent_log = agent_log
         self._lines = lines
         self._period = period
         self._clock = clock
         self._until = 0.0
-        self._said = 0
+        self._logged = 0
         self._left_out = 0
 
-    def say(self, level: int, text: str) -> None:
+    def log(self, level: int, text: str) -> None:
         now = self._clock()
         if now >= self._until:
             self._until = now + self._period
-            self._said = 0
+            self._logged = 0
             if self._left_out:
-                self._voice.say(level, f"{self._left_out} lines like the next were left out")
+                self._agent_log.log(level, f"{self._left_out} lines like the next were left out")
                 self._left_out = 0
-        if self._said == self._lines:
+        if self._logged == self._lines:
             self._left_out += 1
             return
-        self._said += 1
-        self._voice.say(level, text)
-        if self._said == self._lines:
-            self._voice.say(level, f"more lines like the last are only counted for up to {self._period:g} s")
+        self._logged += 1
+        self._agent_log.log(level, text)
+        if self._logged == self._lines:
+            self._agent_log.log(level, f"more lines like the last are only counted for up to {self._period:g} s")
 
 
-class Topic:
-    """Says a line only when it differs from the last one on the same subject."""
+class LogOnChange:
+    """Logs a line only when it differs from the last one on the same subject."""
 
-    def __init__(self, voice: Voice) -> None:
-        self._voice = voice
+    def __init__(self, agent_log: AgentLog) -> None:
+        self._agent_log = agent_log
         self._last = ""
 
     @property
@@ -151,10 +153,10 @@ class Topic:
     def warning(self, text: str) -> None:
         if text != self._last:
             self._last = text
-            self._voice.warning(text)
+            self._agent_log.warning(text)
 
     def resolved(self, text: str) -> None:
-        """The trouble is over: said only if there was any."""
+        """The trouble is over: logged only if there was any."""
         if self._last:
             self._last = ""
-            self._voice.info(text)
+            self._agent_log.info(text)
