@@ -1,4 +1,4 @@
-"""How the agent does: its own figures, its health in one line, and a picture for people (issue: statistics)."""
+"""How the agent does: its own figures, its health in one line, and a picture for people."""
 
 from __future__ import annotations
 

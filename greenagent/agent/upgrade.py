@@ -1,4 +1,4 @@
-"""Replacement of the agent in place: same pid, running jobs untouched (issue: upgrade under load).
+"""Replacement of the agent in place: same pid, running jobs untouched.
 
 The new image is asked first whether it can take over. Then everything is brought to disk, the
 running jobs become values in a state file, their pipes and our locks stay open across the exec.

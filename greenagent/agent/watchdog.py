@@ -1,4 +1,4 @@
-"""Notices what is stuck or dead: the hub from a native thread, everything else from the hub (issue: stalled parts).
+"""Notices what is stuck or dead: the hub from a native thread, everything else from the hub.
 
 The thread uses the system's own primitives only and touches no lock, log or queue of ours: it has to
 work when nothing else does. What it cannot see is code that holds the interpreter lock for ever.

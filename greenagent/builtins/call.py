@@ -12,7 +12,7 @@ from greenagent.values.command import Command, load_json, without_half_character
 from greenagent.values.errors import GreenagentError
 
 MAX_BYTES: Final = 16 << 20
-"""What the list in an answer may take, as UTF-8: as much as other results (design section 5)."""
+"""What the list in an answer may take, as UTF-8: as much as other results (design, section 5)."""
 
 
 class BuiltInError(GreenagentError):

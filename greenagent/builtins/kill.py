@@ -1,4 +1,4 @@
-"""``kill``: ends a job, or sends it one signal (protocol 9; design section 5 "Ending")."""
+"""``kill``: ends a job, or sends it one signal (protocol 9; design, section 5 "Ending")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``killall``: ends the current run of every job but itself (protocol 5.6; design section 5)."""
+"""``killall``: ends the current run of every job but itself (protocol 5.6; design, section 5)."""
 
 from __future__ import annotations
 

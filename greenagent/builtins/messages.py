@@ -1,4 +1,4 @@
-"""``get_msgs`` and ``del_msgs``: the log database from afar (protocol 6.2, 6.3; design section 5)."""
+"""``get_msgs`` and ``del_msgs``: the log database from afar (protocol 6.2, 6.3; design, section 5)."""
 
 from __future__ import annotations
 

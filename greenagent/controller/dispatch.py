@@ -1,4 +1,4 @@
-"""Which agent gets which command, and how it is handed over (protocol 12.3, design section 5)."""
+"""Which agent gets which command, and how it is handed over (protocol 12.3, design, section 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taking a posted command: what is checked, and whom it goes to (protocol 12.3, design section 5)."""
+"""Taking a posted command: what is checked, and whom it goes to (protocol 12.3, design, section 5)."""
 
 from __future__ import annotations
 

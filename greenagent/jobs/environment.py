@@ -1,4 +1,4 @@
-"""The environment of a job (protocol 5.2; design section 5).
+"""The environment of a job (protocol 5.2; design, section 5).
 
 It is not inherited. The caller's variables may replace any of ours but the job's tag, by which the
 agent finds its own again after a crash.

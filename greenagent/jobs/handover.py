@@ -1,4 +1,4 @@
-"""A running job as a value: what the new image of the agent needs to go on with it (issue: upgrade under load).
+"""A running job as a value: what the new image of the agent needs to go on with it.
 
 Times are of the monotonic clock, which goes on across an exec. Descriptors keep their numbers.
 """

@@ -1,4 +1,4 @@
-"""What follows a run: the end, a restart, or the next period (protocol 5.3, 5.4; design section 5)."""
+"""What follows a run: the end, a restart, or the next period (protocol 5.3, 5.4; design, section 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run of one external job: start, feed, read, end (protocol 5.2, 5.6; design section 5 "Ending")."""
+"""One run of one external job: start, feed, read, end (protocol 5.2, 5.6; design, section 5 "Ending")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes of a stream in, messages out (protocol 3, design section 5): the first half of the hot path.
+"""Bytes of a stream in, messages out (protocol 3, design, section 5): the first half of the hot path.
 
 Most output is plain lines, and those never become Python objects one by one: a run of lines of one
 level leaves as one block of text. Only what a job's output handler must see alone leaves as a

@@ -1,4 +1,4 @@
-"""Flushed statistics on disk until every controller that wants them has them (protocol 8.4, design section 5)."""
+"""Flushed statistics on disk until every controller that wants them has them (protocol 8.4, design, section 5)."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class Statistics:
     """Keeps the series of all jobs and of the agent itself, and flushes them into a backlog.
 
     An object's stamp is the beginning of the interval its values were gathered in, a multiple of
-    the interval. ``gid`` and ``nid`` are the agent's own, whatever a command says (design section 5).
+    the interval. ``gid`` and ``nid`` are the agent's own, whatever a command says (design, section 5).
     """
 
     def __init__(

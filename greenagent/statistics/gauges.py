@@ -1,4 +1,4 @@
-"""The figures this room itself contributes to the agent's own (issue 7, item 5)."""
+"""The figures this room itself contributes to the agent's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A statsd port for each job, for children that prefer a socket to printing (issue 7).
+"""A statsd port for each job, for children that prefer a socket to printing.
 
 Each job has a loopback port of its own, so what arrives there can only count for that job.
 """

@@ -1,4 +1,4 @@
-"""What the processes of jobs use, read for all jobs in one pass over /proc (protocol 8.3, design section 7)."""
+"""What the processes of jobs use, read for all jobs in one pass over /proc (protocol 8.3, design, section 7)."""
 
 from __future__ import annotations
 

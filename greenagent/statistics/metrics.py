@@ -3,7 +3,7 @@
 Each kind takes values (``feed``), gives its points at the end of an interval and starts the next
 one (``flush``), and tells its present state to a scrape (``shown``). Nothing here ever becomes
 infinite: a value that would is refused, since JSON knows no infinity and the whole batch would be
-lost (protocol 13.3, 27).
+lost (protocol 13.3, item 27).
 """
 
 from __future__ import annotations

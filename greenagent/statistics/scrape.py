@@ -1,4 +1,4 @@
-"""The agent's figures for Prometheus and for people, on ``[metrics] listen`` (issue 7).
+"""The agent's figures for Prometheus and for people, on ``[metrics] listen``.
 
 ``/metrics`` is Prometheus text, ``/healthz`` says whether the agent does its work, ``/status`` is
 JSON for people. ``prometheus_client`` comes with the extra ``metrics`` and is loaded only here.

@@ -1,6 +1,6 @@
 """Whom the agent trusts and who it is: certificates of one controller's ``security`` section.
 
-``certificate_authority`` is an extra trust root beside the system's (design, issue on TLS); the
+``certificate_authority`` is an extra trust root beside the system's (protocol 1.4); the
 original replaced the system's by it (protocol 1.4). Files replaced on disk are taken up while the
 agent runs.
 """

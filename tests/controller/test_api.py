@@ -1,4 +1,4 @@
-"""``/api``: access rules, reading, killing, uploads (issues 3, 5 and 7)."""
+"""``/api``: access rules, reading, killing, uploads."""
 
 from __future__ import annotations
 

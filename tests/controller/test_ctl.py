@@ -1,4 +1,4 @@
-"""``greenagent-ctl`` as people see it (issues 3, 4, 5 and 7)."""
+"""``greenagent-ctl`` as people see it."""
 
 from __future__ import annotations
 

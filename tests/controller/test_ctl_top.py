@@ -1,4 +1,4 @@
-"""``greenagent-ctl top`` (issue 7)."""
+"""``greenagent-ctl top``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The acknowledged hand-over: no command is lost or run twice (issue 8)."""
+"""The acknowledged hand-over: no command is lost or run twice."""
 
 from __future__ import annotations
 

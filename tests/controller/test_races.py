@@ -1,4 +1,4 @@
-"""What happens while the state file is just being written (issue 8: no command is lost or run twice)."""
+"""What happens while the state file is just being written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state file: no job and no result is forgotten (issue 4)."""
+"""The state file: no job and no result is forgotten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The controller over TLS (issue 4)."""
+"""The controller over TLS."""
 
 from __future__ import annotations
 

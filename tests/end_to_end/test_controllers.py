@@ -1,4 +1,4 @@
-"""Several controllers at one agent, and the embedded controller killed under load (issue 4)."""
+"""Several controllers at one agent, and the embedded controller killed under load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``greenagent-ctl`` as a process, at a real controller with real agents (issue 4)."""
+"""``greenagent-ctl`` as a process, at a real controller with real agents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands in, results out: real agent, real processes, real HTTP (issue: the agent does its main job)."""
+"""Commands in, results out: real agent, real processes, real HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every built-in command, asked over HTTP (issue 5, line 8; protocol 9)."""
+"""Every built-in command, asked over HTTP (protocol 9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Extensions, startup conditions and scripts (issue 5, lines 9, 10 and 12; protocol 10 and 11)."""
+"""Extensions, startup conditions and scripts (protocol 10 and 11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serial queues, and killall (issue 5, lines 5 and 7; protocol 5.5 and 5.6)."""
+"""Serial queues, and killall (protocol 5.5 and 5.6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recurring jobs: what is reported, and how they end (issue 5, line 3; protocol 5.4)."""
+"""Recurring jobs: what is reported, and how they end (protocol 5.4)."""
 
 from __future__ import annotations
 

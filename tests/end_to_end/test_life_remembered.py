@@ -1,4 +1,4 @@
-"""Remembered jobs, ``max_time = -1`` (issue 5, line 4; protocol 5.7).
+"""Remembered jobs, ``max_time = -1`` (protocol 5.7).
 
 Defect 19 of the original lists what went wrong with them.
 """

@@ -1,4 +1,4 @@
-"""Restarting a failing job, and killing one that would be restarted (issue 5, line 2; protocol 5.3)."""
+"""Restarting a failing job, and killing one that would be restarted (protocol 5.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No process outlives its job (issue 5, line 7; design, promise 5)."""
+"""No process outlives its job (design, promise 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a real agent serves on ``[metrics] listen``: figures, health with the reason, status (issue: statistics)."""
+"""What a real agent serves on ``[metrics] listen``: figures, health with the reason, status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Four real agents with roles at a real controller: who gets which job, how often and how soon (issue 4)."""
+"""Four real agents with roles at a real controller: who gets which job, how often and how soon."""
 
 from __future__ import annotations
 

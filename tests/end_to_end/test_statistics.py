@@ -1,4 +1,4 @@
-"""What jobs tell and use reaches the controller: real agent, real processes, real HTTP (issue: statistics)."""
+"""What jobs tell and use reaches the controller: real agent, real processes, real HTTP."""
 
 from __future__ import annotations
 

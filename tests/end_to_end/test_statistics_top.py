@@ -1,4 +1,4 @@
-"""From a job's output to ``greenagent-ctl top``: real agent, real controller, real command (issue: statistics)."""
+"""From a job's output to ``greenagent-ctl top``: real agent, real controller, real command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the agent ends: SIGTERM, SIGTERM twice, SIGUSR1 (design section 5 "Ending")."""
+"""How the agent ends: SIGTERM, SIGTERM twice, SIGUSR1 (design, section 5 "Ending")."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_drain_wait_bounds_the_draining(
 def test_sighup_while_draining_takes_no_commands_and_delivers_still(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
-    """Neither from a controller that is new, nor from one whose settings change: issue 8, line 4."""
+    """Neither from a controller that is new, nor from one whose settings change."""
     agent = start_agent()
     up, gate = tmp_path / "up", tmp_path / "gate"
     script = f"touch {up}; while [ ! -e {gate} ]; do sleep 0.02; done; echo at the end >&2; echo 20::7"

@@ -1,4 +1,4 @@
-"""Trusted connections between real agents and real controllers (issue 4, TLS)."""
+"""Trusted connections between real agents and real controllers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A replacement that does not come about: the agent goes on as it is, and says why (issue 8)."""
+"""A replacement that does not come about: the agent goes on as it is, and says why."""
 
 from __future__ import annotations
 

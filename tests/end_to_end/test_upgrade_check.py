@@ -1,4 +1,4 @@
-"""What a replacement in place asks before, and what it leaves to the children after it (issue 8, line 5)."""
+"""What a replacement in place asks before, and what it leaves to the children after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A wall clock that jumps by a day changes no timeout, interval or order (issue 8)."""
+"""A wall clock that jumps by a day changes no timeout, interval or order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many agents whose controller comes back do not come in step (issue 8, item 1)."""
+"""Many agents whose controller comes back do not come in step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a controller hands out is answered or refused, and the next command is answered (issue 8)."""
+"""Whatever a controller hands out is answered or refused, and the next command is answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results and lines through a controller that is away, refuses, hangs or talks rubbish (issue 8, promises 2 and 3)."""
+"""Results and lines through a controller that is away, refuses, hangs or talks rubbish (design, promises 2 and 3)."""
 
 from __future__ import annotations
 

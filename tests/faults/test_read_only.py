@@ -1,4 +1,4 @@
-"""Folders that cannot be written any more, or from the start: said, told by health, over without restart (issue 8)."""
+"""Folders that cannot be written any more, or from the start: said, told by health, over without restart."""
 
 from __future__ import annotations
 

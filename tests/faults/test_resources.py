@@ -1,4 +1,4 @@
-"""A full disk and no file handles, really injected: said clearly, jobs go on, recovery without restart (issue 8)."""
+"""A full disk and no file handles, really injected: said clearly, jobs go on, recovery without restart."""
 
 from __future__ import annotations
 

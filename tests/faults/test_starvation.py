@@ -1,4 +1,4 @@
-"""No processes left, no memory for one: said, told by health, tried again, and over without a restart (issue 8)."""
+"""No processes left, no memory for one: said, told by health, tried again, and over without a restart."""
 
 from __future__ import annotations
 

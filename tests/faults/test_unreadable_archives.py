@@ -1,4 +1,4 @@
-"""An uploader whose log databases cannot be read: everything stays where it is, and goes on by itself (issue 8)."""
+"""An uploader whose log databases cannot be read: everything stays where it is, and goes on by itself."""
 
 from __future__ import annotations
 

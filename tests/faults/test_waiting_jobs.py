@@ -1,4 +1,4 @@
-"""Jobs that wait for one slot take little memory each, more are refused, and the agent answers (issue 8, item 8).
+"""Jobs that wait for one slot take little memory each, more are refused, and the agent answers.
 
 ``GREENAGENT_TEST_WAITING_JOBS=100000`` runs it with the agent as it is; with fewer, its limit is so much lower.
 """

@@ -1,4 +1,4 @@
-"""The wall clock stamps and never measures (issue 8, item 7): who may read it, and for what."""
+"""The wall clock stamps and never measures: who may read it, and for what."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stuck and dead parts are noticed, named with their stack, and started again or given up (issue: stalled parts)."""
+"""Stuck and dead parts are noticed, named with their stack, and started again or given up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an extension makes of a command (protocol 10.1, 10.2; issue: extensions)."""
+"""What an extension makes of a command (protocol 10.1, 10.2)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What of a job's output its result carries: the last 1000 lines of each stream, at most 1 MiB each (issue 6)."""
+"""What of a job's output its result carries: the last 1000 lines of each stream, at most 1 MiB each."""
 
 from __future__ import annotations
 

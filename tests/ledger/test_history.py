@@ -1,4 +1,4 @@
-"""The history file (protocol 5.7; design section 3)."""
+"""The history file (protocol 5.7; design, section 3)."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files that are damaged, foreign or locked, and a disk that is full: logging goes on and says so (issue 6)."""
+"""Files that are damaged, foreign or locked, and a disk that is full: logging goes on and says so."""
 
 import os
 import re

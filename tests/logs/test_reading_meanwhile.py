@@ -1,4 +1,4 @@
-"""Reading a folder from outside while its files are rotated under the reader's hands (issue 6)."""
+"""Reading a folder from outside while its files are rotated under the reader's hands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The splitter means what the shared vectors say, however the bytes are cut (protocol 3, design section 5)."""
+"""The splitter means what the shared vectors say, however the bytes are cut (protocol 3, design, section 5)."""
 
 import json
 from pathlib import Path

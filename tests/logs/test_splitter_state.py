@@ -1,4 +1,4 @@
-"""A splitter handed over between two chunks goes on as if nothing had happened (issue: upgrade under load)."""
+"""A splitter handed over between two chunks goes on as if nothing had happened."""
 
 import json
 

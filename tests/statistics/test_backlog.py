@@ -1,4 +1,4 @@
-"""Flushed statistics survive until every controller has them, within a cap (issue 7, design section 5)."""
+"""Flushed statistics survive until every controller has them, within a cap."""
 
 import sqlite3
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A real statsd client library talks to the port of its job, and to that only (issue 7)."""
+"""A real statsd client library talks to the port of its job, and to that only."""
 
 import subprocess
 import sys

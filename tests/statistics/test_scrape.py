@@ -1,4 +1,4 @@
-"""What Prometheus and people read on ``[metrics] listen`` (issue 7)."""
+"""What Prometheus and people read on ``[metrics] listen``."""
 
 import json
 import subprocess

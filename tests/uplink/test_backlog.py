@@ -1,4 +1,4 @@
-"""A backlog of hours must not make the agent deaf (issue on outages: polls are not starved)."""
+"""A backlog of hours must not make the agent deaf."""
 
 from __future__ import annotations
 
