@@ -15,6 +15,7 @@ from gevent.event import Event
 
 from greenagent.logs.lines import LAST_ID
 from greenagent.runtime.files import replace_file
+from greenagent.values.errors import GreenagentError
 
 BLOCK: Final = 100_000
 _MANY: Final = 10
@@ -41,6 +42,7 @@ class MessageIds:
         self._asked_at = 0.0
         self._granted = Event()
         self._said = False
+        self._has_ended = False
 
     def start(self, newest: int) -> None:
         """Reads the file and reserves the first block at once. ``newest``: the newest line's id, -1 if none.
@@ -89,11 +91,21 @@ class MessageIds:
         return first
 
     def wait_for(self, count: int) -> None:
-        """Blocks the greenlet until ``count`` ids can be taken (somebody else may take them first)."""
+        """Blocks the greenlet until ``count`` ids can be taken (somebody else may take them first).
+
+        Raises GreenagentError once no more are reserved: the writer's thread has ended.
+        """
         while self._left < count:
+            if self._has_ended:
+                raise GreenagentError("no message ids are reserved any more: the log writer has stopped")
             self._reserve(count)
             self._granted.clear()
             self._granted.wait()
+
+    def end(self) -> None:
+        """The thread that reserves has died: whoever waits is woken."""
+        self._has_ended = True
+        self._granted.set()
 
     def last_used(self) -> int:
         return (self._next - 1) & LAST_ID

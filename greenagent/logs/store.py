@@ -85,6 +85,8 @@ class LogStore:
         self._reader = MarkedReader(self.folder, self._gate, self.writer.warn)
         self._unreadable: set[Path] = set()
         self._pairs: dict[str, Backlog] = {}
+        self._removed: dict[str, Backlog] = {}
+        """Pairs that left the configuration: a batch may still be under way."""
         self._pairs_by_bit: dict[int, Backlog] = {}
         self._jobs: dict[Owner, JobLog] = {}
         unsaid = UnsaidFile(message_id_file.with_name(message_id_file.name + ".losses"))
@@ -106,6 +108,7 @@ class LogStore:
             self.writer.start(self._make_writer)
             newest = self.writer.call(_open)
             self.ids = MessageIds(self._message_id_file, self.writer.soon, self.writer.post, self._agent_log.warning)
+            self.writer.on_end = self.ids.end
             try:
                 self.ids.start(newest)
             except OSError as error:
@@ -144,14 +147,18 @@ class LogStore:
         """Makes these the upload pairs (``logger/controller``); returns each one's bit for ``Routes``.
 
         Known ones go on at their cursor, new ones begin at the end of the store; one that left is
-        kept for 7 days in case it returns. Raises GreenagentError.
+        kept for 7 days in case it returns. Raises GreenagentError, and then nothing has changed.
         """
-        known: dict[str, tuple[int, int, int]] = self.writer.call(lambda writer: writer.register(list(names)))
+        try:
+            known: dict[str, tuple[int, int, int]] = self.writer.call(lambda writer: writer.register(list(names)))
+        except (OSError, sqlite3.Error) as error:
+            raise GreenagentError(f"the upload cursors in {self.folder.uploads} cannot be used: {error}") from error
         for name, (bit, cursor, waiting) in known.items():
             if name not in self._pairs:
                 self._pairs[name] = Backlog(name, bit, cursor, waiting)
+                self._removed.pop(name, None)
         for name in set(self._pairs) - set(known):
-            del self._pairs[name]
+            self._removed[name] = self._pairs.pop(name)
         self._pairs_by_bit = {pair.bit: pair for pair in self._pairs.values()}
         return {name: bit for name, (bit, _, _) in known.items()}
 
@@ -178,7 +185,7 @@ class LogStore:
 
     def read_marked(self, pair: str, limit: int = 1000, max_bytes: int = UPLOAD_BYTES) -> list[Record]:
         """The next lines for an upload pair, behind its cursor, in order. Raises GreenagentError."""
-        backlog = self._pairs[pair]
+        backlog = self._pair(pair)
         known = backlog.known()
         try:
             found = self._native(self._reader.read, backlog.bit, backlog.cursor, limit, max_bytes)
@@ -191,17 +198,17 @@ class LogStore:
 
     def advance(self, pair: str, seq: int) -> None:
         """The pair's controller has accepted everything up to ``seq``; stored soon, without waiting."""
-        backlog = self._pairs[pair]
+        backlog = self._pair(pair)
         backlog.advance(seq)
         self.writer.call_later(lambda writer: writer.advance(backlog.bit, seq))
 
     def backlog(self, pair: str) -> int:
         """How many stored lines wait for the pair."""
-        return self._pairs[pair].waiting
+        return self._pair(pair).waiting
 
     def wait_due(self, pair: str, batch_size: int, flush_int: float) -> None:
         """Blocks until a batch of the pair should go; see ``Backlog.wait_due``."""
-        self._pairs[pair].wait_due(batch_size, flush_int)
+        self._pair(pair).wait_due(batch_size, flush_int)
 
     def query(self, query: LogQuery, take: Callable[[Iterable[Record]], Answer] = list) -> Answer:  # type: ignore
         """What ``take`` makes of the matching lines of all databases, newest first; it is called in a native thread.
@@ -257,6 +264,10 @@ class LogStore:
 
     def count_dropped(self, count: int) -> None:
         self._losses.lines += count
+
+    def _pair(self, name: str) -> Backlog:
+        """Also one that a reload has just removed: its uploader is still to be ended."""
+        return self._pairs.get(name) or self._removed[name]
 
     def _make_writer(self, post: Callable[[Callable[[], None]], None]) -> Writer:
         events = Events(

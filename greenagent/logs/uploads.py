@@ -88,32 +88,30 @@ class UploadTable:
         self._connection = connection
 
     def register(self, names: Sequence[str], end: int) -> dict[str, int]:
-        """Makes ``names`` the pairs in force; a new one begins at ``end`` (the newest seq). Raises GreenagentError."""
-        now = time.time()
-        by_name = {pair.name: pair for pair in self.pairs.values()}
-        for pair in list(self.pairs.values()):
-            if pair.name in names:
-                pair.removed = None
-            elif pair.removed is None:
-                pair.removed = now
-        bits: dict[str, int] = {}
-        for name in names:
-            known = by_name.get(name)
-            if known is not None:
-                bits[name] = known.bit
-            else:
-                free = next((1 << n for n in range(MAX_PAIRS) if (1 << n) not in self.pairs), None)
-                if free is None:
-                    raise GreenagentError(f"more than {MAX_PAIRS} pairs of AC logger and controller")
-                self.pairs[free] = PairState(free, name, end, None)
-                bits[name] = free
+        """Makes ``names`` the pairs in force; a new one begins at ``end`` (the newest seq).
+
+        Raises GreenagentError or sqlite3.Error, and then nothing has changed.
+        """
+        known = {pair.name: pair for pair in self.pairs.values()}
+        free = [1 << n for n in range(MAX_PAIRS) if 1 << n not in self.pairs]
+        new = [name for name in dict.fromkeys(names) if name not in known]
+        if len(new) > len(free):
+            raise GreenagentError(f"more than {MAX_PAIRS} pairs of AC logger and controller")
+        before = dict(self.pairs), {pair.bit: pair.removed for pair in known.values()}, self._changed
+        for pair in known.values():
+            pair.removed = None if pair.name in names else pair.removed or time.time()
+        for name, bit in zip(new, free, strict=False):
+            known[name] = self.pairs[bit] = PairState(bit, name, end, None)
         self._changed = True
         try:
             self.save(end)
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if not is_no_room(error):  # where the disk is full, they are in force all the same
+                self.pairs, removed, self._changed = before
+                for bit, when in removed.items():
+                    self.pairs[bit].removed = when
                 raise
-        return bits
+        return {name: known[name].bit for name in names}
 
     def drop_old(self) -> list[PairState]:
         """Takes out the pairs that left the configuration long ago, and returns them."""

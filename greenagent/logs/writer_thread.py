@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from gevent.event import AsyncResult
-
 from greenagent.logs.lines import Lines
 from greenagent.logs.writer import Task, Writer
 from greenagent.runtime.agent_log import AgentLog
@@ -31,6 +29,8 @@ class WriterThread:
         self._worker: NativeWorker[Lines | Task] | None = None
         self._writer: Writer
         self._closing = False
+        self.on_end: Callable[[], None] = lambda: None
+        """Called when the thread dies, for those who wait for something else than ``call``."""
 
     def start(self, make: Callable[[Callable[[Callable[[], None]], None]], Writer]) -> None:
         """``make(post)`` makes the writer; it may be told to ``post`` what the hub shall do. Raises NoThreadError."""
@@ -44,7 +44,10 @@ class WriterThread:
         """Handles what waits, closes the writer's files and ends the thread."""
         if self.is_alive:
             self._closing = True
-            self.call(lambda writer: writer.close())
+            try:
+                self.call(lambda writer: writer.close())
+            except GreenagentError:
+                pass  # it died just now, and said so
         self.abandon()
 
     def abandon(self) -> None:
@@ -96,22 +99,11 @@ class WriterThread:
         self._running.put_now(lines, weight)
 
     def call(self, task: Callable[[Writer], Any]) -> Any:
-        """Runs ``task(writer)`` in the thread, after all that waits; returns or raises what it does."""
-        worker = self._running
-        if not worker.is_alive:
-            raise GreenagentError(f"the log writer has stopped: {worker.failure}")
-        result = AsyncResult()
+        """Runs ``task(writer)`` in the thread, after all that waits; returns or raises what it does.
 
-        def run(writer: Writer) -> None:
-            try:
-                answer = task(writer)
-            except BaseException as error:
-                worker.post(lambda error=error: result.set_exception(error))  # type: ignore[misc]
-            else:
-                worker.post(lambda: result.set(answer))
-
-        worker.put_now(run)
-        return result.get()
+        Raises GreenagentError when the thread has ended or ends meanwhile.
+        """
+        return self._running.call(task)
 
     def call_later(self, task: Task) -> None:
         """A task of the upload cursors of which nobody awaits the answer; its failure is said."""
@@ -146,4 +138,5 @@ class WriterThread:
         self._writer.handle(batch)
 
     def _failed(self, error: BaseException) -> None:
+        self.on_end()
         self._agent_log.error(f"internal error in the log writer: {type(error).__name__}: {error}; please report this")

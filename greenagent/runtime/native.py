@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import gevent
 from gevent import monkey
-from gevent.event import Event
+from gevent.event import AsyncResult, Event
 from gevent.threadpool import ThreadPool
 
 from greenagent.values.errors import GreenagentError
@@ -149,6 +149,7 @@ class NativeWorker(Generic[Item]):
         self._room.set()
         self._done = Event()
         self._stopping = False
+        self._callers: set[AsyncResult] = set()
         self._alarm: Any = None
         """Wakes the thread for what was put to be handled later."""
         self.failure: BaseException | None = None
@@ -212,6 +213,34 @@ class NativeWorker(Generic[Item]):
             self._alarm = None
             self._signal.set()
 
+    def call(self, function: Callable[..., Any]) -> Any:
+        """Hands ``function`` over as an item, for ``handle`` to call; returns or raises what it does there.
+
+        Raises GreenagentError when the thread has ended, or ends before the function's turn: nobody else
+        would ever wake the caller.
+        """
+        result = AsyncResult()
+
+        def run(*args: Any) -> None:
+            try:
+                answer = function(*args)
+            except BaseException as error:
+                self.post(lambda error=error: result.set_exception(error))  # type: ignore[misc]
+            else:
+                self.post(lambda: result.set(answer))
+
+        if not self.is_alive or self._stopping or self.failure is not None:
+            raise self._has_ended()
+        self._callers.add(result)
+        try:
+            self.put_now(run)  # type: ignore[arg-type]
+            return result.get()
+        finally:
+            self._callers.discard(result)
+
+    def _has_ended(self) -> GreenagentError:
+        return GreenagentError(f"the {self.name} has stopped" + (f": {self.failure}" if self.failure else ""))
+
     def post(self, callback: Callable[[], None]) -> None:
         """Runs ``callback`` on the hub; callable from the worker's thread."""
         self._mailbox.post(callback)
@@ -259,6 +288,9 @@ class NativeWorker(Generic[Item]):
     def _ended(self) -> None:
         self._done.set()
         self._room.set()
+        for result in self._callers:  # what had run was posted before this
+            if not result.ready():
+                result.set_exception(self._has_ended())
         if self.failure is not None and self._on_failure is not None:
             self._on_failure(self.failure)
 

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import gevent
 import pytest
 
 from greenagent.logs.message_ids import BLOCK, MessageIds
 from greenagent.logs.pieces import Block
+from greenagent.values.errors import GreenagentError
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores, job, rows
 
@@ -154,3 +156,13 @@ def test_more_ids_than_a_block_at_once(stores: Stores) -> None:
     job(store).append([Block(1, "\n" * 250_000, 250_000)])
     store.flush()
     assert rows(stores.folder, "count(*), min(id), max(id)") == [(250_000, 1, 250_000)]
+
+
+def test_who_waits_for_ids_is_woken_when_nobody_reserves_them_any_more(path: Path) -> None:
+    made = Ids(path)
+    made.ids.start(-1)
+    waiter = gevent.spawn(made.ids.wait_for, BLOCK + 1)
+    gevent.sleep(0)
+    made.ids.end()
+    with pytest.raises(GreenagentError, match="log writer has stopped"):
+        waiter.get(timeout=5)

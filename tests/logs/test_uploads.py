@@ -1,6 +1,8 @@
 """What controllers want waits in the database behind a cursor each (design, section 3 and 5)."""
 
+import sqlite3
 import time
+from contextlib import closing
 
 import gevent
 import pytest
@@ -124,6 +126,42 @@ def test_more_pairs_than_bits_are_refused(stores: Stores) -> None:
     job(store, routes=last).append([Message(1, "x")])
     store.flush()
     assert texts(store, "a/61") == ["x"]
+
+
+def test_pairs_that_cannot_all_be_had_change_nothing(stores: Stores) -> None:
+    store = stores.open()
+    job(store, routes=wanting(store, a="*")).append([Message(1, "x")])
+    store.flush()
+    with pytest.raises(GreenagentError, match="more than 62 pairs"):
+        store.register_pairs([f"b/{number}" for number in range(63)])
+    assert texts(store, "a") == ["x"]
+    bits = store.register_pairs(["a", *(f"c/{number}" for number in range(61))])
+    assert len(set(bits.values())) == 62, "none of the refused ones took a bit"
+
+
+def test_pairs_that_cannot_be_stored_are_one_clear_error_and_change_nothing(stores: Stores) -> None:
+    store = stores.open()
+    job(store, routes=wanting(store, a="*")).append([Message(1, "x")])
+    with closing(sqlite3.connect(stores.folder.uploads, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(GreenagentError, match=r"uploads\.sqlite cannot be used: database is locked"):
+            store.register_pairs(["b"])
+        other.execute("ROLLBACK")
+    assert texts(store, "a") == ["x"]
+    assert set(store.register_pairs(["a", "b"])) == {"a", "b"}
+
+
+def test_a_batch_under_way_while_its_pair_is_removed_still_counts(stores: Stores) -> None:
+    """A reload takes the pair out before its uploader has its answer."""
+    store = stores.open()
+    job(store, routes=wanting(store, a="*")).append([Message(1, "under way"), Message(1, "waits")])
+    store.flush()
+    records = store.read_marked("a", 1)
+    store.register_pairs([])
+    store.advance("a", records[-1].seq)
+    store.register_pairs(["a"])
+    assert texts(store, "a") == ["waits"]
+    assert store.backlog("a") == 1
 
 
 def test_a_damaged_cursor_file_is_set_aside_and_logging_goes_on(stores: Stores) -> None:

@@ -18,6 +18,7 @@ from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.files import FileLock, LockedError, replace_file
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.native import NativePool, NativeSignal, NativeWorker
+from greenagent.values.errors import GreenagentError
 from tests.support.agent_logs import RecordedLog
 from tests.support.waiting import wait_until
 
@@ -56,6 +57,31 @@ def test_a_worker_that_fails_says_so_and_lets_nobody_hang() -> None:
     assert str(heard[0]) == "broken"
     with pytest.raises(RuntimeError, match="test has stopped"):
         worker.put(2)
+
+
+def test_a_caller_is_woken_when_the_thread_dies_before_its_turn() -> None:
+    hold = NativeSignal()
+
+    def handle(batch: list) -> None:  # type: ignore[type-arg]
+        for item in batch:
+            item()
+
+    def die() -> None:
+        hold.wait()
+        raise ZeroDivisionError("no reason")
+
+    worker: NativeWorker = NativeWorker("test thread", handle)
+    assert worker.call(lambda: 5) == 5
+    with pytest.raises(KeyError):
+        worker.call(lambda: {}["x"])
+    worker.put_now(die)
+    caller = gevent.spawn(worker.call, lambda: 6)
+    gevent.sleep(0)
+    hold.set()
+    with pytest.raises(GreenagentError, match="the test thread has stopped: no reason"):
+        caller.get(timeout=5)
+    with pytest.raises(GreenagentError, match="the test thread has stopped"):
+        worker.call(lambda: 7)
 
 
 def test_native_threads_leave_signals_to_the_main_thread() -> None:
