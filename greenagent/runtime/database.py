@@ -34,10 +34,12 @@ class NativeDatabase:
         self._connection: sqlite3.Connection | None = None
         self._worker: NativeWorker[Task] | None = None
         self._is_locked = False
+        self._is_closing = False
 
     def start(self) -> None:
         """Opens the file, creating it 0640. Raises sqlite3.Error or OSError."""
         self.path.touch(mode=0o640)
+        self._is_closing = False
         self._worker = NativeWorker(f"database {self.path.name}", self._handle)
         try:
             self.run(self._open)
@@ -82,7 +84,7 @@ class NativeDatabase:
     def stop(self) -> None:
         """Finishes what waits and closes the file, its log merged."""
         if self._worker is not None:
-            self._worker.put_now((self._close, AsyncResult()))
+            self._worker.put_now((self._close_after_commit, AsyncResult()))
             self._worker.stop()
             self._worker = None
 
@@ -93,7 +95,10 @@ class NativeDatabase:
             connection.execute("PRAGMA synchronous=NORMAL")
             for statement in self._schema:
                 connection.execute(statement)
-            connection.execute("PRAGMA quick_check(1)")
+            # Damage is told in the row; the statement itself succeeds.
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError("malformed: " + " ".join(found.split()))
         except BaseException:
             connection.close()
             raise
@@ -116,10 +121,9 @@ class NativeDatabase:
                 _wait_at_most(connection, LOCK_TIMEOUT)
             self._is_locked = False
 
-    def _close(self, connection: sqlite3.Connection) -> None:
-        self._connection = None
-        connection.execute("COMMIT")
-        connection.close()
+    def _close_after_commit(self, _: sqlite3.Connection) -> None:
+        """The last of all tasks: those in its batch are told whether their common commit succeeded."""
+        self._is_closing = True
 
     def _handle(self, batch: list[Task]) -> None:
         assert self._worker is not None
@@ -140,6 +144,9 @@ class NativeDatabase:
                     failure = error
         if began and self._connection is not None:
             failure = self._conclude(self._connection, failure)
+        if self._is_closing and self._connection is not None:
+            self._connection.close()
+            self._connection = None
         for result, answer, raised in outcomes:
             problem = raised or failure
             if problem is None:
@@ -164,7 +171,7 @@ class NativeDatabase:
 
     def _in_savepoint(self, function: Callable[[sqlite3.Connection], Any]) -> Any:
         connection = self._connection
-        if connection is None or function == self._close:
+        if connection is None:
             return function(connection)  # type: ignore[arg-type]
         connection.execute("SAVEPOINT task")
         try:

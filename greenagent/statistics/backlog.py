@@ -81,8 +81,12 @@ class Backlog:
 
         What waited only for controllers that are no longer configured is dropped and said.
         """
-        waiting, orphans = self._database.run(self._table.adopt)
-        self._refresh(self._database.run(self._table.measure))
+        try:
+            waiting, orphans = self._database.run(self._table.adopt)
+            self._refresh(self._database.run(self._table.measure))
+        except sqlite3.Error as error:  # as while running: another program's lock must not keep the agent from starting
+            self._hold(error)
+            return 0
         if orphans:
             self._count_dropped(orphans)
             self._agent_log.warning(f"{orphans} statistics objects of controllers no longer configured were dropped")
@@ -97,10 +101,7 @@ class Backlog:
         """Other controllers from now on (live reload); what only removed ones wanted is dropped."""
         self._table.controllers = tuple(controllers)
         self._demands = {controller: self._demands.get(controller) or _Demand() for controller in controllers}
-        try:
-            self.start()
-        except sqlite3.Error:
-            pass  # what only removed ones wanted is found again at the next start
+        self.start()
 
     def add(self, objects: list[FlushedObject]) -> None:
         """Stores objects for every controller. If the disk refuses, they are held in memory up to the same cap."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from typing import Any, Protocol
 
 from greenagent.uplink.backoff import Backoff
@@ -66,7 +67,12 @@ class StatisticsUploader(Sender):
         self._backlog.wait(self.key, self._batch_size, self._flush_every)
 
     def _send_some(self) -> bool:
-        waiting = self._backlog.peek(self.key, self._batch_size)
+        try:
+            waiting = self._backlog.peek(self.key, self._batch_size)
+        except sqlite3.Error as error:
+            # Whatever the database is like: the agent lives, and everything stays where it is.
+            self.figures.statistics_errors += 1
+            raise Trouble(f"nothing can be sent: {error}") from error
         if not waiting:
             return False
         rows = [row for row, _ in waiting]

@@ -156,3 +156,18 @@ def test_a_reload_under_the_lock_applies(controller: RecordingController, start_
             assert_well(agent, one, f"ping{one.port}")
     assert agent.stop() == 0
     assert "Traceback" not in agent.stderr
+
+
+def test_an_agent_starts_under_the_lock(controller: RecordingController, start_agent: StartAgent) -> None:
+    """It ended in a traceback, though the running agent lives with that lock."""
+    agent = start_agent()
+    controller.push(shell("before", "true"))
+    assert controller.wait_for_result("before")["state"] == "SUCCESS"
+    assert agent.stop() == 0
+    with locked(agent):
+        agent.start()
+        controller.push(shell("during", "true"))
+        assert controller.wait_for_result("during")["state"] == "SUCCESS"
+    wait_until(lambda: jobs(agent).get("during") == ("ended", 1, 0), what="the job written afterwards")
+    assert "Traceback" not in agent.stderr
+    assert agent.stderr.count(REFUSED) == 1

@@ -177,6 +177,25 @@ def test_a_damaged_ledger_is_set_aside(tmp_path: Path, agent_log: RecordedLog) -
     assert any("damaged" in line for line in agent_log.lines)
 
 
+def test_a_ledger_with_a_damaged_page_is_set_aside(tmp_path: Path, agent_log: RecordedLog) -> None:
+    """It was used as it was, and the agent ended over the first read of that page."""
+    path = tmp_path / "ledger.db"
+    first = Ledger(path, agent_log, result_memory=10)
+    first.start()
+    for number in range(50):
+        first.report(accept(first, command(str(number))), "main", result(str(number), "x" * 3000), ends=True)
+    first.stop()
+    content = bytearray(path.read_bytes())
+    content[-20 * 4096 : -19 * 4096] = bytes(4096)
+    path.write_bytes(content)
+    ledger = Ledger(path, agent_log, result_memory=10)
+    ledger.start()
+    assert ledger.pending("main", 10) == []
+    ledger.stop()
+    assert len(list(tmp_path.glob("ledger.db.damaged-*"))) == 1
+    assert any("damaged" in line for line in agent_log.lines)
+
+
 def test_a_second_agent_is_refused(ledger: Ledger, tmp_path: Path, agent_log: RecordedLog) -> None:
     with pytest.raises(LockedError, match=f"process {os.getpid()}"):
         Ledger(tmp_path / "ledger.db", agent_log, result_memory=10).start()

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
 import pytest
 
 from greenagent.runtime.agent_log import LineOutput, RateLimitedLog
-from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.files import FileLock, LockedError, replace_file
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.native import NativePool, NativeSignal, NativeWorker
@@ -102,43 +99,6 @@ def test_the_pool_raises_what_its_function_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         pool.run(divmod, 1, 0)
     pool.close()
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[NativeDatabase]:
-    database = NativeDatabase(tmp_path / "a.db", ["CREATE TABLE IF NOT EXISTS t (x INTEGER UNIQUE)"])
-    database.start()
-    yield database
-    database.stop()
-
-
-def insert(*numbers: int):
-    return lambda connection: [connection.execute("INSERT INTO t VALUES (?)", (number,)) for number in numbers]
-
-
-def test_in_a_shared_commit_only_the_failed_function_is_undone(database: NativeDatabase) -> None:
-    outcomes = [database.submit(insert(*numbers)) for numbers in ((1,), (2, 1), (3,), (4, 4), (5,))]
-    for index in (1, 3):
-        with pytest.raises(sqlite3.IntegrityError):
-            outcomes[index].get(timeout=5)
-    for index in (0, 2, 4):
-        outcomes[index].get(timeout=5)
-    assert database.run(lambda c: c.execute("SELECT x FROM t ORDER BY x").fetchall()) == [(1,), (3,), (5,)]
-
-
-def test_a_function_alone_is_undone_too(database: NativeDatabase) -> None:
-    with pytest.raises(sqlite3.IntegrityError):
-        database.run(insert(1, 1))
-    assert database.run(lambda c: c.execute("SELECT count(*) FROM t").fetchone()) == (0,)
-    database.run(insert(1))
-    assert database.run(lambda c: c.execute("SELECT count(*) FROM t").fetchone()) == (1,)
-
-
-def test_what_is_returned_is_committed(database: NativeDatabase, tmp_path: Path) -> None:
-    database.run(insert(7))
-    other = sqlite3.connect(tmp_path / "a.db")
-    assert other.execute("SELECT x FROM t").fetchall() == [(7,)]
-    other.close()
 
 
 def test_a_lock_is_granted_once_and_again_after_its_release(tmp_path: Path) -> None:

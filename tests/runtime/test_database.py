@@ -1,0 +1,92 @@
+"""A small database behind its own thread: shared commits, each caller told what became of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from greenagent.runtime.database import NativeDatabase
+from greenagent.runtime.native import native_sleep
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[NativeDatabase]:
+    database = NativeDatabase(tmp_path / "a.db", ["CREATE TABLE IF NOT EXISTS t (x INTEGER UNIQUE)"])
+    database.start()
+    yield database
+    database.stop()
+
+
+def insert(*numbers: int):
+    return lambda connection: [connection.execute("INSERT INTO t VALUES (?)", (number,)) for number in numbers]
+
+
+def test_in_a_shared_commit_only_the_failed_function_is_undone(database: NativeDatabase) -> None:
+    outcomes = [database.submit(insert(*numbers)) for numbers in ((1,), (2, 1), (3,), (4, 4), (5,))]
+    for index in (1, 3):
+        with pytest.raises(sqlite3.IntegrityError):
+            outcomes[index].get(timeout=5)
+    for index in (0, 2, 4):
+        outcomes[index].get(timeout=5)
+    assert database.run(lambda c: c.execute("SELECT x FROM t ORDER BY x").fetchall()) == [(1,), (3,), (5,)]
+
+
+def test_a_function_alone_is_undone_too(database: NativeDatabase) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        database.run(insert(1, 1))
+    assert database.run(lambda c: c.execute("SELECT count(*) FROM t").fetchone()) == (0,)
+    database.run(insert(1))
+    assert database.run(lambda c: c.execute("SELECT count(*) FROM t").fetchone()) == (1,)
+
+
+def test_what_is_returned_is_committed(database: NativeDatabase, tmp_path: Path) -> None:
+    database.run(insert(7))
+    other = sqlite3.connect(tmp_path / "a.db")
+    assert other.execute("SELECT x FROM t").fetchall() == [(7,)]
+    other.close()
+
+
+def test_a_commit_that_fails_as_the_database_stops_is_told_to_everybody_in_it(tmp_path: Path) -> None:
+    """The last commit was made by the closing of the file, and whoever waited for it was told success."""
+    schema = [
+        "PRAGMA foreign_keys = ON",
+        "CREATE TABLE IF NOT EXISTS parent (x INTEGER PRIMARY KEY)",
+        # Checked by COMMIT, not by the statement.
+        "CREATE TABLE IF NOT EXISTS child (x INTEGER REFERENCES parent (x) DEFERRABLE INITIALLY DEFERRED)",
+    ]
+    database = NativeDatabase(tmp_path / "a.db", schema)
+    database.start()
+    database.submit(lambda connection: native_sleep(0.2))  # what follows waits, and is one batch
+    outcomes = [
+        database.submit(lambda connection, n=n, table=table: connection.execute(f"INSERT INTO {table} VALUES ({n})"))
+        for n, table in ((1, "parent"), (7, "child"))
+    ]
+    database.stop()
+    for outcome in outcomes:
+        with pytest.raises(sqlite3.IntegrityError):
+            outcome.get(timeout=5)
+    again = sqlite3.connect(tmp_path / "a.db")
+    assert again.execute("SELECT count(*) FROM parent").fetchone() == (0,)
+    again.close()
+
+
+def test_a_damaged_page_is_found_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    damage(path)
+    with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+        NativeDatabase(path, ["CREATE TABLE IF NOT EXISTS t (x TEXT)"]).start()
+
+
+def damage(path: Path) -> None:
+    """A file whose beginning is in order, and a page in its middle is not."""
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE t (x TEXT)")
+    connection.executemany("INSERT INTO t VALUES (?)", [("x" * 1000,) for _ in range(100)])
+    connection.commit()
+    connection.close()
+    content = bytearray(path.read_bytes())
+    content[5 * 4096 : 6 * 4096] = bytes(4096)
+    path.write_bytes(content)
