@@ -14,17 +14,17 @@ ALLOWED: dict[str, set[str]] = {
     "settings": {"values"},
     "process": {"values", "runtime"},
     "logs": {"values", "runtime"},
-    "ledger": {"values", "runtime"},
+    "spool": {"values", "runtime"},
     "statistics": {"values", "runtime"},
     "uplink": {"values", "runtime", "settings"},
     "builtins": {"values", "runtime"},
-    "jobs": {"values", "runtime", "settings", "process", "logs", "ledger", "statistics", "builtins"},
+    "jobs": {"values", "runtime", "settings", "process", "logs", "spool", "statistics", "builtins"},
     "controller": {"values", "runtime"},
     "agent": {
-        "values", "runtime", "settings", "process", "logs", "ledger", "statistics", "uplink", "builtins", "jobs",
+        "values", "runtime", "settings", "process", "logs", "spool", "statistics", "uplink", "builtins", "jobs",
     },
     "cli": {
-        "values", "runtime", "settings", "process", "logs", "ledger", "statistics", "uplink", "builtins", "jobs",
+        "values", "runtime", "settings", "process", "logs", "spool", "statistics", "uplink", "builtins", "jobs",
         "agent", "controller",
     },
 }  # fmt: skip

@@ -26,8 +26,6 @@ from greenagent.jobs.loggers import job_routes, own_routes
 from greenagent.jobs.monitors import JobMonitor
 from greenagent.jobs.recovery import Recovery
 from greenagent.jobs.startup import StartupTasks, warn_of
-from greenagent.ledger.history import HistoryFile
-from greenagent.ledger.ledger import Ledger
 from greenagent.logs.joblog import JobLog
 from greenagent.process.spawn import Spawner
 from greenagent.runtime.agent_log import AgentLog, LineOutput
@@ -36,6 +34,8 @@ from greenagent.runtime.native import start_hub_threads
 from greenagent.settings.merge import merge
 from greenagent.settings.models import Settings
 from greenagent.settings.reload import changes
+from greenagent.spool.history import HistoryFile
+from greenagent.spool.spool import Spool
 from greenagent.statistics import backlog_table
 from greenagent.statistics.backlog import Backlog
 from greenagent.statistics.collector import Statistics
@@ -71,19 +71,19 @@ class Agent:
         log_hub_errors(self.agent_log)
         start_hub_threads()
         main = self.settings.main
-        self.ledger = Ledger(
+        self.spool = Spool(
             main.ledger_file,
             self.agent_log,
             result_memory=main.result_memory,
             extra_schema=backlog_table.SCHEMA,
         )
-        self.ledger.start()
+        self.spool.start()
         self.console = LineOutput(1, "console")
         self.store = make_log_store(self.settings, self.agent_log, self.console)
         try:
             self.store.start()
         except BaseException:
-            self.ledger.stop()
+            self.spool.stop()
             raise
         self._own_log = self.store.open_job("agent", "", "", own_routes(self.settings), "")
         self.agent_log.attach(self._log_own)
@@ -91,10 +91,10 @@ class Agent:
         self.spawner = Spawner(self.agent_log)
         self.spawner.start()
         if taken_over is None:
-            end_orphans(self.ledger, self.agent_log, main.kill_grace)
+            end_orphans(self.spool, self.agent_log, main.kill_grace)
         self.meter = Meter(self.settings.stats.meter_interval)
         self.backlog = Backlog(
-            self.ledger.database,
+            self.spool.database,
             self.settings.stats.controllers,
             self.settings.stats.max_backlog,
             self.agent_log,
@@ -113,7 +113,7 @@ class Agent:
         self.launcher = Launcher(
             lambda: self.settings,
             self.identity,
-            self.ledger,
+            self.spool,
             self.spawner.spawn,
             self.supervisor,
             self._open_log,
@@ -124,7 +124,7 @@ class Agent:
         self.admission = Admission(
             lambda: self.settings,
             self.identity,
-            self.ledger,
+            self.spool,
             self.history,
             self.launcher,
             self.supervisor,
@@ -144,7 +144,7 @@ class Agent:
             lambda: self.settings,
             self.supervisor,
             self.agent_log,
-            self.ledger,
+            self.spool,
             self.store,
             self.backlog,
             self.admission,
@@ -167,11 +167,11 @@ class Agent:
         )
 
     def _start_services(self, taken_over: HandedOver | None) -> None:
-        self.sweeper = make_sweeper(self.spawner.registry, self.agent_log, self.ledger.instance, taken_over)
+        self.sweeper = make_sweeper(self.spawner.registry, self.agent_log, self.spool.instance, taken_over)
         self.supervisor.service("sweeper", self.sweeper.run)
         self.supervisor.service("meter", self.meter.run, heartbeat=self.meter.heartbeat)
         self.supervisor.service("statistics", self.statistics.run, heartbeat=self.statistics.heartbeat)
-        self.supervisor.service("ledger upkeep", self.ledger.keep_up, lambda: list(self.settings.controllers))
+        self.supervisor.service("ledger upkeep", self.spool.keep_up, lambda: list(self.settings.controllers))
 
     def _start_oversight(self) -> None:
         parts = Parts(
@@ -181,7 +181,7 @@ class Agent:
             admission=self.admission,
             connections=self.connections,
             store=self.store,
-            ledger=self.ledger,
+            spool=self.spool,
             history=self.history,
             spawner=self.spawner,
             backlog=self.backlog,
@@ -192,7 +192,7 @@ class Agent:
 
     def _recover(self, taken_over: HandedOver | None) -> None:
         recovery = Recovery(
-            self.ledger,
+            self.spool,
             self.history,
             self.admission,
             self.identity,
@@ -260,7 +260,7 @@ class Agent:
 
         None, with everything going on here, when the new image cannot take over: that is said.
         """
-        problem = self.ledger.problem or check_new_image(self.spawner, self.ledger.path)
+        problem = self.spool.problem or check_new_image(self.spawner, self.spool.path)
         if problem is None:
             hold_signals()
             self._is_replaced = True
@@ -279,7 +279,7 @@ class Agent:
             return None
         state = HandedOver(frozen, self.startup.state(), {}, self.statistics.gauges(), self.spawner.registry.left())
         try:
-            write_state(state, (*self.ledger.locks, *self.store.locks), state_path)
+            write_state(state, (*self.spool.locks, *self.store.locks), state_path)
         except OSError as error:
             self._thaw(frozen, f"{state_path} cannot be written: {error.strerror}")
             return None
@@ -329,7 +329,7 @@ class Agent:
         self.oversight.stop()
         self.supervisor.kill_all()
         self.store.stop()
-        self.ledger.stop()
+        self.spool.stop()
         self.console.close()
 
     def _flush_logs(self) -> None:

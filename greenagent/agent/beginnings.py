@@ -5,7 +5,6 @@ from __future__ import annotations
 import gevent
 
 from greenagent.jobs.handover import HandedOver
-from greenagent.ledger.ledger import Ledger
 from greenagent.logs.console import Console
 from greenagent.logs.retention import StoreLimits
 from greenagent.logs.store import LogStore
@@ -14,6 +13,7 @@ from greenagent.process.registry import Registry
 from greenagent.process.tags import parse_tag
 from greenagent.runtime.agent_log import AgentLog, LineOutput
 from greenagent.settings.models import Settings
+from greenagent.spool.spool import Spool
 
 
 def make_log_store(settings: Settings, agent_log: AgentLog, console: LineOutput) -> LogStore:
@@ -33,15 +33,15 @@ def make_log_store(settings: Settings, agent_log: AgentLog, console: LineOutput)
     )
 
 
-def end_orphans(ledger: Ledger, agent_log: AgentLog, grace: float) -> None:
+def end_orphans(spool: Spool, agent_log: AgentLog, grace: float) -> None:
     """Ends what jobs of a crashed agent left running: found by tag, checked by pid and start time.
 
     Only of jobs that the ledger calls running: others were left on purpose (``leave_children``).
     """
-    cut_off = {record.id for record in ledger.unfinished()}
+    cut_off = {record.id for record in spool.unfinished()}
     orphans = [
         orphan
-        for orphan in find_by_tag(f"{ledger.instance}:")
+        for orphan in find_by_tag(f"{spool.instance}:")
         if (tag := parse_tag(orphan.tag)) is not None and tag.job_id in cut_off
     ]
     for orphan in orphans:

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, Protocol
 
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.loggers import pair_name, pairs
-from greenagent.ledger.ledger import Ledger
 from greenagent.logs.store import LogStore
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.settings.models import ControllerSettings, Settings
+from greenagent.spool.spool import Spool
 from greenagent.statistics.backlog import Backlog
 from greenagent.uplink.link import Link, LogPair
 from greenagent.uplink.sender import UNDER_WAY
@@ -52,7 +52,7 @@ class Connections:
         settings: SettingsSource,
         supervisor: Supervisor,
         agent_log: AgentLog,
-        ledger: Ledger,
+        spool: Spool,
         store: LogStore,
         backlog: Backlog,
         admission: Admission,
@@ -62,7 +62,7 @@ class Connections:
         self._settings = settings
         self._supervisor = supervisor
         self._agent_log = agent_log
-        self._ledger = ledger
+        self._spool = spool
         self._store = store
         self._backlog = backlog
         self._admission = admission
@@ -128,11 +128,11 @@ class Connections:
     def _connect(self, plan: Plan) -> Link:
         main = self._settings().main
         link = Link(plan.controller, main.gid, main.nid, self._supervisor, self._agent_log)
-        link.send_results(self._ledger)
+        link.send_results(self._spool)
         for pair in plan.pairs:
-            link.send_logs(pair, self._store, self._ledger.keep_aside)
+            link.send_logs(pair, self._store, self._spool.keep_aside)
         if plan.statistics:
-            link.send_statistics(self._backlog, STATISTICS_WAIT, self._ledger.keep_aside)
+            link.send_statistics(self._backlog, STATISTICS_WAIT, self._spool.keep_aside)
         if plan.polled and self._takes_commands:
             link.poll(lambda: self._settings().main.roles, lambda: self._admission.line.free, self._admission)
         return link

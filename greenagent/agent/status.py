@@ -14,13 +14,13 @@ from greenagent.agent.connections import Connections
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.job import Identity, Job
 from greenagent.jobs.queues import WaitingLine
-from greenagent.ledger.history import HistoryFile
-from greenagent.ledger.ledger import Ledger
 from greenagent.logs.store import LogStore
 from greenagent.process.spawn import Spawner
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.native import NativePool, NativeWorker
 from greenagent.settings.models import Settings
+from greenagent.spool.history import HistoryFile
+from greenagent.spool.spool import Spool
 from greenagent.statistics.backlog import Backlog
 from greenagent.statistics.gauges import add_controller_gauges, add_own_gauges
 from greenagent.statistics.meter import Meter
@@ -46,7 +46,7 @@ class Parts(NamedTuple):
     admission: Admission
     connections: Connections
     store: LogStore
-    ledger: Ledger
+    spool: Spool
     history: HistoryFile
     spawner: Spawner
     backlog: Backlog
@@ -141,14 +141,14 @@ class AgentStatus:
         """Asked once a second at most, however many figures are made of it."""
         if time.monotonic() - self._results_read > 1 or self._results_read < 0:
             self._results_read = time.monotonic()
-            self._results = self._parts.ledger.waiting_results()
+            self._results = self._parts.spool.waiting_results()
         return self._results
 
     # -- health
 
     def threads(self) -> list[NativeWorker[Any]]:
         """The native threads without which nothing works."""
-        found = (self._parts.store.writer.thread, self._parts.ledger.database.thread)
+        found = (self._parts.store.writer.thread, self._parts.spool.database.thread)
         return [thread for thread in found if thread is not None]
 
     def health(self) -> str | None:
@@ -169,8 +169,8 @@ class AgentStatus:
                 return f"{name} is not running{reason}"
             if service.heartbeat.overdue:
                 return f"{name} is stuck ({service.heartbeat.activity})"
-        if not parts.ledger.is_writable:
-            return f"the ledger {parts.ledger.path} cannot be written"
+        if not parts.spool.is_writable:
+            return f"the ledger {parts.spool.path} cannot be written"
         if not parts.history.is_writable:
             return f"the history {parts.history.path} cannot be written"
         if not parts.store.is_writable:
@@ -199,9 +199,9 @@ class AgentStatus:
             "controllers": {key: self._controller(key, link) for key, link in parts.connections.links.items()},
             "logs": self._logs(),
             "ledger": {
-                "file": str(parts.ledger.path),
-                "writable": parts.ledger.is_writable,
-                "free_bytes": self._free(parts.ledger.path),
+                "file": str(parts.spool.path),
+                "writable": parts.spool.is_writable,
+                "free_bytes": self._free(parts.spool.path),
             },
             "statistics": {"waiting_bytes": parts.backlog.bytes, "dropped": parts.backlog.dropped},
             "hub": {"stall": round(parts.stall.recent, 4), "worst_stall": round(parts.stall.worst_ever, 4)},

@@ -182,8 +182,8 @@ def _summary(options: argparse.Namespace, place: Place, query: LogQuery, colour:
         logs_summary.print_stats(counts, form, colour, sys.stdout)
         found = bool(counts)
     else:
-        ledger = place.settings.main.ledger_file if place.settings is not None else None
-        jobs = logs_summary.summarise_jobs(place.folder, query, ledger, unread)
+        spool = place.settings.main.ledger_file if place.settings is not None else None
+        jobs = logs_summary.summarise_jobs(place.folder, query, spool, unread)
         logs_summary.print_jobs(jobs, form, sys.stdout)
         found = bool(jobs)
     sys.stdout.flush()

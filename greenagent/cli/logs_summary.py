@@ -33,7 +33,7 @@ class JobSummary(NamedTuple):
     state: str
 
 
-def summarise_jobs(folder: LogFolder, query: LogQuery, ledger: Path | None, unreadable: Unreadable) -> list[JobSummary]:
+def summarise_jobs(folder: LogFolder, query: LogQuery, spool: Path | None, unreadable: Unreadable) -> list[JobSummary]:
     """Every job with matching lines, the one that printed last at the end; ``unreadable`` as in logs.reading."""
     found: dict[str, JobSummary] = {}
     texts = (f"coalesce(CAST({text} AS TEXT), '')" for text in ("jobid", "max(domain)", "max(name)"))
@@ -50,7 +50,7 @@ def summarise_jobs(folder: LogFolder, query: LogQuery, ledger: Path | None, unre
                 last=max(job.last, known.last),
             )
         found[job.jobid] = job
-    states = _states(ledger) if ledger is not None else {}
+    states = _states(spool) if spool is not None else {}
     jobs = [job._replace(state=states.get(job.jobid, "")) for job in found.values()]
     return sorted(jobs, key=lambda job: (job.last, job.first))[-query.limit :]
 
@@ -196,11 +196,11 @@ def _ask_all(
     return found
 
 
-def _states(ledger: Path) -> dict[str, str]:
+def _states(spool: Path) -> dict[str, str]:
     """The last state of every job that the ledger knows; nothing where it cannot be read."""
     states: dict[str, str] = {}
     try:
-        with reading(ledger) as connection, closing(connection.cursor()) as cursor:
+        with reading(spool) as connection, closing(connection.cursor()) as cursor:
             for table in ("job", "outcome"):
                 states.update(cursor.execute(f"SELECT id, state FROM {table} ORDER BY row"))
     except sqlite3.Error:

@@ -14,13 +14,13 @@ from greenagent.jobs.launcher import Launcher
 from greenagent.jobs.life import JobLife, unstarted
 from greenagent.jobs.queues import WaitingLine
 from greenagent.jobs.run_state import Outcome
-from greenagent.ledger.history import HistoryFile
-from greenagent.ledger.ledger import Ledger
-from greenagent.ledger.records import FROM_CONTROLLER, FROM_STARTUP
 from greenagent.process.exit_status import signal_name
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.settings.models import Settings
+from greenagent.spool.history import HistoryFile
+from greenagent.spool.records import FROM_CONTROLLER, FROM_STARTUP
+from greenagent.spool.spool import Spool
 from greenagent.values import levels, states
 from greenagent.values.command import Command, parse_command, without_queue
 from greenagent.values.errors import CommandError
@@ -41,7 +41,7 @@ class Admission:
         self,
         settings: Callable[[], Settings],
         identity: Identity,
-        ledger: Ledger,
+        spool: Spool,
         history: HistoryFile,
         launcher: Launcher,
         supervisor: Supervisor,
@@ -49,11 +49,11 @@ class Admission:
     ) -> None:
         self._settings = settings
         self._identity = identity
-        self._ledger = ledger
+        self._spool = spool
         self._history = history
         self._launcher = launcher
         self._supervisor = supervisor
-        self._answers = Answers(settings, identity, ledger, agent_log)
+        self._answers = Answers(settings, identity, spool, agent_log)
         self.live: dict[str, Job] = {}
         self.line = WaitingLine(settings().main.max_jobs)
         self.stopping = False
@@ -86,7 +86,7 @@ class Admission:
             refused = self.line.is_full and self._launcher.is_external(command.cmd)
             # Asked before the history is written, which comes before the ledger; and before a refusal.
             ask_first = refused or command.arguments.remembered
-            if ask_first and self._ledger.answer_again(command, controller):
+            if ask_first and self._spool.answer_again(command, controller):
                 self._was_answered(job)
             elif refused:
                 self.live.pop(command.id, None)
@@ -118,7 +118,7 @@ class Admission:
             self._history.add(command, job.controller, job.accepted)
         if not job.row:
             begins = bool(external) and self._begins_at_once(command)
-            row = self._ledger.accept(
+            row = self._spool.accept(
                 command, job.controller, job.kind, waiting=bool(external), accepted=job.accepted, begins=begins
             )
             if row is None:
@@ -135,7 +135,7 @@ class Admission:
             self.start_next()
             if job.has_begun and job.greenlet is None and job.stage is Stage.WAITING:
                 job.has_begun = False  # the agent is stopping, or has fewer slots by now
-                self._ledger.not_begun(job.row)
+                self._spool.not_begun(job.row)
         else:
             job.greenlet = self._supervisor.spawn(f"job {job.id}", self._live_builtin, job)
 
@@ -285,7 +285,7 @@ class Admission:
 
     def _live(self, job: Job, execute: Callable[[Job], Outcome], on_limit: Callable[[Job, int], None]) -> None:
         interval = round(self._settings().stats.interval)
-        life = JobLife(job, self._identity, self._ledger, self._history, execute, interval, on_limit)
+        life = JobLife(job, self._identity, self._spool, self._history, execute, interval, on_limit)
         try:
             life.run()
         except Frozen:
@@ -342,8 +342,8 @@ class Admission:
         job.last_result = self._answers.result_of(job, outcome)
         job.is_reported = True
         if job.controller is not None:
-            self._ledger.report(job.row, job.controller, job.last_result, ends=True)
+            self._spool.report(job.row, job.controller, job.last_result, ends=True)
         else:
-            self._ledger.end(job.row)
+            self._spool.end(job.row)
         if job.is_in_history:
             self._history.remove(job.id)

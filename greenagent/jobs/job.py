@@ -11,8 +11,8 @@ from gevent import Greenlet
 from gevent.event import Event
 
 from greenagent.jobs.handover import FrozenJob
-from greenagent.ledger.records import FROM_HISTORY
 from greenagent.process.child import Child
+from greenagent.spool.records import FROM_HISTORY
 from greenagent.values.command import Command
 from greenagent.values.result import Result
 

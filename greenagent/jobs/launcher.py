@@ -14,13 +14,13 @@ from greenagent.jobs.job import Identity, Job
 from greenagent.jobs.monitor import Monitor
 from greenagent.jobs.run import ExternalRun
 from greenagent.jobs.run_state import Limits, Outcome
-from greenagent.ledger.ledger import Ledger
 from greenagent.process.child import Child
 from greenagent.process.registry import Registry
 from greenagent.process.spawn import SpawnRequest
 from greenagent.process.tags import job_tag
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.settings.models import Settings
+from greenagent.spool.spool import Spool
 from greenagent.values import levels, states
 from greenagent.values.command import Command
 from greenagent.values.errors import CommandError, GreenagentError
@@ -61,7 +61,7 @@ class Launcher:
         self,
         settings: Callable[[], Settings],
         identity: Identity,
-        ledger: Ledger,
+        spool: Spool,
         spawn: Callable[[SpawnRequest], Child],
         supervisor: Supervisor,
         open_log: LogOpener,
@@ -72,7 +72,7 @@ class Launcher:
         """``open_monitor(job, say)``: ``say`` puts a warning into the job's own log."""
         self._settings = settings
         self._identity = identity
-        self._ledger = ledger
+        self._spool = spool
         self._spawn = spawn
         self._supervisor = supervisor
         self._open_log = open_log
@@ -109,7 +109,7 @@ class Launcher:
     def environment(self, job: Job, execution: Execution, added: Mapping[str, str]) -> dict[str, str]:
         """The child's environment for the current run."""
         controller = self._settings().controllers.get(job.controller) if job.controller is not None else None
-        tag = job_tag(self._ledger.instance, job.id, job.run)
+        tag = job_tag(self._spool.instance, job.id, job.run)
         wanted = {**added, **execution.environment}
         return child_environment(wanted, tag, self._identity.gid, self._identity.nid, controller)
 
@@ -169,7 +169,7 @@ class OpenJob:
             Limits(main.kill_grace, main.pipe_drain, main.max_line),
             launcher._spawn,
             launcher._supervisor,
-            lambda child: launcher._ledger.process(job.row, child.pid, child.start_ticks),
+            lambda child: launcher._spool.process(job.row, child.pid, child.start_ticks),
         )
 
     def say_limit(self, job: Job, restarts: int) -> None:

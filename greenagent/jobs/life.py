@@ -10,8 +10,8 @@ from greenagent.jobs.handover import Frozen, FrozenJob
 from greenagent.jobs.job import Identity, Job, Reason, Stage
 from greenagent.jobs.repetition import Next, Repetition, Step
 from greenagent.jobs.run_state import Outcome
-from greenagent.ledger.history import HistoryFile
-from greenagent.ledger.ledger import Ledger
+from greenagent.spool.history import HistoryFile
+from greenagent.spool.spool import Spool
 from greenagent.values import states
 from greenagent.values.result import Result
 
@@ -26,7 +26,7 @@ class JobLife:
         self,
         job: Job,
         identity: Identity,
-        ledger: Ledger,
+        spool: Spool,
         history: HistoryFile,
         execute: Callable[[Job], Outcome],
         stats_interval: int,
@@ -35,7 +35,7 @@ class JobLife:
         """``execute`` makes one run; ``on_limit(job, restarts)`` is told when the restart limit is reached."""
         self._job = job
         self._identity = identity
-        self._ledger = ledger
+        self._spool = spool
         self._history = history
         self._execute = execute
         self._stats_interval = stats_interval
@@ -68,7 +68,7 @@ class JobLife:
                 job.run += 1
                 job.enter(Stage.RUNNING)
                 if job.run > 1 or (job.external and not job.has_begun):  # else its row says so since it was accepted
-                    self._ledger.running(job.row, job.run, int(time.time() * 1000))
+                    self._spool.running(job.row, job.run, int(time.time() * 1000))
             outcome = self._last = self._execute(job)
             job.last_state = outcome.state
             job.frozen = None
@@ -104,7 +104,7 @@ class JobLife:
     def _freeze(self, frozen: Frozen) -> FrozenJob:
         job = self._job
         return FrozenJob(
-            row=self._ledger.row_of(job.row),
+            row=self._spool.row_of(job.row),
             command=dict(job.command.received),
             controller=job.controller,
             kind=job.kind,
@@ -123,7 +123,7 @@ class JobLife:
         job = self._job
         if job.end_requested in (Reason.STOP, Reason.DRAIN):
             if job.has_begun:
-                self._ledger.not_begun(job.row)
+                self._spool.not_begun(job.row)
             return False  # never started: its row stays, and it is run at the agent's next start
         if job.end_requested is Reason.KILL_ALL and job.repeats:
             job.end_requested = None
@@ -217,9 +217,9 @@ class JobLife:
         job.last_result = result
         job.is_reported = ends
         if job.controller is not None:
-            self._ledger.report(job.row, job.controller, result, ends=ends)
+            self._spool.report(job.row, job.controller, result, ends=ends)
         elif ends:
-            self._ledger.end(job.row)
+            self._spool.end(job.row)
 
 
 def unstarted() -> Outcome:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from greenagent.jobs.job import Job
-from greenagent.ledger.records import FROM_STARTUP
 from greenagent.logs.routes import Routes
 from greenagent.settings.models import ControllerLogger, Settings
+from greenagent.spool.records import FROM_STARTUP
 from greenagent.values.levels import LevelSet
 
 

@@ -10,10 +10,10 @@ from greenagent.jobs.admission import Admission
 from greenagent.jobs.job import Identity, Job
 from greenagent.jobs.life import result_of
 from greenagent.jobs.run_state import Outcome
-from greenagent.ledger.history import HistoryFile, Remembered
-from greenagent.ledger.ledger import Ledger
-from greenagent.ledger.records import FROM_CONTROLLER, FROM_HISTORY, FROM_STARTUP, RUNNING, WAITING, JobRecord
 from greenagent.runtime.agent_log import AgentLog
+from greenagent.spool.history import HistoryFile, Remembered
+from greenagent.spool.records import FROM_CONTROLLER, FROM_HISTORY, FROM_STARTUP, RUNNING, WAITING, JobRecord
+from greenagent.spool.spool import Spool
 from greenagent.values import states
 from greenagent.values.command import Command, parse_command, without_queue
 from greenagent.values.errors import CommandError
@@ -26,7 +26,7 @@ class Recovery:
 
     def __init__(
         self,
-        ledger: Ledger,
+        spool: Spool,
         history: HistoryFile,
         admission: Admission,
         identity: Identity,
@@ -34,7 +34,7 @@ class Recovery:
         stats_interval: int,
         agent_log: AgentLog,
     ) -> None:
-        self._ledger = ledger
+        self._spool = spool
         self._history = history
         self._admission = admission
         self._identity = identity
@@ -48,10 +48,10 @@ class Recovery:
         ``taken_over``: the rows of jobs that the replaced image of the agent handed over, which go
         on already; None when this start is no replacement in place.
         """
-        records = self._ledger.unfinished()
+        records = self._spool.unfinished()
         remembered = {entry.command.id: entry for entry in self._history.load()}
         for job_id, old in list(remembered.items()):
-            if old.accepted and self._ledger.has_ended(job_id, old.accepted):
+            if old.accepted and self._spool.has_ended(job_id, old.accepted):
                 # Killed between its end in the ledger and its leaving the history.
                 self._history.remove(job_id)
                 del remembered[job_id]
@@ -68,13 +68,13 @@ class Recovery:
             command = parse_command(json.loads(record.command))
         except (CommandError, ValueError) as error:
             self._agent_log.error(f"job {record.id}: its entry in the ledger cannot be read ({error}): given up")
-            self._ledger.end(record.row)
+            self._spool.end(record.row)
             return
         if record.kind == FROM_STARTUP:
             if is_replacement and record.state == WAITING:
                 self._enter(Job(without_queue(command), None, FROM_STARTUP, record.row, record.accepted))
             else:
-                self._ledger.end(record.row)  # startup tasks run anew at every start
+                self._spool.end(record.row)  # startup tasks run anew at every start
             return
         again = entry is not None or command.arguments.remembered
         if record.state == RUNNING and not again:
@@ -87,7 +87,7 @@ class Recovery:
     def _report_cut_off(self, record: JobRecord, command: Command) -> None:
         self._agent_log.warning(f"job {record.id}: {CUT_OFF}")
         if record.controller is None:
-            self._ledger.end(record.row)
+            self._spool.end(record.row)
             return
         job = Job(command, record.controller, record.kind, record.row, record.accepted)
         now = int(time.time() * 1000)
@@ -96,7 +96,7 @@ class Recovery:
             states.ERROR, data=CUT_OFF, starttime=starttime, lived=max(0, now - starttime) / 1000, can_restart=False
         )
         interval = command.arguments.stats_interval or self._stats_interval
-        self._ledger.report(record.row, record.controller, result_of(job, outcome, self._identity, interval), ends=True)
+        self._spool.report(record.row, record.controller, result_of(job, outcome, self._identity, interval), ends=True)
 
     def _enter(self, job: Job) -> None:
         if job.id in self._admission.live:

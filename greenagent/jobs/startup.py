@@ -11,10 +11,10 @@ from gevent.event import Event
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.handover import StartupState
 from greenagent.jobs.job import Identity, Job, Stage
-from greenagent.ledger.records import FROM_STARTUP
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.settings.models import StartupTask
+from greenagent.spool.records import FROM_STARTUP
 from greenagent.values import states
 from greenagent.values.command import Command, parse_command, without_queue
 

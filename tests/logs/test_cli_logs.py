@@ -133,8 +133,8 @@ def test_jobs_and_statistics_as_csv(folder: Path) -> None:
 def test_the_state_of_a_job_comes_from_the_ledger(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = tmp_path / ".history.db"
-    with closing(sqlite3.connect(ledger)) as connection:
+    spool = tmp_path / ".history.db"
+    with closing(sqlite3.connect(spool)) as connection:
         connection.execute("CREATE TABLE job (row INTEGER PRIMARY KEY, id TEXT, state TEXT)")
         connection.execute("CREATE TABLE outcome (row INTEGER PRIMARY KEY, id TEXT, state TEXT)")
         connection.execute("INSERT INTO job VALUES (1, 'first', 'running'), (2, 'second', 'ended')")
@@ -149,7 +149,7 @@ def test_the_state_of_a_job_comes_from_the_ledger(
     table = [line.split() for line in lines("-c", configuration, "--jobs")]
     assert [row[-1] for row in table[1:]] == ["running", "TIMEOUT"]
     # Where the environment tells the agent of another ledger, it tells us.
-    ledger.rename(tmp_path / "elsewhere.db")
+    spool.rename(tmp_path / "elsewhere.db")
     assert [line.split()[-1] for line in lines("-c", configuration, "--jobs")[1:]] == ["-", "-"]
     monkeypatch.setitem(ENVIRONMENT, "GREENAGENT_MAIN_LEDGER_FILE", str(tmp_path / "elsewhere.db"))
     assert [line.split()[-1] for line in lines("-c", configuration, "--jobs")[1:]] == ["running", "TIMEOUT"]

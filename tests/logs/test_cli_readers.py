@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.ledger.models import SCHEMA
+from greenagent.spool.models import SCHEMA
 from greenagent.values import levels
 from tests.conftest import needs
 from tests.logs.test_cli_logs import COMMAND, ENVIRONMENT, ORIGINAL, lines, run
@@ -61,13 +61,13 @@ def test_a_reader_needs_none_of_the_agents_certificates(folder: Path) -> None:
 
 
 def test_a_ledger_that_may_not_be_read_is_not_called_missing(folder: Path) -> None:
-    ledger = folder / "history.db"
-    ledger.chmod(0)
+    spool = folder / "history.db"
+    spool.chmod(0)
     for place in (folder, folder / "logs"):
         done = run_restricted("outbox", "--dir", place)
         assert (done.returncode, done.stdout) == (1, "")
-        assert f"{ledger}: Permission denied" in done.stderr
-    ledger.chmod(0o600)
+        assert f"{spool}: Permission denied" in done.stderr
+    spool.chmod(0o600)
     assert run_restricted("outbox", "--dir", folder).stdout == "nothing is set aside\n"
     try:
         folder.chmod(0o300)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Final, NamedTuple
 
-from greenagent.ledger import statements
-from greenagent.ledger.records import Accepted, Unwritten
-from greenagent.ledger.transactions import store
 from greenagent.runtime.clock import monotonic_epoch
+from greenagent.spool import statements
+from greenagent.spool.records import Accepted, Unwritten
+from greenagent.spool.transactions import store
 from greenagent.values.result import PendingResult
 
 FIRST_ROW: Final = 1 << 60

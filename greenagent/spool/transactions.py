@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 
-from greenagent.ledger import statements
-from greenagent.ledger.records import Unwritten
 from greenagent.runtime.clock import monotonic_epoch
+from greenagent.spool import statements
+from greenagent.spool.records import Unwritten
 from greenagent.values.command import Command, same_json
 
 

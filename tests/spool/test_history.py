@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from greenagent.ledger.history import HistoryFile
+from greenagent.spool.history import HistoryFile
 from greenagent.values.command import parse_command
 from tests.support.agent_logs import RecordedLog
 

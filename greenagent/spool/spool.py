@@ -11,12 +11,12 @@ from typing import Final, TypeVar
 import gevent
 from gevent.event import AsyncResult, Event
 
-from greenagent.ledger import statements
-from greenagent.ledger.journal import FIRST_ROW
-from greenagent.ledger.ledger_file import MAX_ASIDE_BYTES, MAX_RESULT_BYTES, LedgerFile
-from greenagent.ledger.records import FROM_CONTROLLER, RUNNING, WAITING, Accepted, JobRecord, Unwritten
-from greenagent.ledger.transactions import command_text, results_again, send_again, store
 from greenagent.runtime.clock import monotonic_epoch
+from greenagent.spool import statements
+from greenagent.spool.journal import FIRST_ROW
+from greenagent.spool.records import FROM_CONTROLLER, RUNNING, WAITING, Accepted, JobRecord, Unwritten
+from greenagent.spool.spool_file import MAX_ASIDE_BYTES, MAX_RESULT_BYTES, SpoolFile
+from greenagent.spool.transactions import command_text, results_again, send_again, store
 from greenagent.values.command import Command, same_json
 from greenagent.values.result import PendingResult, Result
 
@@ -27,7 +27,7 @@ RETRY: Final = 2.0
 Answer = TypeVar("Answer")
 
 
-class Ledger(LedgerFile):
+class Spool(SpoolFile):
     """One small sqlite file that knows every accepted job and every result not yet delivered.
 
     While its disk is full, or another program holds it locked, jobs still run, and everything that

@@ -12,13 +12,13 @@ from typing import Final, TypeVar
 import gevent
 from gevent.event import Event
 
-from greenagent.ledger import statements
-from greenagent.ledger.journal import Journal
-from greenagent.ledger.models import SCHEMA
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.files import FileLock
+from greenagent.spool import statements
+from greenagent.spool.journal import Journal
+from greenagent.spool.models import SCHEMA
 from greenagent.values.errors import GreenagentError
 
 MAX_RESULT_BYTES: Final = 256 * 1024 * 1024
@@ -29,7 +29,7 @@ LAST_TRIES: Final = 2.0
 Answer = TypeVar("Answer")
 
 
-class LedgerFile:
+class SpoolFile:
     """Opens and closes the file; writes at once, or later, but always in order."""
 
     def __init__(

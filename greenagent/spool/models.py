@@ -20,13 +20,13 @@ from peewee import (
 _NO_DATABASE = SqliteDatabase(None)
 
 
-class LedgerModel(Model):
+class SpoolModel(Model):
     class Meta:
         database = _NO_DATABASE
         legacy_table_names = False
 
 
-class Job(LedgerModel):
+class Job(SpoolModel):
     """One accepted job. ``row`` gives the order of acceptance.
 
     ``controller`` is null for startup tasks; ``accepted`` and ``ended`` are seconds since 1970;
@@ -47,7 +47,7 @@ class Job(LedgerModel):
     ended = FloatField(null=True)
 
 
-class Outcome(LedgerModel):
+class Outcome(SpoolModel):
     """One body to post: waiting for its controller while ``delivered`` and ``refused`` are null.
 
     ``path`` is ``result``, or ``log`` or ``stats`` for a record set aside that is tried again.
@@ -65,7 +65,7 @@ class Outcome(LedgerModel):
     refused = FloatField(null=True)
 
 
-class Aside(LedgerModel):
+class Aside(SpoolModel):
     """A record that its controller refused for good: full text, status and answer.
 
     ``due`` is 1 when somebody asked to try it again.
@@ -81,7 +81,7 @@ class Aside(LedgerModel):
     due = IntegerField(default=0)
 
 
-class Meta(LedgerModel):
+class Meta(SpoolModel):
     """Single facts, such as the ledger's instance."""
 
     key = TextField(primary_key=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.ledger.ledger import Ledger
+from greenagent.spool.spool import Spool
 from tests.support.agent_logs import RecordedLog
 
 
@@ -17,8 +17,8 @@ def agent_log() -> RecordedLog:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, agent_log: RecordedLog) -> Iterator[Ledger]:
-    ledger = Ledger(tmp_path / "ledger.db", agent_log, result_memory=1000)
-    ledger.start()
-    yield ledger
-    ledger.stop()
+def spool(tmp_path: Path, agent_log: RecordedLog) -> Iterator[Spool]:
+    spool = Spool(tmp_path / "ledger.db", agent_log, result_memory=1000)
+    spool.start()
+    yield spool
+    spool.stop()

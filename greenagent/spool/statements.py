@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import uuid
 
-from greenagent.ledger.records import (
+from greenagent.spool.records import (
     ENDED,
     RUNNING,
     WAITING,

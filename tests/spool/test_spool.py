@@ -1,0 +1,234 @@
+"""The ledger: every job written before it is acted on, every result until delivered (design, section 3)."""
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+
+import gevent
+import pytest
+
+from greenagent.runtime.files import LockedError
+from greenagent.spool import statements
+from greenagent.spool.journal import FIRST_ROW
+from greenagent.spool.records import FROM_CONTROLLER, FROM_STARTUP, RUNNING, WAITING
+from greenagent.spool.spool import Spool
+from greenagent.values import states
+from greenagent.values.command import Command, parse_command
+from greenagent.values.result import Result
+from tests.support.agent_logs import RecordedLog
+
+
+def command(job_id: str = "a", **more: object) -> Command:
+    return parse_command({"id": job_id, "cmd": "execute", "args": {"name": "true"}, **more})
+
+
+def result(job_id: str = "a", data: str = "") -> Result:
+    return Result(id=job_id, gid=1, nid=2, cmd="execute", state=states.SUCCESS, data=data)
+
+
+def accept(spool: Spool, job: Command, waiting: bool = False) -> int:
+    row = spool.accept(job, "main", FROM_CONTROLLER, waiting=waiting)
+    assert row is not None
+    return row
+
+
+def test_a_result_waits_until_it_is_delivered(spool: Spool) -> None:
+    row = accept(spool, command())
+    spool.report(row, "main", result(data="é\n"), ends=True)
+    assert spool.pending("other", 10) == []
+    [pending] = spool.pending("main", 10)
+    assert json.loads(pending.body)["data"] == "é\n"
+    spool.delivered("main", [pending.row])
+    assert spool.pending("main", 10) == []
+    assert spool.unfinished() == []
+
+
+def test_everything_survives_kill_minus_nine(spool: Spool, tmp_path: Path) -> None:
+    """What was committed is read by another connection while the first never closed."""
+    waiting = accept(spool, command("w"), waiting=True)
+    running = accept(spool, command("r"))
+    spool.running(running, 1, 1234)
+    ended = accept(spool, command("e"))
+    spool.report(ended, "main", result("e"), ends=True)
+    connection = sqlite3.connect(tmp_path / "ledger.db")
+    records = {record.row: record for record in statements.unfinished(connection)}
+    assert records[waiting].state == WAITING
+    assert (records[running].state, records[running].run, records[running].starttime) == (RUNNING, 1, 1234)
+    assert set(records) == {waiting, running}
+    assert [pending.id for pending in statements.pending(connection, "main", 10, 0)] == ["e"]
+    connection.close()
+
+
+def test_pending_results_are_read_in_bounded_portions(spool: Spool) -> None:
+    for number in range(5):
+        spool.report(accept(spool, command(str(number))), "main", result(str(number), "x" * 1_500_000), ends=True)
+    first = spool.pending("main", 100)
+    assert [pending.id for pending in first] == ["0", "1"]
+    spool.delivered("main", [pending.row for pending in first])
+    assert [pending.id for pending in spool.pending("main", 100)] == ["2", "3"]
+
+
+def test_waiting_for_a_result(spool: Spool) -> None:
+    arrived = gevent.spawn(spool.wait, "main", 10)
+    gevent.sleep(0)
+    spool.report(0, "main", result(), ends=False)
+    assert arrived.get(timeout=5) is True
+    assert spool.wait("main", 0.01) is False
+
+
+def test_the_answer_of_an_ended_job_is_remembered_and_sent_again(spool: Spool) -> None:
+    row = accept(spool, command())
+    assert not spool.answer_again(command(), "main")
+    spool.report(row, "main", result(), ends=True)
+    spool.delivered("main", [pending.row for pending in spool.pending("main", 10)])
+    assert spool.accept(command(), "main", FROM_CONTROLLER, waiting=True) is None
+    assert [pending.id for pending in spool.pending("main", 10)] == ["a"]
+    spool.delivered("main", [pending.row for pending in spool.pending("main", 10)])
+    assert spool.answer_again(command(), "main")
+    assert [pending.id for pending in spool.pending("main", 10)] == ["a"]
+
+
+def test_a_result_on_its_way_is_sent_again_all_the_same(spool: Spool) -> None:
+    """Its controller has it and asks again before the agent has seen that it was accepted."""
+    spool.report(accept(spool, command()), "main", result(), ends=True)
+    [on_its_way] = spool.pending("main", 10)
+    assert spool.answer_again(command(), "main")
+    assert spool.answer_again(command(), "main")
+    spool.delivered("main", [on_its_way.row])
+    assert [pending.body for pending in spool.pending("main", 10)] == [on_its_way.body]
+
+
+def test_another_command_or_controller_is_no_redelivery(spool: Spool) -> None:
+    spool.report(accept(spool, command()), "main", result(), ends=True)
+    assert not spool.answer_again(command(), "other")
+    assert not spool.answer_again(command(data="x"), "main")
+    assert accept(spool, command(data="x"))
+    assert spool.accept(command(data="x"), "main", FROM_STARTUP, waiting=True)
+
+
+def test_earlier_results_of_a_recurring_job_go_once_they_are_delivered(spool: Spool) -> None:
+    row = accept(spool, command())
+    for number in range(3):
+        spool.report(row, "main", result(data=str(number)), ends=False)
+    spool.delivered("main", [pending.row for pending in spool.pending("main", 10)[:2]])
+    spool.report(row, "main", result(data="3"), ends=False)
+    kept = spool.database.run(lambda c: c.execute("SELECT body FROM outcome ORDER BY row").fetchall())
+    assert [json.loads(body)["data"] for (body,) in kept] == ["2", "3"]
+
+
+def test_a_set_aside_result_is_kept_with_its_answer(spool: Spool) -> None:
+    spool.report(accept(spool, command()), "main", result(), ends=True)
+    [pending] = spool.pending("main", 10)
+    spool.set_aside("main", pending.row, 400, "no")
+    assert spool.pending("main", 10) == []
+    [aside] = spool.database.run(statements.asides)
+    assert (aside.controller, aside.path, aside.status, aside.answer) == ("main", "result", 400, "no")
+    assert json.loads(aside.body)["id"] == "a"
+
+
+def test_set_aside_records_are_capped_oldest_first(spool: Spool) -> None:
+    for number in range(5):
+        dropped = spool.database.run(
+            lambda c, n=number: statements.set_aside(c, "main", "log", f"{n}" * 100, 400, "", 0.0, 250)
+        )
+    assert dropped == 1
+    assert [aside.body[0] for aside in spool.database.run(statements.asides)] == ["3", "4"]
+
+
+def test_a_record_marked_due_is_pending_again(spool: Spool) -> None:
+    spool.keep_aside("main", "log", b"[1]", 422, "no")
+    spool.database.run(lambda c: c.execute("UPDATE aside SET due = 1"))
+    gevent.spawn(spool.keep_up, lambda: ["main"], 0.01)
+    assert spool.wait("main", 10)
+    [pending] = spool.pending("main", 10)
+    assert (pending.path, pending.body) == ("log", b"[1]")
+    assert spool.database.run(statements.asides) == []
+
+
+def test_purge_forgets_the_old_and_never_the_undelivered(spool: Spool) -> None:
+    for name in ("old", "kept"):
+        spool.report(accept(spool, command(name)), "main", result(name), ends=True)
+    [old, _] = spool.pending("main", 10)
+    spool.delivered("main", [old.row])
+    future = 10**12
+    assert spool.database.run(lambda c: statements.purge(c, future, 100, 10**9)) == 1
+    assert [pending.id for pending in spool.pending("main", 10)] == ["kept"]
+
+
+def test_purge_keeps_within_the_caps(spool: Spool) -> None:
+    for number in range(10):
+        spool.report(accept(spool, command(str(number))), "main", result(str(number)), ends=True)
+    spool.delivered("main", [pending.row for pending in spool.pending("main", 100)])
+    assert spool.database.run(lambda c: statements.purge(c, 0.0, 4, 10**9)) == 6
+    assert not spool.answer_again(command("5"), "main")
+    assert spool.answer_again(command("6"), "main")
+
+
+def test_a_damaged_ledger_is_set_aside(tmp_path: Path, agent_log: RecordedLog) -> None:
+    path = tmp_path / "ledger.db"
+    path.write_bytes(b"this is no database " * 1000)
+    spool = Spool(path, agent_log, result_memory=10)
+    spool.start()
+    spool.report(accept(spool, command()), "main", result(), ends=True)
+    assert len(spool.pending("main", 10)) == 1
+    spool.stop()
+    assert len(list(tmp_path.glob("ledger.db.damaged-*"))) == 1
+    assert any("damaged" in line for line in agent_log.lines)
+
+
+def test_a_ledger_with_a_damaged_page_is_set_aside(tmp_path: Path, agent_log: RecordedLog) -> None:
+    """It was used as it was, and the agent ended over the first read of that page."""
+    path = tmp_path / "ledger.db"
+    first = Spool(path, agent_log, result_memory=10)
+    first.start()
+    for number in range(50):
+        first.report(accept(first, command(str(number))), "main", result(str(number), "x" * 3000), ends=True)
+    first.stop()
+    content = bytearray(path.read_bytes())
+    content[-20 * 4096 : -19 * 4096] = bytes(4096)
+    path.write_bytes(content)
+    spool = Spool(path, agent_log, result_memory=10)
+    spool.start()
+    assert spool.pending("main", 10) == []
+    spool.stop()
+    assert len(list(tmp_path.glob("ledger.db.damaged-*"))) == 1
+    assert any("damaged" in line for line in agent_log.lines)
+
+
+def test_a_second_agent_is_refused(spool: Spool, tmp_path: Path, agent_log: RecordedLog) -> None:
+    with pytest.raises(LockedError, match=f"process {os.getpid()}"):
+        Spool(tmp_path / "ledger.db", agent_log, result_memory=10).start()
+
+
+def test_a_full_disk_keeps_results_in_memory_until_there_is_room(
+    spool: Spool, agent_log: RecordedLog, tmp_path: Path
+) -> None:
+    """The limit is sqlite's own: a database that may not grow says "full" as a full disk does."""
+    row = accept(spool, command())
+
+    def limit(connection: sqlite3.Connection, pages: int) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    spool.database.run(lambda c: limit(c, 1))
+    spool.report(row, "main", result(data="x" * 100_000), ends=True)
+    assert sum("cannot be written" in line for line in agent_log.lines) == 1
+    [pending] = spool.pending("main", 10)
+    assert pending.row >= FIRST_ROW
+    spool.database.run(lambda c: limit(c, 1_000_000))
+    gevent.spawn(spool.keep_up, lambda: ["main"], 0.01)
+    with gevent.Timeout(10):
+        while spool.pending("main", 10)[0].row >= FIRST_ROW:
+            gevent.sleep(0.01)
+    [pending] = spool.pending("main", 10)
+    assert pending.row < FIRST_ROW
+    assert spool.unfinished() == []
+    assert any("can be written again" in line for line in agent_log.lines)
+
+
+def test_results_for_a_removed_controller_are_dropped_after_their_memory(spool: Spool) -> None:
+    spool.report(accept(spool, command()), "gone", result(), ends=True)
+    future = 10**12
+    assert spool.database.run(lambda c: statements.expire_removed(c, ["gone", "main"], future)) == 0
+    assert spool.database.run(lambda c: statements.expire_removed(c, ["main"], future)) == 1
+    assert spool.pending("gone", 10) == []
