@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from gevent.lock import Semaphore
+
 from greenagent.agent.beginnings import end_orphans, make_log_store, make_sweeper
 from greenagent.agent.connections import Connections
 from greenagent.agent.ending import DRAIN, EXIT, LAST_KILL, REBOOT, RESTART, EndRequests, end_at_once
@@ -60,6 +62,7 @@ class Agent:
         self.oversight = Oversight(self.supervisor, agent_log, self._give_up, self.figures, thresholds)
         self._job_logs: WeakKeyDictionary[Job, JobLog] = WeakKeyDictionary()
         self._is_replaced = False
+        self._reloading = Semaphore()
 
     # -- start
 
@@ -86,7 +89,7 @@ class Agent:
             self.spool.stop()
             raise
         self._own_log = self.store.open_job("agent", "", "", own_routes(self.settings), "")
-        self.agent_log.attach(self._log_own)
+        self.agent_log.attach(self._own_log.append_now)
         self.history = HistoryFile(main.history_file, self.agent_log)
         self.spawner = Spawner(self.agent_log)
         self.spawner.start()
@@ -222,13 +225,14 @@ class Agent:
         under = self.supervisor if self.settings.stats.local_intake else None
         return JobMonitor(job, self.statistics, self.meter, say, under)
 
-    def _log_own(self, level: int, text: str) -> None:
-        self._own_log.append_now(level, text)
-
     # -- live reload
 
     def reload(self, new: Settings) -> None:
         """Applies what it can of other settings without touching running jobs; names what needs a restart."""
+        with self._reloading:  # it waits for old connections: two at once would mix, and remember the older settings
+            self._reload(new)
+
+    def _reload(self, new: Settings) -> None:
         if self._is_replaced or self.connections.is_closed:
             return  # the new image, or the next start, reads the file anyway
         plan = changes(self.settings, new)
@@ -325,7 +329,7 @@ class Agent:
         self.statistics.flush_all()  # now that all is stored or counted as lost
         self.requests.wait_for(self.connections.drain(drain_timeout, under_way), drain_timeout + under_way + 2)
         self.connections.close()
-        self.agent_log.detach(self._log_own)
+        self.agent_log.detach(self._own_log.append_now)
         self.oversight.stop()
         self.supervisor.kill_all()
         self.store.stop()

@@ -82,8 +82,6 @@ class Connections:
 
         After ``stop_polling`` new ones deliver what waits and take no commands; after ``drain`` there are none.
         """
-        if self.is_closed:
-            return
         wanted = plans(self._settings())
         for key in list(self.links):
             if wanted.get(key) != self._plans.get(key):
@@ -92,6 +90,8 @@ class Connections:
                 for greenlet in link.drain(0, UNDER_WAY):
                     greenlet.join()
                 link.close()
+        if self.is_closed:
+            return  # by now, or before
         # Only now: an upload that was under way moves its cursor, which a pair or queue that is gone has no more.
         self.register_pairs()
         self._backlog.set_controllers(self._settings().stats.controllers)

@@ -15,6 +15,9 @@ RESTART: Final = "restart"
 REBOOT: Final = "reboot"
 DRAIN: Final = "drain"
 
+_STRENGTH: Final = ("", DRAIN, EXIT, REBOOT)
+"""Of what is asked while the agent is being replaced, the last of these is done."""
+
 LAST_KILL: Final = 5.0
 """Seconds for what is killed without grace at the agent's end."""
 
@@ -35,7 +38,7 @@ class EndRequests:
         if not self._asked.ready():
             self._asked.set(how)
         elif self._asked.value == RESTART:
-            if how in (EXIT, DRAIN) and self._afterwards != EXIT:
+            if how in _STRENGTH and _STRENGTH.index(how) > _STRENGTH.index(self._afterwards):
                 self._afterwards = how
         elif how == EXIT:
             self._skip_waiting.set()

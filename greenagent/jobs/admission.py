@@ -223,7 +223,8 @@ class Admission:
         for job in running:
             job.ask_to_end(Reason.HAND_OVER)
         gevent.wait([job.ended for job in running], timeout=seconds)
-        frozen = [job.frozen for job in running if job.frozen is not None and job.stage is not Stage.ENDED]
+        # Not all that have a frozen state: one that was taken over keeps that of the replacement before.
+        frozen = [job.frozen for job in running if job.frozen is not None and job.is_handed_on]
         return frozen, [job for job in running if not job.ended.is_set()]
 
     def go_on(self, jobs: Iterable[FrozenJob]) -> None:

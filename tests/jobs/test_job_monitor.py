@@ -18,7 +18,7 @@ from greenagent.statistics import intake
 from greenagent.statistics.collector import FlushedObject, Statistics
 from greenagent.statistics.meter import Meter
 from greenagent.values.command import parse_command
-from tests.support.voices import HeardVoice
+from tests.support.agent_logs import RecordedLog
 from tests.support.waiting import wait_until
 
 
@@ -44,7 +44,7 @@ class BlockedLog:
 @pytest.fixture
 def supervisor() -> Iterator[Supervisor]:
     fatal: list[str] = []
-    supervisor = Supervisor(HeardVoice(), fatal.append)
+    supervisor = Supervisor(RecordedLog(), fatal.append)
     yield supervisor
     supervisor.kill_all()
     assert fatal == []

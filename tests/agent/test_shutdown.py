@@ -1,0 +1,31 @@
+"""What was asked about the agent's end, and in what order."""
+
+from __future__ import annotations
+
+import pytest
+
+from greenagent.agent.ending import DRAIN, EXIT, REBOOT, RESTART, EndRequests
+
+
+@pytest.mark.parametrize(
+    ("asked", "how"),
+    [
+        ([DRAIN], DRAIN),
+        ([EXIT, DRAIN], EXIT),
+        ([DRAIN, EXIT], EXIT),
+        ([REBOOT], REBOOT),
+        ([EXIT, REBOOT], REBOOT),
+        ([REBOOT, EXIT], REBOOT),
+        ([REBOOT, RESTART], REBOOT),
+    ],
+)
+def test_what_is_asked_while_the_agent_is_being_replaced_is_not_forgotten(asked: list[str], how: str) -> None:
+    """A ``reboot`` that was answered ``true`` was."""
+    requests = EndRequests()
+    requests.ask(RESTART)
+    assert requests.wait() == RESTART
+    for one in asked:
+        requests.ask(one)
+    assert requests.is_to_end
+    requests.call_off_replacement()
+    assert requests.wait() == how

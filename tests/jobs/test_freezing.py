@@ -1,0 +1,24 @@
+"""What running jobs become when the agent is replaced in place."""
+
+from __future__ import annotations
+
+from greenagent.jobs.job import Stage
+from greenagent.runtime.native import native_sleep
+from tests.end_to_end.conftest import shell
+from tests.support.inside import InsideAgent
+from tests.support.waiting import wait_until
+
+
+def test_a_job_taken_over_before_is_not_handed_over_again_before_it_stops(inside: InsideAgent) -> None:
+    """Its state from the replacement before was: two jobs would have gone on with the same pipes."""
+    admission = inside.agent.admission
+    job = inside.accept(shell("j", "true", recurring_period=1))
+    assert job is not None
+    wait_until(lambda: job.stage is Stage.SLEEPING, what="the pause")
+    frozen, stuck = admission.freeze(5)
+    assert ([one.command["id"] for one in frozen], stuck) == (["j"], [])
+    inside.agent.spool.database.submit(lambda connection: native_sleep(2))  # a disk that hangs
+    admission.resume(frozen)
+    taken_over = admission.live["j"]
+    wait_until(lambda: taken_over.run == 2, what="the next period, in the next image")
+    assert admission.freeze(0.1) == ([], [taken_over])

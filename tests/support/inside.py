@@ -1,0 +1,55 @@
+"""A real agent in the test's own process: its parts can be asked, and broken, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from greenagent.agent.agent import Agent
+from greenagent.agent.watchdog import Thresholds
+from greenagent.jobs.job import Job
+from greenagent.settings import Settings, load_settings
+from greenagent.values.command import parse_command
+from tests.support.agent_logs import RecordedLog
+from tests.support.agents import configuration
+from tests.support.waiting import wait_until
+
+
+class InsideAgent:
+    """Polls nobody before ``start``; ``with`` starts and stops it."""
+
+    def __init__(self, folder: Path, controllers: Mapping[str, str], **more: Any) -> None:
+        """``controllers`` and ``more`` as for ``configuration``."""
+        self.folder = folder
+        self.agent_log = RecordedLog()
+        self.agent = Agent(self.settings(controllers, **more), self.agent_log, Thresholds(check_every=3600))
+
+    def settings(self, controllers: Mapping[str, str], **more: Any) -> Settings:
+        """Settings whose files lie in the agent's folder."""
+        file = self.folder / "greenagent.toml"
+        file.write_text(configuration(self.folder, controllers, **more))
+        return load_settings(str(file), {}, {}).settings
+
+    def __enter__(self) -> InsideAgent:
+        self.agent.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.agent.stop()
+
+    def accept(self, command: Mapping[str, Any], controller: str = "main") -> Job | None:
+        """Hands a command in as a poll would; returns its job while that lives."""
+        parsed = parse_command(dict(command))
+        self.agent.admission.accept(parsed, controller)
+        return self.agent.admission.live.get(parsed.id)
+
+    def start_job(self, command: Mapping[str, Any], ready: Callable[[Job], object] = lambda job: True) -> Job:
+        """Accepts a command and waits until its process runs, and until ``ready``."""
+        job = self.accept(command)
+        assert job is not None
+        wait_until(lambda: job.child is not None and ready(job), what=f"job {job.id}")
+        return job
