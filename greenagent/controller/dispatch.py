@@ -144,16 +144,17 @@ class Dispatcher:
         """A fanout command that waited for its first agent goes to all that are live now. Raises StateError."""
         job = assignment.job
         first, *others = [agent.key for agent in matching]
+        self._roles.remove(assignment)  # or an agent that polls meanwhile would be given it as well
         added = [job.add(key) for key in others]
         try:
             moved = moved_row(assignment, first, states.QUEUED, "", 0, 0.0)
             self.journal.write([moved, *(assignment_row(one) for one in added)])
         except StateError:
             del job.assignments[-len(added) or len(job.assignments) :]
+            self._roles.add(assignment, first=True)
             raise
         assignment.agent = first
         assignment.floating = False
-        assignment.in_line = False
         for one in (assignment, *added):
             self.enqueue(one)
 

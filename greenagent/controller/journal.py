@@ -123,6 +123,10 @@ def finished_row(job: Job, finished: float) -> Statement:
     return ("UPDATE jobs SET finished = ? WHERE seq = ?", (job.stamp(finished), job.seq))
 
 
+def patience_row(job: Job, wait_until: float) -> Statement:
+    return ("UPDATE jobs SET wait_until = ? WHERE seq = ?", (job.stamp(wait_until), job.seq))
+
+
 def assignment_row(assignment: Assignment) -> Statement:
     """The row of a new assignment."""
     agent = assignment.agent

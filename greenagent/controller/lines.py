@@ -30,6 +30,11 @@ class RoleLines:
                 best = line
         return leave(best) if best is not None else None
 
+    def remove(self, assignment: Assignment) -> None:
+        """Takes a command out of its line, wherever it stands."""
+        self._lines[assignment.job.target].remove(assignment)
+        assignment.in_line = False
+
     def groups(self) -> list[tuple[Target, list[Assignment]]]:
         """What waits, by whom it is for."""
         return [(target, [one for one in line if not one.ended]) for target, line in self._lines.items()]

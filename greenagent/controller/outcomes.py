@@ -22,6 +22,7 @@ from greenagent.controller.journal import (
     assignment_row,
     finished_row,
     job_row,
+    patience_row,
     result_rows,
 )
 from greenagent.controller.limits import Limits
@@ -143,6 +144,7 @@ class Outcomes:
                 if not job.wait_until or assignment.ended:
                     continue
                 if agent.is_live(self._limits):
+                    self._dispatcher.journal.write([patience_row(job, 0.0)])
                     job.wait_until = 0.0
                 elif now >= job.wait_until and not young:
                     self._record(assignment, own_result(assignment, states.ERROR, NO_AGENT))
@@ -154,6 +156,8 @@ class Outcomes:
             gevent.sleep(0)  # many groups times many agents must not make the controller deaf
             matching = self._agents.live_matching(target)
             for assignment in waiting:
+                if not assignment.in_line:
+                    continue  # handed out meanwhile
                 if matching and target.fanout:
                     self._dispatcher.expand_fanout(assignment, matching)
                 elif not matching and not young and now >= assignment.job.wait_until:

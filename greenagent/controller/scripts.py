@@ -33,9 +33,11 @@ class ScriptStore:
         """
         digest = hashlib.md5(content.encode("utf-8", "replace"), usedforsecurity=False).hexdigest()
         now = monotonic_epoch()
-        self._journal.write([("INSERT OR REPLACE INTO scripts VALUES (?, ?, ?)", (digest, content, now))])
+        drop = self._superfluous(len(content))
+        insertion = ("INSERT OR REPLACE INTO scripts VALUES (?, ?, ?)", (digest, content, now))
+        self._journal.write([insertion, *_removals(drop)])
         self._keep(digest, content, now)
-        self.trim()
+        self._drop(drop)
         return digest
 
     def get(self, digest: str) -> str | None:
@@ -64,18 +66,30 @@ class ScriptStore:
         return json.dumps({**wanted, "hash": self.store(content)})
 
     def trim(self) -> None:
-        """Drops scripts that are too old or too many, oldest first."""
+        """Drops scripts that are too old or too many, oldest first. Raises StateError."""
+        drop = self._superfluous()
+        if drop:
+            self._journal.write(_removals(drop))
+            self._drop(drop)
+
+    def _superfluous(self, wanted: int = 0) -> dict[str, tuple[str, float]]:
+        """The scripts that are too old, and the oldest ones where ``wanted`` bytes more would be too many."""
         expired = monotonic_epoch() - self._limits.script_age
-        statements: list[Statement] = []
-        while self._scripts:
-            digest, (content, stored) = next(iter(self._scripts.items()))
-            if stored >= expired and self._bytes <= self._limits.script_bytes:
+        left = self._bytes + wanted
+        found: dict[str, tuple[str, float]] = {}
+        for digest, kept in self._scripts.items():
+            content, stored = kept
+            if stored >= expired and left <= self._limits.script_bytes:
                 break
-            del self._scripts[digest]
-            self._bytes -= len(content)
-            statements.append(("DELETE FROM scripts WHERE hash = ?", (digest,)))
-        if statements:
-            self._journal.write(statements)
+            found[digest] = kept
+            left -= len(content)
+        return found
+
+    def _drop(self, scripts: dict[str, tuple[str, float]]) -> None:
+        for digest, kept in scripts.items():
+            if self._scripts.get(digest) is kept:  # it was not stored again while the file was written
+                del self._scripts[digest]
+                self._bytes -= len(kept[0])
 
     def _keep(self, digest: str, content: str, stored: float) -> None:
         old = self._scripts.pop(digest, None)
@@ -83,3 +97,10 @@ class ScriptStore:
             self._bytes -= len(old[0])
         self._scripts[digest] = (content, stored)
         self._bytes += len(content)
+
+
+def _removals(scripts: dict[str, tuple[str, float]]) -> list[Statement]:
+    return [
+        ("DELETE FROM scripts WHERE hash = ? AND stored = ?", (digest, stored))
+        for digest, (_, stored) in scripts.items()
+    ]

@@ -139,6 +139,19 @@ def test_wait_for_agent_waits_and_is_not_sent_on(controller, target) -> None:
     assert "wait_for_agent" not in command
 
 
+def test_a_fanout_that_waited_reaches_full_agents_once(controller) -> None:
+    """Before, it stayed in its line as well and went to all of them again once a second."""
+    controller.submit(id="f", roles=["web"], fanout=True, wait_for_agent=60)
+    polls = [Agent(controller, nid=nid, roles=["web"], slots=0).poll() for nid in (1, 2)]
+    controller.parts.outcomes.sweep()
+    assert [poll.command()["id"] for poll in polls] == ["f", "f"]
+    for _ in range(3):
+        controller.parts.outcomes.sweep()
+    assert [(one["gid"], one["nid"]) for one in controller.get("jobs/f")["agents"]] == [(1, 1), (1, 2)]
+    Agent(controller, nid=3, roles=["web"]).poll()
+    assert len(controller.get("jobs/f")["agents"]) == 2
+
+
 def test_wait_for_agent_ends(make_controller) -> None:
     controller = make_controller(SHORT)
     controller.submit(id="node", gid=1, nid=10, wait_for_agent=0.2)

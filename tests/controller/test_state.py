@@ -324,3 +324,49 @@ def test_identities_that_earlier_versions_took_come_back(make_controller, tmp_pa
     )
     [job] = make_controller(state=state).get("jobs")["jobs"]
     assert (job["id"], job["nid"], job["state"]) == ("x", 10**18, "ERROR")
+
+
+def test_scripts_stay_until_their_removal_is_written(make_controller, tmp_path) -> None:
+    """Dropped in memory alone they would be missing, and come back at the next start."""
+    state = tmp_path / "state.db"
+    controller = make_controller(Limits(script_age=0.5), state=state)
+    digest = controller.post("scripts", {"content": "x = 1"}).json()["hash"]
+
+    def served() -> int:
+        return plain().get(f"{controller.url}/1/10/script", params={"hash": digest}, timeout=10).status_code
+
+    with closing(sqlite3.connect(state, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        wait_until(lambda: any("cannot write the state file" in line for line in controller.said), what="a failed trim")
+        assert served() == 200
+        other.execute("ROLLBACK")
+    wait_until(lambda: served() == 404, what="the script to be dropped")
+
+
+def test_a_script_and_the_removal_of_those_it_displaces_are_written_together(make_controller, tmp_path) -> None:
+    state = tmp_path / "state.db"
+    controller = make_controller(Limits(script_bytes=10), state=state)
+    old, new = (controller.post("scripts", {"content": text}).json()["hash"] for text in ("x = 'old'", "y = 'new'"))
+    again = controller.post("scripts", {"content": "y = 'new'"}).json()["hash"]
+    assert again == new != old
+    controller.stop()
+    controller = make_controller(state=state)
+    codes = [
+        plain().get(f"{controller.url}/1/10/script", params={"hash": digest}, timeout=10).status_code
+        for digest in (old, new)
+    ]
+    assert codes == [404, 200]
+
+
+def test_a_command_whose_agent_came_in_time_waits_on_after_a_restart(make_controller, tmp_path) -> None:
+    state = tmp_path / "state.db"
+    controller = make_controller(Limits(live=0.5), state=state)
+    agent = Agent(controller)
+    controller.submit(id="first", gid=1, nid=10, wait_for_agent=60)
+    agent.take()
+    controller.submit(id="second", gid=1, nid=10, wait_for_agent=0.001)
+    controller.parts.outcomes.sweep()
+    controller.stop()
+    controller = make_controller(Limits(live=0), state=state)
+    controller.parts.outcomes.sweep()
+    assert controller.state("second") == "QUEUED"
