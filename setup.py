@@ -30,9 +30,11 @@ def long_description() -> str:
 
 CONTROLLER = ["falcon>=3.1"]
 METRICS = ["prometheus_client>=0.16"]
+TOMLI = ["tomli>=1.1; python_version < '3.11'"]
 TEST = [
     *CONTROLLER,
     *METRICS,
+    *TOMLI,
     "build>=1.0",
     "hypothesis>=6.80",
     "mypy>=1.10",
@@ -64,7 +66,7 @@ setup(
         ("share/greenagent/systemd", ["etc/systemd/greenagent.service"]),
     ],
     install_requires=requirements(),
-    extras_require={"controller": CONTROLLER, "metrics": METRICS, "test": TEST},
+    extras_require={"controller": CONTROLLER, "metrics": METRICS, "tomli": TOMLI, "test": TEST},
     entry_points={
         "console_scripts": [
             "greenagent=greenagent.cli.agent:main",

@@ -19,6 +19,7 @@ from greenagent.settings import Loaded
 from greenagent.settings.limits import check_limits
 from greenagent.settings.models import Settings, StartupTask, ledger_beside
 from greenagent.settings.problems import Report, nearest
+from greenagent.settings.toml_file import SECOND_PARSER
 from greenagent.values.errors import CommandError
 
 
@@ -35,6 +36,9 @@ def check_machine(loaded: Loaded) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if settings.metrics.listen and find_spec("prometheus_client") is None:
         text = "needs the package prometheus_client: pip install 'greenagent[metrics]', or leave it empty"
         report.problem(("metrics", "listen"), text)
+    if SECOND_PARSER is None:
+        text = "was read by the toml library alone, which misreads some texts: pip install 'greenagent[tomli]'"
+        report.warning((), text)
     return report.problems, (*check_limits(settings), *report.warnings)
 
 

@@ -1,27 +1,74 @@
-"""Reads a TOML file: the only module that touches the ``toml`` library, and the file itself."""
+"""Reads a TOML file: the only module that knows the parsers of TOML, and the file itself.
+
+``toml`` is the parser. Its release 0.10.2 misreads some texts without a word: it drops the last item of a list that
+is not closed, the quotes of a text that ends in ``""``, the second of two tables of one name. So a second parser
+reads the same text: ``tomllib`` of Python 3.11, or ``tomli`` where that is installed. What either of them refuses is
+refused, and so is a value that they read differently.
+"""
 
 from __future__ import annotations
 
-import json
+import math
 import os
+import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 import toml
 
-from greenagent.settings.problems import Place, SettingsError
-from greenagent.settings.toml_text import TomlProblem, decode_key, plain_toml
+from greenagent.settings.problems import Place, Report, SettingsError
 
 MAXIMUM_SIZE: Final = 4 * 1024 * 1024
 """Bytes; no configuration is longer, but a log given by mistake is."""
+MAXIMUM_DEPTH: Final = 50
+
+_KEY = r"""[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'"""
+_KEYS = rf"[ \t]*(?:{_KEY})(?:[ \t]*\.[ \t]*(?:{_KEY}))*[ \t]*"
+_STATEMENT = re.compile(rf"[ \t]*\[\[?(?P<table>{_KEYS})\]|(?P<key>{_KEYS})=")
+_TOKEN = re.compile(
+    r'"""(?:\\.|[^\\])*?"{3,5}' + r"|'''.*?'{3,5}" + r'|"(?:\\.|[^"\\\n])*"' + r"|'[^'\n]*'|#[^\n]*|[\[{\]}\n]",
+    re.DOTALL,
+)
+_POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_HINTS = {
+    "Cannot overwrite a value": "the name stands twice",
+    "Illegal character '\\n'": "the text is not closed on its line",
+    "Invalid value": "text needs quotes",
+    "Not a homogeneous array": "all items of a list must be of one type",
+    "Unescaped '\\' in a string": "write \\\\ for a backslash",
+}
+
+
+def _find_second_parser() -> Callable[[str], dict[str, Any]] | None:
+    for name in ("tomllib", "tomli"):
+        try:
+            loads: Callable[[str], dict[str, Any]] = import_module(name).loads
+        except ImportError:
+            continue
+        return loads
+    return None
+
+
+SECOND_PARSER: Final = _find_second_parser()
+"""None on Python 3.10 without ``tomli``: there ``toml`` alone decides, and ``--check`` says so."""
+
+
+class _SyntaxError(Exception):
+    """``line`` (from 1) and what is wrong there."""
+
+    def __init__(self, line: int, text: str) -> None:
+        super().__init__(text)
+        self.line = line
+        self.text = text + next((f" ({hint})" for begin, hint in _HINTS.items() if text.startswith(begin)), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a file holds, and the line of every table and key in it."""
+    """What a file holds, and the lines of the tables and keys in it."""
 
     path: Path
     values: dict[str, Any] = field(default_factory=dict)
@@ -31,22 +78,20 @@ class Document:
 def read_document(path: Path) -> Document:
     """Reads and decodes a TOML file.
 
-    Raises SettingsError with one line that names the file, the line where there is one, and what to do.
+    Raises SettingsError: for a syntax error one line that names the file, the line and what is wrong; for values
+    that no setting can have, or that the parsers read differently, one line each.
     """
     text = _read_text(path)
     try:
-        plain = plain_toml(text)
-    except TomlProblem as problem:
-        raise SettingsError([f"{path}:{problem.line}: {problem.text}"]) from problem
-    try:
-        values = toml.loads(plain.text, decoder=_Decoder())
-    except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
-        # The library raises its own error, a ValueError, and in odd cases whatever befell it.
-        number = getattr(error, "lineno", 0)
-        line = plain.origins[min(number, len(plain.origins)) - 1] if number and plain.origins else 1
-        reason = "a key and a table of this name exclude each other" if "exists" in str(error) else str(error)
-        raise SettingsError([f"{path}:{line}: {' '.join(reason.split())}"]) from error
-    return Document(path, _decode_keys(values), plain.places)
+        lines = _find_lines(text)
+        first, second = _parse(text, lines)
+    except _SyntaxError as error:
+        raise SettingsError([f"{path}:{error.line}: {' '.join(error.text.split())}"]) from error
+    report = Report(path, lines)
+    values = _plain(first, second, (), report)
+    if report.problems:
+        raise SettingsError(report.problems)
+    return Document(path, values, lines)
 
 
 def _read_text(path: Path) -> str:
@@ -66,49 +111,78 @@ def _read_text(path: Path) -> str:
         reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
         raise SettingsError([f"{path}: cannot be read: {reason}"]) from error
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise SettingsError([f"{path}:{line}: is not UTF-8 text, save the file in that encoding"]) from error
 
 
-class _Decoder(toml.TomlDecoder):  # type: ignore[type-arg]
-    """The library's decoder, for the plain form: lists may mix types, tables may stand in lists."""
+def _find_lines(text: str) -> dict[Place, int]:
+    """The line of every ``[table]`` and every ``key =`` that begins a line, for messages.
 
-    def load_value(self, v: str, strictly_valid: bool = True) -> tuple[Any, str]:
-        if v[:1] == '"':
-            return json.loads(v), "str"
-        value: tuple[Any, str] = super().load_value(v, strictly_valid)
-        return value
+    Brackets are counted on the way, since an open one makes the parsers complain about a line far below.
+    """
+    lines: dict[Place, int] = {}
+    table: Place = ()
+    at, number = 0, 1
+    while at < len(text):
+        begin, depth = number, 0
+        statement = _STATEMENT.match(text, at)
+        if statement is not None:
+            at = statement.end()
+            keys = re.findall(_KEY, statement["table"] or statement["key"])
+            names = tuple(key[1:-1] if key[0] in "\"'" else key for key in keys)
+            if statement["table"]:
+                table, names = names, ()
+            if len(table + names) > MAXIMUM_DEPTH:
+                raise _SyntaxError(number, "the name has too many parts")
+            lines[table + names] = number
+        for token in _TOKEN.finditer(text, at):
+            at = token.end()
+            number += token.group().count("\n")
+            depth += (token.group() in "[{") - (token.group() in "]}" and depth > 0)
+            if depth > MAXIMUM_DEPTH:
+                raise _SyntaxError(number, "the value is nested too deeply")
+            if token.group() == "\n" and not depth:
+                break
+        else:
+            at = len(text)
+        if depth:
+            raise _SyntaxError(begin, "a bracket opened here is not closed")
+    return lines
 
-    def load_array(self, a: str) -> list[Any]:
-        return [self.load_value(item)[0] for item in _split(a)]
 
-    def load_inline_object(
-        self, line: str, currentlevel: Any, multikey: bool = False, multibackslash: bool = False
-    ) -> None:
-        for item in _split(line):
-            self.load_line(item, currentlevel, multikey, multibackslash)
-
-
-def _split(text: str) -> list[str]:
-    """The items between the outer brackets; texts in the plain form hold neither commas nor brackets."""
-    items: list[str] = []
-    depth = 0
-    current = ""
-    for character in text[1:-1]:
-        if character == "," and not depth:
-            items.append(current.strip())
-            current = ""
-            continue
-        depth += (character in "[{") - (character in "]}")
-        current += character
-    return [*items, current.strip()] if current.strip() else items
+def _parse(text: str, lines: Mapping[Place, int]) -> tuple[Any, Any]:
+    """What both parsers read; twice the same where there is no second one. Raises _SyntaxError."""
+    second = None
+    if SECOND_PARSER is not None:
+        try:
+            second = SECOND_PARSER(text)
+        except ValueError as error:
+            position = _POSITION.search(str(error))
+            number = int(position[1]) if position is not None and position[1] else max(lines.values(), default=1)
+            raise _SyntaxError(number, _POSITION.sub("", str(error))) from error
+    try:
+        first = toml.loads(text)
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError) as error:
+        # The library raises its own error, a ValueError, and in odd cases whatever befell it.
+        raise _SyntaxError(getattr(error, "lineno", 1), getattr(error, "msg", "this is not understood")) from error
+    return first, first if second is None else second
 
 
-def _decode_keys(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {decode_key(key): _decode_keys(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_decode_keys(item) for item in value]
+def _plain(value: Any, second: Any, place: Place, report: Report) -> Any:
+    """The value in plain dictionaries and lists, both parsers having read it; reports one that no setting can have."""
+    if len(place) > MAXIMUM_DEPTH:
+        report.problem(place[:2], "the value is nested too deeply")
+    elif isinstance(value, dict) and isinstance(second, dict) and value.keys() == second.keys():
+        return {key: _plain(item, second[key], (*place, key), report) for key, item in value.items()}
+    elif isinstance(value, list) and isinstance(second, list) and len(value) == len(second):
+        numbered = enumerate(zip(value, second, strict=True), 1)
+        return [_plain(item, other, (*place, str(number)), report) for number, (item, other) in numbered]
+    elif not isinstance(value, (bool, int, float, str, list, dict)) or (
+        isinstance(value, float) and not math.isfinite(value)
+    ):
+        report.problem(place, f"{value} is neither a number nor true or false (text needs quotes)")
+    elif type(value) is not type(second) or value != second:
+        report.problem(place, "the toml library misreads this, write it otherwise, such as on one line")
     return value

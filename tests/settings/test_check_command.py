@@ -165,6 +165,18 @@ def test_metrics_without_their_package_are_a_problem(tmp_path: Path) -> None:
     ]
 
 
+def test_without_a_second_parser_of_toml_the_check_says_so(tmp_path: Path) -> None:
+    """As on Python 3.10 without the package tomli: None stands for a module that cannot be imported."""
+    absent = "import sys\nsys.modules['tomllib'] = sys.modules['tomli'] = None\n"
+    (tmp_path / "sitecustomize.py").write_text(absent)
+    code, (line,) = check(tmp_path, MINIMAL, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    assert code == 0
+    assert line == (
+        "greenagent: warning:  was read by the toml library alone, which misreads some texts: "
+        "pip install 'greenagent[tomli]'"
+    )
+
+
 def test_the_seed_configuration_passes_the_check(tmp_path: Path) -> None:
     code, lines = check(tmp_path, SEED.read_text())
     assert code == 0

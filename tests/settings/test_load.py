@@ -56,7 +56,7 @@ x = 1
 gid = 0
 nid = "3"
 max_job = 3
-roles = ["a", 1]
+roles = [1, 2]
 [controllers.main]
 url = "ftp://user:secret@host"
 [controllers.other]
@@ -97,7 +97,7 @@ after = ["a", "x"]
         "agent.toml:5: [main] gid: must be at least 1, not 0",
         "agent.toml:6: [main] nid: must be a whole number, not text",
         "agent.toml:7: [main] max_job: is not a setting of this section, did you mean 'max_jobs'?",
-        "agent.toml:8: [main] roles: must be a list of texts, but item 2 is a whole number",
+        "agent.toml:8: [main] roles: must be a list of texts, but item 1 is a whole number",
         "agent.toml:10: [controllers.main] url: must begin with http:// or https://, not 'ftp://***@host'",
         "agent.toml:12: [controllers.other] url: names no host: 'http://***@/x'",
         "agent.toml:14: [controllers] third: must be a table, not a whole number",
@@ -155,7 +155,11 @@ ONE_PROBLEM = {
     "url without scheme": (MAIN + "[controllers.a]\nurl = 'localhost:8966'", "must begin with http:// or https://"),
     "misspelt key of a controller": (CONTROLLER + "[controllers.main.securty]\na = 1", "did you mean 'security'?"),
     "misspelt file": (CONTROLLER + "[controllers.main.security]\nclient_certifcate = ''", "'client_certificate'?"),
-    "empty controller name": (MAIN + "[controllers.'']\nurl = 'http://h'", "1 to 200 characters"),
+    "empty controller name": (
+        MAIN + "[controllers.'']\nurl = 'http://h'",
+        "agent.toml:4: Can't have a keygroup with an empty name",
+    ),
+    "long controller name": (MAIN + f"[controllers.{'a' * 201}]\nurl = 'http://h'", "1 to 200 characters"),
     "polling nobody": (MAIN + "[channel]\ncmds = ['a']", "there is no controller 'a' (configured: none)"),
     "logger to nobody": (CONTROLLER + "[logging.a]\ntype = 'AC'\ncontrollers = ['man']", "did you mean 'main'?"),
     "logger of type redis": (MAIN + "[logging.a]\ntype = 'redis'\naddress = 'x'", "no type of logger"),
@@ -168,7 +172,7 @@ ONE_PROBLEM = {
     "metrics without port": (MAIN + "[metrics]\nlisten = 'localhost'", "must be HOST:PORT"),
     "metrics with bad port": (MAIN + "[metrics]\nlisten = '[::1]:70000'", "a port from 0 to 65535"),
     "env of numbers": (MAIN + "[extensions.a]\nbinary = 'x'\nenv = {A = 1}", "but 'A' is a whole number"),
-    "env name": (MAIN + "[extensions.a]\nbinary = 'x'\nenv = {'A=B' = ''}", "impossible variable"),
+    "env name": (MAIN + "[extensions.a]\nbinary = 'x'\n[extensions.a.env]\n'A=B' = ''", "impossible variable"),
     "extension in both sections": (
         MAIN + "[extensions.a]\nbinary = 'x'\n[extension.a]\nbinary = 'y'",
         "[extension] a: this extension is also given",
