@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "greenagent"
 ALLOWED: dict[str, set[str]] = {
     "values": set(),
     "runtime": {"values"},
-    "settings": {"values"},
+    "settings": {"values", "runtime"},
     "process": {"values", "runtime"},
     "logs": {"values", "runtime"},
     "spool": {"values", "runtime"},

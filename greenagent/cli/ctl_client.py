@@ -14,24 +14,21 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from greenagent import __version__
-from greenagent.cli.ctl_trust import UsageError, check_authority, check_certificate
+from greenagent.cli.ctl_trust import UsageError, check_files
+from greenagent.runtime.tls import Wording, explain
 from greenagent.values.errors import GreenagentError
 
 DEFAULT_URL: Final = "http://127.0.0.1:8966"
 CONNECT_TIMEOUT: Final = 10
 READ_TIMEOUT: Final = 30
 """Seconds above what the controller was asked to wait."""
-
-
-UNKNOWN_ISSUER_CODES: Final = frozenset({2, 18, 19, 20, 21, 27})
-"""Codes of OpenSSL that mean: no trust root vouches for this certificate."""
-_TLS_REASONS: Final = {
-    "CERTIFICATE_REQUIRED": "it wants a client certificate: give --cert and --key",
-    "ALERT_UNKNOWN_CA": "it does not know the issuer of our client certificate (--cert)",
-    "ALERT_CERTIFICATE_EXPIRED": "our client certificate (--cert) has expired",
-    "WRONG_VERSION_NUMBER": "it does not speak TLS: does the URL begin with http there?",
-    "HTTP_REQUEST": "it does not speak TLS: does the URL begin with http there?",
-}
+_WORDING: Final = Wording(
+    theirs="its certificate",
+    ours="our client certificate (--cert)",
+    unknown_issuer="is unknown: name the authority with --ca",
+    give_certificate="give --cert and --key",
+    where=": does the URL begin with http there?",
+)
 
 
 class ControllerError(GreenagentError):
@@ -71,13 +68,12 @@ class Client:
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.headers["User-Agent"] = f"greenagent-ctl/{__version__}"
-        if connection.ca:
-            check_authority(Path(connection.ca))
-            self._session.verify = connection.ca
         if connection.key and not connection.cert:
             raise UsageError("--key needs --cert")
+        check_files(connection.ca, connection.cert, connection.key)
+        if connection.ca:
+            self._session.verify = connection.ca
         if connection.cert:
-            check_certificate(Path(connection.cert), Path(connection.key) if connection.key else None)
             self._session.cert = (connection.cert, connection.key) if connection.key else connection.cert
         if connection.token_file:
             self._session.headers["Authorization"] = f"Bearer {_token(Path(connection.token_file))}"
@@ -142,7 +138,7 @@ def reason_of(error: BaseException, may_be_tls: bool) -> str:
         if following is None:
             break
         inner = following
-    if isinstance(inner, ssl.SSLError) and (said := _tls_reason(inner)):
+    if isinstance(inner, ssl.SSLError) and (said := explain(inner, _WORDING)):
         return said
     if isinstance(inner, (ConnectionResetError, http.client.BadStatusLine)):
         # A port that speaks TLS sends an alert, or just closes.
@@ -152,16 +148,6 @@ def reason_of(error: BaseException, may_be_tls: bool) -> str:
     if isinstance(error, requests.Timeout) and not message:
         message = "no answer in time"
     return " ".join(str(message).split()) or type(inner).__name__
-
-
-def _tls_reason(error: ssl.SSLError) -> str:
-    """What was refused, and by which option it may be put right; "" when OpenSSL's own words must do."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        if error.verify_code in UNKNOWN_ISSUER_CODES:
-            return "its certificate's issuer is unknown: name the authority with --ca"
-        return ""
-    reason = str(error.reason or "").replace(" ", "_").upper()
-    return next((text for word, text in _TLS_REASONS.items() if word in reason), "")
 
 
 def _token(path: Path) -> str:

@@ -13,32 +13,18 @@ from typing import Any
 import requests
 import urllib3
 
+from greenagent.runtime.tls import explain as explain_tls
+from greenagent.runtime.tls import openssl_reason
+from greenagent.uplink.tls import WORDING
 from greenagent.values.errors import GreenagentError
 
-UNKNOWN_ISSUER_CODES = frozenset({2, 18, 19, 20, 21, 27})
-"""Codes of OpenSSL that mean: no trust root vouches for this certificate."""
-NOT_YET_VALID_CODE = 9
-EXPIRED_CODE = 10
-WRONG_NAME_CODES = frozenset({62, 64})
 CLOSED = "it closed the connection without an answer"
-
-_PLAIN_HTTP_REASONS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
-_CLIENT_CERTIFICATE_ALERTS = {
-    "ALERT_UNKNOWN_CA": "it does not know the issuer",
-    "ALERT_CERTIFICATE_EXPIRED": "it has expired",
-    "ALERT_CERTIFICATE_REVOKED": "it was revoked",
-    "ALERT_CERTIFICATE_UNKNOWN": "it gives no closer reason",
-    "ALERT_BAD_CERTIFICATE": "it cannot be read or verified",
-    "ALERT_UNSUPPORTED_CERTIFICATE": "it is of a kind that is not supported there",
-    "ALERT_ACCESS_DENIED": "access is denied",
-    "ALERT_DECRYPT_ERROR": "its signature did not verify",
-}
 
 
 class TransportError(GreenagentError):
     """A request that got no usable answer.
 
-    ``kind`` is one word: refused, timeout, closed, name, unreachable, tls, plain-http, rubbish,
+    ``kind`` is one word: refused, timeout, closed, name, unreachable, tls, rubbish,
     too-large, proxy, local, interrupted or other. The text is the reason, one line.
     """
 
@@ -53,7 +39,7 @@ class TransportError(GreenagentError):
     @property
     def is_unreached(self) -> bool:
         """True when there was no connection to the controller, or none any more: any answer shows it to be over."""
-        return self.kind in ("refused", "closed", "name", "unreachable", "tls", "plain-http", "proxy")
+        return self.kind in ("refused", "closed", "name", "unreachable", "tls", "proxy")
 
 
 def explain(error: BaseException, *, url: str, has_client_certificate: bool, proven: bool) -> TransportError:
@@ -64,8 +50,7 @@ def explain(error: BaseException, *, url: str, has_client_certificate: bool, pro
     chain = list(_causes(error))
     secure = url.startswith("https:")
     verdict = (
-        _certificate(chain)
-        or _alert(chain, has_client_certificate)
+        _tls(chain, has_client_certificate)
         or _network(chain)
         or _closed(chain)
         or _rubbish(chain, secure)
@@ -93,40 +78,17 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         waiting.extend([reason if isinstance(reason, BaseException) else None, cause.__cause__, cause.__context__])
 
 
-def _certificate(chain: list[BaseException]) -> tuple[str, str] | None:
-    for cause in chain:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            code = cause.verify_code
-            if code == EXPIRED_CODE:
-                return "tls", "its certificate has expired"
-            if code == NOT_YET_VALID_CODE:
-                return "tls", "its certificate is not valid yet (is the clock right?)"
-            if code in WRONG_NAME_CODES:
-                return "tls", "its certificate is for another host name than the URL's"
-            if code in UNKNOWN_ISSUER_CODES:
-                return "tls", (
-                    "its certificate's issuer is unknown: neither a root of the system nor in certificate_authority"
-                )
-            return "tls", f"its certificate is refused: {cause.verify_message}"
-    return None
-
-
-def _alert(chain: list[BaseException], has_client_certificate: bool) -> tuple[str, str] | None:
+def _tls(chain: list[BaseException], has_client_certificate: bool) -> tuple[str, str] | None:
     for cause in chain:
         if not isinstance(cause, ssl.SSLError) or isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
             continue
-        reason = str(getattr(cause, "reason", None) or "").replace(" ", "_").upper()
-        if any(word in reason for word in _PLAIN_HTTP_REASONS):
-            return "plain-http", "it does not speak TLS on this port (plain HTTP on the other side?)"
-        if "CERTIFICATE_REQUIRED" in reason or ("HANDSHAKE_FAILURE" in reason and not has_client_certificate):
-            return "tls", "it wants a client certificate: set client_certificate and client_certificate_key"
-        for word, why in _CLIENT_CERTIFICATE_ALERTS.items():
-            if word in reason:
-                return "tls", f"it does not accept our client certificate: {why}"
+        reason = openssl_reason(cause)
         if "HANDSHAKE_FAILURE" in reason:
-            return "tls", "it does not accept our client certificate, or no cipher suits both sides"
-        if "PROTOCOL_VERSION" in reason or "UNSUPPORTED_PROTOCOL" in reason:
-            return "tls", "it speaks no TLS version from 1.2 on"
+            if not has_client_certificate:
+                return "tls", f"it wants a client certificate: {WORDING.give_certificate}"
+            return "tls", f"it does not accept {WORDING.ours}, or no cipher suits both sides"
+        if text := explain_tls(cause, WORDING):
+            return "tls", text
         if "timed out" in str(cause):
             return "timeout", "it did not finish the TLS handshake in time"
         return "tls", f"TLS failed: {reason.replace('_', ' ').lower() or 'no reason given'}"

@@ -19,7 +19,7 @@ from greenagent.uplink.poller import Poller
 from greenagent.uplink.results import Outbox, ResultSender
 from greenagent.uplink.sender import Sender
 from greenagent.uplink.statistics import StatisticsBacklog, StatisticsUploader
-from greenagent.uplink.tls import Trust
+from greenagent.uplink.tls import ControllerTls
 from greenagent.uplink.transport import Transport
 from greenagent.values.command import Command
 from greenagent.values.errors import CommandError, GreenagentError
@@ -63,10 +63,10 @@ class Link:
         self._controller = controller
         self._identity = (gid, nid)
         self._supervisor = supervisor
-        self._trust = Trust(controller.key, controller.url, controller.security, agent_log)
+        self._tls = ControllerTls(controller.key, controller.url, controller.security)
         self._senders: list[Sender] = []
         self._transports: list[Transport] = []
-        self._watching = supervisor.service(f"certificates of controller {self.key}", self._trust.watch)
+        self._watching = supervisor.service(f"certificates of controller {self.key}", self._tls.watch, agent_log)
 
     def poll(self, roles: Callable[[], Sequence[str]], free_slots: Callable[[], int], entrance: Entrance) -> None:
         """Starts asking for commands."""
@@ -147,6 +147,6 @@ class Link:
         self._supervisor.service(name, run, heartbeat=heartbeat)
 
     def _transport(self) -> Transport:
-        transport = Transport(self.key, self._controller.url, self._trust, *self._identity)
+        transport = Transport(self.key, self._controller.url, self._tls, *self._identity)
         self._transports.append(transport)
         return transport

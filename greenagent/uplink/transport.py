@@ -23,7 +23,7 @@ from greenagent.runtime.heartbeat import Heartbeat
 from greenagent.uplink.failures import TransportError, explain
 from greenagent.uplink.interrupt import Interrupted, Interruptible
 from greenagent.uplink.kept import PIECE, KeptConnection, ParsedReply, PlainReply, request_head
-from greenagent.uplink.tls import Trust
+from greenagent.uplink.tls import ControllerTls
 
 __all__ = ["Answer", "Transport", "TransportError"]
 
@@ -97,7 +97,7 @@ class Transport:
         self,
         key: str,
         url: str,
-        trust: Trust,
+        tls: ControllerTls,
         gid: int,
         nid: int,
         *,
@@ -109,7 +109,7 @@ class Transport:
         self.key = key
         self.url = url.rstrip("/")
         self._base = f"{self.url}/{gid}/{nid}/"
-        self._trust = trust
+        self._tls = tls
         self._connect_timeout = connect_timeout
         self._command_limit = command_limit
         self._body_grace = body_grace
@@ -131,7 +131,7 @@ class Transport:
             Transport,
             key,
             url,
-            trust,
+            tls,
             gid,
             nid,
             connect_timeout=connect_timeout,
@@ -183,27 +183,27 @@ class Transport:
     def close(self) -> None:
         """Closes the connection; the next request opens a new one."""
         self._proven = self._renewing = False
-        self._trust.unsubscribe(self._trust_changed)
+        self._tls.unsubscribe(self._tls_changed)
         self._kept = self._opened = None
         if self._adapter is not None:
             self._adapter.close()
             self._adapter = None
 
-    def _trust_changed(self) -> None:
+    def _tls_changed(self) -> None:
         self._renewing = True
         self.interrupt()
 
     def _send(
         self, template: _Template, headers: Mapping[str, str], body: bytes, timeout: float, is_poll: bool
     ) -> Answer:
-        if self._trust.problem:
-            raise TransportError("tls", self._trust.problem)
+        if self._tls.problem:
+            raise TransportError("tls", self._tls.problem)
         if self._renewing:
             self.close()
         if self._adapter is None:
             # Subscribed as long as something is open: a transport that is closed for good must not be kept for ever.
-            self._trust.subscribe(self._trust_changed)
-            self._adapter = _Adapter(self._trust.context)
+            self._tls.subscribe(self._tls_changed)
+            self._adapter = _Adapter(self._tls.context)
         if self._kept is not None and not self._kept.is_usable:
             self._kept.close()
             self._kept = None
@@ -293,7 +293,7 @@ class Transport:
         return explain(
             error,
             url=self.url,
-            has_client_certificate=self._trust.has_client_certificate,
+            has_client_certificate=self._tls.has_client_certificate,
             proven=proven,
         )
 

@@ -617,13 +617,13 @@ def test_files_that_cannot_be_used_are_usage_errors(controller, tmp_path) -> Non
     damaged.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     for options, said in (
         (("--ca", text), f"--ca {text} is no PEM file with a certificate"),
-        (("--ca", damaged), f"--ca {damaged} holds a certificate that cannot be read"),
-        (("--ca", tmp_path), f"--ca: cannot read {tmp_path}: Is a directory"),
+        (("--ca", damaged), f"--ca {damaged} is damaged: it cannot be decoded, store it anew"),
+        (("--ca", tmp_path), f"--ca {tmp_path} cannot be read: Is a directory"),
         (("--cert", text, "--key", key), f"--cert {text} is no PEM file with a certificate"),
         (("--cert", mine, "--key", text), f"--key {text} is no PEM file with a private key"),
         (("--cert", mine), f"--cert {mine} is no PEM file with a private key"),
         (("--cert", mine, "--key", other_key), f"--key {other_key} does not match --cert {mine}"),
-        (("--cert", damaged, "--key", key), f"--cert {damaged} or its key {key} cannot be read as PEM"),
+        (("--cert", damaged, "--key", key), f"--cert {damaged} is damaged: it cannot be decoded, store it anew"),
     ):
         done = ctl(controller.url, *(str(option) for option in options), "agents")
         assert done == (2, "", f"greenagent-ctl: {said}\n")

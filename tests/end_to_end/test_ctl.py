@@ -171,9 +171,9 @@ def test_tls_options_also_from_the_environment_and_every_refusal_in_one_line(tmp
                 wrong[0],
                 "--key",
                 wrong[1],
-            ): "it does not know the issuer of our client certificate",
+            ): "it does not accept our client certificate (--cert): it does not know the issuer",
             flags[:6]: "wants its token",
-            ("--ca", tmp_path / "nothing"): "--ca: cannot read",
+            ("--ca", tmp_path / "nothing"): "does not exist",
         }
         for given, words in refusals.items():
             run = controller.ctl(*given, "agents")

@@ -42,9 +42,9 @@ AS_THE_AGENT_SEES_IT = {
     "http": "https",
 }
 AS_THE_CONTROLLER_SEES_IT = {
-    "issuer": "it does not know the issuer of our certificate",
+    "issuer": "it does not accept our certificate: it does not know the issuer",
     "name": "it does not accept our certificate",
-    "expired": "it finds our certificate expired",
+    "expired": "it does not accept our certificate: it has expired",
     "early": "it does not accept our certificate",
     "no-client": "it shows no client certificate",
     "wrong-client": "its client certificate's issuer is not in --client-ca",
@@ -348,10 +348,10 @@ def test_a_key_that_others_can_read_is_a_warning_and_the_agent_runs(
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("missing", r"--tls-cert \S+ cannot be read: No such file or directory"),
+        ("missing", r"--tls-cert \S+ does not exist"),
         ("mismatch", r"--tls-key \S+ does not match --tls-cert \S+"),
         ("rubbish", r"--client-ca \S+ is no PEM file with a certificate"),
-        ("damaged", r"--tls-cert \S+ or its key \S+ is damaged"),
+        ("damaged", r"--tls-cert \S+ is damaged: it cannot be decoded"),
         ("encrypted", r"--tls-key \S+ is protected by a pass phrase"),
         ("keyless", r"--tls-cert \S+ is no PEM file with a private key"),
     ],

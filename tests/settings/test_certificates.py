@@ -82,7 +82,7 @@ CASES = {
     "certificate alone": ({"client_certificate": "one.crt"}, ["client_certificate: needs client_certificate_key"]),
     "locked key": (
         {"client_certificate": "one.crt", "client_certificate_key": "locked.key"},
-        ["client_certificate_key: 'FOLDER/locked.key' is protected by a password"],
+        ["client_certificate_key: 'FOLDER/locked.key' is protected by a pass phrase"],
     ),
     "damaged certificate": (
         {"client_certificate": "damaged.crt", "client_certificate_key": "one.key"},

@@ -16,7 +16,7 @@ from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.health import ControllerHealth
 from greenagent.uplink.poller import Poller
 from greenagent.uplink.results import PendingResult
-from greenagent.uplink.tls import Trust
+from greenagent.uplink.tls import ControllerTls
 from greenagent.uplink.transport import Transport
 from greenagent.values.message import Record
 
@@ -29,14 +29,14 @@ class Uplink:
         self.said: list[str] = []
         self.agent_log = AgentLog(None)
         self.agent_log.attach(lambda level, text: self.said.append(text))
-        self.trust = Trust(key, url, security, self.agent_log, check_interval=0.05)
+        self.tls = ControllerTls(key, url, security)
         self.figures = UplinkFigures()
         self.health = ControllerHealth(key, url, self.agent_log)
         self._url = url
         self._options = transport
 
     def transport(self) -> Transport:
-        return Transport(self.key, self._url, self.trust, 1, 10, **self._options)
+        return Transport(self.key, self._url, self.tls, 1, 10, **self._options)
 
     def poller(self, **changes: Any) -> tuple[Poller, SimpleNamespace]:
         """A poller and the lists its commands and refusals go to."""
@@ -77,7 +77,7 @@ def running(part: Any) -> Iterator[Any]:
 @contextmanager
 def watching(uplink: Uplink) -> Iterator[None]:
     """Runs the service that looks at the certificate files."""
-    greenlet = gevent.spawn(uplink.trust.watch)
+    greenlet = gevent.spawn(uplink.tls.watch, uplink.agent_log, 0.05)
     try:
         yield
     finally:

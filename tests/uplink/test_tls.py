@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime
 import ssl
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import trustme
 
-from greenagent.uplink.tls import SecurityFiles, TrustError, build_context
+from greenagent.runtime.tls import CertificateError
+from greenagent.uplink.tls import agent_context
 from greenagent.uplink.transport import TransportError
 from tests.support.certificates import security, server_context, write_authority, write_pair
 from tests.support.recording_controller import RecordingController
@@ -112,7 +114,7 @@ def test_a_client_certificate_that_is_not_accepted_is_named(authority, other_aut
 def test_plain_http_on_the_other_side_is_named():
     with RecordingController() as controller:
         error = refusal(controller, None, controller.url.replace("http:", "https:"))
-    assert error.kind == "plain-http"
+    assert error.kind == "tls"
     assert "plain HTTP" in error.reason
 
 
@@ -202,7 +204,7 @@ def refusal_of(controller: RecordingController, trusted: object) -> str:
     return caught.value.reason
 
 
-def files(tmp_path, authority, fault: str) -> SecurityFiles:
+def files(tmp_path, authority, fault: str) -> SimpleNamespace:
     """A section with one fault."""
     ca = write_authority(authority, tmp_path / "ca")
     certificate, key = write_pair(authority.issue_cert("agent"), tmp_path)
@@ -217,11 +219,13 @@ def files(tmp_path, authority, fault: str) -> SecurityFiles:
         key = tmp_path
     elif fault == "garbled":
         certificate.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    elif fault == "garbled key":
+        key.write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
     elif fault == "garbled authority":
         ca.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     elif fault == "encrypted":
         key.write_bytes(encrypted_key())
-    return SecurityFiles(security(ca, certificate, None if fault == "keyless" else key))
+    return security(ca, certificate, None if fault == "keyless" else key)
 
 
 def encrypted_key() -> bytes:
@@ -239,15 +243,16 @@ def encrypted_key() -> bytes:
         ("no pem", r"client_certificate \S+ is no PEM file with a certificate"),
         ("mismatch", r"client_certificate_key \S+ does not match client_certificate"),
         ("folder", r"client_certificate_key \S+ cannot be read: Is a directory"),
-        ("garbled", r"client_certificate \S+ or its key \S+ cannot be read as PEM"),
-        ("garbled authority", r"certificate_authority \S+ holds a certificate that cannot be read"),
+        ("garbled", r"client_certificate \S+ is damaged: it cannot be decoded"),
+        ("garbled key", r"client_certificate_key \S+ is damaged: it cannot be decoded"),
+        ("garbled authority", r"certificate_authority \S+ is damaged: it cannot be decoded"),
         ("encrypted", r"client_certificate_key \S+ is protected by a pass phrase"),
-        ("keyless", "client_certificate is set but client_certificate_key is not"),
+        ("keyless", r"client_certificate \S+ needs client_certificate_key beside it"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_with_its_fault(tmp_path, authority, fault, reason):
-    with pytest.raises(TrustError, match=reason):
-        build_context(files(tmp_path, authority, fault))
+    with pytest.raises(CertificateError, match=reason):
+        agent_context(files(tmp_path, authority, fault))
 
 
 def test_a_file_that_was_never_usable_is_the_reason_of_every_failure_until_it_is(tmp_path, authority):
@@ -258,5 +263,5 @@ def test_a_file_that_was_never_usable_is_the_reason_of_every_failure_until_it_is
         with pytest.raises(TransportError, match="does not exist"):
             transport.post("event", b"{}")
         write_authority(authority, path)
-        assert uplink.trust.refresh()
+        assert uplink.tls.refresh()
         assert transport.post("event", b"{}").ok
