@@ -81,6 +81,18 @@ class Aside(SpoolModel):
     due = IntegerField(default=0)
 
 
+class Cursor(SpoolModel):
+    """How far one pair of AC logger and controller has got in the log databases.
+
+    ``seq`` is the last line that the controller has; ``removed`` is when the pair left the configuration.
+    """
+
+    name = TextField(primary_key=True)
+    bit = IntegerField()
+    seq = IntegerField()
+    removed = FloatField(null=True)
+
+
 class Meta(SpoolModel):
     """Single facts, such as the ledger's instance."""
 
@@ -95,7 +107,7 @@ def _creation(model: Any) -> list[str]:
 
 
 SCHEMA: tuple[str, ...] = (
-    *(statement for model in (Job, Outcome, Aside, Meta) for statement in _creation(model)),
+    *(statement for model in (Job, Outcome, Aside, Cursor, Meta) for statement in _creation(model)),
     # Only what is not over is looked for by state, so that an ended job costs no index entry.
     'CREATE INDEX IF NOT EXISTS "job_unfinished" ON "job" ("row") WHERE state != \'ended\'',
     'CREATE INDEX IF NOT EXISTS "outcome_waiting" ON "outcome" ("controller", "row") '

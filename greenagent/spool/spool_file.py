@@ -17,6 +17,7 @@ from greenagent.runtime.clock import monotonic_epoch
 from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.files import FileLock
 from greenagent.spool import statements
+from greenagent.spool.cursors import CursorTable
 from greenagent.spool.journal import Journal
 from greenagent.spool.models import SCHEMA
 from greenagent.values.errors import GreenagentError
@@ -96,6 +97,11 @@ class SpoolFile:
             )
         self.database.stop()
         self._lock.release()
+
+    @property
+    def cursors(self) -> CursorTable:
+        """How far each controller has got in the log databases: for the log store."""
+        return CursorTable(self.database.run, self.database.submit_later, self._agent_log)
 
     @property
     def locks(self) -> tuple[FileLock, ...]:
