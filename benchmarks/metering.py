@@ -19,6 +19,8 @@ patch()
 import gevent  # noqa: E402
 import psutil  # noqa: E402
 
+from greenagent.process.job_tree import JobTree  # noqa: E402
+from greenagent.process.reaper import Reaper  # noqa: E402
 from greenagent.statistics.meter import Meter  # noqa: E402
 from greenagent.statistics.own import EventLoopLag  # noqa: E402
 
@@ -42,9 +44,9 @@ def by_psutil(pids: list[int]) -> float:
 def measure(number: int) -> None:
     children = [subprocess.Popen(["sleep", "600"], start_new_session=True) for _ in range(number)]
     try:
-        meter = Meter(INTERVAL)
+        meter, reaper = Meter(INTERVAL), Reaper()
         for child in children:
-            meter.watch(str(child.pid), child.pid)
+            meter.watch(str(child.pid), child.pid, JobTree(reaper, child.pid, 0).find_in)
         stall = EventLoopLag(period=0.001)
         ticker = gevent.spawn(stall.run)
         meter.tick()

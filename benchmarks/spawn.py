@@ -17,8 +17,9 @@ import gevent  # noqa: E402
 from gevent.pool import Pool  # noqa: E402
 
 from greenagent.process.child import Child  # noqa: E402
-from greenagent.process.pipes import PipeReader, feed  # noqa: E402
+from greenagent.process.pipes import PipeFeeder, PipeReader  # noqa: E402
 from greenagent.process.spawn import Spawner, SpawnRequest  # noqa: E402
+from greenagent.process.termination import sweep  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog  # noqa: E402
 
 
@@ -36,11 +37,11 @@ def drain(descriptor: int) -> None:
 
 def job(spawner: Spawner) -> None:
     child = spawner.spawn(SpawnRequest("/bin/true"))
-    feed(child.stdin, b"")
+    PipeFeeder(child.stdin, b"").run()
     drain(child.stdout)
     drain(child.stderr)
     child.wait()
-    child.sweep()
+    sweep(child)
     child.reap()
 
 
@@ -70,7 +71,7 @@ def memory_per_idle_job(spawner: Spawner, jobs: int = 200) -> float:
     gevent.sleep(0.1)
     used = (resident() - before) / jobs
     for child in children:
-        feed(child.stdin, b"")
+        PipeFeeder(child.stdin, b"").run()
     gevent.joinall(greenlets)
     for child in children:
         child.reap()

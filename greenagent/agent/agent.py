@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from gevent.lock import Semaphore
 
-from greenagent.agent.beginnings import end_orphans, make_log_store, make_sweeper
+from greenagent.agent.beginnings import end_orphans, make_log_store, make_orphan_reaper
 from greenagent.agent.connections import Connections
 from greenagent.agent.ending import DRAIN, EXIT, LAST_KILL, REBOOT, RESTART, EndRequests, end_at_once
 from greenagent.agent.oversight import Oversight
@@ -122,7 +122,7 @@ class Agent:
             self._open_log,
             self._open_monitor,
             catalogue,
-            self.spawner.registry,
+            self.spawner.children,
         )
         self.admission = Admission(
             lambda: self.settings,
@@ -170,8 +170,8 @@ class Agent:
         )
 
     def _start_services(self, taken_over: HandedOver | None) -> None:
-        self.sweeper = make_sweeper(self.spawner.registry, self.agent_log, self.spool.instance, taken_over)
-        self.supervisor.service("sweeper", self.sweeper.run)
+        self.orphan_reaper = make_orphan_reaper(self.spawner.children, self.agent_log, self.spool.instance, taken_over)
+        self.supervisor.service("orphan reaper", self.orphan_reaper.run)
         self.supervisor.service("meter", self.meter.run, heartbeat=self.meter.heartbeat)
         self.supervisor.service("statistics", self.statistics.run, heartbeat=self.statistics.heartbeat)
         self.supervisor.service("ledger upkeep", self.spool.keep_up, lambda: list(self.settings.controllers))
@@ -281,7 +281,9 @@ class Agent:
         if stuck:
             self._thaw(frozen, f"job {stuck[0].id} is neither running nor over")
             return None
-        state = HandedOver(frozen, self.startup.state(), {}, self.statistics.gauges(), self.spawner.registry.left())
+        state = HandedOver(
+            frozen, self.startup.state(), {}, self.statistics.gauges(), self.spawner.children.detached.state()
+        )
         try:
             write_state(state, (*self.spool.locks, *self.store.locks), state_path)
         except OSError as error:
@@ -316,7 +318,7 @@ class Agent:
         running = self.admission.stop()
         self.requests.wait_for([job.ended for job in running], main.kill_grace + main.pipe_drain + 5)
         end_at_once([job for job in running if not job.ended.is_set()])
-        self.sweeper.end_all()
+        self.orphan_reaper.end_all()
         self._close(main.drain_timeout)
         self.spawner.stop()
 

@@ -8,8 +8,8 @@ from greenagent.jobs.handover import HandedOver
 from greenagent.logs.console import Console
 from greenagent.logs.retention import StoreLimits
 from greenagent.logs.store import LogStore
-from greenagent.process.descendants import Sweeper, end_orphan, find_by_tag
-from greenagent.process.registry import Registry
+from greenagent.process.children import Children
+from greenagent.process.orphans import OrphanReaper, end_orphan, find_by_tag
 from greenagent.process.tags import parse_tag
 from greenagent.runtime.agent_log import AgentLog, LineOutput
 from greenagent.settings.models import Settings
@@ -49,11 +49,13 @@ def end_orphans(spool: Spool, agent_log: AgentLog, grace: float) -> None:
     gevent.joinall([gevent.spawn(end_orphan, orphan.pid, orphan.start_ticks, orphan.tag, grace) for orphan in orphans])
 
 
-def make_sweeper(registry: Registry, agent_log: AgentLog, instance: str, taken_over: HandedOver | None) -> Sweeper:
+def make_orphan_reaper(
+    children: Children, agent_log: AgentLog, instance: str, taken_over: HandedOver | None
+) -> OrphanReaper:
     """What looks after orphans, before any job runs: it is told which are there already and whose they are."""
-    sweeper = Sweeper(registry, agent_log, instance)
+    orphan_reaper = OrphanReaper(children, agent_log, instance)
     if taken_over is None:
-        sweeper.begin()
+        orphan_reaper.begin()
     else:
-        sweeper.begin(taken_over.processes, taken_over.tags, taken_over.left)
-    return sweeper
+        orphan_reaper.begin(taken_over.processes, taken_over.tags, taken_over.left)
+    return orphan_reaper

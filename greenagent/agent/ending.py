@@ -9,6 +9,7 @@ import gevent
 from gevent.event import AsyncResult, Event
 
 from greenagent.jobs.job import Job
+from greenagent.process.termination import end
 
 EXIT: Final = "exit"
 RESTART: Final = "restart"
@@ -73,6 +74,6 @@ class EndRequests:
 
 def end_at_once(jobs: Sequence[Job]) -> None:
     """The waiting was skipped or in vain: no grace any more, but still no process is left behind."""
-    kills = [gevent.spawn(job.child.end, 0) for job in jobs if job.child is not None]
+    kills = [gevent.spawn(end, job.child, 0) for job in jobs if job.child is not None]
     gevent.joinall(kills, timeout=LAST_KILL)
     gevent.wait([job.ended for job in jobs], timeout=LAST_KILL)

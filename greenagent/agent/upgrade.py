@@ -20,6 +20,7 @@ import gevent
 from greenagent.jobs.handover import VERSION, HandedOver, from_json
 from greenagent.process.pipes import PipeReader
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
+from greenagent.process.termination import end
 from greenagent.runtime.files import FileLock, inherit_locks, replace_file
 from greenagent.runtime.native import close_descriptor, end_hub_threads
 from greenagent.settings.models import Settings
@@ -57,7 +58,7 @@ def check_new_image(spawner: Spawner, ledger_file: Path) -> str | None:
     readers = [gevent.spawn(_read_all, descriptor) for descriptor in (child.stdout, child.stderr)]
     status = child.wait(CHECK_TIMEOUT)
     if status is None:
-        child.end(1.0)
+        end(child, 1.0)
         reason = f"it did not answer within {CHECK_TIMEOUT:g} s"
     gevent.joinall(readers, timeout=5)
     said = (readers[1].value or b"").decode("utf-8", "replace").strip().splitlines()

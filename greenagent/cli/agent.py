@@ -33,8 +33,7 @@ from greenagent.cli.check import check_machine  # noqa: E402
 from greenagent.cli.output import OutputParser, end_with_reader, write_output  # noqa: E402
 from greenagent.cli.pid_file import PidFile  # noqa: E402
 from greenagent.jobs.handover import HandedOver  # noqa: E402
-from greenagent.process.libc import reboot_machine  # noqa: E402
-from greenagent.process.platform import check_platform  # noqa: E402
+from greenagent.process.libc import check_platform, reboot_machine  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 from greenagent.runtime.native import NoThreadError  # noqa: E402
 from greenagent.runtime.notify import ServiceManager  # noqa: E402

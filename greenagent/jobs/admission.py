@@ -14,7 +14,7 @@ from greenagent.jobs.launcher import Launcher
 from greenagent.jobs.life import JobLife, unstarted
 from greenagent.jobs.queues import WaitingLine
 from greenagent.jobs.run_state import Outcome
-from greenagent.process.exit_status import signal_name
+from greenagent.process.child import signal_name
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.settings.models import Settings

@@ -46,7 +46,7 @@ class Announcements:
             if len(self._looked_up) >= MAX_LOOKED_UP:
                 self._passed_over += 1
                 return
-            believed = self._looked_up[pid] = self._child.announce(pid)
+            believed = self._looked_up[pid] = self._child.tree.announce(pid)
         if not believed:
             self._refuse(pid, f"process {pid} is not one of this job's and is left alone")
 

@@ -108,7 +108,7 @@ class HandedOver:
     locks: dict[str, int] = field(default_factory=dict)
     gauges: list[Any] = field(default_factory=list)
     left: list[Any] | None = None
-    """The processes that may stay (``process.registry.Registry.left``); None from an older image."""
+    """The processes that may stay (``process.detached.DetachedProcesses.state``); None from an older image."""
     ledger_file: Path | None = None
     """The ledger whose rows the jobs are: told by where the state lies, not in it."""
 

@@ -15,7 +15,7 @@ from greenagent.jobs.monitor import Monitor
 from greenagent.jobs.run import ExternalRun
 from greenagent.jobs.run_state import Limits, Outcome
 from greenagent.process.child import Child
-from greenagent.process.registry import Registry
+from greenagent.process.children import Children
 from greenagent.process.spawn import SpawnRequest
 from greenagent.process.tags import job_tag
 from greenagent.runtime.greenlets import Supervisor
@@ -67,7 +67,7 @@ class Launcher:
         open_log: LogOpener,
         open_monitor: Callable[[Job, Callable[[str], None]], Monitor],
         catalogue: Catalogue,
-        registry: Registry,
+        children: Children,
     ) -> None:
         """``open_monitor(job, say)``: ``say`` puts a warning into the job's own log."""
         self._settings = settings
@@ -78,7 +78,7 @@ class Launcher:
         self._open_log = open_log
         self._open_monitor = open_monitor
         self._catalogue = catalogue
-        self._registry = registry
+        self._children = children
 
     def is_external(self, name: str) -> bool | None:
         """True for commands that run as a process, False for built-ins, None for unknown ones.
@@ -148,7 +148,7 @@ class OpenJob:
         """One run as a process, or the rest of one that an earlier image of the agent started."""
         launcher = self._launcher
         if job.frozen is not None and job.frozen.run is not None:
-            return self._run().resume(job.frozen.run, launcher._registry)
+            return self._run().resume(job.frozen.run, launcher._children)
         starttime = int(time.time() * 1000)
         try:
             execution = launcher.resolve(job)

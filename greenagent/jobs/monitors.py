@@ -61,7 +61,7 @@ class JobMonitor:
         """Meters the child from now on, with what it announces and what left its tree."""
         self._feed.lines(0)
         self._feed.read(0)
-        self._watch = self._meter.watch(self._job.id, child.pid, child.known_pids, self._feed.usage)
+        self._watch = self._meter.watch(self._job.id, child.pid, child.tree.find_in, self._feed.usage)
 
     def ended(self) -> None:
         """The last reading of this run, before the child is reaped."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from greenagent.logs.pieces import Block, Mixed, Piece
-from greenagent.statistics.pause import Pause
+from greenagent.runtime.greenlets import TimeSlice
 from greenagent.values import levels
 from greenagent.values.message import Message
 
@@ -106,7 +106,7 @@ class JobOutput:
         kept: Sequence[Piece] = pieces
         announcements = False
         lines = 0
-        pause = Pause()
+        pause = TimeSlice()
         for piece in pieces:
             lines += 1 if isinstance(piece, Message) else piece.count
             if isinstance(piece, Block):

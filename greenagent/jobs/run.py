@@ -14,10 +14,10 @@ from greenagent.jobs.monitor import Monitor
 from greenagent.jobs.output import JobOutput
 from greenagent.jobs.pumps import Pumps
 from greenagent.jobs.run_state import Limits, Outcome
-from greenagent.process.child import Child, Leftover
-from greenagent.process.exit_status import ExitStatus
-from greenagent.process.registry import Registry
+from greenagent.process.child import Child, ExitStatus
+from greenagent.process.children import Children
 from greenagent.process.spawn import SpawnError, SpawnRequest
+from greenagent.process.termination import Survivor, end, sweep
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.values import levels, states
 from greenagent.values.message import Message
@@ -101,18 +101,16 @@ class ExternalRun:
             job.changed.clear()
         return not job.must_end_now
 
-    def resume(self, frozen: FrozenRun, registry: Registry) -> Outcome:
+    def resume(self, frozen: FrozenRun, children: Children) -> Outcome:
         """Goes on with a run that an earlier image of the agent started; returns as ``execute`` does."""
-        child = Child(
-            registry,
+        child = children.attach(
             frozen.pid,
             frozen.pidfd,
             frozen.start_ticks,
             frozen.tag,
             (frozen.pipes.stdin, frozen.pipes.streams[0], frozen.pipes.streams[1]),
         )
-        child.adopt_known(frozen.known)
-        registry.add(child)
+        child.tree.known.update(frozen.known)
         self._job.signals.update(frozen.signals)
         return self._supervise(child, frozen.leave_children, frozen.pipes.data_left, frozen.starttime, frozen)
 
@@ -143,7 +141,7 @@ class ExternalRun:
                     child.pidfd,
                     child.start_ticks,
                     child.tag or "",
-                    child.known(),
+                    child.tree.known,
                     starttime,
                     began,
                     leave_children,
@@ -151,9 +149,8 @@ class ExternalRun:
                     pipes,
                 )
             )
-        if cause is not None:
-            child.end(self._limits.kill_grace)
-        self._clean_up(child, leave_children, cause)
+        survivors = () if cause is None else end(child, self._limits.kill_grace)
+        self._clean_up(child, leave_children, cause, survivors)
         pumps.finish(self._limits.pipe_drain)
         announcements.end()
         self._monitor.ended()
@@ -181,15 +178,15 @@ class ExternalRun:
             job.changed.clear()
         return None
 
-    def _clean_up(self, child: Child, leave_children: bool, cause: str | None) -> None:
+    def _clean_up(self, child: Child, leave_children: bool, cause: str | None, survivors: tuple[Survivor, ...]) -> None:
         """Ends what the child left behind: no process outlives its job (design, promise 5)."""
-        if child.survivors:
-            self._job.unkillable = tuple(str(process.pid) for process in child.survivors)
-            self._say(levels.OPERATIONS_ERROR, f"greenagent: would not die: {_named(child.survivors)}")
+        if survivors:
+            self._job.unkillable = tuple(str(process.pid) for process in survivors)
+            self._say(levels.OPERATIONS_ERROR, f"greenagent: would not die: {_named(survivors)}")
         elif cause is None and leave_children:
             child.leave_children()
         else:
-            swept = child.sweep(self._limits.kill_grace)
+            swept = sweep(child, self._limits.kill_grace)
             if cause is None and swept:
                 self._say(levels.WARNING, f"greenagent: ended what the job left running: {_named(swept)}")
 
@@ -228,5 +225,5 @@ class ExternalRun:
         )
 
 
-def _named(processes: tuple[Leftover, ...]) -> str:
+def _named(processes: tuple[Survivor, ...]) -> str:
     return ", ".join(f"{pid} ({command})" for pid, command in processes)

@@ -186,8 +186,3 @@ class PipeFeeder:
         if not self._closed:
             self._closed = True
             close_descriptor(self._descriptor)
-
-
-def feed(descriptor: int, data: bytes) -> None:
-    """Writes ``data`` to a child's stdin and closes it, as ``PipeFeeder.run`` does."""
-    PipeFeeder(descriptor, data).run()

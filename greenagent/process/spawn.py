@@ -12,13 +12,14 @@ from _queue import SimpleQueue  # the C one: the module ``queue`` is patched, an
 import gevent
 from gevent.event import Event
 
-from greenagent.process import libc, tree
+from greenagent.process import libc
 from greenagent.process.child import Child
-from greenagent.process.registry import Registry
+from greenagent.process.children import Children
 from greenagent.process.request import Program, SpawnError, SpawnRequest, encode, explain, locate
 from greenagent.process.tags import VARIABLE
+from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog
-from greenagent.runtime.native import HubMailbox, NoThreadError, close_descriptor, start_thread
+from greenagent.runtime.native import HubMailbox, NativeLock, NoThreadError, close_descriptor, start_thread
 
 __all__ = ["SpawnError", "SpawnRequest", "Spawner"]
 
@@ -53,11 +54,12 @@ class Spawner:
         self, agent_log: AgentLog, search_path: str | None = None, launcher: libc.Launcher | None = None
     ) -> None:
         """``search_path``: where programs without a slash are searched; by default the agent's own PATH."""
-        self.registry = Registry()
+        self.children = Children()
         self._agent_log = agent_log
         self._search_path = search_path if search_path is not None else os.environ.get("PATH", os.defpath)
         self._orders: SimpleQueue[_Order | Child | None] = SimpleQueue()
         self._launcher = launcher if launcher is not None else libc.Launcher()
+        self._lock = NativeLock()
         self._threads = 0
         self._busy = 0
         self._running = False
@@ -150,7 +152,7 @@ class Spawner:
             gevent.spawn(self._mailbox.close)  # not from within its own delivery
 
     def _abandon(self, order: _Order) -> None:
-        with self.registry.lock:
+        with self._lock:
             order.abandoned = True
             child = order.child
         if child is not None:
@@ -158,19 +160,18 @@ class Spawner:
 
     def _run(self) -> None:
         """The threads' work. They must live as long as the agent: their children would change hands."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # signals are the main thread's to see
         while True:
             order = self._orders.get()
             if order is None:
                 self._mailbox.post(self._thread_ended)
                 return
-            with self.registry.lock:
+            with self._lock:
                 self._busy += 1
             if isinstance(order, Child):
-                self._dispose(order)
+                order.destroy()
             elif not order.abandoned:
                 self._serve(order)
-            with self.registry.lock:
+            with self._lock:
                 self._busy -= 1
 
     def _serve(self, order: _Order) -> None:
@@ -184,13 +185,13 @@ class Spawner:
             error = explain(order.program, order.program.name, OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
         except Exception as unexpected:
             error = order.program.failure(f"{type(unexpected).__name__}: {unexpected}")
-        with self.registry.lock:
+        with self._lock:
             order.child, order.error = child, error
             abandoned = order.abandoned
         if not abandoned:
             self._mailbox.post(order.done.set)
         elif child is not None:
-            self._dispose(child)
+            child.destroy()
 
     def _launch(self, program: Program, tag: str | None) -> Child:
         path = locate(program, self._search_path)
@@ -203,8 +204,7 @@ class Spawner:
                 ours.append(write_end if number == 0 else read_end)
                 theirs.append(read_end if number == 0 else write_end)
                 os.set_blocking(ours[-1], False)
-            self.registry.starting()
-            try:
+            with self.children.reaper.starting():
                 pid = self._launcher.launch(
                     os.fsencode(path),
                     program.arguments,
@@ -215,18 +215,9 @@ class Spawner:
                 while theirs:  # before the pidfd, so that there is a number free for it
                     close_descriptor(theirs.pop())
                 pidfd = os.pidfd_open(pid)
-                process = tree.read_process(pid)
-                child = Child(
-                    self.registry,
-                    pid,
-                    pidfd,
-                    process.start_ticks if process is not None else 0,
-                    tag,
-                    (ours[0], ours[1], ours[2]),
-                )
-                self.registry.add(child)
-            finally:
-                self.registry.started()
+                process = procfs.read_process(pid)
+                start_ticks = process.start_ticks if process is not None else 0
+                return self.children.attach(pid, pidfd, start_ticks, tag, (ours[0], ours[1], ours[2]))
         except OSError as error:
             for descriptor in ours:
                 close_descriptor(descriptor)
@@ -237,19 +228,6 @@ class Spawner:
             raise explain(program, path, error) from error
         finally:
             for descriptor in theirs:
-                close_descriptor(descriptor)
-        return child
-
-    def _dispose(self, child: Child) -> None:
-        """Ends a child that nobody waits for any more; in a native thread."""
-        try:
-            os.killpg(child.pid, signal.SIGKILL)
-            os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOWAIT)
-        except OSError:
-            pass  # it may not be signalled, or is reaped already
-        self.registry.reap(child)
-        for descriptor in (child.pidfd, child.stdin, child.stdout, child.stderr):
-            if descriptor is not None:
                 close_descriptor(descriptor)
 
 

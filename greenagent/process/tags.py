@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
+from greenagent.runtime import procfs
+
 VARIABLE = "GREENAGENT_JOB"
 """The environment variable; ``args.env`` cannot override it (design, section 5)."""
+
+_VARIABLE = VARIABLE.encode() + b"="
 
 
 class Tag(NamedTuple):
@@ -34,3 +38,11 @@ def is_of(text: str, instance: str) -> bool:
     """Whether a value is a tag of this agent."""
     tag = parse_tag(text)
     return tag is not None and tag.instance == instance
+
+
+def read_tag(pid: int) -> str | None:
+    """The tag in a process's environment; None where there is none or it may not be read."""
+    for variable in procfs.read(f"/proc/{pid}/environ").split(b"\0"):
+        if variable.startswith(_VARIABLE):
+            return variable[len(_VARIABLE) :].decode("utf-8", "backslashreplace")
+    return None

@@ -22,6 +22,8 @@ _PAGE = 4096
 _MAX_FRAMES = 12
 """Frames shown of a stack; the innermost count."""
 
+SLICE = 0.002
+"""Seconds of work between two turns of the hub."""
 RESTART_DELAY = 1.0
 """Seconds between a service's death and its restart."""
 HEALTHY_AFTER = 60.0
@@ -30,6 +32,18 @@ HEALTHY_AFTER_STUCK = 3600.0
 """The same for a service that was stuck: that takes minutes to be noticed."""
 RESTARTING = "being started again"
 """``Heartbeat.activity`` after ``restart_stuck``, until the restarted service says what it does."""
+
+
+class TimeSlice:
+    """Gives way to the hub when it is called more than ``SLICE`` after the last time: for long work in slices."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._began > SLICE:
+            gevent.sleep(0.001)  # sleep(0) would let greenlets run, but not the loop's input
+            self._began = time.monotonic()
 
 
 class StuckError(Exception):

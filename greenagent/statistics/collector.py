@@ -8,11 +8,11 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from gevent.event import Event
 
+from greenagent.runtime.greenlets import TimeSlice
 from greenagent.runtime.heartbeat import Heartbeat
+from greenagent.statistics.meter import ProcessUsage
 from greenagent.statistics.own import Figures
-from greenagent.statistics.pause import Pause
 from greenagent.statistics.series import FlushedPoint, Series, ShownMetric, feed_text
-from greenagent.statistics.usage import ProcessUsage
 
 LAYOUT_SEED: Final = "seed"
 LAYOUT_LATER: Final = "later"
@@ -223,7 +223,7 @@ class Statistics:
 
     def _flush(self, entries: Iterable[_Entry], own: bool) -> None:
         objects: list[FlushedObject] = []
-        pause = Pause()
+        pause = TimeSlice()
         for entry in entries:
             stamp, seconds = entry.stamp, entry.end - entry.stamp
             if entry.feeds:

@@ -6,13 +6,14 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from gevent.event import Event
 
+from greenagent.runtime import procfs
+from greenagent.runtime.greenlets import TimeSlice
 from greenagent.runtime.heartbeat import Heartbeat
-from greenagent.statistics import proc
-from greenagent.statistics.pause import Pause
-from greenagent.statistics.usage import ProcessUsage, add_up
+from greenagent.runtime.procfs import Process, Snapshot
 
 _SHORTEST = 0.1
 """Seconds: over less than this a share of a core says nothing, since time is counted in ticks of 10 ms."""
@@ -23,8 +24,47 @@ _SECOND_LOOK = 0.1
 """Seconds after its start at which a process is looked at again: at first it has hardly any memory yet."""
 
 
-def _nobody() -> Iterable[int]:
-    return ()
+class ProcessUsage(NamedTuple):
+    """One reading of a job: its process and all that descends from it.
+
+    ``cpu`` is percent of one core since the previous reading and may exceed 100; ``rss``, ``vms``
+    and ``swap`` are bytes; ``read_bytes`` and ``write_bytes`` count what went to and came from
+    the disks since the processes began. ``pids`` are those found alive.
+    """
+
+    cpu: float = 0.0
+    rss: int = 0
+    vms: int = 0
+    swap: int = 0
+    threads: int = 0
+    fds: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+    pids: tuple[int, ...] = ()
+
+    def figures(self) -> tuple[tuple[str, float], ...]:
+        """The keys under which a reading is sent."""
+        return tuple(zip(FIGURES, self[:-1], strict=True))
+
+    def to_wire(self) -> dict[str, Any]:
+        """The figures of an entry of the stats commands, ``cmd`` not included (protocol 8.5)."""
+        wire: dict[str, Any] = dict(self.figures())
+        wire["debug"] = " ".join(map(str, self.pids))
+        return wire
+
+
+FIGURES = ProcessUsage._fields[:-1]
+
+
+def add_up(readings: Iterable[ProcessUsage]) -> ProcessUsage:
+    """The sum of several jobs' readings."""
+    collected = list(readings)
+    if not collected:
+        return ProcessUsage()
+    cpu = sum(reading.cpu for reading in collected)
+    whole = [sum(column) for column in zip(*(reading[1:-1] for reading in collected), strict=True)]
+    pids = tuple(pid for reading in collected for pid in reading.pids)
+    return ProcessUsage._make([cpu, *whole, pids])
 
 
 def _go_on() -> None:
@@ -39,25 +79,21 @@ class Watch:
         meter: Meter,
         job_key: str,
         root: int,
-        extra_pids: Callable[[], Iterable[int]],
+        members: Callable[[Snapshot], list[Process]],
         on_reading: Callable[[ProcessUsage], None] | None,
     ) -> None:
         self.job_key = job_key
         self.root = root
+        self.members = members
         self.usage = ProcessUsage()
         self.seen: dict[int, int] = {}
-        """Pids found at the last reading with their start times in ticks since boot."""
-        self.extra_pids = extra_pids
+        """Pids alive at the last reading with their start times in ticks since boot."""
+        self.is_open = True
         self._meter = meter
         self._on_reading = on_reading
-        self._open = True
         self._birth = 0
         self._ticks = 0
         self._read_at = time.monotonic()
-
-    @property
-    def is_open(self) -> bool:
-        return self._open
 
     def close(self) -> ProcessUsage:
         """A last reading, and no more. To be called before the process is reaped; harmless when repeated.
@@ -65,76 +101,60 @@ class Watch:
         Of a process that is a zombie only the processor time and the bytes are left to read: the
         other figures stay those of the reading before.
         """
-        if self._open:
-            self._open = False
+        if self.is_open:
+            self.is_open = False
             self._meter.forget(self)
-            found = [stat for pid in self.seen if (stat := proc.read_stat(pid)) is not None and self._is_same(stat)]
+            found = [p for pid in self.seen if (p := procfs.read_process(pid)) is not None and self._is_same(p)]
             if found:
                 self.take(found, swaps=self.usage.swap > 0)
         return self.usage
 
     def begin(self) -> None:
         """The first reading, of the process alone: its percentage is 0 (protocol 8.3)."""
-        stat = proc.read_stat(self.root)
-        if stat is not None:
-            self._birth = stat.start
-            self._ticks = stat.ticks
-            self.seen = {self.root: stat.start}
-            self.take([stat._replace(rss=stat.rss or proc.read_exact_rss(self.root))], swaps=False)
+        root = procfs.read_process(self.root)
+        if root is not None:
+            self._birth = root.start_ticks
+            self._ticks = root.cpu_ticks
+            self.seen = {self.root: root.start_ticks}
+            self.take([root._replace(rss=root.rss or procfs.read_exact_rss(self.root))], swaps=False)
 
     def look_again(self) -> None:
         """What a process has become just after its start; its share of a core is left to the ticks."""
-        stat = proc.read_stat(self.root) if self._open else None
-        if stat is None or stat.is_zombie or not self._is_same(stat):
+        root = procfs.read_process(self.root) if self.is_open else None
+        if root is None or root.is_dead or not self._is_same(root):
             return
         self.usage = self.usage._replace(
-            rss=max(stat.rss, self.usage.rss),
-            vms=stat.vms,
-            threads=stat.threads,
-            fds=proc.count_descriptors(self.root),
+            rss=max(root.rss, self.usage.rss),
+            vms=root.vms,
+            threads=root.threads,
+            fds=procfs.count_descriptors(self.root),
         )
         if self._on_reading is not None:
             self._on_reading(self.usage)
 
-    def members(self, stats: Callable[[int], proc.ProcessStat | None], children: dict[int, list[int]]) -> list[int]:
-        """The pids of this job: the tree, what was announced, and what has left the tree since it was seen in it."""
-        pending = [self.root, *self.extra_pids(), *self.seen]
-        found: dict[int, None] = {}
-        while pending:
-            pid = pending.pop()
-            if pid in found or pid == self._meter.own_pid:
-                continue
-            if pid in self.seen:
-                stat = stats(pid)
-                if stat is None or not self._is_same(stat):
-                    continue  # it ended, and another process may have its number
-            found[pid] = None
-            pending.extend(children.get(pid, ()))
-        return list(found)
-
-    def take(self, found: list[proc.ProcessStat], swaps: bool, pause: Callable[[], None] = _go_on) -> None:
+    def take(self, found: list[Process], swaps: bool, pause: Callable[[], None] = _go_on) -> None:
         """Makes a reading of the processes found; ``swaps`` says whether asking for swap is worth it."""
-        was_open = self._open
+        was_open = self.is_open
         now = time.monotonic()
         elapsed = max(now - self._read_at, _SHORTEST)
         # One that is older than the job brings time it used before it belonged to it.
-        brought = sum(stat.ticks for stat in found if stat.pid not in self.seen and stat.start < self._birth)
-        ticks = sum(stat.ticks for stat in found)
-        cpu = 100 * max(0, ticks - brought - self._ticks) / proc.TICKS / elapsed
+        brought = sum(p.cpu_ticks for p in found if p.pid not in self.seen and p.start_ticks < self._birth)
+        ticks = sum(process.cpu_ticks for process in found)
+        cpu = 100 * max(0, ticks - brought - self._ticks) / procfs.TICKS / elapsed
         self._ticks = ticks
         self._read_at = now
-        alive = [stat for stat in found if not stat.is_zombie]
-        self.seen = {stat.pid: stat.start for stat in alive}
+        alive = [process for process in found if not process.is_dead]
+        self.seen = {process.pid: process.start_ticks for process in alive}
         read_bytes = write_bytes = swap = fds = 0
-        for stat in found:
-            read, written = proc.read_io(stat.pid)
+        for process in found:
+            read, written = procfs.read_io(process.pid)
             read_bytes += read
             write_bytes += written
-            if not stat.is_zombie:
-                fds += proc.count_descriptors(stat.pid)
-                swap += proc.read_swap(stat.pid) if swaps else 0
+            if not process.is_dead:
+                fds += procfs.count_descriptors(process.pid)
+                swap += procfs.read_swap(process.pid) if swaps else 0
             pause()
-        if was_open and not self._open:
+        if was_open and not self.is_open:
             return  # the last reading was taken while this one gave way
         self.usage = self.usage._replace(
             cpu=round(cpu, 2),
@@ -143,18 +163,18 @@ class Watch:
         )
         if alive:
             self.usage = self.usage._replace(
-                rss=sum(stat.rss for stat in alive),
-                vms=sum(stat.vms for stat in alive),
+                rss=sum(process.rss for process in alive),
+                vms=sum(process.vms for process in alive),
                 swap=swap,
-                threads=sum(stat.threads for stat in alive),
+                threads=sum(process.threads for process in alive),
                 fds=fds,
-                pids=tuple(stat.pid for stat in alive),
+                pids=tuple(process.pid for process in alive),
             )
         if self._on_reading is not None:
             self._on_reading(self.usage)
 
-    def _is_same(self, stat: proc.ProcessStat) -> bool:
-        return self.seen.get(stat.pid) == stat.start
+    def _is_same(self, process: Process) -> bool:
+        return self.seen.get(process.pid) == process.start_ticks
 
 
 class Meter:
@@ -176,15 +196,15 @@ class Meter:
         self,
         job_key: str,
         root_pid: int,
-        extra_pids: Callable[[], Iterable[int]] = _nobody,
+        members: Callable[[Snapshot], list[Process]],
         on_reading: Callable[[ProcessUsage], None] | None = None,
     ) -> Watch:
         """Meters a job's process from now on, beginning with a reading at once.
 
-        ``extra_pids`` tells the pids that belong to the job beside its tree (announced, or found by
-        tag); ``on_reading`` gets every reading, for instance ``Feed.usage``.
+        ``members`` finds the processes of the job in a snapshot, the root and zombies among them
+        (``JobTree.find_in``); ``on_reading`` gets every reading, for instance ``Feed.usage``.
         """
-        watch = Watch(self, job_key, root_pid, extra_pids, on_reading)
+        watch = Watch(self, job_key, root_pid, members, on_reading)
         self._watches[job_key] = watch
         watch.begin()
         if not self._young:
@@ -204,16 +224,16 @@ class Meter:
 
     def own_usage(self) -> ProcessUsage:
         """The agent's own process, without its children; ``cpu`` since the last tick."""
-        stat = proc.read_stat(self.own_pid)
-        if stat is None:
+        own = procfs.read_process(self.own_pid)
+        if own is None:
             return self._own
-        read, written = proc.read_io(self.own_pid)
+        read, written = procfs.read_io(self.own_pid)
         return self._own._replace(
-            rss=stat.rss,
-            vms=stat.vms,
-            swap=proc.read_swap(self.own_pid),
-            threads=stat.threads,
-            fds=proc.count_descriptors(self.own_pid),
+            rss=own.rss,
+            vms=own.vms,
+            swap=procfs.read_swap(self.own_pid),
+            threads=own.threads,
+            fds=procfs.count_descriptors(self.own_pid),
             read_bytes=read,
             write_bytes=written,
             pids=(self.own_pid,),
@@ -242,31 +262,18 @@ class Meter:
         self._read_own_cpu()
         if not self._watches:
             return
-        pause = Pause()
-        raw: dict[int, bytes] = {}
-        children: dict[int, list[int]] = {}
-        for pid in proc.pids():
-            data = proc.read_raw_stat(pid)
-            if data:
-                raw[pid] = data
-                children.setdefault(proc.parent_of(data), []).append(pid)
-            pause()
-        swaps = proc.machine_swaps()
-
-        def stat_of(pid: int) -> proc.ProcessStat | None:
-            data = raw.get(pid)
-            return proc.parse_stat(pid, data) if data is not None else None
-
+        pause = TimeSlice()
+        snapshot = Snapshot(pause)
+        swaps = procfs.machine_swaps()
         for watch in list(self._watches.values()):
-            members = watch.members(stat_of, children)
-            found = [stat for pid in members if (stat := stat_of(pid)) is not None]
-            if watch.is_open and found:
+            found = watch.members(snapshot) if watch.is_open else []
+            if found:
                 watch.take(found, swaps, pause)
             pause()
 
     def _look_at_young(self) -> None:
         now = time.monotonic()
-        pause = Pause()
+        pause = TimeSlice()
         while self._young and self._young[0][0] <= now:
             watch = self._young.popleft()[1]
             if len(watch.seen) < 2:  # a tick that found a whole tree knows better

@@ -17,8 +17,8 @@ from typing import Any
 from gevent import pywsgi
 
 from greenagent.statistics.collector import Statistics
+from greenagent.statistics.meter import FIGURES
 from greenagent.statistics.own import Figures
-from greenagent.statistics.usage import FIGURES
 from greenagent.values.errors import GreenagentError
 
 Environ = dict[str, Any]

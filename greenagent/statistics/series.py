@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from greenagent.statistics import metrics
+from greenagent.statistics.meter import ProcessUsage, add_up
 from greenagent.statistics.metrics import KINDS, Aggregate, Gauge, Refused
 from greenagent.statistics.statsd import Metric, parse, shorten
-from greenagent.statistics.usage import ProcessUsage, add_up
 
 MAX_KEYS: Final = 10_000
 """Keys of one series; lines with further ones are refused."""

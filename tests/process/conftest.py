@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import gevent
 import pytest
 
 from greenagent.process.child import Child
-from greenagent.process.descendants import Sweeper
-from greenagent.process.exit_status import ExitStatus
-from greenagent.process.pipes import PipeReader, feed
+from greenagent.process.orphans import OrphanReaper
+from greenagent.process.pipes import PipeFeeder, PipeReader
 from greenagent.process.spawn import Spawner, SpawnRequest
+from greenagent.process.termination import end, sweep
 from greenagent.runtime.agent_log import AgentLog
-from greenagent.runtime.native import close_descriptor
-
-PATH = "/usr/local/bin:/usr/bin:/bin"
-INSTANCE = "b7e1"
-"""The agent in the tags of the runs."""
+from tests.support.children import INSTANCE, PATH, Ended
 
 
 @pytest.fixture
@@ -27,20 +21,11 @@ def spawner() -> Iterator[Spawner]:
     started = Spawner(AgentLog(None), PATH)
     started.start()
     yield started
-    for child in started.registry.live():
-        child.end(0)
-        child.sweep()
+    for child in started.children.live():
+        end(child, 0)
+        sweep(child)
         child.reap()
     started.stop()
-
-
-@dataclass
-class Ended:
-    """What a program did."""
-
-    status: ExitStatus
-    stdout: bytes
-    stderr: bytes
 
 
 @pytest.fixture
@@ -69,32 +54,14 @@ def finish() -> Callable[..., Ended]:
     def finish(child: Child, data: bytes = b"") -> Ended:
         readers = [PipeReader(child.stdout), PipeReader(child.stderr)]
         outputs = [gevent.spawn(lambda reader=reader: b"".join(reader.chunks())) for reader in readers]
-        feeder = gevent.spawn(feed, child.stdin, data)
+        feeder = gevent.spawn(PipeFeeder(child.stdin, data).run)
         child.wait()
-        child.sweep()
+        sweep(child)
         gevent.joinall(outputs)
         feeder.kill()
         return Ended(child.reap(), outputs[0].value, outputs[1].value)
 
     return finish
-
-
-def close_pipes(child: Child) -> None:
-    for descriptor in (child.stdin, child.stdout, child.stderr):
-        close_descriptor(descriptor)
-
-
-def read_some(child: Child, wanted: bytes = b"\n") -> bytes:
-    """What the child prints until ``wanted`` was in it; the pipe stays open."""
-    reader = PipeReader(os.dup(child.stdout))
-    data = b""
-    with gevent.Timeout(10):
-        for chunk in reader.chunks():
-            data += chunk
-            if wanted in data:
-                break
-    reader.close()
-    return data
 
 
 @pytest.fixture
@@ -103,7 +70,7 @@ def said():
 
 
 @pytest.fixture
-def sweeper(spawner, said):
+def orphan_reaper(spawner, said):
     agent_log = AgentLog(None)
     agent_log.attach(lambda level, text: said.append((level, text)))
-    return Sweeper(spawner.registry, agent_log, INSTANCE)
+    return OrphanReaper(spawner.children, agent_log, INSTANCE)

@@ -9,29 +9,12 @@ import time
 import gevent
 import pytest
 
-from greenagent.process.exit_status import ExitStatus
+from greenagent.process.child import ExitStatus
 from greenagent.process.tags import job_tag
-from tests.process.conftest import close_pipes, read_some
+from greenagent.process.termination import end, sweep
+from tests.support.children import close_pipes, daemon, read_some
 from tests.support.processes import is_running, state_of, zombies_of
 from tests.support.waiting import wait_until
-
-DAEMON = """
-import os, sys, time
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:
-        {environment}
-        print(os.getpid(), flush=True)
-        {last}
-        time.sleep(600)
-    os._exit(0)
-{leader}
-"""
-
-
-def daemon(leader: str = "os.wait()", last: str = "", environment: str = "") -> tuple[str, str, str]:
-    """A program that leaves a daemon behind (own session, no parent, holding the pipes) and prints its pid."""
-    return "python3", "-c", DAEMON.format(leader=leader, last=last, environment=environment)
 
 
 def test_wait_times_out_and_frees_nothing(start):
@@ -71,7 +54,7 @@ def test_waiting_greenlet_that_is_killed_disturbs_nobody(start):
 def test_term_is_honoured(start):
     child = start("bash", "-c", "trap 'exit 7' TERM; echo; while :; do sleep 0.01; done")
     read_some(child)
-    assert child.end(30) == ()
+    assert end(child, 30) == ()
     assert child.reap() == ExitStatus(7, None)
     close_pipes(child)
 
@@ -80,7 +63,7 @@ def test_child_that_ignores_term_is_killed_after_the_grace(start):
     child = start("bash", "-c", "trap '' TERM; echo; while :; do sleep 0.01; done")
     read_some(child)
     began = time.monotonic()
-    assert child.end(0.3) == ()
+    assert end(child, 0.3) == ()
     assert time.monotonic() - began >= 0.3
     assert child.reap() == ExitStatus(None, "SIGKILL")
     close_pipes(child)
@@ -90,7 +73,7 @@ def test_stopped_child_is_ended_by_term(start):
     child = start("sleep", "600")
     child.signal(signal.SIGSTOP)
     wait_until(lambda: state_of(child.pid) == "T", what="the stop")
-    assert child.end(30) == ()
+    assert end(child, 30) == ()
     assert child.reap() == ExitStatus(None, "SIGTERM")
     close_pipes(child)
 
@@ -102,7 +85,7 @@ def test_signal_reaches_the_whole_group_and_nobody_after_the_end(start):
     child.wait(10)
     wait_until(lambda: not is_running(inner), what="the end of the inner sleep")
     assert not child.signal(signal.SIGTERM)
-    child.sweep()
+    sweep(child)
     child.reap()
     assert not child.signal(signal.SIGTERM)
     close_pipes(child)
@@ -113,10 +96,10 @@ def test_child_in_another_session_is_ended(start, grace):
     child = start("bash", "-c", "setsid sleep 600 & sleep 0.01; echo $!; wait")
     read_some(child)
     wait_until(
-        lambda: any(process.session != child.pid for process in child.note()), what="the session of the grandchild"
+        lambda: any(process.session != child.pid for process in child.tree.find()), what="the session of the grandchild"
     )
-    grandchild = next(process.pid for process in child.note() if process.session != child.pid)
-    assert child.end(grace) == ()
+    grandchild = next(process.pid for process in child.tree.find() if process.session != child.pid)
+    assert end(child, grace) == ()
     assert not is_running(grandchild)
     child.reap()
     assert zombies_of(os.getpid()) == []
@@ -128,7 +111,7 @@ def test_daemon_is_ended_by_its_tag(start):
     pid = int(read_some(child))
     child.wait(10)
     wait_until(lambda: [process.pid for process in child.members()] == [pid], what="the orphan to be given to us")
-    assert [left.pid for left in child.sweep()] == [pid]
+    assert [left.pid for left in sweep(child)] == [pid]
     assert not is_running(pid)
     child.reap()
     assert zombies_of(os.getpid()) == []
@@ -139,10 +122,10 @@ def test_daemon_of_another_job_is_left_alone(start):
     ours = start(*daemon("time.sleep(600)"), tag=job_tag("i", "one", 1))
     theirs = start(*daemon("time.sleep(600)"), tag=job_tag("i", "two", 1))
     first, second = int(read_some(ours)), int(read_some(theirs))
-    assert ours.end(0) == ()
+    assert end(ours, 0) == ()
     assert not is_running(first)
     assert is_running(second)
-    assert theirs.end(0) == ()
+    assert end(theirs, 0) == ()
     assert not is_running(second)
     for child in (ours, theirs):
         child.reap()
@@ -153,14 +136,16 @@ def test_daemon_without_tag_is_ended_when_it_was_noted(start):
     child = start("bash", "-c", "env -i setsid sleep 600 & echo; cat")
     read_some(child)
     wait_until(
-        lambda: [process for process in child.note() if process.session == process.pid and process.command == "sleep"],
+        lambda: [
+            process for process in child.tree.find() if process.session == process.pid and process.command == "sleep"
+        ],
         what="the grandchild",
     )
-    grandchild = next(process.pid for process in child.note() if process.command == "sleep")
+    grandchild = next(process.pid for process in child.tree.find() if process.command == "sleep")
     close_pipes(child)
     child.wait(10)
     assert is_running(grandchild)
-    assert child.sweep() == ((grandchild, "sleep"),)
+    assert sweep(child) == ((grandchild, "sleep"),)
     assert not is_running(grandchild)
     child.reap()
 
@@ -170,8 +155,8 @@ def test_sweep_names_what_a_finished_child_left(start):
     pid = int(read_some(child))
     child.wait(10)
     wait_until(lambda: [process.command for process in child.members()] == ["sleep"], what="the sleep")
-    assert child.sweep(30) == ((pid, "sleep"),)
-    assert child.sweep() == ()
+    assert sweep(child, 30) == ((pid, "sleep"),)
+    assert sweep(child) == ()
     assert child.reap() == ExitStatus(0, None)
     close_pipes(child)
 
@@ -180,8 +165,8 @@ def test_tree_that_grows_while_it_is_killed(start):
     script = "trap '' TERM; grow() { while :; do (trap '' TERM; sleep 600) & sleep 0.002; done; }; echo; grow"
     child = start("bash", "-c", script, tag=job_tag("i", "growing", 1))
     read_some(child)
-    wait_until(lambda: len(child.note()) > 20, what="a crowd")
-    assert child.end(0.05) == ()
+    wait_until(lambda: len(child.tree.find()) > 20, what="a crowd")
+    assert end(child, 0.05) == ()
     assert child.members() == []
     child.reap()
     assert zombies_of(os.getpid()) == []
@@ -192,7 +177,7 @@ def test_process_that_joins_the_group_after_the_term_hears_it_too(start):
     child = start("bash", "-c", "trap 'sleep 600 & wait; exit 3' TERM; echo; while :; do sleep 0.01; done")
     read_some(child)
     began = time.monotonic()
-    assert child.end(40) == ()
+    assert end(child, 40) == ()
     assert time.monotonic() - began < 20  # not by the KILL after the grace
     child.reap()
     close_pipes(child)
@@ -201,8 +186,8 @@ def test_process_that_joins_the_group_after_the_term_hears_it_too(start):
 def test_announced_process_is_ended_with_the_job(start):
     child = start(*daemon("time.sleep(600)", environment="pass"), tag=job_tag("i", "announcing", 1))
     pid = int(read_some(child))
-    assert child.announce(pid)
-    assert child.end(0) == ()
+    assert child.tree.announce(pid)
+    assert end(child, 0) == ()
     assert not is_running(pid)
     child.reap()
     close_pipes(child)
@@ -212,12 +197,12 @@ def test_announcement_of_a_stranger_is_not_believed(start):
     child = start("sleep", "600", tag=job_tag("i", "liar", 1))
     stranger = start("sleep", "600", tag=job_tag("i", "stranger", 1))
     for pid in (stranger.pid, os.getpid(), os.getppid(), 1, 0, -1, 4_194_304_000):
-        assert not child.announce(pid)
-    assert child.announce(child.pid)
-    child.end(0)
+        assert not child.tree.announce(pid)
+    assert child.tree.announce(child.pid)
+    end(child, 0)
     child.reap()
     assert is_running(stranger.pid)
-    stranger.end(0)
+    end(stranger, 0)
     stranger.reap()
     close_pipes(child)
     close_pipes(stranger)
@@ -226,7 +211,7 @@ def test_announcement_of_a_stranger_is_not_believed(start):
 def test_two_who_end_the_same_child(start):
     child = start("bash", "-c", "trap '' TERM; echo; while :; do sleep 0.01; done")
     read_some(child)
-    ends = [gevent.spawn(child.end, 600), gevent.spawn(child.end, 0.05)]
+    ends = [gevent.spawn(end, child, 600), gevent.spawn(end, child, 0.05)]
     gevent.joinall(ends, timeout=20, raise_error=True)
     assert [greenlet.value for greenlet in ends] == [(), ()]
     assert child.reap() == ExitStatus(None, "SIGKILL")

@@ -7,9 +7,10 @@ import time
 
 import gevent
 
-from greenagent.process.pipes import PipeReader, feed
+from greenagent.process.pipes import PipeFeeder, PipeReader
+from greenagent.process.termination import end, sweep
 from greenagent.runtime.native import close_descriptor
-from tests.process.conftest import close_pipes, read_some
+from tests.support.children import close_pipes, read_some
 
 
 def test_ten_megabytes_through_stdin_and_stdout(start, finish):
@@ -35,11 +36,11 @@ def test_child_that_does_not_read_its_stdin_ends_all_the_same(start, finish):
 
 def test_feeding_a_child_that_never_reads_blocks_nothing_and_can_be_given_up(start):
     child = start("sleep", "600")
-    feeder = gevent.spawn(feed, child.stdin, b"x" * 1_000_000)
+    feeder = gevent.spawn(PipeFeeder(child.stdin, b"x" * 1_000_000).run)
     assert child.wait(0.05) is None
     assert not feeder.dead
     feeder.kill()
-    assert child.end(10) == ()
+    assert end(child, 10) == ()
     child.reap()
     for descriptor in (child.stdout, child.stderr):
         close_descriptor(descriptor)
@@ -57,7 +58,7 @@ def test_reading_stops_though_a_grandchild_keeps_the_pipe(start):
     assert not output.ready()
     reader.stop_after(0.05)
     assert output.get(timeout=10).startswith(b"first\n")
-    child.sweep()
+    sweep(child)
     child.reap()
     for descriptor in (child.stdin, child.stderr):
         close_descriptor(descriptor)
@@ -71,7 +72,7 @@ def test_reading_stops_though_a_grandchild_writes_without_end(start):
     reader.stop_after(0.1)
     reader.stop_after(600)
     assert b"y\ny\n" in output.get(timeout=20)
-    child.sweep()
+    sweep(child)
     child.reap()
     for descriptor in (child.stdin, child.stderr):
         close_descriptor(descriptor)
@@ -83,7 +84,7 @@ def test_what_is_in_the_pipe_when_reading_stops_is_kept(start):
     reader = PipeReader(child.stdout, size=1000)
     reader.stop_after(0)
     assert len(b"".join(reader.chunks())) == 60000
-    child.sweep()
+    sweep(child)
     child.reap()
     for descriptor in (child.stdin, child.stderr):
         close_descriptor(descriptor)
@@ -114,7 +115,7 @@ def test_closing_wakes_the_reader_and_frees_the_descriptor(start):
     reader.close()
     assert output.get(timeout=10) == b""
     assert len(os.listdir("/proc/self/fd")) == before - 1
-    child.end(10)
+    end(child, 10)
     child.reap()
 
 
@@ -125,7 +126,7 @@ def test_killed_reader_frees_the_descriptor(start):
     gevent.sleep(0)
     output.kill()
     assert len(os.listdir("/proc/self/fd")) == before - 1
-    child.end(10)
+    end(child, 10)
     child.reap()
 
 
@@ -146,7 +147,7 @@ def test_others_get_their_turn_while_a_child_writes_at_full_speed(start):
         turns += 1
     assert read[0] >= 50_000_000
     assert turns > 3
-    child.end(10)
+    end(child, 10)
     child.reap()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.process.descendants import end_orphan, find_by_tag
+from greenagent.process.orphans import end_orphan, find_by_tag
 from greenagent.process.tags import job_tag
 from tests.support.processes import is_running, run_script
 

@@ -13,7 +13,7 @@ from greenagent.process.libc import Launcher
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.native import close_descriptor, native_sleep
-from tests.process.conftest import PATH, close_pipes
+from tests.support.children import PATH, close_pipes
 from tests.support.processes import is_running, zombies_of
 from tests.support.waiting import wait_until
 
@@ -210,7 +210,7 @@ def slow_spawner(tmp_path):
     spawner.start()
     yield spawner, launcher
     launcher.released = True
-    wait_until(lambda: not spawner.registry.live(), what="the end of every child")
+    wait_until(lambda: not spawner.children.live(), what="the end of every child")
     spawner.stop()
 
 
@@ -234,7 +234,7 @@ def test_a_start_given_up_leaves_no_process(slow_spawner):
     before = {int(name) for name in os.listdir("/proc") if name.isdigit()}
     launcher.released = True
     gevent.sleep(0)
-    wait_until(lambda: not spawner.registry.live() and spawner.registry._starting == 0, what="the clean end")
+    wait_until(lambda: not spawner.children.live() and not spawner.children.reaper.is_starting, what="the clean end")
     new = {int(name) for name in os.listdir("/proc") if name.isdigit()} - before
     assert not [pid for pid in new if is_running(pid) and b"slow" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 

@@ -4,8 +4,8 @@ import gevent
 import pytest
 
 from greenagent.statistics.collector import FlushedObject, Statistics
+from greenagent.statistics.meter import ProcessUsage
 from greenagent.statistics.own import EventLoopLag, Figures
-from greenagent.statistics.usage import ProcessUsage
 from tests.support.waiting import wait_until
 
 

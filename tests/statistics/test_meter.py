@@ -11,9 +11,10 @@ from contextlib import ExitStack, contextmanager
 import gevent
 import pytest
 
-from greenagent.statistics import proc
-from greenagent.statistics.meter import Meter
-from greenagent.statistics.usage import ProcessUsage
+from greenagent.process.job_tree import JobTree
+from greenagent.process.reaper import Reaper
+from greenagent.runtime import procfs
+from greenagent.statistics.meter import Meter, ProcessUsage
 from tests.support.waiting import wait_until
 
 
@@ -37,10 +38,14 @@ def child(program: str) -> Iterator[subprocess.Popen]:
         process.stdin.close()
 
 
-def ticks_of(pid: int) -> int:
-    stat = proc.read_stat(pid)
-    assert stat is not None
-    return stat.ticks
+def read(pid: int) -> procfs.Process:
+    process = procfs.read_process(pid)
+    assert process is not None
+    return process
+
+
+def tree_of(process: subprocess.Popen) -> JobTree:
+    return JobTree(Reaper(), process.pid, 0)
 
 
 IDLE = "import sys; print('ready', flush=True); sys.stdin.read()"
@@ -68,7 +73,7 @@ def test_memory_threads_and_descriptors_of_one_process() -> None:
     readings: list[ProcessUsage] = []
     meter = Meter(2)
     with child(program) as process:
-        watch = meter.watch("job", process.pid, on_reading=readings.append)
+        watch = meter.watch("job", process.pid, tree_of(process).find_in, readings.append)
         assert len(readings) == 1
         assert readings[0].cpu == 0
         meter.tick()
@@ -85,12 +90,12 @@ def test_memory_threads_and_descriptors_of_one_process() -> None:
 def test_processor_time_is_percent_of_one_core() -> None:
     meter = Meter(2)
     with child(BUSY) as process:
-        meter.watch("job", process.pid)
-        began = time.monotonic()
-        gevent.sleep(0.6)
+        meter.watch("job", process.pid, tree_of(process).find_in)
+        began, before = time.monotonic(), read(process.pid).cpu_ticks
+        wait_until(lambda: read(process.pid).cpu_ticks >= before + 40, what="some processor time")
         meter.tick()
         share = meter.usage("job").cpu
-        true_share = 100 * ticks_of(process.pid) / proc.TICKS / (time.monotonic() - began)
+        true_share = 100 * (read(process.pid).cpu_ticks - before) / procfs.TICKS / (time.monotonic() - began)
         assert share == pytest.approx(true_share, rel=0.35)
         assert share > 5
 
@@ -98,7 +103,7 @@ def test_processor_time_is_percent_of_one_core() -> None:
 def test_the_whole_tree_counts() -> None:
     meter = Meter(2)
     with child(parent_of(GREEDY)) as process:
-        meter.watch("job", process.pid)
+        meter.watch("job", process.pid, tree_of(process).find_in)
         meter.tick()
         usage = meter.usage("job")
         assert len(usage.pids) == 2
@@ -120,7 +125,7 @@ def test_a_grandchild_that_left_the_tree_still_counts_once_it_was_seen() -> None
     )
     meter = Meter(2)
     with child(program) as process:
-        meter.watch("job", process.pid)
+        meter.watch("job", process.pid, tree_of(process).find_in)
         meter.tick()
         before = meter.usage("job").pids
         assert len(before) == 3
@@ -134,20 +139,17 @@ def test_a_grandchild_that_left_the_tree_still_counts_once_it_was_seen() -> None
 
         wait_until(left_with_its_parent_gone, what="the middle process to end")
         grandchild = next(pid for pid in meter.usage("job").pids if pid != process.pid)
-        stat = proc.read_stat(grandchild)
-        assert stat is not None
-        assert stat.parent != process.pid
+        assert read(grandchild).parent != process.pid
 
 
 def test_announced_processes_count_and_bring_no_time_from_before() -> None:
     meter = Meter(2)
     with child(BUSY) as other:
-        wait_until(lambda: ticks_of(other.pid) > 30, what="some processor time")
+        wait_until(lambda: read(other.pid).cpu_ticks > 30, what="some processor time")
         with child(IDLE) as process:
-            announced: list[int] = []
-            meter.watch("job", process.pid, lambda: announced)
-            gevent.sleep(0.1)
-            announced.append(other.pid)
+            tree = tree_of(process)
+            meter.watch("job", process.pid, tree.find_in)
+            tree.attach(read(other.pid))
             meter.tick()
             usage = meter.usage("job")
             assert set(usage.pids) == {process.pid, other.pid}
@@ -164,8 +166,8 @@ def test_a_process_that_has_ended_keeps_its_memory_and_gets_its_last_time() -> N
     readings: list[ProcessUsage] = []
     meter = Meter(2)
     with child(program) as process:
-        watch = meter.watch("job", process.pid, on_reading=readings.append)
-        wait_until(lambda: proc.read_stat(process.pid).is_zombie, what="the process to end")
+        watch = meter.watch("job", process.pid, tree_of(process).find_in, readings.append)
+        wait_until(lambda: read(process.pid).is_dead, what="the process to end")
         last = watch.close()
         assert watch.close() is last
         assert len(readings) == 2
@@ -185,9 +187,9 @@ def test_bytes_written_are_counted(tmp_path) -> None:
         pytest.fail("this kernel counts no bytes of a process")
     meter = Meter(2)
     with child(program) as process:
-        meter.watch("job", process.pid)
+        meter.watch("job", process.pid, tree_of(process).find_in)
         meter.tick()
-        own_count = proc.read_io(process.pid)
+        own_count = procfs.read_io(process.pid)
         usage = meter.usage("job")
         assert (usage.read_bytes, usage.write_bytes) == own_count
         with open(f"/proc/{process.pid}/io") as file:
@@ -196,12 +198,15 @@ def test_bytes_written_are_counted(tmp_path) -> None:
 
 def test_a_pid_with_another_start_time_is_somebody_else() -> None:
     meter = Meter(2)
-    with child(IDLE) as process:
-        watch = meter.watch("job", process.pid)
-        before = watch.usage
-        watch.seen[process.pid] += 1
+    with child(IDLE) as process, child(IDLE) as other:
+        tree = tree_of(process)
+        watch = meter.watch("job", process.pid, tree.find_in)
+        tree.attach(read(other.pid))
         meter.tick()
-        assert watch.usage == before
+        assert set(watch.usage.pids) == {process.pid, other.pid}
+        tree.known[other.pid] += 1
+        meter.tick()
+        assert watch.usage.pids == (process.pid,)
 
 
 def test_readings_of_a_tick_cost_nothing_without_jobs_and_go_on_with_many() -> None:
@@ -219,7 +224,7 @@ def test_readings_of_a_tick_cost_nothing_without_jobs_and_go_on_with_many() -> N
         service = gevent.spawn(meter.run)
         try:
             watches = [
-                meter.watch(f"job{number}", process.pid, on_reading=counter(number))
+                meter.watch(f"job{number}", process.pid, tree_of(process).find_in, counter(number))
                 for number, process in enumerate(children)
             ]
             wait_until(lambda: min(counts) >= 4, what="several ticks")
@@ -235,9 +240,7 @@ def test_the_agents_own_usage_leaves_its_children_out() -> None:
     with child(GREEDY):
         usage = meter.own_usage()
         assert usage.pids == (os.getpid(),)
-        stat = proc.read_stat(os.getpid())
-        assert stat is not None
-        assert usage.rss == pytest.approx(stat.rss, rel=0.2)
+        assert usage.rss == pytest.approx(read(os.getpid()).rss, rel=0.2)
         end = time.process_time() + 0.15
         while time.process_time() < end:
             pass
@@ -245,23 +248,11 @@ def test_the_agents_own_usage_leaves_its_children_out() -> None:
         assert meter.own_usage().cpu > 0
 
 
-def test_a_name_with_brackets_and_blanks_does_not_confuse() -> None:
-    raw = b"12 (a) b (x 1 R) S 7 12 12 0 -1 4194304 1 2 0 0 10 20 30 40 20 0 3 0 555 4096 2 184 0 0 0\n"
-    stat = proc.parse_stat(12, raw)
-    assert proc.parent_of(raw) == stat.parent == 7
-    assert (stat.ticks, stat.threads, stat.start, stat.vms, stat.rss) == (100, 3, 555, 4096, 2 * proc.PAGE)
-    assert not stat.is_zombie
-
-
-def test_processes_that_do_not_exist_are_nothing() -> None:
+def test_a_process_that_does_not_exist_has_no_usage() -> None:
     gone = 4_194_305  # over the largest pid there can be
-    assert proc.read_stat(gone) is None
-    assert proc.read_io(gone) == (0, 0)
-    assert proc.read_swap(gone) == 0
-    assert proc.count_descriptors(gone) == 0
     meter = Meter(2)
     readings: list[ProcessUsage] = []
-    watch = meter.watch("job", gone, on_reading=readings.append)
+    watch = meter.watch("job", gone, JobTree(Reaper(), gone, 0).find_in, readings.append)
     meter.tick()
     assert watch.close() == ProcessUsage()
     assert readings in ([], [ProcessUsage()])

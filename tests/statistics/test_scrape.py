@@ -12,9 +12,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from greenagent.statistics.collector import Statistics
+from greenagent.statistics.meter import ProcessUsage
 from greenagent.statistics.own import Figures
 from greenagent.statistics.scrape import ScrapeServer, parse_listen
-from greenagent.statistics.usage import ProcessUsage
 from greenagent.values.errors import GreenagentError
 
 

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from greenagent.statistics import metrics
+from greenagent.statistics.meter import ProcessUsage
 from greenagent.statistics.series import MAX_KEYS, Series, feed_text
-from greenagent.statistics.usage import ProcessUsage
 
 
 def flushed(series: Series) -> dict[str, float]:

@@ -16,7 +16,7 @@ import gevent
 
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.query import LogQuery, newest_first
-from greenagent.process.descendants import find_by_tag
+from greenagent.process.orphans import find_by_tag
 from greenagent.values.levels import LevelSet
 from greenagent.values.message import Record
 from tests.support.waiting import wait_until

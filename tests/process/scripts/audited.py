@@ -15,8 +15,9 @@ from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
 
-from greenagent.process.pipes import PipeReader, feed  # noqa: E402
+from greenagent.process.pipes import PipeFeeder, PipeReader  # noqa: E402
 from greenagent.process.spawn import Spawner, SpawnRequest  # noqa: E402
+from greenagent.process.termination import sweep  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog  # noqa: E402
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as a careless parent leaves it
@@ -28,10 +29,10 @@ codes: list[int | None] = []
 def run(code: int) -> None:
     child = spawner.spawn(SpawnRequest("sh", ("-c", f"cat; exit {code}")))
     readers = [PipeReader(child.stdout), PipeReader(child.stderr)]
-    feed(child.stdin, b"data")
+    PipeFeeder(child.stdin, b"data").run()
     assert [b"".join(reader.chunks()) for reader in readers] == [b"data", b""]
     child.wait()
-    child.sweep()
+    sweep(child)
     codes.append(child.reap().code)
 
 

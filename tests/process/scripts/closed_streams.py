@@ -7,7 +7,7 @@ patch()
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from greenagent.process.pipes import PipeReader, feed  # noqa: E402
+from greenagent.process.pipes import PipeFeeder, PipeReader  # noqa: E402
 from greenagent.process.spawn import Spawner, SpawnRequest  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog  # noqa: E402
 from greenagent.runtime.native import close_descriptor  # noqa: E402
@@ -19,7 +19,7 @@ for descriptor in (0, 1, 2):  # only now: the event loop would take these number
 child = spawner.spawn(SpawnRequest("sh", ("-c", "cat; echo err >&2; ls /proc/self/fd")))
 free = min(child.stdin, child.stdout, child.stderr) > 2  # else our own diagnostics would be the child's input
 readers = [PipeReader(child.stdout), PipeReader(child.stderr)]
-feed(child.stdin, b"in\n")
+PipeFeeder(child.stdin, b"in\n").run()
 outputs = [b"".join(reader.chunks()) for reader in readers]
 Path(sys.argv[1]).write_text(repr((outputs, child.reap().code, free)))
 spawner.stop()

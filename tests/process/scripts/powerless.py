@@ -6,18 +6,18 @@ patch()
 
 import os  # noqa: E402
 
-from greenagent.process import child as child_module  # noqa: E402
+from greenagent.process import termination  # noqa: E402
 from greenagent.process.spawn import Spawner, SpawnRequest  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog  # noqa: E402
 
-child_module.KILL_LIMIT = 0.2
+termination.KILL_LIMIT = 0.2
 spawner = Spawner(AgentLog(None))
 spawner.start()
 child = spawner.spawn(SpawnRequest("sleep", ("30",)))
 os.setresuid(65534, 65534, 0)
-answer = child.end(0.05)
-print(answer == (child.pid,), [survivor.command for survivor in child.survivors])
+survivors = termination.end(child, 0.05)
+print([survivor.pid for survivor in survivors] == [child.pid], [survivor.command for survivor in survivors])
 os.setresuid(0, 0, 0)
-child.end(0)
+termination.end(child, 0)
 child.reap()
 spawner.stop()

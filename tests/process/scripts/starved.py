@@ -24,7 +24,7 @@ def attempt() -> bool:
     except SpawnError as error:
         reasons.append(f"{error.reason} (temporary: {error.temporary})")
         return False
-    if spawner.registry.live() != [child] or child.reap().code != 5:
+    if spawner.children.live() != [child] or child.reap().code != 5:
         sys.exit("the child is not the only one or did not end as it should")
     for descriptor in (child.stdin, child.stdout, child.stderr):
         close_descriptor(descriptor)

@@ -7,13 +7,13 @@ import os
 import gevent
 import pytest
 
-from greenagent.process import tree
-from greenagent.process.descendants import Sweeper, end_orphan, find_by_tag
-from greenagent.process.platform import check_platform
+from greenagent.process.libc import check_platform
+from greenagent.process.orphans import OrphanReaper, end_orphan, find_by_tag
 from greenagent.process.tags import Tag, job_tag, parse_tag
+from greenagent.process.termination import end
+from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog
-from tests.process.conftest import INSTANCE, close_pipes, read_some
-from tests.process.test_child import daemon
+from tests.support.children import INSTANCE, close_pipes, daemon, read_some
 from tests.support.processes import is_running, state_of, zombies_of
 from tests.support.waiting import wait_until
 
@@ -27,7 +27,7 @@ def finished_with_daemon(start, tag, leave=False, **keys):
         child.leave_children()
     child.reap()
     close_pipes(child)
-    wait_until(lambda: tree.read_process(pid).parent == os.getpid(), what="the orphan to be given to us")
+    wait_until(lambda: procfs.read_process(pid).parent == os.getpid(), what="the orphan to be given to us")
     return pid
 
 
@@ -48,11 +48,11 @@ def test_other_texts_are_no_tags(text):
     assert parse_tag(text) is None
 
 
-def test_orphan_of_a_finished_job_is_ended_said_and_reaped(start, sweeper, said):
+def test_orphan_of_a_finished_job_is_ended_said_and_reaped(start, orphan_reaper, said):
     pid = finished_with_daemon(start, job_tag(INSTANCE, "over/1", 1))
-    sweeper.sweep()
+    orphan_reaper.check()
     wait_until(lambda: not is_running(pid), what="the end of the orphan")
-    sweeper.sweep()
+    orphan_reaper.check()
     assert state_of(pid) == ""
     assert len(said) == 1
     assert said[0][0] == 7
@@ -60,20 +60,22 @@ def test_orphan_of_a_finished_job_is_ended_said_and_reaped(start, sweeper, said)
     assert str(pid) in said[0][1]
 
 
-def test_orphan_that_ignores_term_is_killed_by_the_next_pass(start, sweeper, said):
+def test_orphan_that_ignores_term_is_killed_by_the_next_pass(start, orphan_reaper, said):
     pid = finished_with_daemon(
         start, job_tag(INSTANCE, "stubborn", 1), environment="import signal; signal.signal(signal.SIGTERM, 1)"
     )
-    sweeper.sweep()
+    orphan_reaper.check()
     assert is_running(pid)
-    sweeper.sweep()
+    orphan_reaper.check()
     wait_until(lambda: not is_running(pid), what="the end of the orphan")
     assert ["SIGTERM" in said[0][1], "SIGKILL" in said[1][1]] == [True, True]
 
 
-def test_sweeper_as_a_service_spares_what_was_there_before_it(start, spawner):
+def test_orphan_reaper_as_a_service_spares_what_was_there_before_it(start, spawner):
     old = finished_with_daemon(start, job_tag(INSTANCE, "before", 1))
-    service = gevent.spawn(Sweeper(spawner.registry, AgentLog(None), INSTANCE, 0.01).run)
+    orphan_reaper = OrphanReaper(spawner.children, AgentLog(None), INSTANCE, 0.01)
+    orphan_reaper.begin()
+    service = gevent.spawn(orphan_reaper.run)
     gevent.sleep(0)
     new = finished_with_daemon(start, job_tag(INSTANCE, "served", 1))
     wait_until(lambda: state_of(new) == "", what="the orphan to be ended and reaped")
@@ -83,55 +85,55 @@ def test_sweeper_as_a_service_spares_what_was_there_before_it(start, spawner):
     service.kill()
 
 
-def test_orphan_that_may_stay_stays_and_is_reaped_in_the_end(start, sweeper, said):
+def test_orphan_that_may_stay_stays_and_is_reaped_in_the_end(start, orphan_reaper, said):
     pid = finished_with_daemon(start, job_tag(INSTANCE, "left", 1), leave=True)
     for _ in range(4):
-        sweeper.sweep()
+        orphan_reaper.check()
     assert is_running(pid)
     assert said == []
     os.kill(pid, 9)
     wait_until(lambda: state_of(pid) == "Z", what="the zombie")
-    sweeper.sweep()
+    orphan_reaper.check()
     assert state_of(pid) == ""
 
 
-def test_orphans_of_living_jobs_and_of_others_are_left_alone(start, sweeper, said, spawner):
+def test_orphans_of_living_jobs_and_of_others_are_left_alone(start, orphan_reaper, said, spawner):
     living = start(*daemon("time.sleep(600)"), tag=job_tag(INSTANCE, "alive", 2))
     kept = int(read_some(living))
     foreign = finished_with_daemon(start, job_tag("another", "over", 1))
-    sweeper.sweep()
-    sweeper.sweep()
+    orphan_reaper.check()
+    orphan_reaper.check()
     assert is_running(kept)
     assert is_running(foreign)
     assert said == []
-    living.end(0)
+    end(living, 0)
     assert not is_running(kept)
     assert is_running(foreign)
     living.reap()
     close_pipes(living)
     os.kill(foreign, 9)
     wait_until(lambda: state_of(foreign) == "Z", what="the zombie")
-    sweeper.sweep()
+    orphan_reaper.check()
     assert zombies_of(os.getpid()) == []
 
 
-def test_orphan_of_an_earlier_run_is_ended_while_the_next_one_lives(start, sweeper):
+def test_orphan_of_an_earlier_run_is_ended_while_the_next_one_lives(start, orphan_reaper):
     old = finished_with_daemon(start, job_tag(INSTANCE, "again", 1))
     current = start("sleep", "600", tag=job_tag(INSTANCE, "again", 2))
-    sweeper.sweep()
+    orphan_reaper.check()
     wait_until(lambda: not is_running(old), what="the end of the orphan")
     assert is_running(current.pid)
-    sweeper.sweep()
-    current.end(0)
+    orphan_reaper.check()
+    end(current, 0)
     current.reap()
     close_pipes(current)
 
 
-def test_sweeper_never_takes_the_exit_code_of_a_child(start, sweeper):
+def test_orphan_reaper_never_takes_the_exit_code_of_a_child(start, orphan_reaper):
     children = [start("sh", "-c", f"exit {code}") for code in range(20)]
     for child in children:
         wait_until(lambda child=child: state_of(child.pid) == "Z", what="the zombie")
-    sweeper.sweep()
+    orphan_reaper.check()
     assert [child.reap().code for child in children] == list(range(20))
     for child in children:
         close_pipes(child)
@@ -157,7 +159,7 @@ def test_processes_are_found_by_tag_and_ended_by_pid_time_and_tag(start):
     assert end_orphan(child.pid, child.start_ticks, tag, 0.05)
     assert child.reap().signal == "SIGKILL"
     for each in (child, other):
-        each.end(0)
+        end(each, 0)
         each.reap()
         close_pipes(each)
 
@@ -166,10 +168,11 @@ def test_process_names_with_blanks_and_parentheses_are_read(start, tmp_path):
     program = tmp_path / "a) R (b"
     program.symlink_to("/bin/sleep")
     child = start(str(program), "600")
-    process = tree.read_process(child.pid)
+    process = procfs.read_process(child.pid)
     assert (process.command, process.parent, process.group) == ("a) R (b", os.getpid(), child.pid)
     assert process.start_ticks == child.start_ticks
-    child.end(0)
+    assert child.pid in procfs.Snapshot(lambda: None).children(os.getpid())
+    end(child, 0)
     child.reap()
     close_pipes(child)
 
@@ -177,10 +180,10 @@ def test_process_names_with_blanks_and_parentheses_are_read(start, tmp_path):
 def test_children_found_by_parent_and_by_list_are_the_same(start):
     child = start("bash", "-c", "sleep 600 & sleep 600 & echo; wait")
     read_some(child)
-    assert sorted(tree.children(child.pid)) == sorted(tree.children_by_parent(child.pid))
-    assert len(tree.children(child.pid)) == 2
-    assert child.pid in tree.children_by_parent(os.getpid())
-    child.end(0)
+    assert sorted(procfs.children(child.pid)) == sorted(procfs.children_by_parent(child.pid))
+    assert len(procfs.children(child.pid)) == 2
+    assert child.pid in procfs.children_by_parent(os.getpid())
+    end(child, 0)
     child.reap()
     close_pipes(child)
 
@@ -189,15 +192,15 @@ def test_orphans_are_known_also_where_the_kernel_lists_no_children_by_thread(sta
     pid = finished_with_daemon(start, job_tag("another", "fallback", 1))
     child = start("sleep", "600")
     own = os.getpid()
-    assert pid in spawner.registry.adopted()
-    assert child.pid not in spawner.registry.adopted()
-    assert sorted(spawner.registry._adopted_by_parent(own)) == sorted(tree.children_by_parent(own))
-    spawner.registry.starting()
-    assert spawner.registry._adopted_by_parent(own) == []
-    spawner.registry.started()
+    reaper = spawner.children.reaper
+    assert pid in reaper.reparented()
+    assert child.pid not in reaper.reparented()
+    assert sorted(reaper._reparented_by_parent(own)) == sorted(procfs.children_by_parent(own))
+    with reaper.starting():
+        assert reaper._reparented_by_parent(own) == []
     os.kill(pid, 9)
     wait_until(lambda: state_of(pid) == "Z", what="the zombie")
-    spawner.registry.reap_adopted(pid)
-    child.end(0)
+    reaper.reap_reparented(pid)
+    end(child, 0)
     child.reap()
     close_pipes(child)

@@ -1,4 +1,4 @@
-"""Children that left home: orphans of jobs, given to the agent or left by an agent that crashed."""
+"""Orphans: processes of jobs that were reparented to the agent, or that an agent left which crashed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import Any, NamedTuple
 import gevent
 from gevent import socket
 
-from greenagent.process import tree
-from greenagent.process.registry import Registry
-from greenagent.process.tags import is_of, parse_tag
-from greenagent.process.tree import Process
+from greenagent.process.children import Children
+from greenagent.process.tags import is_of, parse_tag, read_tag
+from greenagent.process.termination import send_signal
+from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.native import close_descriptor
+from greenagent.runtime.procfs import Process
 from greenagent.values import levels
 
 INTERVAL = 5.0
-"""Seconds between two looks at the orphans; also what an orphan of a finished job gets between TERM and KILL."""
+"""Seconds between two checks; also what an orphan of a finished job gets between TERM and KILL."""
 
 LAST_GRACE = 1.0
 """Seconds between TERM and KILL for an orphan at the agent's end."""
@@ -36,13 +37,13 @@ class Orphan(NamedTuple):
     command: str
 
 
-class Sweeper:
+class OrphanReaper:
     """Looks after the orphans the agent was given as subreaper.
 
-    Those of a living job are noted and end with it. Those of a finished one are ended, unless it
-    said ``leave_children``. All are reaped when they are dead, one by one.
+    Those of a living job are attached to it and end with it. Those of a finished one are ended, unless
+    it said ``leave_children``. All are reaped when they are dead, one by one.
 
-    Strays are orphans that nothing tells the job of: they cleared their environment, left their
+    Untagged orphans are those that nothing tells the job of: they cleared their environment, left their
     session, closed the job's pipes and lost their parent, all before they were seen. They come from
     some job all the same, since nothing else gives the agent children. One is ended as soon as no
     run lives that began before it, and at the latest with the agent; never where it may come from
@@ -50,85 +51,82 @@ class Sweeper:
     system is given.
     """
 
-    def __init__(self, registry: Registry, agent_log: AgentLog, instance: str, interval: float = INTERVAL) -> None:
-        """``instance``: the first part of this agent's tags. ``interval``: seconds between two passes."""
-        self._registry = registry
-        self._remarks = agent_log.rate_limited()
+    def __init__(self, children: Children, agent_log: AgentLog, instance: str, interval: float = INTERVAL) -> None:
+        """``instance``: the first part of this agent's tags. ``interval``: seconds between two checks."""
+        self._children = children
+        self._detached = children.detached
+        self._log = agent_log.rate_limited()
         self._instance = instance
         self._interval = interval
-        self._told: dict[tuple[int, int], int] = {}
-        self._has_begun = False
+        self._signalled: dict[tuple[int, int], int] = {}
+        """How many signals an orphan got, by pid and start time."""
         self._is_init = os.getpid() == 1
 
     def begin(
         self,
         going_on: Mapping[int, int] | None = None,
         tags: Collection[str] = (),
-        left: Iterable[Iterable[Any]] | None = None,
+        detached: Iterable[Iterable[Any]] | None = None,
     ) -> None:
         """Before any job runs: what is there already and is not known is nobody's, and may stay.
 
         In an agent that replaces another: ``going_on`` are the processes of its running jobs with
-        their start times, ``tags`` the tags of these, and ``left`` what may stay
-        (``Registry.left``; None from an older agent).
+        their start times, ``tags`` the tags of these, and ``detached`` what may stay
+        (``DetachedProcesses.state``; None from an older agent).
         """
-        self._has_begun = True
-        self._registry.awaited.update(tags)
-        self._registry.restore_left(left or ())
-        if left is not None:
+        self._children.expected.update(tags)
+        self._detached.restore(detached or ())
+        if detached is not None:
             return
-        for pid in self._registry.adopted():
-            process = tree.read_process(pid)
-            tag = tree.read_tag(pid) or ""
-            if process is None or process.is_dead or (going_on or {}).get(pid) == process.start_ticks or tag in tags:
-                continue
-            self._registry.leave(tag if is_of(tag, self._instance) else "", 0, {pid: process.start_ticks})
+        for process, tag in self._orphans():
+            if (going_on or {}).get(process.pid) != process.start_ticks and tag not in tags:
+                known = {process.pid: process.start_ticks}
+                self._detached.leave(tag if is_of(tag, self._instance) else "", 0, known)
 
     def run(self) -> None:
-        """The service: a pass every interval, for ever."""
-        if not self._has_begun:
-            self.begin()
+        """The service: a check every interval, for ever."""
         while True:
             gevent.sleep(self._interval)
-            self.sweep()
+            self.check()
 
-    def sweep(self) -> None:
-        """One pass."""
-        children = self._registry.live()
+    def check(self) -> None:
+        """Attaches or ends every orphan that is there, and reaps the dead."""
+        children = self._children.live()
         for child in children:
-            child.note()
+            child.tree.find()
             gevent.sleep(0)
-        seen: set[str] = set()
-        told: dict[tuple[int, int], int] = {}
-        strays: list[Process] = []
+        tags_seen: set[str] = set()
+        untagged: list[Process] = []
+        present: set[tuple[int, int]] = set()
         for process, tag in self._orphans():
-            pipes = tree.pipes_of(process.pid) if parse_tag(tag) is None else ()
-            owner = next((child for child in children if child.knows(process, tag, pipes)), None)
+            present.add((process.pid, process.start_ticks))
+            pipes = procfs.pipes_of(process.pid) if parse_tag(tag) is None else ()
+            owner = next((child for child in children if child.tree.knows(process, tag, pipes)), None)
             if owner is not None:
-                owner.adopt(process)
+                owner.tree.attach(process)
             elif is_of(tag, self._instance):
-                seen.add(tag)
+                tags_seen.add(tag)
                 if self._is_finished(tag):
-                    self._end(process, tag, told)
+                    self._end(process, tag)
             else:
-                may_be = self._registry.may_be_left(process)
-                seen.update(may_be)
+                may_be = self._detached.may_include(process)
+                tags_seen.update(may_be)
                 if not may_be and not self._is_init:
-                    strays.append(process)
+                    untagged.append(process)
             gevent.sleep(0)
-        living = self._registry.live_if_settled()  # asked after the orphans were listed: no owner is missing
-        for process in strays:
+        living = self._children.live_if_complete()  # asked after the orphans were listed: no owner is missing
+        for process in untagged:
             if living is None or any(child.start_ticks <= process.start_ticks for child in living):
                 continue
-            if not self._registry.may_be_left(process):  # its run may have ended meanwhile
-                self._end(process, "", told)
-        self._told = told
-        self._registry.forget_left(seen)
+            if not self._detached.may_include(process):  # its run may have ended meanwhile
+                self._end(process, "")
+        self._signalled = {key: times for key, times in self._signalled.items() if key in present}
+        self._detached.forget_all_but(tags_seen)
 
     def end_all(self) -> None:
         """For the agent's end, after that of all jobs: ends orphans that may not stay, within a few seconds."""
         began = time.monotonic()
-        told: dict[tuple[int, int], int] = {}
+        self._signalled.clear()
         pause = 0.005
         while True:
             found = [(process, tag) for process, tag in self._orphans() if self._must_end(process, tag)]
@@ -136,50 +134,49 @@ class Sweeper:
             if not found or waited > LAST_LIMIT:
                 return
             for process, tag in found:
-                if waited >= LAST_GRACE or told.get((process.pid, process.start_ticks)) is None:
-                    self._told = told
-                    self._end(process, tag, told)
+                if waited >= LAST_GRACE or (process.pid, process.start_ticks) not in self._signalled:
+                    self._end(process, tag)
             gevent.sleep(pause)
             pause = min(pause * 2, 0.1)
 
     def _must_end(self, process: Process, tag: str) -> bool:
         if is_of(tag, self._instance):
-            return not self._registry.is_left(tag)
-        return not self._is_init and not self._registry.may_be_left(process)
+            return not self._detached.includes(tag)
+        return not self._is_init and not self._detached.may_include(process)
 
     def _orphans(self) -> Iterator[tuple[Process, str]]:
         """The living ones, each with its tag or ""; reaps the dead."""
-        for pid in self._registry.adopted():
-            process = tree.read_process(pid)
+        for pid in self._children.reaper.reparented():
+            process = procfs.read_process(pid)
             if process is None:
                 continue
             if process.is_dead:
-                self._registry.reap_adopted(pid)
+                self._children.reaper.reap_reparented(pid)
                 continue
-            yield process, tree.read_tag(pid) or ""
+            yield process, read_tag(pid) or ""
 
-    def _is_finished(self, text: str) -> bool:
+    def _is_finished(self, tag: str) -> bool:
         """Whether a tag of ours is of a run that is over and said nothing about leaving children."""
-        if text in self._registry.awaited or self._registry.is_left(text):
+        if tag in self._children.expected or self._detached.includes(tag):
             return False
-        return all(child.tag != text for child in self._registry.live())
+        return all(child.tag != tag for child in self._children.live())
 
-    def _end(self, process: Process, tag: str, told: dict[tuple[int, int], int]) -> None:
-        """TERM, and KILL when it was told before; says so."""
+    def _end(self, process: Process, tag: str) -> None:
+        """TERM, and KILL when it was signalled before; logs it."""
         key = (process.pid, process.start_ticks)
-        times = self._told.get(key, 0)
+        times = self._signalled.get(key, 0)
         number = signal.SIGKILL if times else signal.SIGTERM
-        if not tree.send_signal(process.pid, process.start_ticks, number):
+        if not send_signal(process.pid, process.start_ticks, number):
             return
         if not times:
-            tree.send_signal(process.pid, process.start_ticks, signal.SIGCONT)  # a stopped one would not see the TERM
-        told[key] = times + 1
-        if times >= 2:  # one that does not even die of KILL is said no more
+            send_signal(process.pid, process.start_ticks, signal.SIGCONT)  # a stopped one would not see the TERM
+        self._signalled[key] = times + 1
+        if times >= 2:  # one that does not even die of KILL is logged no more
             return
         parsed = parse_tag(tag)
         name = f"job {parsed.job_id}" if parsed is not None else "a job that is over"
         what = f"{name} left process {process.pid} ({process.command}) behind: ended with {number.name}"
-        self._remarks.log(levels.WARNING, what)
+        self._log.log(levels.WARNING, what)
 
 
 def find_by_tag(prefix: str) -> list[Orphan]:
@@ -188,16 +185,16 @@ def find_by_tag(prefix: str) -> list[Orphan]:
     For the agent's start only: it costs about a millisecond per hundred processes (design, section 3).
     """
     found = []
-    for pid in tree.all_pids():
+    for pid in procfs.all_pids():
         if pid == os.getpid():
             continue
-        process = tree.read_process(pid)
-        tag = tree.read_tag(pid)
+        process = procfs.read_process(pid)
+        tag = read_tag(pid)
         if (
             process is not None
             and tag is not None
             and tag.startswith(prefix)
-            and tree.is_same(pid, process.start_ticks)
+            and procfs.is_same(pid, process.start_ticks)
         ):
             found.append(Orphan(pid, process.start_ticks, tag, process.command))
     return found
@@ -213,11 +210,11 @@ def end_orphan(pid: int, start_ticks: int, tag: str, grace: float) -> bool:
     except ProcessLookupError:
         return True
     except OSError:
-        return not tree.is_same(pid, start_ticks)
+        return not procfs.is_same(pid, start_ticks)
     try:
-        if not tree.is_same(pid, start_ticks):
+        if not procfs.is_same(pid, start_ticks):
             return True
-        if tree.read_tag(pid) != tag:
+        if read_tag(pid) != tag:
             return False
         for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
             signal.pidfd_send_signal(descriptor, number)

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from greenagent.process import tree
-from greenagent.process.tags import job_tag
-from tests.process.conftest import INSTANCE, close_pipes
+from greenagent.process.tags import job_tag, read_tag
+from greenagent.process.termination import end, sweep
+from greenagent.runtime import procfs
+from tests.support.children import INSTANCE, close_pipes
 from tests.support.job_lives import wait_for_words
 from tests.support.processes import is_running, state_of
 from tests.support.waiting import wait_until
@@ -18,7 +19,7 @@ SILENT = "</dev/null >/dev/null 2>&1"
 
 
 @pytest.fixture
-def stray(start, tmp_path):
+def make_orphan(start, tmp_path):
     """Starts a run that gets rid of one process; returns the run and the pid."""
 
     def make(job, then="exit 0", pipes=SILENT):
@@ -26,21 +27,21 @@ def stray(start, tmp_path):
         one = f"env -i setsid sleep 1000 {pipes} & echo $! > {pids}"
         child = start("sh", "-c", f"setsid sh -c '{one}' & wait; {then}", tag=job_tag(INSTANCE, job, 1))
         pid = int(wait_for_words(pids, 1)[0])
-        wait_until(lambda: (seen := tree.read_process(pid)) and seen.parent == os.getpid(), what="the adoption")
-        wait_until(lambda: tree.read_process(pid).session == pid and tree.read_tag(pid) is None, what="its escape")
+        wait_until(lambda: (seen := procfs.read_process(pid)) and seen.parent == os.getpid(), what="the adoption")
+        wait_until(lambda: procfs.read_process(pid).session == pid and read_tag(pid) is None, what="its escape")
         return child, pid
 
     return make
 
 
 def over(child):
-    child.end(0)
+    end(child, 0)
     child.reap()
     close_pipes(child)
 
 
 def gone(pid):
-    return wait_until(lambda: not is_running(pid), what="the end of the stray")
+    return wait_until(lambda: not is_running(pid), what="the end of the orphan")
 
 
 def next_tick():
@@ -50,10 +51,10 @@ def next_tick():
     wait_until(lambda: int(time.clock_gettime(time.CLOCK_BOOTTIME) * hertz) > now + 1, what="a tick of the clock")
 
 
-def test_a_stray_that_holds_its_jobs_pipes_is_ended_with_its_job(stray):
-    child, pid = stray("holds", pipes="")
+def test_an_untagged_orphan_that_holds_its_jobs_pipes_is_ended_with_its_job(make_orphan):
+    child, pid = make_orphan("holds", pipes="")
     child.wait(10)
-    assert [leftover.pid for leftover in child.sweep()] == [pid]
+    assert [leftover.pid for leftover in sweep(child)] == [pid]
     assert not is_running(pid)
     over(child)
 
@@ -64,33 +65,33 @@ def test_a_process_whose_session_was_seen_is_known_after_its_leader_is_gone(star
     script = f"echo $$ > {pids}; while [ ! -e {gate} ]; do sleep 0.01; done; {one}"
     child = start("sh", "-c", f"setsid sh -c '{script}' & wait", tag=job_tag(INSTANCE, "session", 1))
     wait_until(lambda: pids.exists() and pids.read_text().strip(), what="the leader")
-    child.note()
+    child.tree.find()
     gate.touch()
     pid = int(wait_for_words(pids, 2)[1])
     child.wait(10)
-    wait_until(lambda: tree.read_process(pid).parent == os.getpid() and not tree.read_tag(pid), what="its escape")
-    assert [leftover.pid for leftover in child.sweep()] == [pid]
+    wait_until(lambda: procfs.read_process(pid).parent == os.getpid() and not read_tag(pid), what="its escape")
+    assert [leftover.pid for leftover in sweep(child)] == [pid]
     over(child)
 
 
-def test_a_stray_is_ended_once_no_run_lives_that_may_own_it(stray, start, sweeper, said):
+def test_an_untagged_orphan_is_ended_once_no_run_lives_that_may_own_it(make_orphan, start, orphan_reaper, said):
     older = start("sleep", "600", tag=job_tag(INSTANCE, "older", 1))
     next_tick()
-    child, pid = stray("stray")
+    child, pid = make_orphan("untagged")
     next_tick()
     younger = start("sleep", "600", tag=job_tag(INSTANCE, "younger", 1))
-    sweeper.sweep()
+    orphan_reaper.check()
     child.wait(10)
-    assert child.sweep() == ()
+    assert sweep(child) == ()
     over(child)
     for _ in range(3):
-        sweeper.sweep()
+        orphan_reaper.check()
     assert is_running(pid)
     assert said == []
     over(older)
-    sweeper.sweep()
+    orphan_reaper.check()
     gone(pid)
-    sweeper.sweep()
+    orphan_reaper.check()
     assert state_of(pid) == ""
     assert is_running(younger.pid)
     assert [level for level, _ in said] == [7]
@@ -98,85 +99,91 @@ def test_a_stray_is_ended_once_no_run_lives_that_may_own_it(stray, start, sweepe
     over(younger)
 
 
-def test_strays_of_runs_that_leave_their_children_may_stay_with_what_comes_from_them(stray, start, sweeper, said):
-    child, pid = stray("leaving")
+def test_untagged_orphans_of_runs_that_leave_children_may_stay_with_what_comes_from_them(
+    make_orphan, start, orphan_reaper, said
+):
+    child, pid = make_orphan("leaving")
     child.wait(10)
     child.leave_children()
     over(child)
     for _ in range(4):
-        sweeper.sweep()
-    sweeper.end_all()
+        orphan_reaper.check()
+    orphan_reaper.end_all()
     assert is_running(pid)
-    other, unknown = stray("other")  # it may have come from what was left
+    other, unknown = make_orphan("other")  # it may have come from what was left
     other.wait(10)
     over(other)
-    sweeper.sweep()
+    orphan_reaper.check()
     assert is_running(unknown)
     assert said == []
     for each in (pid, unknown):
         os.kill(each, 9)
         gone(each)
     for _ in range(3):
-        sweeper.sweep()
+        orphan_reaper.check()
     next_tick()
-    last, ended = stray("last")
+    last, ended = make_orphan("last")
     last.wait(10)
     over(last)
-    sweeper.sweep()
+    orphan_reaper.check()
     gone(ended)
 
 
-def test_what_was_there_before_the_agent_may_stay(stray, spawner, said, sweeper):
-    child, pid = stray("before")
+def test_what_was_there_before_the_agent_may_stay(make_orphan, spawner, said, orphan_reaper):
+    child, pid = make_orphan("before")
     child.wait(10)
     over(child)
-    sweeper.begin()
-    sweeper.sweep()
-    sweeper.end_all()
+    orphan_reaper.begin()
+    orphan_reaper.check()
+    orphan_reaper.end_all()
     assert is_running(pid)
     assert said == []
     os.kill(pid, 9)
     gone(pid)
 
 
-def test_another_image_goes_on_with_strays_and_with_what_may_stay(stray, start, spawner, sweeper, said):
-    child, kept = stray("leaving")
+def test_another_image_goes_on_with_untagged_orphans_and_what_may_stay(
+    make_orphan, start, spawner, orphan_reaper, said
+):
+    child, kept = make_orphan("leaving")
     child.wait(10)
     child.leave_children()
     over(child)
-    state = spawner.registry.left()
+    state = spawner.children.detached.state()
     os.kill(kept, 9)
     gone(kept)
     for _ in range(3):
-        sweeper.sweep()
-    assert spawner.registry.left() == []
-    other, pid = stray("other")
+        orphan_reaper.check()
+    assert spawner.children.detached.state() == []
+    other, pid = make_orphan("other")
     other.wait(10)
     over(other)
     tag = job_tag(INSTANCE, "running", 1)
-    sweeper.begin({}, [tag], [])
-    sweeper.sweep()
+    orphan_reaper.begin({}, [tag], [])
+    orphan_reaper.check()
     assert is_running(pid)  # the job that goes on is not registered yet
     next_tick()
     going_on = start("sleep", "600", tag=tag)
-    sweeper.sweep()
+    orphan_reaper.check()
     gone(pid)
     assert len(said) == 1
     over(going_on)
-    spawner.registry.restore_left(state)
-    assert spawner.registry.left() == state
+    spawner.children.detached.restore(state)
+    assert spawner.children.detached.state() == state
 
 
-def test_at_the_agents_end_all_strays_are_ended_also_those_that_ignore_term(stray, start, sweeper, said, tmp_path):
+def test_at_the_agents_end_all_untagged_orphans_are_ended_also_those_that_ignore_term(
+    make_orphan, start, orphan_reaper, said, tmp_path
+):
     pids = tmp_path / "stubborn"
     one = f'env -i setsid sh -c "trap : TERM; echo \\$\\$ > {pids}; while :; do sleep 0.1; done" {SILENT} &'
     stubborn = start("sh", "-c", f"setsid sh -c '{one}' & wait", tag=job_tag(INSTANCE, "stubborn", 1))
-    child, pid = stray("plain")
+    child, pid = make_orphan("plain")
     hard = int(wait_for_words(pids, 1)[0])
     for each in (stubborn, child):
         each.wait(10)
         over(each)
-    sweeper.end_all()
+    orphan_reaper.end_all()
     assert not is_running(pid)
     assert not is_running(hard)
     words = " ".join(text for _, text in said)
