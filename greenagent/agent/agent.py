@@ -6,7 +6,7 @@ Nothing here decides anything about a job, a line or a request: that is behind t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,7 +17,7 @@ from greenagent.agent.connections import Connections
 from greenagent.agent.ending import DRAIN, EXIT, LAST_KILL, REBOOT, RESTART, EndRequests, end_at_once
 from greenagent.agent.oversight import Oversight
 from greenagent.agent.status import Parts
-from greenagent.agent.upgrade import check_new_image, hold_signals, release_signals, state_file, write_state
+from greenagent.agent.upgrade import check_new_image, hold_signals, open_state, release_signals
 from greenagent.agent.watchdog import Thresholds
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.catalogue import fill_catalogue
@@ -168,6 +168,8 @@ class Agent:
             f"greenagent {self.identity.gid}:{self.identity.nid} is ready, "
             f"polling {', '.join(self.settings.polled_controllers) or 'nobody'}"
         )
+        if taken_over is not None and taken_over.request:
+            self.requests.ask(taken_over.request)
 
     def _start_services(self, taken_over: HandedOver | None) -> None:
         self.orphan_reaper = make_orphan_reaper(self.spawner.children, self.agent_log, self.spool.instance, taken_over)
@@ -259,49 +261,45 @@ class Agent:
         self.oversight.end_within(main.kill_grace + main.pipe_drain + main.drain_timeout)
         self.requests.ask(EXIT)
 
-    def hand_over(self) -> HandedOver | None:
-        """Freezes the running jobs and closes everything, for the new image of the agent to go on.
+    def hand_over(self) -> tuple[HandedOver, int] | None:
+        """Freezes the running jobs and closes everything: returns the state for the new image, and its descriptor.
 
-        None, with everything going on here, when the new image cannot take over: that is said.
+        None, with everything going on here, when there can be no replacement: that is said.
         """
         problem = self.spool.problem or check_new_image(self.spawner, self.spool.path)
         if problem is None:
             hold_signals()
-            self._is_replaced = True
-        if self.requests.is_to_end:
-            self._go_on("it is to end")
-            return None
-        if problem is not None:
-            self._go_on(problem)
-            return None
-        main = self.settings.main
-        state_path = state_file(main.ledger_file)
-        self.connections.stop_polling()
-        frozen, stuck = self.admission.freeze(main.kill_grace + main.pipe_drain + LAST_KILL)
-        if stuck:
-            self._thaw(frozen, f"job {stuck[0].id} is neither running nor over")
-            return None
-        state = HandedOver(
-            frozen, self.startup.state(), {}, self.statistics.gauges(), self.spawner.children.detached.state()
-        )
+            problem = "it is to end" if self.requests.is_to_end else None
         try:
-            write_state(state, (*self.spool.locks, *self.store.locks), state_path)
+            descriptor = open_state() if problem is None else -1
         except OSError as error:
-            self._thaw(frozen, f"{state_path} cannot be written: {error.strerror}")
+            problem = f"there is no memory for the state of its jobs: {error.strerror}"
+        if problem is not None:
+            self.agent_log.error(f"not replaced, the agent goes on as it is: {problem}")
+            self.requests.call_off_replacement()
+            release_signals()
             return None
+        # No way back from here on. Jobs that stop reading and go on here after all were tried: each part that can
+        # block in between (a log on a hung disk, say) then needs a way back of its own, and two jobs may read one pipe.
+        self._is_replaced = True
+        main = self.settings.main
+        self.connections.stop_polling()
+        frozen = self._freeze_jobs(main.kill_grace + main.pipe_drain + LAST_KILL)
+        detached = self.spawner.children.detached.state()
+        state = HandedOver(frozen, self.startup.state(), {}, self.statistics.gauges(), detached)
+        state.ledger_file = self.spool.path.absolute()
+        state.locks = {str(lock.path): lock.duplicate() for lock in (*self.spool.locks, *self.store.locks)}
         self._close(0, UNDER_WAY)
-        return state
+        state.request = self.requests.asked_meanwhile
+        return state, descriptor
 
-    def _thaw(self, frozen: Sequence[FrozenJob], problem: str) -> None:
-        self.admission.go_on(frozen)
-        self.connections.renew()
-        self._go_on(problem)
-
-    def _go_on(self, problem: str) -> None:
-        self.agent_log.error(f"not replaced, the agent goes on as it is: {problem}")
-        self._is_replaced = False
-        self.requests.call_off_replacement()
-        release_signals()
+    def _freeze_jobs(self, seconds: float) -> list[FrozenJob]:
+        """One that does not stop in time is ended; the new image finds it cut off and reports that."""
+        frozen, stuck = self.admission.freeze(seconds)
+        for job in stuck:
+            self.agent_log.error(f"job {job.id} did not stop within {seconds:g} s for the replacement: it is ended")
+        end_at_once(stuck)
+        return frozen
 
     def stop(self, how: str = EXIT) -> None:
         """Ends the jobs, brings what they said to disk and, for ``drain_timeout``, to the controllers.

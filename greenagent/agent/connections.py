@@ -100,12 +100,6 @@ class Connections:
                 self.links[key] = self._connect(plan)
         self._plans = wanted
 
-    def renew(self) -> None:
-        """Makes every link anew, after ``stop_polling`` turned out to be for nothing."""
-        self._plans = {}
-        self._takes_commands = True
-        self.update()
-
     def stop_polling(self) -> None:
         """Takes no more commands, also from controllers that the settings name later."""
         self._takes_commands = False

@@ -28,7 +28,8 @@ class EndRequests:
 
     def __init__(self) -> None:
         self._asked: AsyncResult = AsyncResult()
-        self._afterwards = ""
+        self.asked_meanwhile = ""
+        """What was asked while the agent was being replaced."""
         self._skip_waiting = Event()
 
     def ask(self, how: str = EXIT) -> None:
@@ -39,8 +40,8 @@ class EndRequests:
         if not self._asked.ready():
             self._asked.set(how)
         elif self._asked.value == RESTART:
-            if how in _STRENGTH and _STRENGTH.index(how) > _STRENGTH.index(self._afterwards):
-                self._afterwards = how
+            if how in _STRENGTH and _STRENGTH.index(how) > _STRENGTH.index(self.asked_meanwhile):
+                self.asked_meanwhile = how
         elif how == EXIT:
             self._skip_waiting.set()
 
@@ -52,14 +53,14 @@ class EndRequests:
     @property
     def is_to_end(self) -> bool:
         """True when an end was asked for while the agent was being replaced."""
-        return bool(self._afterwards)
+        return bool(self.asked_meanwhile)
 
     def call_off_replacement(self) -> None:
         """The agent goes on as it is; what was asked in the meantime is asked now."""
         self._asked = AsyncResult()
-        if self._afterwards:
-            self._asked.set(self._afterwards)
-        self._afterwards = ""
+        if self.asked_meanwhile:
+            self._asked.set(self.asked_meanwhile)
+        self.asked_meanwhile = ""
 
     def wait_again(self) -> None:
         """What is waited for from now on is to be skipped by a request of its own."""

@@ -1,7 +1,8 @@
 """Replacement of the agent in place: same pid, running jobs untouched.
 
-The new image is asked first whether it can take over. Then everything is brought to disk, the
-running jobs become values in a state file, their pipes and our locks stay open across the exec.
+The new image is asked first whether it can take over, and everything else that can fail is tried. Then there is no
+way back: the running jobs become values in the state, everything is brought to disk, and the new image is executed.
+The state, the jobs' pipes and our locks are descriptors that stay open across the exec.
 """
 
 from __future__ import annotations
@@ -10,27 +11,29 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, NoReturn
 
 import gevent
 
-from greenagent.jobs.handover import VERSION, HandedOver, from_json
+from greenagent.jobs.handover import READ_VERSIONS, VERSION, HandedOver, from_json, readable_versions
 from greenagent.process.pipes import PipeReader
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
 from greenagent.process.termination import end
-from greenagent.runtime.files import FileLock, inherit_locks, replace_file
-from greenagent.runtime.native import close_descriptor, end_hub_threads
+from greenagent.runtime.files import inherit_locks
+from greenagent.runtime.native import close_descriptor, end_hub_threads, write_all
 from greenagent.settings.models import Settings
 from greenagent.values.errors import GreenagentError
 
 VARIABLE: Final = "GREENAGENT_HANDOVER"
-"""Names the state file to the new image."""
+"""Names the open descriptor of the state to the new image; greenagent 0.1 names a file."""
 LEDGER_VARIABLE: Final = f"{VARIABLE}_LEDGER"
 """Names the ledger to the image that is asked; one that does not know it, or an older one that asks, minds nothing."""
 _SUFFIX: Final = ".handover"
+STATE_ROOM: Final = 16 << 20
+"""Bytes of memory that must be had for the state before any job is frozen."""
 CHECK_TIMEOUT: Final = 60.0
 CANNOT: Final = "the agent now installed cannot take over"
 HELD_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -77,43 +80,36 @@ def check_handover(version: str, ledger_file: Path, environment: Mapping[str, st
 
     Jobs are handed over as rows of the ledger: in another one those rows are nobody's or of other jobs.
     """
-    if version != str(VERSION):
-        return f"this agent reads handover state version {VERSION}, not {version}"
+    if version not in map(str, READ_VERSIONS):
+        return f"this agent reads handover state {readable_versions()}, not {version}"
     now, before = os.path.realpath(ledger_file), environment.get(LEDGER_VARIABLE)
     if before is not None and now != before:
         return f"main.ledger_file has changed from {before} to {now}: stop and start the agent"
     return None
 
 
-def state_file(ledger_file: Path) -> Path:
-    """Where an agent with this ledger leaves its state for the one that replaces it."""
-    return ledger_file.with_name(ledger_file.name + _SUFFIX).absolute()
-
-
-def write_state(state: HandedOver, locks: Iterable[FileLock], path: Path) -> None:
-    """Leaves the state, with the locks, for the new image: while there is a way back, since the disk may be full.
-
-    Raises OSError, and then no lock is held twice.
-    """
-    for lock in locks:
-        state.locks[str(lock.path)] = lock.duplicate()
+def open_state() -> int:
+    """Makes room for the state in memory, where no full disk is in its way; returns its descriptor. Raises OSError."""
+    descriptor = os.memfd_create("greenagent-handover")
     try:
-        replace_file(path, json.dumps(state.to_json()).encode(), 0o600)
+        os.posix_fallocate(descriptor, 0, STATE_ROOM)
     except OSError:
-        for descriptor in state.locks.values():
-            os.close(descriptor)
+        os.close(descriptor)
         raise
+    return descriptor
 
 
-def replace_image(state: HandedOver, path: Path) -> NoReturn:
-    """Executes the new image, whose state is at ``path``; does not return. Raises OSError if that fails.
+def replace_image(state: HandedOver, descriptor: int) -> NoReturn:
+    """Executes the new image, whose state goes into ``descriptor``; does not return. Raises OSError if that fails.
 
     Only from the main thread, with everything closed that is not handed over.
     """
-    for descriptor in state.descriptors:
-        os.set_inheritable(descriptor, True)
+    write_all(descriptor, json.dumps(state.to_json()).encode())
+    os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
+    for kept in (descriptor, *state.descriptors):
+        os.set_inheritable(kept, True)
     command = own_command()
-    os.execve(command[0], command, {**os.environ, VARIABLE: str(path)})
+    os.execve(command[0], command, {**os.environ, VARIABLE: str(descriptor)})
 
 
 def take_over(environment: Mapping[str, str]) -> HandedOver | None:
@@ -125,17 +121,28 @@ def take_over(environment: Mapping[str, str]) -> HandedOver | None:
     if name is None:
         return None
     os.environ.pop(VARIABLE, None)
-    path = Path(name)
     try:
-        state = from_json(json.loads(path.read_bytes()))
-        state.ledger_file = path.with_name(path.name.removesuffix(_SUFFIX))
-        path.unlink()
+        state = from_json(json.loads(_read_state(name)))
+        if not name.isdecimal():
+            state.ledger_file = Path(name.removesuffix(_SUFFIX))
         for descriptor in state.descriptors:
             os.set_inheritable(descriptor, False)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GreenagentError(f"the state of the replaced agent cannot be read from {path}: {error}") from error
+        raise GreenagentError(f"the state of the replaced agent cannot be read from {name}: {error}") from error
     inherit_locks(state.locks)
     return state
+
+
+def _read_state(name: str) -> bytes:
+    """What ``VARIABLE`` names: a descriptor, or the file that greenagent 0.1 wrote beside its ledger."""
+    if name.isdecimal():
+        with open(int(name), "rb") as file:
+            file.seek(0)
+            return file.read()
+    path = Path(name)
+    data = path.read_bytes()
+    path.unlink()
+    return data
 
 
 def keep_ledger(settings: Settings, state: HandedOver) -> Settings:

@@ -26,7 +26,6 @@ from greenagent.agent.upgrade import (  # noqa: E402
     keep_ledger,
     release_signals,
     replace_image,
-    state_file,
     take_over,
 )
 from greenagent.cli.check import check_machine  # noqa: E402
@@ -136,9 +135,9 @@ def run(
     manager.ready(_polled(agent))
     while (how := agent.requests.wait()) == RESTART:
         manager.reloading()  # what goes on in our place says when it is ready
-        state = agent.hand_over()
-        if state is not None:
-            return _replace(state, state_file(agent.settings.main.ledger_file), agent_log, output)
+        handed_over = agent.hand_over()
+        if handed_over is not None:
+            return _replace(*handed_over, agent_log, output)
         manager.ready(_polled(agent))
     _announce_end(manager, how)
     agent.stop(how)
@@ -152,13 +151,13 @@ def run(
     return 1 if agent.failure else 0
 
 
-def _replace(state: HandedOver, path: Path, agent_log: AgentLog, output: LineOutput) -> int:
+def _replace(state: HandedOver, descriptor: int, agent_log: AgentLog, output: LineOutput) -> int:
     """Executes the agent now installed in our place; returns only if that fails."""
     jobs = "1 running job goes on" if len(state.jobs) == 1 else f"{len(state.jobs)} running jobs go on"
     agent_log.info(f"replaced in place, {jobs}")
     output.close()
     try:
-        replace_image(state, path)
+        replace_image(state, descriptor)
     except OSError as error:
         return _refuse([f"cannot be replaced in place: {error}; start it again: its jobs are reported as cut off"])
 

@@ -57,8 +57,6 @@ class Admission:
         self.live: dict[str, Job] = {}
         self.line = WaitingLine(settings().main.max_jobs)
         self.stopping = False
-        self._freezing = False
-        """Whether jobs that stop where they are leave it to a new image to go on with them."""
         self._entering = 0
         self.done: dict[str, int] = {}
 
@@ -214,10 +212,10 @@ class Admission:
     def freeze(self, seconds: float) -> tuple[list[FrozenJob], list[Job]]:
         """Starts nothing more and turns the running jobs into values; waiting ones are in the ledger.
 
-        Those that are just ending are waited for, at most so many seconds. Returns the frozen jobs
-        and those that would neither freeze nor end.
+        There is no way back. Jobs that are just ending are waited for, ``seconds`` at most. Returns the frozen jobs
+        and those that neither froze nor ended.
         """
-        self.stopping = self._freezing = True
+        self.stopping = True
         self._wait_for_entering()
         running = [job for job in self.live.values() if job.greenlet is not None]
         for job in running:
@@ -227,32 +225,8 @@ class Admission:
         frozen = [job.frozen for job in running if job.frozen is not None and job.is_handed_on]
         return frozen, [job for job in running if not job.ended.is_set()]
 
-    def go_on(self, jobs: Iterable[FrozenJob]) -> None:
-        """Takes a ``freeze`` back: the agent is not replaced after all. Jobs that freeze later go on by themselves."""
-        self._freezing = False
-        jobs = list(jobs)
-        for frozen in jobs:
-            old = self.live.get(str(frozen.command["id"]))
-            if old is not None:
-                self.line.hand_on(old)
-        self.resume(jobs)
-        for job in self.live.values():
-            if job.end_requested is Reason.HAND_OVER:
-                job.end_requested = None
-        self.stopping = False
-        self.start_next()
-
-    def _thaw(self, late: Job) -> None:
-        """A job froze when the replacement had been called off: it goes on, with what it was asked meanwhile."""
-        assert late.frozen is not None
-        self.line.hand_on(late)
-        self.resume([late.frozen])
-        job = self.live[late.id]
-        job.end_requested = late.end_requested if late.end_requested is not Reason.HAND_OVER else None
-        job.signals, job.ended, job.changed = late.signals, late.ended, late.changed
-
     def resume(self, jobs: Iterable[FrozenJob]) -> None:
-        """Goes on with jobs that were frozen, here or in an earlier image of the agent."""
+        """Goes on with jobs that an earlier image of the agent froze."""
         for frozen in jobs:
             command = parse_command(frozen.command)
             if frozen.kind == FROM_STARTUP:
@@ -262,8 +236,6 @@ class Admission:
             job.frozen = frozen
             job.intake_port = frozen.intake_port
             job.external = frozen.run is not None or self._launcher.is_external(command.cmd) is not False
-            if (before := self.live.get(job.id)) is not None:
-                before.goes_on_as = job
             self.live[job.id] = job
             if job.external:
                 self.line.adopt(job)
@@ -291,10 +263,7 @@ class Admission:
             life.run()
         except Frozen:
             job.is_handed_on = True
-            if self._freezing:
-                job.ended.set()  # for this image of the agent; nothing is reported and no slot is freed
-            else:
-                self._thaw(job)
+            job.ended.set()  # for this image of the agent; nothing is reported and no slot is freed
             return
         except Exception as error:
             # Our own bug must not lose the job: its controller hears of it, then the bug is said.

@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from greenagent.jobs.run_state import Outcome
 
-VERSION: Final = 1
-"""Of the form below: an image that reads another version refuses it, and the old one goes on."""
+VERSION: Final = 2
+"""Of the form below, which this image writes."""
+READ_VERSIONS: Final = (1, VERSION)
+"""What this image can go on from. greenagent 0.1 wrote version 1, without the ledger and without a request."""
 
 
 class Frozen(Exception):
@@ -110,7 +112,9 @@ class HandedOver:
     left: list[Any] | None = None
     """The processes that may stay (``process.detached.DetachedProcesses.state``); None from an older image."""
     ledger_file: Path | None = None
-    """The ledger whose rows the jobs are: told by where the state lies, not in it."""
+    """The ledger whose rows the jobs are; version 1 told it by where its state file lay."""
+    request: str = ""
+    """What was asked about the agent's end when there was no way back any more: the new image does it."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -122,6 +126,8 @@ class HandedOver:
             "locks": self.locks,
             "gauges": self.gauges,
             "left": self.left,
+            "ledger": None if self.ledger_file is None else str(self.ledger_file),
+            "request": self.request,
         }
 
     @property
@@ -152,9 +158,9 @@ class HandedOver:
 
 
 def from_json(value: dict[str, Any]) -> HandedOver:
-    """Reads what ``to_json`` made. Raises ValueError for another version."""
-    if value.get("version") != VERSION:
-        raise ValueError(f"the state is of version {value.get('version')}, this agent reads version {VERSION}")
+    """Reads what ``to_json`` made, here or in greenagent 0.1. Raises ValueError for another version."""
+    if value.get("version") not in READ_VERSIONS:
+        raise ValueError(f"the state is of version {value.get('version')}, this agent reads {readable_versions()}")
     jobs = []
     for entry in value["jobs"]:
         run = entry.pop("run")
@@ -166,6 +172,14 @@ def from_json(value: dict[str, Any]) -> HandedOver:
             job.run = FrozenRun(**run, pipes=FrozenPipes(**pipes))
         jobs.append(job)
     started = value["startup"]
-    # An older image does not tell what became of them: they count as up.
+    # The first images of version 1 do not tell what became of them: they count as up.
     startup = StartupState(started, value.get("startup_up", started), value.get("startup_failed", []))
-    return HandedOver(jobs, startup, value["locks"], value["gauges"], value.get("left"))
+    ledger_file = Path(value["ledger"]) if value.get("ledger") else None
+    return HandedOver(
+        jobs, startup, value["locks"], value["gauges"], value.get("left"), ledger_file, value.get("request", "")
+    )
+
+
+def readable_versions() -> str:
+    """For people: ``versions 1 and 2``."""
+    return f"versions {' and '.join(map(str, READ_VERSIONS))}"

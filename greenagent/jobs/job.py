@@ -83,9 +83,7 @@ class Job:
         self.after_report: Callable[[], None] | None = None
         self.intake_port = 0
         self.is_handed_on = False
-        """Set as its greenlet ends where it is: another Job goes on, here or in a new image."""
-        self.goes_on_as: Job | None = None
-        """The one that goes on here, once it does."""
+        """Set as its greenlet ends where it is: another Job goes on in the new image."""
         self.frozen: FrozenJob | None = None
         """Where the job stands when it is handed over to a new image, or came from an old one."""
 

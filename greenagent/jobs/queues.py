@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
 from typing import Final
 
 from greenagent.jobs.job import Job
@@ -96,17 +95,6 @@ class WaitingLine:
         if job in self._running:
             self._running.discard(job)
             self._leave_queue(job)
-
-    def hand_on(self, job: Job) -> None:
-        """A running job goes on as another one, see ``adopt``: the next of its queue goes on waiting."""
-        self._running.discard(job)
-        queue = self._queues.get(job.command.arguments.queue)
-        if queue and job in queue:
-            queue.remove(job)
-
-    def jobs(self) -> Iterator[Job]:
-        """The waiting jobs, in no particular order."""
-        return iter(tuple(self._waiting))
 
     def _leave_waiting(self, job: Job) -> None:
         self._waiting.discard(job)

@@ -19,6 +19,7 @@ from greenagent.values.command import Command, parse_command, without_queue
 from greenagent.values.errors import CommandError
 
 CUT_OFF = "cut off: the agent was stopped or killed while the job ran"
+HELD_UP = "cut off: the job did not stop in time for the agent's replacement in place"
 
 
 class Recovery:
@@ -78,14 +79,14 @@ class Recovery:
             return
         again = entry is not None or command.arguments.remembered
         if record.state == RUNNING and not again:
-            self._report_cut_off(record, command)
+            self._report_cut_off(record, command, HELD_UP if is_replacement else CUT_OFF)
             return
         self._enter(
             Job(command, record.controller, FROM_HISTORY if again else FROM_CONTROLLER, record.row, record.accepted)
         )
 
-    def _report_cut_off(self, record: JobRecord, command: Command) -> None:
-        self._agent_log.warning(f"job {record.id}: {CUT_OFF}")
+    def _report_cut_off(self, record: JobRecord, command: Command, reason: str) -> None:
+        self._agent_log.warning(f"job {record.id}: {reason}")
         if record.controller is None:
             self._spool.end(record.row)
             return
@@ -93,7 +94,7 @@ class Recovery:
         now = int(time.time() * 1000)
         starttime = record.starttime or int(record.accepted * 1000)
         outcome = Outcome(
-            states.ERROR, data=CUT_OFF, starttime=starttime, lived=max(0, now - starttime) / 1000, can_restart=False
+            states.ERROR, data=reason, starttime=starttime, lived=max(0, now - starttime) / 1000, can_restart=False
         )
         interval = command.arguments.stats_interval or self._stats_interval
         self._spool.report(record.row, record.controller, result_of(job, outcome, self._identity, interval), ends=True)

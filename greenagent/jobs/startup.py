@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-import gevent
 from gevent.event import Event
 
 from greenagent.jobs.admission import Admission
@@ -61,7 +60,9 @@ class StartupTasks:
     def state(self) -> StartupState:
         """What became of the tasks so far, for a new image of the agent; all jobs have ended or are frozen."""
         for watched in tuple(self._watched.values()):
-            self._look(watched)  # its own greenlet may not have had its turn
+            over = self._look(watched)  # its own greenlet may not have had its turn
+            if not over and not watched.job.is_handed_on and not self._up[watched.task.id].is_set():
+                self._fail(watched.task)  # it did not stop in time and was ended
         up = [name for name, event in self._up.items() if event.is_set() and name not in self._failed]
         return StartupState(list(self._started), up, sorted(self._failed))
 
@@ -72,9 +73,8 @@ class StartupTasks:
                 self._agent_log.error(f"startup.{task.id} is not started: startup.{name}, which it comes after, failed")
                 self._fail(task)
                 return
-        while self._admission.stopping:
-            gevent.sleep(LOOK_EVERY)  # the agent ends, is replaced by one that starts it, or goes on
-        self._start(task)
+        if not self._admission.stopping:  # else the next image, or the next start, does
+            self._start(task)
 
     def _start(self, task: StartupTask) -> None:
         self._started.append(task.id)
@@ -101,17 +101,14 @@ class StartupTasks:
     def _watch(self, task: StartupTask, job: Job) -> None:
         """Tells those that come after when the task is up; a failure is said, since nobody else hears of it."""
         watched = self._watched[task.id] = _Watched(task, job)
-        while not self._look(watched):
-            if watched.job.is_handed_on:
-                gevent.sleep(LOOK_EVERY)  # this image of the agent ends, or the job soon goes on here
-            else:
-                watched.job.ended.wait(None if task.must_exit or self._up[task.id].is_set() else LOOK_EVERY)
+        while not self._look(watched) and not job.is_handed_on:
+            job.ended.wait(None if task.must_exit or self._up[task.id].is_set() else LOOK_EVERY)
 
     def _look(self, watched: _Watched) -> bool:
         """Notes how far a task is; true when its job is over."""
         if watched.is_over:
             return True
-        job, task = watched.follow(), watched.task
+        job, task = watched.job, watched.task
         if job.is_handed_on:
             return False
         if not job.ended.is_set():
@@ -135,7 +132,7 @@ class StartupTasks:
 
 
 class _Watched:
-    """A started task with its job, which another one follows when a replacement of the agent is called off."""
+    """A started task with its job."""
 
     def __init__(self, task: StartupTask, job: Job) -> None:
         self.task = task
@@ -143,12 +140,6 @@ class _Watched:
         self.is_over = False
         self._run = 0
         self._began = 0.0
-
-    def follow(self) -> Job:
-        """The job as it is now."""
-        while self.job.goes_on_as is not None:
-            self.job = self.job.goes_on_as
-        return self.job
 
     @property
     def is_settled(self) -> bool:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from greenagent.agent.ending import DRAIN, EXIT, REBOOT, RESTART, EndRequests
+from greenagent.jobs.handover import HandedOver
+from tests.support.inside import InsideAgent
 
 
 @pytest.mark.parametrize(
@@ -29,3 +33,10 @@ def test_what_is_asked_while_the_agent_is_being_replaced_is_not_forgotten(asked:
     assert requests.is_to_end
     requests.call_off_replacement()
     assert requests.wait() == how
+
+
+def test_what_was_asked_when_there_was_no_way_back_is_done_by_the_new_image(tmp_path: Path) -> None:
+    inside = InsideAgent(tmp_path, {})
+    inside.agent.start(HandedOver(request=REBOOT, left=[]))
+    assert inside.agent.requests.wait() == REBOOT
+    inside.agent.stop()

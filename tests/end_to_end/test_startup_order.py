@@ -7,9 +7,9 @@ import signal
 from pathlib import Path
 
 from tests.end_to_end.conftest import StartAgent
-from tests.end_to_end.test_upgrade import replace
 from tests.support.job_lives import ask, wait_for_words, words
 from tests.support.recording_controller import RecordingController
+from tests.support.upgrade import replace
 from tests.support.waiting import wait_until
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
-from tests.support.agents import AgentProcess
 from tests.support.recording_controller import RecordingController
+from tests.support.upgrade import replace
 from tests.support.waiting import wait_until
 
 ROUNDS = int(os.environ.get("GREENAGENT_TEST_REPLACEMENTS", "4"))
@@ -29,12 +29,6 @@ while time.monotonic() < end:
     time.sleep(0.001)
 print(f"20::{number}", flush=True)
 """
-
-
-def replace(agent: AgentProcess, times: int, number: int = signal.SIGUSR2) -> None:
-    """Asks for a replacement and waits until the new image is ready."""
-    os.kill(agent.pid, number)
-    wait_until(lambda: agent.stderr.count("is ready") == times + 1, 30, f"the agent replaced {times} times")
 
 
 def test_a_job_that_prints_every_millisecond_loses_no_line(

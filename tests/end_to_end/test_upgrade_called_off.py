@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,12 +12,14 @@ from tests.conftest import needs
 from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
 from tests.support.processes import is_running
 from tests.support.recording_controller import RecordingController, accept_after, status
+from tests.support.upgrade import replace
 from tests.support.waiting import wait_until
 
 
-def test_a_state_that_cannot_be_written_calls_it_off(
+def test_the_state_of_the_jobs_needs_no_file(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
+    """Where greenagent 0.1 wrote it, a full disk was in the way of a replacement."""
     agent = start_agent()
     gate = tmp_path / "gate"
     controller.push(shell("job", f"n=0; until [ -e {gate} ]; do n=$((n+1)); echo $n; sleep 0.01; done; echo 20::$n"))
@@ -26,24 +27,16 @@ def test_a_state_that_cannot_be_written_calls_it_off(
     obstacle = agent.folder / "history.db.handover"
     obstacle.mkdir()
     (obstacle / "in the way").touch()
-    os.kill(agent.pid, signal.SIGUSR2)
-    wait_until(lambda: "not replaced, the agent goes on as it is" in agent.stderr, 20, "the refusal")
-    assert f"{obstacle} cannot be written: " in agent.stderr
+    replace(agent, 1)
     before = len(agent.rows("jobid = 'job' AND level = 1"))
     wait_until(lambda: len(agent.rows("jobid = 'job' AND level = 1")) > before + 5, what="more lines")
-    controller.push(execute("after", "true"))
-    assert controller.wait_for_result("after")["state"] == "SUCCESS"
-    (obstacle / "in the way").unlink()
-    obstacle.rmdir()
-    os.kill(agent.pid, signal.SIGUSR2)
-    wait_until(lambda: agent.stderr.count("is ready") == 2, 20, "the replacement at the next try")
     gate.touch()
     result = controller.wait_for_result("job")
     assert result["state"] == "SUCCESS"
     assert [int(row[3]) for row in agent.rows("jobid = 'job' AND level = 1")] == list(range(1, int(result["data"]) + 1))
 
 
-def test_a_job_that_stops_too_late_for_a_replacement_goes_on(
+def test_a_job_that_does_not_stop_in_time_is_ended_and_reported_and_the_others_go_on(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
     """The log's disk hangs for longer than running jobs are waited for."""
@@ -53,23 +46,25 @@ def test_a_job_that_stops_too_late_for_a_replacement_goes_on(
     slow = tmp_path / "slow"
     environment = {"LD_PRELOAD": str(library), "SLOW_DISK_FILE": str(slow), "SLOW_DISK_PART": "/logs/"}
     agent = start_agent(environment=environment, kill_grace=0.1)
-    pid_file = tmp_path / "pid"
+    pid_file, gate = tmp_path / "pid", tmp_path / "gate"
     controller.push(shell("chatty", f"echo $$ > {pid_file}; exec seq 1 100000000", loglevels_db="1", max_time=120))
-    controller.push(shell("quiet", "read x; echo 1; exec sleep 60"))
+    controller.push(shell("quiet", f"read x; echo 1; while [ ! -e {gate} ]; do sleep 0.02; done; echo 2"))
     wait_until(lambda: agent.newest("chatty", 1) and pid_file.read_text().strip(), what="the jobs")
     slow.touch()
     os.kill(agent.pid, signal.SIGUSR2)
-    wait_until(lambda: "job chatty is neither running nor over" in agent.stderr, 40, "the end of the patience")
-    before = agent.newest("chatty", 1)
-    assert before is not None
+    wait_until(lambda: "job chatty did not stop within" in agent.stderr, 40, "the end of the patience")
+    wait_until(lambda: not is_running(int(pid_file.read_text())), what="the end of what it ran")
     slow.unlink()
-    wait_until(lambda: (now := agent.newest("chatty", 1)) and now.seq > before.seq + 1_000_000, 30, "more lines")
-    controller.push(built_in("kill", "kill", json.dumps({"id": "chatty"})))
-    assert controller.wait_for_result("kill", 20)["state"] == "SUCCESS"
-    assert controller.wait_for_result("chatty")["state"] == "KILLED"
-    assert not is_running(int(pid_file.read_text()))
+    wait_until(lambda: agent.stderr.count("is ready") == 2, 30, "the replacement")
+    result = controller.wait_for_result("chatty")
+    cut_off = "cut off: the job did not stop in time for the agent's replacement in place"
+    assert (result["state"], result["data"]) == ("ERROR", cut_off)
+    gate.touch()
+    assert controller.wait_for_result("quiet")["streams"] == ["1\n2\n", ""]
+    controller.push(built_in("after", "ping"))
+    assert controller.wait_for_result("after")["state"] == "SUCCESS"
+    assert len(controller.results_of("chatty")) == 1
     assert agent.stop() == 0
-    assert controller.wait_for_result("quiet")["state"] == "KILLED"
 
 
 def test_results_under_way_during_a_replacement_arrive_once(

@@ -12,12 +12,12 @@ import pytest
 
 from greenagent.jobs.handover import VERSION
 from tests.end_to_end.conftest import StartAgent, built_in, shell
-from tests.end_to_end.test_upgrade import replace
 from tests.support.agents import configuration
 from tests.support.job_lives import wait_for_words, words
 from tests.support.packages import change_package, copy_package
 from tests.support.processes import ROOT
 from tests.support.recording_controller import RecordingController
+from tests.support.upgrade import replace
 from tests.support.waiting import wait_until
 
 OTHER = VERSION + 1
@@ -26,9 +26,10 @@ OTHER = VERSION + 1
 @pytest.mark.parametrize(
     ("version", "code", "said"),
     [
+        ("1", 0, ""),
         (str(VERSION), 0, ""),
-        (str(OTHER), 1, f"this agent reads handover state version {VERSION}, not {OTHER}"),
-        ("rubbish", 1, f"this agent reads handover state version {VERSION}, not rubbish"),
+        (str(OTHER), 1, f"this agent reads handover state versions 1 and {VERSION}, not {OTHER}"),
+        ("rubbish", 1, f"this agent reads handover state versions 1 and {VERSION}, not rubbish"),
     ],
 )
 def test_check_tells_whether_a_state_of_that_version_can_be_taken_over(
@@ -60,7 +61,7 @@ def test_an_agent_that_reads_another_state_is_not_started_and_the_old_one_goes_o
     change_package(package, "jobs/handover.py", f"VERSION: Final = {VERSION}", f"VERSION: Final = {OTHER}")
     os.kill(agent.pid, signal.SIGUSR2)
     wait_until(lambda: "not replaced, the agent goes on as it is" in agent.stderr, 30, "the refusal")
-    assert f"this agent reads handover state version {OTHER}, not {VERSION}" in agent.stderr
+    assert f"this agent reads handover state versions 1 and {OTHER}, not {VERSION}" in agent.stderr
     controller.push(built_in("p", "ping"))
     assert controller.wait_for_result("p")["state"] == "SUCCESS"
     gate.touch()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.conftest import StartAgent, execute, shell
-from tests.end_to_end.test_upgrade import replace
 from tests.support.packages import change_package, copy_package
 from tests.support.recording_controller import RecordingController
+from tests.support.upgrade import replace
 from tests.support.waiting import wait_until
 
 

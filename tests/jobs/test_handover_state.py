@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
+import pytest
 
 from greenagent.jobs.handover import HandedOver, StartupState, from_json
 
 
-def test_what_became_of_startup_tasks_is_handed_over() -> None:
-    state = HandedOver(startup=StartupState(["a", "b", "c"], ["a"], ["c", "d"]))
+def test_startup_tasks_the_ledger_and_what_was_asked_meanwhile_are_handed_over() -> None:
+    state = HandedOver(startup=StartupState(["a", "b", "c"], ["a"], ["c", "d"]), request="reboot", left=[])
+    state.ledger_file = Path("/var/lib/ledger.db")
     assert from_json(json.loads(json.dumps(state.to_json()))) == state
 
 
 def test_startup_tasks_that_an_older_image_started_count_as_up() -> None:
     value = HandedOver(startup=StartupState(["a", "b"], ["a"], [])).to_json()
-    del value["startup_up"], value["startup_failed"]
-    assert from_json(value).startup == StartupState(["a", "b"], ["a", "b"], [])
+    del value["startup_up"], value["startup_failed"], value["ledger"], value["request"]
+    assert from_json({**value, "version": 1}) == HandedOver(startup=StartupState(["a", "b"], ["a", "b"], []))
+
+
+@pytest.mark.parametrize("version", [0, 3, "2", None])
+def test_a_state_of_another_version_is_refused(version: object) -> None:
+    with pytest.raises(ValueError, match="this agent reads versions 1 and 2"):
+        from_json({**HandedOver().to_json(), "version": version})

@@ -41,26 +41,6 @@ def test_a_queue_runs_one_at_a_time_and_others_pass_it() -> None:
     assert line.take() is second
 
 
-def test_the_next_of_a_queue_waits_on_when_the_first_goes_on_as_another_job() -> None:
-    """A replacement in place that is called off."""
-    line = WaitingLine(10)
-    first, same, second = make("q"), make("q"), make("q")
-    line.add(first)
-    line.add(second)
-    assert line.take() is first
-    line.hand_on(first)
-    line.adopt(same)
-    assert line.take() is None
-    line.finish(first)
-    assert line.take() is None
-    line.finish(same)
-    assert line.take() is second
-    line.hand_on(second)
-    line.adopt(same)
-    line.finish(same)
-    assert (line.running, line.waiting) == (0, 0)
-
-
 def test_a_removed_head_frees_its_queue() -> None:
     line = WaitingLine(1)
     blocker, head, tail = make(), make("q"), make("q")
