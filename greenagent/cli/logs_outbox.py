@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--retry", action="store_true", help="send them again: the agent does so within 10 s")
     parser.add_argument("--json", action="store_true", help="one object a line")
     options = parser.parse_args(arguments)
-    path = _spool(options)
+    path = _ledger(options)
     try:
         with closing(_open(path, writable=options.retry)) as connection:
             if options.retry:
@@ -50,11 +50,11 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _spool(options: argparse.Namespace) -> Path:
-    if options.spool is None and options.config is None and options.dir is None:
+def _ledger(options: argparse.Namespace) -> Path:
+    if options.ledger is None and options.config is None and options.dir is None:
         raise UsageError("name the agent's configuration with -c FILE, its ledger with --ledger FILE or --dir DIR")
-    if options.spool is not None:
-        path, origin = Path(options.spool), ""
+    if options.ledger is not None:
+        path, origin = Path(options.ledger), ""
     elif options.config is None:
         return _find(Path(options.dir))
     else:

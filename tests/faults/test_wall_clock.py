@@ -35,7 +35,7 @@ STAMPS = {
     "jobs/run.py": "starttime of results",
     "jobs/startup.py": "when a task was accepted",
     "spool/history.py": "the name of a file set aside",
-    "spool/ledger_file.py": "the name of a file set aside",
+    "spool/spool_file.py": "the name of a file set aside",
     "logs/console.py": "the stamp of a line",
     "logs/folder.py": "names of archives",
     "logs/joblog.py": "the epoch of a line",
