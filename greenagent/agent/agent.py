@@ -33,9 +33,8 @@ from greenagent.process.spawn import Spawner
 from greenagent.runtime.agent_log import AgentLog, LineOutput
 from greenagent.runtime.greenlets import Supervisor, log_hub_errors
 from greenagent.runtime.native import start_hub_threads
-from greenagent.settings.merge import merge
 from greenagent.settings.models import Settings
-from greenagent.settings.reload import changes
+from greenagent.settings.reload import changes, merge
 from greenagent.spool.history import HistoryFile
 from greenagent.spool.spool import Spool
 from greenagent.statistics import backlog_table

@@ -38,8 +38,8 @@ from greenagent.runtime.native import NoThreadError  # noqa: E402
 from greenagent.runtime.notify import ServiceManager  # noqa: E402
 from greenagent.runtime.patch import return_large_blocks  # noqa: E402
 from greenagent.settings import Loaded, SettingsError, load_settings  # noqa: E402
-from greenagent.settings.limits import check_limits  # noqa: E402
-from greenagent.settings.printing import print_config  # noqa: E402
+from greenagent.settings.check import check_limits  # noqa: E402
+from greenagent.settings.show import print_config  # noqa: E402
 from greenagent.values.errors import GreenagentError  # noqa: E402
 
 
@@ -221,7 +221,7 @@ def _show(loaded: Loaded, print_all: bool) -> int:
     if problems:
         return _refuse(problems)
     fine = f"{loaded.settings.path}: the configuration is fine\n"
-    return write_output("greenagent", print_config(loaded) if print_all else fine)
+    return write_output("greenagent", print_config(loaded.settings) if print_all else fine)
 
 
 def _refuse(problems: tuple[str, ...] | list[str]) -> int:

@@ -16,7 +16,7 @@ from greenagent.jobs.scripts import Scripts
 from greenagent.jobs.startup import startup_command
 from greenagent.process.request import SpawnError, SpawnRequest, encode, locate
 from greenagent.settings import Loaded
-from greenagent.settings.limits import check_limits
+from greenagent.settings.check import check_limits
 from greenagent.settings.models import Settings, StartupTask, ledger_beside
 from greenagent.settings.problems import Report, nearest
 from greenagent.settings.toml_file import SECOND_PARSER

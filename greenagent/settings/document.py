@@ -1,17 +1,21 @@
-"""docs/configuration.md, made from the table: ``python -m greenagent.settings.document``."""
+"""docs/configuration.md, made from the declarations: ``python -m greenagent.settings.document``."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from greenagent.settings import table
-from greenagent.settings.declaration import REQUIRED, Section, Setting
-from greenagent.settings.kinds import FLAG_WORDS, show
+from greenagent.settings.load import FLAGS, IGNORED_SECTIONS
+from greenagent.settings.models import MODELS
+from greenagent.settings.schema import FLAG_WORDS, REQUIRED, Section, declared
+from greenagent.settings.show import show
 
 _INTRODUCTION = """\
 # Configuration
 
-This page is made from the table of settings: `python -m greenagent.settings.document > docs/configuration.md`.
+This page is made from the declarations in `greenagent/settings/models.py`:
+`python -m greenagent.settings.document > docs/configuration.md`.
 
 The agent reads one TOML file (`-c FILE`). `greenagent -c FILE --check` names everything that is
 wrong with it, one line each, and exits 0 or 1. `greenagent -c FILE --print-config` prints the
@@ -40,45 +44,48 @@ These are accepted with a warning each, so that their files load:
 
 def configuration_page() -> str:
     """The whole page."""
-    flags = ", ".join(f"`--{name}`" for name in table.FLAGS)
-    fixed = ", ".join(f"`{section.pattern}`" for section in table.SECTIONS if section.fixed)
-    words = {
-        truth: ", ".join(f"`{word}`" for word, meaning in FLAG_WORDS.items() if meaning is truth)
-        for truth in (True, False)
-    }
-    parts = [_INTRODUCTION.format(flags=flags, sections=fixed, true=words[True], false=words[False])]
-    parts += [_section(section) for section in table.SECTIONS]
-    parts.append(_ORIGINALS.format(lines="\n".join(_ignored_lines())))
+    fixed = [model.section.pattern for model in MODELS if "<" not in model.section.pattern]
+    parts = [
+        _INTRODUCTION.format(
+            flags=_quoted(f"--{name}" for name in FLAGS),
+            sections=_quoted(fixed),
+            true=_quoted(word for word, meaning in FLAG_WORDS.items() if meaning),
+            false=_quoted(word for word, meaning in FLAG_WORDS.items() if not meaning),
+        )
+    ]
+    parts += [_section(model) for model in MODELS]
+    parts.append(_ORIGINALS.format(lines="\n".join(_original_names())))
     return "\n".join(parts)
 
 
-def _section(section: Section) -> str:
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _section(model: Any) -> str:
+    section: Section = model.section
+    fixed = "<" not in section.pattern
     lines = [f"## `[{section.pattern}]`" + (f' with `type = "{section.variant}"`' if section.variant else "")]
-    lines += ["", section.help, ""]
-    lines += ["| Setting | Type | Default | Unit | Meaning |" + (" Variable |" if section.fixed else "")]
-    lines += ["|---|---|---|---|---|" + ("---|" if section.fixed else "")]
+    lines += ["", " ".join(model.__doc__.split()), ""]
+    lines += ["| Setting | Type | Default | Unit | Meaning |" + (" Variable |" if fixed else "")]
+    lines += ["|---|---|---|---|---|" + ("---|" if fixed else "")]
     if section.variant:
         lines.append(f'| `type` | text | required | | "{section.variant}", in capitals or not |')
-    lines += [_row(section, setting) for setting in section.settings]
+    for name, setting in declared(model).items():
+        default = "required" if setting.default is REQUIRED else f"`{show(setting.default)}`"
+        meaning = setting.help.replace("|", "\\|") + (" (live)" if setting.live else "")
+        cells = [f"`{name}`", setting.kind.name, default, setting.unit, meaning]
+        cells += [f"`{section.variable(name)}`"] if fixed else []
+        lines.append("| " + " | ".join(cells).replace("|  |", "| |") + " |")
     return "\n".join([*lines, ""])
 
 
-def _row(section: Section, setting: Setting) -> str:
-    default = "required" if setting.default is REQUIRED else f"`{show(setting.default)}`"
-    meaning = setting.help.replace("|", "\\|") + (" (live)" if setting.live else "")
-    cells = [f"`{setting.name}`", setting.kind.name, default, setting.unit, meaning]
-    if section.fixed:
-        cells.append(f"`{table.variable_name(section, setting)}`")
-    return "| " + " | ".join(cells).replace("|  |", "| |") + " |"
-
-
-def _ignored_lines() -> list[str]:
-    lines = []
-    for section in table.SECTIONS:
-        for setting in section.settings:
-            lines += [f"- `{section.pattern}` `{name}`: read as `{setting.name}`" for name in setting.originals]
-        lines += [f"- `{section.pattern}` `{name}`: {text}" for name, text in section.ignored]
-    return lines + [f"- section `{name}`: {text}" for name, text in table.IGNORED_SECTIONS]
+def _original_names() -> Iterator[str]:
+    for model in MODELS:
+        for name, setting in declared(model).items():
+            yield from (f"- `{model.section.pattern}` `{other}`: read as `{name}`" for other in setting.originals)
+        yield from (f"- `{model.section.pattern}` `{name}`: {text}" for name, text in model.section.ignored.items())
+    yield from (f"- section `{name}`: {text}" for name, text in IGNORED_SECTIONS.items())
 
 
 if __name__ == "__main__":

@@ -1,13 +1,42 @@
-"""The settings as the rest of the agent sees them: checked, complete, immutable."""
+"""Every setting, declared once, in the dataclasses that the rest of the agent sees: checked, complete, immutable.
+
+The docstring of a class with a ``section`` is its text in docs/configuration.md.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Final
 
+from greenagent.settings.schema import (
+    FLAG,
+    LEVELS,
+    PATH,
+    REQUIRED,
+    SECONDS,
+    TABLE,
+    TEXT,
+    TEXT_TABLE,
+    TEXTS,
+    WHOLE,
+    Section,
+    at_least,
+    given,
+    http_url,
+    listen_address,
+    one_of,
+    setting,
+    words,
+    zero_or_at_least,
+)
 from greenagent.values.levels import LevelSet
+
+SMALLEST_DATABASE: Final = 256 * 1024
+"""Bytes: in less, the empty tables with their write-ahead log leave no room for lines."""
+
+_LEVELS_HELP = 'Which message levels it takes, such as [2, 7] or "1-9". Empty: all.'
 
 
 def ledger_beside(history_file: Path) -> Path:
@@ -17,95 +46,159 @@ def ledger_beside(history_file: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class MainSettings:
-    """Section ``main``. Times in seconds, ``max_line`` and ``max_log_per_job`` in bytes (0 = no cap)."""
+    """Who this agent is, and how it runs and ends jobs."""
 
-    gid: int
-    nid: int
-    max_jobs: int
-    message_id_file: Path
-    history_file: Path
-    roles: tuple[str, ...]
-    ledger_file: Path
-    kill_grace: float
-    pipe_drain: float
-    drain_timeout: float
-    drain_wait: float
-    max_line: int
-    result_memory: float
-    max_log_per_job: int
-    allow_reboot: bool
-    scripts_dir: Path
-    script_python: str
+    section: ClassVar = Section(
+        "main", ignored={"include": "folders of partial configurations are not supported, put everything in this file"}
+    )
+    gid: int = setting(WHOLE, REQUIRED, "Grid id of this agent.", at_least(1))
+    nid: int = setting(WHOLE, REQUIRED, "Node id of this agent, unique in its grid.", at_least(1))
+    max_jobs: int = setting(
+        WHOLE,
+        100,
+        "How many external processes may run at once. Jobs over the limit wait.",
+        at_least(1),
+        "jobs",
+        live=True,
+    )
+    message_id_file: Path = setting(
+        PATH, "./.mid", "Where the last reserved message id is kept.", given, originals=("message_ID_file",)
+    )
+    history_file: Path = setting(
+        PATH, "./.history", "The jobs to run again at start (max_time = -1), readable by people.", given
+    )
+    roles: tuple[str, ...] = setting(
+        TEXTS,
+        [],
+        "What this agent can do; commands for a role reach agents that have it. Changes count with the next poll.",
+        words,
+        live=True,
+    )
+    ledger_file: Path = setting(
+        PATH,
+        "",
+        "The database of jobs and of results not yet delivered. Empty: the history file's name with .db added.",
+    )
+    kill_grace: float = setting(
+        SECONDS, 5, "How long a job may take to end after TERM before KILL is sent.", at_least(0), "seconds"
+    )
+    pipe_drain: float = setting(
+        SECONDS, 2, "How long output is still read after a job's process has ended.", at_least(0), "seconds"
+    )
+    drain_timeout: float = setting(
+        SECONDS, 10, "How long the agent delivers to controllers when it is stopped.", at_least(0), "seconds"
+    )
+    drain_wait: float = setting(
+        SECONDS, 0, "How long SIGUSR1 lets jobs finish before they are ended. 0: for ever.", at_least(0), "seconds"
+    )
+    max_line: int = setting(
+        WHOLE, 1048576, "Longer lines of output are cut into several messages.", at_least(1024), "bytes"
+    )
+    result_memory: float = setting(
+        SECONDS, 86400, "How long results are kept to answer a command that arrives again.", at_least(0), "seconds"
+    )
+    max_log_per_job: int = setting(
+        WHOLE, 0, "Past so much output a job's lines are counted instead of stored. 0: no cap.", at_least(0), "bytes"
+    )
+    allow_reboot: bool = setting(FLAG, False, "Whether controllers may reboot this machine.")
+    scripts_dir: Path = setting(PATH, "./scripts", "The folder of jumpscripts (domain/name.py).", given)
+    script_python: str = setting(TEXT, "", "The Python that runs jumpscripts. Empty: the agent's own.")
 
 
 @dataclass(frozen=True, slots=True)
 class SecuritySettings:
-    """Section ``controllers.<key>.security``: PEM files, or None where not given."""
+    """TLS towards this controller. Files are PEM; an empty text counts as not given."""
 
-    client_certificate: Path | None = None
-    client_certificate_key: Path | None = None
-    certificate_authority: Path | None = None
+    section: ClassVar = Section("controllers.<key>.security")
+    client_certificate: Path | None = setting(PATH, "", "The agent's certificate, with its chain.", live=True)
+    client_certificate_key: Path | None = setting(
+        PATH, "", "The private key of that certificate, without password.", live=True
+    )
+    certificate_authority: Path | None = setting(PATH, "", "An authority to trust beside the system's.", live=True)
 
 
 @dataclass(frozen=True, slots=True)
 class ControllerSettings:
-    """One controller: the key other sections call it by, and its base URL without a slash at the end."""
+    """A controller. Other sections call it by its key."""
 
+    section: ClassVar = Section("controllers.<key>", live=True)
     key: str
-    url: str
+    url: str = setting(TEXT, REQUIRED, "Base URL, http or https; it may carry a path.", http_url, live=True)
     security: SecuritySettings = field(default_factory=SecuritySettings)
 
 
 @dataclass(frozen=True, slots=True)
 class ExtensionSettings:
-    """One extension: a command name that runs a program (protocol 10)."""
+    """A command of your own: its name, and the program it runs. The heading [extension.<name>] is accepted too."""
 
+    section: ClassVar = Section("extensions.<name>", live=True)
     name: str
-    binary: str
-    cwd: str = ""
-    args: tuple[str, ...] = ()
-    env: dict[str, str] = field(default_factory=dict)
-    allow_parent: bool = False
-    leave_children: bool = False
+    binary: str = setting(TEXT, REQUIRED, "The program: a path, or a name found in PATH.", given, live=True)
+    cwd: str = setting(TEXT, "", "The folder it runs in. Empty: the agent's.", live=True)
+    args: tuple[str, ...] = setting(
+        TEXTS, [], "Its arguments, {key} filled in from the run arguments; the caller's args follow.", live=True
+    )
+    env: dict[str, str] = setting(TEXT_TABLE, {}, "Environment variables for it.", live=True)
+    allow_parent: bool = setting(FLAG, False, "Whether a value may climb out of cwd with '..'.", live=True)
+    leave_children: bool = setting(FLAG, False, "Whether children it leaves behind after SUCCESS go on.", live=True)
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelSettings:
-    """Section ``channel``: the controllers to poll as written; empty means all."""
+    """Where commands come from."""
 
-    cmds: tuple[str, ...] = ()
+    section: ClassVar = Section("channel")
+    cmds: tuple[str, ...] = setting(TEXTS, [], "Keys of the controllers to poll. Empty: all.", live=True)
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseLogger:
-    """A logger of type DB. Sizes in bytes, ``max_age`` in seconds, 0 = no limit; levels None = all."""
+    """Stores messages in sqlite databases. At most one logger of this type."""
 
+    section: ClassVar = Section(
+        "logging.<name>", "DB", ignored={"address": "is not used, log_dir names the folder of the databases"}
+    )
     name: str
-    log_dir: Path
-    levels: LevelSet | None
-    max_db_size: int
-    max_dbs: int
-    max_age: float
-    min_free: int
+    log_dir: Path = setting(PATH, "./logs", "The folder of the databases.", given)
+    levels: LevelSet | None = setting(LEVELS, [], _LEVELS_HELP, live=True)
+    max_db_size: int = setting(
+        WHOLE,
+        104857600,
+        "A database never passes this size, its write-ahead log included, but for a single message that "
+        "is larger than about a third of it. 0: no limit.",
+        zero_or_at_least(SMALLEST_DATABASE),
+        "bytes",
+    )
+    max_dbs: int = setting(WHOLE, 0, "How many old databases are kept. 0: no limit.", at_least(0), "files")
+    max_age: float = setting(SECONDS, 0, "How old they may become. 0: no limit.", at_least(0), "seconds")
+    min_free: int = setting(
+        WHOLE, 0, "With less free space than this, old databases are deleted. 0: never.", at_least(0), "bytes"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ControllerLogger:
-    """A logger of type AC: ``controllers`` are the resolved keys, levels None = all."""
+    """Sends messages to controllers in batches."""
 
+    section: ClassVar = Section("logging.<name>", "AC")
     name: str
-    flush_int: float
-    batch_size: int
-    controllers: tuple[str, ...]
-    levels: LevelSet | None
+    flush_int: float = setting(SECONDS, 300, "A batch goes out this often.", at_least(0.1), "seconds", live=True)
+    batch_size: int = setting(WHOLE, 1000, "A batch goes out when it is this long.", at_least(1), "messages")
+    controllers: tuple[str, ...] = setting(TEXTS, [], "Keys of the controllers to send to. Empty: all.", live=True)
+    levels: LevelSet | None = setting(LEVELS, [], _LEVELS_HELP, live=True)
 
 
 @dataclass(frozen=True, slots=True)
 class ConsoleLogger:
-    """A logger of type console; levels None = all."""
+    """Prints messages on stdout, one line each: `DATE TIME ID# CMD NAME|LEVEL:TEXT`, such as
+    `2026-01-31 12:30:00 17# execute date|2:no such file`. ID is the message's, CMD the command of its job,
+    NAME its run argument `name` (left out where there is none). Newlines and control characters within TEXT
+    show as escapes.
+    """
 
+    section: ClassVar = Section("logging.<name>", "console")
     name: str
-    levels: LevelSet | None
+    levels: LevelSet | None = setting(LEVELS, [], _LEVELS_HELP, live=True)
 
 
 Logger = DatabaseLogger | ControllerLogger | ConsoleLogger
@@ -113,38 +206,75 @@ Logger = DatabaseLogger | ControllerLogger | ConsoleLogger
 
 @dataclass(frozen=True, slots=True)
 class StatsSettings:
-    """Section ``stats``. Intervals in seconds, ``max_backlog`` in bytes, controllers resolved."""
+    """Statistics of jobs and of the agent."""
 
-    interval: int
-    controllers: tuple[str, ...]
-    meter_interval: float
-    key_layout: str
-    local_intake: bool
-    max_backlog: int
+    section: ClassVar = Section(
+        "stats",
+        ignored={
+            "ac": "is not used, give the controllers in [stats] controllers",
+            "redis": "is not used, statistics go to controllers",
+        },
+    )
+    interval: int = setting(WHOLE, 60, "How often aggregated values are sent.", at_least(1), "seconds", live=True)
+    controllers: tuple[str, ...] = setting(TEXTS, [], "Keys of the controllers to send to. Empty: all.", live=True)
+    meter_interval: float = setting(
+        SECONDS, 2, "How often processor and memory use of jobs is read.", at_least(0.1), "seconds", live=True
+    )
+    key_layout: str = setting(
+        TEXT, "seed", "seed: gid.nid.domain.name.key; later: with the command name.", one_of("seed", "later")
+    )
+    local_intake: bool = setting(FLAG, False, "Whether each job gets a loopback UDP port for statsd lines.")
+    max_backlog: int = setting(
+        WHOLE,
+        67108864,
+        "How much is kept for controllers that are away; the oldest is dropped first. 0: no limit.",
+        at_least(0),
+        "bytes",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """Section ``metrics``: ``listen`` is HOST:PORT, or empty for off."""
+    """Figures for Prometheus, and the agent's health."""
 
-    listen: str
+    section: ClassVar = Section("metrics")
+    listen: str = setting(TEXT, "", "HOST:PORT to serve them on. Empty: off.", listen_address)
 
 
 @dataclass(frozen=True, slots=True)
 class StartupTask:
-    """One task run at the agent's start (protocol 11); ``args`` are run arguments as written."""
+    """A job that runs when the agent starts. The heading's name is its job id."""
 
+    section: ClassVar = Section("startup.<id>")
     id: str
-    name: str
-    args: dict[str, Any] = field(default_factory=dict)
-    data: str = ""
-    after: tuple[str, ...] = ()
-    must_exit: bool = False
+    name: str = setting(TEXT, REQUIRED, "The command: a built-in or an extension.", given)
+    args: dict[str, Any] = setting(TABLE, {}, "Its run arguments.")
+    data: str = setting(TEXT, "", "Text for its standard input.")
+    after: tuple[str, ...] = setting(TEXTS, [], "Ids of startup tasks that must have started well before it.")
+    must_exit: bool = setting(FLAG, False, "Whether those that wait for it wait until it has ended with SUCCESS.")
+
+
+LOGGERS: Final = (DatabaseLogger, ControllerLogger, ConsoleLogger)
+MODELS: Final = (
+    MainSettings,
+    ControllerSettings,
+    SecuritySettings,
+    ExtensionSettings,
+    ChannelSettings,
+    *LOGGERS,
+    StatsSettings,
+    MetricsSettings,
+    StartupTask,
+)
+"""Every dataclass with a section, in the order of the page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the agent is told. ``origins`` maps ``section.key`` to default, file, environment or flag."""
+    """Everything the agent is told. ``controllers`` of loggers and statistics are resolved: never empty for "all".
+
+    ``origins`` maps ``section.key`` to default, file, environment or flag.
+    """
 
     main: MainSettings
     controllers: dict[str, ControllerSettings]
@@ -156,6 +286,17 @@ class Settings:
     startup: tuple[StartupTask, ...]
     path: Path
     origins: Mapping[str, str] = field(default_factory=dict)
+
+    def sections(self) -> Iterator[dict[str, Any]]:
+        """The dataclasses by their headings, such as ``controllers.main``, one dictionary for each group of them."""
+        yield {"main": self.main}
+        yield {f"controllers.{key}": controller for key, controller in self.controllers.items()}
+        yield {f"extensions.{name}": extension for name, extension in self.extensions.items()}
+        yield {"channel": self.channel}
+        yield {f"logging.{logger.name}": logger for logger in self.loggers}
+        yield {"stats": self.stats}
+        yield {"metrics": self.metrics}
+        yield {f"startup.{task.id}": task for task in self.startup}
 
     @property
     def polled_controllers(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from greenagent.logs.retention import StoreLimits
 from greenagent.logs.routes import Routes
 from greenagent.logs.splitter import Splitter
 from greenagent.logs.store import LogStore
-from greenagent.settings.table import SMALLEST_DATABASE
+from greenagent.settings.models import SMALLEST_DATABASE
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores, job, rows
 

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from greenagent.settings import load_settings
-from greenagent.settings.checks import http_url
+from greenagent.settings.schema import http_url
 from tests.conftest import needs
 
 ETC = Path(__file__).parent.parent.parent / "etc"

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-from greenagent.settings import load_settings, table
+from greenagent.settings import load_settings
 from greenagent.settings.document import configuration_page
-from greenagent.settings.printing import print_config
+from greenagent.settings.models import MODELS
 from greenagent.settings.reload import changes
+from greenagent.settings.schema import declared
+from greenagent.settings.show import print_config
 from tests.settings.support import MINIMAL, load
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "configuration.md"
@@ -15,16 +17,16 @@ SEED = Path(__file__).parent.parent / "data" / "seed-config.toml"
 def test_the_page_is_what_the_table_says() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert text == configuration_page(), "run: python -m greenagent.settings.document > docs/configuration.md"
-    for section in table.SECTIONS:
-        part = text.split(f"## `[{section.pattern}]`")
-        assert len(part) > 1, section.pattern
-        for setting in section.settings:
-            assert any(f"\n| `{setting.name}` |" in piece.split("\n## ")[0] for piece in part[1:]), setting.name
+    for model in MODELS:
+        part = text.split(f"## `[{model.section.pattern}]`")
+        assert len(part) > 1, model
+        for name in declared(model):
+            assert any(f"\n| `{name}` |" in piece.split("\n## ")[0] for piece in part[1:]), name
 
 
 def test_printed_lines_are_complete_and_name_the_origin() -> None:
     loaded = load_settings(SEED, {"GREENAGENT_MAIN_NID": "11"}, {"roles": "a,b"})
-    lines = print_config(loaded).splitlines()
+    lines = print_config(loaded.settings).splitlines()
     assert "main.gid = 1  # file" in lines
     assert "main.nid = 11  # environment" in lines
     assert 'main.roles = ["a", "b"]  # flag' in lines
@@ -34,9 +36,9 @@ def test_printed_lines_are_complete_and_name_the_origin() -> None:
     assert 'logging.console.levels = "2,4,7-9"  # file' in lines
     assert all("  # " in line for line in lines)
     shown = {line.split(" = ")[0] for line in lines}
-    for section in table.SECTIONS:
-        if section.fixed:
-            assert {f"{section.pattern}.{setting.name}" for setting in section.settings} <= shown
+    for model in MODELS:
+        if "<" not in model.section.pattern:
+            assert {f"{model.section.pattern}.{name}" for name in declared(model)} <= shown
 
 
 def test_secrets_are_not_printed(tmp_path: Path) -> None:
@@ -45,7 +47,7 @@ def test_secrets_are_not_printed(tmp_path: Path) -> None:
         "env = {DB_PASSWORD = 'hunter4', API_TOKEN = 'hunter5', PLAIN = 'seen'}\n"
         "[startup.b]\nname = 'a'\ndata = 'ftp://hunter6@host'\nargs = {env = {SECRET_KEY = 'hunter7'}, domain = 'x'}\n"
     )
-    printed = print_config(load(tmp_path, text))
+    printed = print_config(load(tmp_path, text).settings)
     assert "hunter" not in printed
     assert "***@localhost:8966" in printed
     assert '"PLAIN" = "seen"' in printed

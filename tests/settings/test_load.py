@@ -6,17 +6,16 @@ from pathlib import Path
 import pytest
 
 from greenagent.logs import uploads
-from greenagent.settings import (
+from greenagent.settings import SettingsError, load_settings
+from greenagent.settings.check import MAX_PAIRS, check_limits
+from greenagent.settings.models import (
     ConsoleLogger,
     ControllerLogger,
     ControllerSettings,
     DatabaseLogger,
     ExtensionSettings,
-    SettingsError,
     StartupTask,
-    load_settings,
 )
-from greenagent.settings.limits import MAX_PAIRS, check_limits
 from greenagent.values.levels import parse_levels
 from tests.settings.support import MINIMAL, load, problems, warnings
 

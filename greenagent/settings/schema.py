@@ -1,0 +1,291 @@
+"""How a setting is declared: its kind, default, check and help stand once, at its field in ``models``.
+
+``setting()`` makes a dataclass field that carries its ``Setting``; ``declared()`` finds them again. Loading, defaults,
+checks, ``--print-config``, docs/configuration.md and the reload plan all go by these declarations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from greenagent.values.errors import LevelError
+from greenagent.values.levels import LevelSet, parse_levels
+
+ENVIRONMENT_PREFIX: Final = "GREENAGENT_"
+
+
+class ValueProblem(Exception):
+    """Why a value is not acceptable, as the end of a sentence that begins with its name."""
+
+
+# -- kinds of values
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of value: TOML gives one of ``types``, which ``convert`` turns into what the agent works with.
+
+    ``parse`` turns the text of a variable or flag into what TOML would have given (ValueError: not ``wanted``).
+    ``empty`` stands in for a missing value while the rest of the file is checked.
+    """
+
+    name: str
+    wanted: str
+    types: tuple[type, ...]
+    convert: Callable[[Any], Any] = lambda value: value
+    parse: Callable[[str], Any] = str
+    empty: Any = None
+
+    def read(self, value: Any) -> Any:
+        """The value of a setting from what TOML gave. Raises ValueProblem."""
+        if not isinstance(value, self.types) or (isinstance(value, bool) and bool not in self.types):
+            raise ValueProblem(f"must be {self.wanted}, not {describe(value)}")
+        return self.convert(value)
+
+    def read_text(self, text: str) -> Any:
+        """The value of a setting from a variable or flag. Raises ValueProblem."""
+        try:
+            value = self.parse(text)
+        except ValueError:
+            raise ValueProblem(f"must be {self.wanted}, not {text!r}") from None
+        return self.read(value)
+
+
+def describe(value: Any) -> str:
+    """What a TOML value is, for an error."""
+    if isinstance(value, float):
+        return str(value)
+    names = {bool: "true or false", int: "a whole number", str: "text", list: "a list"}
+    return names.get(type(value), "a table")
+
+
+def _whole(value: int) -> int:
+    if abs(value) >= 2**63:
+        raise ValueProblem("is too large a number")
+    return value
+
+
+def _seconds(value: float) -> float:
+    if not abs(value) < 2**31:  # nan is not
+        raise ValueProblem("is too large a number of seconds")
+    return float(value)
+
+
+FLAG_WORDS: Final = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
+"""What counts as true and as false in a variable, in capitals or not."""
+
+
+def _parse_flag(text: str) -> bool:
+    word = text.strip().lower()
+    if word not in FLAG_WORDS:
+        raise ValueError
+    return FLAG_WORDS[word]
+
+
+def _text(value: str) -> str:
+    if "\0" in value:
+        raise ValueProblem("holds a NUL character")
+    return value
+
+
+def _texts(value: list[Any]) -> tuple[str, ...]:
+    for number, item in enumerate(value, 1):
+        if not isinstance(item, str):
+            raise ValueProblem(f"must be a list of texts, but item {number} is {describe(item)}")
+        if "\0" in item:
+            raise ValueProblem(f"holds a NUL character in item {number}")
+    return tuple(value)
+
+
+def _levels(value: Any) -> LevelSet | None:
+    try:
+        return parse_levels(value)
+    except LevelError as error:
+        raise ValueProblem(f"is no list of levels: {error}") from None
+
+
+def _variables(value: dict[str, Any]) -> dict[str, str]:
+    for key, item in value.items():
+        if not isinstance(item, str):
+            raise ValueProblem(f"must be a table of texts, but '{key}' is {describe(item)}")
+        if not key or "=" in key or "\0" in key + item:
+            raise ValueProblem(f"holds the impossible variable {key!r}")
+    return dict(value)
+
+
+WHOLE: Final = Kind("whole number", "a whole number", (int,), _whole, int)
+SECONDS: Final = Kind("number", "a number of seconds", (int, float), _seconds, float)
+FLAG: Final = Kind("true or false", "true or false", (bool,), parse=_parse_flag)
+TEXT: Final = Kind("text", "text", (str,), _text, empty="")
+PATH: Final = Kind("path", "text", (str,), lambda value: Path(_text(value)) if value else None)
+TEXTS: Final = Kind(
+    "list of texts",
+    "a list of texts",
+    (list,),
+    _texts,
+    lambda text: [part.strip() for part in text.split(",") if part.strip()],
+)
+LEVELS: Final = Kind("level list", "a list of levels", (object,), _levels)
+TABLE: Final = Kind("table", "a table", (dict,), dict)
+TEXT_TABLE: Final = Kind("table of texts", "a table", (dict,), _variables)
+
+
+# -- checks of single values: each returns what is wrong, or an empty text
+
+Check = Callable[[Any], str]
+
+
+def anything(value: Any) -> str:
+    """No check beyond the kind."""
+    return ""
+
+
+def at_least(minimum: float) -> Check:
+    """A number that must not be smaller."""
+    return lambda value: "" if value >= minimum else f"must be at least {minimum}, not {value:g}"
+
+
+def zero_or_at_least(minimum: int) -> Check:
+    """A limit: 0 for none, or a size that makes sense."""
+    wanted = f"must be 0 (no limit) or at least {minimum}"
+    return lambda value: "" if value == 0 or value >= minimum else f"{wanted}, not {value}"
+
+
+def one_of(*choices: str) -> Check:
+    """A word out of a few."""
+    return lambda value: "" if value in choices else f"must be one of {', '.join(choices)}, not {value!r}"
+
+
+def given(value: Any) -> str:
+    """A text or path that must not be empty."""
+    return "" if value is not None and str(value).strip() else "must not be empty"
+
+
+def words(value: Any) -> str:
+    """A list of words without empty ones and without control characters."""
+    for item in value:
+        if not item.strip():
+            return "holds an empty item"
+        if not item.isprintable():
+            return f"holds the item {item!r} with control characters"
+    return ""
+
+
+def http_url(value: str) -> str:
+    """A base URL: http or https, with a host, without a query."""
+    shown = repr(hide_password(value))
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as error:
+        return f"{shown} is no URL: {error}"
+    if parts.scheme.lower() not in ("http", "https"):
+        return f"must begin with http:// or https://, not {shown}"
+    if not parts.hostname:
+        return f"names no host: {shown}"
+    if port == 0:
+        return f"has the impossible port 0: {shown}"
+    if parts.query or parts.fragment:
+        return f"must not hold a query or fragment: {shown}"
+    return "" if value.isprintable() and " " not in value else f"holds blanks or control characters: {shown}"
+
+
+def hide_password(url: str) -> str:
+    """The URL with its user and password replaced by ``***``."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        before, at, after = url.rpartition("@")
+        return f"{before.split('//')[0]}//***@{after}" if at else url
+    account, at, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"***@{host}")) if at and account else url
+
+
+def listen_address(value: str) -> str:
+    """Empty, or HOST:PORT (an IPv6 host in brackets)."""
+    if not value:
+        return ""
+    host, colon, port = value.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not bare or (":" in host and bare == host):
+        return f"must be HOST:PORT such as 127.0.0.1:9464, not {value!r}"
+    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        return f"must end in a port from 0 to 65535, not {port!r}"
+    return ""
+
+
+# -- declarations
+
+
+REQUIRED: Final = object()
+"""The default of a setting that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is declared of one setting. ``default`` is written as in the file.
+
+    ``live``: SIGHUP applies a change. ``originals``: spellings of the original agents, accepted with a warning.
+    """
+
+    kind: Kind
+    default: Any
+    help: str
+    check: Check = anything
+    unit: str = ""
+    live: bool = False
+    originals: tuple[str, ...] = ()
+
+
+def setting(*declaration: Any, **more: Any) -> Any:
+    """A field of a settings dataclass; its arguments are those of ``Setting``."""
+    declared = Setting(*declaration, **more)
+    if declared.default is REQUIRED:
+        return field(metadata={"setting": declared})
+    return field(default_factory=lambda: declared.kind.read(declared.default), metadata={"setting": declared})
+
+
+def declared(model: Any) -> Mapping[str, Setting]:
+    """The settings of a dataclass (or of one made from it) by name, in their order."""
+    return {each.name: each.metadata["setting"] for each in fields(model) if "setting" in each.metadata}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The table of the file that a dataclass is read from; ``<...>`` in ``pattern`` is a name the user chooses.
+
+    ``variant``: the ``type`` of a logger. ``ignored``: keys that only the original agents know, with what to say.
+    ``live``: SIGHUP adds and removes whole sections of this kind.
+    """
+
+    pattern: str
+    variant: str = ""
+    live: bool = False
+    ignored: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The heading for people: ``logging.<name> (type DB)``."""
+        return self.pattern + (f" (type {self.variant})" if self.variant else "")
+
+    @property
+    def group(self) -> str:
+        """The first part of the heading, such as ``controllers``."""
+        return self.pattern.split(".")[0]
+
+    def variable(self, name: str) -> str:
+        """The environment variable of a setting; "" where the section's name is the user's choice."""
+        return "" if "<" in self.pattern else f"{ENVIRONMENT_PREFIX}{self.pattern}_{name}".upper()
