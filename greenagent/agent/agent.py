@@ -41,7 +41,7 @@ from greenagent.statistics import backlog_table
 from greenagent.statistics.backlog import Backlog
 from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import Meter
-from greenagent.statistics.own import Figures
+from greenagent.statistics.own import AgentMetrics
 from greenagent.uplink.sender import UNDER_WAY
 from greenagent.values.errors import GreenagentError
 
@@ -57,8 +57,8 @@ class Agent:
         self.failure = ""
         self.began = time.monotonic()
         self.supervisor = Supervisor(agent_log, self._give_up)
-        self.figures = Figures()
-        self.oversight = Oversight(self.supervisor, agent_log, self._give_up, self.figures, thresholds)
+        self.metrics = AgentMetrics()
+        self.oversight = Oversight(self.supervisor, agent_log, self._give_up, self.metrics, thresholds)
         self._job_logs: WeakKeyDictionary[Job, JobLog] = WeakKeyDictionary()
         self._is_replaced = False
         self._reloading = Semaphore()
@@ -100,7 +100,7 @@ class Agent:
             self.settings.stats.controllers,
             self.settings.stats.max_backlog,
             self.agent_log,
-            self.figures,
+            self.metrics,
         )
         self.backlog.start()
         self.statistics = Statistics(
@@ -109,7 +109,7 @@ class Agent:
             self.settings.stats.key_layout,
             self.settings.stats.interval,
             self.backlog,
-            self.figures,
+            self.metrics,
         )
         catalogue = Catalogue()
         self.launcher = Launcher(

@@ -9,38 +9,40 @@ from greenagent.agent.watchdog import HubWatchdog, PartsWatch, Thresholds
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.statistics.collector import Statistics
-from greenagent.statistics.own import EventLoopLag, Figures
-from greenagent.statistics.scrape import ScrapeServer
+from greenagent.statistics.own import AgentMetrics, EventLoopLag
+from greenagent.statistics.prometheus import MetricsServer
 
 
 class Oversight:
-    """The hub's ticker, both watchdogs, the agent's figures, and the server that shows them."""
+    """The hub's ticker, both watchdogs, the agent's metrics, and the server that shows them."""
 
     def __init__(
         self,
         supervisor: Supervisor,
         agent_log: AgentLog,
         on_fatal: Callable[[str], None],
-        figures: Figures,
+        metrics: AgentMetrics,
         thresholds: Thresholds | None = None,
     ) -> None:
         self.stall = EventLoopLag()
         self.thresholds = thresholds or Thresholds()
-        self.scrape: ScrapeServer | None = None
+        self.metrics_server: MetricsServer | None = None
         self.status: AgentStatus
         self._supervisor = supervisor
         self._agent_log = agent_log
         self._on_fatal = on_fatal
-        self._figures = figures
+        self._metrics = metrics
         self._watchdog = HubWatchdog(lambda: self.stall.beats, self.thresholds)
 
     def start(self, parts: Parts, statistics: Statistics, began: float) -> None:
         """Before anything runs that would have to be ended again. Raises GreenagentError: nothing can be served."""
-        self.status = AgentStatus(parts, self._figures, began)
+        self.status = AgentStatus(parts, self._metrics, began)
         listen = parts.settings().metrics.listen
         if listen:
-            self.scrape = ScrapeServer(listen, statistics, self._figures, self.status.health, self.status.status)
-            self.scrape.start()
+            self.metrics_server = MetricsServer(
+                listen, statistics, self._metrics, self.status.health, self.status.status
+            )
+            self.metrics_server.start()
 
         def then() -> None:
             self.status.follow()
@@ -67,7 +69,7 @@ class Oversight:
 
     def stop(self) -> None:
         """Serves no more and watches no more."""
-        if self.scrape is not None:
-            self.scrape.stop()
+        if self.metrics_server is not None:
+            self.metrics_server.stop()
         self._watchdog.stop()
         self.status.close()

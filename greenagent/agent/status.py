@@ -1,4 +1,4 @@
-"""How the agent does: its own figures, its health in one line, and a picture for people."""
+"""How the agent does: its own metrics, its health in one line, and a picture for people."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from greenagent.spool.spool import Spool
 from greenagent.statistics.backlog import Backlog
 from greenagent.statistics.gauges import add_controller_gauges, add_own_gauges
 from greenagent.statistics.meter import Meter
-from greenagent.statistics.own import EventLoopLag, Figures
-from greenagent.statistics.scrape import seconds_since
+from greenagent.statistics.own import AgentMetrics, EventLoopLag
 from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.link import Link
 from greenagent.values import states
@@ -34,7 +33,7 @@ MAX_JOBS_SHOWN: Final = 1000
 """Jobs listed by ``status``; the numbers count all of them."""
 
 _UPLINK_COUNTERS: Final = tuple(UplinkFigures.__dataclass_fields__)
-_PAIR_FIGURE: Final = "log_lines_waiting"
+_PAIR_METRIC: Final = "log_lines_waiting"
 
 
 class Parts(NamedTuple):
@@ -57,10 +56,10 @@ class Parts(NamedTuple):
 class AgentStatus:
     """Reads the parts and changes none of them."""
 
-    def __init__(self, parts: Parts, figures: Figures, began: float) -> None:
+    def __init__(self, parts: Parts, metrics: AgentMetrics, began: float) -> None:
         """``began``: monotonic time of the agent's start."""
         self._parts = parts
-        self._figures = figures
+        self._metrics = metrics
         self._began = began
         self._links: dict[str, Link] = {}
         self._results: dict[str, int] = {}
@@ -68,32 +67,32 @@ class AgentStatus:
         self._pool = NativePool(1)
         self.is_ready = False
         """True once everything is started."""
-        self._add_figures()
+        self._add_metrics()
 
     def close(self) -> None:
         """Ends its thread."""
         self._pool.close()
 
-    # -- figures
+    # -- metrics
 
-    def _add_figures(self) -> None:
-        parts, figures = self._parts, self._figures
-        add_own_gauges(figures, parts.meter, parts.stall, parts.backlog)
+    def _add_metrics(self) -> None:
+        parts, metrics = self._parts, self._metrics
+        add_own_gauges(metrics, parts.meter, parts.stall, parts.backlog)
         line: WaitingLine = parts.admission.line
-        figures.gauge("uptime_seconds", lambda: time.monotonic() - self._began)
-        figures.gauge("agent_greenlets", lambda: parts.supervisor.running)
-        figures.gauge("jobs_running", lambda: line.running)
-        figures.gauge("jobs_waiting", lambda: line.waiting)
+        metrics.gauge("uptime_seconds", lambda: time.monotonic() - self._began)
+        metrics.gauge("agent_greenlets", lambda: parts.supervisor.running)
+        metrics.gauge("jobs_running", lambda: line.running)
+        metrics.gauge("jobs_waiting", lambda: line.waiting)
         for state in sorted(states.TERMINAL):
-            figures.counter("jobs_done", partial(self._done, state), state=state)
-        figures.counter("log_lines", lambda: parts.store.figures.lines)
-        figures.counter("log_bytes", lambda: parts.store.figures.bytes)
-        figures.counter("log_batches", lambda: parts.store.figures.batches)
-        figures.counter("log_lines_dropped", lambda: parts.store.figures.dropped)
-        figures.gauge("log_queue_bytes", lambda: parts.store.figures.waiting)
+            metrics.counter("jobs_done", partial(self._done, state), state=state)
+        metrics.counter("log_lines", lambda: parts.store.figures.lines)
+        metrics.counter("log_bytes", lambda: parts.store.figures.bytes)
+        metrics.counter("log_batches", lambda: parts.store.figures.batches)
+        metrics.counter("log_lines_dropped", lambda: parts.store.figures.dropped)
+        metrics.gauge("log_queue_bytes", lambda: parts.store.figures.waiting)
 
     def follow(self) -> None:
-        """Registers the figures of controllers that came, and removes those of controllers that left."""
+        """Registers the metrics of controllers that came, and removes those of controllers that left."""
         links = dict(self._parts.connections.links)
         for key, link in self._links.items():
             if links.get(key) is not link:
@@ -104,16 +103,16 @@ class AgentStatus:
         self._links = links
 
     def _add_controller(self, key: str, link: Link) -> None:
-        figures = self._figures
-        add_controller_gauges(figures, self._parts.backlog, [key])
+        metrics = self._metrics
+        add_controller_gauges(metrics, self._parts.backlog, [key])
         for name in _UPLINK_COUNTERS:
-            figures.counter(name, partial(getattr, link.figures, name), controller=key)
-        figures.gauge("last_contact_seconds", lambda: seconds_since(link.health.last_contact), controller=key)
-        figures.gauge("controller_trouble", lambda: int(bool(link.health.problem)), controller=key)
-        figures.gauge("results_waiting", lambda: self._results_waiting().get(key, 0), controller=key)
+            metrics.counter(name, partial(getattr, link.figures, name), controller=key)
+        metrics.gauge("last_contact_seconds", lambda: _seconds_since(link.health.last_contact), controller=key)
+        metrics.gauge("controller_trouble", lambda: int(bool(link.health.problem)), controller=key)
+        metrics.gauge("results_waiting", lambda: self._results_waiting().get(key, 0), controller=key)
         for pair in self._pairs_of(key):
             logger = pair.rpartition("/")[0]
-            figures.gauge(_PAIR_FIGURE, partial(self._lines_waiting, pair), controller=key, logger=logger)
+            metrics.gauge(_PAIR_METRIC, partial(self._lines_waiting, pair), controller=key, logger=logger)
 
     def _forget(self, key: str, link: Link) -> None:
         for name in (
@@ -123,10 +122,10 @@ class AgentStatus:
             "controller_trouble",
             "results_waiting",
         ):
-            self._figures.forget(name, controller=key)
-        for name, labels, _, _ in self._figures.shown():
-            if name == _PAIR_FIGURE and dict(labels).get("controller") == key:
-                self._figures.forget(name, **dict(labels))
+            self._metrics.forget(name, controller=key)
+        for name, labels, _, _ in self._metrics.shown():
+            if name == _PAIR_METRIC and dict(labels).get("controller") == key:
+                self._metrics.forget(name, **dict(labels))
 
     def _done(self, state: str) -> int:
         return self._parts.admission.done.get(state, 0)
@@ -138,7 +137,7 @@ class AgentStatus:
         return self._parts.store.backlog(pair) if pair in self._parts.connections.bits else None
 
     def _results_waiting(self) -> dict[str, int]:
-        """Asked once a second at most, however many figures are made of it."""
+        """Asked once a second at most, however many metrics are made of it."""
         if time.monotonic() - self._results_read > 1 or self._results_read < 0:
             self._results_read = time.monotonic()
             self._results = self._parts.spool.waiting_results()
@@ -221,8 +220,8 @@ class AgentStatus:
             "running": admission.line.running,
             "waiting": admission.line.waiting,
             "done": dict(admission.done),
-            "lines_read": self._figures.total("lines_read"),
-            "bytes_read": self._figures.total("bytes_read"),
+            "lines_read": self._metrics.total("lines_read"),
+            "bytes_read": self._metrics.total("bytes_read"),
             "live": [_describe(job) for job in jobs[:MAX_JOBS_SHOWN]],
         }
 
@@ -234,7 +233,7 @@ class AgentStatus:
             "problem": link.health.problem or None,
             **{name: getattr(link.figures, name) for name in _UPLINK_COUNTERS},
             "results_waiting": self._results_waiting().get(key, 0),
-            _PAIR_FIGURE: {pair: parts.store.backlog(pair) for pair in self._pairs_of(key)},
+            _PAIR_METRIC: {pair: parts.store.backlog(pair) for pair in self._pairs_of(key)},
             "statistics_waiting": parts.backlog.waiting(key),
         }
 
@@ -266,3 +265,8 @@ def _describe(job: Job) -> dict[str, Any]:
         "run": job.run,
         "pid": job.child.pid if job.child is not None else None,
     }
+
+
+def _seconds_since(stamp: float | None) -> float | None:
+    """The age of a monotonic stamp; None without one."""
+    return None if stamp is None else time.monotonic() - stamp

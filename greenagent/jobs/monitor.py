@@ -14,12 +14,8 @@ class Monitor(Protocol):
         """Takes the text of a level 10 message."""
         ...
 
-    def lines(self, count: int) -> None:
-        """The job's output had so many more messages."""
-        ...
-
-    def read(self, size: int) -> None:
-        """So many bytes came out of the job's pipes."""
+    def output(self, lines: int, size: int) -> None:
+        """``size`` bytes came out of the job's pipes and ended ``lines`` messages."""
         ...
 
     def environment(self) -> dict[str, str]:

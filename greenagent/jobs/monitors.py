@@ -7,9 +7,9 @@ from collections.abc import Callable
 from greenagent.jobs.job import Job
 from greenagent.process.child import Child
 from greenagent.runtime.greenlets import Supervisor
-from greenagent.statistics.collector import Feed, Statistics
-from greenagent.statistics.intake import Intake
+from greenagent.statistics.collector import SeriesHandle, Statistics
 from greenagent.statistics.meter import Meter, Watch
+from greenagent.statistics.statsd_listener import StatsdListener
 
 
 class JobMonitor:
@@ -21,18 +21,18 @@ class JobMonitor:
         statistics: Statistics,
         meter: Meter,
         say: Callable[[str], None],
-        intake_under: Supervisor | None = None,
+        listen_under: Supervisor | None = None,
     ) -> None:
-        """``say`` puts a warning into the job's log. With ``intake_under`` the job gets a statsd port of its own."""
+        """``say`` puts a warning into the job's log. With ``listen_under`` the job gets a statsd port of its own."""
         arguments = job.command.arguments
         self._job = job
         self._meter = meter
         self._say = say
-        self._feed: Feed = statistics.open(
-            job.id, job.command.cmd, arguments.domain, arguments.name, arguments.stats_interval or None
+        self._series: SeriesHandle = statistics.open(
+            job.command.cmd, arguments.domain, arguments.name, arguments.stats_interval or None
         )
         self._watch: Watch | None = None
-        self._intake = self._open_intake(intake_under) if intake_under is not None else None
+        self._listener = self._open_port(listen_under) if listen_under is not None else None
 
     def message(self, text: str) -> None:
         """Takes statsd lines; the first refused one is said in the job's log, further ones are counted."""
@@ -40,58 +40,53 @@ class JobMonitor:
 
     def _take(self, texts: list[str]) -> None:
         """Counts all of them before the first refusal is said: that may block, while the job's log is behind."""
-        had_refused = self._feed.refused
-        refused = [reason for text in texts for reason in self._feed.message(text)]
+        had_refused = self._series.refused
+        refused = [reason for text in texts for reason in self._series.feed(text)]
         if refused and not had_refused:
             self._say(f"statistics line refused: {refused[0]}")
 
-    def lines(self, count: int) -> None:
-        """The job's output had so many more messages."""
-        self._feed.lines(count)
-
-    def read(self, size: int) -> None:
-        """So many bytes came out of the job's pipes."""
-        self._feed.read(size)
+    def output(self, lines: int, size: int) -> None:
+        """``size`` bytes came out of the job's pipes and ended ``lines`` messages."""
+        self._series.add_output(lines, size)
 
     def environment(self) -> dict[str, str]:
         """Where the child finds its statsd port, if it has one."""
-        return {} if self._intake is None else self._intake.environment
+        return {} if self._listener is None else self._listener.environment
 
     def started(self, child: Child) -> None:
         """Meters the child from now on, with what it announces and what left its tree."""
-        self._feed.lines(0)
-        self._feed.read(0)
-        self._watch = self._meter.watch(self._job.id, child.pid, child.tree.find_in, self._feed.usage)
+        self._series.add_output(0, 0)
+        self._watch = self._meter.watch(self._job.id, child.pid, child.tree.find_in, self._series.add_usage)
 
     def ended(self) -> None:
         """The last reading of this run, before the child is reaped."""
         if self._watch is not None:
             self._watch.close()
             self._watch = None
-            self._feed.run_ended()
+            self._series.end_run()
 
     def close(self) -> None:
         """The job is over: what it fed is sent with its interval."""
-        if self._intake is not None:
+        if self._listener is not None:
             frozen = self._job.frozen
-            detached = self._intake.detach() if self._job.is_handed_on else None
+            detached = self._listener.detach() if self._job.is_handed_on else None
             if frozen is not None and detached is not None:
                 frozen.intake, rest = detached
                 self._take(rest)
             else:
-                self._intake.close()
-        if self._feed.refused > 1:
-            self._say(f"{self._feed.refused} statistics lines were refused in all")
-        self._feed.close()
+                self._listener.close()
+        if self._series.refused > 1:
+            self._say(f"{self._series.refused} statistics lines were refused in all")
+        self._series.close()
 
-    def _open_intake(self, supervisor: Supervisor) -> Intake | None:
+    def _open_port(self, supervisor: Supervisor) -> StatsdListener | None:
         try:
             # A job that an earlier image of the agent started goes on sending to the port it was told.
             frozen = self._job.frozen
             open_port = frozen.intake if frozen is not None else None
-            intake = Intake(self._job.id, self.message, supervisor, self._job.intake_port, open_port)
+            listener = StatsdListener(self._job.id, self.message, supervisor, self._job.intake_port, open_port)
         except OSError as error:
             self._say(f"there is no statsd port for this job: {error.strerror}")
             return None
-        self._job.intake_port = intake.port
-        return intake
+        self._job.intake_port = listener.port
+        return listener

@@ -83,14 +83,11 @@ class JobOutput:
         log: Log,
         on_statistics: Callable[[str], None],
         on_process: Callable[[str], None],
-        on_lines: Callable[[int], None] = lambda count: None,
-        on_bytes: Callable[[int], None] = lambda size: None,
+        on_output: Callable[[int, int], None] = lambda lines, size: None,
     ) -> None:
-        """``on_lines`` is told how many messages came, before the log may block; ``on_bytes`` how much was read."""
+        """``on_output`` is told how many messages came and how many bytes were read, before the log may block."""
         self._log = log
-        self._on_lines = on_lines
-        self.read = on_bytes
-        """To be told of each chunk's size as it comes."""
+        self._on_output = on_output
         self._on_statistics = on_statistics
         self._on_process = on_process
         self._tails = {levels.STDOUT: Tail(), levels.STDERR: Tail()}
@@ -98,10 +95,10 @@ class JobOutput:
         self.critical = ""
         self.truncated = False
 
-    def take(self, pieces: Sequence[Piece], result_truncated: bool = False) -> None:
-        """Looks at the pieces and hands them to the log, which may block: that slows the child down.
+    def take(self, pieces: Sequence[Piece], size: int = 0, result_truncated: bool = False) -> None:
+        """Looks at the pieces of one chunk and hands them to the log, which may block: that slows the child down.
 
-        ``result_truncated``: whether the last result among them was cut at its limit.
+        ``size``: of the chunk in bytes. ``result_truncated``: whether the last result among them was cut at its limit.
         """
         kept: Sequence[Piece] = pieces
         announcements = False
@@ -137,8 +134,7 @@ class JobOutput:
                 pause()
         if announcements:
             kept = [p for p in pieces if not isinstance(p, Message) or p.level != levels.PROCESS_ANNOUNCEMENT]
-        if lines:
-            self._on_lines(lines)
+        self._on_output(lines, size)
         if kept:
             self._log.append(kept)
 

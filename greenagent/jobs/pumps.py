@@ -29,10 +29,9 @@ class _Stream:
         if self._reader is None:
             return
         for chunk in self._reader.chunks():
-            self._output.read(len(chunk))
-            self._output.take(self.splitter.feed(chunk), self.splitter.result_truncated)
+            self._output.take(self.splitter.feed(chunk), len(chunk), self.splitter.result_truncated)
         if not self._detached:
-            self._output.take(self.splitter.finish(), self.splitter.result_truncated)
+            self._output.take(self.splitter.finish(), 0, self.splitter.result_truncated)
 
     def stop_after(self, seconds: float) -> None:
         if self._reader is not None:

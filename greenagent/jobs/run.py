@@ -123,7 +123,7 @@ class ExternalRun:
         self._monitor.started(child)
         monitor = self._monitor
         announcements = Announcements(child, lambda text: self._say(levels.WARNING, f"greenagent: {text}"))
-        output = JobOutput(self._log, monitor.message, announcements.take, monitor.lines, monitor.read)
+        output = JobOutput(self._log, monitor.message, announcements.take, monitor.output)
         pumps = Pumps(job.id, child, data, self._limits.max_line, output, self._supervisor)
         if frozen is not None:
             pumps.restore(frozen.pipes)

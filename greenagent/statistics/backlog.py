@@ -15,7 +15,7 @@ from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.database import NativeDatabase
 from greenagent.statistics.backlog_table import ROW_OVERHEAD, BacklogTable, Measured, Row
 from greenagent.statistics.collector import FlushedObject
-from greenagent.statistics.own import Figures
+from greenagent.statistics.own import AgentMetrics
 
 BATCH: Final = 1000
 """Objects in one POST (protocol 8.4)."""
@@ -51,7 +51,7 @@ class Backlog:
         controllers: Sequence[str],
         max_bytes: int,
         agent_log: AgentLog,
-        figures: Figures | None = None,
+        metrics: AgentMetrics | None = None,
     ) -> None:
         """``controllers`` are configuration keys; ``max_bytes`` 0 is no cap on disk.
 
@@ -62,7 +62,7 @@ class Backlog:
         self._max_bytes = max_bytes
         self._agent_log = agent_log
         self._topic = agent_log.on_change()
-        self._figures = figures
+        self._metrics = metrics
         self._demands = {controller: _Demand() for controller in controllers}
         self._held: deque[tuple[FlushedObject, int]] = deque()
         self._held_bytes = 0
@@ -215,5 +215,5 @@ class Backlog:
 
     def _count_dropped(self, dropped: int) -> None:
         self.dropped += dropped
-        if self._figures is not None:
-            self._figures.count("statistics_dropped", dropped)
+        if self._metrics is not None:
+            self._metrics.count("statistics_dropped", dropped)

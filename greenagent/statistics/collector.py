@@ -11,7 +11,7 @@ from gevent.event import Event
 from greenagent.runtime.greenlets import TimeSlice
 from greenagent.runtime.heartbeat import Heartbeat
 from greenagent.statistics.meter import ProcessUsage
-from greenagent.statistics.own import Figures
+from greenagent.statistics.own import AgentMetrics
 from greenagent.statistics.series import FlushedPoint, Series, ShownMetric, feed_text
 
 LAYOUT_SEED: Final = "seed"
@@ -19,7 +19,7 @@ LAYOUT_LATER: Final = "later"
 
 OWN_DOMAIN: Final = "greenagent"
 OWN_NAME: Final = "agent"
-"""Domain and name of the agent's own figures."""
+"""Domain and name of the agent's own metrics."""
 
 _MAX_SLEEP = 2.0
 _MAX_FLUSH = 120.0
@@ -49,50 +49,43 @@ class SeriesName(NamedTuple):
     name: str
 
 
-class Feed:
+class SeriesHandle:
     """One job's way into its series."""
 
-    def __init__(self, entry: _Entry, interval: int, figures: Figures | None) -> None:
+    def __init__(self, entry: _Entry, interval: int, count: Callable[[str, int], None]) -> None:
         self.interval = interval
         self.refused = 0
+        """Statistics lines that were refused, in all."""
         self._entry = entry
-        self._figures = figures
+        self._count = count
 
-    def message(self, text: str) -> list[str]:
+    def feed(self, text: str) -> list[str]:
         """Takes the lines of one level 10 message; returns why lines were refused, for the job's log."""
         taken, refused = feed_text(self._entry.series, text)
-        if self._figures is not None:
-            self._figures.count("statsd_lines", taken)
-        if refused:
-            self.refused += len(refused)
-            if self._figures is not None:
-                self._figures.count("statsd_lines_refused", len(refused))
+        self._count("statsd_lines", taken)
+        self._count("statsd_lines_refused", len(refused))
+        self.refused += len(refused)
         return refused
 
-    def lines(self, count: int) -> None:
-        """The job's output had so many more messages; 0 says that it is counted from now on."""
-        self._entry.series.count_lines(count)
-        if self._figures is not None:
-            self._figures.count("lines_read", count)
+    def add_output(self, lines: int, size: int) -> None:
+        """``size`` bytes came out of the job's pipes and ended ``lines`` messages; zeros begin the counting."""
+        self._entry.series.count_lines(lines)
+        self._count("lines_read", lines)
+        self._count("bytes_read", size)
 
-    def read(self, size: int) -> None:
-        """So many bytes came out of the job's pipes."""
-        if self._figures is not None:
-            self._figures.count("bytes_read", size)
-
-    def usage(self, usage: ProcessUsage) -> None:
+    def add_usage(self, usage: ProcessUsage) -> None:
         """Takes a reading of the job's processes."""
-        if self in self._entry.feeds:
+        if self in self._entry.handles:
             self._entry.series.take_usage(self, usage)
 
-    def run_ended(self) -> None:
+    def end_run(self) -> None:
         """A run is over and another may follow: its last reading counts in this interval and no longer."""
         self._entry.series.end_job(self)
 
     def close(self) -> None:
         """The job is over: what it fed is sent at the end of the interval. Harmless when repeated."""
-        if self in self._entry.feeds:
-            self._entry.feeds.discard(self)
+        if self in self._entry.handles:
+            self._entry.handles.discard(self)
             self._entry.series.end_job(self)
 
 
@@ -102,7 +95,7 @@ class _Entry:
     def __init__(self, name: SeriesName, interval: int, now: float) -> None:
         self.name = name
         self.series = Series()
-        self.feeds: set[Feed] = set()
+        self.handles: set[SeriesHandle] = set()
         self.interval = interval
         self.stamp = 0
         self.begin = 0.0
@@ -124,7 +117,7 @@ class _Entry:
     def advance(self, now: float, default: int) -> None:
         """Begins the next interval; no stamp is used twice, also when the intervals become longer."""
         previous_stamp, previous_interval = self.stamp, self.interval
-        self.interval = min((feed.interval for feed in self.feeds), default=default)
+        self.interval = min((handle.interval for handle in self.handles), default=default)
         self.align(now)
         if self.stamp <= previous_stamp:
             self.stamp = int(now // previous_interval) * previous_interval
@@ -148,7 +141,7 @@ class Statistics:
         layout: str,
         default_interval: int,
         sink: Sink,
-        figures: Figures | None = None,
+        metrics: AgentMetrics | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``default_interval`` is in seconds; ``layout`` is ``seed`` or ``later``."""
@@ -157,7 +150,7 @@ class Statistics:
         self._layout = layout
         self._default_interval = max(1, default_interval)
         self._sink = sink
-        self._figures = figures
+        self._metrics = metrics
         self._clock = clock
         self._entries: dict[SeriesName, _Entry] = {}
         self._presets: dict[SeriesName, dict[str, float]] = {}
@@ -166,12 +159,12 @@ class Statistics:
         self.heartbeat = Heartbeat()
 
     def reconfigure(self, default_interval: int) -> None:
-        """A new default interval (seconds); open feeds keep theirs."""
+        """A new default interval (seconds); open handles keep theirs."""
         self._default_interval = max(1, default_interval)
         self._changed.set()
 
-    def open(self, jobid: str, cmd: str, domain: str, name: str, interval: float | None = None) -> Feed:
-        """A feed for a job; ``interval`` in seconds, None or anything under 1 means the default."""
+    def open(self, cmd: str, domain: str, name: str, interval: float | None = None) -> SeriesHandle:
+        """A way in for one job; ``interval`` in seconds, None or anything under 1 means the default."""
         seconds = self._default_interval
         if interval is not None and interval >= 1:
             seconds = int(min(interval, _MAX_INTERVAL))
@@ -183,10 +176,10 @@ class Statistics:
             entry.series.preset(self._presets.pop(series_name, {}))
         else:
             entry.shorten(seconds, now)
-        feed = Feed(entry, seconds, self._figures)
-        entry.feeds.add(feed)
+        handle = SeriesHandle(entry, seconds, self._count)
+        entry.handles.add(handle)
         self._changed.set()
-        return feed
+        return handle
 
     def gauges(self) -> list[tuple[SeriesName, dict[str, float]]]:
         """The gauges of all series, for ``preset`` in another image of the agent: deltas start from them."""
@@ -226,7 +219,7 @@ class Statistics:
         pause = TimeSlice()
         for entry in entries:
             stamp, seconds = entry.stamp, entry.end - entry.stamp
-            if entry.feeds:
+            if entry.handles:
                 entry.advance(self._clock(), self._default_interval)
             elif self._entries.get(entry.name) is entry:
                 # Taken out first: a job that comes while this gives way begins a series of its own.
@@ -235,16 +228,18 @@ class Statistics:
             if points:
                 objects.append(FlushedObject(stamp, self._prefix(entry.name), points))
             pause()
-        if own and self._figures is not None:
+        if own:
             stamp = self._own.stamp
             self._own.advance(self._clock(), self._default_interval)
-            points = self._figures.flush()
+            points = self._metrics.flush() if self._metrics is not None else []
             if points:
                 objects.append(FlushedObject(stamp, self._prefix(self._own.name), points))
-        elif own:
-            self._own.advance(self._clock(), self._default_interval)
         if objects:
             self._sink.add(objects)
+
+    def _count(self, name: str, number: int) -> None:
+        if self._metrics is not None:
+            self._metrics.count(name, number)
 
     def _series_name(self, cmd: str, domain: str, name: str) -> SeriesName:
         part = SeriesName(cmd if self._layout == LAYOUT_LATER else "", domain, name)

@@ -32,9 +32,9 @@ def _unite(
     if point.merge == metrics.SUM:
         total = before.value + point.value
         return total if math.isfinite(total) else point.value
-    if point.merge == metrics.LEAST:
+    if point.merge == metrics.MIN:
         return min(before.value, point.value)
-    if point.merge == metrics.GREATEST:
+    if point.merge == metrics.MAX:
         return max(before.value, point.value)
     if point.merge == metrics.MEAN:
         first = earlier.get(point.key + ".count")

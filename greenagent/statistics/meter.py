@@ -6,7 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from gevent.event import Event
 
@@ -15,7 +15,7 @@ from greenagent.runtime.greenlets import TimeSlice
 from greenagent.runtime.heartbeat import Heartbeat
 from greenagent.runtime.procfs import Process, Snapshot
 
-_SHORTEST = 0.1
+_MIN_ELAPSED = 0.1
 """Seconds: over less than this a share of a core says nothing, since time is counted in ticks of 10 ms."""
 
 _MAX_TICK = 120.0
@@ -42,18 +42,18 @@ class ProcessUsage(NamedTuple):
     write_bytes: int = 0
     pids: tuple[int, ...] = ()
 
-    def figures(self) -> tuple[tuple[str, float], ...]:
-        """The keys under which a reading is sent."""
-        return tuple(zip(FIGURES, self[:-1], strict=True))
+    def items(self) -> tuple[tuple[str, float], ...]:
+        """The values with the keys under which they are sent."""
+        return tuple(zip(USAGE_KEYS, self[:-1], strict=True))
 
     def to_wire(self) -> dict[str, Any]:
-        """The figures of an entry of the stats commands, ``cmd`` not included (protocol 8.5)."""
-        wire: dict[str, Any] = dict(self.figures())
+        """The values of an entry of the stats commands, ``cmd`` not included (protocol 8.5)."""
+        wire: dict[str, Any] = dict(self.items())
         wire["debug"] = " ".join(map(str, self.pids))
         return wire
 
 
-FIGURES = ProcessUsage._fields[:-1]
+USAGE_KEYS: Final = ProcessUsage._fields[:-1]
 
 
 def add_up(readings: Iterable[ProcessUsage]) -> ProcessUsage:
@@ -99,7 +99,7 @@ class Watch:
         """A last reading, and no more. To be called before the process is reaped; harmless when repeated.
 
         Of a process that is a zombie only the processor time and the bytes are left to read: the
-        other figures stay those of the reading before.
+        other values stay those of the reading before.
         """
         if self.is_open:
             self.is_open = False
@@ -136,7 +136,7 @@ class Watch:
         """Makes a reading of the processes found; ``swaps`` says whether asking for swap is worth it."""
         was_open = self.is_open
         now = time.monotonic()
-        elapsed = max(now - self._read_at, _SHORTEST)
+        elapsed = max(now - self._read_at, _MIN_ELAPSED)
         # One that is older than the job brings time it used before it belonged to it.
         brought = sum(p.cpu_ticks for p in found if p.pid not in self.seen and p.start_ticks < self._birth)
         ticks = sum(process.cpu_ticks for process in found)
@@ -202,7 +202,7 @@ class Meter:
         """Meters a job's process from now on, beginning with a reading at once.
 
         ``members`` finds the processes of the job in a snapshot, the root and zombies among them
-        (``JobTree.find_in``); ``on_reading`` gets every reading, for instance ``Feed.usage``.
+        (``JobTree.find_in``); ``on_reading`` gets every reading, for instance ``SeriesHandle.add_usage``.
         """
         watch = Watch(self, job_key, root_pid, members, on_reading)
         self._watches[job_key] = watch
@@ -282,6 +282,6 @@ class Meter:
 
     def _read_own_cpu(self) -> None:
         now, seconds = time.monotonic(), time.process_time()
-        elapsed = max(now - self._own_read_at, _SHORTEST)
+        elapsed = max(now - self._own_read_at, _MIN_ELAPSED)
         self._own = self._own._replace(cpu=round(100 * (seconds - self._own_seconds) / elapsed, 2))
         self._own_read_at, self._own_seconds = now, seconds

@@ -26,8 +26,8 @@ _LONG_MEMBER = 32
 
 SUM: Final = "sum"
 LAST: Final = "last"
-LEAST: Final = "min"
-GREATEST: Final = "max"
+MIN: Final = "min"
+MAX: Final = "max"
 MEAN: Final = "mean"
 """How two points of equal key and stamp become one; a mean is weighed by the point ``KEY.count``."""
 
@@ -138,8 +138,8 @@ class Timer:
         self._came = 0
         self._count = 0.0
         self._mean = 0.0
-        self._least = math.inf
-        self._greatest = -math.inf
+        self._min = math.inf
+        self._max = -math.inf
 
     def feed(self, value: float | str, rate: float) -> None:
         sample = float(value)
@@ -152,8 +152,8 @@ class Timer:
         self._count = count
         self._came += 1
         self._mean += (sample - self._mean) / self._came
-        self._least = min(self._least, sample)
-        self._greatest = max(self._greatest, sample)
+        self._min = min(self._min, sample)
+        self._max = max(self._max, sample)
         if len(self._samples) < MAX_SAMPLES:
             self._samples.append(sample)
         else:
@@ -168,8 +168,8 @@ class Timer:
         points = [
             Point("", self._mean, MEAN),
             Point(".count", self._count, SUM),
-            Point(".min", self._least, LEAST),
-            Point(".max", self._greatest, GREATEST),
+            Point(".min", self._min, MIN),
+            Point(".max", self._max, MAX),
             Point(".median", _median(ordered), LAST),
             Point(".p95", ordered[math.ceil(0.95 * len(ordered)) - 1], LAST),
         ]
@@ -180,7 +180,7 @@ class Timer:
         return [Shown("timer_count", self._total_count), Shown("timer_sum", self._total_sum)]
 
 
-class DistinctTexts:
+class SetMetric:
     """Counts distinct texts."""
 
     type = statsd.SET
@@ -197,7 +197,7 @@ class DistinctTexts:
         self._members.add(member)
 
     def flush(self) -> list[Point]:
-        point = Point("", float(len(self._members)), GREATEST)
+        point = Point("", float(len(self._members)), MAX)
         self._members = set()
         return [point]
 
@@ -213,12 +213,12 @@ def _median(ordered: list[float]) -> float:
     return ordered[middle - 1] / 2 + ordered[middle] / 2
 
 
-Aggregate = Counter | Gauge | KeyValue | Timer | DistinctTexts
+Aggregate = Counter | Gauge | KeyValue | Timer | SetMetric
 
 KINDS: Final[dict[str, type[Aggregate]]] = {
     statsd.COUNTER: Counter,
     statsd.GAUGE: Gauge,
     statsd.KEY_VALUE: KeyValue,
     statsd.TIMER: Timer,
-    statsd.SET: DistinctTexts,
+    statsd.SET: SetMetric,
 }

@@ -1,4 +1,4 @@
-"""The agent's own figures: what it did, what it holds, how far behind the hub ever was."""
+"""The agent's own metrics: what it did, what it holds, how far behind the hub ever was."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 import gevent
 
-from greenagent.statistics import metrics
+from greenagent.statistics.metrics import LAST, SUM
 from greenagent.statistics.series import FlushedPoint
 
 Labels = tuple[tuple[str, str], ...]
 
 
-class Figure(NamedTuple):
-    """One figure for a scrape; ``kind`` is ``counter`` (a total that never falls) or ``gauge``."""
+class AgentMetric(NamedTuple):
+    """One value for a scrape; ``kind`` is ``counter`` (a total that never falls) or ``gauge``."""
 
     name: str
     labels: Labels
@@ -23,7 +23,7 @@ class Figure(NamedTuple):
     value: float
 
 
-class Figures:
+class AgentMetrics:
     """A registry of counters and gauges that the rooms fill and nobody has to read.
 
     Labels with few values only (a state, a controller): each combination is kept for ever.
@@ -58,10 +58,10 @@ class Figures:
         """What a counter has come to."""
         return self._totals.get((name, _labels(labels)), 0)
 
-    def shown(self) -> list[Figure]:
-        """Every figure as it is now."""
-        found = [Figure(name, labels, "counter", total) for (name, labels), total in self._all_totals()]
-        found.extend(Figure(name, labels, "gauge", value) for name, labels, value in self._read_gauges())
+    def shown(self) -> list[AgentMetric]:
+        """Every metric as it is now."""
+        found = [AgentMetric(name, labels, "counter", total) for (name, labels), total in self._all_totals()]
+        found.extend(AgentMetric(name, labels, "gauge", value) for name, labels, value in self._read_gauges())
         return found
 
     def flush(self) -> list[FlushedPoint]:
@@ -73,9 +73,9 @@ class Figures:
         for (name, labels), total in self._all_totals():
             rise = total - self._sent.get((name, labels), 0)
             self._sent[(name, labels)] = total
-            points.append(FlushedPoint(_key(name, labels), float(rise), metrics.SUM))
+            points.append(FlushedPoint(_key(name, labels), float(rise), SUM))
         points.extend(
-            FlushedPoint(_key(name, labels), float(value), metrics.LAST) for name, labels, value in self._read_gauges()
+            FlushedPoint(_key(name, labels), float(value), LAST) for name, labels, value in self._read_gauges()
         )
         return points
 

@@ -107,7 +107,7 @@ class Series:
         if readings:
             points.extend(
                 FlushedPoint(name, float(value), metrics.SUM)
-                for name, value in add_up(readings).figures()
+                for name, value in add_up(readings).items()
                 if name not in self._aggregates
             )
         points.extend(point for point in self._line_points(seconds) if point.key not in self._aggregates)
@@ -133,7 +133,7 @@ class Series:
         ]
         if self._usages:
             usage = add_up(self._usages.values())
-            found.extend(ShownMetric(name, "usage", float(value)) for name, value in usage.figures())
+            found.extend(ShownMetric(name, "usage", float(value)) for name, value in usage.items())
         if self._lines is not None:
             found.append(ShownMetric(LINES, "lines", float(self._lines)))
         return found

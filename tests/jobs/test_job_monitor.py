@@ -14,7 +14,7 @@ from greenagent.jobs.job import Job
 from greenagent.jobs.monitors import JobMonitor
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.native import close_descriptor
-from greenagent.statistics import intake
+from greenagent.statistics import statsd_listener
 from greenagent.statistics.collector import FlushedObject, Statistics
 from greenagent.statistics.meter import Meter
 from greenagent.values.command import parse_command
@@ -54,7 +54,7 @@ def test_a_port_is_handed_on_open_though_the_jobs_log_takes_no_line(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The agent writes down what it hands over as soon as the job's greenlet gives way."""
-    monkeypatch.setattr(intake, "_TURN", 20)  # the reader rests with a datagram in its hand
+    monkeypatch.setattr(statsd_listener, "_TURN", 20)  # the reader rests with a datagram in its hand
     command = parse_command({"id": "a", "cmd": "execute", "args": {"name": "true"}})
     job = Job(command, None, "controller", 1, 0.0)
     statistics = Statistics(1, 2, "seed", 60, Nowhere())
@@ -63,7 +63,7 @@ def test_a_port_is_handed_on_open_though_the_jobs_log_takes_no_line(
     lines = b"nonsense\n" * 300 + b"also nonsense\n" * 300 + b"level:7|g"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(lines, ("127.0.0.1", job.intake_port))
-    wait_until(lambda: intake.Intake._resting, what="the datagram to be read")
+    wait_until(lambda: statsd_listener.StatsdListener._resting, what="the datagram to be read")
     job.frozen = FrozenJob(1, {}, None, "controller", 0.0, 1, 0.0, 0, job.intake_port)
     job.is_handed_on = True
     closing = gevent.spawn(monitor.close)

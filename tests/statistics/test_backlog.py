@@ -15,7 +15,7 @@ from greenagent.statistics.collector import FlushedObject, Statistics
 from greenagent.statistics.gauges import add_controller_gauges, add_own_gauges
 from greenagent.statistics.merging import merge
 from greenagent.statistics.meter import Meter
-from greenagent.statistics.own import EventLoopLag, Figures
+from greenagent.statistics.own import AgentMetrics, EventLoopLag
 from greenagent.statistics.series import FlushedPoint
 from greenagent.uplink.statistics import StatisticsUploader
 from tests.support.recording_controller import RecordingController
@@ -262,14 +262,14 @@ def test_wait_returns_when_enough_wait_or_the_oldest_waited_long_enough(database
     assert backlog.waiting("main") == 0
 
 
-def test_the_agents_own_figures_tell_of_the_backlog(database: NativeDatabase) -> None:
+def test_the_agents_own_metrics_tell_of_the_backlog(database: NativeDatabase) -> None:
     backlog, _ = make(database, "a", "b")
-    figures = Figures()
-    add_own_gauges(figures, Meter(2), EventLoopLag(), backlog)
-    add_controller_gauges(figures, backlog, ["a", "b", "gone"])
+    metrics = AgentMetrics()
+    add_own_gauges(metrics, Meter(2), EventLoopLag(), backlog)
+    add_controller_gauges(metrics, backlog, ["a", "b", "gone"])
     backlog.add([counter(60, 1)])
     backlog.remove("a", [row for row, _ in backlog.peek("a")])
-    points = {point.key: point.value for point in figures.flush()}
+    points = {point.key: point.value for point in metrics.flush()}
     assert points["statistics_waiting.a"] == 0
     assert points["statistics_waiting.b"] == 1
     assert points["statistics_waiting.gone"] == 0
@@ -293,9 +293,9 @@ def test_a_thousand_jobs_of_one_name_come_as_one_point(database: NativeDatabase)
     backlog, _ = make(database)
     statistics = Statistics(1, 2, "seed", 60, backlog, clock=lambda: 1_000_000_000.0)
     for number in range(1000):
-        feed = statistics.open(str(number), "execute", "d", "n")
-        feed.message("c:1|c")
-        feed.close()
+        handle = statistics.open("execute", "d", "n")
+        handle.feed("c:1|c")
+        handle.close()
         if number % 100 == 50:
             statistics.flush_all()
     statistics.flush_all()

@@ -5,7 +5,7 @@ import pytest
 
 from greenagent.statistics.collector import FlushedObject, Statistics
 from greenagent.statistics.meter import ProcessUsage
-from greenagent.statistics.own import EventLoopLag, Figures
+from greenagent.statistics.own import AgentMetrics, EventLoopLag
 from tests.support.waiting import wait_until
 
 
@@ -36,10 +36,10 @@ def make(layout: str = "seed", interval: int = 60, now: float = 1_000_000_000.0,
 def test_ten_short_jobs_in_one_interval_are_one_point() -> None:
     statistics, sink, clock = make(now=1_000_000_020)  # stamp 1_000_000_020 is a multiple of 60
     for number in range(10):
-        feed = statistics.open(f"job{number}", "execute", "web", "nginx", None)
-        feed.message(f"hits:2|c\nu:same|s\nt:{number}|ms")
-        feed.usage(ProcessUsage(rss=100, pids=(number,)))
-        feed.close()
+        handle = statistics.open("execute", "web", "nginx", None)
+        handle.feed(f"hits:2|c\nu:same|s\nt:{number}|ms")
+        handle.add_usage(ProcessUsage(rss=100, pids=(number,)))
+        handle.close()
         clock.now += 5
         statistics.flush_due()
     assert sink.objects == []
@@ -59,8 +59,8 @@ def test_ten_short_jobs_in_one_interval_are_one_point() -> None:
 
 def test_idle_keys_are_flushed_while_a_job_lives() -> None:
     statistics, sink, clock = make(interval=10)
-    feed = statistics.open("a", "execute", "d", "n")
-    feed.message("c:1|c")
+    handle = statistics.open("execute", "d", "n")
+    handle.feed("c:1|c")
     for _ in range(3):
         clock.now += 10
         statistics.flush_due()
@@ -77,14 +77,14 @@ def test_idle_keys_are_flushed_while_a_job_lives() -> None:
 )
 def test_the_key_layout(layout: str, key: str) -> None:
     statistics, sink, _ = make(layout)
-    statistics.open("a", "my.cmd", "my.domain", "a.py").message("disk./var:1|g")
+    statistics.open("my.cmd", "my.domain", "a.py").feed("disk./var:1|g")
     statistics.flush_all()
     assert [list(points) for _, points in sink.objects] == [[key]]
 
 
 def test_a_missing_domain_and_name_are_empty() -> None:
     statistics, sink, _ = make()
-    statistics.open("a", "execute", "", "").message("k:1|g")
+    statistics.open("execute", "", "").feed("k:1|g")
     statistics.flush_all()
     assert sink.objects[0][1] == {"4.7...k": 1}
 
@@ -92,7 +92,7 @@ def test_a_missing_domain_and_name_are_empty() -> None:
 @pytest.mark.parametrize("interval", [float("inf"), 1e300, float("nan")])
 def test_an_interval_that_is_no_number_of_seconds_does_no_harm(interval: float) -> None:
     statistics, sink, _ = make()
-    statistics.open("a", "execute", "d", "n", interval).message("c:1|c")
+    statistics.open("execute", "d", "n", interval).feed("c:1|c")
     statistics.flush_due()
     statistics.flush_all()
     assert len(sink.objects) == 1
@@ -100,7 +100,7 @@ def test_an_interval_that_is_no_number_of_seconds_does_no_harm(interval: float) 
 
 def test_half_a_surrogate_pair_in_a_name_stays_visible() -> None:
     statistics, sink, _ = make()
-    statistics.open("a", "execute", "d\ud800", "n").message("c:1|c")
+    statistics.open("execute", "d\ud800", "n").feed("c:1|c")
     statistics.flush_all()
     assert list(sink.objects[0][1]) == ["4.7.d\\ud800.n.c"]
 
@@ -108,19 +108,19 @@ def test_half_a_surrogate_pair_in_a_name_stays_visible() -> None:
 def test_only_the_later_layout_separates_commands() -> None:
     for layout, count in (("seed", 1), ("later", 2)):
         statistics, sink, _ = make(layout)
-        statistics.open("a", "execute", "d", "n").message("c:1|c")
-        statistics.open("b", "bash", "d", "n").message("c:1|c")
+        statistics.open("execute", "d", "n").feed("c:1|c")
+        statistics.open("bash", "d", "n").feed("c:1|c")
         statistics.flush_all()
         assert len(sink.objects) == count
 
 
 def test_the_smallest_interval_of_the_jobs_counts_and_no_stamp_repeats() -> None:
     statistics, sink, clock = make(interval=60, now=1_000_000_020)
-    slow = statistics.open("slow", "execute", "d", "n")
-    slow.message("c:1|c")
+    slow = statistics.open("execute", "d", "n")
+    slow.feed("c:1|c")
     clock.now += 25
-    fast = statistics.open("fast", "execute", "d", "n", 10)
-    fast.message("c:1|c")
+    fast = statistics.open("execute", "d", "n", 10)
+    fast.feed("c:1|c")
     clock.now = 1_000_000_050
     statistics.flush_due()
     clock.now = 1_000_000_060
@@ -145,7 +145,7 @@ def test_the_smallest_interval_of_the_jobs_counts_and_no_stamp_repeats() -> None
 @pytest.mark.parametrize("interval", [0, -1, None, 0.5])
 def test_an_interval_of_nothing_means_the_default(interval: float | None) -> None:
     statistics, sink, clock = make(interval=30, now=1_000_000_020)
-    statistics.open("a", "execute", "d", "n", interval).message("c:1|c")
+    statistics.open("execute", "d", "n", interval).feed("c:1|c")
     clock.now += 29
     statistics.flush_due()
     assert sink.objects == []
@@ -156,7 +156,7 @@ def test_an_interval_of_nothing_means_the_default(interval: float | None) -> Non
 
 def test_a_clock_set_back_does_not_stop_the_flush() -> None:
     statistics, sink, clock = make(interval=10)
-    statistics.open("a", "execute", "d", "n").message("c:1|c")
+    statistics.open("execute", "d", "n").feed("c:1|c")
     clock.now -= 100_000
     statistics.flush_due()
     clock.now += 10
@@ -165,10 +165,10 @@ def test_a_clock_set_back_does_not_stop_the_flush() -> None:
 
 
 def test_a_job_cannot_speak_for_the_agent_itself() -> None:
-    figures = Figures()
-    figures.count("lines", 5)
-    statistics, sink, _ = make(figures=figures)
-    statistics.open("a", "execute", "greenagent", "agent").message("lines:9|c")
+    metrics = AgentMetrics()
+    metrics.count("lines", 5)
+    statistics, sink, _ = make(metrics=metrics)
+    statistics.open("execute", "greenagent", "agent").feed("lines:9|c")
     statistics.flush_all()
     keys = {key: value for _, points in sink.objects for key, value in points.items()}
     assert keys["4.7.greenagent.agent.lines"] == 5
@@ -176,24 +176,24 @@ def test_a_job_cannot_speak_for_the_agent_itself() -> None:
 
 
 def test_refused_lines_are_returned_and_counted() -> None:
-    figures = Figures()
-    statistics, _, _ = make(figures=figures)
-    feed = statistics.open("a", "execute", "d", "n")
-    assert feed.message("a:1|c\nb:1|zz\na:1|g") == [
+    metrics = AgentMetrics()
+    statistics, _, _ = make(metrics=metrics)
+    handle = statistics.open("execute", "d", "n")
+    assert handle.feed("a:1|c\nb:1|zz\na:1|g") == [
         "'b:1|zz': unknown type 'zz' (known: c, g, kv, ms, s)",
         "key 'a': the key is of type c, not g",
     ]
-    assert feed.refused == 2
-    assert figures.total("statsd_lines") == 1
-    assert figures.total("statsd_lines_refused") == 2
+    assert handle.refused == 2
+    assert metrics.total("statsd_lines") == 1
+    assert metrics.total("statsd_lines_refused") == 2
 
 
-def test_a_feed_that_is_closed_takes_no_reading_and_closes_twice() -> None:
+def test_a_handle_that_is_closed_takes_no_reading_and_closes_twice() -> None:
     statistics, sink, _ = make()
-    feed = statistics.open("a", "execute", "d", "n")
-    feed.close()
-    feed.close()
-    feed.usage(ProcessUsage(rss=1))
+    handle = statistics.open("execute", "d", "n")
+    handle.close()
+    handle.close()
+    handle.add_usage(ProcessUsage(rss=1))
     statistics.flush_all()
     assert sink.objects == []
 
@@ -204,33 +204,33 @@ def test_the_service_flushes_by_itself() -> None:
     service = gevent.spawn(statistics.run)
     try:
         gevent.sleep(0)
-        feed = statistics.open("a", "execute", "d", "n")
-        feed.message("c:1|c")
-        feed.close()
+        handle = statistics.open("execute", "d", "n")
+        handle.feed("c:1|c")
+        handle.close()
         wait_until(lambda: sink.objects, what="a flush at the interval's end")
         assert sink.objects[0][1] == {"1.1.d.n.c": 1}
     finally:
         service.kill()
 
 
-def test_own_figures_send_what_counters_rose_by() -> None:
-    figures = Figures()
+def test_own_metrics_send_what_counters_rose_by() -> None:
+    metrics = AgentMetrics()
     waiting: list[int] = [1, 2]
-    figures.count("jobs_done", state="SUCCESS")
-    figures.count("jobs_done", 2, state="ERROR")
-    figures.count("polls", controller="a.b")
-    figures.gauge("jobs_waiting", lambda: len(waiting))
-    figures.gauge("last_contact", lambda: None, controller="main")
+    metrics.count("jobs_done", state="SUCCESS")
+    metrics.count("jobs_done", 2, state="ERROR")
+    metrics.count("polls", controller="a.b")
+    metrics.gauge("jobs_waiting", lambda: len(waiting))
+    metrics.gauge("last_contact", lambda: None, controller="main")
 
     def points() -> dict[str, float]:
-        return {point.key: point.value for point in figures.flush()}
+        return {point.key: point.value for point in metrics.flush()}
 
     assert points() == {"jobs_done.SUCCESS": 1, "jobs_done.ERROR": 2, "polls.a_b": 1, "jobs_waiting": 2}
-    figures.count("jobs_done", state="SUCCESS")
+    metrics.count("jobs_done", state="SUCCESS")
     waiting.clear()
     assert points() == {"jobs_done.SUCCESS": 1, "jobs_done.ERROR": 0, "polls.a_b": 0, "jobs_waiting": 0}
-    assert figures.total("jobs_done", state="SUCCESS") == 2
-    figures.forget("jobs_waiting")
+    assert metrics.total("jobs_done", state="SUCCESS") == 2
+    metrics.forget("jobs_waiting")
     assert "jobs_waiting" not in points()
 
 

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import ProcessUsage
-from greenagent.statistics.own import Figures
-from greenagent.statistics.scrape import ScrapeServer, parse_listen
+from greenagent.statistics.own import AgentMetrics
+from greenagent.statistics.prometheus import MetricsServer, parse_listen
 from greenagent.values.errors import GreenagentError
 
 
@@ -25,12 +25,12 @@ class Nowhere:
 
 class Served:
     def __init__(self) -> None:
-        self.figures = Figures()
-        self.statistics = Statistics(1, 2, "seed", 3600, Nowhere(), self.figures)
+        self.metrics = AgentMetrics()
+        self.statistics = Statistics(1, 2, "seed", 3600, Nowhere(), self.metrics)
         self.trouble: str | None = None
         self.status: dict = {"jobs": {"running": 3}}
-        self.server = ScrapeServer(
-            "127.0.0.1:0", self.statistics, self.figures, lambda: self.trouble, lambda: self.status
+        self.server = MetricsServer(
+            "127.0.0.1:0", self.statistics, self.metrics, lambda: self.trouble, lambda: self.status
         )
         self.server.start()
 
@@ -60,12 +60,12 @@ def served() -> Iterator[Served]:
     served.server.stop()
 
 
-def test_the_official_parser_reads_the_agents_figures(served: Served) -> None:
-    served.figures.count("jobs_done", 2, state="SUCCESS")
-    served.figures.count("jobs_done", state="ERROR")
-    served.figures.gauge("jobs_running", lambda: 7)
-    served.figures.gauge("last_contact_seconds", lambda: None, controller="main")
-    served.figures.gauge("odd", lambda: float("nan"))
+def test_the_official_parser_reads_the_agents_metrics(served: Served) -> None:
+    served.metrics.count("jobs_done", 2, state="SUCCESS")
+    served.metrics.count("jobs_done", state="ERROR")
+    served.metrics.gauge("jobs_running", lambda: 7)
+    served.metrics.gauge("last_contact_seconds", lambda: None, controller="main")
+    served.metrics.gauge("odd", lambda: float("nan"))
     samples = served.samples()
     assert samples[("greenagent_jobs_done_total", ("state", "SUCCESS"))] == 2
     assert samples[("greenagent_jobs_done_total", ("state", "ERROR"))] == 1
@@ -75,9 +75,9 @@ def test_the_official_parser_reads_the_agents_figures(served: Served) -> None:
 
 
 def test_the_official_parser_reads_the_jobs_own_with_their_labels(served: Served) -> None:
-    feed = served.statistics.open("a", "execute", "web", 'odd "name"\n\\')
-    feed.message("hits:3|c\ntemp:-2|g\ntook:5|ms\ntook:7|ms\nwho:x|s")
-    feed.usage(ProcessUsage(cpu=12.5, rss=4096, threads=2))
+    handle = served.statistics.open("execute", "web", 'odd "name"\n\\')
+    handle.feed("hits:3|c\ntemp:-2|g\ntook:5|ms\ntook:7|ms\nwho:x|s")
+    handle.add_usage(ProcessUsage(cpu=12.5, rss=4096, threads=2))
     labels = (("cmd", ""), ("domain", "web"))
     name = ("name", 'odd "name"\n\\')
     samples = served.samples()
@@ -115,14 +115,14 @@ def test_what_is_not_there_says_what_is(served: Served) -> None:
 
 
 def test_a_port_in_use_is_one_clear_error(served: Served) -> None:
-    other = ScrapeServer(f"127.0.0.1:{served.server.port}", served.statistics, served.figures, lambda: None, dict)
+    other = MetricsServer(f"127.0.0.1:{served.server.port}", served.statistics, served.metrics, lambda: None, dict)
     with pytest.raises(GreenagentError, match=rf"\[metrics\] listen: cannot listen on 127.0.0.1:{served.server.port}"):
         other.start()
     other.stop()
 
 
 def test_it_listens_on_an_address_of_the_newer_kind(served: Served) -> None:
-    server = ScrapeServer("[::1]:0", served.statistics, served.figures, lambda: None, dict)
+    server = MetricsServer("[::1]:0", served.statistics, served.metrics, lambda: None, dict)
     server.start()
     try:
         with urllib.request.urlopen(f"http://[::1]:{server.port}/healthz", timeout=10) as answer:
@@ -151,10 +151,10 @@ import sys
 sys.modules["prometheus_client"] = None
 from greenagent.runtime.patch import patch
 patch()
-from greenagent.statistics.scrape import ScrapeServer
+from greenagent.statistics.prometheus import MetricsServer
 from greenagent.values.errors import GreenagentError
 try:
-    ScrapeServer("127.0.0.1:0", None, None, None, None)
+    MetricsServer("127.0.0.1:0", None, None, None, None)
 except GreenagentError as error:
     print(error)
 """

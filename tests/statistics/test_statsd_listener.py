@@ -12,7 +12,7 @@ import pytest
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.statistics.collector import FlushedObject, Statistics
-from greenagent.statistics.intake import Intake
+from greenagent.statistics.statsd_listener import StatsdListener
 from tests.support.waiting import wait_until
 
 
@@ -55,8 +55,8 @@ with client.pipeline() as pipe:
 """
 
 
-def run(program: str, intake: Intake) -> None:
-    process = subprocess.Popen([sys.executable, "-c", program], env=intake.environment)
+def run(program: str, listener: StatsdListener) -> None:
+    process = subprocess.Popen([sys.executable, "-c", program], env=listener.environment)
     wait_until(lambda: process.poll() is not None, what="the client to end")
     assert process.returncode == 0
 
@@ -66,13 +66,13 @@ def test_a_statsd_client_library_works_unchanged(supervisor: Supervisor) -> None
         pytest.fail("this test needs the package statsd: pip install 'greenagent[test]'")
     sink = Collected()
     statistics = Statistics(1, 2, "seed", 60, sink)
-    feed = statistics.open("job", "execute", "d", "n")
+    handle = statistics.open("execute", "d", "n")
     refused: list[str] = []
-    intake = Intake("job", lambda text: refused.extend(feed.message(text)), supervisor)
-    run(CLIENT, intake)
-    intake.close()
-    intake.close()
-    feed.close()
+    listener = StatsdListener("job", lambda text: refused.extend(handle.feed(text)), supervisor)
+    run(CLIENT, listener)
+    listener.close()
+    listener.close()
+    handle.close()
     statistics.flush_all()
     assert refused == []
     assert sink.points == {
@@ -91,18 +91,18 @@ def test_a_statsd_client_library_works_unchanged(supervisor: Supervisor) -> None
     }
 
 
-def send(intake: Intake, *datagrams: bytes) -> None:
+def send(listener: StatsdListener, *datagrams: bytes) -> None:
     from socket import AF_INET, SOCK_DGRAM, socket
 
     with socket(AF_INET, SOCK_DGRAM) as sender:
         for data in datagrams:
-            sender.sendto(data, (intake.environment["STATSD_HOST"], int(intake.environment["STATSD_PORT"])))
+            sender.sendto(data, (listener.environment["STATSD_HOST"], int(listener.environment["STATSD_PORT"])))
 
 
 def test_each_job_has_a_port_of_its_own(supervisor: Supervisor) -> None:
     texts: dict[str, list[str]] = {"a": [], "b": []}
-    first = Intake("a", texts["a"].append, supervisor)
-    second = Intake("b", texts["b"].append, supervisor)
+    first = StatsdListener("a", texts["a"].append, supervisor)
+    second = StatsdListener("b", texts["b"].append, supervisor)
     send(first, b"x:1|c")
     send(second, b"y:1|c")
     wait_until(lambda: texts["a"] and texts["b"], what="both datagrams")
@@ -114,19 +114,19 @@ def test_each_job_has_a_port_of_its_own(supervisor: Supervisor) -> None:
 
 def test_what_arrived_before_the_end_counts(supervisor: Supervisor) -> None:
     texts: list[str] = []
-    intake = Intake("a", texts.append, supervisor)
-    send(intake, *(b"x:%d|c" % number for number in range(200)))
-    intake.close()  # the hub had no turn to read
+    listener = StatsdListener("a", texts.append, supervisor)
+    send(listener, *(b"x:%d|c" % number for number in range(200)))
+    listener.close()  # the hub had no turn to read
     assert len(texts) == 200
 
 
 def test_bytes_that_are_no_text_do_not_end_it(supervisor: Supervisor) -> None:
     texts: list[str] = []
-    intake = Intake("a", texts.append, supervisor)
-    send(intake, b"\xff\xfe:1|c", b"", b"x:1|c")
+    listener = StatsdListener("a", texts.append, supervisor)
+    send(listener, b"\xff\xfe:1|c", b"", b"x:1|c")
     wait_until(lambda: len(texts) == 2, what="the two that hold something")
     assert texts == ["\\xff\\xfe:1|c", "x:1|c"]
-    intake.close()
+    listener.close()
 
 
 def test_one_large_datagram_leaves_the_hub_its_turns(supervisor: Supervisor) -> None:
@@ -139,9 +139,9 @@ def test_one_large_datagram_leaves_the_hub_its_turns(supervisor: Supervisor) -> 
         while time.monotonic() < until:
             pass
 
-    intake = Intake("a", take, supervisor)
+    listener = StatsdListener("a", take, supervisor)
     datagram = b"".join(b"key%d:1|c\n" % number for number in range(5000))
-    send(intake, datagram)
+    send(listener, datagram)
     turns = 0
     while sum(map(len, texts)) < len(datagram):
         gevent.sleep(0)
@@ -150,12 +150,12 @@ def test_one_large_datagram_leaves_the_hub_its_turns(supervisor: Supervisor) -> 
     assert all(text.endswith("\n") for text in texts)
     assert len(texts) > 20
     assert turns >= len(texts)
-    intake.close()
+    listener.close()
 
 
 def test_a_port_is_left_to_the_next_with_what_it_holds(supervisor: Supervisor) -> None:
     first_texts: list[str] = []
-    first = Intake("a", first_texts.append, supervisor)
+    first = StatsdListener("a", first_texts.append, supervisor)
     send(first, b"x:1|c")
     detached = first.detach()
     assert detached is not None
@@ -163,7 +163,7 @@ def test_a_port_is_left_to_the_next_with_what_it_holds(supervisor: Supervisor) -
     send(first, b"x:2|c")
     first.close()
     assert first.detach() is None
-    second = Intake("a", texts.append, supervisor, 0, descriptor)
+    second = StatsdListener("a", texts.append, supervisor, 0, descriptor)
     assert second.environment == first.environment
     send(second, b"x:3|c")
     wait_until(lambda: [*first_texts, *texts] == ["x:1|c", "x:2|c", "x:3|c"], what="all three")
@@ -179,10 +179,10 @@ def test_a_flood_leaves_the_hub_its_turns(supervisor: Supervisor) -> None:
         nonlocal count
         count += 1
 
-    intake = Intake("a", take, supervisor)
+    listener = StatsdListener("a", take, supervisor)
     turns = 0
     with socket(AF_INET, SOCK_DGRAM) as sender:
-        sender.connect((intake.environment["STATSD_HOST"], int(intake.environment["STATSD_PORT"])))
+        sender.connect((listener.environment["STATSD_HOST"], int(listener.environment["STATSD_PORT"])))
         for _ in range(20):
             for _ in range(200):
                 sender.send(b"x:1|c")
@@ -190,4 +190,4 @@ def test_a_flood_leaves_the_hub_its_turns(supervisor: Supervisor) -> None:
             turns += 1
     wait_until(lambda: count > 1000, what="the flood to be read")
     assert turns == 20
-    intake.close()
+    listener.close()

@@ -14,8 +14,8 @@ import gevent
 
 from greenagent.runtime.greenlets import Supervisor
 
-_LARGEST = 65_535
-_BUFFER = 1 << 20
+_MAX_DATAGRAM = 65_535
+_BUFFER_SIZE = 1 << 20
 _MAX_BUFFERED = 4096
 """Datagrams that the buffer holds at most: the kernel counts at least 768 bytes for each, in twice its size."""
 _SLICE = 2048
@@ -24,7 +24,7 @@ _TURN = 0.002
 """Seconds after which others get their turn; what does not fit the socket's buffer meanwhile is lost."""
 
 
-class Intake:
+class StatsdListener:
     """One job's UDP port. ``environment`` is what the child needs to find it."""
 
     _resting = 0
@@ -52,7 +52,7 @@ class Intake:
         host, port = self._socket.getsockname()
         self.port = int(port)
         self.environment = {"STATSD_HOST": host, "STATSD_PORT": str(port)}
-        self._reader = supervisor.spawn(f"statsd intake of {job}", self._read)
+        self._reader = supervisor.spawn(f"statsd port of {job}", self._read)
 
     def detach(self) -> tuple[int, list[str]] | None:
         """Leaves the port open for the next image of the agent; None when it is closed.
@@ -75,10 +75,10 @@ class Intake:
         self._reader.kill()
         self._take_rest()
         self._socket.setblocking(False)
-        left = 2 * _BUFFER
+        left = 2 * _BUFFER_SIZE
         for _ in range(_MAX_BUFFERED):  # a grandchild that goes on sending must not keep us here
             try:
-                data = self._socket.recv(_LARGEST)
+                data = self._socket.recv(_MAX_DATAGRAM)
             except OSError:
                 break
             left -= len(data)
@@ -89,7 +89,7 @@ class Intake:
 
     def _read(self) -> None:
         while True:
-            data = self._socket.recv(_LARGEST)  # does not yield where something is there
+            data = self._socket.recv(_MAX_DATAGRAM)  # does not yield where something is there
             self._rest = _lines_of(data)  # kept before others get their turn: they may detach or close the port
             self._give_turn()
             self._take_rest()
@@ -107,18 +107,18 @@ class Intake:
         """A port that is never empty would keep the hub, and the interpreter from our native threads."""
         if time.monotonic() - self._began < _TURN:
             return
-        Intake._resting += 1
+        StatsdListener._resting += 1
         try:
-            gevent.sleep(_TURN * (2 * Intake._resting - 1))  # all ports together get half of the time
+            gevent.sleep(_TURN * (2 * StatsdListener._resting - 1))  # all ports together get half of the time
         finally:
-            Intake._resting -= 1
+            StatsdListener._resting -= 1
         self._began = time.monotonic()
 
 
 def _bound(port: int) -> socket.socket:
     found = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_SIZE)
         found.bind(("127.0.0.1", port))
     except OSError:
         found.close()
