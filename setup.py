@@ -69,9 +69,9 @@ setup(
     extras_require={"controller": CONTROLLER, "metrics": METRICS, "tomli": TOMLI, "test": TEST},
     entry_points={
         "console_scripts": [
-            "greenagent=greenagent.cli.agent:main",
-            "greenagent-logs=greenagent.cli.logs:main",
-            "greenagent-ctl=greenagent.cli.ctl:main",
+            "greenagent=greenagent.cli.agent.__main__:main",
+            "greenagent-logs=greenagent.cli.logs.__main__:main",
+            "greenagent-ctl=greenagent.cli.ctl.__main__:main",
             "greenagent-controller=greenagent.cli.controller:main",
         ]
     },

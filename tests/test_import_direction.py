@@ -85,12 +85,12 @@ def test_nothing_forks_or_patches_behind_our_back(path: Path) -> None:
 
 def test_the_entry_points_patch_before_anything_else() -> None:
     """A socket or lock made before the patch would block the hub for ever."""
-    for name in ("agent", "controller"):
+    for name in ("agent/__main__", "controller"):
         body = ast.parse((PACKAGE / "cli" / f"{name}.py").read_text()).body
         first = [node for node in body if not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call)]
         first = [node for node in first if ast.unparse(node) != "from __future__ import annotations"]
         assert [ast.unparse(node) for node in first[:4]] == [
-            "from greenagent.cli.streams import open_missing_streams",  # imports nothing that could be patched
+            "from greenagent.cli.common import open_missing_streams",  # imports nothing that could be patched
             "from greenagent.runtime.patch import patch",
             "open_missing_streams()",  # before the hub opens files of its own
             "patch()",

@@ -5,26 +5,8 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import socket
-from pathlib import Path
 
 import falcon
-
-from greenagent.values.errors import GreenagentError
-
-
-class TokenError(GreenagentError):
-    """The token file cannot be used."""
-
-
-def read_token(path: Path) -> str:
-    """The token in a file, without the white space around it. Raises TokenError."""
-    try:
-        token = path.read_text("utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise TokenError(f"cannot read the token file {path}: {error}") from error
-    if not token or not token.isascii() or any(character.isspace() for character in token):
-        raise TokenError(f"the token file {path} must hold one word of ASCII characters")
-    return token
 
 
 class AgentResource:

@@ -1,4 +1,4 @@
-"""Files that must never be half written, and locks that must never be granted twice."""
+"""Files that must never be half written, locks that must never be granted twice, and files that hold a token."""
 
 from __future__ import annotations
 
@@ -26,6 +26,17 @@ def replace_file(path: Path, content: bytes, mode: int = 0o640) -> None:
         os.close(descriptor)
     os.replace(temporary, path)
     sync_folder(path.parent)
+
+
+def read_token(path: Path) -> str:
+    """The token in a file, without the white space around it. Raises GreenagentError."""
+    try:
+        token = path.read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise GreenagentError(f"cannot read the token file {path}: {error}") from error
+    if not token or not token.isascii() or any(character.isspace() for character in token):
+        raise GreenagentError(f"the token file {path} must hold one word of ASCII characters")
+    return token
 
 
 def sync_folder(folder: Path) -> None:

@@ -287,7 +287,7 @@ def test_usage_errors_say_what_to_do(controller, arguments, said) -> None:
 
 
 def test_every_option_is_explained() -> None:
-    from greenagent.cli.ctl_main import build_parser
+    from greenagent.cli.ctl.main import build_parser
 
     parsers = [build_parser()]
     for parser in parsers:
@@ -724,7 +724,7 @@ def test_lines_no_longer_kept_are_told_once_and_in_the_end(make_controller) -> N
 
 
 def test_ctl_needs_no_gevent() -> None:
-    code = "import sys, greenagent.cli.ctl_main; sys.exit('gevent' in sys.modules or 'falcon' in sys.modules)"
+    code = "import sys, greenagent.cli.ctl.main; sys.exit('gevent' in sys.modules or 'falcon' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=os.getcwd(), timeout=30).returncode == 0
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from greenagent.cli.controller import _parser
-from greenagent.cli.ctl_main import build_parser
+from greenagent.cli.controller import build_parser as controller_parser
+from greenagent.cli.ctl.main import build_parser
 
 PAGE = (Path(__file__).parents[2] / "docs" / "controller.md").read_text()
 
@@ -23,7 +23,7 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 
 
 def test_every_option_is_documented() -> None:
-    options = options_of(_parser()) | options_of(build_parser())
+    options = options_of(controller_parser()) | options_of(build_parser())
     assert {option for option in options if f"{option}" not in PAGE} == set()
 
 

@@ -120,7 +120,7 @@ def test_an_orderly_end_that_does_not_come_is_made(tmp_path: Path) -> None:
 
 AGENT = """
 import sys, time
-import greenagent.cli.agent as cli
+import greenagent.cli.agent.__main__ as cli
 import gevent
 from greenagent.agent.watchdog import Thresholds
 

@@ -9,13 +9,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
-from greenagent.cli.logs_options import UsageError, read_levels, read_time
+from greenagent.cli.logs.options import levels, moment
 from greenagent.logs.pieces import Block
 from greenagent.logs.query import LogQuery
 from greenagent.logs.retention import StoreLimits
@@ -431,27 +432,27 @@ def test_verify_knows_files_of_the_original_agent(tmp_path: Path) -> None:
 
 def test_times_are_read_in_every_form() -> None:
     now = datetime(2026, 1, 31, 12, 0)
-    assert read_time("--since", "90s", now) == now.timestamp() - 90
-    assert read_time("--since", "2d", now) == now.timestamp() - 172800
-    assert read_time("--since", "11:30", now) == now.timestamp() - 1800
-    assert read_time("--since", "2026-01-31T10:00", now) == now.timestamp() - 7200
-    assert read_time("--since", "2026-01-31") == datetime(2026, 1, 31).timestamp()
-    assert read_time("--since", "2026-01-31T10:00Z") == datetime(2026, 1, 31, 10, tzinfo=timezone.utc).timestamp()
-    assert read_time("--since", "1769853600") == 1769853600
+    assert moment("90s", now) == now.timestamp() - 90
+    assert moment("2d", now) == now.timestamp() - 172800
+    assert moment("11:30", now) == now.timestamp() - 1800
+    assert moment("2026-01-31T10:00", now) == now.timestamp() - 7200
+    assert moment("2026-01-31") == datetime(2026, 1, 31).timestamp()
+    assert moment("2026-01-31T10:00Z") == datetime(2026, 1, 31, 10, tzinfo=timezone.utc).timestamp()
+    assert moment("1769853600") == 1769853600
     for bad in ("", "1", "1y", "soon", "2026-13-01", "99:99", "999999999w"):
-        with pytest.raises(UsageError, match="is no time"):
-            read_time("--since", bad, now)
+        with pytest.raises(ArgumentTypeError, match="is no time"):
+            moment(bad, now)
 
 
 def test_levels_may_be_named() -> None:
-    assert str(read_levels("warning,error,20-23")) == "7-8,20-23"
-    with pytest.raises(UsageError):
-        read_levels("0")
+    assert str(levels("warning,error,20-23")) == "7-8,20-23"
+    with pytest.raises(ArgumentTypeError):
+        levels("0")
 
 
 def test_neither_gevent_nor_the_agent_is_loaded(folder: Path) -> None:
     code = (
-        "import sys; from greenagent.cli.logs import show; show(['--dir', sys.argv[1], '--limit', '1']);"
+        "import sys; from greenagent.cli.logs.__main__ import show; show(['--dir', sys.argv[1], '--limit', '1']);"
         "print(sorted(name for name in sys.modules if name.split('.')[0] in ('gevent', 'peewee', 'requests')),"
         " 'greenagent.agent' in sys.modules)"
     )

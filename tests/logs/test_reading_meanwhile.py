@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.cli.logs_summary import count_levels, summarise_jobs
+from greenagent.cli.logs.summary import count_levels, summarise_jobs
 from greenagent.logs.folder import COMPANIONS
 from greenagent.logs.query import LogQuery, newest_first
 from greenagent.logs.reading import refuse_unreadable

@@ -16,9 +16,9 @@ import greenagent
 
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = {
-    "greenagent": "greenagent.cli.agent",
-    "greenagent-logs": "greenagent.cli.logs",
-    "greenagent-ctl": "greenagent.cli.ctl",
+    "greenagent": "greenagent.cli.agent.__main__",
+    "greenagent-logs": "greenagent.cli.logs.__main__",
+    "greenagent-ctl": "greenagent.cli.ctl.__main__",
     "greenagent-controller": "greenagent.cli.controller",
 }
 SERVICE_FILES = {

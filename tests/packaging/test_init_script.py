@@ -113,7 +113,7 @@ def service() -> Iterator[Service]:
 def agent(service: Service) -> Service:
     """The service with the real agent as its program, as pip would install it."""
     launcher = f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-    launcher += "from greenagent.cli.agent import main\nsys.exit(main())\n"
+    launcher += "from greenagent.cli.agent.__main__ import main\nsys.exit(main())\n"
     program = Path(service.defaults["DAEMON"])
     program.write_text(launcher)
     program.chmod(0o755)

@@ -5,22 +5,34 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, Final
 
+from greenagent.cli.common import print_error
 from greenagent.values import levels, states
 
+PROGRAM: Final = "greenagent-ctl"
 STREAM_LINES: Final = 1000
-"""A result keeps so many lines of each stream (protocol 4.1)."""
-STREAMS: Final = (levels.STDOUT, levels.STDERR)
+"""Lines of each stream that a result keeps (protocol 4.1)."""
+STREAMS: Final = {levels.STDOUT: "stdout", levels.STDERR: "stderr"}
 GAVE_UP: Final = "greenagent: given up after "
-"""So begins the critical line of an agent whose restarts did not help (protocol 5.3)."""
-Source = tuple[int, int, int]
+"""The beginning of an agent's critical line when restarts did not help (protocol 5.3)."""
 Shown = tuple[str, int]
 """A line that was printed, and its stamp in milliseconds."""
 
 
+def note(text: str) -> None:
+    """One line of our own on stderr."""
+    print_error(PROGRAM, text)
+
+
+def agent_name(item: dict[str, Any]) -> str:
+    """``gid:nid`` of the agent that an object of the API is about."""
+    return f"{item['gid']}:{item['nid']}"
+
+
 def as_argument(job_id: str) -> str:
-    """A job's id as the shell has to be given it."""
+    """A job's id as it must be given to the shell."""
     return f"{'-- ' if job_id.startswith('-') else ''}{shlex.quote(job_id)}"
 
 
@@ -31,57 +43,53 @@ class LiveOutput:
         """``prefix``: every line begins with gid:nid. ``quiet``: print nothing."""
         self._prefix = prefix
         self._quiet = quiet
-        self._shown: dict[Source, deque[Shown]] = {}
-        self._critical: dict[tuple[int, int], Shown] = {}
-        self._heard: set[tuple[int, int]] = set()
+        self._shown: dict[tuple[str, int], deque[Shown]] = {}
+        """By agent and level."""
+        self._critical: dict[str, Shown] = {}
+        self._agents: set[str] = set()
+        """Agents that uploaded lines."""
         self.restarted = False
         """The controller was started again meanwhile: lines it had not given yet are gone with it."""
         self.was_away = False
         """The controller could not be reached for a while: lines may come late, or be gone with it."""
 
-    def prefix_of(self, item: dict[str, Any]) -> str:
-        return f"{item['gid']}:{item['nid']} " if self._prefix else ""
-
     def line(self, line: dict[str, Any]) -> None:
         """Prints one uploaded line."""
-        level, agent, stamp = line["level"], (line["gid"], line["nid"]), line["epoch_ms"]
-        self._heard.add(agent)
+        agent, level, stamp = agent_name(line), line["level"], line["epoch_ms"]
+        self._agents.add(agent)
+        texts = line["data"].split("\n")
         if level in STREAMS:
-            shown = self._shown.setdefault((*agent, level), deque(maxlen=STREAM_LINES))
-            for text in line["data"].split("\n"):
-                shown.append((text, stamp))
-                self._print(self.prefix_of(line), level, text)
-        elif level <= levels.CRITICAL or level == levels.DEBUG:
-            if level == levels.CRITICAL:
-                self._critical[agent] = (line["data"], stamp)
-            for text in line["data"].split("\n"):
-                self._print(self.prefix_of(line), levels.STDERR, text)
+            shown = self._shown.setdefault((agent, level), deque(maxlen=STREAM_LINES))
+            shown.extend((text, stamp) for text in texts)
+        elif level == levels.CRITICAL:
+            self._critical[agent] = (line["data"], stamp)
+        if level <= levels.CRITICAL or level == levels.DEBUG:
+            self.show(line, level, texts)
 
     def is_complete(self, result: dict[str, Any]) -> bool:
         """True when everything the result tells of has been printed."""
         if _has_given_up(result):
-            text, stamp = self._critical.get((result["gid"], result["nid"]), ("", 0))
+            text, stamp = self._critical.get(agent_name(result), ("", 0))
             if not text.startswith(GAVE_UP) or stamp < result["starttime"]:
                 return False
         return not any(self._missing(result, level, texts)[0] for level, texts in _streams(result))
 
     def complete(self, result: dict[str, Any]) -> None:
         """Prints what the result's streams hold beyond the lines that came."""
-        if (result["gid"], result["nid"]) not in self._heard and any(texts for _, texts in _streams(result)):
+        if agent_name(result) not in self._agents and any(texts for _, texts in _streams(result)):
             why = 'this agent uploads no lines of this job ([logging] type "AC")'
             if self.was_away:
                 why = "the controller was away and has no lines of this job yet"
-            self._say(result, f"{why}; showing the end of its result")
+            self.note(result, f"{why}; showing the end of its result")
         for level, texts in _streams(result):
             missing, follows = self._missing(result, level, texts)
             if missing:
-                self._say_missing(result, level, len(missing), follows)
-            for text in missing:
-                self._print(self.prefix_of(result), level, text)
+                self._announce(result, level, len(missing), follows)
+            self.show(result, level, missing)
 
     def _missing(self, result: dict[str, Any], level: int, texts: list[str]) -> tuple[list[str], str]:
         """The lines of a stream that were not printed, and how they follow: next, holes, gap, again."""
-        kept = self._shown.get((result["gid"], result["nid"], level), ())
+        kept = self._shown.get((agent_name(result), level), ())
         # A result has the streams of the last run, while the lines are those of all runs.
         begun = result["starttime"] if _may_run_again(result) else 0
         shown = [text for text, stamp in kept if stamp >= begun]
@@ -98,38 +106,31 @@ class LiveOutput:
                 return left, "holes"
         return texts, "gap" if is_end else "again"
 
-    def _say_missing(self, result: dict[str, Any], level: int, count: int, follows: str) -> None:
-        name = "stdout" if level == levels.STDOUT else "stderr"
-        agent = f"{result['gid']}:{result['nid']}"
+    def _announce(self, result: dict[str, Any], level: int, count: int, follows: str) -> None:
+        """Says what the lines are that follow, where they do not just go on."""
+        stream = f"{STREAMS[level]} of {agent_name(result)}"
         why = "the controller was restarted; " if self.restarted else ""
         if follows == "holes":
-            self._say(result, f"{why}lines of {name} of {agent} that are missing above follow here: {count}")
+            self.note(result, f"{why}lines of {stream} that are missing above follow here: {count}")
         elif follows == "again":
-            self._say(result, f"{why}the whole output follows once more ({name} of {agent})")
+            self.note(result, f"{why}the whole output follows once more ({stream})")
         elif follows == "gap" or count >= STREAM_LINES or result.get("truncated"):
             gap = "after a gap, " if follows == "gap" else ""
-            self._say(
-                result,
-                f"{why}{gap}only the last {count} lines of {name} of {agent} follow;"
-                f" all are shown there by: greenagent-logs --job {result['id']}",
-            )
+            where = f"all are shown there by: greenagent-logs --job {result['id']}"
+            self.note(result, f"{why}{gap}only the last {count} lines of {stream} follow; {where}")
 
-    def _say(self, result: dict[str, Any], text: str) -> None:
-        self._print(self.prefix_of(result), levels.STDERR, f"greenagent-ctl: {text}")
+    def note(self, item: dict[str, Any], text: str) -> None:
+        """Prints a line of our own about an agent."""
+        self.show(item, levels.STDERR, [f"{PROGRAM}: {text}"])
 
-    def _print(self, prefix: str, level: int, text: str) -> None:
+    def show(self, item: dict[str, Any], level: int, texts: Iterable[str]) -> None:
+        """Prints lines of the agent that ``item`` is about."""
         if self._quiet:
             return
         stream = sys.stdout if level == levels.STDOUT else sys.stderr
-        print(f"{prefix}{text}", file=stream, flush=True)
-
-
-def say(text: str) -> None:
-    """One line of our own on stderr; nothing happens where nobody reads that either."""
-    try:
-        print(f"greenagent-ctl: {text}", file=sys.stderr, flush=True)
-    except OSError:
-        pass
+        prefix = f"{agent_name(item)} " if self._prefix else ""
+        stream.writelines(f"{prefix}{text}\n" for text in texts)
+        stream.flush()
 
 
 def _left_over(shown: list[str], texts: list[str]) -> list[str] | None:

@@ -7,20 +7,19 @@ import errno
 import json
 import os
 import sqlite3
-import sys
 from contextlib import closing
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from greenagent.cli.logs_options import Parser, UsageError, load_configuration
+from greenagent.cli.common import Parser, local_time, one_line
+from greenagent.cli.logs.options import load_configuration
 from greenagent.spool import statements
 from greenagent.spool.records import AsideRecord
 from greenagent.values.errors import GreenagentError
 
-SHOWN: Final = 100
+MAX_SHOWN: Final = 100
 """Characters of a record and of an answer that are shown to people; ``--json`` has all of it."""
-BUSY: Final = 10.0
+LOCK_TIMEOUT: Final = 10.0
 """Seconds to wait for an agent that writes."""
 
 
@@ -29,7 +28,6 @@ def run(arguments: list[str]) -> int:
     parser = Parser(
         prog="greenagent-logs outbox",
         description="Shows what controllers refused for good (results, log lines, statistics).",
-        allow_abbrev=False,
     )
     place = parser.add_argument_group("where the ledger is")
     place.add_argument("-c", "--config", metavar="FILE", help="the agent's configuration")
@@ -38,7 +36,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--retry", action="store_true", help="send them again: the agent does so within 10 s")
     parser.add_argument("--json", action="store_true", help="one object a line")
     options = parser.parse_args(arguments)
-    path = _ledger(options)
+    path = _ledger(parser, options)
     try:
         with closing(_open(path, writable=options.retry)) as connection:
             if options.retry:
@@ -50,23 +48,25 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _ledger(options: argparse.Namespace) -> Path:
-    if options.ledger is None and options.config is None and options.dir is None:
-        raise UsageError("name the agent's configuration with -c FILE, its ledger with --ledger FILE or --dir DIR")
+def _ledger(parser: Parser, options: argparse.Namespace) -> Path:
+    """The file the options name. Raises GreenagentError."""
+    origin = ""
     if options.ledger is not None:
-        path, origin = Path(options.ledger), ""
-    elif options.config is None:
-        return _find(Path(options.dir))
-    else:
+        path = Path(options.ledger)
+    elif options.config is not None:
         path = Path(load_configuration(options.config).main.ledger_file)
         origin = f", the ledger of {options.config}: has the agent run yet? (or name it with --ledger FILE)"
+    elif options.dir is not None:
+        return _find(Path(options.dir))
+    else:
+        parser.error("name the agent's configuration with -c FILE, its ledger with --ledger FILE or --dir DIR")
     if not path.is_file():
         raise GreenagentError(f"there is no file {path.absolute()}{origin}")
     return path
 
 
 def _find(folder: Path) -> Path:
-    """The one ledger in a folder or, for a log folder, beside it."""
+    """The one ledger in a folder or, for a log folder, beside it. Raises GreenagentError."""
     if not folder.is_dir():
         raise GreenagentError(f"there is no folder {folder.absolute()}")
     closed: list[Path] = []
@@ -95,8 +95,8 @@ def _is_ledger(path: Path) -> bool:
 
 
 def _open(path: Path, writable: bool) -> sqlite3.Connection:
-    mode = "rw" if writable else "ro"
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=BUSY, isolation_level=None)
+    uri = f"{path.absolute().as_uri()}?mode={'rw' if writable else 'ro'}"
+    return sqlite3.connect(uri, uri=True, timeout=LOCK_TIMEOUT, isolation_level=None)
 
 
 def _retry(connection: sqlite3.Connection) -> None:
@@ -108,30 +108,27 @@ def _retry(connection: sqlite3.Connection) -> None:
 
 
 def _show(connection: sqlite3.Connection, as_json: bool) -> None:
-    shown, after = 0, 0
+    after = 0
     while records := statements.asides(connection, after=after):
-        after = records[-1].row
         for record in records:
-            shown += 1
-            sys.stdout.write(f"{json.dumps(_value(record), ensure_ascii=False) if as_json else _line(record)}\n")
-    if not shown and not as_json:
+            print(_json(record) if as_json else _text(record))
+        after = records[-1].row
+    if not after and not as_json:
         print("nothing is set aside")
 
 
-def _value(record: AsideRecord) -> dict[str, Any]:
-    return {**record._asdict(), "due": bool(record.due)}
+def _json(record: AsideRecord) -> str:
+    return json.dumps({**record._asdict(), "due": bool(record.due)}, ensure_ascii=False)
 
 
-def _line(record: AsideRecord) -> str:
-    when = datetime.fromtimestamp(record.stamp).isoformat(" ", "seconds")
+def _text(record: AsideRecord) -> str:
     due = ", to be sent again" if record.due else ""
     return (
-        f"{when}  {record.controller}  {record.path}  status {record.status} {_short(record.answer)}{due}\n"
-        f"    {_short(record.body)}"
+        f"{local_time(record.stamp)}  {record.controller}  {record.path}"
+        f"  status {record.status} {_short(record.answer)}{due}\n    {_short(record.body)}"
     )
 
 
 def _short(text: str) -> str:
-    """One line without control characters: it comes from elsewhere."""
-    line = "".join(character if character.isprintable() else " " for character in text[: SHOWN + 1])
-    return line if len(text) <= SHOWN else line[:SHOWN] + "..."
+    """The beginning of a text that comes from elsewhere, on one line."""
+    return one_line(text[:MAX_SHOWN]) + ("..." if len(text) > MAX_SHOWN else "")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 
-from greenagent.cli.logs_options import Parser, add_place, find_place
+from greenagent.cli.common import EXIT_FAILED, Parser
+from greenagent.cli.logs.options import add_place, find_place
 from greenagent.logs.verify import verify_folder
 
 
@@ -14,19 +14,15 @@ def run(arguments: list[str]) -> int:
     parser = Parser(
         prog="greenagent-logs verify",
         description="Checks every log database: integrity, schema, message ids unique and rising but for one wrap.",
-        allow_abbrev=False,
     )
     add_place(parser)
     parser.add_argument("--json", action="store_true", help="one object a line")
     options = parser.parse_args(arguments)
-    place = find_place(options)
+    place = find_place(parser, options)
     place.need_databases()
-    fine = True
+    code = 0
     for report in verify_folder(place.folder):
-        fine = fine and not report.problems
-        if options.json:
-            sys.stdout.write(json.dumps(report.to_json(), ensure_ascii=False) + "\n")
-        else:
-            sys.stdout.write(report.line() + "\n")
-        sys.stdout.flush()
-    return 0 if fine else 1
+        if report.problems:
+            code = EXIT_FAILED
+        print(json.dumps(report.to_json(), ensure_ascii=False) if options.json else report.line(), flush=True)
+    return code

@@ -6,18 +6,20 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from greenagent.cli.ctl_client import Client, ControllerError, job_path
-from greenagent.cli.ctl_output import LiveOutput
+from greenagent.cli.ctl.client import Client, ControllerError, job_path
+from greenagent.cli.ctl.output import LiveOutput
 
+POLL_WAIT: Final = 20.0
+"""Seconds the controller holds a request for lines while there are none."""
 LINES_WAIT: Final = 3.0
 """Seconds to wait, after the last new line of a job that has ended, for lines that its result tells of."""
-SETTLE: Final = 1.3
+SETTLE_TIME: Final = 1.3
 """Seconds after a job's end in which lines may come that its result does not tell of: a flush and the way."""
 FIRST_LINE_WAIT: Final = 2.5
 """The same where no line has come at all: the agent may not upload any."""
-REMEMBERED_IDS: Final = 50_000
+MAX_IDS: Final = 50_000
 """Lines whose repeats are known, should the controller be started again."""
-PATIENCE: Final = 60.0
+CONTROLLER_WAIT: Final = 60.0
 """Seconds the controller may be away while a job runs."""
 
 
@@ -29,11 +31,13 @@ class Follower:
         self._client = client
         self._path = job_path(job_id)
         self._output = output
-        self._after = 0
+        self._patient = patient
         self._run = ""
+        """Names the run of the controller that numbers the lines."""
+        self._after = 0
         self._seen = 0
         self._ids: dict[tuple[int, int, int], None] = {}
-        self._patient = patient
+        self._finished = False
         self.lost = 0
         """Lines the controller no longer had when they were asked for."""
 
@@ -44,22 +48,23 @@ class Follower:
 
     def read(self) -> None:
         """Shows the lines that are there. Raises ControllerError."""
-        while self._fetch_once():
+        while self._fetch():
             pass
 
     def follow(self) -> dict[str, Any]:
         """Returns the finished job, its lines shown as far as they came. Raises ControllerError."""
-        while not self._fetch(wait=20.0):
-            pass
+        self._finished = False
+        while not self._finished:
+            self._fetch(POLL_WAIT)
         job = self._patiently(lambda: self._client.get(self._path))
         ended = quiet_since = time.monotonic()
         while True:
-            if self._fetch_once():
+            if self._fetch():
                 quiet_since = time.monotonic()
                 continue
             if all(self._output.is_complete(result) for result in job["results"]):
                 # A result tells of levels 1, 2 and 9 alone: others may have been printed just before the end.
-                until = ended + SETTLE
+                until = ended + SETTLE_TIME
             else:
                 until = quiet_since + (LINES_WAIT if self._after else FIRST_LINE_WAIT)
             left = until - time.monotonic()
@@ -69,23 +74,15 @@ class Follower:
         self.read()
         return job
 
-    def _fetch(self, wait: float) -> bool:
-        """Shows the lines that are there; True when the job is finished."""
+    def _fetch(self, wait: float = 0.0) -> bool:
+        """Shows the lines that are there, or come within ``wait`` seconds; True when the place has moved."""
         asked: dict[str, Any] = {"after": self._after, "limit": 2000}
         if self._run:
             asked["run"] = self._run
         if wait:
             asked["follow"] = 1
         answer = self._patiently(lambda: self._client.get(f"{self._path}/logs", wait, **asked))
-        return self._show(answer)
-
-    def _fetch_once(self) -> bool:
-        """True when lines came."""
         before = (self._run, self._after)
-        self._fetch(0.0)
-        return (self._run, self._after) != before
-
-    def _show(self, answer: dict[str, Any]) -> bool:
         run = answer.get("run", "")
         if run != self._run:
             self._output.restarted = bool(self._run)
@@ -95,20 +92,25 @@ class Follower:
         self.lost += lost
         self._seen += lost + len(answer["lines"])
         for line in answer["lines"]:
-            key = (line["gid"], line["nid"], line["id"])
-            if key in self._ids:
-                continue  # an agent sends a batch again that the controller did not acknowledge
-            if line["id"]:
-                self._ids[key] = None
-            if len(self._ids) > REMEMBERED_IDS:
-                del self._ids[next(iter(self._ids))]
-            self._output.line(line)
+            self._show(line)
         self._after = answer["next"]
-        return bool(answer["finished"])
+        self._finished = bool(answer["finished"])
+        return (self._run, self._after) != before
+
+    def _show(self, line: dict[str, Any]) -> None:
+        """Shows a line once: an agent sends a batch again that the controller did not acknowledge."""
+        key = (line["gid"], line["nid"], line["id"])
+        if key in self._ids:
+            return
+        if line["id"]:
+            self._ids[key] = None
+        if len(self._ids) > MAX_IDS:
+            del self._ids[next(iter(self._ids))]
+        self._output.line(line)
 
     def _patiently(self, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A controller that restarts is waited for: the job goes on without it."""
-        deadline = time.monotonic() + (PATIENCE if self._patient else 0.0)
+        deadline = time.monotonic() + (CONTROLLER_WAIT if self._patient else 0.0)
         while True:
             try:
                 answer = ask()

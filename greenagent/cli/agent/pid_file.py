@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from greenagent.runtime.files import replace_file
@@ -22,25 +24,26 @@ class PidFile:
         if self._path.is_dir():
             raise GreenagentError(f"--pid-file {self._path}: this is a folder; name a file in it")
         trial = self._path.with_name(self._path.name + ".new")
-        try:
+        with self._naming_it("written"):
             os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
             trial.unlink()
-        except OSError as error:
-            raise GreenagentError(f"--pid-file {self._path}: cannot be written: {error.strerror}") from error
 
     def write(self) -> None:
         """Says that the agent is ready. Raises GreenagentError."""
         if self._path is not None:
-            try:
+            with self._naming_it("written"):
                 replace_file(self._path, f"{os.getpid()}\n".encode(), 0o644)
-            except OSError as error:
-                raise GreenagentError(f"--pid-file {self._path}: cannot be written: {error.strerror}") from error
 
-    def remove(self) -> str | None:
-        """Returns why it could not be removed, None when it is gone."""
+    def remove(self) -> None:
+        """Raises GreenagentError."""
         if self._path is not None:
-            try:
+            with self._naming_it("removed"):
                 self._path.unlink(missing_ok=True)
-            except OSError as error:
-                return f"--pid-file {self._path}: cannot be removed: {error.strerror}"
-        return None
+
+    @contextmanager
+    def _naming_it(self, done: str) -> Iterator[None]:
+        """Turns OSError into GreenagentError."""
+        try:
+            yield
+        except OSError as error:
+            raise GreenagentError(f"--pid-file {self._path}: cannot be {done}: {error.strerror}") from error

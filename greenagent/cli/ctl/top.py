@@ -7,24 +7,24 @@ import json
 import sys
 import time
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from greenagent.cli.ctl_client import Client
-from greenagent.cli.ctl_show import print_table
+from greenagent.cli.common import print_table
+from greenagent.cli.ctl.client import Client
+from greenagent.cli.ctl.output import agent_name
 
-STALE = 180.0
+MAX_AGE: Final = 180.0
 """Seconds after which figures of a series without running jobs are not shown any more."""
-
-USUAL_INTERVAL = 60.0
+DEFAULT_INTERVAL: Final = 60.0
 """Seconds between the figures of a series, where only one has come yet (the agent's default)."""
-LAST_STAMP = 1e11
+MAX_STAMP: Final = 1e11
 """Seconds since 1970; a stamp further away is none, and may be too large to be reckoned with."""
-ON_THE_WAY = 10.0
+DELIVERY_TIME: Final = 10.0
 """Seconds figures may take from the end of their interval to here."""
 
-_JOB_KEYS = {"cpu": "cpu", "rss": "rss", "lines_per_second": "lines_per_second"}
-_OWN = ("greenagent", "agent")
-_OWN_KEYS = {
+_JOB_FIGURES: Final = ("cpu", "rss", "lines_per_second")
+_OWN: Final = ["greenagent", "agent"]
+_OWN_FIGURES: Final = {
     "agent_cpu_percent": "cpu",
     "agent_resident_bytes": "rss",
     "jobs_running": "jobs_running",
@@ -32,11 +32,15 @@ _OWN_KEYS = {
     "log_lines_dropped": "log_lines_dropped",
     "hub_stall_seconds": "hub_stall_seconds",
 }
-_AGENT_FIGURES = (*_OWN_KEYS.values(), "lines_per_second")
+"""An agent's own figures: the keys it sends, and the names they are shown by."""
 
 
-Point = tuple[float, float, float]
-"""Stamp, value, and seconds since the figure before (0 if there was none)."""
+class Point(NamedTuple):
+    """One figure; ``interval`` is the seconds since the one before (0 if there was none)."""
+
+    stamp: float
+    value: float | None
+    interval: float
 
 
 class SeriesKey(NamedTuple):
@@ -71,47 +75,47 @@ def picture(
     now: float,
 ) -> dict[str, Any]:
     """Agents and their series of jobs. Figures that were not received are null; ``age`` is in seconds."""
-    figures = {(one["gid"], one["nid"]): one["figures"] for one in statistics}
+    figures = {agent_name(one): one["figures"] for one in statistics}
     ids = _running_ids(running)
     shown: dict[str, Any] = {"agents": [], "jobs": []}
     for agent in agents:
-        identity = (agent["gid"], agent["nid"])
-        own, series = _sort(figures.get(identity, {}))
+        identity = {"gid": agent["gid"], "nid": agent["nid"]}
+        own, series = _sort(figures.get(agent_name(agent), {}))
         jobs = []
         for key, found in sorted(series.items()):
-            stamp = max(stamp for stamp, _, _ in found.values())
-            names = sorted(ids.get((*identity, key.domain, key.name), []))
-            if not names and now - stamp > STALE:
-                continue
-            # A key that was not sent again with the others is not true any more.
-            values = {
-                name: point[1] if (point := found.get(name)) is not None and point[0] == stamp else None
-                for name in _JOB_KEYS
-            }
-            interval = max(interval for _, _, interval in found.values()) or USUAL_INTERVAL
-            if now - stamp > 2 * interval + ON_THE_WAY:
-                values["lines_per_second"] = None  # a rate of long ago says nothing about now
-            jobs.append({**_identity(agent), **key._asdict(), "ids": names, "age": round(now - stamp, 1), **values})
+            names = sorted(ids.get((agent_name(agent), key.domain, key.name), []))
+            age = now - max(point.stamp for point in found.values())
+            if names or age <= MAX_AGE:
+                jobs.append({**identity, **key._asdict(), "ids": names, "age": round(age, 1), **_values(found, age)})
         rates = [job["lines_per_second"] for job in jobs if job["ids"] and job["lines_per_second"] is not None]
-        line = {name: own.get(name, (0, None, 0))[1] for name in _AGENT_FIGURES}
+        line = {name: own[name].value if name in own else None for name in _OWN_FIGURES.values()}
         line["lines_per_second"] = sum(rates) if rates else (0.0 if own else None)
-        age = round(now - max(stamp for stamp, _, _ in own.values()), 1) if own else None
-        shown["agents"].append({**_identity(agent), "live": agent["live"], "age": age, **line})
+        own_age = round(now - max(point.stamp for point in own.values()), 1) if own else None
+        shown["agents"].append({**identity, "live": agent["live"], "age": own_age, **line})
         shown["jobs"].extend(jobs)
     return shown
 
 
-def _identity(agent: dict[str, Any]) -> dict[str, Any]:
-    return {"gid": agent["gid"], "nid": agent["nid"]}
+def _values(found: dict[str, Point], age: float) -> dict[str, float | None]:
+    """The figures of a series, the newest of which is ``age`` seconds old."""
+    stamp = max(point.stamp for point in found.values())
+    # A key that was not sent again with the others is not true any more.
+    values = {
+        name: found[name].value if name in found and found[name].stamp == stamp else None for name in _JOB_FIGURES
+    }
+    interval = max(point.interval for point in found.values()) or DEFAULT_INTERVAL
+    if age > 2 * interval + DELIVERY_TIME:
+        values["lines_per_second"] = None  # a rate of long ago says nothing about now
+    return values
 
 
-def _running_ids(jobs: Iterable[dict[str, Any]]) -> dict[tuple[int, int, str, str], list[str]]:
+def _running_ids(jobs: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], list[str]]:
     """The ids of running jobs by agent and by what names their series."""
-    found: dict[tuple[int, int, str, str], list[str]] = {}
+    found: dict[tuple[str, str, str], list[str]] = {}
     for job in jobs:
         for one in job["agents"]:
             if one["state"] == "RUNNING":
-                key = (one["gid"], one["nid"], job["domain"].replace(".", "_"), job["name"].replace(".", "_"))
+                key = (agent_name(one), job["domain"].replace(".", "_"), job["name"].replace(".", "_"))
                 found.setdefault(key, []).append(job["id"])
     return found
 
@@ -125,19 +129,19 @@ def _sort(
     use that name.
     """
     split = [(key.split("."), one) for key, one in figures.items()]
-    has_cmd = any(parts[3:5] == list(_OWN) and parts[2] == "agent" for parts, _ in split if len(parts) == 6)
+    has_cmd = any(parts[2:5] == ["agent", *_OWN] for parts, _ in split if len(parts) == 6)
     own: dict[str, Point] = {}
     series: dict[SeriesKey, dict[str, Point]] = {}
     for parts, one in split:
-        if len(parts) != 5 + has_cmd or abs(one["timestamp"]) > LAST_STAMP:
+        if len(parts) != 5 + has_cmd or abs(one["timestamp"]) > MAX_STAMP:
             continue
-        key = SeriesKey(parts[2] if has_cmd else "", parts[-3], parts[-2])
-        point = (one["timestamp"], one["value"], one.get("interval") or 0.0)
-        if (key.domain, key.name) == _OWN:
-            if parts[-1] in _OWN_KEYS:
-                own[_OWN_KEYS[parts[-1]]] = point
-        elif parts[-1] in _JOB_KEYS:
-            series.setdefault(key, {})[_JOB_KEYS[parts[-1]]] = point
+        *_, domain, name, figure = parts
+        point = Point(one["timestamp"], one["value"], one.get("interval") or 0.0)
+        if [domain, name] == _OWN:
+            if figure in _OWN_FIGURES:
+                own[_OWN_FIGURES[figure]] = point
+        elif figure in _JOB_FIGURES:
+            series.setdefault(SeriesKey(parts[2] if has_cmd else "", domain, name), {})[figure] = point
     return own, series
 
 
@@ -146,7 +150,7 @@ def _show(shown: dict[str, Any]) -> None:
         ("AGENT", "STATE", "JOBS", "WAITING", "CPU", "MEMORY", "LINES/S"),
         [
             (
-                f"{agent['gid']}:{agent['nid']}",
+                agent_name(agent),
                 "live" if agent["live"] else "away",
                 _number(agent["jobs_running"]),
                 _number(agent["jobs_waiting"]),
@@ -164,7 +168,7 @@ def _show(shown: dict[str, Any]) -> None:
         ("AGENT", "JOB", "CPU", "MEMORY", "LINES/S", "FIGURES' AGE", "RUNNING"),
         [
             (
-                f"{job['gid']}:{job['nid']}",
+                agent_name(job),
                 " ".join(part for part in (job["cmd"], job["domain"], job["name"]) if part),
                 _number(job["cpu"], "%"),
                 _size(job["rss"]),

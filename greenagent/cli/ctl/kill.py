@@ -7,10 +7,9 @@ import json
 import time
 from typing import Any, Final
 
-from greenagent.cli.ctl_client import Client, job_path
-from greenagent.cli.ctl_output import say
-from greenagent.cli.ctl_run import EXIT_FAILED, EXIT_NOT_DELIVERED
-from greenagent.cli.ctl_trust import UsageError
+from greenagent.cli.common import EXIT_FAILED
+from greenagent.cli.ctl.client import EXIT_NOT_DELIVERED, Client, job_path
+from greenagent.cli.ctl.output import agent_name, note
 from greenagent.values import states
 from greenagent.values.errors import SignalError
 from greenagent.values.signals import parse_signal
@@ -21,55 +20,57 @@ _RESULT_WAIT: Final = 2.0
 """Seconds for the job's own result once its agent has said that it is gone."""
 
 
+def signal_name(text: str) -> str:
+    """An option that names a signal."""
+    try:
+        parse_signal(text)
+    except SignalError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
 def kill(client: Client, options: argparse.Namespace) -> int:
     """0 when every agent that has the job did as told, 1 when one could not, 3 when one did not answer in time."""
-    body: dict[str, Any] = {}
-    if options.signal is not None:
-        try:
-            parse_signal(options.signal)
-        except SignalError as error:
-            raise UsageError(f"--signal: {error}") from error
-        body["signal"] = options.signal
-    told = client.post(f"{job_path(options.id)}/kill", body)
+    told = client.post(f"{job_path(options.id)}/kill", {} if options.signal is None else {"signal": options.signal})
     deadline = time.monotonic() + options.wait
     answers = [_answer(client, one, deadline) for one in told["kills"]] if options.wait else []
     if options.signal is None and any(answer["state"] == states.ERROR for answer in answers):
         ended = _ended_by_itself(client.get(job_path(options.id), _RESULT_WAIT))
-        answers = [
-            {**answer, "state": states.SUCCESS} if (answer["gid"], answer["nid"]) in ended else answer
-            for answer in answers
-        ]
-    code = max((_code(answer) for answer in answers), default=0)
+        for answer in answers:
+            if (answer["gid"], answer["nid"]) in ended:
+                answer["state"] = states.SUCCESS
+    code = max(map(_exit_code, answers), default=0)
     if options.json:
         print(json.dumps({**told, "answers": answers}))
         return code
+    job = f"job {told['id']}"
     if not options.wait and told["kills"]:
-        print(f"job {told['id']}: told {_names(told['kills'])}")
+        print(f"{job}: told {_names(told['kills'])}")
         return 0
     for answer in answers:
         if answer["state"] is None:
-            say(f"job {told['id']}: {_name(answer)} did not answer within {options.wait:g} s; it was told")
+            note(f"{job}: {agent_name(answer)} did not answer within {options.wait:g} s; it was told")
         elif answer["state"] != states.SUCCESS:
-            say(f"job {told['id']}: {_name(answer)}: {answer['data'] or answer['state']}")
+            note(f"{job}: {agent_name(answer)}: {answer['data'] or answer['state']}")
     done = [answer for answer in answers if answer["state"] == states.SUCCESS]
     if options.signal is not None and done:
-        print(f"job {told['id']}: signal sent by {_names(done)}")
+        print(f"{job}: signal sent by {_names(done)}")
     elif done or not told["kills"]:
-        job = client.get(job_path(options.id), _RESULT_WAIT) if done else told
-        print(f"job {told['id']}: {job['state']}")
+        state = client.get(job_path(options.id), _RESULT_WAIT)["state"] if done else told["state"]
+        print(f"{job}: {state}")
     return code
 
 
 def _answer(client: Client, told: dict[str, Any], deadline: float) -> dict[str, Any]:
-    """What an agent said to its kill command; ``state`` None where it has not by then."""
+    """What an agent answered to its kill command; ``state`` None where it has not by then."""
+    answer = {"gid": told["gid"], "nid": told["nid"], "state": None, "data": ""}
     while True:
         left = deadline - time.monotonic()
-        order = client.get(job_path(told["id"]), max(0.0, min(left, 10.0)))
-        (result,) = order["results"]
+        (result,) = client.get(job_path(told["id"]), max(0.0, min(left, 10.0)))["results"]
         if result["state"] in states.TERMINAL:
-            return {"gid": told["gid"], "nid": told["nid"], "state": result["state"], "data": result.get("data") or ""}
+            return {**answer, "state": result["state"], "data": result.get("data") or ""}
         if left <= 0:
-            return {"gid": told["gid"], "nid": told["nid"], "state": None, "data": ""}
+            return answer
 
 
 def _ended_by_itself(job: dict[str, Any]) -> set[tuple[int, int]]:
@@ -78,15 +79,11 @@ def _ended_by_itself(job: dict[str, Any]) -> set[tuple[int, int]]:
     return {(result["gid"], result["nid"]) for result in job["results"] if result["state"] in own}
 
 
-def _code(answer: dict[str, Any]) -> int:
+def _exit_code(answer: dict[str, Any]) -> int:
     if answer["state"] is None:
         return EXIT_NOT_DELIVERED
     return 0 if answer["state"] == states.SUCCESS else EXIT_FAILED
 
 
-def _name(agent: dict[str, Any]) -> str:
-    return f"{agent['gid']}:{agent['nid']}"
-
-
 def _names(agents: list[dict[str, Any]]) -> str:
-    return ", ".join(map(_name, agents))
+    return ", ".join(map(agent_name, agents))

@@ -6,7 +6,6 @@ import http.client
 import json
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -14,10 +13,12 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from greenagent import __version__
-from greenagent.cli.ctl_trust import UsageError, check_files
-from greenagent.runtime.tls import Wording, explain
+from greenagent.cli.common import EXIT_USAGE, UsageError
+from greenagent.runtime.files import read_token
+from greenagent.runtime.tls import CertificateError, PemFile, Wording, explain, load_authority, load_pair
 from greenagent.values.errors import GreenagentError
 
+EXIT_NOT_DELIVERED: Final = 3
 DEFAULT_URL: Final = "http://127.0.0.1:8966"
 CONNECT_TIMEOUT: Final = 10
 READ_TIMEOUT: Final = 30
@@ -37,46 +38,39 @@ class ControllerError(GreenagentError):
     def __init__(self, text: str, status: int = 0) -> None:
         super().__init__(text)
         self.status = status
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """How to reach a controller."""
-
-    url: str = DEFAULT_URL
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
-    token_file: str = ""
+        self.exit_code = EXIT_USAGE if status in (400, 409, 413) else EXIT_NOT_DELIVERED
 
 
 class Client:
     """Talks to ``/api``. Environment proxies and CA bundles are not looked at."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Raises UsageError for files and addresses that cannot be used."""
+    def __init__(self, url: str, ca: str = "", cert: str = "", key: str = "", token_file: str = "") -> None:
+        """``ca``, ``cert``, ``key``, ``token_file``: files, "" for none. Raises UsageError for what cannot be used."""
         try:
-            parts = urlsplit(connection.url)
+            parts = urlsplit(url)
             usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
             (parts.hostname or "").encode("idna")
         except ValueError:  # such as http://[::1 and http://a..b
             usable = False
         if not usable:
-            raise UsageError(f"--url {connection.url!r} is not an http or https address")
-        self.url = connection.url.rstrip("/")
+            raise UsageError(f"--url {url!r} is not an http or https address")
+        self.url = url.rstrip("/")
         self._may_be_tls = not self.url.lower().startswith("https:")
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.headers["User-Agent"] = f"greenagent-ctl/{__version__}"
-        if connection.key and not connection.cert:
+        if key and not cert:
             raise UsageError("--key needs --cert")
-        check_files(connection.ca, connection.cert, connection.key)
-        if connection.ca:
-            self._session.verify = connection.ca
-        if connection.cert:
-            self._session.cert = (connection.cert, connection.key) if connection.key else connection.cert
-        if connection.token_file:
-            self._session.headers["Authorization"] = f"Bearer {_token(Path(connection.token_file))}"
+        _check_files(ca, cert, key)
+        if ca:
+            self._session.verify = ca
+        if cert:
+            self._session.cert = (cert, key) if key else cert
+        if token_file:
+            try:
+                self._session.headers["Authorization"] = f"Bearer {read_token(Path(token_file))}"
+            except GreenagentError as error:
+                raise UsageError(f"--token-file: {error}") from error
 
     def get(self, path: str, wait: float = 0.0, **parameters: Any) -> dict[str, Any]:
         """The JSON object at ``/api/PATH``. Raises ControllerError."""
@@ -108,16 +102,27 @@ class Client:
             value = answer.json()
         except (RecursionError, ValueError):
             value = None
-        if answer.status_code >= 300:
-            said = value.get("error") if isinstance(value, dict) else None
-            said = said or answer.reason or "no reason given"
-            raise ControllerError(
-                f"the controller at {self.url} refuses ({answer.status_code}): {said}",
-                answer.status_code,
-            )
+        status = answer.status_code
+        if status >= 300:
+            given = value.get("error") if isinstance(value, dict) else None
+            reason = given or answer.reason or "no reason given"
+            raise ControllerError(f"the controller at {self.url} refuses ({status}): {reason}", status)
         if not isinstance(value, dict):
-            raise ControllerError(f"what answers at {self.url} is no controller", answer.status_code)
+            raise ControllerError(f"what answers at {self.url} is no controller", status)
         return value
+
+
+def _check_files(ca: str, cert: str, key: str) -> None:
+    """Raises UsageError for files that cannot be used; a key may be in the file of ``cert``."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    certificate = PemFile("--cert", Path(cert))
+    try:
+        if ca:
+            load_authority(context, PemFile("--ca", Path(ca)))
+        if cert:
+            load_pair(context, certificate, PemFile("--key", Path(key)) if key else certificate)
+    except CertificateError as error:
+        raise UsageError(str(error)) from error
 
 
 def job_path(job_id: str) -> str:
@@ -138,8 +143,8 @@ def reason_of(error: BaseException, may_be_tls: bool) -> str:
         if following is None:
             break
         inner = following
-    if isinstance(inner, ssl.SSLError) and (said := explain(inner, _WORDING)):
-        return said
+    if isinstance(inner, ssl.SSLError) and (reason := explain(inner, _WORDING)):
+        return reason
     if isinstance(inner, (ConnectionResetError, http.client.BadStatusLine)):
         # A port that speaks TLS sends an alert, or just closes.
         hint = ": if it speaks TLS, the URL must begin with https" if may_be_tls else ""
@@ -148,13 +153,3 @@ def reason_of(error: BaseException, may_be_tls: bool) -> str:
     if isinstance(error, requests.Timeout) and not message:
         message = "no answer in time"
     return " ".join(str(message).split()) or type(inner).__name__
-
-
-def _token(path: Path) -> str:
-    try:
-        token = path.read_text("utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--token-file: cannot read {path}: {error}") from error
-    if not token or not token.isascii() or any(character.isspace() for character in token):
-        raise UsageError(f"--token-file: {path} must hold one word of ASCII characters")
-    return token

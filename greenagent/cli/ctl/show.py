@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import time
-from collections.abc import Iterable
 from typing import Any
 
-from greenagent.cli.ctl_client import Client, job_path
-from greenagent.cli.ctl_trust import UsageError
-from greenagent.cli.logs_text import visible
+from greenagent.cli.common import UsageError, one_line, print_table, span
+from greenagent.cli.ctl.client import Client, job_path
+from greenagent.cli.ctl.output import agent_name
 from greenagent.values import states
 
-_SPAN = re.compile(r"([0-9]{1,9})([smhd]?)\Z")
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+def since(text: str) -> int:
+    """The seconds of an option such as 15m; a number alone is seconds."""
+    seconds = span(text if text[-1:].isalpha() else f"{text}s")
+    if seconds is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a span of time such as 30s, 15m, 1h or 2d")
+    return seconds
 
 
 def agents(client: Client, options: argparse.Namespace) -> int:
@@ -26,7 +29,7 @@ def agents(client: Client, options: argparse.Namespace) -> int:
         return 0
     rows = [
         (
-            f"{agent['gid']}:{agent['nid']}",
+            agent_name(agent),
             "live" if agent["live"] else "away",
             _ago(agent["last_contact"]),
             "-" if agent["free_slots"] is None else str(agent["free_slots"]),
@@ -52,8 +55,8 @@ def jobs(client: Client, options: argparse.Namespace) -> int:
         filters["state"] = options.state
     if options.agent:
         filters["agent"] = options.agent
-    if options.since:
-        filters["since"] = time.time() - _span(options.since)
+    if options.since is not None:
+        filters["since"] = time.time() - options.since
     answer = client.get("jobs", **filters)
     if options.json:
         print(json.dumps(answer))
@@ -82,35 +85,19 @@ def show(client: Client, options: argparse.Namespace) -> int:
     print(one_line(f"job {job['id']}: {job['state']}, {job['cmd']} {job['name']}".rstrip()))
     print(f"posted {_ago(job['created'])}" + (f", took {_lasted(job)}" if job["finished"] else ""))
     for result in job["results"]:
-        print(f"{result['gid']}:{result['nid']} {result['state']}{_code(result)}")
+        print(f"{agent_name(result)} {result['state']}{_code(result)}")
         if result.get("data"):
-            print(_indented(result["data"]))
-        for name, text in zip(("stdout", "stderr"), result.get("streams") or (), strict=False):
+            print(_indented(result["data"], 2))
+        texts = dict(zip(("stdout", "stderr"), result.get("streams") or (), strict=False))
+        for name, text in {**texts, "critical": result.get("critical")}.items():
             if text:
                 print(f"  {name}:")
                 print(_indented(text, 4))
-        if result.get("critical"):
-            print("  critical:")
-            print(_indented(result["critical"], 4))
     return 0
 
 
-def print_table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    """Columns as wide as their widest cell; the last one is left ragged."""
-    lines = [heads, *([one_line(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads) - 1)]
-    for line in lines:
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
-        print("  ".join([*cells, line[-1]]).rstrip())
-
-
-def one_line(text: str) -> str:
-    """Control characters as escapes: a name must not steer the reader's terminal, nor make lines of its own."""
-    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
-
-
 def _where(job: dict[str, Any]) -> str:
-    found = [f"{one['gid']}:{one['nid']}" for one in job["agents"] if one["nid"]]
+    found = [agent_name(one) for one in job["agents"] if one["nid"]]
     if not found:
         return "+".join(job["roles"]) or "-"
     return ",".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
@@ -136,12 +123,5 @@ def _ago(stamp: float | None) -> str:
     return f"{seconds} s ago"
 
 
-def _indented(text: str, by: int = 2) -> str:
+def _indented(text: str, by: int) -> str:
     return "\n".join(" " * by + line for line in text.removesuffix("\n").split("\n"))
-
-
-def _span(text: str) -> float:
-    found = _SPAN.match(text)
-    if found is None:
-        raise UsageError(f"--since {text!r} is not a span of time such as 30s, 15m, 1h or 2d")
-    return float(int(found[1]) * _SECONDS[found[2]])

@@ -7,8 +7,7 @@ import json
 import sys
 from typing import Any, NoReturn
 
-from greenagent.cli.ctl_numbers import seconds
-from greenagent.cli.ctl_trust import UsageError
+from greenagent.cli.common import UsageError, seconds
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from greenagent.cli.streams import open_missing_streams
+from greenagent.cli.common import open_missing_streams
 from greenagent.runtime.patch import patch
 
 open_missing_streams()
@@ -12,9 +12,8 @@ import argparse  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Iterable  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import NoReturn  # noqa: E402
 
 import gevent  # noqa: E402
 
@@ -28,9 +27,9 @@ from greenagent.agent.upgrade import (  # noqa: E402
     replace_image,
     take_over,
 )
-from greenagent.cli.check import check_machine  # noqa: E402
-from greenagent.cli.output import OutputParser, end_with_reader, write_output  # noqa: E402
-from greenagent.cli.pid_file import PidFile  # noqa: E402
+from greenagent.cli.agent.check import check_machine  # noqa: E402
+from greenagent.cli.agent.pid_file import PidFile  # noqa: E402
+from greenagent.cli.common import EXIT_FAILED, Parser, end_with_reader, print_error, write_output  # noqa: E402
 from greenagent.jobs.handover import HandedOver  # noqa: E402
 from greenagent.process.libc import check_platform, reboot_machine  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
@@ -42,18 +41,13 @@ from greenagent.settings.check import check_limits  # noqa: E402
 from greenagent.settings.show import print_config  # noqa: E402
 from greenagent.values.errors import GreenagentError  # noqa: E402
 
-
-class _Parser(OutputParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+PROGRAM = "greenagent"
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The command line's own description."""
-    parser = _Parser(
-        prog="greenagent",
-        description="Runs jobs for one or more controllers, in the foreground, until SIGTERM.",
-        allow_abbrev=False,
+    parser = Parser(
+        prog=PROGRAM, description="Runs jobs for one or more controllers, in the foreground, until SIGTERM."
     )
     parser.add_argument("-c", "--config", metavar="FILE", help="the configuration file (TOML); required")
     parser.add_argument("--check", action="store_true", help="check the configuration, name every problem, and exit")
@@ -64,13 +58,13 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--pid-file", type=Path, metavar="FILE", help="written when ready, removed at exit")
     # Asked by a running agent that is about to be replaced by this one.
     parser.add_argument("--handover", metavar="VERSION", help=argparse.SUPPRESS)
-    parser.add_argument("--version", action="version", version=f"greenagent {__version__}")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the agent; the exit code: 0 ended as asked, 1 refused to start or gave up, 2 bad arguments."""
-    options = parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     if options.check or options.print_config:
         end_with_reader()
     try:
@@ -103,8 +97,7 @@ def run(
     try:
         output = LineOutput(2, "diagnostics")
     except NoThreadError as error:
-        print(f"greenagent: cannot start: {error}", file=sys.stderr)
-        return 1
+        return _refuse([f"cannot start: {error}"])
     return_large_blocks()
     agent_log = AgentLog(output)
     manager = ServiceManager(os.environ)
@@ -141,9 +134,10 @@ def run(
         manager.ready(_polled(agent))
     _announce_end(manager, how)
     agent.stop(how)
-    problem = pid.remove()
-    if problem is not None:
-        agent_log.warning(problem)
+    try:
+        pid.remove()
+    except GreenagentError as error:
+        agent_log.warning(str(error))
     agent_log.info("ended")
     output.close()
     if how == REBOOT:
@@ -208,8 +202,7 @@ def _reboot() -> int:
     try:
         reboot_machine()
     except OSError as error:
-        print(f"greenagent: cannot reboot this machine: {error.strerror}", file=sys.stderr)
-        return 1
+        return _refuse([f"cannot reboot this machine: {error.strerror}"])
     return 0
 
 
@@ -217,17 +210,17 @@ def _show(loaded: Loaded, print_all: bool) -> int:
     problems: tuple[str, ...]
     problems, warnings = ((), check_limits(loaded.settings)) if print_all else check_machine(loaded)
     for warning in (*loaded.warnings, *warnings):
-        print(f"greenagent: warning: {warning}", file=sys.stderr)
+        print_error(PROGRAM, f"warning: {warning}")
     if problems:
         return _refuse(problems)
     fine = f"{loaded.settings.path}: the configuration is fine\n"
-    return write_output("greenagent", print_config(loaded.settings) if print_all else fine)
+    return write_output(PROGRAM, print_config(loaded.settings) if print_all else fine)
 
 
-def _refuse(problems: tuple[str, ...] | list[str]) -> int:
+def _refuse(problems: Iterable[str]) -> int:
     for problem in problems:
-        print(f"greenagent: {problem}", file=sys.stderr)
-    return 1
+        print_error(PROGRAM, problem)
+    return EXIT_FAILED
 
 
 if __name__ == "__main__":

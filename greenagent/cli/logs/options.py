@@ -1,4 +1,4 @@
-"""What the commands of ``greenagent-logs`` have in common: where the logs are, and how arguments are read."""
+"""Where the logs are, and how the options of ``greenagent-logs`` are read."""
 
 from __future__ import annotations
 
@@ -6,39 +6,24 @@ import argparse
 import os
 import re
 import sqlite3
-import sys
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple
 
-from greenagent.cli.output import OutputParser
+from greenagent.cli.common import EXIT_FAILED, print_error, span
 from greenagent.logs.folder import LogFolder
 from greenagent.values.errors import GreenagentError, LevelError
 from greenagent.values.levels import NAMES, LevelSet, parse_levels
 
-_AGO: Final = re.compile(r"([0-9]{1,9})\s*(s|m|h|d|w)\Z")
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _LEVELS_BY_NAME: Final = {name: number for number, name in NAMES.items()}
 
 
-class UsageError(GreenagentError):
-    """Arguments that cannot be meant: exit code 2."""
-
-
-class Parser(OutputParser):
-    """Says what is wrong with the arguments in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
-class Place:
+class LogPlace(NamedTuple):
     """The log folder that was asked for, and the configuration it came from (its name in ``origin``)."""
 
-    def __init__(self, folder: LogFolder, settings: Any | None, origin: str) -> None:
-        self.folder = folder
-        self.settings = settings
-        self.origin = origin
+    folder: LogFolder
+    settings: Any | None
+    origin: str
 
     def need_databases(self) -> None:
         """Raises GreenagentError where there is nothing to read: an empty answer would not say why."""
@@ -49,19 +34,17 @@ class Place:
 class Unread:
     """Warns of log databases that cannot be read, once each, so that the others are still shown."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self) -> None:
         self._paths: set[Path] = set()
 
     def __call__(self, path: Path, error: sqlite3.Error) -> None:
         if path not in self._paths:
             self._paths.add(path)
-            print(f"{self._name}: warning: {path} cannot be read: {error}", file=sys.stderr, flush=True)
+            print_error("greenagent-logs", f"warning: {path} cannot be read: {error}")
 
     @property
-    def code(self) -> int:
-        """The exit code: 1 when something could not be read."""
-        return 1 if self._paths else 0
+    def exit_code(self) -> int:
+        return EXIT_FAILED if self._paths else 0
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
@@ -71,25 +54,22 @@ def add_place(parser: argparse.ArgumentParser) -> None:
     place.add_argument("--dir", metavar="DIR", help="a folder of log databases, also a copied one; no agent is needed")
 
 
-def find_place(options: argparse.Namespace) -> Place:
-    """Resolves ``-c`` or ``--dir``. Raises UsageError or GreenagentError."""
-    if options.dir is None and options.config is None:
-        raise UsageError("name the agent's configuration with -c FILE or a folder with --dir DIR")
-    settings = None
-    path = Path(options.dir) if options.dir is not None else None
+def find_place(parser: argparse.ArgumentParser, options: argparse.Namespace) -> LogPlace:
+    """Resolves ``-c`` or ``--dir``. Raises GreenagentError."""
+    settings = load_configuration(options.config) if options.config is not None else None
     origin = ""
-    if options.config is not None:
-        settings = load_configuration(options.config)
-        if path is None:
-            logger = settings.database_logger
-            if logger is None:
-                raise GreenagentError(f"{options.config} has no logger of type DB: there is nothing to read")
-            path = Path(logger.log_dir)
-            origin = f", the log_dir of {options.config}"
-    assert path is not None
+    if options.dir is not None:
+        path = Path(options.dir)
+    elif settings is None:
+        parser.error("name the agent's configuration with -c FILE or a folder with --dir DIR")
+    elif settings.database_logger is None:
+        raise GreenagentError(f"{options.config} has no logger of type DB: there is nothing to read")
+    else:
+        path = Path(settings.database_logger.log_dir)
+        origin = f", the log_dir of {options.config}"
     if not path.is_dir():
         raise GreenagentError(f"there is no folder {path.absolute()}{origin}: name another with --dir DIR")
-    return Place(LogFolder(path), settings, origin)
+    return LogPlace(LogFolder(path), settings, origin)
 
 
 def load_configuration(path: str) -> Any:
@@ -103,26 +83,34 @@ def load_configuration(path: str) -> Any:
         raise GreenagentError(f"{error} (or name the folder with --dir DIR)") from error
 
 
-def read_levels(text: str) -> LevelSet | None:
-    """A level list in which levels may be called by name. Raises UsageError."""
+def levels(text: str) -> LevelSet | None:
+    """An option's level list, in which levels may be called by name."""
     parts = [str(_LEVELS_BY_NAME.get(part.strip().lower(), part)) for part in text.split(",")]
     try:
         return parse_levels(",".join(parts))
     except LevelError as error:
-        raise UsageError(f"--level: {error}; names are {', '.join(_LEVELS_BY_NAME)}") from error
+        raise argparse.ArgumentTypeError(f"{error}; names are {', '.join(_LEVELS_BY_NAME)}") from error
 
 
-def read_time(option: str, text: str, now: datetime | None = None) -> float:
-    """Seconds since 1970 from ``1h`` (ago), an ISO date or time, a time of today, or such seconds.
+def regex(text: str) -> str:
+    """An option's regular expression, as text."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from error
+    return text
 
-    Local time unless the text names an offset. Raises UsageError.
+
+def moment(text: str, now: datetime | None = None) -> float:
+    """Seconds since 1970 of an option such as ``1h`` (ago), an ISO date or time, a time of today, or such seconds.
+
+    Local time unless the text names an offset.
     """
     text = text.strip()
     now = now or datetime.now()
-    ago = _AGO.match(text)
     try:
-        if ago is not None:
-            return (now - timedelta(seconds=int(ago.group(1)) * _UNITS[ago.group(2)])).timestamp()
+        if (ago := span(text)) is not None:
+            return (now - timedelta(seconds=ago)).timestamp()
         if re.fullmatch(r"[0-9]{9,11}(\.[0-9]+)?", text):
             return float(text)
         if re.fullmatch(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?", text):
@@ -130,4 +118,6 @@ def read_time(option: str, text: str, now: datetime | None = None) -> float:
         # Python before 3.11 knows no Z.
         return datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text).timestamp()
     except (ValueError, OverflowError, OSError) as error:
-        raise UsageError(f"{option}: {text!r} is no time: say 90s, 15m, 1h, 2d, 1w ago, or 2026-01-31T12:30") from error
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: say 90s, 15m, 1h, 2d, 1w ago, or 2026-01-31T12:30"
+        ) from error

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from typing import Any
 
-from greenagent.cli.ctl_client import Client, ControllerError
-from greenagent.cli.ctl_follow import Follower
-from greenagent.cli.ctl_output import LiveOutput, as_argument, say
+from greenagent.cli.common import local_time
+from greenagent.cli.ctl.client import Client, ControllerError
+from greenagent.cli.ctl.follow import Follower
+from greenagent.cli.ctl.output import LiveOutput, agent_name, as_argument, note
 
 
 def logs(client: Client, options: argparse.Namespace) -> int:
@@ -24,11 +24,11 @@ def logs(client: Client, options: argparse.Namespace) -> int:
             follower.read()
     finally:
         if follower.lost:
-            say(f"{follower.lost} older lines are no longer kept here")
+            note(f"{follower.lost} older lines are no longer kept here")
         if output.restarted:
-            say("the controller was restarted meanwhile: lines it had until then may be missing above")
+            note("the controller was restarted meanwhile: lines it had until then may be missing above")
         elif not complete:
-            say(
+            note(
                 "the agent has not uploaded all lines of the job;"
                 f" the end of its output is shown by: greenagent-ctl show {as_argument(options.id)}"
             )
@@ -48,7 +48,7 @@ def _follow(follower: Follower, output: LiveOutput, job_id: str) -> bool:
                 f"the controller was restarted and has forgotten the job {job_id};"
                 " it may still run (start the controller with --state)"
             ) from error
-        say(f"the controller has lines of the job {job_id} but does not know it: that it has ended cannot be told")
+        note(f"the controller has lines of the job {job_id} but does not know it: that it has ended cannot be told")
         return True
     return all(output.is_complete(result) for result in job["results"])
 
@@ -64,13 +64,6 @@ class _EveryLine(LiveOutput):
         if self._as_json:
             print(json.dumps(line), flush=True)
         else:
-            print(f"{_clock(line['epoch'])} {line['gid']}:{line['nid']} {line['level']:>2} {line['data']}", flush=True)
+            clock = local_time(line["epoch"], "%H:%M:%S") or "--:--:--"
+            print(f"{clock} {agent_name(line)} {line['level']:>2} {line['data']}", flush=True)
         super().line(line)
-
-
-def _clock(epoch: float) -> str:
-    """The local time of day; of stamps that are none, which any agent may send, no time."""
-    try:
-        return time.strftime("%H:%M:%S", time.localtime(epoch))
-    except (OSError, OverflowError, ValueError):
-        return "--:--:--"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
-import time
 from collections.abc import Iterable
 from typing import Final, TextIO
 
+from greenagent.cli.common import local_time
 from greenagent.values import levels
 from greenagent.values.message import Record
+from greenagent.values.text import visible
 
 COLOURS: Final = {
     levels.STDERR: "31",
@@ -23,11 +25,7 @@ COLOURS: Final = {
     levels.CRITICAL: "1;37;41",
     levels.STATISTICS: "2;36",
     levels.DEBUG: "2",
-    levels.RESULT_JSON: "32",
-    levels.RESULT_YAML: "32",
-    levels.RESULT_TOML: "32",
-    levels.RESULT_HRD: "32",
-    levels.JOB_RESULT: "32",
+    **dict.fromkeys(levels.RESULTS, "32"),
 }
 COLUMNS: Final = ("id", "jobid", "domain", "name", "epoch", "epoch_ms", "level", "data")
 
@@ -47,34 +45,25 @@ class TextPrinter:
         self._stamp = ""
 
     def show(self, records: Iterable[Record]) -> None:
-        for record in records:
-            self._out.write(self.line(record))
+        self._out.writelines(map(self._line, records))
 
-    def line(self, record: Record) -> str:
-        """The text of one record, with its newline."""
-        parts = [self._time(record.epoch)]
-        if not self._one_job:
-            parts.append(visible(record.jobid))
-        parts.append(f"{level_name(record.level):<9}")
-        label = "/".join(part for part in (record.domain, record.name) if part)
-        if label and not self._one_job:
-            parts.append(f"[{visible(label)}]")
+    def _line(self, record: Record) -> str:
         text = visible(record.data).replace("\n", "\n    ")
-        colour = COLOURS.get(record.level) if self._colour else None
-        if colour is not None:
-            parts[-1 if parts[-1][0] != "[" else -2] = f"\x1b[{colour}m{level_name(record.level):<9}\x1b[0m"
-            text = f"\x1b[{colour}m{text}\x1b[0m" if text else text
+        level = f"{level_name(record.level):<9}"
+        if self._colour:
+            text, level = paint(text, record.level), paint(level, record.level)
         gap = " " if text and not text.startswith("\n") else ""
-        return " ".join(parts) + gap + text + "\n"
+        if self._one_job:
+            return f"{self._time(record.epoch)} {level}{gap}{text}\n"
+        label = "/".join(part for part in (record.domain, record.name) if part)
+        label = f" [{visible(label)}]" if label else ""
+        return f"{self._time(record.epoch)} {visible(record.jobid)} {level}{label}{gap}{text}\n"
 
     def _time(self, epoch: float) -> str:
         second = int(epoch)
         if second != self._second:
             self._second = second
-            try:
-                self._stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-            except (ValueError, OverflowError, OSError):
-                self._stamp = str(second)  # a damaged file may hold any number
+            self._stamp = local_time(second) or str(second)
         return f"{self._stamp}.{round((epoch - second) * 1000) % 1000:03d}"
 
 
@@ -85,8 +74,7 @@ class JsonPrinter:
         self._out = out
 
     def show(self, records: Iterable[Record]) -> None:
-        for record in records:
-            self._out.write(json.dumps(record.to_wire(), ensure_ascii=False) + "\n")
+        self._out.writelines(json.dumps(record.to_wire(), ensure_ascii=False) + "\n" for record in records)
 
 
 class CsvPrinter:
@@ -97,25 +85,21 @@ class CsvPrinter:
         self._writer.writerow(COLUMNS)
 
     def show(self, records: Iterable[Record]) -> None:
-        for record in records:
-            self._writer.writerow(record.to_wire().values())
+        self._writer.writerows(record.to_wire().values() for record in records)
 
 
 def level_name(level: int) -> str:
     return levels.NAMES.get(level, f"level {level}")
 
 
-def visible(text: str) -> str:
-    """Control characters but tab and newline as escapes."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in "\t\n" else c.encode("unicode_escape").decode("ascii") for c in text)
+def paint(text: str, level: int) -> str:
+    """The text in the colour of a level, where that has one."""
+    colour = COLOURS.get(level)
+    return f"\x1b[{colour}m{text}\x1b[0m" if colour is not None and text else text
 
 
 def wants_colour(choice: str, out: TextIO) -> bool:
     """``--colour``: auto means a terminal, and no NO_COLOR."""
-    import os
-
     if choice != "auto":
         return choice == "always"
     return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

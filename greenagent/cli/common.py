@@ -1,0 +1,222 @@
+"""What the four programs share: their standard streams, reading arguments, and printing text and tables."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NoReturn, TextIO
+
+from greenagent.values.address import AddressError, parse_address
+from greenagent.values.errors import GreenagentError
+from greenagent.values.text import visible
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+
+MAX_SECONDS: Final = 1e9
+"""Some 30 years; the system's calls take no more than about ten times that."""
+_SPAN: Final = re.compile(r"([0-9]{1,9})\s*([smhdw])\Z")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+class UsageError(GreenagentError):
+    """Arguments that cannot be used."""
+
+    exit_code = EXIT_USAGE
+
+
+def run_program(program: str, act: Callable[[], int]) -> int:
+    """The exit code of a program that does ``act``. What a user can cause ends in one line on stderr.
+
+    An error tells its exit code by an attribute ``exit_code``; without one it is 1.
+    """
+    try:
+        need_stdout()
+        try:
+            return act()
+        finally:
+            sys.stdout.flush()  # here, where its error can still be said
+    except GreenagentError as error:
+        print_error(program, str(error))
+        code: int = getattr(error, "exit_code", EXIT_FAILED)
+        return code
+    except OSError as error:
+        if error.filename is None:
+            return give_up_output(program, error)
+        print_error(program, f"{error.filename}: {error.strerror}")
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+# Standard streams
+
+
+def open_missing_streams() -> None:
+    """Opens /dev/null for each of the descriptors 0, 1 and 2 that was closed at the start (``<&-``, ``2>&-``).
+
+    Entry points call it before they open anything: the next file opened would get such a number, and
+    what is written to stderr would go into that file. ``sys.stderr`` then goes to /dev/null.
+    ``sys.stdin`` and ``sys.stdout`` stay None: who needs them must say that they are missing.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number that is free, this one
+    if sys.stderr is None:
+        # Not left out: what is printed to a file None goes to stdout.
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+
+
+def end_with_reader() -> None:
+    """A reader that goes away (``| head``) ends this process silently, by SIGPIPE, as other tools end."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def print_error(program: str, text: str) -> None:
+    """One line on stderr; nothing happens where nobody reads that either."""
+    try:
+        print(f"{program}: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
+
+def give_up_output(program: str, error: OSError) -> int:
+    """Says that the output cannot be written and forgets what is left of it; the exit code.
+
+    Nothing is said of a reader that went away.
+    """
+    if not isinstance(error, BrokenPipeError):
+        print_error(program, f"cannot write the output: {error.strerror or error}")
+    # What failed is still in the buffer: the interpreter would try it again at its end, and complain.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    return EXIT_FAILED
+
+
+def write_output(program: str, text: str) -> int:
+    """Writes all of a text to stdout; the exit code: 0, or 1 with one line on stderr."""
+    try:
+        need_stdout()
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        return give_up_output(program, error)
+    return 0
+
+
+def need_stdout() -> None:
+    """Raises OSError where stdout was closed at the start."""
+    if sys.stdout is None:
+        raise OSError("stdout is closed")
+
+
+# Arguments
+
+
+class Parser(argparse.ArgumentParser):
+    """Options are written in full; wrong arguments end in one line and exit code 2.
+
+    Help and version that cannot be written end in one line and exit code 1, as all other output does.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse swallows the error of an unbuffered stdout, and leaves a buffered one to the interpreter's end.
+        if file is not sys.stdout:  # which is None where it is closed, and so is the file then
+            super()._print_message(message, file)
+        elif write_output(self.prog.split()[0], message):
+            self.exit(EXIT_FAILED)
+
+
+def is_text(*arguments: str) -> bool:
+    """False when an argument holds bytes that are no UTF-8: nothing that is looked for or sent can."""
+    return not any("\ud800" <= character <= "\udfff" for argument in arguments for character in argument)
+
+
+def seconds(text: str) -> float:
+    """A time to wait. Refuses "nan", which no comparison ends, and what no clock can wait for."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds (0 to {MAX_SECONDS:.0f})")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number, 0 or more."""
+    if text.startswith("-") and text[1:].isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} must not be negative")
+    if not text.isascii() or not text.isdigit() or len(text) > 12:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isascii() or not text.isdigit() or not 0 < len(text) < 10 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+def address(text: str) -> tuple[str, int]:
+    """HOST:PORT of a host whose name can be looked up."""
+    try:
+        host, port = parse_address(text)
+        host.encode("idna")
+    except AddressError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    except UnicodeError as error:
+        raise argparse.ArgumentTypeError(f"{host!r} is no name of a host") from error
+    return host, port
+
+
+def span(text: str) -> int | None:
+    """The seconds of a span of time such as 90s, 15m, 1h, 2d or 1w; None for anything else."""
+    found = _SPAN.match(text)
+    return int(found[1]) * _UNITS[found[2]] if found is not None else None
+
+
+# Text
+
+
+def local_time(epoch: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """A stamp as local time; "" for a number no calendar has, which a damaged file or any agent may hold."""
+    try:
+        return time.strftime(form, time.localtime(epoch))
+    except (ValueError, OverflowError, OSError):
+        return ""
+
+
+def one_line(text: str) -> str:
+    """All control characters as escapes: a name must not make lines of its own."""
+    return visible(text, keep="")
+
+
+def print_table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], out: TextIO | None = None, right: int = -1
+) -> None:
+    """Columns as wide as their widest cell, that of number ``right`` aligned to the right; the last one is ragged."""
+    lines = [tuple(heads), *(tuple(one_line(cell) for cell in row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
+    for line in lines:
+        cells = [
+            cell.rjust(width) if number == right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=False))
+        ]
+        print("  ".join([*cells, line[-1]]).rstrip(), file=out)

@@ -1,0 +1,128 @@
+"""The command line of ``greenagent-ctl``: its options, and the commands they lead to."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from greenagent import __version__
+from greenagent.cli.common import Parser, is_text, positive, run_program, seconds
+from greenagent.cli.ctl import kill, logs, show, top
+from greenagent.cli.ctl.client import DEFAULT_URL, Client, ControllerError
+from greenagent.cli.ctl.output import PROGRAM
+from greenagent.cli.ctl.run import run
+from greenagent.cli.ctl.run_options import add_run_options, command_of
+
+Action = Callable[[Client, argparse.Namespace], int]
+
+
+def run_command(given: list[str]) -> int:
+    """Runs what the arguments ask for; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    # Stdout is asked for before anything is sent whose outcome would have no place to go.
+    return run_program(PROGRAM, lambda: _act(_parse(given)))
+
+
+def _act(options: argparse.Namespace) -> int:
+    client = Client(options.url, options.ca, options.cert, options.key, options.token_file)
+    action: Action = options.action
+    try:
+        return action(client, options)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ControllerError(
+            f"what answers at {options.url} is no controller, or one of another version ({reason})"
+        ) from error
+
+
+def _parse(given: list[str]) -> argparse.Namespace:
+    words: list[str] = []
+    if "--" in given:  # cut here, since argparse versions differ in what they do with a second "--"
+        cut = given.index("--")
+        given, words = given[:cut], given[cut + 1 :]
+    parser = build_parser()
+    if not is_text(*given, *words):
+        parser.error("an argument is not valid UTF-8")
+    options, unknown = parser.parse_known_args(given)
+    if unknown:
+        hint = ": put the command behind --" if getattr(options, "words", None) and not words else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    if hasattr(options, "words"):  # of run
+        options.words += words
+    elif hasattr(options, "ids"):  # the one job, in front of -- or behind it, where it may begin with a dash
+        ids = [*options.ids, *words]
+        if len(ids) != 1:
+            parser.error(f"give the id of one job{', not of several' if ids else ''}")
+        if not ids[0]:
+            parser.error("an empty text is no job's id")
+        (options.id,) = ids
+    elif words:
+        parser.error("nothing may follow -- here")
+    return options
+
+
+def _run(client: Client, options: argparse.Namespace) -> int:
+    return run(client, command_of(options), detach=options.detach, as_json=options.json)
+
+
+def build_parser() -> Parser:
+    """The command line, options of the connection in front or behind the command's name."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Runs and watches jobs through a controller.",
+        epilog="The options of the connection may also be given as GREENAGENT_CTL_URL, _CA, _CERT, _KEY, _TOKEN_FILE."
+        " Exit codes: the job's own, 124 timeout, 137 killed, 1 other failures, 2 usage, 3 not delivered.",
+    )
+    _add_connection(parser, lambda name, default: os.environ.get(f"GREENAGENT_CTL_{name}", default))
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, action: Action, text: str, of_one_job: bool = False) -> Parser:
+        command: Parser = commands.add_parser(name, help=text, description=text)
+        _add_connection(command, lambda name, default: argparse.SUPPRESS)
+        command.add_argument("--json", action="store_true", help="machine-readable output")
+        command.set_defaults(action=action)
+        if of_one_job:  # any number for argparse, which does not see what stands behind --
+            command.add_argument(
+                "ids", nargs="*", metavar="ID", help="id of the job, behind -- if it begins with a dash"
+            )
+            command.usage = f"{command.prog} [OPTION ...] [--] ID"
+        return command
+
+    add_run_options(add("run", _run, "run a command on agents and show its output"))
+    add("agents", show.agents, "the agents the controller knows")
+    jobs = add("jobs", show.jobs, "the jobs the controller knows, newest first")
+    jobs.add_argument("--state", help="only jobs in this state")
+    jobs.add_argument("--agent", metavar="GID:NID", help="only jobs of this agent")
+    jobs.add_argument("--since", type=show.since, metavar="WHEN", help="only jobs of the last 30s, 15m, 1h, 2d")
+    jobs.add_argument("--all", action="store_true", help="also the kill commands the controller has sent")
+    jobs.add_argument("--limit", type=positive, default=100, metavar="N", help="at most N jobs (default 100)")
+    add("show", show.show, "one job with its results", of_one_job=True)
+    lines = add("logs", logs.logs, "the lines of a job that agents have uploaded", of_one_job=True)
+    lines.add_argument("--follow", action="store_true", help="go on until the job ends")
+    end = add("kill", kill.kill, "end a job and say what became of it", of_one_job=True)
+    end.add_argument("--signal", type=kill.signal_name, metavar="NAME", help="send just this signal (name or number)")
+    end.add_argument(
+        "--wait",
+        type=seconds,
+        default=kill.DEFAULT_WAIT,
+        metavar="SECONDS",
+        help=f"for the agents' answers (default {kill.DEFAULT_WAIT:g}; 0: only send it)",
+    )
+    end.add_argument("--no-wait", dest="wait", action="store_const", const=0.0, help="only send it, as --wait 0")
+    usage = add("top", top.top, "agents and jobs with what they use, refreshed")
+    usage.add_argument("--once", action="store_true", help="show it once and end")
+    usage.add_argument("--interval", type=seconds, default=2.0, metavar="SECONDS", help="refresh so often (default 2)")
+    return parser
+
+
+def _add_connection(parser: Parser, default: Callable[[str, str], str]) -> None:
+    parser.add_argument("--url", default=default("URL", DEFAULT_URL), help=f"the controller (default {DEFAULT_URL})")
+    parser.add_argument("--ca", default=default("CA", ""), metavar="FILE", help="trust this authority alone")
+    parser.add_argument("--cert", default=default("CERT", ""), metavar="FILE", help="client certificate")
+    parser.add_argument("--key", default=default("KEY", ""), metavar="FILE", help="its key")
+    parser.add_argument("--token-file", default=default("TOKEN_FILE", ""), metavar="FILE", help="token of the API")

@@ -1,0 +1,186 @@
+"""``greenagent-logs``: reads the log databases. It needs no agent, changes nothing and starts fast."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+from itertools import chain
+from typing import Final
+
+from greenagent import __version__
+from greenagent.cli.common import (
+    Parser,
+    UsageError,
+    end_with_reader,
+    is_text,
+    open_missing_streams,
+    positive,
+    print_error,
+    run_program,
+)
+from greenagent.cli.logs.options import LogPlace, Unread, add_place, find_place, levels, moment, regex
+from greenagent.cli.logs.text import CsvPrinter, JsonPrinter, TextPrinter, utf8_output, wants_colour
+from greenagent.logs.query import LogQuery, newest_first
+from greenagent.logs.scan import Scan
+from greenagent.values.text import visible
+
+PROGRAM: Final = "greenagent-logs"
+SUBCOMMANDS: Final = ("verify", "outbox")
+"""Commands with arguments of their own: modules beside this one with ``run(arguments) -> exit code``."""
+FOLLOW_TAIL: Final = 10
+"""Lines that ``--follow`` shows of the past unless told otherwise."""
+_FOLLOW_INTERVAL: Final = 0.2
+"""Seconds between looks for new lines."""
+_MAX_LINES: Final = 1 << 40
+"""More lines than any store holds: such a difference of two numbers comes from damage."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; exit code 0, 1 when something cannot be read, 2 for bad arguments."""
+    open_missing_streams()
+    end_with_reader()
+    given = sys.argv[1:] if arguments is None else arguments
+    name = f"{PROGRAM} {given[0]}" if given and given[0] in SUBCOMMANDS else PROGRAM
+    return run_program(name, lambda: _run(given))
+
+
+def _run(given: list[str]) -> int:
+    if not is_text(*given):
+        raise UsageError("an argument is not valid UTF-8")
+    if given and given[0] in SUBCOMMANDS:
+        code: int = importlib.import_module(f"greenagent.cli.logs.{given[0]}").run(given[1:])
+        return code
+    return show(given)
+
+
+def build_parser() -> Parser:
+    """The command line's own description."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Shows what jobs printed, oldest first.",
+        epilog="Also: greenagent-logs verify, greenagent-logs outbox (each with --help).",
+    )
+    add_place(parser)
+    which = parser.add_argument_group("which lines")
+    which.add_argument("--job", metavar="ID", help="of one job; 'agent' is the agent itself")
+    which.add_argument("--level", type=levels, metavar="LIST", help="levels or their names: 2, 2-9, 7,8, warning")
+    which.add_argument("--domain", metavar="TEXT")
+    which.add_argument("--name", metavar="TEXT")
+    which.add_argument("--grep", type=regex, default="", metavar="REGEX", help="whose text matches")
+    which.add_argument("--since", type=moment, metavar="TIME", help="15m, 1h, 2d ago, or an ISO time")
+    which.add_argument("--until", type=moment, metavar="TIME", help="likewise")
+    which.add_argument("--limit", type=positive, default=0, metavar="N", help="the newest N, printed oldest first")
+    how = parser.add_argument_group("how")
+    how.add_argument("--follow", "-f", action="store_true", help="go on as lines come")
+    how.add_argument("--json", action="store_true", help="one object a line")
+    how.add_argument("--csv", action="store_true", help="a header, then one row a line")
+    how.add_argument("--jobs", action="store_true", help="jobs with their line counts instead of lines")
+    how.add_argument("--stats", action="store_true", help="lines per level and minute as a chart")
+    how.add_argument("--colour", "--color", choices=("auto", "always", "never"), default="auto")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    return parser
+
+
+def show(arguments: list[str]) -> int:
+    """The main form: lines, jobs or statistics."""
+    parser = build_parser()
+    options, surplus = parser.parse_known_args(arguments)
+    for word in surplus:
+        if word in SUBCOMMANDS:
+            parser.error(f"the sub-command comes first: {PROGRAM} {word} ...")
+    if surplus:
+        parser.error(f"unrecognized arguments: {' '.join(surplus)}")
+    for names in (("follow", "jobs", "stats"), ("csv", "json")):
+        given = [f"--{name}" for name in names if getattr(options, name)]
+        if len(given) > 1:
+            parser.error(f"{' and '.join(given)} exclude each other")
+    if options.stats and options.limit:
+        parser.error("--limit and --stats exclude each other: the chart counts all lines")
+    query = LogQuery(
+        jobid=options.job,
+        domain=options.domain,
+        name=options.name,
+        levels=options.level,
+        time_from=options.since,
+        time_to=options.until,
+        regex=options.grep,
+        limit=options.limit,
+    )
+    place = find_place(parser, options)
+    if not options.follow:
+        place.need_databases()
+    unread = Unread()
+    show_form = _summarise if options.jobs or options.stats else _show_lines
+    found = show_form(options, place, query, unread)
+    sys.stdout.flush()  # what is said on stderr comes after it
+    if not found:
+        _say_nothing_found(query, unread)
+    return unread.exit_code
+
+
+def _show_lines(options: argparse.Namespace, place: LogPlace, query: LogQuery, unread: Unread) -> bool:
+    """False when there are none."""
+    out = utf8_output()
+    printer: CsvPrinter | JsonPrinter | TextPrinter
+    if options.csv:
+        printer = CsvPrinter(out)
+    elif options.json:
+        printer = JsonPrinter(out)
+    else:
+        printer = TextPrinter(out, wants_colour(options.colour, out), one_job=options.job is not None)
+    scan = Scan(place.folder, query, unread, _say_removed)
+    if options.follow:
+        if query.limit or query.time_from is None:
+            scan.skip_to_end()
+            tail = list(newest_first(place.folder, query._replace(limit=query.limit or FOLLOW_TAIL), unreadable=unread))
+            for record in tail:
+                scan.pass_over(record.seq)
+            printer.show(reversed(tail))
+        while True:
+            printer.show(scan.advance())
+            out.flush()
+            time.sleep(_FOLLOW_INTERVAL)
+    records = scan.advance()
+    if query.limit:
+        records = reversed(list(newest_first(place.folder, query, unreadable=unread)))
+    first = next(records, None)
+    if first is not None:
+        printer.show(chain([first], records))
+    return first is not None
+
+
+def _summarise(options: argparse.Namespace, place: LogPlace, query: LogQuery, unread: Unread) -> bool:
+    """False when there is nothing to summarise."""
+    from greenagent.cli.logs import summary
+
+    form = "json" if options.json else "csv" if options.csv else ""
+    out = utf8_output()
+    if options.stats:
+        counts = summary.count_levels(place.folder, query, unread)
+        summary.print_stats(counts, form, wants_colour(options.colour, out), out)
+        return bool(counts)
+    spool = place.settings.main.ledger_file if place.settings is not None else None
+    jobs = summary.summarise_jobs(place.folder, query, spool, unread)
+    summary.print_jobs(jobs, form, out)
+    return bool(jobs)
+
+
+def _say_removed(lines: int) -> None:
+    """``max_dbs`` and the like took files away faster than they were read."""
+    # After damage the agent leaves out numbers: then they tell nothing.
+    count = f"up to {lines} lines (of all jobs)" if lines < _MAX_LINES else "lines"
+    print_error(PROGRAM, f"{count} were removed before they could be shown")
+
+
+def _say_nothing_found(query: LogQuery, unread: Unread) -> None:
+    """A mistyped job id must not look like a silent job."""
+    if query.jobid is not None and not unread.exit_code:
+        asked_more = query._replace(jobid=None, limit=0) != LogQuery(limit=0)
+        more = " match the rest of the question" if asked_more else ""
+        print_error(PROGRAM, f"no lines of job {visible(query.jobid)}{more}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
