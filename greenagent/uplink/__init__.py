@@ -1,8 +1,34 @@
-"""Uplink: everything that talks to a controller: transport, TLS, backoff, poller, uploaders.
+"""Uplink: everything that talks to a controller: HTTP, TLS, backoff, poller, uploaders.
 
 Imports values, runtime and settings only. Stores that hold what is to be sent are handed in.
 """
 
-from greenagent.uplink.lean import import_requests
+import importlib
+import sys
+import warnings
 
-import_requests()
+_DETECTORS = ("chardet", "charset_normalizer")
+
+
+def _import_requests() -> None:
+    """Imports ``requests`` without what it brings along to guess encodings: 2.6 MiB that nothing here uses.
+
+    Must run before anything else imports ``requests``; harmless afterwards.
+    """
+    if "requests" in sys.modules:
+        return
+    hidden: list[str] = [name for name in _DETECTORS if name not in sys.modules]
+    modules: dict[str, object] = sys.modules  # type: ignore[assignment]
+    modules.update(dict.fromkeys(hidden))  # None makes an import fail as if it were not installed
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # requests says that it has none
+            importlib.import_module("requests")
+    except ImportError:
+        pass  # an older one cannot do without: it is imported with them, when it is needed
+    finally:
+        for name in hidden:
+            del modules[name]
+
+
+_import_requests()

@@ -40,8 +40,8 @@ class Backoff:
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds a controller asks to wait, from its ``Retry-After`` header (number or date), or None."""
-    text = headers.get("Retry-After")
+    """Seconds a controller asks to wait by its header ``retry-after`` (a number or a date); None where it does not."""
+    text = headers.get("retry-after")
     if text is None:
         return None
     try:

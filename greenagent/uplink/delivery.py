@@ -9,12 +9,12 @@ aside only if some other part was accepted. Everything else is about the control
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import Enum
 from typing import NamedTuple, NoReturn
 
-from greenagent.uplink.backoff import parse_retry_after
+from greenagent.uplink.answer import Answer, ResponseClass
+from greenagent.uplink.errors import TransportError
 from greenagent.uplink.health import ControllerHealth
-from greenagent.uplink.transport import Answer, Transport, TransportError
+from greenagent.uplink.http import HttpClient
 
 SERVER_ERRORS = 5
 """Answers 500 to one body before it may be the body."""
@@ -37,15 +37,6 @@ SetAside = Callable[[str, str, bytes, int, str], None]
 """``(controller, path, body, status, answer)``: keeps a refused record for people to look at."""
 
 
-class Verdict(Enum):
-    """What a status says about."""
-
-    ACCEPTED = "accepted"
-    BODY = "the body"
-    EITHER = "the body or the controller"
-    CONTROLLER = "the controller"
-
-
 class Counts(NamedTuple):
     """Bodies and records accepted, and records set aside."""
 
@@ -64,39 +55,15 @@ class Trouble(Exception):
         self.retry_after = retry_after
 
 
-def judge(status: int) -> Verdict:
-    """What a status means for what was sent."""
-    if 200 <= status < 300:
-        return Verdict.ACCEPTED
-    if status in (400, 413, 422):
-        return Verdict.BODY
-    return Verdict.EITHER if status == 500 else Verdict.CONTROLLER
-
-
-def describe_status(status: int) -> str:
-    """A status that is no success, as a reason."""
-    if 300 <= status < 400:
-        return f"it redirects (status {status}), which is not followed: is the URL right?"
-    if status in (401, 403):
-        return f"it does not let us in (status {status})"
-    if status == 404:
-        return "it does not know the address (status 404): is the URL right?"
-    if status == 429:
-        return "it asks us to wait (status 429)"
-    if status == 500:
-        return "it fails on the request (status 500)"
-    return f"it answers with status {status}"
-
-
-def post(transport: Transport, path: str, body: bytes, health: ControllerHealth) -> Answer:
+def post(client: HttpClient, path: str, body: bytes, health: ControllerHealth) -> Answer:
     """One POST; raises Trouble when no answer came or the answer is about the controller."""
     try:
-        answer = transport.post(path, body)
+        answer = client.post(path, body)
     except TransportError as error:
         raise Trouble(error.reason, hint=error.hint) from error
-    verdict = judge(answer.status)
-    if verdict is Verdict.CONTROLLER or (verdict is Verdict.BODY and not health.understands_us):
-        raise Trouble(describe_status(answer.status), parse_retry_after(answer.headers))
+    kind = answer.classify()
+    if kind is ResponseClass.CONTROLLER or (kind is ResponseClass.BODY and not health.understands_us):
+        raise Trouble(answer.refusal(), answer.retry_after)
     return answer
 
 
@@ -105,7 +72,7 @@ class ListDelivery:
 
     def __init__(
         self,
-        transport: Transport,
+        client: HttpClient,
         path: str,
         health: ControllerHealth,
         set_aside: SetAside,
@@ -113,7 +80,7 @@ class ListDelivery:
         probe_pause: float = PROBE_PAUSE,
     ) -> None:
         """``pause(seconds)`` waits; ``probe_pause`` is how many seconds between posts that are answered 500."""
-        self._transport = transport
+        self._client = client
         self._path = path
         self._health = health
         self._set_aside = set_aside
@@ -153,31 +120,31 @@ class ListDelivery:
 
     def _deliver_body(self, records: Sequence[bytes], done: Callable[[int], None]) -> None:
         answer = self._post(records)
-        verdict = judge(answer.status)
-        if verdict is Verdict.ACCEPTED:
+        kind = answer.classify()
+        if kind is ResponseClass.ACCEPTED:
             self._stuck = None
             done(len(records))
             return
         if answer.status == 413 and len(records) > 1:
             self._largest = max(SMALLEST_BODY, sum(map(len, records)) // 2)
-        if verdict is Verdict.EITHER:
+        if kind is ResponseClass.EITHER:
             if records[0] != self._stuck:
                 self._stuck, self._server_errors = records[0], 0
             self._server_errors += 1
             if self._server_errors < SERVER_ERRORS:
-                raise Trouble(describe_status(answer.status), parse_retry_after(answer.headers))
+                raise Trouble(answer.refusal(), answer.retry_after)
         _Halving(self, records, done).run(answer)
 
     def _post(self, records: Sequence[bytes]) -> Answer:
-        answer = post(self._transport, self._path, b"[" + b",".join(records) + b"]", self._health)
-        if judge(answer.status) is Verdict.ACCEPTED:
+        answer = post(self._client, self._path, b"[" + b",".join(records) + b"]", self._health)
+        if answer.classify() is ResponseClass.ACCEPTED:
             self._probes = FIRST_PROBES
             counts = self._counts
             self._counts = counts._replace(bodies=counts.bodies + 1, records=counts.records + len(records))
         return answer
 
     def _keep_aside(self, record: bytes, answer: Answer) -> None:
-        self._set_aside(self._transport.key, self._path, b"[" + record + b"]", answer.status, answer.text)
+        self._set_aside(self._client.key, self._path, b"[" + record + b"]", answer.status, answer.text)
         self._counts = self._counts._replace(set_aside=self._counts.set_aside + 1)
         if not self._set_aside_said:
             self._set_aside_said = True
@@ -217,13 +184,13 @@ class _Halving:
 
     def _try(self, start: int, end: int) -> None:
         answer = self._delivery._post(self._records[start:end])
-        if judge(answer.status) is Verdict.ACCEPTED:
+        if answer.classify() is ResponseClass.ACCEPTED:
             self._accepted(end)
         else:
             self._refused(start, end, answer)
 
     def _refused(self, start: int, end: int, answer: Answer) -> None:
-        either = judge(answer.status) is Verdict.EITHER
+        either = answer.classify() is ResponseClass.EITHER
         if either:
             self._probes += 1
             if self._probes > self._delivery._probes:
@@ -252,10 +219,10 @@ class _Halving:
         for attempt in range(1, SERVER_ERRORS):
             self._delivery._pause(self._delivery._probe_pause * attempt)
             answer = self._delivery._post(self._records[index : index + 1])
-            if judge(answer.status) is Verdict.ACCEPTED:
+            if answer.classify() is ResponseClass.ACCEPTED:
                 self._accepted(index + 1)
                 return
-            if judge(answer.status) is Verdict.BODY:
+            if answer.classify() is ResponseClass.BODY:
                 self._refused_for_its_body(index, answer)
                 return
         self._suspects.append((index, answer))
@@ -267,9 +234,9 @@ class _Halving:
         while self._suspects:
             index, answer = self._suspects[0]
             record = self._records[index]
-            if judge(answer.status) is Verdict.EITHER:
+            if answer.classify() is ResponseClass.EITHER:
                 answer = self._delivery._post([record])
-            if judge(answer.status) is Verdict.ACCEPTED:
+            if answer.classify() is ResponseClass.ACCEPTED:
                 self._done(index + 1)
                 raise _Recovered
             self._delivery._keep_aside(record, answer)
@@ -278,4 +245,4 @@ class _Halving:
         self._done(end)
 
     def _give_up(self, answer: Answer) -> NoReturn:
-        raise Trouble(describe_status(answer.status), parse_retry_after(answer.headers))
+        raise Trouble(answer.refusal(), answer.retry_after)

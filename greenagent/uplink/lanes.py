@@ -13,7 +13,7 @@ from typing import Final
 import gevent
 
 from greenagent.uplink.delivery import Trouble
-from greenagent.uplink.transport import Transport
+from greenagent.uplink.http import HttpClient
 from greenagent.values.result import PendingResult
 
 MOST: Final = 4
@@ -23,15 +23,16 @@ ENOUGH: Final = 8
 SLOW: Final = 0.005
 """Seconds that these took at the least, each: more connections are no help where the answers come at once."""
 
-Send = Callable[[PendingResult, Transport], None]
+Send = Callable[[PendingResult, HttpClient], None]
 
 
 class Lanes:
-    """Sends results over ``first`` and, where that is worth it, over more transports like it."""
+    """Sends results over ``first`` and, where that is worth it, over clients that ``another`` makes."""
 
-    def __init__(self, first: Transport) -> None:
+    def __init__(self, first: HttpClient, another: Callable[[], HttpClient]) -> None:
         self._first = first
-        self._others: list[Transport] = []
+        self._another = another
+        self._others: list[HttpClient] = []
         self._times: deque[float] = deque(maxlen=ENOUGH)
 
     def accepted(self, seconds: float) -> None:
@@ -57,23 +58,23 @@ class Lanes:
         waiting = deque(jobs.values())
         raised: list[BaseException] = []
 
-        def work(transport: Transport) -> None:
+        def work(client: HttpClient) -> None:
             try:
                 while waiting and not raised:
                     job = waiting.popleft()
                     while job and not raised:
-                        send(job.popleft(), transport)
+                        send(job.popleft(), client)
             except BaseException as error:  # for the sender, whose greenlet knows what to do with it
                 raised.append(error)
 
         while len(self._others) < MOST - 1:
-            self._others.append(self._first.another())
-        workers = [gevent.spawn(work, transport) for transport in self._others[: len(waiting) - 1]]
+            self._others.append(self._another())
+        workers = [gevent.spawn(work, client) for client in self._others[: len(waiting) - 1]]
         try:
             work(self._first)
-            for transport, worker in zip(self._others, workers, strict=False):
+            for client, worker in zip(self._others, workers, strict=False):
                 while not worker.ready():
-                    self._first.heartbeat.follow(transport.heartbeat)
+                    self._first.heartbeat.follow(client.heartbeat)
                     worker.join(1.0)
         finally:
             gevent.killall(workers)
@@ -85,10 +86,10 @@ class Lanes:
 
     def abort(self) -> None:
         """Ends the requests under way on all but the first."""
-        for transport in self._others:
-            transport.abort()
+        for client in self._others:
+            client.abort()
 
     def close(self) -> None:
         """Closes all but the first; they are opened again when they are needed."""
-        for transport in self._others:
-            transport.close()
+        for client in self._others:
+            client.close()

@@ -14,13 +14,13 @@ from greenagent.settings.models import ControllerSettings
 from greenagent.uplink.delivery import SetAside
 from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.health import ControllerHealth
+from greenagent.uplink.http import HttpClient
 from greenagent.uplink.logs import LogStore, LogUploader
 from greenagent.uplink.poller import Poller
 from greenagent.uplink.results import Outbox, ResultSender
 from greenagent.uplink.sender import Sender
 from greenagent.uplink.statistics import StatisticsBacklog, StatisticsUploader
 from greenagent.uplink.tls import ControllerTls
-from greenagent.uplink.transport import Transport
 from greenagent.values.command import Command
 from greenagent.values.errors import CommandError, GreenagentError
 
@@ -65,14 +65,14 @@ class Link:
         self._supervisor = supervisor
         self._tls = ControllerTls(controller.key, controller.url, controller.security)
         self._senders: list[Sender] = []
-        self._transports: list[Transport] = []
+        self._clients: list[HttpClient] = []
         self._watching = supervisor.service(f"certificates of controller {self.key}", self._tls.watch, agent_log)
 
     def poll(self, roles: Callable[[], Sequence[str]], free_slots: Callable[[], int], entrance: Entrance) -> None:
         """Starts asking for commands."""
         self.poller = Poller(
             self.key,
-            self._transport(),
+            self._client(),
             roles=roles,
             free_slots=free_slots,
             accept=entrance.accept,
@@ -84,7 +84,7 @@ class Link:
 
     def send_results(self, outbox: Outbox) -> None:
         """Starts delivering the results that wait for this controller."""
-        self._start("results", ResultSender(self.key, self._transport(), outbox, self.health, self.figures))
+        self._start("results", ResultSender(self.key, self._client, outbox, self.health, self.figures))
 
     def send_logs(self, pair: LogPair, store: LogStore, set_aside: SetAside) -> None:
         """Starts uploading the lines one AC logger wants sent here."""
@@ -92,7 +92,7 @@ class Link:
             pair.name,
             pair.batch_size,
             pair.flush_int,
-            self._transport(),
+            self._client(),
             store,
             self.health,
             set_aside,
@@ -103,18 +103,18 @@ class Link:
     def send_statistics(self, backlog: StatisticsBacklog, flush_every: float, set_aside: SetAside) -> None:
         """Starts uploading statistics; they wait ``flush_every`` seconds at most."""
         uploader = StatisticsUploader(
-            self.key, self._transport(), backlog, self.health, set_aside, self.figures, flush_every=flush_every
+            self.key, self._client(), backlog, self.health, set_aside, self.figures, flush_every=flush_every
         )
         self._start("statistics", uploader)
 
     def fetch_script(self, digest: str) -> bytes:
         """The text of a script by its hash (protocol 1.2). Raises GreenagentError."""
-        transport = self._transport()
+        client = self._client()
         try:
-            answer = transport.get("script", [("hash", digest)], timeout=SCRIPT_TIMEOUT)
+            answer = client.get("script", [("hash", digest)], timeout=SCRIPT_TIMEOUT)
         finally:
-            self._transports.remove(transport)
-            transport.close()
+            self._clients.remove(client)
+            client.close()
         if not answer.ok:
             raise GreenagentError(f"controller {self.key} answers with status {answer.status}: {answer.text}")
         return answer.body
@@ -134,9 +134,9 @@ class Link:
     def close(self) -> None:
         """Ends everything at once."""
         self._supervisor.end(self._watching)
-        for transport in self._transports:
-            transport.abort()
-            transport.close()
+        for client in self._clients:
+            client.abort()
+            client.close()
 
     def _start(self, part: str, sender: Sender) -> None:
         self._senders.append(sender)
@@ -146,7 +146,7 @@ class Link:
         self.services.append(name)
         self._supervisor.service(name, run, heartbeat=heartbeat)
 
-    def _transport(self) -> Transport:
-        transport = Transport(self.key, self._controller.url, self._tls, *self._identity)
-        self._transports.append(transport)
-        return transport
+    def _client(self) -> HttpClient:
+        client = HttpClient(self.key, self._controller.url, self._tls, *self._identity)
+        self._clients.append(client)
+        return client

@@ -12,8 +12,8 @@ from greenagent.uplink.backoff import Backoff
 from greenagent.uplink.delivery import PROBE_PAUSE, ListDelivery, SetAside, Trouble
 from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.health import ControllerHealth
+from greenagent.uplink.http import HttpClient
 from greenagent.uplink.sender import Sender
-from greenagent.uplink.transport import Transport
 from greenagent.values.errors import GreenagentError
 from greenagent.values.message import Record
 
@@ -47,7 +47,7 @@ class LogUploader(Sender):
         pair: Any,
         batch_size: int,
         flush_int: float,
-        transport: Transport,
+        client: HttpClient,
         store: LogStore,
         health: ControllerHealth,
         set_aside: SetAside,
@@ -58,14 +58,14 @@ class LogUploader(Sender):
         probe_pause: float = PROBE_PAUSE,
     ) -> None:
         """``batch_size`` in lines; ``flush_int`` and the pauses in seconds."""
-        super().__init__(f"logs ({pair})", transport, health, backoff)
+        super().__init__(f"logs ({pair})", client, health, backoff)
         self.figures = figures or UplinkFigures()
         self._pair = pair
         self._batch_size = batch_size
         self._flush_int = flush_int
         self._store = store
         self._batch_pause = batch_pause
-        self._delivery = ListDelivery(transport, "log", health, set_aside, self._pause, probe_pause)
+        self._delivery = ListDelivery(client, "log", health, set_aside, self._pause, probe_pause)
 
     def _wait_for_work(self) -> None:
         self._store.wait_due(self._pair, self._batch_size, self._flush_int)

@@ -10,11 +10,12 @@ from typing import Protocol
 
 from gevent.event import Event
 
-from greenagent.uplink.backoff import Backoff, parse_retry_after
-from greenagent.uplink.delivery import describe_status
+from greenagent.uplink.answer import Answer
+from greenagent.uplink.backoff import Backoff
+from greenagent.uplink.errors import TransportError
 from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.health import ControllerHealth
-from greenagent.uplink.transport import POLL_TIMEOUT, SLACK, Answer, Transport, TransportError
+from greenagent.uplink.http import POLL_TIMEOUT, TIMEOUT_MARGIN, HttpClient
 from greenagent.values.command import Command, decode_command, read_early_id
 from greenagent.values.errors import CommandError
 
@@ -50,7 +51,7 @@ class Poller:
     def __init__(
         self,
         key: str,
-        transport: Transport,
+        client: HttpClient,
         *,
         roles: RoleSource,
         free_slots: Callable[[], int],
@@ -67,9 +68,9 @@ class Poller:
         """One of starting, polling, accepting, waiting, stopped."""
         self.figures = figures or UplinkFigures()
         self.health = health
-        self.heartbeat = transport.heartbeat
+        self.heartbeat = client.heartbeat
         health.is_polled = True
-        self._transport = transport
+        self._client = client
         self._roles = roles
         self._free_slots = free_slots
         self._accept = accept
@@ -97,7 +98,7 @@ class Poller:
                 delay = self._failed(error)
             if delay > 0:
                 self.state = "waiting"
-                self.heartbeat.expect_within(delay + SLACK, "waiting")
+                self.heartbeat.expect_within(delay + TIMEOUT_MARGIN, "waiting")
                 self._stopping.wait(delay)
         self.state = "stopped"
         self.heartbeat.clear()
@@ -106,9 +107,9 @@ class Poller:
         """Takes no more: a poll that still waits is called off; an answer that has begun is accepted yet."""
         self._stopping.set()
         if self._in_event:
-            self._transport.abort()
+            self._client.abort()
         else:
-            self._transport.interrupt()
+            self._client.interrupt()
 
     def _send_startup_event(self) -> None:
         """Says that we are here; any answer clears the debt, and without one polling goes on (protocol 1.3).
@@ -118,7 +119,7 @@ class Poller:
         """
         self._in_event = True
         try:
-            answer = self._transport.post("event", STARTUP_EVENT, EVENT_TIMEOUT)
+            answer = self._client.post("event", STARTUP_EVENT, EVENT_TIMEOUT)
         except TransportError as error:
             if error.kind in NOBODY_THERE:
                 self.figures.polls += 1  # it stands for the poll that would have found the same
@@ -138,7 +139,7 @@ class Poller:
         self.state = "polling"
         self.figures.polls += 1
         began = time.monotonic()
-        answer = self._transport.get(
+        answer = self._client.get(
             "cmd",
             [("role", role) for role in self._roles()],
             {ACKNOWLEDGE: self._acknowledge, FREE_SLOTS: str(max(0, self._free_slots()))},
@@ -147,8 +148,8 @@ class Poller:
         if not answer.ok:
             self.figures.poll_errors += 1
             self._was_behind_gateway = self._was_behind_gateway or answer.status in GATEWAY_ERRORS
-            self.health.failed("poll", describe_status(answer.status))
-            return self._backoff.next(parse_retry_after(answer.headers))
+            self.health.failed("poll", answer.refusal())
+            return self._backoff.next(answer.retry_after)
         self.health.contact()
         if self._was_behind_gateway:
             # A server in front told of the outage; the controller behind it may have forgotten us.
@@ -196,7 +197,7 @@ class Poller:
         return self._backoff.next()
 
     def _remember_token(self, answer: Answer) -> None:
-        token = answer.headers.get(DELIVERY, "")
+        token = answer.headers.get(DELIVERY.lower(), "")
         if _TOKEN.fullmatch(token):
             self._acknowledge = token
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import gevent
 
-from greenagent.uplink.backoff import Backoff, parse_retry_after
-from greenagent.uplink.delivery import SERVER_ERRORS, Trouble, Verdict, describe_status, judge, post
+from greenagent.uplink.answer import Answer, ResponseClass
+from greenagent.uplink.backoff import Backoff
+from greenagent.uplink.delivery import SERVER_ERRORS, Trouble, post
 from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.health import ControllerHealth
+from greenagent.uplink.http import HttpClient
 from greenagent.uplink.lanes import Lanes
 from greenagent.uplink.sender import Sender
-from greenagent.uplink.transport import Answer, Transport
 from greenagent.values.result import PendingResult
 
 PAGE = 50
@@ -63,7 +65,7 @@ class ResultSender(Sender):
     def __init__(
         self,
         key: str,
-        transport: Transport,
+        connect: Callable[[], HttpClient],
         outbox: Outbox,
         health: ControllerHealth,
         figures: UplinkFigures | None = None,
@@ -71,8 +73,11 @@ class ResultSender(Sender):
         backoff: Backoff | None = None,
         suspect_backoff: tuple[float, float] = (0.5, 30.0),
     ) -> None:
-        """``suspect_backoff``: first and longest delay in seconds for a single result answered 500."""
-        super().__init__("results", transport, health, backoff)
+        """``connect`` makes a client with a connection of its own.
+
+        ``suspect_backoff``: first and longest delay in seconds for a single result answered 500.
+        """
+        super().__init__("results", connect(), health, backoff)
         self.key = key
         self.figures = figures or UplinkFigures()
         self._outbox = outbox
@@ -82,7 +87,7 @@ class ResultSender(Sender):
         self._set_aside_said = False
         self._to_store: list[int] = []
         self._accepted: set[int] = set()
-        self._lanes = Lanes(transport)
+        self._lanes = Lanes(self._client, connect)
 
     def _abort(self) -> None:
         super()._abort()
@@ -129,7 +134,7 @@ class ResultSender(Sender):
                 if self._lanes.are_worth(len(due) - position):
                     self._lanes.send(due[position:], self._send)
                     break
-                self._send(pending, self._transport)
+                self._send(pending, self._client)
             if self._out_of_time:
                 return
             self._store_accepted()
@@ -143,13 +148,13 @@ class ResultSender(Sender):
             return not again
         return again and suspect.not_before <= time.monotonic()
 
-    def _send(self, pending: PendingResult, transport: Transport) -> None:
+    def _send(self, pending: PendingResult, client: HttpClient) -> None:
         if self._out_of_time:
             return
         began = time.monotonic()
-        answer = post(transport, pending.path, pending.body, self._health)
-        verdict = judge(answer.status)
-        if verdict is Verdict.ACCEPTED:
+        answer = post(client, pending.path, pending.body, self._health)
+        kind = answer.classify()
+        if kind is ResponseClass.ACCEPTED:
             self._lanes.accepted(time.monotonic() - began)
             self._suspects.pop(pending.row, None)
             self._server_errors_in_a_row = 0
@@ -158,7 +163,7 @@ class ResultSender(Sender):
             self._health.accepted()
             self._success()
             self.figures.results_sent += 1
-        elif verdict is Verdict.BODY:
+        elif kind is ResponseClass.BODY:
             self._set_aside(pending, answer)
         else:
             self._lanes.refused()
@@ -168,15 +173,15 @@ class ResultSender(Sender):
         """500: refused for its body once it was answered so five times and another post was accepted meanwhile."""
         suspect = self._suspects.setdefault(pending.row, _Suspect(Backoff(*self._suspect_backoff)))
         suspect.count += 1
-        suspect.not_before = time.monotonic() + suspect.backoff.next(parse_retry_after(answer.headers))
+        suspect.not_before = time.monotonic() + suspect.backoff.next(answer.retry_after)
         accepted = self._health.last_acceptance
         if suspect.count >= SERVER_ERRORS and accepted is not None and accepted > suspect.since:
             self._set_aside(pending, answer)
             return
         self._server_errors_in_a_row += 1
         if self._server_errors_in_a_row >= SERVER_ERRORS:
-            raise Trouble(describe_status(answer.status), parse_retry_after(answer.headers))
-        self._health.failed(self._part, describe_status(answer.status))
+            raise Trouble(answer.refusal(), answer.retry_after)
+        self._health.failed(self._part, answer.refusal())
 
     def _set_aside(self, pending: PendingResult, answer: Answer) -> None:
         self._suspects.pop(pending.row, None)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from gevent.event import Event
 
+from greenagent.runtime.interrupt import Interrupted, Interruptible
 from greenagent.uplink.backoff import Backoff
 from greenagent.uplink.delivery import Trouble
 from greenagent.uplink.health import ControllerHealth
-from greenagent.uplink.interrupt import Interrupted, Interruptible
-from greenagent.uplink.transport import SLACK, Transport
+from greenagent.uplink.http import TIMEOUT_MARGIN, HttpClient
 
 UNDER_WAY = 2.0
 """Seconds that requests get which are under way when a link ends and another goes on in its place."""
@@ -22,11 +22,11 @@ DRAIN_TRIES = 2
 class Sender(ABC):
     """Body of a service that posts what a store holds; subclasses say what and how."""
 
-    def __init__(self, part: str, transport: Transport, health: ControllerHealth, backoff: Backoff | None) -> None:
+    def __init__(self, part: str, client: HttpClient, health: ControllerHealth, backoff: Backoff | None) -> None:
         """``part`` names the work in what is said about the controller."""
-        self.heartbeat = transport.heartbeat
+        self.heartbeat = client.heartbeat
         self._part = part
-        self._transport = transport
+        self._client = client
         self._health = health
         self._backoff = backoff or Backoff()
         self._stopping = Event()
@@ -70,12 +70,12 @@ class Sender(ABC):
 
     def _abort(self) -> None:
         """Ends the requests under way."""
-        self._transport.abort()
+        self._client.abort()
 
     def _serve(self) -> None:
         troubles = 0
         while not self._out_of_time:
-            self.heartbeat.expect_within(SLACK, "reading what waits")
+            self.heartbeat.expect_within(TIMEOUT_MARGIN, "reading what waits")
             try:
                 more = self._send_some()
             except Trouble as trouble:
@@ -97,7 +97,7 @@ class Sender(ABC):
 
     def _pause(self, seconds: float) -> None:
         """Waits, but not once it is time to stop."""
-        self.heartbeat.expect_within(seconds + SLACK, "waiting")
+        self.heartbeat.expect_within(seconds + TIMEOUT_MARGIN, "waiting")
         self._stopping.wait(seconds)
 
     def _interruptibly(self, wait: Callable[[], None]) -> None:

@@ -10,8 +10,8 @@ from greenagent.uplink.backoff import Backoff
 from greenagent.uplink.delivery import PROBE_PAUSE, ListDelivery, SetAside, Trouble
 from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.health import ControllerHealth
+from greenagent.uplink.http import HttpClient
 from greenagent.uplink.sender import Sender
-from greenagent.uplink.transport import Transport
 
 BATCH_SIZE = 1000
 FLUSH_EVERY = 120.0
@@ -41,7 +41,7 @@ class StatisticsUploader(Sender):
     def __init__(
         self,
         key: str,
-        transport: Transport,
+        client: HttpClient,
         backlog: StatisticsBacklog,
         health: ControllerHealth,
         set_aside: SetAside,
@@ -54,14 +54,14 @@ class StatisticsUploader(Sender):
         probe_pause: float = PROBE_PAUSE,
     ) -> None:
         """``batch_size`` in objects; ``flush_every`` and the pauses in seconds."""
-        super().__init__("statistics", transport, health, backoff)
+        super().__init__("statistics", client, health, backoff)
         self.key = key
         self.figures = figures or UplinkFigures()
         self._backlog = backlog
         self._batch_size = batch_size
         self._flush_every = flush_every
         self._batch_pause = batch_pause
-        self._delivery = ListDelivery(transport, "stats", health, set_aside, self._pause, probe_pause)
+        self._delivery = ListDelivery(client, "stats", health, set_aside, self._pause, probe_pause)
 
     def _wait_for_work(self) -> None:
         self._backlog.wait(self.key, self._batch_size, self._flush_every)

@@ -36,7 +36,7 @@ class Uploads:
             PAIR,
             1,
             300,
-            self.uplink.transport(),
+            self.uplink.client(),
             self.store,
             self.uplink.health,
             Aside(),

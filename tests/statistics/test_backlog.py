@@ -308,7 +308,7 @@ def test_a_broken_database_does_not_end_the_uploader(database: NativeDatabase) -
     backlog, _ = make(database)
     database.run(lambda connection: connection.execute("DROP TABLE stats_waiting"))
     uplink = Uplink("http://127.0.0.1:9")
-    uploader = StatisticsUploader("main", uplink.transport(), backlog, uplink.health, lambda *record: None)
+    uploader = StatisticsUploader("main", uplink.client(), backlog, uplink.health, lambda *record: None)
     with running(uploader):
         backlog._demands["main"].set(1000)
         wait_until(lambda: any("nothing can be sent" in line for line in uplink.said), what="the trouble")
@@ -323,7 +323,7 @@ def test_a_backlog_goes_in_posts_of_a_thousand_objects(database: NativeDatabase)
         uplink = Uplink(controller.url)
         refused: list[object] = []
         uploader = StatisticsUploader(
-            "main", uplink.transport(), backlog, uplink.health, lambda *record: refused.append(record)
+            "main", uplink.client(), backlog, uplink.health, lambda *record: refused.append(record)
         )
         with running(uploader):
             wait_until(lambda: not bodies(backlog), what="everything to be sent")

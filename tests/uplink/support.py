@@ -14,17 +14,17 @@ from greenagent.runtime.agent_log import AgentLog
 from greenagent.uplink.backoff import Backoff
 from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.health import ControllerHealth
+from greenagent.uplink.http import HttpClient
 from greenagent.uplink.poller import Poller
 from greenagent.uplink.results import PendingResult
 from greenagent.uplink.tls import ControllerTls
-from greenagent.uplink.transport import Transport
 from greenagent.values.message import Record
 
 
 class Uplink:
     """Everything one controller needs, with short times; lines that were said are in ``said``."""
 
-    def __init__(self, url: str, security: Any = None, key: str = "main", **transport: Any) -> None:
+    def __init__(self, url: str, security: Any = None, key: str = "main", **options: Any) -> None:
         self.key = key
         self.said: list[str] = []
         self.agent_log = AgentLog(None)
@@ -33,10 +33,10 @@ class Uplink:
         self.figures = UplinkFigures()
         self.health = ControllerHealth(key, url, self.agent_log)
         self._url = url
-        self._options = transport
+        self._options = options
 
-    def transport(self) -> Transport:
-        return Transport(self.key, self._url, self.tls, 1, 10, **self._options)
+    def client(self) -> HttpClient:
+        return HttpClient(self.key, self._url, self.tls, 1, 10, **self._options)
 
     def poller(self, **changes: Any) -> tuple[Poller, SimpleNamespace]:
         """A poller and the lists its commands and refusals go to."""
@@ -51,7 +51,7 @@ class Uplink:
             "backoff": quick_backoff(),
             "poll_timeout": 30.0,
         }
-        return Poller(self.key, self.transport(), **{**parts, **changes}), got
+        return Poller(self.key, self.client(), **{**parts, **changes}), got
 
 
 def quick_backoff() -> Backoff:

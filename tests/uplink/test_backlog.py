@@ -19,8 +19,8 @@ def test_commands_come_through_while_a_backlog_is_drained():
     with RecordingController() as controller:
         uplink = Uplink(controller.url)
         poller, got = uplink.poller()
-        results = ResultSender("main", uplink.transport(), outbox, uplink.health)
-        logs = LogUploader("ac", 1000, 300, uplink.transport(), store, uplink.health, Aside())
+        results = ResultSender("main", uplink.client, outbox, uplink.health)
+        logs = LogUploader("ac", 1000, 300, uplink.client(), store, uplink.health, Aside())
         with running(poller), running(results), running(logs):
             for number in range(20):
                 controller.push({"id": f"command{number}", "cmd": "ping"})

@@ -25,7 +25,7 @@ class Logs:
             ("ac", "main"),
             batch_size,
             300,
-            self.uplink.transport(),
+            self.uplink.client(),
             self.store,
             self.uplink.health,
             self.aside,
@@ -221,7 +221,7 @@ class Statistics:
         uplink = Uplink(controller.url)
         self.uploader = StatisticsUploader(
             "main",
-            uplink.transport(),
+            uplink.client(),
             self.backlog,
             uplink.health,
             self.aside,

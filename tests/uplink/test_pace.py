@@ -50,14 +50,14 @@ def test_no_number_of_failures_is_too_many(failures):
     [("5", 5), ("0", 0), ("-3", 0), ("1e9", 300), ("2.5", 2.5), ("soon", None), ("", None), ("nan", None)],
 )
 def test_retry_after_in_seconds(text, seconds):
-    assert parse_retry_after({"Retry-After": text}) == seconds
+    assert parse_retry_after({"retry-after": text}) == seconds
 
 
 def test_retry_after_as_a_date():
-    waits = parse_retry_after({"Retry-After": formatdate(time.time() + 60, usegmt=True)})
+    waits = parse_retry_after({"retry-after": formatdate(time.time() + 60, usegmt=True)})
     assert waits is not None
     assert 50 < waits <= 61
-    assert parse_retry_after({"Retry-After": formatdate(0, usegmt=True)}) == 0
+    assert parse_retry_after({"retry-after": formatdate(0, usegmt=True)}) == 0
     assert parse_retry_after({}) is None
 
 

@@ -16,7 +16,7 @@ from tests.uplink.support import MemoryOutbox, Uplink, quick_backoff, running
 
 def sender(uplink: Uplink, outbox: MemoryOutbox) -> ResultSender:
     return ResultSender(
-        uplink.key, uplink.transport(), outbox, uplink.health, backoff=quick_backoff(), suspect_backoff=(0.01, 0.05)
+        uplink.key, uplink.client, outbox, uplink.health, backoff=quick_backoff(), suspect_backoff=(0.01, 0.05)
     )
 
 

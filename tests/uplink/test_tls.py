@@ -11,8 +11,8 @@ import pytest
 import trustme
 
 from greenagent.runtime.tls import CertificateError
+from greenagent.uplink.errors import TransportError
 from greenagent.uplink.tls import agent_context
-from greenagent.uplink.transport import TransportError
 from tests.support.certificates import security, server_context, write_authority, write_pair
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
@@ -36,7 +36,7 @@ def other_authority() -> trustme.CA:
 def refusal(controller: RecordingController, trusted: object, url: str | None = None) -> TransportError:
     """What a post fails with."""
     with pytest.raises(TransportError) as caught:
-        Uplink(url or controller.url, trusted).transport().post("event", b"{}", timeout=5)
+        Uplink(url or controller.url, trusted).client().post("event", b"{}", timeout=5)
     assert controller.posts == []
     assert "\n" not in str(caught.value)
     return caught.value
@@ -47,7 +47,7 @@ def test_a_controller_with_an_extra_authority_and_a_client_certificate(authority
     server = server_context(authority.issue_cert("127.0.0.1"), client_ca=authority, version=version)
     ours = security(write_authority(authority, tmp_path / "ca"), *write_pair(authority.issue_cert("agent"), tmp_path))
     with RecordingController(tls=server) as controller:
-        answer = Uplink(controller.url, ours).transport().post("event", b"{}")
+        answer = Uplink(controller.url, ours).client().post("event", b"{}")
         assert answer.ok
         assert answer.text == '"ok"'
 
@@ -58,7 +58,7 @@ def test_a_certificate_named_as_authority_is_trusted_even_if_it_is_an_intermedia
     server = server_context(intermediate.issue_cert("127.0.0.1"))
     trusted = security(write_authority(intermediate, tmp_path / "ca"))
     with RecordingController(tls=server) as controller:
-        assert Uplink(controller.url, trusted).transport().post("event", b"{}").ok
+        assert Uplink(controller.url, trusted).client().post("event", b"{}").ok
 
 
 @pytest.mark.parametrize(
@@ -194,13 +194,13 @@ def test_two_controllers_with_two_authorities(authority, other_authority, tmp_pa
     ):
         for controller, known in ((one, authority), (two, other_authority)):
             trusted = security(write_authority(known, tmp_path / "ca"))
-            assert Uplink(controller.url, trusted).transport().post("event", b"{}").ok
+            assert Uplink(controller.url, trusted).client().post("event", b"{}").ok
         assert "issuer is unknown" in refusal_of(two, security(write_authority(authority, tmp_path / "ca")))
 
 
 def refusal_of(controller: RecordingController, trusted: object) -> str:
     with pytest.raises(TransportError) as caught:
-        Uplink(controller.url, trusted).transport().post("event", b"{}")
+        Uplink(controller.url, trusted).client().post("event", b"{}")
     return caught.value.reason
 
 
@@ -259,9 +259,9 @@ def test_a_file_that_was_never_usable_is_the_reason_of_every_failure_until_it_is
     path = tmp_path / "ca"
     with RecordingController(tls=server_context(authority.issue_cert("127.0.0.1"))) as controller:
         uplink = Uplink(controller.url, security(path))
-        transport = uplink.transport()
+        client = uplink.client()
         with pytest.raises(TransportError, match="does not exist"):
-            transport.post("event", b"{}")
+            client.post("event", b"{}")
         write_authority(authority, path)
         assert uplink.tls.refresh()
-        assert transport.post("event", b"{}").ok
+        assert client.post("event", b"{}").ok

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import gzip
+import resource
 import socket
 import time
 import weakref
@@ -13,16 +15,34 @@ import pytest
 from gevent.pool import Group
 from gevent.server import StreamServer
 
-from greenagent.uplink.transport import Transport, TransportError
+from greenagent.uplink.errors import TransportError
+from greenagent.uplink.http import HttpClient
 from tests.support import recording_controller as behaviour
 from tests.support.certificates import security, server_context, write_authority
 from tests.support.recording_controller import RecordingController, status
 from tests.support.waiting import wait_until
 from tests.uplink.support import Uplink
 
+BODY = b'{"a": 1}'
+HEAD = b"HTTP/1.1 200 OK\r\n"
 
-def transport(controller: RecordingController, **options: object) -> Transport:
-    return Uplink(controller.url, **options).transport()
+
+def fresh(controller: RecordingController, **options: object) -> HttpClient:
+    """A client whose next request opens the connection."""
+    return Uplink(controller.url, **options).client()
+
+
+def answered(controller: RecordingController, **options: object) -> HttpClient:
+    """A client whose next request goes over a connection on which an answer came before."""
+    client = fresh(controller, **options)
+    controller.push(BODY)
+    assert client.get("cmd").body == BODY
+    assert client._connection is not None
+    assert client._connection.is_usable
+    return client
+
+
+EXCHANGES = pytest.mark.parametrize("open_client", [fresh, answered], ids=["first", "next"])
 
 
 @pytest.mark.parametrize(
@@ -32,15 +52,20 @@ def transport(controller: RecordingController, **options: object) -> Transport:
         (behaviour.close_half_way(), "closed", "it closed the connection in the middle of an answer"),
         (behaviour.rubbish(), "rubbish", "its answer is not HTTP"),
         (behaviour.raw(b"HTTP/1.1 999999 \xff\r\n\r\n"), "rubbish", "its answer is not HTTP"),
-        (behaviour.raw(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 500 + b"\r\n"), "rubbish", "its answer is not HTTP"),
-        (behaviour.raw(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000), "rubbish", "its answer is not HTTP"),
+        (behaviour.raw(HEAD + b"X: y\r\n" * 500 + b"\r\n"), "rubbish", "its answer is not HTTP"),
+        (behaviour.raw(HEAD + b"X: " + b"y" * 100_000), "rubbish", "its answer is not HTTP"),
         (
-            behaviour.raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+            behaviour.raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"),
             "closed",
             "it closed the connection in the middle of an answer",
         ),
         (
-            behaviour.raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd"),
+            behaviour.raw(HEAD + b"Content-Length: 40\r\n\r\nabcd"),
+            "closed",
+            "it closed the connection in the middle of an answer",
+        ),
+        (
+            behaviour.raw(HEAD + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd"),
             "rubbish",
             "its answer is not HTTP",
         ),
@@ -50,14 +75,15 @@ def transport(controller: RecordingController, **options: object) -> Transport:
         (behaviour.huge(50_000_000), "too-large", "its answer is larger than 1000000 bytes"),
     ],
     ids=[
-        "closed", "half-way", "rubbish", "status", "headers", "header", "chunk", "gzip", "hang",
+        "closed", "half-way", "rubbish", "status", "headers", "header", "chunk", "short", "gzip", "hang",
         "dribbled-head", "dribbled-body", "huge",
     ],
 )  # fmt: skip
-def test_a_poll_ends_in_time_with_one_reason_whatever_comes_back(order, kind, reason):
+@EXCHANGES
+def test_a_poll_ends_in_time_with_one_reason_whatever_comes_back(order, kind, reason, open_client):
     with RecordingController() as controller:
+        poller = open_client(controller, connect_timeout=0.3, body_grace=0.3, command_limit=1_000_000)
         controller.misbehave("cmd", order)
-        poller = transport(controller, connect_timeout=0.3, body_grace=0.3, command_limit=1_000_000)
         with pytest.raises(TransportError) as caught, gevent.Timeout(10):
             poller.get("cmd", timeout=0.3)
         assert (caught.value.kind, caught.value.reason) == (kind, reason)
@@ -67,28 +93,106 @@ def test_a_poll_ends_in_time_with_one_reason_whatever_comes_back(order, kind, re
     assert controller.errors == []
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        HEAD + b"Content-Length: 8\r\n\r\n" + BODY,
+        HEAD + b"Content-Length:8\r\nConnection: Keep-Alive\r\n\r\n" + BODY,
+        HEAD + b"CONTENT-LENGTH: 8\r\nX-Long: a\r\n b\r\n\r\n" + BODY,
+        HEAD + b"Content-Length: 8\r\nContent-Length: 8\r\n\r\n" + BODY,
+        HEAD + b"Content-Length: 8\r\nConnection: close\r\n\r\n" + BODY,
+        HEAD.replace(b"\r", b"") + b"Content-Length: 8\n\n" + BODY,
+        b"HTTP/1.0 200 OK\r\nContent-Length: 8\r\n\r\n" + BODY,
+        b"HTTP/1.1 200\r\nContent-Length: 8\r\n\r\n" + BODY,
+        b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"Content-Length: 8\r\n\r\n" + BODY,
+        HEAD + b"\r\n" + BODY,
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n4\r\n" + BODY[:4] + b"\r\n4;x=y\r\n" + BODY[4:] + b"\r\n0\r\n\r\n",
+        HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(BODY),
+    ],
+    ids=[
+        "plain", "keep-alive", "folded", "twice", "close", "line-feeds", "1.0", "no-reason", "continue",
+        "until-closed", "chunked", "gzip",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("bytewise", [False, True], ids=["at-once", "bytewise"])
+@EXCHANGES
+def test_every_form_of_an_answer_means_the_same(answer, bytewise, open_client):
+    with RecordingController() as controller:
+        poller = open_client(controller)
+        pieces = [answer[at : at + 1] for at in range(len(answer))] if bytewise else [answer]
+        controller.misbehave("cmd", behaviour.raw(*pieces, pause=0.0001 if bytewise else 0))
+        assert poller.get("cmd").body == BODY
+        wait_until(lambda: not controller.open_connections, what="the controller to close")
+        controller.behave()
+        controller.push(b"{}")
+        assert poller.get("cmd").body == b"{}", "the next request works"
+    assert controller.errors == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 1_000_000])
+def test_bodies_of_every_size_arrive_whole_both_ways(size):
+    with RecordingController() as controller:
+        both = answered(controller)
+        text = b'"' + b"x" * size + b'"'
+        controller.push(text)
+        assert both.get("cmd").body == text
+        assert both.post("event", text).ok
+        assert controller.events == ["x" * size]
+        assert controller.connections == 1
+
+
+def test_what_says_that_it_closes_is_not_used_again():
+    with RecordingController() as controller:
+        poller = answered(controller)
+        controller.misbehave(
+            "cmd", behaviour.raw(HEAD + b"Connection: close\r\nContent-Length: 8\r\n\r\n" + BODY, b"", pause=0.2)
+        )
+        poller.get("cmd")
+        assert poller._connection is not None
+        assert not poller._connection.is_usable
+        controller.behave()
+        controller.push(b"{}")
+        assert poller.get("cmd").body == b"{}"
+        assert controller.connections == 2
+
+
 def test_a_host_that_refuses_and_a_name_that_does_not_exist():
     with RecordingController() as controller:
         pass
     with pytest.raises(TransportError, match="refuses the connection") as caught:
-        transport(controller).get("cmd")
+        fresh(controller).get("cmd")
     assert caught.value.kind == "refused"
     with pytest.raises(TransportError, match="cannot be resolved") as caught:
-        Uplink("http://does-not-exist.invalid:1").transport().get("cmd")
+        Uplink("http://does-not-exist.invalid:1").client().get("cmd")
     assert caught.value.kind == "name"
+
+
+def test_an_agent_without_a_free_descriptor_is_not_the_controllers_fault():
+    with RecordingController() as controller:
+        client = fresh(controller)
+        client.post("event", b"{}")
+        client.close()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            with pytest.raises(TransportError, match="could not be sent: Too many open files") as caught:
+                client.post("event", b"{}")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert caught.value.kind == "local"
 
 
 def test_redirects_are_an_answer_and_are_not_followed():
     with RecordingController() as controller:
         controller.misbehave("cmd", behaviour.redirect(controller.url + "/1/10/event"))
-        assert transport(controller).get("cmd").status == 302
+        assert fresh(controller).get("cmd").status == 302
         assert controller.posts == []
 
 
 def test_an_endless_answer_to_a_post_does_not_change_what_its_status_said():
     with RecordingController() as controller:
         controller.misbehave("result", behaviour.huge(1 << 30))
-        sender = transport(controller)
+        sender = fresh(controller)
         assert sender.post("result", b"{}").ok
         controller.behave()
         assert sender.post("result", b"{}").ok
@@ -96,13 +200,13 @@ def test_an_endless_answer_to_a_post_does_not_change_what_its_status_said():
 
 def test_a_base_url_may_carry_a_path_and_a_slash_at_its_end():
     with RecordingController() as controller:
-        Uplink(controller.url + "/some/where/").transport().post("event", b"{}")
+        Uplink(controller.url + "/some/where/").client().post("event", b"{}")
         assert controller.events == [{}]
 
 
 def test_roles_are_repeated_in_the_query_and_escaped():
     with RecordingController(park=0) as controller:
-        poller = transport(controller)
+        poller = fresh(controller)
         for roles in ([], ["a", "b & c", "ü"]):
             poller.get("cmd", [("role", role) for role in roles])
             assert controller.polls[-1].roles == roles
@@ -110,7 +214,7 @@ def test_roles_are_repeated_in_the_query_and_escaped():
 
 def test_a_poll_can_be_called_off_and_a_body_that_has_begun_cannot():
     with RecordingController() as controller:
-        poller = transport(controller)
+        poller = fresh(controller)
         poll = gevent.spawn(outcome, poller.get, "cmd")
         controller.wait_for_poll()
         assert poller.interrupt()
@@ -137,7 +241,7 @@ def outcome(function: Callable[..., object], *args: object) -> object:
 
 def test_calling_off_is_harmless_when_nothing_is_under_way():
     with RecordingController(park=0) as controller:
-        poller = transport(controller)
+        poller = fresh(controller)
         assert not poller.interrupt()
         assert not poller.abort()
         assert poller.get("cmd").ok
@@ -149,7 +253,7 @@ def test_calling_off_is_harmless_when_nothing_is_under_way():
 def test_a_post_can_be_aborted():
     with RecordingController() as controller:
         controller.misbehave("result", behaviour.hang())
-        sender = transport(controller)
+        sender = fresh(controller)
         post = gevent.spawn(outcome, sender.post, "result", b"{}")
         wait_until(lambda: controller.refused_posts, what="the post")
         assert not sender.interrupt(), "only polls are called off this way"
@@ -159,7 +263,7 @@ def test_a_post_can_be_aborted():
 
 def test_a_time_limit_of_the_caller_stays_the_callers():
     with RecordingController() as controller:
-        poller = transport(controller)
+        poller = fresh(controller)
         with pytest.raises(gevent.Timeout) as caught, gevent.Timeout(0.1) as ours:
             poller.get("cmd")
         assert caught.value is ours
@@ -167,7 +271,7 @@ def test_a_time_limit_of_the_caller_stays_the_callers():
 
 def test_a_connection_the_server_has_closed_is_not_used_again():
     with RecordingController(park=0) as controller:
-        sender = transport(controller)
+        sender = fresh(controller)
         sender.post("event", b"{}")
         controller.stop()
         controller.start()
@@ -180,9 +284,9 @@ def test_one_that_hangs_slows_no_other():
         bad.misbehave("*", behaviour.hang())
         hanging = Group()
         for _ in range(20):
-            hanging.spawn(transport(bad).post, "event", b"{}")
+            hanging.spawn(fresh(bad).post, "event", b"{}")
         wait_until(lambda: len(bad.refused_posts) == 20, what="twenty hanging posts")
-        sender = transport(good)
+        sender = fresh(good)
         with gevent.Timeout(5):
             for _ in range(20):
                 assert sender.post("event", b"{}").ok
@@ -192,14 +296,14 @@ def test_one_that_hangs_slows_no_other():
 def test_a_proxy_of_the_environment_is_used_and_its_failure_named(monkeypatch):
     with RecordingController(park=0) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
-        assert Uplink("http://controller.invalid:8966").transport().post("event", b"{}").ok
+        assert Uplink("http://controller.invalid:8966").client().post("event", b"{}").ok
         assert proxy.events == [{}]
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         with RecordingController() as direct:
-            Uplink(direct.url).transport().post("event", b"{}")
+            Uplink(direct.url).client().post("event", b"{}")
             assert direct.events == [{}]
     with pytest.raises(TransportError, match="the proxy of the environment: it refuses") as caught:
-        Uplink("http://controller.invalid:8966").transport().post("event", b"{}")
+        Uplink("http://controller.invalid:8966").client().post("event", b"{}")
     assert caught.value.kind == "proxy"
 
 
@@ -224,9 +328,9 @@ def test_tls_through_a_proxy_trusts_what_the_configuration_says(monkeypatch, tmp
         proxy.start()
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.server_port}")
         try:
-            assert Uplink(controller.url, trusted).transport().post("event", b"{}").ok
+            assert Uplink(controller.url, trusted).client().post("event", b"{}").ok
             with pytest.raises(TransportError, match="issuer is unknown"):
-                Uplink(controller.url).transport().post("event", b"{}")
+                Uplink(controller.url).client().post("event", b"{}")
         finally:
             proxy.stop(timeout=0)
         assert tunnels == [b"CONNECT", b"CONNECT"]
@@ -243,7 +347,7 @@ def copy(source: socket.socket, target: socket.socket) -> None:
 
 def test_many_requests_use_one_connection_and_leave_nothing_open():
     with RecordingController(park=0) as controller:
-        sender = transport(controller)
+        sender = fresh(controller)
         began = time.process_time()
         for _ in range(200):
             sender.post("event", b"{}")
@@ -255,11 +359,11 @@ def test_many_requests_use_one_connection_and_leave_nothing_open():
         wait_until(lambda: not controller.open_connections, what="the connection to be closed")
 
 
-def test_a_closed_transport_is_forgotten_by_the_certificates_it_used():
-    """Each script that is fetched has a transport of its own: an agent that fetches many kept every one of them."""
+def test_a_closed_client_is_forgotten_by_the_certificates_it_used():
+    """Each script that is fetched has a client of its own: an agent that fetches many kept every one of them."""
     with RecordingController(park=0) as controller:
         uplink = Uplink(controller.url)
-        sender = uplink.transport()
+        sender = uplink.client()
         sender.post("event", b"{}")
         sender.close()
         forgotten = weakref.ref(sender)

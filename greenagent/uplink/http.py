@@ -1,0 +1,395 @@
+"""The HTTP client: one connection to one controller for one purpose (protocol 1.2).
+
+``requests`` connects, shakes hands and makes the first exchange. Further requests are written to
+the open socket, and an ordinary answer is read here, at a tenth of the processor time. Any other
+answer goes, from its first byte, through the parsers that read the first one, so it means the same
+and fails for the same reasons.
+
+Every wait is bounded: connecting, each silence, and the request as a whole, so that a peer that
+sends a byte now and then is cut off too; and so is the size of an answer.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from select import POLLIN
+from typing import Any
+from urllib.parse import urlsplit
+
+import gevent
+import requests
+import requests.utils
+import urllib3
+from gevent import monkey
+
+from greenagent import __version__
+from greenagent.runtime.heartbeat import Heartbeat
+from greenagent.runtime.interrupt import Interrupted, Interruptible
+from greenagent.uplink.answer import Answer
+from greenagent.uplink.errors import TransportError, explain
+from greenagent.uplink.tls import ControllerTls, TlsAdapter
+
+_poll = monkey.get_original("select", "poll")
+
+CONNECT_TIMEOUT = 10.0
+POLL_TIMEOUT = 75.0
+"""Seconds; clearly above the 60 s a controller holds a poll, or commands handed over just then are lost."""
+POST_TIMEOUT = 60.0
+COMMAND_LIMIT = 32 * 1024 * 1024
+"""Bytes; a larger answer to a poll is refused, so that no controller can exhaust our memory."""
+POST_ANSWER_LIMIT = 64 * 1024
+"""Bytes of the answer to a POST that are read; its status says all that counts."""
+BODY_GRACE = 60.0
+"""Seconds the body of an answer to a poll may take once its head is there."""
+POST_BODY_GRACE = 5.0
+MIN_UPLOAD_RATE = 8 * 1024
+"""Bytes per second a body must at least be taken at; its time limit grows with its size accordingly."""
+TIMEOUT_MARGIN = 120.0
+"""Seconds beyond every other time limit before the service that uses a client counts as stuck."""
+PIECE = 64 * 1024
+"""Bytes written or read at a time."""
+MAX_HEAD = 64 * 1024
+
+_SPECIAL_HEADERS = frozenset({"transfer-encoding", "content-encoding", "upgrade"})
+_FAILURES = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    ValueError,  # a header or status that urllib3 or http.client cannot make sense of
+)
+
+
+class HttpClient:
+    """Requests to ``<url>/<gid>/<nid>/``, one at a time, over a connection that is kept open.
+
+    Redirects are not followed and no cookie is kept. Proxies come from the environment, nothing
+    else does. Give every purpose a client of its own, so that none waits for another.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        url: str,
+        tls: ControllerTls,
+        gid: int,
+        nid: int,
+        *,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        command_limit: int = COMMAND_LIMIT,
+        body_grace: float = BODY_GRACE,
+    ) -> None:
+        """``key``: the controller's name in the configuration. Times in seconds, sizes in bytes."""
+        self.key = key
+        self.url = url.rstrip("/")
+        self.heartbeat = Heartbeat()
+        """Of the service that uses this client."""
+        self._base = f"{self.url}/{gid}/{nid}/"
+        self._tls = tls
+        self._connect_timeout = connect_timeout
+        self._command_limit = command_limit
+        self._body_grace = body_grace
+        self._proxies = requests.utils.get_environ_proxies(self._base)
+        # Through a proxy every request goes the way of ``requests``, which knows the kinds there are.
+        self._is_proxied = requests.utils.select_proxy(self._base, self._proxies) is not None
+        self._adapter: TlsAdapter | None = None
+        self._connection: _KeepAliveConnection | None = None
+        self._templates: dict[tuple[str, tuple[tuple[str, str], ...]], _Template] = {}
+        self._head = Interruptible()
+        self._whole = Interruptible()
+        self._has_old_context = False
+        self._has_answered = False
+
+    def get(
+        self,
+        path: str,
+        params: Iterable[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+        timeout: float = POLL_TIMEOUT,
+    ) -> Answer:
+        """GET; ``timeout`` in seconds until the head of the answer. Raises TransportError."""
+        return self._send(self._template("GET", path, tuple(params)), headers or {}, b"", timeout)
+
+    def post(self, path: str, body: bytes, timeout: float = POST_TIMEOUT) -> Answer:
+        """POST of a JSON text; ``timeout`` as for ``get``. Raises TransportError."""
+        return self._send(self._template("POST", path), {"Content-Length": str(len(body))}, body, timeout)
+
+    def interrupt(self) -> bool:
+        """Ends a GET that still waits for the head of its answer; it raises TransportError ``interrupted``.
+
+        An answer that has begun is let finish: there may be a command in it.
+        """
+        return self._head.interrupt()
+
+    def abort(self) -> bool:
+        """Ends whatever request is under way; it raises TransportError ``interrupted``."""
+        return self._whole.interrupt()
+
+    def close(self) -> None:
+        """Closes the connection; the next request opens a new one."""
+        self._has_answered = self._has_old_context = False
+        self._tls.unsubscribe(self._context_changed)
+        self._connection = None
+        if self._adapter is not None:
+            self._adapter.close()
+            self._adapter = None
+
+    def _context_changed(self) -> None:
+        self._has_old_context = True
+        self.interrupt()
+
+    def _template(self, method: str, path: str, params: tuple[tuple[str, str], ...] = ()) -> _Template:
+        """The request is prepared once and used again as long as its path and parameters stay the same."""
+        template = self._templates.get((path, params))
+        if template is None:
+            if len(self._templates) >= 10:  # parameters change with the roles
+                self._templates.clear()
+            template = _Template(method, self._base + path, params)
+            self._templates[path, params] = template
+        return template
+
+    def _send(self, template: _Template, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
+        if self._tls.problem:
+            raise TransportError("tls", self._tls.problem)
+        if self._has_old_context:
+            self.close()
+        if self._adapter is None:
+            # Subscribed as long as something is open: a client that is closed for good must not be kept for ever.
+            self._tls.subscribe(self._context_changed)
+            self._adapter = TlsAdapter(self._tls.context)
+        if self._connection is not None and not self._connection.is_usable:
+            self._connection.close()
+            self._connection = None
+        limit = timeout + len(body) / MIN_UPLOAD_RATE
+        if self._connection is None:
+            limit += self._connect_timeout
+        self.heartbeat.expect_within(limit + self._body_grace + TIMEOUT_MARGIN, "a request")
+        try:
+            with self._whole, gevent.Timeout(limit, _OutOfTime), self._head if template.is_get else nullcontext():
+                reply = self._exchange(self._adapter, template, headers, body, timeout)
+            self._has_answered = True
+            return reply if isinstance(reply, Answer) else self._read(reply, template.is_get)
+        except BaseException as error:
+            failure = self._failure(error)
+            self.close()
+            if failure is None:
+                raise
+            raise failure from error
+        finally:
+            self.heartbeat.expect_within(TIMEOUT_MARGIN, "what follows a request")
+
+    def _failure(self, error: BaseException) -> TransportError | None:
+        """The reason in words; None for what is not the controller's, such as a time limit of our caller."""
+        if isinstance(error, _OutOfTime):
+            return TransportError("timeout", "it did not answer in time")
+        if isinstance(error, Interrupted):
+            return TransportError("interrupted", "the request was called off")
+        if not isinstance(error, _FAILURES):
+            return None
+        return explain(
+            error,
+            url=self.url,
+            has_client_certificate=self._tls.has_client_certificate,
+            has_answered=self._has_answered,
+        )
+
+    def _exchange(
+        self, adapter: TlsAdapter, template: _Template, headers: Mapping[str, str], body: bytes, timeout: float
+    ) -> Answer | urllib3.HTTPResponse:
+        """Sends the request and returns once the head of its answer is there."""
+        if self._connection is not None:
+            return self._connection.exchange(template.head(headers), body, timeout)
+        response = adapter.send(
+            template.request(headers, body),
+            stream=True,
+            timeout=(self._connect_timeout, timeout),
+            verify=True,
+            cert=None,
+            proxies=self._proxies,
+        )
+        return response.raw
+
+    def _read(self, reply: urllib3.HTTPResponse, is_poll: bool) -> Answer:
+        """The whole answer; the connection is kept if that is possible."""
+        limit, seconds = (self._command_limit, self._body_grace) if is_poll else (POST_ANSWER_LIMIT, POST_BODY_GRACE)
+        opened = reply.connection
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            with self._whole, gevent.Timeout(seconds, _OutOfTime):
+                while size <= limit and (piece := reply.read(PIECE, decode_content=True)):
+                    pieces.append(piece)
+                    size += len(piece)
+        except (_OutOfTime, Interrupted, *_FAILURES):
+            if is_poll:
+                raise
+            # The status of a POST is here and says all that counts: a body that fails or never ends changes nothing.
+            size = limit + 1
+        is_whole = size <= limit
+        headers = {name.lower(): value for name, value in reply.headers.items()}
+        answer = Answer(reply.status, headers, b"".join(pieces if is_whole else pieces[:1]))
+        if is_whole:
+            reply.release_conn()
+            if opened is not None and opened.sock is not None and not self._is_proxied:
+                self._connection = _KeepAliveConnection(opened)
+        elif is_poll:
+            raise TransportError("too-large", f"its answer is larger than {limit} bytes", answer=answer)
+        else:
+            self.close()
+        return answer
+
+
+class _OutOfTime(BaseException):
+    """A time limit of a request, told apart from everybody else's."""
+
+
+class _Template:
+    """A request that is made again and again, with a few headers and the body different each time."""
+
+    def __init__(self, method: str, url: str, params: tuple[tuple[str, str], ...]) -> None:
+        self.is_get = method == "GET"
+        headers = {
+            "User-Agent": f"greenagent/{__version__}",
+            "Accept-Encoding": "identity",
+            "Connection": "keep-alive",
+            **({} if self.is_get else {"Content-Type": "application/json"}),
+        }
+        self._prepared = requests.Request(method, url, params=list(params), headers=headers).prepare()
+        self._prepared.headers.pop("Content-Length", None)
+        parts = urlsplit(self._prepared.url or "")
+        host = str(parts.netloc).rpartition("@")[2].removesuffix(":443" if parts.scheme == "https" else ":80")
+        lines = [f"{method} {self._prepared.path_url} HTTP/1.1", f"Host: {host}"]
+        lines += [f"{name}: {value}" for name, value in self._prepared.headers.items()]
+        self._head = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
+
+    def head(self, headers: Mapping[str, str]) -> bytes:
+        """The whole head, for a connection that is open already."""
+        return self._head + "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode() + b"\r\n"
+
+    def request(self, headers: Mapping[str, str], body: bytes) -> requests.PreparedRequest:
+        """The whole request, for a connection that is yet to be opened."""
+        request = self._prepared.copy()
+        request.headers.update(headers)
+        # A body given in one piece has the time of one write for all of it: a large result over a
+        # slow line would time out for ever.
+        request.body = body if len(body) <= PIECE else _pieces(body)  # type: ignore[assignment]
+        return request
+
+
+class _KeepAliveConnection:
+    """An open connection on which answers have come before; it belongs to the pool that opened it."""
+
+    def __init__(self, connection: Any) -> None:
+        """``connection``: as ``urllib3`` made it, idle now."""
+        self._connection = connection
+        self._socket = connection.sock
+        # Each request as a whole has its time limit; one for each wait would be a timer for each.
+        self._socket.settimeout(None)
+        self._is_last = False
+        self._idle = _poll()
+        self._idle.register(self._socket.fileno(), POLLIN)
+
+    @property
+    def is_usable(self) -> bool:
+        """False once the other side has closed it, or says anything unasked."""
+        return self._connection.sock is self._socket and not self._is_last and not self._idle.poll(0)
+
+    def close(self) -> None:
+        """The pool that owns it opens it anew when it is used again."""
+        self._connection.close()
+
+    def exchange(self, head: bytes, body: bytes, timeout: float) -> Answer | urllib3.HTTPResponse:
+        """Sends a request and waits for the head of the answer; an ordinary answer that came whole is returned as such.
+
+        ``timeout``: seconds each piece of a large body may take. Raises what sockets and
+        ``http.client`` raise.
+        """
+        if len(body) <= PIECE:
+            self._socket.sendall(head + body)
+        else:
+            self._socket.settimeout(timeout)
+            self._socket.sendall(head)
+            for piece in _pieces(body):
+                self._socket.sendall(piece)
+            self._socket.settimeout(None)
+        received: bytes = self._socket.recv(PIECE)
+        while (end := received.find(b"\r\n\r\n")) < 0 and len(received) < MAX_HEAD:
+            piece = self._socket.recv(PIECE)
+            if not piece:
+                break
+            received += piece
+        answer = _read_plain(received, end) if end >= 0 else None
+        return answer or self._parse(received, head.partition(b" ")[0].decode())
+
+    def _parse(self, received: bytes, method: str) -> urllib3.HTTPResponse:
+        """Any answer, from its first byte."""
+        parsed = http.client.HTTPResponse(_Replay(received, self._socket), method=method)  # type: ignore[arg-type]
+        parsed.begin()
+        self._is_last = parsed.will_close
+        return urllib3.HTTPResponse(
+            body=parsed,
+            headers=urllib3.HTTPHeaderDict(parsed.msg.items()),
+            status=parsed.status,
+            version=parsed.version,
+            reason=parsed.reason,
+            preload_content=False,
+            decode_content=False,
+            original_response=parsed,
+            request_method=method,
+        )
+
+
+def _read_plain(received: bytes, end: int) -> Answer | None:
+    """The answer, if it is an ordinary one that came whole: no header is special, the body's length is told.
+
+    ``end``: where the head ends. What this refuses, ``http.client`` reads; what it takes must mean the same there.
+    """
+    first, *lines = received[:end].split(b"\r\n")
+    code = first[9:12]
+    if not first.startswith(b"HTTP/1.1 ") or not code.isdigit() or first[12:13] not in (b" ", b""):
+        return None
+    status = int(code)
+    if status < 200 or status in (204, 304) or len(lines) > 100:
+        return None
+    headers: dict[str, str] = {}
+    for line in lines:
+        name_bytes, colon, value = line.partition(b":")
+        name = name_bytes.decode("latin-1").lower()
+        if not colon or not name or name[0] in " \t" or name in headers or (b"\n" in line) or (b"\r" in line):
+            return None
+        headers[name] = value.strip(b" \t").decode("latin-1")
+    if not _SPECIAL_HEADERS.isdisjoint(headers) or headers.get("connection", "keep-alive").lower() != "keep-alive":
+        return None
+    length = headers.get("content-length", "")
+    body = received[end + 4 :]
+    return Answer(status, headers, body) if length == str(len(body)) else None
+
+
+class _Replay(io.RawIOBase):
+    """What was received already and then what still comes, in the form ``http.client`` reads."""
+
+    def __init__(self, received: bytes, connection: Any) -> None:
+        self._received = received
+        self._socket = connection
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self, PIECE)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._received:
+            return int(self._socket.recv_into(buffer))
+        size = min(len(buffer), len(self._received))
+        buffer[:size] = self._received[:size]
+        self._received = self._received[size:]
+        return size
+
+
+def _pieces(body: bytes) -> Iterator[memoryview]:
+    view = memoryview(body)
+    return (view[start : start + PIECE] for start in range(0, len(view), PIECE))
