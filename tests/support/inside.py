@@ -10,7 +10,8 @@ from typing import Any
 from greenagent.agent.agent import Agent
 from greenagent.agent.watchdog import Thresholds
 from greenagent.jobs.job import Job
-from greenagent.settings import Settings, load_settings
+from greenagent.settings import load_settings
+from greenagent.settings.models import Settings
 from greenagent.values.command import parse_command
 from tests.support.agent_logs import RecordedLog
 from tests.support.agents import configuration
