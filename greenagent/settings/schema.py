@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+from greenagent.values.address import AddressError, parse_address
 from greenagent.values.errors import LevelError
 from greenagent.values.levels import LevelSet, parse_levels
 
@@ -216,14 +217,11 @@ def hide_password(url: str) -> str:
 
 def listen_address(value: str) -> str:
     """Empty, or HOST:PORT (an IPv6 host in brackets)."""
-    if not value:
-        return ""
-    host, colon, port = value.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not bare or (":" in host and bare == host):
-        return f"must be HOST:PORT such as 127.0.0.1:9464, not {value!r}"
-    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        return f"must end in a port from 0 to 65535, not {port!r}"
+    try:
+        if value:
+            parse_address(value)
+    except AddressError as error:
+        return str(error)
     return ""
 
 

@@ -18,6 +18,7 @@ from gevent import pywsgi
 from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import USAGE_KEYS
 from greenagent.statistics.own import AgentMetrics
+from greenagent.values.address import parse_address
 from greenagent.values.errors import GreenagentError
 
 Environ = dict[str, Any]
@@ -54,7 +55,7 @@ class MetricsServer:
 
         Raises GreenagentError when the address cannot be read or ``prometheus_client`` is missing.
         """
-        self._address = parse_listen(listen)
+        self._address = parse_address(listen)
         self._listen = listen
         self._statistics = statistics
         self._metrics = metrics
@@ -154,11 +155,3 @@ class MetricsServer:
     def _family(self, kind: str, name: str, text: str, labels: Iterable[str]) -> Any:
         family = self._core.CounterMetricFamily if kind == "counter" else self._core.GaugeMetricFamily
         return family(name, text, labels=list(labels))
-
-
-def parse_listen(text: str) -> tuple[str, int]:
-    """``host:port`` or ``[v6]:port`` as an address. Raises GreenagentError."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
-        raise GreenagentError(f'[metrics] listen: {text!r} is not HOST:PORT, for instance "127.0.0.1:9464"')
-    return host.removeprefix("[").removesuffix("]"), int(port)

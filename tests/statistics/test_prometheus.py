@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import ProcessUsage
 from greenagent.statistics.own import AgentMetrics
-from greenagent.statistics.prometheus import MetricsServer, parse_listen
+from greenagent.statistics.prometheus import MetricsServer
 from greenagent.values.errors import GreenagentError
 
 
@@ -129,19 +129,6 @@ def test_it_listens_on_an_address_of_the_newer_kind(served: Served) -> None:
             assert answer.read() == b"ok\n"
     finally:
         server.stop()
-
-
-@pytest.mark.parametrize(
-    ("text", "address"), [("127.0.0.1:9464", ("127.0.0.1", 9464)), ("[::1]:80", ("::1", 80)), ("host:0", ("host", 0))]
-)
-def test_addresses(text: str, address: tuple[str, int]) -> None:
-    assert parse_listen(text) == address
-
-
-@pytest.mark.parametrize("text", ["9464", ":9464", "host:", "host:x", "host:70000", ""])
-def test_an_address_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(GreenagentError, match="HOST:PORT"):
-        parse_listen(text)
 
 
 def test_without_the_package_there_is_one_line_that_says_what_to_install() -> None:

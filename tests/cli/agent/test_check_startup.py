@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.settings.support import MINIMAL
-from tests.settings.test_check_command import SEED, check
+from tests.support.programs import SEED, check
 
 EXTENSION = """
 [extensions.greet]

@@ -1,102 +1,12 @@
-"""``greenagent --check`` and ``--print-config``: what they say, and what becomes of their output."""
+"""``greenagent --check``: what it says of the machine."""
+
+from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-
 from tests.settings.support import MINIMAL
-
-ROOT = Path(__file__).parents[2]
-SEED = ROOT / "tests/data/seed-config.toml"
-COMMAND = [sys.executable, "-m", "greenagent.cli.agent"]
-OPTIONS = ("--check", "--print-config")
-
-
-def environment(**variables: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-
-
-@pytest.mark.parametrize("option", OPTIONS)
-def test_a_reader_that_goes_away_ends_it_silently(option: str) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = subprocess.run(
-        [*COMMAND, "-c", str(SEED), option],
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        restore_signals=True,
-        timeout=30,
-    )
-    os.close(writing)
-    assert done.returncode == -13  # SIGPIPE: 141 in a shell
-    assert "Traceback" not in done.stderr
-    assert "BrokenPipe" not in done.stderr
-
-
-@pytest.mark.parametrize("option", OPTIONS)
-def test_output_that_cannot_be_written_is_one_clear_line(tmp_path: Path, option: str) -> None:
-    path = tmp_path / "agent.toml"
-    path.write_text(MINIMAL)
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [*COMMAND, "-c", str(path), option],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(),
-            timeout=30,
-        )
-    assert done.stderr.splitlines()[-1] == "greenagent: cannot write the output: No space left on device"
-    assert "Traceback" not in done.stderr
-    assert done.returncode == 1
-
-
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize(
-    ("module", "option"),
-    [
-        ("agent", "--help"),
-        ("agent", "--version"),
-        ("controller", "--help"),
-        ("ctl", "--help"),
-        ("ctl", "--version"),
-        ("logs", "--help"),
-    ],
-)
-def test_help_that_cannot_be_written_is_one_clear_line(module: str, option: str, unbuffered: str) -> None:
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", f"greenagent.cli.{module}", option],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**environment(), "PYTHONUNBUFFERED": unbuffered},
-            timeout=30,
-        )
-    name = "greenagent" if module == "agent" else f"greenagent-{module}"
-    assert done.stderr == f"{name}: cannot write the output: No space left on device\n"
-    assert done.returncode == 1
-
-
-def check(folder: Path, text: str, *options: str, **variables: str) -> tuple[int, list[str]]:
-    """The exit code of ``--check`` and its lines on stderr, without the file's name."""
-    path = folder / "agent.toml"
-    path.write_text(text)
-    done = subprocess.run(
-        [*COMMAND, "-c", str(path), "--check", *options],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment(**variables),
-        timeout=30,
-    )
-    assert ("the configuration is fine" in done.stdout) == (done.returncode == 0)
-    return done.returncode, [line.replace(f"{path}:", "") for line in done.stderr.splitlines()]
+from tests.support.programs import ROOT, SEED, check
 
 
 def test_commands_and_programs_that_are_not_there_are_warnings(tmp_path: Path) -> None:

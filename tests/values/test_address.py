@@ -1,0 +1,22 @@
+"""HOST:PORT, as options and settings write it."""
+
+from __future__ import annotations
+
+import pytest
+
+from greenagent.values.address import AddressError, parse_address
+
+
+@pytest.mark.parametrize(
+    ("text", "address"), [("127.0.0.1:9464", ("127.0.0.1", 9464)), ("[::1]:80", ("::1", 80)), ("host:0", ("host", 0))]
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["9464", ":9464", "host:", "host:x", "host:70000", "::1:80", "[]:80", "host:1_0", "host:\u0663", ""]
+)
+def test_an_address_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(AddressError, match="HOST:PORT"):
+        parse_address(text)
