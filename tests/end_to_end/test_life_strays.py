@@ -100,7 +100,7 @@ def test_what_may_stay_stays_through_a_replacement_and_the_agents_end(
     replace(agent)
     gate.touch()
     assert controller.wait_for_result("leaving")["state"] == "SUCCESS"
-    controller.push(shell("quiet", "sleep 6"))  # a pass of the sweeper and a half
+    controller.push(shell("quiet", "sleep 6"))  # a check of the orphan reaper and a half
     controller.wait_for_result("quiet")
     assert [pid for pid in pids if not is_running(pid)] == []
     assert agent.stop() == 0
