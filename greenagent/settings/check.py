@@ -1,14 +1,27 @@
-"""Checks across settings: whether startup tasks can run, logs have marks enough, and the system allows it all."""
+"""Checks that look beyond one setting: certificate files, startup tasks, marks of log lines, limits of the system."""
 
 from __future__ import annotations
 
 import re
 import resource
-from collections.abc import Iterator, Mapping
+import ssl
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timezone
 from graphlib import CycleError, TopologicalSorter
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
-from greenagent.settings.models import Settings, StartupTask
+from greenagent.runtime.tls import (
+    CERTIFICATE,
+    PRIVATE_KEY,
+    CertificateError,
+    PemFile,
+    check_pem,
+    load_authority,
+    load_pair,
+)
+from greenagent.settings.models import ControllerSettings, Settings, StartupTask
 from greenagent.settings.problems import Report, nearest
 from greenagent.values.arguments import KNOWN_ARGUMENTS
 from greenagent.values.command import parse_command
@@ -19,6 +32,73 @@ MAX_PAIRS: Final = 62
 DESCRIPTORS_PER_JOB: Final = 5
 """Pipes for stdin, stdout and stderr, the pidfd, and one to spare."""
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+
+
+# -- certificate files: looked at before anything connects, each fault told apart (protocol 1.4)
+
+
+def check_certificates(controller: ControllerSettings, report: Report) -> None:
+    """Every fault of one controller's certificate files; those with which it could still be reached are warnings."""
+    place = ("controllers", controller.key, "security")
+    certificate, key, authority = (
+        PemFile(name, path) if (path := getattr(controller.security, name)) is not None else None
+        for name in ("client_certificate", "client_certificate_key", "certificate_authority")
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    def usable(file: PemFile | None, use: Callable[[PemFile], None]) -> bool:
+        try:
+            if file is not None:
+                use(file)
+        except CertificateError as error:
+            path = str(error.file.path)
+            gone = isinstance(error.__cause__, FileNotFoundError)
+            text = f"there is no file {path!r}" if gone else f"{path!r} {error.fault}"
+            if error.other is not None:
+                text += f" the certificate {str(error.other.path)!r}"
+            report.problem((*place, error.file.setting), text)
+            return False
+        return file is not None
+
+    certificate_usable = usable(certificate, lambda file: check_pem(file, CERTIFICATE))
+    key_usable = usable(key, lambda file: check_pem(file, PRIVATE_KEY))
+    usable(authority, lambda file: load_authority(context, file))
+    if certificate is not None and key is None:
+        report.problem((*place, "client_certificate"), "needs client_certificate_key beside it")
+    elif key is not None and certificate is None:
+        report.warning((*place, "client_certificate_key"), "is not used without client_certificate")
+    elif certificate is not None and certificate_usable and key_usable:
+        usable(key, lambda file: load_pair(context, certificate, file))
+        if text := _out_of_its_time(certificate.path):
+            report.warning((*place, "client_certificate"), text)
+    if key is not None and key_usable and key.path.stat().st_mode & stat.S_IROTH:
+        text = f"{str(key.path)!r} can be read by every user, run: chmod o= {key.path}"
+        report.warning((*place, "client_certificate_key"), text)
+
+
+def _out_of_its_time(path: Path) -> str:
+    """Whether a certificate has expired or is not valid yet. A clock may be wrong, so that this is only a warning.
+
+    ``ssl`` tells the dates of a peer's certificate only; what its own tests read a file with is there from 2.6 to 3.14.
+    """
+    try:
+        decode: Any = ssl._ssl._test_decode_cert  # type: ignore[attr-defined]
+        found = decode(str(path))
+        begin, end = (
+            datetime.fromtimestamp(ssl.cert_time_to_seconds(found[name]), timezone.utc)
+            for name in ("notBefore", "notAfter")
+        )
+    except (AttributeError, KeyError, OSError, ValueError):
+        return ""
+    now = datetime.now(timezone.utc)
+    if now > end:
+        return f"{str(path)!r} has expired on {end:%Y-%m-%d %H:%M:%S} UTC, make a new one"
+    if now < begin:
+        return f"{str(path)!r} is not valid before {begin:%Y-%m-%d %H:%M:%S} UTC, is this machine's clock right?"
+    return ""
+
+
+# -- what one setting means for others
 
 
 def check_pairs(settings: Settings, report: Report) -> None:
@@ -50,8 +130,11 @@ def check_limits(settings: Settings) -> tuple[str, ...]:
     )
 
 
+# -- startup tasks (protocol 11)
+
+
 def check_startup(settings: Settings, report: Report) -> None:
-    """Reports what keeps startup tasks from running as written (protocol 11)."""
+    """Reports what keeps startup tasks from running as written."""
     tasks = {task.id: task for task in settings.startup}
     for task in settings.startup:
         _check_command(task, settings, report)
@@ -62,8 +145,7 @@ def check_startup(settings: Settings, report: Report) -> None:
                 hint = nearest(other, tasks)
                 report.problem(("startup", task.id, "after"), f"there is no startup task '{other}'{hint}")
     for circle in _circles(tasks):
-        names = " -> ".join([*circle, circle[0]])
-        report.problem(("startup", circle[0], "after"), f"these tasks wait for each other: {names}")
+        report.problem(("startup", circle[0], "after"), f"these tasks wait for each other: {' -> '.join(circle)}")
 
 
 def _check_command(task: StartupTask, settings: Settings, report: Report) -> None:
@@ -88,16 +170,17 @@ def _check_command(task: StartupTask, settings: Settings, report: Report) -> Non
 
 
 def _circles(tasks: Mapping[str, StartupTask]) -> Iterator[list[str]]:
-    """Circles of tasks that wait for each other, each beginning with the one that the file names first."""
+    """Circles of tasks that wait for each other, such as [a, b, a]: a, which the file names first, waits for b."""
     waits = {key: [other for other in task.after if other in tasks and other != key] for key, task in tasks.items()}
+    order = list(tasks)
     while True:
         try:
             TopologicalSorter(waits).prepare()
         except CycleError as error:
-            circle: list[str] = error.args[1][:0:-1]  # [c, b, a, c] means that b waits for c
-            start = circle.index(min(circle, key=list(tasks).index))
-            circle = circle[start:] + circle[:start]
+            circle: list[str] = error.args[1][:0:-1]  # of [a, b, a], where b waits for a
+            start = circle.index(min(circle, key=order.index))
+            circle = [*circle[start:], *circle[: start + 1]]
             yield circle
-            waits[circle[0]].remove([*circle, circle[0]][1])  # so that the next circle is found
+            waits[circle[0]].remove(circle[1])  # so that the next circle is found
         else:
             return

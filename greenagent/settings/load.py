@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from greenagent.settings.certificates import check_certificates
-from greenagent.settings.check import check_pairs, check_startup
+from greenagent.settings.check import check_certificates, check_pairs, check_startup
 from greenagent.settings.models import (
     LOGGERS,
     MODELS,
@@ -28,7 +27,7 @@ from greenagent.settings.models import (
     ledger_beside,
 )
 from greenagent.settings.problems import Place, Report, SettingsError, nearest
-from greenagent.settings.schema import ENVIRONMENT_PREFIX, REQUIRED, Section, Setting, ValueProblem, declared, describe
+from greenagent.settings.schema import ENVIRONMENT_PREFIX, Section, Setting, ValueProblem, declared, describe
 from greenagent.settings.toml_file import Document, read_document
 
 FLAGS = ("gid", "nid", "roles")
@@ -78,16 +77,28 @@ class _Loader:
         self, document: Document, environment: Mapping[str, str], flags: Mapping[str, object], report: Report
     ) -> None:
         self._document = document
-        self._environment = environment
-        self._flags = {("main", name): flags[name] for name in FLAGS if flags.get(name) is not None}
         self._report = report
         self._controllers: dict[str, ControllerSettings] = {}
         self._origins: dict[str, str] = {}
+        self._overrides: dict[Place, tuple[str, str, Any]] = {}
+        self._take_variables(environment)
+        for name in FLAGS:
+            if flags.get(name) is not None:
+                self._overrides["main", name] = ("flag", f"--{name}", flags[name])
+
+    def _take_variables(self, environment: Mapping[str, str]) -> None:
+        known = {
+            model.section.variable(name): (model.section.pattern, name) for model in MODELS for name in declared(model)
+        }
+        for variable in sorted(environment):
+            if variable in known:
+                self._overrides[known[variable]] = ("environment", variable, environment[variable])
+            elif variable.startswith(ENVIRONMENT_PREFIX) and not variable.startswith(OTHER_VARIABLES):
+                self._report.warning((), f"this variable sets nothing{nearest(variable, known)}", variable)
 
     def load(self, certificates: bool) -> Settings:
         """All sections, whatever is wrong with them: the caller looks at the report."""
-        self._check_sections()
-        self._check_variables()
+        self._check_groups()
         main = self._main()
         self._controllers = {key: self._controller(key, certificates) for key in self._names("controllers")}
         if not self._controllers:
@@ -131,9 +142,8 @@ class _Loader:
         place = ("controllers", key)
         security = self._section(SecuritySettings, (*place, "security"))
         controller = self._section(ControllerSettings, place, also="security", key=key, security=security)
-        for fault in check_certificates(security) if certificates else ():
-            note = self._report.problem if fault.fatal else self._report.warning
-            note((*place, "security", fault.key), fault.text)
+        if certificates:
+            check_certificates(controller, self._report)
         if controller.url.lower().startswith("http:") and security != SecuritySettings():
             self._report.warning((*place, "url"), "is not https, so the files of its security section are not used")
         return replace(controller, url=controller.url.rstrip("/"))
@@ -199,20 +209,16 @@ class _Loader:
             table = found
         return table
 
-    def _names(self, group: str) -> list[str]:
+    def _names(self, group: str) -> Iterator[str]:
         """The names the user chose for the sections of a group, such as the keys of the controllers."""
-        return [name for name, value in self._table((group,)).items() if self._usable((group, name), value)]
-
-    def _usable(self, place: Place, value: Any) -> bool:
-        name = place[-1]
-        text = ""
-        if not isinstance(value, dict):
-            text = f"must be a table, not {describe(value)}"
-        elif not name or not name.isprintable() or len(name) > 200:
-            text = "the name must be 1 to 200 characters, none of them a control character"
-        if text:
-            self._report.problem(place, text)
-        return not text
+        for name, value in self._table((group,)).items():
+            if not isinstance(value, dict):
+                self._report.problem((group, name), f"must be a table, not {describe(value)}")
+            elif not name or not name.isprintable() or len(name) > 200:
+                text = "the name must be 1 to 200 characters, none of them a control character"
+                self._report.problem((group, name), text)
+            else:
+                yield name
 
     def _section(self, model: type[Part], place: Place, also: str = "", **given: Any) -> Part:
         """A section as its dataclass. ``also``: a key of it that the caller reads; ``given``: fields it knows."""
@@ -230,41 +236,28 @@ class _Loader:
                 what = f"logger (type {section.variant})" if section.variant else "section"
                 hint = nearest(key, [*settings, also]) or _home(key)
                 self._report.problem((*place, key), f"is not a setting of this {what}{hint}")
-        values = {name: self._value(section, name, settings[name], place, table) for name in settings}
+        values = {name: self._value((*place, name), settings[name], table) for name in settings}
         return model(**given, **values)
 
-    def _value(self, section: Section, name: str, setting: Setting, place: Place, table: dict[str, Any]) -> Any:
-        """The value from a flag, a variable or the file; the default where there is none, or where it is refused."""
-        where, source = (*place, name), ""
-        variable = section.variable(name)
-        if where in self._flags:
-            source, origin, given = f"--{name}", "flag", self._flags[where]
-        elif variable in self._environment:
-            source, origin, given = variable, "environment", self._environment[variable]
+    def _value(self, place: Place, setting: Setting, table: dict[str, Any]) -> Any:
+        """The value from a flag, a variable, the file or the declaration, and a problem if it is refused."""
+        written = next((name for name in (place[-1], *setting.originals) if name in table), "")
+        if place in self._overrides:
+            origin, source, given = self._overrides[place]
+        elif written:
+            origin, source, given = "file", "", table[written]
         else:
-            written = next((key for key in (name, *setting.originals) if key in table), "")
-            if written:
-                where, origin, given = (*place, written), "file", table[written]
-            else:
-                origin, given = "default", setting.default
-        default = setting.kind.empty if setting.default is REQUIRED else setting.kind.read(setting.default)
-        if given is REQUIRED:
-            self._report.problem(where, "is missing")
-            return default
+            origin, source, given = "default", "", setting.default
         try:
-            value = setting.kind.read_text(given) if source and isinstance(given, str) else setting.kind.read(given)
-            wrong = setting.check(value)
+            value = setting.read(given, is_text=bool(source))
         except ValueProblem as problem:
-            wrong = str(problem)
-        if wrong:
-            self._report.problem(where, wrong, source)
-            return default
-        self._origins[".".join((section.group, *place[1:], name))] = origin
+            self._report.problem((*place[:-1], written or place[-1]), str(problem), source)
+            return setting.stand_in
+        group = "extensions" if place[0] == "extension" else place[0]
+        self._origins[".".join((group, *place[1:]))] = origin
         return value
 
-    # -- names that are unknown
-
-    def _check_sections(self) -> None:
+    def _check_groups(self) -> None:
         known = [*dict.fromkeys(model.section.group for model in MODELS), "extension"]
         homes = {name: model.section.pattern for model in MODELS for name in declared(model)}
         for name, value in self._document.values.items():
@@ -278,13 +271,6 @@ class _Loader:
                 else:
                     text = f"stands outside of any section and is no setting{nearest(name, homes)}"
                 self._report.problem((name,), text)
-
-    def _check_variables(self) -> None:
-        known = {model.section.variable(name) for model in MODELS for name in declared(model)} - {""}
-        for name in sorted(self._environment):
-            ours = name.startswith(ENVIRONMENT_PREFIX) and not name.startswith(OTHER_VARIABLES)
-            if ours and name not in known:
-                self._report.warning((), f"this variable sets nothing{nearest(name, known)}", name)
 
 
 def _home(key: str) -> str:

@@ -5,7 +5,7 @@ The docstring of a class with a ``section`` is its text in docs/configuration.md
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -287,16 +287,18 @@ class Settings:
     path: Path
     origins: Mapping[str, str] = field(default_factory=dict)
 
-    def sections(self) -> Iterator[dict[str, Any]]:
-        """The dataclasses by their headings, such as ``controllers.main``, one dictionary for each group of them."""
-        yield {"main": self.main}
-        yield {f"controllers.{key}": controller for key, controller in self.controllers.items()}
-        yield {f"extensions.{name}": extension for name, extension in self.extensions.items()}
-        yield {"channel": self.channel}
-        yield {f"logging.{logger.name}": logger for logger in self.loggers}
-        yield {"stats": self.stats}
-        yield {"metrics": self.metrics}
-        yield {f"startup.{task.id}": task for task in self.startup}
+    def sections(self) -> dict[str, Any]:
+        """The dataclasses by their headings, such as ``controllers.main``."""
+        return {
+            "main": self.main,
+            **{f"controllers.{key}": controller for key, controller in self.controllers.items()},
+            **{f"extensions.{name}": extension for name, extension in self.extensions.items()},
+            "channel": self.channel,
+            **{f"logging.{logger.name}": logger for logger in self.loggers},
+            "stats": self.stats,
+            "metrics": self.metrics,
+            **{f"startup.{task.id}": task for task in self.startup},
+        }
 
     @property
     def polled_controllers(self) -> tuple[str, ...]:

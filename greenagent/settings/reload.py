@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from greenagent.settings.models import Settings
-from greenagent.settings.schema import declared
+from greenagent.settings.schema import walk
 from greenagent.settings.show import show_setting
 
 
@@ -25,37 +25,24 @@ class ReloadPlan:
 
 
 def changes(old: Settings, new: Settings) -> ReloadPlan:
-    """Compares two configurations; a setting and a section say themselves whether they apply ``live``."""
-    plan: dict[bool, list[str]] = {True: [], False: []}
-    for live, text in _compare(old, new):
-        plan[live].append(text)
-    return ReloadPlan(tuple(plan[True]), tuple(plan[False]))
+    """Compares two configurations; settings and sections are declared as ``live`` or not."""
+    found = list(_compare(old.sections(), new.sections()))
+    return ReloadPlan(tuple(text for text, live in found if live), tuple(text for text, live in found if not live))
 
 
-def _compare(old: Settings, new: Settings) -> Iterator[tuple[bool, str]]:
-    for before, after in zip(old.sections(), new.sections(), strict=True):
-        for heading in dict.fromkeys([*before, *after]):
-            if heading not in after:
-                yield before[heading].section.live, f"{heading} removed"
-            elif heading not in before:
-                yield after[heading].section.live, f"{heading} added"
-            elif type(before[heading]) is not type(after[heading]):
-                yield False, f"{heading} has another type"
-            else:
-                yield from _compare_settings(heading, before[heading], after[heading])
-
-
-def _compare_settings(heading: str, old: Any, new: Any) -> Iterator[tuple[bool, str]]:
-    settings = declared(old)
-    for field in fields(old):
-        name = field.name
-        before, after = getattr(old, name), getattr(new, name)
-        if is_dataclass(before):
-            yield from _compare_settings(f"{heading}.{name}", before, after)
-        elif before != after:
-            setting = settings[name]
-            text = f"{heading}.{name}: {show_setting(setting, before)} -> {show_setting(setting, after)}"
-            yield setting.live, text
+def _compare(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, bool]]:
+    for heading in dict.fromkeys([*old, *new]):
+        if heading not in new:
+            yield f"{heading} removed", old[heading].section.live
+        elif heading not in old:
+            yield f"{heading} added", new[heading].section.live
+        elif type(old[heading]) is not type(new[heading]):
+            yield f"{heading} has another type", False
+        else:
+            for (name, setting, before), (_, _, after) in zip(walk(old[heading]), walk(new[heading]), strict=True):
+                if before != after:
+                    shown = f"{show_setting(setting, before)} -> {show_setting(setting, after)}"
+                    yield f"{heading}.{name}: {shown}", setting.live
 
 
 def merge(old: Settings, new: Settings) -> Settings:
@@ -77,4 +64,4 @@ def merge(old: Settings, new: Settings) -> Settings:
 def _live(old: Any, new: Any) -> Any:
     if type(old) is not type(new):
         return old
-    return replace(old, **{name: getattr(new, name) for name, setting in declared(old).items() if setting.live})
+    return replace(old, **{name: value for name, setting, value in walk(new) if setting.live})

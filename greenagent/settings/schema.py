@@ -6,8 +6,8 @@ checks, ``--print-config``, docs/configuration.md and the reload plan all go by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -64,18 +64,6 @@ def describe(value: Any) -> str:
     return names.get(type(value), "a table")
 
 
-def _whole(value: int) -> int:
-    if abs(value) >= 2**63:
-        raise ValueProblem("is too large a number")
-    return value
-
-
-def _seconds(value: float) -> float:
-    if not abs(value) < 2**31:  # nan is not
-        raise ValueProblem("is too large a number of seconds")
-    return float(value)
-
-
 FLAG_WORDS: Final = {
     "true": True,
     "1": True,
@@ -94,6 +82,15 @@ def _parse_flag(text: str) -> bool:
     if word not in FLAG_WORDS:
         raise ValueError
     return FLAG_WORDS[word]
+
+
+def _number(kind: type, limit: int) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        if not -limit < value < limit:  # not a number is neither
+            raise ValueProblem("is too large a number")
+        return kind(value)
+
+    return convert
 
 
 def _text(value: str) -> str:
@@ -127,8 +124,8 @@ def _variables(value: dict[str, Any]) -> dict[str, str]:
     return dict(value)
 
 
-WHOLE: Final = Kind("whole number", "a whole number", (int,), _whole, int)
-SECONDS: Final = Kind("number", "a number of seconds", (int, float), _seconds, float)
+WHOLE: Final = Kind("whole number", "a whole number", (int,), _number(int, 2**63), int)
+SECONDS: Final = Kind("number", "a number of seconds", (int, float), _number(float, 2**31), float)
 FLAG: Final = Kind("true or false", "true or false", (bool,), parse=_parse_flag)
 TEXT: Final = Kind("text", "text", (str,), _text, empty="")
 PATH: Final = Kind("path", "text", (str,), lambda value: Path(_text(value)) if value else None)
@@ -247,18 +244,42 @@ class Setting:
     live: bool = False
     originals: tuple[str, ...] = ()
 
+    @property
+    def stand_in(self) -> Any:
+        """The value where none is given, or none that is acceptable."""
+        return self.kind.empty if self.default is REQUIRED else self.kind.read(self.default)
+
+    def read(self, value: Any, is_text: bool = False) -> Any:
+        """The value as it was given, checked; ``is_text`` for a variable or flag. Raises ValueProblem."""
+        if value is REQUIRED:
+            raise ValueProblem("is missing")
+        value = self.kind.read_text(value) if is_text and isinstance(value, str) else self.kind.read(value)
+        if wrong := self.check(value):
+            raise ValueProblem(wrong)
+        return value
+
 
 def setting(*declaration: Any, **more: Any) -> Any:
     """A field of a settings dataclass; its arguments are those of ``Setting``."""
     declared = Setting(*declaration, **more)
     if declared.default is REQUIRED:
         return field(metadata={"setting": declared})
-    return field(default_factory=lambda: declared.kind.read(declared.default), metadata={"setting": declared})
+    return field(default_factory=lambda: declared.stand_in, metadata={"setting": declared})
 
 
 def declared(model: Any) -> Mapping[str, Setting]:
     """The settings of a dataclass (or of one made from it) by name, in their order."""
     return {each.name: each.metadata["setting"] for each in fields(model) if "setting" in each.metadata}
+
+
+def walk(part: Any) -> Iterator[tuple[str, Setting, Any]]:
+    """Name, declaration and value of every setting of a section, and of one within it (``security.NAME``)."""
+    for each in fields(part):
+        value = getattr(part, each.name)
+        if "setting" in each.metadata:
+            yield each.name, each.metadata["setting"], value
+        elif is_dataclass(value):
+            yield from ((f"{each.name}.{name}", setting, inner) for name, setting, inner in walk(value))
 
 
 @dataclass(frozen=True, slots=True)

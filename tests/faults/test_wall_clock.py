@@ -42,7 +42,7 @@ STAMPS = {
     "runtime/clock.py": "the start of the clock that does not jump",
     "runtime/greenlets.py": "the line on stderr",
     "runtime/agent_log.py": "the line on stderr",
-    "settings/certificates.py": "whether a certificate is valid today",
+    "settings/check.py": "whether a certificate is valid today",
     "statistics/collector.py": "intervals of statistics begin at multiples of the wall clock, by protocol",
     "uplink/backoff.py": "Retry-After as a date",
     "uplink/health.py": "the last contact, as shown",

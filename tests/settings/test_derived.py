@@ -78,9 +78,7 @@ def test_what_a_reload_applies_and_what_needs_a_restart(tmp_path: Path) -> None:
         'main.roles: [] -> ["r"]',
         'controllers.main.url: "http://localhost:8966" -> "http://localhost:8967"',
         "controllers.gone removed",
-        "controllers.new added",
         'extensions.e.binary: "a" -> "b"',
-        "extensions.f added",
         'channel.cmds: [] -> ["main"]',
         'logging.db.levels: [] -> "2"',
         "logging.ac.flush_int: 300 -> 1",
@@ -88,6 +86,8 @@ def test_what_a_reload_applies_and_what_needs_a_restart(tmp_path: Path) -> None:
         "stats.interval: 60 -> 5",
         'stats.controllers: ["main", "gone"] -> ["main", "new"]',
         "stats.meter_interval: 2 -> 1",
+        "controllers.new added",
+        "extensions.f added",
     )
     assert plan.needs_restart == (
         "main.nid: 2 -> 3",
