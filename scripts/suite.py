@@ -1,77 +1,114 @@
-"""The whole suite in two halves at once, since tests wait most of the time; run by scripts/test.
+"""The whole suite, several pytest processes at once, since tests wait most of the time; run by scripts/test.
 
-The halves slow each other down. A test that fails is tried once more when both are over, alone, and
-that is said: it counts as failed if it fails again, and so does a run in which more than MOST failed.
+Each process takes a share of the test files; what it prints comes when it has ended. A test that fails fails: there
+are no second tries. ``--fast`` runs the rooms that need neither an agent nor a controller as processes, for the
+writing hours.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import argparse
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
-CACHES = ROOT / ".pytest_cache"
-BESIDE = ("tests/end_to_end", "tests/model", "tests/packaging", "tests/uplink")
-"""The rooms that run beside the others; what they print comes when those have ended."""
-MOST = 3
-"""Tests that may be tried again."""
-FAILED = 1
-"""What pytest exits with when tests failed; anything else is another kind of trouble."""
+TESTS = ROOT / "tests"
+AT_ONCE = 3
+"""Processes at once: tests wait, so that two cores carry three."""
+SLOW_ROOMS = ("agent", "cli", "controller", "end_to_end", "faults", "model", "packaging")
+"""Rooms that start agents, controllers or packages; the first to begin in a whole run."""
+SHARE = 12
+"""Files in one process; a process of its own for each file would spend its time importing."""
+SUMMARY = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)")
+NO_TESTS = 5
+"""What pytest exits with when a share has no test."""
 
 
-class Half:
-    """One pytest of its own, with the folder in which it remembers what failed."""
+@dataclass
+class Share:
+    """Test files that one pytest process runs."""
 
-    def __init__(self, name: str, arguments: list[str]) -> None:
-        self.cache = CACHES / name
-        shutil.rmtree(self.cache, ignore_errors=True)
-        self.command = [sys.executable, "-m", "pytest", "-o", f"cache_dir={self.cache}", *arguments]
+    files: list[Path]
+    output: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
+    process: subprocess.Popen[bytes] | None = None
+    began: float = 0.0
 
-    @property
-    def failed(self) -> list[str]:
-        """The tests that failed, by name."""
-        try:
-            return list(json.loads((self.cache / "v/cache/lastfailed").read_text()))
-        except FileNotFoundError:
-            return []
+    def start(self) -> None:
+        self.began = time.monotonic()
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", *map(str, self.files)]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=self.output, stderr=self.output)
 
-    def outcome(self, code: int) -> int:
-        """0 if all is well, also at the second try of a few; otherwise what pytest exited with."""
-        failed = self.failed
-        if code != FAILED or not 0 < len(failed) <= MOST:
-            return code
-        print(f"== FAILED BESIDE THE OTHER HALF, tried again alone: {' '.join(failed)}", flush=True)
-        again = subprocess.run([*self.command, "--last-failed"], cwd=ROOT).returncode
-        print(f"== {'FAILED AGAIN' if again else 'passed alone, but look at it'}: {' '.join(failed)}", flush=True)
-        return again
+    def finish(self, counts: Counter[str]) -> int:
+        """Shows what it printed and adds its counts; returns pytest's exit code."""
+        assert self.process is not None
+        code = self.process.wait()
+        self.output.seek(0)
+        text = self.output.read()
+        names = " ".join(str(path.relative_to(ROOT)) for path in self.files)
+        print(f"== {time.monotonic() - self.began:.0f} s: {names}", flush=True)
+        sys.stdout.buffer.write(text)
+        sys.stdout.flush()
+        lines = text.decode("utf-8", "replace").splitlines()
+        for number, kind in SUMMARY.findall(lines[-1] if lines else ""):
+            counts[kind.removesuffix("s") if kind.startswith("error") else kind] += int(number)
+        return 0 if code == NO_TESTS else code
+
+
+def shares(fast: bool) -> list[Share]:
+    """The test files in shares of one room each, slow rooms first."""
+    rooms = sorted(
+        {path.parent for path in TESTS.rglob("test_*.py")}, key=lambda room: (room.name not in SLOW_ROOMS, room)
+    )
+    found = []
+    for room in sorted(rooms, key=lambda room: (room.name not in SLOW_ROOMS, room)):
+        if fast and room.name in SLOW_ROOMS:
+            continue
+        files = sorted(room.glob("test_*.py"))
+        size = 4 if room.name in SLOW_ROOMS else SHARE
+        found += [Share(files[first : first + size]) for first in range(0, len(files), size)]
+    return found
 
 
 def main() -> int:
-    """Runs both halves; returns the exit code."""
-    others = Half("others", [f"--ignore={room}" for room in BESIDE])
-    beside = Half("beside", list(BESIDE))
-    with tempfile.TemporaryFile() as output:
-        running = subprocess.Popen(beside.command, cwd=ROOT, stdout=output, stderr=output)
-        try:
-            first = subprocess.run(others.command, cwd=ROOT).returncode
-            second = running.wait()
-        finally:
-            running.terminate()
-        output.seek(0)
-        print(f"== tests of {' '.join(BESIDE)}", flush=True)
-        shutil.copyfileobj(output, sys.stdout.buffer)
-        sys.stdout.flush()
-    outcomes = [others.outcome(first), beside.outcome(second)]
-    return next(filter(None, outcomes), 0)
+    """Runs all shares; returns 1 if a test failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fast", action="store_true", help="only the rooms that start no agent and no controller")
+    waiting = shares(parser.parse_args().fast)
+    running: list[Share] = []
+    counts: Counter[str] = Counter()
+    worst = 0
+    began = time.monotonic()
+    try:
+        while waiting or running:
+            while waiting and len(running) < AT_ONCE:
+                running.append(waiting.pop(0))
+                running[-1].start()
+            for share in [one for one in running if one.process is not None and one.process.poll() is not None]:
+                running.remove(share)
+                worst = share.finish(counts) or worst
+            time.sleep(0.1)
+    finally:
+        for share in running:
+            if share.process is not None:
+                share.process.terminate()
+    failed = counts["failed"] + counts["error"]
+    print(f"== {time.monotonic() - began:.0f} s, exit code {worst}")
+    print(
+        f"{counts['passed']} passed, {failed} failed" + (f", {counts['skipped']} skipped" if counts["skipped"] else "")
+    )
+    return worst
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    shutil.rmtree(ROOT / ".pytest_cache", ignore_errors=True)
     sys.exit(main())
