@@ -31,10 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
         import falcon  # noqa: F401
     except ImportError:
         return _refuse("falcon is missing: install greenagent[controller]")
-    from greenagent.controller.certificates import ServedCertificates
+    from greenagent.controller.controller import Controller
+    from greenagent.controller.http.tls import served_context
     from greenagent.controller.limits import Limits
-    from greenagent.controller.parts import Parts
-    from greenagent.controller.server import Controller
+    from greenagent.controller.services import Services
 
     if (options.tls_key or options.client_ca) and not options.tls_cert:
         return _refuse("--tls-key and --client-ca need --tls-cert", EXIT_USAGE)
@@ -50,24 +50,22 @@ def main(arguments: list[str] | None = None) -> int:
     _raise_descriptor_limit()
     limits = Limits(keep_jobs=options.keep_jobs, keep_for=options.keep_for)
     try:
-        context = None
-        if options.tls_cert:
-            context = ServedCertificates(options.tls_cert, options.tls_key, options.client_ca)
+        tls = served_context(options.tls_cert, options.tls_key, options.client_ca) if options.tls_cert else None
         token = read_token(options.token_file) if options.token_file else None
-        parts = Parts(agent_log, limits, options.state)
+        services = Services(agent_log, limits, options.state)
     except (GreenagentError, OSError) as error:
         return _refuse(str(error))
     try:
         controller = Controller(
-            parts,
+            services,
             Supervisor(agent_log, give_up),
             options.listen,
             token=token,
             host_names=tuple(options.host_name),
-            context=context,
+            tls=tls,
         )
     except OSError as error:
-        parts.journal.close()
+        services.file.close()
         host, port = options.listen
         reason = (error.strerror or str(error)).partition(": (")[0]  # gevent appends the address as a tuple
         return _refuse(f"cannot listen on {host}:{port}: {reason}")

@@ -74,7 +74,7 @@ class AnsweringAgent:
         self._next_line = 1
         self._greenlet = gevent.spawn(self._run)
         key = (self.agent.gid, self.agent.nid)
-        wait_until(lambda: (known := controller.parts.agents.get(key)) and known.parked, what="the agent to poll")
+        wait_until(lambda: (known := controller.services.agents.get(key)) and known.parked, what="the agent to poll")
 
     def _run(self) -> None:
         while True:

@@ -14,9 +14,9 @@ from typing import Any
 import gevent
 import requests
 
+from greenagent.controller.controller import Controller
 from greenagent.controller.limits import Limits
-from greenagent.controller.parts import Parts
-from greenagent.controller.server import Controller
+from greenagent.controller.services import Services
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
 from tests.support.waiting import wait_until
@@ -29,8 +29,10 @@ class LocalController:
         self.said: list[str] = []
         agent_log = AgentLog(None)
         agent_log.attach(lambda level, text: self.said.append(text))
-        self.parts = Parts(agent_log, limits or Limits(), state)
-        self.controller = Controller(self.parts, Supervisor(agent_log, self.said.append), ("127.0.0.1", 0), **options)
+        self.services = Services(agent_log, limits or Limits(), state)
+        self.controller = Controller(
+            self.services, Supervisor(agent_log, self.said.append), ("127.0.0.1", 0), **options
+        )
         self.controller.start()
         self.url = self.controller.url
 
@@ -137,7 +139,7 @@ class Agent:
 
     def poll(self) -> Poller:
         """Begins a poll and returns once it is open at the controller."""
-        agents = self.controller.parts.agents
+        agents = self.controller.services.agents
         before = self._parked(agents)
         poller = Poller(self.controller.url, self.gid, self.nid, self.roles, self.slots, self.acknowledge)
         wait_until(lambda: poller.over or self._parked(agents) > before, what="the poll to be open")

@@ -7,7 +7,7 @@ import json
 import gevent
 import pytest
 
-from greenagent.controller.access import Access
+from greenagent.controller.http.access import Access
 from greenagent.controller.limits import Limits
 from tests.controller.support import Agent, plain
 

@@ -83,7 +83,7 @@ def test_ctrl_c_kills_where_the_stream_to_ask_on_is_closed(controller, tmp_path,
     try:
         wait_until(lambda: "x" in [job["id"] for job in controller.get("jobs")["jobs"]])
         wait_until(lambda: controller.state("x") == "RUNNING")
-        wait_until(lambda: controller.parts.lines._jobs, what="it to wait for lines")
+        wait_until(lambda: controller.services.lines._jobs, what="it to wait for lines")
         os.kill(running.pid, signal.SIGINT)
         wait_until(lambda: running.poll() is not None, what="its end")
     finally:

@@ -143,10 +143,10 @@ def test_a_fanout_that_waited_reaches_full_agents_once(controller) -> None:
     """Before, it stayed in its line as well and went to all of them again once a second."""
     controller.submit(id="f", roles=["web"], fanout=True, wait_for_agent=60)
     polls = [Agent(controller, nid=nid, roles=["web"], slots=0).poll() for nid in (1, 2)]
-    controller.parts.outcomes.sweep()
+    controller.services.results.sweep()
     assert [poll.command()["id"] for poll in polls] == ["f", "f"]
     for _ in range(3):
-        controller.parts.outcomes.sweep()
+        controller.services.results.sweep()
     assert [(one["gid"], one["nid"]) for one in controller.get("jobs/f")["agents"]] == [(1, 1), (1, 2)]
     Agent(controller, nid=3, roles=["web"]).poll()
     assert len(controller.get("jobs/f")["agents"]) == 2
@@ -172,7 +172,7 @@ def test_a_poller_that_hung_up_gets_nothing_and_the_command_goes_to_the_next(con
 def test_a_poll_that_hangs_up_leaves_the_table_at_once(controller, agent) -> None:
     poll = agent.poll()
     poll.hang_up()
-    wait_until(lambda: not controller.parts.agents.get((1, 10)).parked, timeout=5, what="the hang-up to be noticed")
+    wait_until(lambda: not controller.services.agents.get((1, 10)).parked, timeout=5, what="the hang-up to be noticed")
 
 
 def test_the_command_is_put_back_when_the_answer_cannot_be_written(controller, agent) -> None:
@@ -189,7 +189,7 @@ def test_the_command_is_put_back_when_the_answer_cannot_be_written(controller, a
 
 
 def poll_that_never_reads(controller) -> socket.socket:
-    agents = controller.parts.agents
+    agents = controller.services.agents
     connection = socket.create_connection(("127.0.0.1", int(controller.url.rpartition(":")[2])))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.sendall(b"GET /1/10/cmd HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -162,7 +162,7 @@ def test_jumpscript_content_is_sent_by_hash(controller, agent) -> None:
 def test_old_scripts_go(make_controller) -> None:
     controller = make_controller(Limits(script_age=0, script_bytes=10))
     digest = controller.post("scripts", {"content": "x"}).json()["hash"]
-    controller.parts.scripts.trim()
+    controller.services.scripts.trim()
     assert plain().get(f"{controller.url}/1/10/script", params={"hash": digest}, timeout=10).status_code == 404
 
 
@@ -188,7 +188,7 @@ def test_five_hundred_parked_polls_are_each_woken_by_their_own_command(controlle
     for nid in range(1, 501):
         connections[nid] = socket.create_connection(("127.0.0.1", port))
         connections[nid].sendall(b"GET /1/%d/cmd?role=all HTTP/1.1\r\nHost: x\r\n\r\n" % nid)
-    agents = controller.parts.agents
+    agents = controller.services.agents
     wait_until(lambda: len(agents.live_matching(_everybody())) == 500, what="500 polls", timeout=20)
     assert len(controller.submit(id="f", roles=["all"], fanout=True)["agents"]) == 500
 
@@ -209,7 +209,7 @@ def test_five_hundred_parked_polls_are_each_woken_by_their_own_command(controlle
 
 
 def _everybody():
-    from greenagent.controller.jobs import AgentKey, Target
+    from greenagent.controller.model import AgentKey, Target
 
     return Target(AgentKey(0, 0), ("all",), True)
 

@@ -69,9 +69,9 @@ def test_a_poll_that_never_was_read_is_not_given_to_another_while_its_delivery_i
     controller.submit(id="r", roles=["web"])
     poll.command()
     careful.poll().command()
-    wait_until(lambda: not controller.parts.agents.get((1, 10)).parked)
+    wait_until(lambda: not controller.services.agents.get((1, 10)).parked)
     assert not Agent(controller, nid=12, roles=["web"]).poll().over
-    assert controller.parts.book.get("r").assignments[0].deliveries == 2
+    assert controller.services.jobs.get("r").assignments[0].deliveries == 2
 
 
 def test_an_agent_that_stays_away_after_a_delivery_ends_the_job(make_controller) -> None:

@@ -16,21 +16,21 @@ from tests.controller.support import Agent, LocalController, Poller
 from tests.support.waiting import wait_until
 
 
-class HeldJournal:
-    """The journal of a controller, whose writes wait, while it is held, until they are let go."""
+class HeldFile:
+    """The state file of a controller, whose writes wait, while it is held, until they are let go."""
 
     def __init__(self, controller: LocalController) -> None:
-        self._journal = controller.parts.dispatcher.journal
+        self._write = controller.services.file.write
         self.waiting: list[Event] = []
         self.is_held = False
-        controller.parts.dispatcher.journal = self  # type: ignore[assignment]
+        controller.services.file.write = self.write  # type: ignore[method-assign]
 
     def write(self, statements: Any) -> None:
         if self.is_held:
             let_go = Event()
             self.waiting.append(let_go)
             let_go.wait()
-        self._journal.write(statements)
+        self._write(statements)
 
     def wait_for(self, count: int) -> None:
         wait_until(lambda: len(self.waiting) >= count, what=f"{count} writes")
@@ -51,26 +51,28 @@ def kept(make_controller: Callable[..., LocalController], tmp_path: Path) -> Loc
 
 
 @pytest.fixture
-def held(kept: LocalController) -> Iterator[HeldJournal]:
-    journal = HeldJournal(kept)
-    yield journal
-    journal.let_all_go()
+def held(kept: LocalController) -> Iterator[HeldFile]:
+    file = HeldFile(kept)
+    yield file
+    file.let_all_go()
 
 
-def test_a_command_that_is_taken_back_is_offered_to_one_agent_only(kept: LocalController, held: HeldJournal) -> None:
+def test_a_command_that_is_taken_back_is_offered_to_one_agent_only(kept: LocalController, held: HeldFile) -> None:
     """Its agent breaks off while it is handed over and polls again at once, as when it is replaced in place."""
     kept.submit(id="taken back", roles=["web"], wait_for_agent=60)
     held.is_held = True
     broken = Poller(kept.url, 1, 10, ["web"], acknowledge="")
     held.wait_for(1)
     broken.hang_up()
-    wait_until(lambda: kept.parts.agents.get((1, 10)).open_polls, what="the poll")
+    wait_until(lambda: kept.services.agents.get((1, 10)).open_polls, what="the poll")
     held.let_go()
     held.wait_for(1)
     again = Poller(kept.url, 1, 10, ["web"], acknowledge="")
-    wait_until(lambda: kept.parts.agents.get((1, 10)).parked or len(held.waiting) > 1, what="the second poll")
+    wait_until(lambda: kept.services.agents.get((1, 10)).parked or len(held.waiting) > 1, what="the second poll")
     other = Poller(kept.url, 1, 11, ["web"], acknowledge="")
-    wait_until(lambda: kept.parts.agents.get((1, 11)) and kept.parts.agents.get((1, 11)).parked, what="the other agent")
+    wait_until(
+        lambda: kept.services.agents.get((1, 11)) and kept.services.agents.get((1, 11)).parked, what="the other agent"
+    )
     held.let_all_go()
     assert again.command() == {"id": "taken back", "roles": ["web"], "cmd": "execute"}
     kept.submit(id="second", roles=["web"])
@@ -80,14 +82,15 @@ def test_a_command_that_is_taken_back_is_offered_to_one_agent_only(kept: LocalCo
 
 
 def test_a_kill_that_comes_while_a_command_is_handed_over_goes_to_the_agent_that_gets_it(
-    kept: LocalController, held: HeldJournal
+    kept: LocalController, held: HeldFile
 ) -> None:
     kept.submit(id="job", gid=1, nid=10, wait_for_agent=60)
     held.is_held = True
     poll = Poller(kept.url, 1, 10, acknowledge="")
     held.wait_for(1)
     kill = gevent.spawn(kept.post, "jobs/job/kill", {})
-    wait_until(lambda: len(held.waiting) > 1 or kept.parts.book.get("job").assignments[0].moving, what="the kill")
+    [assignment] = kept.services.jobs.get("job").assignments
+    wait_until(lambda: len(held.waiting) > 1 or kept.services.jobs.is_locked(assignment), what="the kill")
     gevent.sleep(0.05)  # lets a kill that does not wait come to its own write
     held.let_all_go()
     assert poll.command() is not None
@@ -95,7 +98,7 @@ def test_a_kill_that_comes_while_a_command_is_handed_over_goes_to_the_agent_that
     assert kept.state("job") == "RUNNING"
 
 
-def test_two_kills_of_a_waiting_job_at_once_end_it_once(kept: LocalController, held: HeldJournal) -> None:
+def test_two_kills_of_a_waiting_job_at_once_end_it_once(kept: LocalController, held: HeldFile) -> None:
     kept.submit(id="job", gid=1, nid=10, wait_for_agent=60)
     held.is_held = True
     kills = [gevent.spawn(kept.post, "jobs/job/kill", {}) for _ in range(3)]
@@ -108,9 +111,9 @@ def test_two_kills_of_a_waiting_job_at_once_end_it_once(kept: LocalController, h
 
 
 @pytest.mark.parametrize("nid", [10, 11], ids=["of its agent", "of another agent"])
-def test_equal_results_posted_at_once_count_once(kept: LocalController, held: HeldJournal, nid: int) -> None:
+def test_equal_results_posted_at_once_count_once(kept: LocalController, held: HeldFile, nid: int) -> None:
     poll = Poller(kept.url, 1, 10)
-    wait_until(lambda: kept.parts.agents.get((1, 10)) and kept.parts.agents.get((1, 10)).parked, what="the poll")
+    wait_until(lambda: kept.services.agents.get((1, 10)) and kept.services.agents.get((1, 10)).parked, what="the poll")
     kept.submit(id="job", gid=1, nid=10)
     poll.command()
     agent = Agent(kept, nid=nid)
@@ -159,5 +162,5 @@ def test_results_of_a_recurring_job_that_are_not_kept_take_no_room(
     assert poll.command() is not None
     agent.finish("another")
     agent.finish("job", state="KILLED", starttime=5000)
-    controller.parts.outcomes.sweep()
+    controller.services.results.sweep()
     assert {job["id"] for job in controller.get("jobs")["jobs"]} == {"job", "another"}

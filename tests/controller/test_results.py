@@ -77,7 +77,7 @@ def test_a_second_copy_that_was_refused_does_not_count(make_controller) -> None:
     start(controller, agent)
     agent.poll().command()  # offered again
     agent.finish("j", state="DUPILICATE_ID", starttime=0)
-    controller.parts.outcomes.sweep()
+    controller.services.results.sweep()
     assert controller.results("j", wait=1)[0]["state"] == "RUNNING"
 
 
@@ -153,13 +153,13 @@ def test_finished_jobs_are_kept_for_a_number_and_a_time(make_controller) -> None
         start(controller, agent, f"j{number}")
         agent.finish(f"j{number}")
     start(controller, agent, "running")
-    controller.parts.outcomes.sweep()
+    controller.services.results.sweep()
     assert [job["id"] for job in controller.get("jobs")["jobs"]] == ["running", "j3", "j2"]
     controller = make_controller(Limits(keep_for=0, keep_least=0))
     agent = Agent(controller)
     start(controller, agent)
     agent.finish("j")
-    controller.parts.outcomes.sweep()
+    controller.services.results.sweep()
     assert controller.get("jobs")["jobs"] == []
 
 
@@ -169,11 +169,11 @@ def test_whoever_waits_for_a_job_finds_it_however_little_is_kept(make_controller
     for number in range(3):
         start(controller, agent, f"j{number}")
         agent.finish(f"j{number}")
-    controller.parts.outcomes.sweep()
+    controller.services.results.sweep()
     assert [job["id"] for job in controller.get("jobs")["jobs"]] == ["j2", "j1", "j0"]
     start(controller, agent, "large")
     agent.finish("large", data="x" * 2500)
-    controller.parts.outcomes.sweep()
+    controller.services.results.sweep()
     assert [job["id"] for job in controller.get("jobs")["jobs"]] == ["large"]
 
 

@@ -10,7 +10,7 @@ import pytest
 import requests
 import trustme
 
-from greenagent.controller.certificates import tls_context
+from greenagent.controller.http.tls import served_context
 from greenagent.controller.limits import Limits
 from tests.controller.support import ControllerProcess, plain
 from tests.support.certificates import write_authority, write_pair
@@ -27,7 +27,7 @@ def secure(make_controller, authority, tmp_path):
     """A controller that asks its clients for a certificate."""
     chain, key = write_pair(authority.issue_cert("127.0.0.1", "localhost"), tmp_path, "server")
     ca = write_authority(authority, tmp_path / "ca.pem")
-    return make_controller(Limits(handshake=0.5), context=tls_context(chain, key, ca))
+    return make_controller(Limits(handshake=0.5), tls=served_context(chain, key, ca))
 
 
 def client(folder, authority, certificate=None) -> requests.Session:
@@ -88,7 +88,7 @@ def test_plain_http_on_the_tls_port_is_refused_and_named(secure) -> None:
 
 def test_a_poll_over_tls_is_woken_and_its_hang_up_noticed(secure, authority, tmp_path) -> None:
     session = client(tmp_path, authority, authority.issue_cert("agent"))
-    agents = secure.parts.agents
+    agents = secure.services.agents
 
     def parked() -> int:
         agent = agents.get((1, 10))

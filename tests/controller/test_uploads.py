@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from greenagent.controller.jobs import AgentKey
 from greenagent.controller.limits import Limits
-from greenagent.controller.uploads import LineStore
+from greenagent.controller.model import AgentKey
+from greenagent.controller.state.log_lines import LineStore
 from tests.controller.support import Agent, plain
 
 KEY = AgentKey(1, 10)

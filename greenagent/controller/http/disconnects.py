@@ -12,10 +12,8 @@ from gevent import monkey
 _new_epoll: Callable[[], Any] = monkey.get_original("select", "epoll")
 """gevent takes it out of the module, since it would block the hub; with a timeout of 0 it does not."""
 
-_GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
-
-class HangUpWatch:
+class DisconnectWatch:
     """One epoll over all parked polls; its own descriptor is watched by the hub.
 
     The bytes of the connection are left alone, so that it works for TLS as well: what counts is
@@ -26,7 +24,7 @@ class HangUpWatch:
         self._epoll = _new_epoll()
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._watcher = gevent.get_hub().loop.io(self._epoll.fileno(), 1)
-        self._watcher.start(self._look)
+        self._watcher.start(self.look)
 
     def add(self, descriptor: int, callback: Callable[[], None]) -> None:
         """Calls ``callback`` once when the other side closes; it must not block."""
@@ -38,21 +36,15 @@ class HangUpWatch:
         if self._callbacks.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
+    def look(self) -> None:
+        """Calls back for all connections that are closed by now."""
+        while closed := self._epoll.poll(0, 256):
+            for descriptor, _ in closed:
+                callback = self._callbacks[descriptor]
+                self.remove(descriptor)
+                callback()
+
     def close(self) -> None:
         self._watcher.stop()
         self._watcher.close()
         self._epoll.close()
-
-    def _look(self) -> None:
-        for descriptor, _ in self._epoll.poll(0, 256):
-            callback = self._callbacks.get(descriptor)
-            self.remove(descriptor)
-            if callback is not None:
-                callback()
-
-
-def has_hung_up(descriptor: int) -> bool:
-    """Whether the other side has closed the connection, looked at now."""
-    with _new_epoll() as epoll:
-        epoll.register(descriptor, select.EPOLLRDHUP)
-        return any(events & _GONE for _, events in epoll.poll(0))

@@ -19,32 +19,20 @@ _WORDING: Final = Wording(
 )
 
 
-def tls_context(certificate: Path, key: Path | None, client_authority: Path | None) -> ssl.SSLContext:
-    """The context of ``--tls-cert``, ``--tls-key`` and ``--client-ca``. Raises CertificateError."""
-    return server_context(
-        PemFile("--tls-cert", certificate),
-        PemFile("--tls-cert", certificate) if key is None else PemFile("--tls-key", key),
-        None if client_authority is None else PemFile("--client-ca", client_authority),
-    )
+def served_context(certificate: Path, key: Path | None, client_authority: Path | None) -> TlsContext:
+    """The context of ``--tls-cert``, ``--tls-key`` and ``--client-ca``, made anew when the files change.
 
+    Raises CertificateError.
+    """
+    certificate_file = PemFile("--tls-cert", certificate)
+    key_file = PemFile("--tls-key", key) if key is not None else certificate_file
+    authority_file = PemFile("--client-ca", client_authority) if client_authority is not None else None
 
-class ServedCertificates(TlsContext):
-    """The context for new connections, made anew when its files change."""
+    def make() -> ssl.SSLContext:
+        return server_context(certificate_file, key_file, authority_file)
 
-    def __init__(self, certificate: Path, key: Path | None, client_authority: Path | None) -> None:
-        """Raises CertificateError."""
-        files = (certificate, key, client_authority)
-        tls_context(*files)  # a controller whose files cannot be used does not start
-        super().__init__(lambda: tls_context(*files), [path for path in files if path is not None])
-
-    def wrap_socket(
-        self, connection: socket.socket, server_side: bool = True, do_handshake_on_connect: bool = True
-    ) -> ssl.SSLSocket:
-        """As of ssl.SSLContext, with the files of now."""
-        assert self.context is not None
-        return self.context.wrap_socket(
-            connection, server_side=server_side, do_handshake_on_connect=do_handshake_on_connect
-        )
+    make()  # a controller whose files cannot be used does not start
+    return TlsContext(make, [path for path in (certificate, key, client_authority) if path is not None])
 
 
 def close_gently(connection: socket.socket) -> None:

@@ -5,25 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 
-from greenagent.controller.journal import Journal, Statement
 from greenagent.controller.limits import Limits
+from greenagent.controller.state.state_file import StateFile, Statement
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values.command import load_json
 from greenagent.values.errors import CommandError
+
+Scripts = dict[str, tuple[str, float]]
+"""By hash, each with the time it was last stored."""
 
 
 class ScriptStore:
     """Keeps scripts for a day after they were last stored, within a number of bytes."""
 
-    def __init__(self, journal: Journal, limits: Limits) -> None:
-        self._journal = journal
+    def __init__(self, file: StateFile, limits: Limits) -> None:
+        self._file = file
         self._limits = limits
-        self._scripts: dict[str, tuple[str, float]] = {}
+        self._scripts: Scripts = {}
         self._bytes = 0
 
     def load(self) -> None:
         """Reads what the state file keeps. Raises StateError."""
-        for digest, content, stored in self._journal.read("SELECT hash, content, stored FROM scripts ORDER BY stored"):
+        for digest, content, stored in self._file.read("SELECT hash, content, stored FROM scripts ORDER BY stored"):
             self._keep(digest, content, stored)
 
     def store(self, content: str) -> str:
@@ -35,7 +38,7 @@ class ScriptStore:
         now = monotonic_epoch()
         drop = self._superfluous(len(content))
         insertion = ("INSERT OR REPLACE INTO scripts VALUES (?, ?, ?)", (digest, content, now))
-        self._journal.write([insertion, *_removals(drop)])
+        self._file.write([insertion, *_removals(drop)])
         self._keep(digest, content, now)
         self._drop(drop)
         return digest
@@ -55,52 +58,45 @@ class ScriptStore:
             raise CommandError(f"'data' of jumpscript_content is not JSON: {error}") from error
         if not isinstance(wanted, dict):
             raise CommandError("'data' of jumpscript_content must be an object with 'content' and 'args'")
-        content = wanted.get("content")
+        content = wanted.pop("content", None)
         if content is None and isinstance(wanted.get("hash"), str):
             if self.get(wanted["hash"]) is None:
                 raise CommandError(f"no script with the hash {wanted['hash']!r} is stored here: post it again")
             return data
         if not isinstance(content, str) or not content:
             raise CommandError("'data' of jumpscript_content needs 'content', the text of the script")
-        del wanted["content"]
         return json.dumps({**wanted, "hash": self.store(content)})
 
     def trim(self) -> None:
         """Drops scripts that are too old or too many, oldest first. Raises StateError."""
-        drop = self._superfluous()
-        if drop:
-            self._journal.write(_removals(drop))
+        if drop := self._superfluous():
+            self._file.write(_removals(drop))
             self._drop(drop)
 
-    def _superfluous(self, wanted: int = 0) -> dict[str, tuple[str, float]]:
+    def _superfluous(self, wanted: int = 0) -> Scripts:
         """The scripts that are too old, and the oldest ones where ``wanted`` bytes more would be too many."""
         expired = monotonic_epoch() - self._limits.script_age
         left = self._bytes + wanted
-        found: dict[str, tuple[str, float]] = {}
-        for digest, kept in self._scripts.items():
-            content, stored = kept
+        found: Scripts = {}
+        for digest, (content, stored) in self._scripts.items():
             if stored >= expired and left <= self._limits.script_bytes:
                 break
-            found[digest] = kept
+            found[digest] = content, stored
             left -= len(content)
         return found
 
-    def _drop(self, scripts: dict[str, tuple[str, float]]) -> None:
+    def _keep(self, digest: str, content: str, stored: float) -> None:
+        old, _ = self._scripts.pop(digest, ("", 0))
+        self._scripts[digest] = content, stored
+        self._bytes += len(content) - len(old)
+
+    def _drop(self, scripts: Scripts) -> None:
         for digest, kept in scripts.items():
-            if self._scripts.get(digest) is kept:  # it was not stored again while the file was written
+            if self._scripts.get(digest) == kept:  # it was not stored again while the file was written
                 del self._scripts[digest]
                 self._bytes -= len(kept[0])
 
-    def _keep(self, digest: str, content: str, stored: float) -> None:
-        old = self._scripts.pop(digest, None)
-        if old is not None:
-            self._bytes -= len(old[0])
-        self._scripts[digest] = (content, stored)
-        self._bytes += len(content)
 
-
-def _removals(scripts: dict[str, tuple[str, float]]) -> list[Statement]:
-    return [
-        ("DELETE FROM scripts WHERE hash = ? AND stored = ?", (digest, stored))
-        for digest, (_, stored) in scripts.items()
-    ]
+def _removals(scripts: Scripts) -> list[Statement]:
+    statement = "DELETE FROM scripts WHERE hash = ? AND stored = ?"
+    return [(statement, (digest, stored)) for digest, (_, stored) in scripts.items()]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from gevent.event import Event
 
-from greenagent.controller.jobs import AgentKey, Assignment, Target
+from greenagent.controller.dispatch.queue import CommandQueue
 from greenagent.controller.limits import Limits
+from greenagent.controller.model import AgentKey, Assignment, Target
 
 
 @dataclass(eq=False, slots=True)
@@ -24,9 +24,10 @@ class Poll:
     acknowledges: bool = False
     """The agent sends ``Greenagent-Acknowledge``: deliveries to it carry a token."""
     version: str = ""
-    is_gone: Callable[[], bool] = lambda: False
+    look: Callable[[], None] = lambda: None
+    """Looks at once which connections have been closed: their polls are told by ``hang_up``."""
     arrived: float = field(default_factory=time.monotonic)
-    assignment: Assignment | None = None
+    offered: Assignment | None = None
     hung_up: bool = False
     _wake: Event = field(default_factory=Event)
 
@@ -34,9 +35,9 @@ class Poll:
     def has_slot(self) -> bool:
         return self.slots is None or self.slots > 0
 
-    def give(self, assignment: Assignment) -> None:
-        """Hands a command to the waiting poll."""
-        self.assignment = assignment
+    def offer(self, assignment: Assignment) -> None:
+        """Ends the wait with a command."""
+        self.offered = assignment
         self._wake.set()
 
     def hang_up(self) -> None:
@@ -46,7 +47,7 @@ class Poll:
 
     def has_gone(self) -> bool:
         """Whether the other side has closed the connection, looked at now."""
-        self.hung_up = self.hung_up or self.is_gone()
+        self.look()
         return self.hung_up
 
     def dismiss(self) -> None:
@@ -55,8 +56,9 @@ class Poll:
 
     def wait(self, timeout: float) -> Assignment | None:
         """Waits for a command; None after ``timeout`` seconds or when the agent hung up."""
+        self.offered = None
         self._wake.wait(timeout)
-        return self.assignment
+        return self.offered
 
 
 @dataclass(eq=False, slots=True)
@@ -72,13 +74,24 @@ class Agent:
     has_polled: bool = False
     open_polls: int = 0
     parked: list[Poll] = field(default_factory=list)
-    line: deque[Assignment] = field(default_factory=deque)
-    unacknowledged: dict[str, Assignment] = field(default_factory=dict)
-    is_said_to_be_shared: bool = False
+    queue: CommandQueue = field(default_factory=CommandQueue)
+    deliveries: dict[str, Assignment] = field(default_factory=dict)
+    """By token; those that were acknowledged or answered since do not count any more."""
+    is_shared: bool = False
+    """It has been logged that two nodes seem to have this identity."""
 
     def is_live(self, limits: Limits) -> bool:
         """A poll is open or ended less than 30 s ago (protocol 12.3)."""
         return self.open_polls > 0 or (self.has_polled and time.monotonic() - self.last_poll < limits.live)
+
+    def unacknowledged(self) -> list[Assignment]:
+        """What the agent has not acknowledged, oldest first."""
+        for token in [token for token, one in self.deliveries.items() if one.token != token]:
+            del self.deliveries[token]
+        return list(self.deliveries.values())
+
+    def is_idle(self) -> bool:
+        return not self.open_polls and self.queue.first() is None and not self.unacknowledged()
 
 
 class AgentTable:
@@ -109,9 +122,7 @@ class AgentTable:
 
     def poll_began(self, poll: Poll) -> Agent:
         agent = self.contact(poll.key)
-        agent.roles = poll.roles
-        agent.slots = poll.slots
-        agent.version = poll.version
+        agent.roles, agent.slots, agent.version = poll.roles, poll.slots, poll.version
         agent.has_polled = True
         agent.open_polls += 1
         return agent
@@ -156,11 +167,11 @@ class AgentTable:
             agent
             for agent in self._agents.values()
             if len(agent.parked) > 1
-            and not agent.is_said_to_be_shared
+            and not agent.is_shared
             and sum(poll.arrived < since and not poll.has_gone() for poll in agent.parked) > 1
         ]
         for agent in found:
-            agent.is_said_to_be_shared = True
+            agent.is_shared = True
         return found
 
     def all(self) -> list[Agent]:
@@ -170,24 +181,19 @@ class AgentTable:
         """What ``GET /api/agents`` shows, by identity."""
         return [
             {
-                "gid": agent.key.gid,
-                "nid": agent.key.nid,
+                **agent.key.to_wire(),
                 "roles": list(agent.roles),
                 "live": agent.is_live(self._limits),
                 "last_contact": agent.last_contact or None,
                 "free_slots": agent.slots,
                 "version": agent.version,
-                "queued": sum(1 for one in agent.line if not one.ended),
-                "unacknowledged": len(agent.unacknowledged),
+                "queued": len(list(agent.queue)),
+                "unacknowledged": len(agent.unacknowledged()),
             }
             for _, agent in sorted(self._agents.items())
         ]
 
     def _forget_oldest(self) -> None:
-        idle = [
-            agent
-            for agent in self._agents.values()
-            if not agent.line and not agent.unacknowledged and not agent.open_polls
-        ]
+        idle = [agent for agent in self._agents.values() if agent.is_idle()]
         for agent in sorted(idle, key=lambda agent: agent.last_contact)[: max(1, len(idle) // 10)]:
             del self._agents[agent.key]

@@ -1,0 +1,1 @@
+"""Which agent gets which command, and what becomes of it."""

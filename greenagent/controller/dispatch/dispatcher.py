@@ -1,0 +1,210 @@
+"""Which agent gets which command, and how it is handed over (protocol 12.3; design, section 5)."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any, NamedTuple
+
+from gevent.event import Event
+
+from greenagent.controller.dispatch.agents import Agent, AgentTable, Poll
+from greenagent.controller.dispatch.queue import CommandQueue
+from greenagent.controller.limits import Limits
+from greenagent.controller.model import Assignment, Job, Target
+from greenagent.controller.state.job_store import JobStore
+from greenagent.controller.state.state_file import StateError
+from greenagent.runtime.clock import monotonic_epoch
+from greenagent.values import states
+
+
+class Delivery(NamedTuple):
+    """A command on its way to a poll."""
+
+    assignment: Assignment
+    token: str
+    number: int
+    """1 for the first delivery of the command."""
+    again: bool = False
+    """Offered before: the agent may have it already, so it stays with that agent."""
+
+
+class Dispatcher:
+    """Brings commands and polls together.
+
+    A command that is not ended is in exactly one place: in its queue, offered to one poll, or delivered.
+    """
+
+    def __init__(self, jobs: JobStore, agents: AgentTable, limits: Limits) -> None:
+        self.agents = agents
+        self.role_queues: dict[Target, CommandQueue] = {}
+        self._jobs = jobs
+        self._limits = limits
+        self._closing = Event()
+
+    def close(self) -> None:
+        """Answers every open poll with nothing and hands out nothing more."""
+        self._closing.set()
+        for agent in self.agents.all():
+            for poll in agent.parked:
+                poll.dismiss()
+
+    def choose(self, job: Job, force: bool) -> list[Assignment]:
+        """Assignments for the agents that a new job is for; none if nobody is live."""
+        target = job.target
+        if not target.roles:
+            wanted = force or job.wait_until or self.agents.is_live(target.key)
+            return job.assign([target.key] if wanted else [])
+        matching = self.agents.live_matching(target)
+        if target.fanout and matching:
+            return job.assign(agent.key for agent in matching)
+        return job.assign([None] if matching or job.wait_until else [], unassigned=True)
+
+    def enqueue(self, assignment: Assignment) -> None:
+        """Offers a command to a waiting poll, or puts it into its queue."""
+        target = assignment.job.target
+        if assignment.state != states.QUEUED:
+            return
+        poll: Poll | None = None
+        if assignment.agent is not None and not assignment.unassigned:
+            poll = next(reversed(self.agents.ensure(assignment.agent).parked), None)
+        elif not target.fanout:
+            poll = self.agents.longest_parked(target)
+        if poll is None:
+            self._line_up(assignment)
+            return
+        assignment.agent = poll.key
+        self.agents.ensure(poll.key).parked.remove(poll)
+        poll.offer(assignment)
+
+    def restore(self, assignment: Assignment) -> None:
+        """Takes up an assignment from the state file."""
+        if assignment.token and assignment.agent is not None:
+            self.agents.ensure(assignment.agent).deliveries[assignment.token] = assignment
+        else:
+            self.enqueue(assignment)
+
+    def serve(self, poll: Poll, tokens: set[str]) -> Delivery | None:
+        """Waits for a command for an open poll; None when there is none. Raises StateError.
+
+        What the poll acknowledges is noted first. If the answer with the command cannot be written, the
+        caller says so by ``take_back``.
+        """
+        agent = self.agents.poll_began(poll)
+        try:
+            self._acknowledge(agent, tokens)
+            deadline = time.monotonic() + (self._limits.poll if poll.has_slot else self._limits.full_poll)
+            while not self._closing.is_set():
+                assignment = self._next(agent, poll) or self._park(agent, poll, deadline)
+                if assignment is None:
+                    return None
+                if self._closing.is_set() or poll.has_gone():
+                    if not assignment.token:  # one that was delivered before stays with its agent
+                        self.enqueue(assignment)
+                    return None
+                delivery = self._deliver(agent, poll, assignment)
+                if delivery is not None:
+                    return delivery
+            return None
+        finally:
+            self.agents.poll_ended(agent)
+
+    def take_back(self, delivery: Delivery) -> None:
+        """The answer could not be written: the command goes back to its queue."""
+        assignment, token, number, again = delivery
+        if again or assignment.agent is None:
+            return
+        agent = self.agents.ensure(assignment.agent)
+        with self._jobs.lock(assignment):
+            if assignment.ended or assignment.token != token or assignment.deliveries != number:
+                return  # it was answered or acknowledged, or another poll of its agent was given it meanwhile
+            # The agent may poll again at once and must not be offered it while the file is written: afterwards
+            # it is anybody's. Before this was so, two agents got one command.
+            agent.deliveries.pop(token, None)
+            changes: dict[str, Any] = {"state": states.QUEUED, "token": "", "deliveries": number - 1}
+            if assignment.unassigned:
+                changes["agent"] = None
+            try:
+                self._jobs.update(assignment, **changes)
+            except StateError:
+                if token:
+                    agent.deliveries[token] = assignment  # it is offered again at the next poll
+                    return
+                assignment.change(**changes)  # against the rule: nobody would ever offer it again
+        self.enqueue(assignment)
+
+    def expand_fanout(self, assignment: Assignment, matching: list[Agent]) -> None:
+        """A fan-out command that waited for its first agent goes to all that are live now. Raises StateError."""
+        job = assignment.job
+        first, *others = [agent.key for agent in matching]
+        with self._jobs.lock(job.id), self._jobs.lock(assignment):
+            if assignment.state != states.QUEUED or not assignment.unassigned:
+                return  # a poll was given it meanwhile
+            added = job.assign(others)
+            self._jobs.update(assignment, added, agent=first, unassigned=False)
+            self.role_queues[job.target].remove(assignment)
+        for one in (assignment, *added):
+            self.enqueue(one)
+
+    def _acknowledge(self, agent: Agent, tokens: set[str]) -> None:
+        for token in tokens & agent.deliveries.keys():
+            assignment = agent.deliveries[token]
+            with self._jobs.lock(assignment):
+                if assignment.token == token:
+                    self._jobs.update(assignment, token="")
+            agent.deliveries.pop(token, None)
+
+    def _next(self, agent: Agent, poll: Poll) -> Assignment | None:
+        if poll.acknowledges and (unacknowledged := agent.unacknowledged()):
+            return unacknowledged[0]
+        queue = agent.queue
+        if queue.first() is None and poll.has_slot:
+            matching = [one for target, one in self.role_queues.items() if target.matches(agent.key, agent.roles)]
+            oldest = [(first.job.seq, one) for one in matching if (first := one.first())]
+            queue = min(oldest, key=lambda pair: pair[0], default=(0, queue))[1]
+        return queue.take()
+
+    def _park(self, agent: Agent, poll: Poll, deadline: float) -> Assignment | None:
+        agent.parked.append(poll)
+        assignment = poll.wait(max(0.0, deadline - time.monotonic()))
+        if assignment is None:
+            agent.parked.remove(poll)
+        return assignment
+
+    def _deliver(self, agent: Agent, poll: Poll, assignment: Assignment) -> Delivery | None:
+        """Stores that the agent has the command; None when it is no longer to be handed over to this poll."""
+        offered = assignment.token
+        with self._jobs.lock(assignment):
+            if assignment.ended or assignment.token != offered:
+                return None  # taken back from another poll of the agent, or acknowledged by it
+            if not offered and (assignment.state != states.QUEUED or assignment.agent not in (None, agent.key)):
+                return None  # handed over already
+            token = offered or (uuid.uuid4().hex if poll.acknowledges else "")
+            number = assignment.deliveries + 1
+            try:
+                self._jobs.update(
+                    assignment,
+                    agent=agent.key,
+                    state=states.RUNNING,
+                    token=token,
+                    deliveries=number,
+                    delivered=monotonic_epoch(),
+                )
+            except StateError:
+                if not offered:
+                    self._line_up(assignment)  # no other poll is woken: the file would not take that delivery either
+                raise
+            if token:
+                agent.deliveries[token] = assignment
+        delivery = Delivery(assignment, token, number, again=bool(offered))
+        if poll.has_gone():
+            self.take_back(delivery)
+            return None
+        return delivery
+
+    def _line_up(self, assignment: Assignment) -> None:
+        if assignment.agent is not None and not assignment.unassigned:
+            self.agents.ensure(assignment.agent).queue.add(assignment)
+            return
+        assignment.agent = None
+        self.role_queues.setdefault(assignment.job.target, CommandQueue()).add(assignment)

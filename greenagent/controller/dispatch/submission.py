@@ -1,0 +1,127 @@
+"""Taking a posted command: what is checked, and whom it goes to (protocol 12.3; design, section 5)."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any, Final
+
+from greenagent.controller.dispatch.dispatcher import Dispatcher
+from greenagent.controller.limits import Limits
+from greenagent.controller.model import IDENTITY_DIGITS, NO_AGENT, AgentKey, Job, Target, synthetic_result
+from greenagent.controller.state.job_store import JobStore
+from greenagent.controller.state.scripts import ScriptStore
+from greenagent.runtime.clock import monotonic_epoch
+from greenagent.values import levels, states
+from greenagent.values.command import parse_command
+from greenagent.values.errors import CommandError, GreenagentError
+
+MAX_WAIT: Final = 10 * 365 * 86_400
+"""Seconds a command may wait for its agent."""
+
+
+class KnownIdError(GreenagentError):
+    """A job of that id is known."""
+
+
+class TooManyJobsError(GreenagentError):
+    """More jobs are waiting or running than the controller remembers."""
+
+
+class Submission:
+    """Turns command objects into jobs."""
+
+    def __init__(self, jobs: JobStore, dispatcher: Dispatcher, scripts: ScriptStore, limits: Limits) -> None:
+        self._jobs = jobs
+        self._dispatcher = dispatcher
+        self._scripts = scripts
+        self._limits = limits
+
+    def submit(self, posted: Any, *, force: bool = False) -> Job:
+        """Takes a command object and starts its dispatch.
+
+        ``force``: queue it for its node even if that is not live, and however many jobs wait (as ``kill`` needs
+        it, which makes room). Raises CommandError, KnownIdError, TooManyJobsError, StateError.
+        """
+        if not isinstance(posted, dict):
+            raise CommandError("a command is a JSON object")
+        command = dict(posted)
+        patience = _checked_patience(command.pop("wait_for_agent", None))
+        if command.get("id") is None:
+            command["id"] = str(uuid.uuid4())
+        parsed = parse_command(command)
+        command = {**parsed.received, "id": parsed.id}
+        if not parsed.cmd:
+            raise CommandError("'cmd' is missing: the name of the command to run")
+        command["cmd"] = parsed.cmd
+        target = _checked_target(command)
+        if parsed.cmd == "jumpscript_content":
+            command["data"] = self._scripts.replace_content(parsed.data)
+        with self._jobs.lock(parsed.id):
+            if self._jobs.get(parsed.id) is not None:
+                raise KnownIdError(f"a job with the id {parsed.id!r} is known already: give the new one another id")
+            if not force:
+                self._check_room()
+            job = self._jobs.new(command, target, wait_until=monotonic_epoch() + patience if patience else 0.0)
+            if parsed.cmd == "controller":
+                self._answer_here(job, parsed.arguments.name)
+            else:
+                job.assignments = self._dispatcher.choose(job, force)
+            if not job.assignments:
+                _end_at_once(job, states.ERROR, NO_AGENT)
+            self._jobs.add(job)
+        for assignment in job.assignments:
+            self._dispatcher.enqueue(assignment)
+        return job
+
+    def _check_room(self) -> None:
+        if self._jobs.unfinished >= self._limits.unfinished_jobs:
+            raise TooManyJobsError(
+                f"{self._limits.unfinished_jobs} jobs are waiting or running already: try again when some have ended"
+            )
+        if self._jobs.unfinished_bytes >= self._limits.unfinished_bytes:
+            raise TooManyJobsError("the commands of unfinished jobs fill the memory for them: try again later")
+
+    def _answer_here(self, job: Job, operation: str) -> None:
+        """Internal commands (protocol 12.5): ``list_agents`` is the one this controller knows."""
+        if operation == "list_agents":
+            agents = {str(agent.key): list(agent.roles) or None for agent in self._dispatcher.agents.all()}
+            _end_at_once(job, states.SUCCESS, json.dumps(agents), levels.RESULT_JSON)
+        else:
+            _end_at_once(job, states.UNKNOWN_CMD, "")
+
+
+def _end_at_once(job: Job, state: str, data: str, level: int = 0) -> None:
+    """Ends a job that is not stored yet."""
+    [assignment] = job.assignments = job.assign([job.target.key], state=state, received=1)
+    assignment.results.append(synthetic_result(assignment, state, data, level))
+    job.finished = monotonic_epoch()
+
+
+def _checked_patience(value: Any) -> float:
+    if value is None:
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_WAIT:
+        raise CommandError("'wait_for_agent' must be a number of seconds")
+    return float(value)
+
+
+def _checked_target(command: dict[str, Any]) -> Target:
+    """Protocol 2.1: gid and nid, gid and role, or role alone."""
+    target = Target.of(command)
+    gid, nid = target.key
+    if gid < 0 or nid < 0:
+        raise CommandError("'gid' and 'nid' must not be negative")
+    if max(gid, nid) >= 10**IDENTITY_DIGITS:
+        raise CommandError(f"'gid' and 'nid' have {IDENTITY_DIGITS} digits at most")
+    if target.roles:
+        if nid:
+            raise CommandError("give either 'nid' or 'roles', not both")
+        if any(not role for role in target.roles):
+            raise CommandError("'roles' holds an empty role")
+        return target
+    if target.fanout:
+        raise CommandError("'fanout' needs 'roles' (['*'] is every agent)")
+    if not gid or not nid:
+        raise CommandError("say whom the command is for: 'gid' and 'nid', or 'roles' (['*'] is any agent)")
+    return Target(AgentKey(gid, nid), (), False)

@@ -1,0 +1,1 @@
+"""HTTP: the endpoints of agents and of people."""

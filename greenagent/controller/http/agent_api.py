@@ -1,0 +1,155 @@
+"""The endpoints agents use, with the original's answers (protocol 1.2)."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final, NoReturn
+
+import falcon
+
+from greenagent.controller.dispatch.agents import Poll
+from greenagent.controller.dispatch.results import ResultError
+from greenagent.controller.http.access import AgentResource
+from greenagent.controller.http.bodies import BodyError, BodyTooLargeError, NotJsonError, finite, read_json
+from greenagent.controller.http.disconnects import DisconnectWatch
+from greenagent.controller.model import IDENTITY_DIGITS, AgentKey
+from greenagent.controller.services import Services
+
+ACKNOWLEDGE: Final = "Greenagent-Acknowledge"
+DELIVERY: Final = "Greenagent-Delivery"
+FREE_SLOTS: Final = "Greenagent-Free-Slots"
+ENDPOINTS: Final = ("cmd", "result", "log", "stats", "event", "script", "ping")
+"""Below ``/<gid>/<nid>/``."""
+MAX_ROLES: Final = 1000
+_OK: Final = '"ok"'
+_SLOTS: Final = re.compile("-?[0-9]{1,9}")
+
+
+def add_agent_routes(app: falcon.App[Any, Any], services: Services, watch: DisconnectWatch) -> None:
+    api = AgentApi(services, watch)
+    for name in ENDPOINTS:
+        app.add_route(f"/{{gid}}/{{nid}}/{name}", api, suffix=name)
+
+
+class AgentApi(AgentResource):
+    """A method for each endpoint."""
+
+    def __init__(self, services: Services, watch: DisconnectWatch) -> None:
+        self._services = services
+        self._watch = watch
+
+    def on_get_cmd(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
+        """The long poll."""
+        acknowledged = req.get_header(ACKNOWLEDGE)
+        poll = Poll(
+            key=_key(gid, nid),
+            roles=tuple(dict.fromkeys(req.get_param_as_list("role") or ()))[:MAX_ROLES],
+            slots=_slots(req.get_header(FREE_SLOTS)),
+            acknowledges=acknowledged is not None,
+            version=_version(req.user_agent),
+            look=self._watch.look,
+        )
+        tokens = {token.strip() for token in (acknowledged or "").split(",")} - {""}
+        dispatcher = self._services.dispatcher
+        descriptor: int = req.env["greenagent.descriptor"]
+        self._watch.add(descriptor, poll.hang_up)
+        try:
+            delivery = dispatcher.serve(poll, tokens)
+        finally:
+            self._watch.remove(descriptor)
+        resp.content_type = falcon.MEDIA_TEXT
+        if delivery is None:
+            resp.text = ""
+            return
+        resp.text = json.dumps(delivery.assignment.job.command)
+        if delivery.token:
+            resp.set_header(DELIVERY, delivery.token)
+        req.env["greenagent.unwritten"] = lambda: dispatcher.take_back(delivery)
+
+    def on_post_result(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
+        """One result object."""
+        received = _received(req, self._services.limits.result_body, "json error")
+        key = self._heard_of(gid, nid)
+        try:
+            self._services.results.take(key, finite(received))  # lines and metrics are looked at one by one
+        except ResultError as error:
+            self._services.log.warning(f"agent {key} posted a result that was refused: {error}")
+            _refuse("json error")
+        resp.text = _OK
+
+    def on_post_log(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
+        """A list of messages, kept or refused as a whole."""
+        received = _received(req, self._services.limits.log_body, "error")
+        if not self._services.lines.take(self._heard_of(gid, nid), received):
+            _refuse("error")
+        resp.text = _OK
+
+    def on_post_stats(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
+        """A list of flush objects, kept or refused as a whole."""
+        received = _received(req, self._services.limits.stats_body, "json error")
+        if not self._services.metrics.take(self._heard_of(gid, nid), received):
+            _refuse("json error")
+        resp.text = _OK
+
+    def on_post_event(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
+        """The agent counts as heard of."""
+        received = _received(req, self._services.limits.event_body, "Error")
+        if not isinstance(received, dict) or not isinstance(received.get("name"), str):
+            _refuse("Error")
+        self._heard_of(gid, nid)
+        resp.text = _OK
+
+    def on_get_script(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
+        """The text of a stored script."""
+        digest = req.get_param("hash")
+        content = self._services.scripts.get(digest) if digest else None
+        if content is None:
+            resp.status = falcon.HTTP_404 if digest else falcon.HTTP_400
+            content = f"Script with hash {digest!r} does not exist" if digest else "Missing 'hash' param"
+        resp.content_type = falcon.MEDIA_TEXT
+        resp.text = content
+
+    def on_get_ping(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
+        """Alive."""
+        self._heard_of(gid, nid)
+        resp.text = _OK
+
+    def _heard_of(self, gid: str, nid: str) -> AgentKey:
+        return self._services.agents.contact(_key(gid, nid)).key
+
+
+def _received(req: falcon.Request, limit: int, refusal: str) -> Any:
+    """The JSON value of the body, or the original's answer to one that has none."""
+    try:
+        return read_json(req, limit)
+    except BodyTooLargeError:
+        raise falcon.HTTPStatus(falcon.HTTP_413, text=json.dumps(f"more than {limit} bytes")) from None
+    except BodyError:
+        _refuse("body error")
+    except NotJsonError:
+        _refuse(refusal)
+
+
+def _refuse(answer: str) -> NoReturn:
+    raise falcon.HTTPStatus(falcon.HTTP_500, text=json.dumps(answer))
+
+
+def _key(gid: str, nid: str) -> AgentKey:
+    """Text that is no number counts as 0, as in the original (protocol 1.2)."""
+    return AgentKey(_number(gid), _number(nid))
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= IDENTITY_DIGITS else 0
+
+
+def _slots(text: str | None) -> int | None:
+    if text is None or not _SLOTS.fullmatch(text):
+        return None
+    return max(0, int(text))
+
+
+def _version(user_agent: str | None) -> str:
+    name, _, version = (user_agent or "").partition("/")
+    return version[:40] if name == "greenagent" else ""

@@ -1,0 +1,197 @@
+"""``/api``: what people and tools use."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import falcon
+
+from greenagent.controller.dispatch.results import EndedError, is_kill_order
+from greenagent.controller.dispatch.submission import KnownIdError, TooManyJobsError
+from greenagent.controller.http.bodies import BodyError, BodyTooLargeError, NotJsonError, read_json
+from greenagent.controller.model import IDENTITY_DIGITS, AgentKey, Job
+from greenagent.controller.services import Services
+from greenagent.values import states
+from greenagent.values.errors import CommandError, SignalError
+from greenagent.values.signals import parse_signal
+
+MAX_WAIT: Final = 300.0
+MAX_LISTED: Final = 1000
+MAX_LINES: Final = 5000
+
+ROUTES: Final = {
+    "/api/jobs": "jobs",
+    "/api/jobs/{job_id}": "job",
+    "/api/jobs/{job_id}/kill": "kill",
+    "/api/jobs/{job_id}/logs": "logs",
+    "/api/agents": "agents",
+    "/api/stats": "stats",
+    "/api/scripts": "scripts",
+}
+"""Each path with the ending of the methods that serve it."""
+
+REFUSALS: Final[dict[type[Exception], Callable[..., falcon.HTTPError]]] = {
+    CommandError: falcon.HTTPBadRequest,
+    SignalError: falcon.HTTPBadRequest,
+    BodyError: falcon.HTTPBadRequest,
+    NotJsonError: falcon.HTTPBadRequest,
+    BodyTooLargeError: falcon.HTTPContentTooLarge,
+    KnownIdError: falcon.HTTPConflict,
+    EndedError: falcon.HTTPConflict,
+    TooManyJobsError: falcon.HTTPServiceUnavailable,
+}
+"""What an error of a request is answered with; its text is the answer's."""
+
+
+def add_people_routes(app: falcon.App[Any, Any], services: Services) -> None:
+    api = PeopleApi(services)
+    for path, name in ROUTES.items():
+        app.add_route(path, api, suffix=name)
+    app.add_error_handler(tuple(REFUSALS), _refuse)
+
+
+def _refuse(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
+    raise REFUSALS[type(error)](description=str(error)) from error
+
+
+class PeopleApi:
+    """A method for each endpoint and verb."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def on_post_jobs(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """A command object."""
+        job = self._services.submission.submit(read_json(req, self._services.limits.job_body))
+        agents = [one.agent.to_wire() for one in job.assignments if one.agent is not None and one.received == 0]
+        resp.status = falcon.HTTP_202
+        _show(resp, {"id": job.id, "agents": agents})
+
+    def on_get_jobs(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The list of jobs, newest first."""
+        state = _state(req.get_param("state"))
+        agent = _agent(req.get_param("agent"))
+        since = _float(req, "since", 0.0)
+        limit = int(_float(req, "limit", MAX_LISTED))
+        if limit < 1:
+            raise falcon.HTTPBadRequest(description="'limit' must be a positive number")
+        hides_kills = req.get_param("kills") == "0"
+        found: list[Job] = []
+        for job in reversed(self._services.jobs.all()):
+            if len(found) >= min(limit, MAX_LISTED):
+                break
+            if job.created < since or (state and job.state != state) or (hides_kills and is_kill_order(job)):
+                continue
+            if agent is not None and all(one.agent != agent for one in job.assignments):
+                continue
+            found.append(job)
+        _show(resp, {"jobs": [job.summary() for job in found]})
+
+    def on_get_job(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
+        """One job, waiting until all of its results are terminal."""
+        job = self._job(job_id)
+        deadline = time.monotonic() + max(0.0, min(_float(req, "wait", 0.0), MAX_WAIT))
+        while not job.answered and (left := deadline - time.monotonic()) > 0:
+            job.changes.wait(left)
+        _show(resp, job.full())
+
+    def on_post_kill(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
+        """Ends a job, or sends it a signal."""
+        posted = read_json(req, self._services.limits.event_body, empty={})
+        signal = posted.get("signal") if isinstance(posted, dict) else False
+        if signal is not None:
+            parse_signal(signal)
+        job = self._job(job_id)
+        kills = [{**key.to_wire(), "id": order} for key, order in self._services.results.kill(job, signal)]
+        resp.status = falcon.HTTP_202
+        _show(resp, {"id": job.id, "state": job.state, "kills": kills})
+
+    def on_get_logs(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
+        """The lines of a job that agents have uploaded."""
+        job_id = _id(job_id)
+        store = self._services.lines
+        after = int(_float(req, "after", 0))
+        limit = max(1, min(int(_float(req, "limit", MAX_LISTED)), MAX_LINES))
+        follow = (req.get_param("follow") or "") not in ("", "0", "false")
+        deadline = time.monotonic() + max(0.0, min(_float(req, "wait", 30.0 if follow else 0.0), MAX_WAIT))
+        if (req.get_param("run") or store.run) != store.run:
+            after = 0  # a number from before the controller was started again
+        lines, dropped = store.read(job_id, after, limit)
+        job = None if store.knows(job_id) and self._services.jobs.get(job_id) is None else self._job(job_id)
+        while follow and not lines and (left := deadline - time.monotonic()) > 0:
+            if job is None or job.finished:
+                break
+            store.wait(job_id, left)
+            lines, dropped = store.read(job_id, after, limit)
+        shown: dict[str, Any] = {
+            "id": job_id,
+            "lines": [line.to_wire() for line in lines],
+            "next": lines[-1].number if lines else after,
+            "dropped": dropped,
+            "finished": job is None or bool(job.finished),
+            "run": store.run,
+        }
+        _show(resp, shown)
+
+    def on_get_agents(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The agents."""
+        _show(resp, {"agents": self._services.agents.describe()})
+
+    def on_get_stats(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The newest statistics of every agent."""
+        _show(resp, {"agents": self._services.metrics.describe()})
+
+    def on_post_scripts(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """A script, ``{"content": TEXT}``; answers its hash."""
+        posted = read_json(req, self._services.limits.script_body)
+        content = posted.get("content") if isinstance(posted, dict) else None
+        if not isinstance(content, str) or not content:
+            raise falcon.HTTPBadRequest(description="a script is posted as an object with 'content', its text")
+        resp.status = falcon.HTTP_201
+        _show(resp, {"hash": self._services.scripts.store(content)})
+
+    def _job(self, segment: str) -> Job:
+        job = self._services.jobs.get(_id(segment))
+        if job is None:
+            raise falcon.HTTPNotFound(description=f"no job with the id {segment!r} is known, or no longer")
+        return job
+
+
+def _show(resp: falcon.Response, value: dict[str, Any]) -> None:
+    resp.text = json.dumps(value)
+
+
+def _id(segment: str) -> str:
+    """The id in a path: the server hands ``%2F`` through as a character that no id can hold."""
+    return segment.replace("\x1f", "/")
+
+
+def _agent(text: str | None) -> AgentKey | None:
+    if text is None:
+        return None
+    gid, _, nid = text.partition(":")
+    if not all(part.isascii() and part.isdigit() and len(part) <= IDENTITY_DIGITS for part in (gid, nid)):
+        raise falcon.HTTPBadRequest(description="'agent' is written GID:NID")
+    return AgentKey(int(gid), int(nid))
+
+
+def _state(text: str | None) -> str:
+    state = (text or "").upper()
+    known = sorted(states.PLACEHOLDERS | states.TERMINAL)
+    if state and state not in known:
+        raise falcon.HTTPBadRequest(description=f"there is no state {text!r}; it is one of {', '.join(known)}")
+    return state
+
+
+def _float(req: falcon.Request, name: str, default: float) -> float:
+    text = req.get_param(name)
+    try:
+        value = float(text) if text else default
+        if abs(value) < 2**53:
+            return value
+    except ValueError:
+        pass
+    raise falcon.HTTPBadRequest(description=f"'{name}' must be a number")

@@ -1,0 +1,69 @@
+"""The parts of a controller, put together in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gevent
+
+from greenagent.controller.dispatch.agents import AgentTable
+from greenagent.controller.dispatch.dispatcher import Dispatcher
+from greenagent.controller.dispatch.results import ResultService
+from greenagent.controller.dispatch.submission import Submission
+from greenagent.controller.limits import Limits
+from greenagent.controller.state.job_store import JobStore
+from greenagent.controller.state.log_lines import LineStore
+from greenagent.controller.state.metrics import LatestMetrics
+from greenagent.controller.state.scripts import ScriptStore
+from greenagent.controller.state.state_file import StateError, StateFile
+from greenagent.runtime.agent_log import AgentLog
+
+
+class Services:
+    """Everything the endpoints need."""
+
+    def __init__(self, log: AgentLog, limits: Limits, state: Path | None = None) -> None:
+        """Reads the state file. Raises StateError when it cannot be used."""
+        self.log = log
+        self.limits = limits
+        self.file = StateFile(state)
+        self.agents = AgentTable(limits)
+        self.jobs = JobStore(self.file, limits)
+        self.scripts = ScriptStore(self.file, limits)
+        self.lines = LineStore(limits)
+        self.metrics = LatestMetrics(limits)
+        self.dispatcher = Dispatcher(self.jobs, self.agents, limits)
+        self.submission = Submission(self.jobs, self.dispatcher, self.scripts, limits)
+        self.results = ResultService(self.jobs, self.dispatcher, self.submission, self.agents, self.lines, limits)
+        try:
+            self.scripts.load()
+            for assignment in self.jobs.load():
+                self.dispatcher.restore(assignment)
+                self.results.restore(assignment)
+        except BaseException as error:
+            self.file.close()
+            if isinstance(error, (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)):
+                raise self.file.damaged(error) from error
+            raise
+
+    def sweep_for_ever(self) -> None:
+        """Once a second: ends what has waited too long and drops what is too old."""
+        trouble = self.log.on_change()
+        rounds = 0
+        while True:
+            gevent.sleep(1)
+            rounds += 1
+            for agent in self.agents.newly_shared():
+                self.log.warning(
+                    f"two polls of agent {agent.key} stand open: if two nodes have that gid and nid, give one another"
+                    " nid, since a job for it may run on both"
+                )
+            try:
+                self.results.sweep()
+                self.scripts.trim()
+                if rounds % 60 == 0:
+                    self.lines.forget({job.id for job in self.jobs.all()})
+            except StateError as error:
+                trouble.warning(str(error))
+            else:
+                trouble.resolved("the state file can be written again")

@@ -1,0 +1,289 @@
+"""All jobs: in memory, in the state file, and the one way to change them.
+
+The rule: *lock, look, write, apply*. Who wants to change an assignment takes its lock, looks at it, has the state
+file write the change, and only then is the change made in memory and seen by others. Writing lets other greenlets
+run; the lock keeps them from acting on what is just being changed. There is one lock for each assignment and one
+for each job id, and none for all: with a single one the writes of a fan-out to thousands of agents would come one
+after the other instead of sharing their commits.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from typing import Any, Final
+
+from gevent.event import Event
+
+from greenagent.controller.limits import Limits
+from greenagent.controller.model import AgentKey, Assignment, Job, Target
+from greenagent.controller.state.state_file import StateFile, Statement
+from greenagent.runtime.clock import monotonic_epoch
+from greenagent.values import states
+
+MAX_REMEMBERED_REPEATS: Final = 1000
+"""Results of one agent for one job by which a repeat is recognised."""
+MAX_DROPPED_AT_ONCE: Final = 1000
+"""Jobs removed in one transaction."""
+
+_UNOWNED_ASSIGNMENTS: Final = "FROM assignments WHERE job NOT IN (SELECT seq FROM jobs)"
+_UNOWNED_RESULTS: Final = (
+    "FROM results WHERE job NOT IN (SELECT seq FROM jobs)"
+    " OR NOT EXISTS (SELECT 1 FROM assignments WHERE job = results.job AND number = results.number)"
+)
+
+
+class JobStore:
+    """All jobs by id, in the order they came."""
+
+    def __init__(self, file: StateFile, limits: Limits) -> None:
+        self._file = file
+        self._limits = limits
+        self._jobs: dict[str, Job] = {}
+        self._finished: dict[str, Job] = {}
+        self._finished_bytes = 0
+        self._locks: dict[str | Assignment, Event] = {}
+        self._next_seq = 1
+        self.unfinished_bytes = 0
+        """Bytes of the commands and results of unfinished jobs."""
+
+    def get(self, job_id: str) -> Job | None:
+        return self._jobs.get(job_id)
+
+    def all(self) -> list[Job]:
+        """Oldest first."""
+        return list(self._jobs.values())
+
+    @property
+    def unfinished(self) -> int:
+        return len(self._jobs) - len(self._finished)
+
+    @contextmanager
+    def lock(self, key: str | Assignment) -> Iterator[None]:
+        """Held by who changes an assignment, or makes the job of that id or adds an assignment to it.
+
+        Not reentrant. Who needs both takes that of the id first.
+        """
+        while (held := self._locks.get(key)) is not None:
+            held.wait()
+        released = self._locks[key] = Event()
+        try:
+            yield
+        finally:
+            del self._locks[key]
+            released.set()
+
+    def is_locked(self, key: str | Assignment) -> bool:
+        return key in self._locks
+
+    def new(self, command: dict[str, Any], target: Target, **values: Any) -> Job:
+        """A job nobody knows before ``add``; who makes it holds the lock of its id until then."""
+        now = time.time()
+        size = len(json.dumps(command))
+        offset = now - monotonic_epoch()
+        job = Job(self._next_seq, command["id"], command, target, now, wall_offset=offset, size=size, **values)
+        self._next_seq += 1
+        return job
+
+    def add(self, job: Job) -> None:
+        """Stores a new job with its assignments and what results they have. Raises StateError."""
+        self._file.write(_rows_of(job))
+        self._jobs[job.id] = job
+        self.unfinished_bytes += job.size
+        if job.finished:
+            self._finish(job)
+
+    def extend(self, job: Job, added: list[Assignment]) -> None:
+        """Stores further assignments of a job. Raises StateError."""
+        self._file.write(map(_row_of, added))
+        job.assignments.extend(added)
+
+    def update(self, assignment: Assignment, added: list[Assignment] | None = None, **changes: Any) -> None:
+        """Changes an assignment, and stores others of its job with it. Raises StateError."""
+        self._file.write(map(_row_of, [replace(assignment, **changes), *(added or [])]))
+        assignment.change(**changes)
+        assignment.job.assignments.extend(added or [])
+        assignment.job.changes.announce()
+
+    def stop_waiting(self, job: Job) -> None:
+        """The agent has come: the job does not end for want of it any more. Raises StateError."""
+        self._file.write([("UPDATE jobs SET wait_until = 0 WHERE seq = ?", (job.seq,))])
+        job.wait_until = 0.0
+
+    def hold_refusal(self, assignment: Assignment, result: dict[str, Any]) -> None:
+        """Stores a DUPILICATE_ID result that does not count yet; the next result takes its place. Raises StateError."""
+        self._file.write(_result_rows(assignment, result, assignment.received + 1, self._limits.results_per_agent))
+        assignment.change(refused=result, refused_at=monotonic_epoch())
+
+    def record(self, assignment: Assignment, result: dict[str, Any], state: str) -> None:
+        """Adds a result; ``state`` is what it makes of the assignment. Raises StateError."""
+        job = assignment.job
+        keep = self._limits.results_per_agent
+        ends = states.is_terminal(state) and _have_ended(job, but=assignment)
+        finished = job.finished or (monotonic_epoch() if ends else 0.0)
+        changes: dict[str, Any] = {"state": state, "token": "", "received": assignment.received + 1, "refused": None}
+        if assignment.agent is None and result.get("delivered", True):
+            changes["agent"] = AgentKey(result["gid"], result["nid"])
+        rows = [_row_of(replace(assignment, **changes))]
+        if finished:
+            rows.append(("UPDATE jobs SET finished = ? WHERE seq = ?", (job.stamp(finished), job.seq)))
+        self._file.write(chain(rows, _result_rows(assignment, result, assignment.received + 1, keep)))
+        assignment.change(**changes)
+        assignment.seen[_mark(result)] = None
+        while len(assignment.seen) > MAX_REMEMBERED_REPEATS:
+            del assignment.seen[next(iter(assignment.seen))]
+        assignment.results.append(result)
+        dropped = assignment.results[:-keep]
+        del assignment.results[: len(dropped)]
+        self._grow(job, _size(result) - sum(map(_size, dropped)))
+        if _have_ended(job):
+            job.finished = finished or monotonic_epoch()  # 0 where the last two results were written at once
+            self._finish(job)
+        job.changes.announce()
+
+    def is_repeat(self, assignment: Assignment, result: dict[str, Any]) -> bool:
+        """Whether the agent has given this result before."""
+        return _mark(result) in assignment.seen
+
+    def trim(self) -> None:
+        """Drops finished jobs that are too old or too many, oldest first. Raises StateError."""
+        while drop := self._superfluous():
+            # From the file first: rows left there would be taken for those of the next job of that id.
+            self._file.write([row for job in drop for row in _removal_rows(job)])
+            for job in drop:
+                del self._finished[job.id]
+                del self._jobs[job.id]
+                self._finished_bytes -= job.size
+
+    def _superfluous(self) -> list[Job]:
+        limits = self._limits
+        now = monotonic_epoch()
+        drop: list[Job] = []
+        left, size = len(self._finished), self._finished_bytes
+        for job in self._finished.values():
+            age = now - job.finished
+            is_over = age > limits.keep_for or left > limits.keep_jobs
+            if len(drop) == MAX_DROPPED_AT_ONCE or (
+                size <= limits.keep_bytes and not (is_over and age >= limits.keep_least)
+            ):
+                break
+            left -= 1
+            size -= job.size
+            drop.append(job)
+        return drop
+
+    def _finish(self, job: Job) -> None:
+        """From now on the job is kept for a limited time."""
+        if self._jobs.get(job.id) is job and job.id not in self._finished:
+            self._finished[job.id] = job
+            self._finished_bytes += job.size
+            self.unfinished_bytes -= job.size
+
+    def _grow(self, job: Job, size: int) -> None:
+        if self._jobs.get(job.id) is not job:
+            return  # dropped while the result was written
+        job.size += size
+        if job.id in self._finished:
+            self._finished_bytes += size
+        else:
+            self.unfinished_bytes += size
+
+    def load(self) -> list[Assignment]:
+        """Reads the state file; returns the assignments that are not ended, in order. Raises StateError.
+
+        Rows that mean nothing raise whatever Python does with them.
+        """
+        if self._file.read(f"SELECT 1 {_UNOWNED_ASSIGNMENTS} UNION ALL SELECT 1 {_UNOWNED_RESULTS} LIMIT 1"):
+            # A result came while its job was removed.
+            self._file.write([(f"DELETE {_UNOWNED_ASSIGNMENTS}", ()), (f"DELETE {_UNOWNED_RESULTS}", ())])
+        by_seq: dict[int, Job] = {}
+        for seq, job_id, text, created, wait_until, finished, adopted in self._file.read(
+            "SELECT seq, id, command, created, wait_until, finished, adopted FROM jobs ORDER BY seq"
+        ):
+            command = json.loads(text)
+            finished = min(finished, monotonic_epoch())  # stamped while the clock was ahead, it would be kept for ever
+            job = Job(seq, job_id, command, Target.of(command), created, 0.0, wait_until, finished, bool(adopted))
+            job.size = len(text)
+            by_seq[seq] = self._jobs[job_id] = job
+            self._next_seq = seq + 1
+        by_place: dict[tuple[int, int], Assignment] = {}
+        for seq, number, gid, nid, floating, state, token, deliveries, delivered, received in self._file.read(
+            "SELECT job, number, gid, nid, floating, state, token, deliveries, delivered, received"
+            " FROM assignments ORDER BY job, number"
+        ):
+            agent = None if gid is None else AgentKey(gid, nid)
+            assignment = Assignment(
+                by_seq[seq], number, agent, bool(floating), state, token, deliveries, delivered, received
+            )
+            by_seq[seq].assignments.append(assignment)
+            by_place[seq, number] = assignment
+        for seq, number, text in self._file.read("SELECT job, number, body FROM results ORDER BY job, number, serial"):
+            result = json.loads(text)
+            assignment = by_place[seq, number]
+            assignment.job.size += len(text)
+            if result["state"] == states.DUPLICATE_ID and not assignment.ended:
+                assignment.change(refused=result, refused_at=monotonic_epoch())
+            else:
+                assignment.results.append(result)
+                assignment.seen[_mark(result)] = None
+        for job in by_seq.values():
+            self.unfinished_bytes += job.size
+            if not job.finished and all(one.ended for one in job.assignments):
+                job.finished = monotonic_epoch()  # its last two results were written at the same moment
+        for job in sorted(by_seq.values(), key=lambda job: job.finished):
+            if job.finished:
+                self._finish(job)
+        return [one for one in by_place.values() if not one.ended]
+
+
+def _have_ended(job: Job, but: Assignment | None = None) -> bool:
+    """Newest assignments first: the results of a fan-out come about in order, and most looks end at once."""
+    return all(one.ended for one in reversed(job.assignments) if one is not but)
+
+
+def _mark(result: dict[str, Any]) -> tuple[int, str]:
+    return result["starttime"], result["state"]
+
+
+def _size(result: dict[str, Any]) -> int:
+    """The bytes a result takes, about."""
+    return len(result["data"]) + sum(map(len, result.get("streams") or ())) + 500
+
+
+def _rows_of(job: Job) -> Iterator[Statement]:
+    """Stamps in the state file are the wall clock's: the monotonic one ends with the process."""
+    times = (job.created, job.stamp(job.wait_until), job.stamp(job.finished))
+    values = (job.seq, job.id, json.dumps(job.command), *times, job.adopted)
+    yield "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)", values
+    for assignment in job.assignments:
+        yield _row_of(assignment)
+        for serial, result in enumerate(assignment.results, 1):
+            yield from _result_rows(assignment, result, serial, serial)
+
+
+def _row_of(assignment: Assignment) -> Statement:
+    agent = assignment.agent or (None, None)
+    values = (assignment.job.seq, assignment.number, *agent, assignment.unassigned, assignment.state, assignment.token)
+    delivered = assignment.job.stamp(assignment.delivered)
+    return (
+        "INSERT OR REPLACE INTO assignments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*values, assignment.deliveries, delivered, assignment.received),
+    )
+
+
+def _result_rows(assignment: Assignment, result: dict[str, Any], serial: int, keep: int) -> Iterator[Statement]:
+    """A new result, and the removal of those no longer kept. Not even begun where there is no state file."""
+    place = (assignment.job.seq, assignment.number)
+    yield "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", (*place, serial, json.dumps(result))
+    yield "DELETE FROM results WHERE job = ? AND number = ? AND serial <= ?", (*place, serial - keep)
+
+
+def _removal_rows(job: Job) -> list[Statement]:
+    return [
+        (f"DELETE FROM {table} WHERE {column} = ?", (job.seq,))
+        for table, column in (("results", "job"), ("assignments", "job"), ("jobs", "seq"))
+    ]

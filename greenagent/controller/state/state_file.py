@@ -1,0 +1,98 @@
+"""The sqlite file of ``--state``: jobs, results, queues, tokens and scripts survive kill -9 of the controller."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from greenagent.runtime.database import NativeDatabase
+from greenagent.runtime.files import FileLock
+from greenagent.values.errors import GreenagentError
+
+Statement = tuple[str, tuple[Any, ...]]
+
+SCHEMA: Final = (
+    """CREATE TABLE IF NOT EXISTS jobs (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, command TEXT NOT NULL,
+    created REAL NOT NULL, wait_until REAL NOT NULL, finished REAL NOT NULL, adopted INTEGER NOT NULL)""",
+    """CREATE TABLE IF NOT EXISTS assignments (job INTEGER NOT NULL, number INTEGER NOT NULL, gid INTEGER, nid INTEGER,
+    floating INTEGER NOT NULL, state TEXT NOT NULL, token TEXT NOT NULL, deliveries INTEGER NOT NULL,
+    delivered REAL NOT NULL, received INTEGER NOT NULL, PRIMARY KEY (job, number)) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS results (job INTEGER NOT NULL, number INTEGER NOT NULL, serial INTEGER NOT NULL,
+    body TEXT NOT NULL, PRIMARY KEY (job, number, serial)) WITHOUT ROWID""",
+    "CREATE TABLE IF NOT EXISTS scripts (hash TEXT PRIMARY KEY, content TEXT NOT NULL, stored REAL NOT NULL)",
+)
+
+
+class StateError(GreenagentError):
+    """The state file cannot be opened, read or written."""
+
+
+class StateFile:
+    """The file; without a path (the controller keeps its state in memory) reading and writing do nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Opens or makes the file. Raises StateError."""
+        self._path = path
+        self._database: NativeDatabase | None = None
+        if path is None:
+            return
+        try:
+            target = path.resolve()  # a link to it is the same file to sqlite, so it must be to the lock
+            if target.exists() and not target.is_file():
+                raise OSError(errno.EINVAL, "give the name of a file, this is a folder or a device")
+        except (OSError, RuntimeError) as error:
+            raise StateError(f"cannot use the state file {path}: {_reason(error)}") from error
+        self._lock = FileLock(target.with_name(target.name + ".lock"), f"the state file {path}")
+        database = NativeDatabase(target, SCHEMA)
+        try:
+            self._lock.acquire()
+            database.start()
+        except (sqlite3.Error, OSError, UnicodeError) as error:
+            self._lock.release()
+            raise StateError(f"cannot use the state file {path}: {_reason(error)}") from error
+        self._database = database
+
+    def write(self, statements: Iterable[Statement]) -> None:
+        """Returns once all of it is safe, or raises StateError and nothing of it is. Other greenlets run meanwhile."""
+        if self._database is None:
+            return
+        batch = list(statements)  # here: the database's thread must not look at jobs
+        try:
+            self._database.run(lambda connection: [connection.execute(*statement) for statement in batch])
+        except sqlite3.Error as error:
+            raise StateError(f"cannot write the state file {self._path}: {_reason(error)}") from error
+
+    def read(self, query: str) -> list[tuple[Any, ...]]:
+        """The rows of a query. Raises StateError."""
+        if self._database is None:
+            return []
+        try:
+            return self._database.run(lambda connection: connection.execute(query).fetchall())
+        except sqlite3.Error as error:
+            raise StateError(f"cannot read the state file {self._path}: {_reason(error)}") from error
+
+    def damaged(self, error: Exception) -> StateError:
+        """The error for rows that mean nothing."""
+        return StateError(f"the state file {self._path} is damaged ({type(error).__name__}: {error}): {_ADVICE}")
+
+    def close(self) -> None:
+        if self._database is not None:
+            self._database.stop()
+            self._lock.release()
+
+
+_ADVICE: Final = "move it away, or put a copy in its place, and start again"
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, and what to do where sqlite says no more than that the file is damaged."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, UnicodeError):
+        return "its name is not UTF-8"
+    if type(error) is sqlite3.DatabaseError or "malformed" in str(error):
+        return f"{error}: {_ADVICE}"
+    return str(error)
