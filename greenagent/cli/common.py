@@ -160,10 +160,8 @@ def seconds(text: str) -> float:
 
 def count(text: str) -> int:
     """A whole number, 0 or more."""
-    if text.startswith("-") and text[1:].isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} must not be negative")
     if not text.isascii() or not text.isdigit() or len(text) > 12:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; it must not be negative")
     return int(text)
 
 

@@ -306,12 +306,12 @@ def test_output_that_cannot_be_written_is_one_clear_line(folder: Path, more: tup
         (["--dir", "x", "verify"], "the sub-command comes first: greenagent-logs verify"),
         (["-c", "x", "outbox", "--retry"], "the sub-command comes first: greenagent-logs outbox"),
         (["--dir", "x", "surplus"], "surplus"),
-        (["--dir", "x", "--jobs", "--csv", "--json"], "exclude each other"),
+        (["--dir", "x", "--jobs", "--csv", "--json"], "not allowed with"),
         (["--dir", "x", "--grep", "("], "not a regular expression"),
         (["--dir", "x", "--since", "yesterday"], "'yesterday' is no time"),
         (["--dir", "x", "--nonsense"], "--nonsense"),
-        (["--dir", "x", "--follow", "--jobs"], "exclude each other"),
-        (["--dir", "x", "--csv", "--json"], "exclude each other"),
+        (["--dir", "x", "--follow", "--jobs"], "not allowed with"),
+        (["--dir", "x", "--csv", "--json"], "not allowed with"),
         (["verify"], "-c FILE or a folder with --dir"),
     ],
 )
@@ -452,7 +452,7 @@ def test_levels_may_be_named() -> None:
 
 def test_neither_gevent_nor_the_agent_is_loaded(folder: Path) -> None:
     code = (
-        "import sys; from greenagent.cli.logs.__main__ import show; show(['--dir', sys.argv[1], '--limit', '1']);"
+        "import sys; from greenagent.cli.logs.__main__ import main; main(['--dir', sys.argv[1], '--limit', '1']);"
         "print(sorted(name for name in sys.modules if name.split('.')[0] in ('gevent', 'peewee', 'requests')),"
         " 'greenagent.agent' in sys.modules)"
     )

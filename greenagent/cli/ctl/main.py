@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from typing import Final
 
 from greenagent import __version__
 from greenagent.cli.common import Parser, is_text, positive, run_program, seconds
@@ -13,9 +14,17 @@ from greenagent.cli.ctl import kill, logs, show, top
 from greenagent.cli.ctl.client import DEFAULT_URL, Client, ControllerError
 from greenagent.cli.ctl.output import PROGRAM
 from greenagent.cli.ctl.run import run
-from greenagent.cli.ctl.run_options import add_run_options, command_of
+from greenagent.cli.ctl.run_options import add_run_options
 
 Action = Callable[[Client, argparse.Namespace], int]
+CONNECTION: Final = {
+    "url": (DEFAULT_URL, "URL", f"the controller (default {DEFAULT_URL})"),
+    "ca": ("", "FILE", "trust this authority alone"),
+    "cert": ("", "FILE", "client certificate"),
+    "key": ("", "FILE", "its key"),
+    "token_file": ("", "FILE", "token of the API"),
+}
+"""What ``Client`` takes: default and help of the options in front of a command's name or behind it."""
 
 
 def run_command(given: list[str]) -> int:
@@ -28,7 +37,7 @@ def run_command(given: list[str]) -> int:
 
 
 def _act(options: argparse.Namespace) -> int:
-    client = Client(options.url, options.ca, options.cert, options.key, options.token_file)
+    client = Client(**{name: getattr(options, name) for name in CONNECTION})
     action: Action = options.action
     try:
         return action(client, options)
@@ -65,10 +74,6 @@ def _parse(given: list[str]) -> argparse.Namespace:
     return options
 
 
-def _run(client: Client, options: argparse.Namespace) -> int:
-    return run(client, command_of(options), detach=options.detach, as_json=options.json)
-
-
 def build_parser() -> Parser:
     """The command line, options of the connection in front or behind the command's name."""
     parser = Parser(
@@ -77,13 +82,13 @@ def build_parser() -> Parser:
         epilog="The options of the connection may also be given as GREENAGENT_CTL_URL, _CA, _CERT, _KEY, _TOKEN_FILE."
         " Exit codes: the job's own, 124 timeout, 137 killed, 1 other failures, 2 usage, 3 not delivered.",
     )
-    _add_connection(parser, lambda name, default: os.environ.get(f"GREENAGENT_CTL_{name}", default))
+    _add_connection(parser, lambda name, default: os.environ.get(f"GREENAGENT_CTL_{name.upper()}", default))
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, action: Action, text: str, of_one_job: bool = False) -> Parser:
         command: Parser = commands.add_parser(name, help=text, description=text)
-        _add_connection(command, lambda name, default: argparse.SUPPRESS)
+        _add_connection(command, lambda name, default: argparse.SUPPRESS)  # what stands in front of the name holds
         command.add_argument("--json", action="store_true", help="machine-readable output")
         command.set_defaults(action=action)
         if of_one_job:  # any number for argparse, which does not see what stands behind --
@@ -93,7 +98,7 @@ def build_parser() -> Parser:
             command.usage = f"{command.prog} [OPTION ...] [--] ID"
         return command
 
-    add_run_options(add("run", _run, "run a command on agents and show its output"))
+    add_run_options(add("run", run, "run a command on agents and show its output"))
     add("agents", show.agents, "the agents the controller knows")
     jobs = add("jobs", show.jobs, "the jobs the controller knows, newest first")
     jobs.add_argument("--state", help="only jobs in this state")
@@ -120,9 +125,7 @@ def build_parser() -> Parser:
     return parser
 
 
-def _add_connection(parser: Parser, default: Callable[[str, str], str]) -> None:
-    parser.add_argument("--url", default=default("URL", DEFAULT_URL), help=f"the controller (default {DEFAULT_URL})")
-    parser.add_argument("--ca", default=default("CA", ""), metavar="FILE", help="trust this authority alone")
-    parser.add_argument("--cert", default=default("CERT", ""), metavar="FILE", help="client certificate")
-    parser.add_argument("--key", default=default("KEY", ""), metavar="FILE", help="its key")
-    parser.add_argument("--token-file", default=default("TOKEN_FILE", ""), metavar="FILE", help="token of the API")
+def _add_connection(parser: Parser, default_of: Callable[[str, str], str]) -> None:
+    for name, (default, metavar, text) in CONNECTION.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, default=default_of(name, default), metavar=metavar, help=text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from typing import Any, Final
@@ -10,20 +11,21 @@ from greenagent.cli.common import EXIT_FAILED, EXIT_INTERRUPTED
 from greenagent.cli.ctl.client import EXIT_NOT_DELIVERED, Client, ControllerError, job_path
 from greenagent.cli.ctl.follow import Follower
 from greenagent.cli.ctl.output import PROGRAM, LiveOutput, agent_name, as_argument, note
+from greenagent.cli.ctl.run_options import command_of
 from greenagent.values import levels, states
 
 EXIT_TIMEOUT: Final = 124
 EXIT_KILLED: Final = 137
 
 
-def run(client: Client, command: dict[str, Any], *, detach: bool, as_json: bool) -> int:
+def run(client: Client, options: argparse.Namespace) -> int:
     """Posts the command and follows the job to its end; returns the exit code."""
-    answer = client.post("jobs", command)
+    answer = client.post("jobs", command_of(options))
     job_id = answer["id"]
-    if detach:
-        print(json.dumps(answer) if as_json else job_id)
+    if options.detach:
+        print(json.dumps(answer) if options.json else job_id)
         return 0
-    output = LiveOutput(prefix=bool(command.get("fanout")), quiet=as_json)
+    output = LiveOutput(prefix=options.fanout, quiet=options.json)
     follower = Follower(client, job_id, output)
     try:
         job = _follow(client, follower, answer)
@@ -33,7 +35,7 @@ def run(client: Client, command: dict[str, Any], *, detach: bool, as_json: bool)
     if job is None:
         note(f"job {job_id} goes on")
         return EXIT_INTERRUPTED
-    if as_json:
+    if options.json:
         print(json.dumps(job))
     else:
         if follower.lost:

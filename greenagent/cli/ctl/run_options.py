@@ -17,7 +17,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--role", action="append", default=[], help="any agent that has the role (repeatable: all)")
     parser.add_argument("--fanout", action="store_true", help="all matching agents; every line begins with gid:nid")
     parser.add_argument("--cmd", default="execute", metavar="NAME", help="command or extension (default execute)")
-    parser.add_argument("--args-json", metavar="JSON", help="run arguments as a JSON object, under the other options")
+    parser.add_argument(
+        "--args-json", default="{}", metavar="JSON", help="run arguments as a JSON object, under the other options"
+    )
     parser.add_argument("--id", help="id of the job (default a random one)")
     parser.add_argument("--domain", help="domain, for logs and statistics")
     parser.add_argument("--name", help="args.name of another command than execute, whose name is the program itself")
@@ -39,9 +41,7 @@ def command_of(options: argparse.Namespace) -> dict[str, Any]:
     """The object to post. Raises UsageError."""
     args = _arguments(options)
     command: dict[str, Any] = {"cmd": options.cmd, "gid": options.gid, "nid": options.nid, "args": args}
-    roles = list(options.role)
-    if options.fanout and not roles and not options.nid:
-        roles = ["*"]
+    roles = options.role or (["*"] if options.fanout and not options.nid else [])
     if roles and options.nid:
         raise UsageError("give --nid or --role, not both")
     if options.fanout and not roles:
@@ -49,18 +49,14 @@ def command_of(options: argparse.Namespace) -> dict[str, Any]:
     if not roles and not (options.gid and options.nid):
         raise UsageError("say where to run it: --gid and --nid, or --role (a role '*' is any agent)")
     if roles:
-        command["roles"] = roles
-        command["fanout"] = options.fanout
-    if options.id is not None:
-        command["id"] = options.id
-    if options.data is not None:
-        command["data"] = _stdin() if options.data == "-" else options.data
-    if options.wait_for_agent is not None:
-        command["wait_for_agent"] = options.wait_for_agent
-    if not options.detach:
-        args.setdefault("loglevels_ac", "*")
-        args.setdefault("log_flush", 1)
-    return command
+        command.update(roles=roles, fanout=options.fanout)
+    data = _stdin() if options.data == "-" else options.data
+    optional = {"id": options.id, "data": data, "wait_for_agent": options.wait_for_agent}
+    return command | _given(optional)
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _stdin() -> str:
@@ -72,45 +68,49 @@ def _stdin() -> str:
         raise UsageError(f"--data -: stdin cannot be read: {error.strerror}") from error
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"there is no number {name} in it")
-
-
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
-    args: dict[str, Any] = {}
+    """``args`` of the command."""
     if options.cmd == "execute" and options.name is not None:
         raise UsageError(
             "--name goes with --cmd: the command behind -- names the program that execute runs; --domain labels it"
         )
-    if options.args_json is not None:
-        try:
-            args = json.loads(options.args_json, parse_constant=_refuse_constant)
-        except ValueError as error:
-            raise UsageError(f"--args-json is not JSON: {error}") from error
-        except RecursionError as error:
-            raise UsageError("--args-json is nested too deeply") from error
-        if not isinstance(args, dict):
-            raise UsageError("--args-json must be a JSON object")
+    args = _json_object(options.args_json)
     words = list(options.words)
     if options.cmd == "execute" and "name" not in args:
         if not words:
             raise UsageError("nothing to run: put the command and its arguments behind --")
         args["name"] = words.pop(0)
-    if words:
-        args["args"] = words
     for pair in options.env:
-        if not pair.partition("=")[0] or "=" not in pair:
+        if pair.find("=") < 1:
             raise UsageError(f"--env {pair!r} is not KEY=VALUE")
-    if options.env:
-        args["env"] = list(options.env)
-    named = {
-        "name": options.name,
-        "domain": options.domain,
-        "working_dir": options.working_dir,
-        "queue": options.queue,
-        "max_time": options.max_time,
-        "max_restart": options.max_restart,
-        "recurring_period": options.recurring,
-    }
-    args.update({key: value for key, value in named.items() if value is not None})
-    return args
+    args |= _given(
+        {
+            "args": words or None,
+            "env": options.env or None,
+            "name": options.name,
+            "domain": options.domain,
+            "working_dir": options.working_dir,
+            "queue": options.queue,
+            "max_time": options.max_time,
+            "max_restart": options.max_restart,
+            "recurring_period": options.recurring,
+        }
+    )
+    return args if options.detach else {"loglevels_ac": "*", "log_flush": 1, **args}  # what shows lines as they come
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    """The value of ``--args-json``."""
+
+    def refuse_constant(name: str) -> NoReturn:
+        raise ValueError(f"there is no number {name} in it")
+
+    try:
+        value = json.loads(text, parse_constant=refuse_constant)
+    except ValueError as error:
+        raise UsageError(f"--args-json is not JSON: {error}") from error
+    except RecursionError as error:
+        raise UsageError("--args-json is nested too deeply") from error
+    if not isinstance(value, dict):
+        raise UsageError("--args-json must be a JSON object")
+    return value

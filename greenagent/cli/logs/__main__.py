@@ -21,7 +21,7 @@ from greenagent.cli.common import (
     run_program,
 )
 from greenagent.cli.logs.options import LogPlace, Unread, add_place, find_place, levels, moment, regex
-from greenagent.cli.logs.text import CsvPrinter, JsonPrinter, TextPrinter, utf8_output, wants_colour
+from greenagent.cli.logs.text import printer, utf8_output, wants_colour
 from greenagent.logs.query import LogQuery, newest_first
 from greenagent.logs.scan import Scan
 from greenagent.values.text import visible
@@ -52,7 +52,7 @@ def _run(given: list[str]) -> int:
     if given and given[0] in SUBCOMMANDS:
         code: int = importlib.import_module(f"greenagent.cli.logs.{given[0]}").run(given[1:])
         return code
-    return show(given)
+    return show_logs(given)
 
 
 def build_parser() -> Parser:
@@ -73,17 +73,19 @@ def build_parser() -> Parser:
     which.add_argument("--until", type=moment, metavar="TIME", help="likewise")
     which.add_argument("--limit", type=positive, default=0, metavar="N", help="the newest N, printed oldest first")
     how = parser.add_argument_group("how")
-    how.add_argument("--follow", "-f", action="store_true", help="go on as lines come")
-    how.add_argument("--json", action="store_true", help="one object a line")
-    how.add_argument("--csv", action="store_true", help="a header, then one row a line")
-    how.add_argument("--jobs", action="store_true", help="jobs with their line counts instead of lines")
-    how.add_argument("--stats", action="store_true", help="lines per level and minute as a chart")
+    what = how.add_mutually_exclusive_group()
+    what.add_argument("--follow", "-f", action="store_true", help="go on as lines come")
+    what.add_argument("--jobs", action="store_true", help="jobs with their line counts instead of lines")
+    what.add_argument("--stats", action="store_true", help="lines per level and minute as a chart")
+    form = how.add_mutually_exclusive_group()
+    form.add_argument("--json", dest="form", action="store_const", const="json", default="", help="one object a line")
+    form.add_argument("--csv", dest="form", action="store_const", const="csv", help="a header, then one row a line")
     how.add_argument("--colour", "--color", choices=("auto", "always", "never"), default="auto")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     return parser
 
 
-def show(arguments: list[str]) -> int:
+def show_logs(arguments: list[str]) -> int:
     """The main form: lines, jobs or statistics."""
     parser = build_parser()
     options, surplus = parser.parse_known_args(arguments)
@@ -92,10 +94,6 @@ def show(arguments: list[str]) -> int:
             parser.error(f"the sub-command comes first: {PROGRAM} {word} ...")
     if surplus:
         parser.error(f"unrecognized arguments: {' '.join(surplus)}")
-    for names in (("follow", "jobs", "stats"), ("csv", "json")):
-        given = [f"--{name}" for name in names if getattr(options, name)]
-        if len(given) > 1:
-            parser.error(f"{' and '.join(given)} exclude each other")
     if options.stats and options.limit:
         parser.error("--limit and --stats exclude each other: the chart counts all lines")
     query = LogQuery(
@@ -123,13 +121,7 @@ def show(arguments: list[str]) -> int:
 def _show_lines(options: argparse.Namespace, place: LogPlace, query: LogQuery, unread: Unread) -> bool:
     """False when there are none."""
     out = utf8_output()
-    printer: CsvPrinter | JsonPrinter | TextPrinter
-    if options.csv:
-        printer = CsvPrinter(out)
-    elif options.json:
-        printer = JsonPrinter(out)
-    else:
-        printer = TextPrinter(out, wants_colour(options.colour, out), one_job=options.job is not None)
+    show = printer(options.form, out, wants_colour(options.colour, out), one_job=options.job is not None)
     scan = Scan(place.folder, query, unread, _say_removed)
     if options.follow:
         if query.limit or query.time_from is None:
@@ -137,9 +129,9 @@ def _show_lines(options: argparse.Namespace, place: LogPlace, query: LogQuery, u
             tail = list(newest_first(place.folder, query._replace(limit=query.limit or FOLLOW_TAIL), unreadable=unread))
             for record in tail:
                 scan.pass_over(record.seq)
-            printer.show(reversed(tail))
+            show(reversed(tail))
         while True:
-            printer.show(scan.advance())
+            show(scan.advance())
             out.flush()
             time.sleep(_FOLLOW_INTERVAL)
     records = scan.advance()
@@ -147,7 +139,7 @@ def _show_lines(options: argparse.Namespace, place: LogPlace, query: LogQuery, u
         records = reversed(list(newest_first(place.folder, query, unreadable=unread)))
     first = next(records, None)
     if first is not None:
-        printer.show(chain([first], records))
+        show(chain([first], records))
     return first is not None
 
 
@@ -155,15 +147,13 @@ def _summarise(options: argparse.Namespace, place: LogPlace, query: LogQuery, un
     """False when there is nothing to summarise."""
     from greenagent.cli.logs import summary
 
-    form = "json" if options.json else "csv" if options.csv else ""
     out = utf8_output()
     if options.stats:
         counts = summary.count_levels(place.folder, query, unread)
-        summary.print_stats(counts, form, wants_colour(options.colour, out), out)
+        summary.print_stats(counts, options.form, wants_colour(options.colour, out), out)
         return bool(counts)
-    spool = place.settings.main.ledger_file if place.settings is not None else None
-    jobs = summary.summarise_jobs(place.folder, query, spool, unread)
-    summary.print_jobs(jobs, form, out)
+    jobs = summary.summarise_jobs(place.folder, query, place.spool, unread)
+    summary.print_jobs(jobs, options.form, out)
     return bool(jobs)
 
 

@@ -19,10 +19,10 @@ _LEVELS_BY_NAME: Final = {name: number for number, name in NAMES.items()}
 
 
 class LogPlace(NamedTuple):
-    """The log folder that was asked for, and the configuration it came from (its name in ``origin``)."""
+    """The log folder that was asked for, and what its configuration told: the ledger, and ``origin``, its own name."""
 
     folder: LogFolder
-    settings: Any | None
+    spool: Path | None
     origin: str
 
     def need_databases(self) -> None:
@@ -69,7 +69,7 @@ def find_place(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
         origin = f", the log_dir of {options.config}"
     if not path.is_dir():
         raise GreenagentError(f"there is no folder {path.absolute()}{origin}: name another with --dir DIR")
-    return LogPlace(LogFolder(path), settings, origin)
+    return LogPlace(LogFolder(path), settings.main.ledger_file if settings is not None else None, origin)
 
 
 def load_configuration(path: str) -> Any:

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, TextIO
 
 from greenagent.cli.common import local_time
@@ -30,24 +30,37 @@ COLOURS: Final = {
 COLUMNS: Final = ("id", "jobid", "domain", "name", "epoch", "epoch_ms", "level", "data")
 
 
-class TextPrinter:
+Printer = Callable[[Iterable[Record]], None]
+
+
+def printer(form: str, out: TextIO, colour: bool, one_job: bool) -> Printer:
+    """Prints records in a form: "json", "csv", or "" for people; ``one_job`` leaves out what names the job."""
+    if form == "json":  # the same as controllers get
+        return lambda records: out.writelines(json.dumps(one.to_wire(), ensure_ascii=False) + "\n" for one in records)
+    if form == "csv":
+        writer = csv.writer(out)
+        writer.writerow(COLUMNS)
+        return lambda records: writer.writerows(one.to_wire().values() for one in records)
+    lines = TextLines(colour, one_job)
+    return lambda records: out.writelines(map(lines.line, records))
+
+
+class TextLines:
     """One line per message: local time, job, level name, domain and name, text.
 
     Further lines of a message are indented. Control characters show as escapes: a job must not
     steer the reader's terminal.
     """
 
-    def __init__(self, out: TextIO, colour: bool, one_job: bool = False) -> None:
-        self._out = out
+    def __init__(self, colour: bool, one_job: bool) -> None:
         self._colour = colour
         self._one_job = one_job
         self._second = -1
         self._stamp = ""
+        """The text of ``_second``: many lines have the same."""
 
-    def show(self, records: Iterable[Record]) -> None:
-        self._out.writelines(map(self._line, records))
-
-    def _line(self, record: Record) -> str:
+    def line(self, record: Record) -> str:
+        """The text of one record, with its newline."""
         text = visible(record.data).replace("\n", "\n    ")
         level = f"{level_name(record.level):<9}"
         if self._colour:
@@ -65,27 +78,6 @@ class TextPrinter:
             self._second = second
             self._stamp = local_time(second) or str(second)
         return f"{self._stamp}.{round((epoch - second) * 1000) % 1000:03d}"
-
-
-class JsonPrinter:
-    """One object a line, the same as controllers get."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-
-    def show(self, records: Iterable[Record]) -> None:
-        self._out.writelines(json.dumps(record.to_wire(), ensure_ascii=False) + "\n" for record in records)
-
-
-class CsvPrinter:
-    """A header, then one row per record."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._writer = csv.writer(out)
-        self._writer.writerow(COLUMNS)
-
-    def show(self, records: Iterable[Record]) -> None:
-        self._writer.writerows(record.to_wire().values() for record in records)
 
 
 def level_name(level: int) -> str:
