@@ -8,7 +8,7 @@ from greenagent.jobs.handover import HandedOver
 from greenagent.logs.console import Console
 from greenagent.logs.retention import StoreLimits
 from greenagent.logs.store import LogStore
-from greenagent.process.children import Children
+from greenagent.process.child import Children
 from greenagent.process.orphans import OrphanReaper, end_orphan, find_by_tag
 from greenagent.process.tags import parse_tag
 from greenagent.runtime.agent_log import AgentLog, LineOutput
@@ -46,7 +46,7 @@ def end_orphans(spool: Spool, agent_log: AgentLog, grace: float) -> None:
     ]
     for orphan in orphans:
         agent_log.warning(f"process {orphan.pid} ({orphan.command}) is left from an earlier run: it is ended")
-    gevent.joinall([gevent.spawn(end_orphan, orphan.pid, orphan.start_ticks, orphan.tag, grace) for orphan in orphans])
+    gevent.joinall([gevent.spawn(end_orphan, orphan, grace) for orphan in orphans])
 
 
 def make_orphan_reaper(

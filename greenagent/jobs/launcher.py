@@ -14,8 +14,7 @@ from greenagent.jobs.job import Identity, Job
 from greenagent.jobs.monitor import Monitor
 from greenagent.jobs.run import ExternalRun
 from greenagent.jobs.run_state import Limits, Outcome
-from greenagent.process.child import Child
-from greenagent.process.children import Children
+from greenagent.process.child import Child, Children
 from greenagent.process.spawn import SpawnRequest
 from greenagent.process.tags import job_tag
 from greenagent.runtime.greenlets import Supervisor

@@ -14,8 +14,7 @@ from greenagent.jobs.monitor import Monitor
 from greenagent.jobs.output import JobOutput
 from greenagent.jobs.pumps import Pumps
 from greenagent.jobs.run_state import Limits, Outcome
-from greenagent.process.child import Child, ExitStatus
-from greenagent.process.children import Children
+from greenagent.process.child import Child, Children, ExitStatus
 from greenagent.process.spawn import SpawnError, SpawnRequest
 from greenagent.process.termination import Survivor, end, sweep
 from greenagent.runtime.greenlets import Supervisor

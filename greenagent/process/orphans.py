@@ -9,14 +9,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import gevent
-from gevent import socket
 
-from greenagent.process.children import Children
+from greenagent.process.child import Children
 from greenagent.process.tags import is_of, parse_tag, read_tag
 from greenagent.process.termination import send_signal
 from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog
-from greenagent.runtime.native import close_descriptor
 from greenagent.runtime.procfs import Process
 from greenagent.values import levels
 
@@ -186,49 +184,25 @@ def find_by_tag(prefix: str) -> list[Orphan]:
     """
     found = []
     for pid in procfs.all_pids():
-        if pid == os.getpid():
-            continue
-        process = procfs.read_process(pid)
-        tag = read_tag(pid)
-        if (
-            process is not None
-            and tag is not None
-            and tag.startswith(prefix)
-            and procfs.is_same(pid, process.start_ticks)
-        ):
+        process = procfs.read_process(pid) if pid != os.getpid() else None
+        tag = read_tag(pid) or ""
+        if process is not None and tag.startswith(prefix) and procfs.is_same(pid, process.start_ticks):
             found.append(Orphan(pid, process.start_ticks, tag, process.command))
     return found
 
 
-def end_orphan(pid: int, start_ticks: int, tag: str, grace: float) -> bool:
+def end_orphan(orphan: Orphan, grace: float) -> bool:
     """Ends a process if pid, start time and tag all are those given: TERM, ``grace`` seconds, KILL.
 
     True when that process is gone (also when it was gone before). Another owner of the pid is not touched.
     """
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return not procfs.is_same(pid, start_ticks)
-    try:
-        if not procfs.is_same(pid, start_ticks):
-            return True
-        if read_tag(pid) != tag:
+    pid, start_ticks, tag, _ = orphan
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, LAST_LIMIT)):
+        if procfs.is_same(pid, start_ticks) and read_tag(pid) != tag:
             return False
-        for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
-            signal.pidfd_send_signal(descriptor, number)
-            if number == signal.SIGTERM:
-                signal.pidfd_send_signal(descriptor, signal.SIGCONT)
-            try:
-                socket.wait_read(descriptor, timeout=seconds)
-                return True
-            except TimeoutError:
-                continue
-        return False
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    finally:
-        close_descriptor(descriptor)
+        send_signal(pid, start_ticks, number)
+        send_signal(pid, start_ticks, signal.SIGCONT)  # a stopped one would not see the TERM
+        deadline = time.monotonic() + seconds
+        while procfs.is_same(pid, start_ticks) and time.monotonic() < deadline:
+            gevent.sleep(0.01)
+    return not procfs.is_same(pid, start_ticks)

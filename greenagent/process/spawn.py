@@ -13,8 +13,7 @@ import gevent
 from gevent.event import Event
 
 from greenagent.process import libc
-from greenagent.process.child import Child
-from greenagent.process.children import Children
+from greenagent.process.child import Child, Children
 from greenagent.process.request import Program, SpawnError, SpawnRequest, encode, explain, locate
 from greenagent.process.tags import VARIABLE
 from greenagent.runtime import procfs

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
-from gevent.event import Event
+import gevent
 
 from greenagent.runtime import procfs
 from greenagent.runtime.greenlets import TimeSlice
@@ -94,6 +93,14 @@ class Watch:
         self._birth = 0
         self._ticks = 0
         self._read_at = time.monotonic()
+        root_process = procfs.read_process(root)
+        if root_process is not None:  # the first reading, of the process alone: its percentage is 0 (protocol 8.3)
+            self._birth = root_process.start_ticks
+            self._ticks = root_process.cpu_ticks
+            self.seen = {root: root_process.start_ticks}
+            self.take([root_process._replace(rss=root_process.rss or procfs.read_exact_rss(root))], swaps=False)
+        self._second_look = gevent.get_hub().loop.timer(_SECOND_LOOK)
+        self._second_look.start(self._look_again)
 
     def close(self) -> ProcessUsage:
         """A last reading, and no more. To be called before the process is reaped; harmless when repeated.
@@ -104,25 +111,21 @@ class Watch:
         if self.is_open:
             self.is_open = False
             self._meter.forget(self)
+            self._second_look.close()
             found = [p for pid in self.seen if (p := procfs.read_process(pid)) is not None and self._is_same(p)]
             if found:
                 self.take(found, swaps=self.usage.swap > 0)
         return self.usage
 
-    def begin(self) -> None:
-        """The first reading, of the process alone: its percentage is 0 (protocol 8.3)."""
-        root = procfs.read_process(self.root)
-        if root is not None:
-            self._birth = root.start_ticks
-            self._ticks = root.cpu_ticks
-            self.seen = {self.root: root.start_ticks}
-            self.take([root._replace(rss=root.rss or procfs.read_exact_rss(self.root))], swaps=False)
+    def _look_again(self) -> None:
+        """What a process has become just after its start; its share of a core is left to the ticks.
 
-    def look_again(self) -> None:
-        """What a process has become just after its start; its share of a core is left to the ticks."""
-        root = procfs.read_process(self.root) if self.is_open else None
-        if root is None or root.is_dead or not self._is_same(root):
-            return
+        On the hub: it must not give way.
+        """
+        self._second_look.close()
+        root = procfs.read_process(self.root)
+        if len(self.seen) > 1 or root is None or root.is_dead or not self._is_same(root):
+            return  # a tick has found a whole tree, and knows better
         self.usage = self.usage._replace(
             rss=max(root.rss, self.usage.rss),
             vms=root.vms,
@@ -186,8 +189,6 @@ class Meter:
         self.heartbeat = Heartbeat()
         self.own_pid = os.getpid()
         self._watches: dict[str, Watch] = {}
-        self._young: deque[tuple[float, Watch]] = deque()
-        self._born = Event()
         self._own = ProcessUsage()
         self._own_seconds = time.process_time()
         self._own_read_at = time.monotonic()
@@ -204,12 +205,7 @@ class Meter:
         ``members`` finds the processes of the job in a snapshot, the root and zombies among them
         (``JobTree.find_in``); ``on_reading`` gets every reading, for instance ``SeriesHandle.add_usage``.
         """
-        watch = Watch(self, job_key, root_pid, members, on_reading)
-        self._watches[job_key] = watch
-        watch.begin()
-        if not self._young:
-            self._born.set()
-        self._young.append((time.monotonic() + _SECOND_LOOK, watch))
+        watch = self._watches[job_key] = Watch(self, job_key, root_pid, members, on_reading)
         return watch
 
     def forget(self, watch: Watch) -> None:
@@ -245,16 +241,9 @@ class Meter:
 
     def run(self) -> None:
         """Service greenlet. Never returns."""
-        due = time.monotonic() + self.interval
         while True:
             self.heartbeat.expect_within(self.interval + _MAX_TICK, "metering")
-            wake = min(due, self._young[0][0]) if self._young else due
-            self._born.wait(max(0.01, wake - time.monotonic()))
-            self._born.clear()
-            self._look_at_young()
-            if time.monotonic() < due:
-                continue
-            due = max(due, time.monotonic() - self.interval) + self.interval
+            gevent.sleep(self.interval)
             self.tick()
 
     def tick(self) -> None:
@@ -269,15 +258,6 @@ class Meter:
             found = watch.members(snapshot) if watch.is_open else []
             if found:
                 watch.take(found, swaps, pause)
-            pause()
-
-    def _look_at_young(self) -> None:
-        now = time.monotonic()
-        pause = TimeSlice()
-        while self._young and self._young[0][0] <= now:
-            watch = self._young.popleft()[1]
-            if len(watch.seen) < 2:  # a tick that found a whole tree knows better
-                watch.look_again()
             pause()
 
     def _read_own_cpu(self) -> None:

@@ -150,13 +150,15 @@ def test_processes_are_found_by_tag_and_ended_by_pid_time_and_tag(start):
     assert {orphan.tag for orphan in orphans} == {tag}
     assert other.pid not in [orphan.pid for orphan in orphans]
 
-    assert end_orphan(child.pid, child.start_ticks + 1, tag, 0)  # that process is gone: this is a later owner
-    assert not end_orphan(child.pid, child.start_ticks, tag + "0", 0)
+    ours = next(orphan for orphan in orphans if orphan.pid == child.pid)
+    # That process is gone, and this is a later owner of its pid.
+    assert end_orphan(ours._replace(start_ticks=child.start_ticks + 1), 0)
+    assert not end_orphan(ours._replace(tag=tag + "0"), 0)
     assert is_running(child.pid)
 
-    assert all(end_orphan(orphan.pid, orphan.start_ticks, orphan.tag, 0.05) for orphan in orphans)
+    assert all(end_orphan(orphan, 0.05) for orphan in orphans)
     assert find_by_tag(tag) == []
-    assert end_orphan(child.pid, child.start_ticks, tag, 0.05)
+    assert end_orphan(ours, 0.05)
     assert child.reap().signal == "SIGKILL"
     for each in (child, other):
         end(each, 0)

@@ -48,7 +48,8 @@ def test_orphan_of_a_killed_agent_is_found_and_ended():
     ran = run_script(SCRIPTS / "crashing.py", tag)
     assert ran.returncode == -9
     pid, start_ticks = map(int, ran.stdout.split())
-    assert [(orphan.pid, orphan.start_ticks) for orphan in find_by_tag("crashed:")] == [(pid, start_ticks)]
-    assert end_orphan(pid, start_ticks, tag, 10)
+    orphans = find_by_tag("crashed:")
+    assert [(orphan.pid, orphan.start_ticks, orphan.tag) for orphan in orphans] == [(pid, start_ticks, tag)]
+    assert end_orphan(orphans[0], 10)
     assert not is_running(pid)
     assert find_by_tag("crashed:") == []
