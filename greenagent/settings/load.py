@@ -13,7 +13,6 @@ from greenagent.settings.models import (
     LOGGERS,
     MODELS,
     ChannelSettings,
-    ControllerLogger,
     ControllerSettings,
     DatabaseLogger,
     ExtensionSettings,
@@ -27,7 +26,15 @@ from greenagent.settings.models import (
     ledger_beside,
 )
 from greenagent.settings.problems import Place, Report, SettingsError, nearest
-from greenagent.settings.schema import ENVIRONMENT_PREFIX, Section, Setting, ValueProblem, declared, describe
+from greenagent.settings.schema import (
+    CONTROLLERS,
+    ENVIRONMENT_PREFIX,
+    Section,
+    Setting,
+    ValueProblem,
+    declared,
+    describe,
+)
 from greenagent.settings.toml_file import Document, read_document
 
 FLAGS = ("gid", "nid", "roles")
@@ -103,17 +110,13 @@ class _Loader:
         self._controllers = {key: self._controller(key, certificates) for key in self._names("controllers")}
         if not self._controllers:
             self._report.warning((), "no controller is configured, only startup tasks run")
-        extensions = self._extensions()
-        cmds = self._known_controllers(("channel", "cmds"), self._section(ChannelSettings, ("channel",)).cmds)
-        loggers = self._loggers()
-        stats = self._section(StatsSettings, ("stats",))
         settings = Settings(
             main=main,
             controllers=self._controllers,
-            extensions=extensions,
-            channel=ChannelSettings(cmds),
-            loggers=loggers,
-            stats=replace(stats, controllers=self._resolved(("stats", "controllers"), stats.controllers)),
+            extensions=self._extensions(),
+            channel=self._section(ChannelSettings, ("channel",)),
+            loggers=self._loggers(),
+            stats=self._section(StatsSettings, ("stats",)),
             metrics=self._section(MetricsSettings, ("metrics",)),
             startup=tuple(self._section(StartupTask, ("startup", key), id=key) for key in self._names("startup")),
             path=self._document.path,
@@ -178,23 +181,17 @@ class _Loader:
                 if database:
                     self._report.problem(place, f"is a second logger of type DB beside '{database}', keep one of them")
                 database = name
-            elif isinstance(logger, ControllerLogger):
-                keys = self._resolved((*place, "controllers"), logger.controllers)
-                logger = replace(logger, controllers=keys)
             loggers.append(logger)
         return tuple(loggers)
 
-    def _resolved(self, place: Place, keys: tuple[str, ...]) -> tuple[str, ...]:
-        return self._known_controllers(place, keys) or tuple(self._controllers)
-
-    def _known_controllers(self, place: Place, keys: tuple[str, ...]) -> tuple[str, ...]:
-        """Keys of controllers without repetitions; unknown ones are problems."""
+    def _resolve(self, place: Place, keys: tuple[str, ...]) -> tuple[str, ...]:
+        """Keys of controllers without repetitions, all of them where none is named; unknown ones are problems."""
         for key in keys:
             if key not in self._controllers:
                 known = ", ".join(self._controllers) or "none"
                 hint = nearest(key, self._controllers) or f" (configured: {known})"
                 self._report.problem(place, f"there is no controller '{key}'{hint}")
-        return tuple(dict.fromkeys(keys))
+        return tuple(dict.fromkeys(keys or self._controllers))
 
     # -- one section
 
@@ -255,7 +252,7 @@ class _Loader:
             return setting.stand_in
         group = "extensions" if place[0] == "extension" else place[0]
         self._origins[".".join((group, *place[1:]))] = origin
-        return value
+        return self._resolve(place, value) if setting.kind is CONTROLLERS else value
 
     def _check_groups(self) -> None:
         known = [*dict.fromkeys(model.section.group for model in MODELS), "extension"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from greenagent.settings.schema import (
+    CONTROLLERS,
     FLAG,
     LEVELS,
     PATH,
@@ -148,7 +149,7 @@ class ChannelSettings:
     """Where commands come from."""
 
     section: ClassVar = Section("channel")
-    cmds: tuple[str, ...] = setting(TEXTS, [], "Keys of the controllers to poll. Empty: all.", live=True)
+    cmds: tuple[str, ...] = setting(CONTROLLERS, [], "Keys of the controllers to poll. Empty: all.", live=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,9 @@ class ControllerLogger:
     name: str
     flush_int: float = setting(SECONDS, 300, "A batch goes out this often.", at_least(0.1), "seconds", live=True)
     batch_size: int = setting(WHOLE, 1000, "A batch goes out when it is this long.", at_least(1), "messages")
-    controllers: tuple[str, ...] = setting(TEXTS, [], "Keys of the controllers to send to. Empty: all.", live=True)
+    controllers: tuple[str, ...] = setting(
+        CONTROLLERS, [], "Keys of the controllers to send to. Empty: all.", live=True
+    )
     levels: LevelSet | None = setting(LEVELS, [], _LEVELS_HELP, live=True)
 
 
@@ -216,7 +219,9 @@ class StatsSettings:
         },
     )
     interval: int = setting(WHOLE, 60, "How often aggregated values are sent.", at_least(1), "seconds", live=True)
-    controllers: tuple[str, ...] = setting(TEXTS, [], "Keys of the controllers to send to. Empty: all.", live=True)
+    controllers: tuple[str, ...] = setting(
+        CONTROLLERS, [], "Keys of the controllers to send to. Empty: all.", live=True
+    )
     meter_interval: float = setting(
         SECONDS, 2, "How often processor and memory use of jobs is read.", at_least(0.1), "seconds", live=True
     )
@@ -271,7 +276,7 @@ MODELS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the agent is told. ``controllers`` of loggers and statistics are resolved: never empty for "all".
+    """Everything the agent is told. Lists of controllers are resolved: never empty for "all".
 
     ``origins`` maps ``section.key`` to default, file, environment or flag.
     """
@@ -303,7 +308,7 @@ class Settings:
     @property
     def polled_controllers(self) -> tuple[str, ...]:
         """The keys of the controllers to poll, in the order of the file."""
-        return self.channel.cmds or tuple(self.controllers)
+        return self.channel.cmds
 
     @property
     def database_logger(self) -> DatabaseLogger | None:

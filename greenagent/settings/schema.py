@@ -7,7 +7,7 @@ checks, ``--print-config``, docs/configuration.md and the reload plan all go by 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -93,18 +93,14 @@ def _number(kind: type, limit: int) -> Callable[[Any], Any]:
     return convert
 
 
-def _text(value: str) -> str:
-    if "\0" in value:
-        raise ValueProblem("holds a NUL character")
-    return value
+def _parse_list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _texts(value: list[Any]) -> tuple[str, ...]:
     for number, item in enumerate(value, 1):
         if not isinstance(item, str):
             raise ValueProblem(f"must be a list of texts, but item {number} is {describe(item)}")
-        if "\0" in item:
-            raise ValueProblem(f"holds a NUL character in item {number}")
     return tuple(value)
 
 
@@ -119,7 +115,7 @@ def _variables(value: dict[str, Any]) -> dict[str, str]:
     for key, item in value.items():
         if not isinstance(item, str):
             raise ValueProblem(f"must be a table of texts, but '{key}' is {describe(item)}")
-        if not key or "=" in key or "\0" in key + item:
+        if not key or "=" in key or "\0" in key:
             raise ValueProblem(f"holds the impossible variable {key!r}")
     return dict(value)
 
@@ -127,15 +123,11 @@ def _variables(value: dict[str, Any]) -> dict[str, str]:
 WHOLE: Final = Kind("whole number", "a whole number", (int,), _number(int, 2**63), int)
 SECONDS: Final = Kind("number", "a number of seconds", (int, float), _number(float, 2**31), float)
 FLAG: Final = Kind("true or false", "true or false", (bool,), parse=_parse_flag)
-TEXT: Final = Kind("text", "text", (str,), _text, empty="")
-PATH: Final = Kind("path", "text", (str,), lambda value: Path(_text(value)) if value else None)
-TEXTS: Final = Kind(
-    "list of texts",
-    "a list of texts",
-    (list,),
-    _texts,
-    lambda text: [part.strip() for part in text.split(",") if part.strip()],
-)
+TEXT: Final = Kind("text", "text", (str,), empty="")
+PATH: Final = Kind("path", "text", (str,), lambda value: Path(value) if value else None)
+TEXTS: Final = Kind("list of texts", "a list of texts", (list,), _texts, _parse_list)
+CONTROLLERS: Final = replace(TEXTS)
+"""Keys of controllers; empty for all of them."""
 LEVELS: Final = Kind("level list", "a list of levels", (object,), _levels)
 TABLE: Final = Kind("table", "a table", (dict,), dict)
 TEXT_TABLE: Final = Kind("table of texts", "a table", (dict,), _variables)

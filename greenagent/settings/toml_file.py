@@ -57,15 +57,6 @@ SECOND_PARSER: Final = _find_second_parser()
 """None on Python 3.10 without ``tomli``: there ``toml`` alone decides, and ``--check`` says so."""
 
 
-class _SyntaxError(Exception):
-    """``line`` (from 1) and what is wrong there."""
-
-    def __init__(self, line: int, text: str) -> None:
-        super().__init__(text)
-        self.line = line
-        self.text = text + next((f" ({hint})" for begin, hint in _HINTS.items() if text.startswith(begin)), "")
-
-
 @dataclass(frozen=True, slots=True)
 class Document:
     """What a file holds, and the lines of the tables and keys in it."""
@@ -82,16 +73,31 @@ def read_document(path: Path) -> Document:
     that no setting can have, or that the parsers read differently, one line each.
     """
     text = _read_text(path)
+    lines = _find_lines(path, text)
+    second = None
+    if SECOND_PARSER is not None:
+        try:
+            second = SECOND_PARSER(text)
+        except ValueError as error:
+            position = _POSITION.search(str(error))
+            number = int(position[1]) if position is not None and position[1] else max(lines.values(), default=1)
+            raise _syntax_error(path, number, _POSITION.sub("", str(error))) from error
     try:
-        lines = _find_lines(text)
-        first, second = _parse(text, lines)
-    except _SyntaxError as error:
-        raise SettingsError([f"{path}:{error.line}: {' '.join(error.text.split())}"]) from error
+        first = toml.loads(text)
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError) as error:
+        # The library raises its own error, a ValueError, and in odd cases whatever befell it.
+        number = getattr(error, "lineno", 1)
+        raise _syntax_error(path, number, getattr(error, "msg", "this is not understood")) from error
     report = Report(path, lines)
-    values = _plain(first, second, (), report)
+    values = _plain(first, first if second is None else second, (), report)
     if report.problems:
         raise SettingsError(report.problems)
     return Document(path, values, lines)
+
+
+def _syntax_error(path: Path, line: int, text: str) -> SettingsError:
+    hint = next((f" ({hint})" for begin, hint in _HINTS.items() if text.startswith(begin)), "")
+    return SettingsError([f"{path}:{line}: {' '.join(text.split())}{hint}"])
 
 
 def _read_text(path: Path) -> str:
@@ -117,7 +123,7 @@ def _read_text(path: Path) -> str:
         raise SettingsError([f"{path}:{line}: is not UTF-8 text, save the file in that encoding"]) from error
 
 
-def _find_lines(text: str) -> dict[Place, int]:
+def _find_lines(path: Path, text: str) -> dict[Place, int]:
     """The line of every ``[table]`` and every ``key =`` that begins a line, for messages.
 
     Brackets are counted on the way, since an open one makes the parsers complain about a line far below.
@@ -135,39 +141,21 @@ def _find_lines(text: str) -> dict[Place, int]:
             if statement["table"]:
                 table, names = names, ()
             if len(table + names) > MAXIMUM_DEPTH:
-                raise _SyntaxError(number, "the name has too many parts")
+                raise _syntax_error(path, number, "the name has too many parts")
             lines[table + names] = number
         for token in _TOKEN.finditer(text, at):
             at = token.end()
             number += token.group().count("\n")
             depth += (token.group() in "[{") - (token.group() in "]}" and depth > 0)
             if depth > MAXIMUM_DEPTH:
-                raise _SyntaxError(number, "the value is nested too deeply")
+                raise _syntax_error(path, number, "the value is nested too deeply")
             if token.group() == "\n" and not depth:
                 break
         else:
             at = len(text)
         if depth:
-            raise _SyntaxError(begin, "a bracket opened here is not closed")
+            raise _syntax_error(path, begin, "a bracket opened here is not closed")
     return lines
-
-
-def _parse(text: str, lines: Mapping[Place, int]) -> tuple[Any, Any]:
-    """What both parsers read; twice the same where there is no second one. Raises _SyntaxError."""
-    second = None
-    if SECOND_PARSER is not None:
-        try:
-            second = SECOND_PARSER(text)
-        except ValueError as error:
-            position = _POSITION.search(str(error))
-            number = int(position[1]) if position is not None and position[1] else max(lines.values(), default=1)
-            raise _SyntaxError(number, _POSITION.sub("", str(error))) from error
-    try:
-        first = toml.loads(text)
-    except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError) as error:
-        # The library raises its own error, a ValueError, and in odd cases whatever befell it.
-        raise _SyntaxError(getattr(error, "lineno", 1), getattr(error, "msg", "this is not understood")) from error
-    return first, first if second is None else second
 
 
 def _plain(value: Any, second: Any, place: Place, report: Report) -> Any:
@@ -183,6 +171,8 @@ def _plain(value: Any, second: Any, place: Place, report: Report) -> Any:
         isinstance(value, float) and not math.isfinite(value)
     ):
         report.problem(place, f"{value} is neither a number nor true or false (text needs quotes)")
+    elif isinstance(value, str) and "\0" in value:
+        report.problem(place, "holds a NUL character")
     elif type(value) is not type(second) or value != second:
         report.problem(place, "the toml library misreads this, write it otherwise, such as on one line")
     return value

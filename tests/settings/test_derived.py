@@ -79,7 +79,7 @@ def test_what_a_reload_applies_and_what_needs_a_restart(tmp_path: Path) -> None:
         'controllers.main.url: "http://localhost:8966" -> "http://localhost:8967"',
         "controllers.gone removed",
         'extensions.e.binary: "a" -> "b"',
-        'channel.cmds: [] -> ["main"]',
+        'channel.cmds: ["main", "gone"] -> ["main"]',
         'logging.db.levels: [] -> "2"',
         "logging.ac.flush_int: 300 -> 1",
         'logging.ac.controllers: ["main", "gone"] -> ["main", "new"]',
