@@ -24,7 +24,7 @@ import gevent  # noqa: E402
 
 from greenagent.logs.folder import file_size  # noqa: E402
 from greenagent.logs.pieces import Block  # noqa: E402
-from greenagent.logs.query import LogQuery  # noqa: E402
+from greenagent.logs.read.query import LogQuery  # noqa: E402
 from greenagent.logs.routes import Routes  # noqa: E402
 from greenagent.logs.store import LogStore  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402

@@ -185,7 +185,7 @@ class Audit:
             "ledger, history and state are intact", problems + [f"set aside as damaged: {name}" for name in damaged]
         )
         from greenagent.logs.folder import LogFolder
-        from greenagent.logs.verify import verify_folder
+        from greenagent.logs.read.verify import verify_folder
 
         reports = list(verify_folder(LogFolder(self._rig.folder / "logs")))
         self._check(
@@ -244,7 +244,7 @@ def _lines(folder: Path) -> dict[str, list[Line]]:
     """The stored lines of every job, in order, over all databases."""
     found: dict[str, list[tuple[int, Line]]] = defaultdict(list)
     for path in folder.glob("*.db"):
-        if path.name == "current.db" or path.stem.isdigit():
+        if path.stem.isdigit():
             for seq, number, job_id, level, data in _rows(path, "SELECT seq, id, jobid, level, data FROM logs"):
                 found[job_id].append((seq, Line(number, level, data)))
     return {job_id: [line for _, line in sorted(lines)] for job_id, lines in found.items()}

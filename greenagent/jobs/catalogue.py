@@ -21,7 +21,7 @@ from greenagent.builtins.system_os import os_info
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.launcher import Catalogue
 from greenagent.jobs.scripts import FetchScript, Scripts
-from greenagent.logs.query import LogQuery
+from greenagent.logs.read.query import LogQuery
 from greenagent.logs.store import LogStore
 from greenagent.settings.models import Settings
 from greenagent.statistics.meter import Meter

@@ -1,7 +1,14 @@
-"""The log folder: which file is which (design, section 4). For the agent and the reading tool alike."""
+"""The log folder: which file is which (design, section 4). For the agent and the reading tools alike.
+
+Every database has its final name from its first moment: ``1700000000.db``, the second in which it was begun.
+``current.db`` is a symbolic link to the newest one, for people; we ourselves open files by their numbers, so that
+no file is ever renamed under a reader. A real ``current.db`` is one of the original agent or of our 0.1: it holds the
+newest lines, and an agent that starts gives it a number.
+"""
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import stat
@@ -9,22 +16,23 @@ import time
 from pathlib import Path
 from typing import Final
 
-CURRENT: Final = "current.db"
-UPLOADS: Final = "uploads.sqlite"
-"""Cursors and pairs. Not ``*.db``: it is no log database, and reading tools pass it by."""
-COMPANIONS: Final = ("-wal", "-shm", "-journal")
+from greenagent.runtime.files import sync_folder
 
-_ARCHIVE = re.compile(r"([0-9]{1,18})\.db\Z")
-_LEFTOVER = re.compile(r"([0-9]{1,18})\.db-wal\Z")
+CURRENT: Final = "current.db"
+COMPANIONS: Final = ("-wal", "-shm", "-journal")
+"""What sqlite keeps beside a database, by what follows the database's name."""
+
+_NUMBERED = re.compile(r"([0-9]{1,18})\.db\Z")
+_LEFT_LOG = re.compile(r"[0-9]{1,18}\.db-wal\Z")
 
 
 class LogFolder:
-    """Names and sizes of the files in one log folder."""
+    """Names of the files in one log folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.current = path / CURRENT
-        self.uploads = path / UPLOADS
+        self.uploads = path / "uploads.sqlite"
         self.lock = path / ".lock"
 
     def create(self) -> None:
@@ -36,31 +44,66 @@ class LogFolder:
         space = os.statvfs(self.path)
         return space.f_bavail * space.f_frsize
 
+    def databases(self, since: float | None = None) -> list[Path]:
+        """Every log database, oldest first; ``since`` (seconds since 1970): those that may hold such lines.
+
+        ``current.db`` is in it only where it is a database of its own.
+        """
+        paths = self._numbered()
+        if self.has_real_current() and not is_special(self.current):
+            is_copy = paths and _are_equal(paths[-1], self.current)  # somebody copied a folder of ours, link followed
+            if not is_copy:
+                paths.append(self.current)
+        if since is None:
+            return paths
+        return [path for path, next_one in zip(paths, [*paths[1:], None], strict=True) if _end(path, next_one) >= since]
+
     def archives(self) -> list[Path]:
-        """Closed databases, oldest first."""
+        """All but the newest, oldest first: nobody writes them any more."""
+        return self.databases()[:-1]
+
+    def _numbered(self) -> list[Path]:
         found = []
         with os.scandir(self.path) as entries:
             for entry in entries:
-                match = _ARCHIVE.match(entry.name)
+                match = _NUMBERED.match(entry.name)
                 if match is not None and not is_special(entry):
                     found.append((int(match.group(1)), self.path / entry.name))
         return [path for _, path in sorted(found)]
 
-    def databases(self) -> list[Path]:
-        """Every log database, oldest first, ``current.db`` last."""
-        while True:
-            files = self.archives()
-            is_there = self.current.exists() and not is_special(self.current)
-            if files == self.archives():  # not rotated in between
-                return [*files, self.current] if is_there else files
+    def next_path(self, above: int = 0) -> Path:
+        """The name of the next database: numbers rise, ``above`` also, whatever the clock does."""
+        newest = [number_of(path) for path in self._numbered()[-1:]]
+        return self.path / f"{max(int(time.time()), *(number + 1 for number in (*newest, above)))}.db"
 
-    def next_archive(self) -> Path:
-        """The name of the next archive: names rise whatever the clock does."""
-        stamp = int(time.time())
-        archives = self.archives()
-        if archives:
-            stamp = max(stamp, archive_stamp(archives[-1]) + 1)
-        return self.path / f"{stamp}.db"
+    def has_real_current(self) -> bool:
+        """False where ``current.db`` is our link, or leads nowhere."""
+        try:
+            is_ours = _NUMBERED.match(os.readlink(self.current)) is not None
+        except OSError:
+            is_ours = False
+        return not is_ours and os.path.exists(self.current)
+
+    def is_linked(self, path: Path) -> bool:
+        """True while ``current.db`` is the link to this database."""
+        try:
+            return os.readlink(self.current) == path.name
+        except OSError:
+            return False
+
+    def link_current(self, path: Path) -> None:
+        """Makes ``current.db`` the link to a database, in one step. Raises OSError."""
+        new = self.path / (CURRENT + ".new")
+        new.unlink(missing_ok=True)
+        new.symlink_to(path.name)
+        os.replace(new, self.current)
+        sync_folder(self.path)
+
+    def number_current(self) -> Path:
+        """Gives a real ``current.db`` its number, with all that is in its log; returns its new name. Raises OSError."""
+        target = self.next_path()
+        self.rename_with_companions(self.current, target)
+        return target
 
     def rename_with_companions(self, source: Path, target: Path) -> None:
         """Renames a database together with its log; the log first, so that a start can complete it."""
@@ -71,30 +114,23 @@ class LogFolder:
         os.rename(source, target)
 
     def moved_log(self) -> Path | None:
-        """The log that a rename has taken from ``current.db`` while the database still has its old name.
-
-        For a moment within every rename under a reader; for longer after a crash in there.
-        """
-        if not self.current.exists():
+        """The log that a rename has taken from a real ``current.db``, which a crash then left under its old name."""
+        if not self.has_real_current():
             return None
         with os.scandir(self.path) as entries:
-            names = sorted(entry.name for entry in entries if _LEFTOVER.match(entry.name))
+            names = sorted(entry.name for entry in entries if _LEFT_LOG.match(entry.name))
         for name in names:
             if not (self.path / name.removesuffix("-wal")).exists():
                 return self.path / name
         return None
 
-    def complete_renames(self) -> list[Path]:
-        """Ends renames that a crash interrupted; returns the archives that were completed this way."""
-        completed = []
+    def complete_renames(self) -> None:
+        """Ends renames of ``current.db`` that a crash interrupted."""
         while (log := self.moved_log()) is not None:
-            target = log.with_name(log.name.removesuffix("-wal"))
             # A reader may have made companions of the old name since: empty, and not to replace the log.
             for suffix in COMPANIONS:
                 self.current.with_name(CURRENT + suffix).unlink(missing_ok=True)
-            os.rename(self.current, target)
-            completed.append(target)
-        return completed
+            os.rename(self.current, log.with_name(log.name.removesuffix("-wal")))
 
     def move_aside(self, path: Path) -> Path:
         """Takes a damaged file out of the way, its log with it; returns its new name, which no tool reads."""
@@ -108,6 +144,28 @@ class LogFolder:
         return target
 
 
+def number_of(path: Path) -> int:
+    """The number in a database's name: the second in which it was begun, or a little more.
+
+    In a folder of the original agent, or of our 0.1, it is the second in which the file was closed.
+    """
+    return int(path.stem)
+
+
+def _end(path: Path, next_one: Path | None) -> float:
+    """Seconds since 1970 from which on a database holds no lines: an old name tells it, of ours the next one."""
+    if next_one is None:
+        return float("inf")
+    return number_of(path if next_one.name == CURRENT else next_one) + 1
+
+
+def _are_equal(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
+
+
 def is_special(path: str | os.PathLike[str]) -> bool:
     """True for a pipe, a device, a socket: opening one may wait for ever. Other trouble is said where it is read."""
     try:
@@ -115,11 +173,6 @@ def is_special(path: str | os.PathLike[str]) -> bool:
     except OSError:
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
-def archive_stamp(path: Path) -> int:
-    """The number in an archive's name: seconds since 1970 at its rotation, or a little more."""
-    return int(path.name.partition(".")[0])
 
 
 def inode_of(path: Path) -> int:
@@ -131,6 +184,7 @@ def inode_of(path: Path) -> int:
 
 
 def file_size(path: Path) -> int:
+    """Bytes; 0 where it is not there."""
     try:
         return os.stat(path).st_size
     except OSError:

@@ -6,14 +6,13 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from greenagent.logs.current import Say
-from greenagent.logs.database_file import is_damage, is_locked, open_readonly, read_numbers
 from greenagent.logs.folder import COMPANIONS, LogFolder
+from greenagent.logs.read.database import connect, is_damage, is_locked, read_numbers
 from greenagent.logs.undelivered import Waiting, waiting_in
 from greenagent.logs.uploads import UploadTable
 
@@ -34,7 +33,11 @@ class Retention:
     """Removes archives that the settings no longer allow, oldest first."""
 
     def __init__(
-        self, folder: LogFolder, limits: StoreLimits, say: Say, not_sent: Callable[[Waiting, str, str], None]
+        self,
+        folder: LogFolder,
+        limits: StoreLimits,
+        say: Callable[[str], None],
+        not_sent: Callable[[Waiting, str, str], None],
     ) -> None:
         """``not_sent`` is told what a cap took from controllers: the lines, the pairs, the cause."""
         self._folder = folder
@@ -45,26 +48,26 @@ class Retention:
         self._kept_rows: dict[Path, bool] = {}
         self._said_free = False
 
-    def apply(self, uploads: UploadTable) -> None:
-        """One pass. Raises OSError."""
-        archives = self._folder.archives()
-        if not archives:
-            return
+    def apply(self, uploads: UploadTable, written: Path) -> None:
+        """One pass over all databases but ``written``. Raises OSError."""
+        archives = [path for path in self._folder.databases() if path != written]
         limits = self.limits
         if limits.max_dbs:
             for path in archives[: max(0, len(archives) - limits.max_dbs)]:
                 self._remove_by_cap(path, f"max_dbs = {limits.max_dbs}", uploads)
         if limits.max_age:
             oldest = time.time() - limits.max_age
-            for path in self._folder.archives():
+            for path in archives:
                 if _modified(path) < oldest:
                     self._remove_by_cap(path, f"max_age = {limits.max_age:g}", uploads)
         if limits.min_free:
-            self._make_room(uploads)
-        self._remove_delivered(uploads)
+            self._make_room(archives, uploads)
+        for path in archives:  # those that held only lines on their way to controllers, once these have them
+            if path.exists() and not self._holds_logs(path) and not uploads.wanting(self._last_seq(path)):
+                self._remove(path)
 
-    def _make_room(self, uploads: UploadTable) -> None:
-        for path in self._folder.archives():
+    def _make_room(self, archives: Sequence[Path], uploads: UploadTable) -> None:
+        for path in filter(Path.exists, archives):
             if self._folder.free_bytes() >= self.limits.min_free:
                 self._said_free = False
                 return
@@ -100,30 +103,24 @@ class Retention:
             self._say(f"{path.name} is removed for {cap} with {waiting.lines} lines not yet sent to {pairs}")
             self._not_sent(waiting, pairs, f"their database was removed for {cap}")
 
-    def _remove_delivered(self, uploads: UploadTable) -> None:
-        """Archives that held only lines on their way to controllers, once these have them."""
-        for path in self._folder.archives():
-            if not self._holds_logs(path) and not uploads.wanting(self._last_seq(path)):
-                self._remove(path)
-
     def _last_seq(self, path: Path) -> int:
         """The last seq of an archive; 0 for one that is not ours, endless for one that is locked or damaged."""
         if path not in self._last_seqs:
             try:
-                with closing(open_readonly(path, _PATIENCE)) as connection:
+                with closing(connect(path, timeout=_PATIENCE)) as connection:
                     numbers = read_numbers(connection)
             except sqlite3.Error as error:
                 if is_locked(error) or is_damage(error):
                     return sys.maxsize
                 numbers = None
-            self._last_seqs[path] = numbers[0] - 1 if numbers is not None else 0
+            self._last_seqs[path] = numbers["next_seq"] - 1 if numbers is not None else 0
         return self._last_seqs[path]
 
     def _holds_logs(self, path: Path) -> bool:
         """False for a file of ours without one line in ``logs``; when in doubt, True."""
         if path not in self._kept_rows:
             try:
-                with closing(open_readonly(path, _PATIENCE)) as connection:
+                with closing(connect(path, timeout=_PATIENCE)) as connection:
                     ours = read_numbers(connection) is not None
                     row = connection.execute('SELECT 1 FROM "logs" LIMIT 1').fetchone()
                     self._kept_rows[path] = not ours or row is not None

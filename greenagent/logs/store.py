@@ -13,22 +13,21 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from greenagent.logs.backlog import Backlog
 from greenagent.logs.console import Console
-from greenagent.logs.database_file import is_damage
-from greenagent.logs.deleting import Deletion
 from greenagent.logs.events import Committed, Events
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.gate import ReadGate
 from greenagent.logs.joblog import JobLog
 from greenagent.logs.lines import Lines, Owner
 from greenagent.logs.losses import Losses
-from greenagent.logs.marked import MarkedReader
 from greenagent.logs.message_ids import MessageIds
-from greenagent.logs.query import LogQuery, newest_first
-from greenagent.logs.reading import refuse_unreadable
+from greenagent.logs.read.database import is_damage, refuse_unreadable
+from greenagent.logs.read.pending import MarkedReader
+from greenagent.logs.read.query import LogQuery, newest_first
 from greenagent.logs.retention import StoreLimits
 from greenagent.logs.routes import Routes
 from greenagent.logs.undelivered import Waiting
 from greenagent.logs.unsaid import UnsaidFile
+from greenagent.logs.write.database import LogDatabase
+from greenagent.logs.write.deletion import Deletion
 from greenagent.logs.writer import Writer
 from greenagent.logs.writer_thread import WriterThread
 from greenagent.runtime.agent_log import AgentLog
@@ -71,7 +70,6 @@ class LogStore:
         self.keep = keep
         self.console = console
         self._agent_log = agent_log
-        self._gate = ReadGate()
         self._limits = limits or StoreLimits()
         self._locks = (
             FileLock(self.folder.lock, f"the log folder {folder}"),
@@ -82,7 +80,8 @@ class LogStore:
         self._message_id_file = message_id_file
         self.writer = WriterThread(agent_log, self.folder.uploads)
         self._pool: NativePool | None = None
-        self._reader = MarkedReader(self.folder, self._gate, self.writer.warn)
+        self._database = LogDatabase(self.folder, self._limits.max_db_size, self.writer.warn)
+        self._reader = MarkedReader(self.folder, self._database, self.writer.warn)
         self._unreadable: set[Path] = set()
         self._pairs: dict[str, Backlog] = {}
         self._removed: dict[str, Backlog] = {}
@@ -277,7 +276,7 @@ class LogStore:
             not_sent=lambda waiting, pairs, cause: post(lambda: self._not_sent(waiting, pairs, cause)),
             warn=self.writer.warn,
         )
-        return Writer(self.folder, self._limits, self._gate, events)
+        return Writer(self.folder, self._database, self._limits, events)
 
     def _native(self, function: Callable[..., Answer], *args: Any) -> Answer:
         if self._pool is None:
@@ -285,7 +284,7 @@ class LogStore:
         return self._pool.run(function, *args)
 
     def _query(self, query: LogQuery, take: Callable[[Iterable[Record]], Answer]) -> Answer:
-        with closing(newest_first(self.folder, query, self._gate.reading, self._pass_over)) as records:
+        with closing(newest_first(self.folder, query, self._pass_over)) as records:
             return take(records)
 
     def _pass_over(self, path: Path, error: sqlite3.Error) -> None:

@@ -9,8 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from greenagent.logs.database_file import open_readonly
 from greenagent.logs.lines import Owner
+from greenagent.logs.read.database import connect
 
 _JOBS_NAMED: Final = 1000
 """So many jobs of one file are counted one by one, those that lose most; the others together."""
@@ -55,7 +55,7 @@ def waiting_in(path: Path, cursors: dict[int, int], patience: float) -> Waiting:
         f"FROM (SELECT jobid, domain, name, count(*) AS lines, {each} FROM ({wanted}) GROUP BY jobid, domain, name) "
         "ORDER BY lines DESC LIMIT ?"
     )
-    with closing(open_readonly(path, patience)) as connection:
+    with closing(connect(path, timeout=patience)) as connection:
         rows: list[Any] = connection.execute(statement, (*values, *values, *values, _JOBS_NAMED)).fetchall()
     if not rows:
         return Waiting(0, 0, {}, {})
@@ -96,7 +96,7 @@ def waiting_behind(databases: Sequence[Path], bit: int, cursor: int) -> tuple[in
 
 
 def _tally(path: Path, bit: int, cursor: int) -> Tally:
-    with closing(open_readonly(path)) as connection:
+    with closing(connect(path)) as connection:
         lines, last, first = 0, 0, 0
         for table in _TABLES:
             row: Any = connection.execute(

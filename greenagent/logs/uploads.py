@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.current import Say
-from greenagent.logs.database_file import is_no_room
 from greenagent.logs.models import GET_META, SET_META, UPLOADS_SCHEMA
+from greenagent.logs.read.database import is_no_room
 from greenagent.values.errors import GreenagentError
 
 MAX_PAIRS: Final = 62
@@ -44,7 +43,7 @@ class PairState:
 class UploadTable:
     """All pairs, in memory and in their file."""
 
-    def __init__(self, path: Path, say: Say) -> None:
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         self._path = path
         self._say = say
         self._connection: sqlite3.Connection | None = None

@@ -13,15 +13,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.current import CurrentDatabase
-from greenagent.logs.database_file import is_locked
 from greenagent.logs.events import Committed, Events
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.gate import ReadGate
 from greenagent.logs.lines import Lines, Owner
+from greenagent.logs.read.database import is_locked
 from greenagent.logs.retention import Retention, StoreLimits
 from greenagent.logs.undelivered import waiting_behind, waiting_in_all
 from greenagent.logs.uploads import UploadTable
+from greenagent.logs.write.database import LogDatabase
 
 RETRY_AFTER: Final = 2.0
 """Seconds during which lines are only counted after a write failed."""
@@ -36,11 +35,11 @@ Task = Callable[["Writer"], None]
 class Writer:
     """Writes lines and runs tasks, in the order given."""
 
-    def __init__(self, folder: LogFolder, limits: StoreLimits, gate: ReadGate, events: Events) -> None:
+    def __init__(self, folder: LogFolder, database: LogDatabase, limits: StoreLimits, events: Events) -> None:
         self._events = events
         self.warn = events.warn
         self.folder = folder
-        self.database = CurrentDatabase(folder, limits.max_db_size, gate, events.warn)
+        self.database = database
         self.uploads = UploadTable(folder.uploads, events.warn)
         self.retention = Retention(folder, limits, events.warn, events.not_sent)
         self._pending: list[Lines] = []
@@ -101,7 +100,7 @@ class Writer:
         self._clean_outgoing()
 
     def rotate(self) -> Path:
-        """Archives the file now, whatever its size."""
+        """Begins a new file now, whatever the size of this one; returns the closed one."""
         self._commit()
         return self._rotate()
 
@@ -123,20 +122,18 @@ class Writer:
         """True when the open transaction must end before these lines."""
         size = self._pending_size + lines.stored_size
         database = self.database
-        return bool(self._pending) and (
-            size > database.transaction_limit or database.filling.is_full(lines.stored_size)
-        )
+        return bool(self._pending) and (size > database.transaction_limit or database.is_full(lines.stored_size))
 
     def _write(self, lines: Lines) -> None:
         database = self.database
         if not self._began:
             if not database.is_open:
                 database.reopen()
-            if database.filling.is_full(lines.stored_size):
+            if database.is_full(lines.stored_size):
                 database.merge_log()
-                if database.filling.is_full(lines.stored_size) and not database.filling.is_fresh:
+                if database.is_full(lines.stored_size) and not database.is_fresh:
                     self._rotate()
-            if database.is_shrunk() and not database.is_gone():
+            if database.is_shrunk():
                 raise sqlite3.DatabaseError("it was truncated")
             self._before = database.next_seq
             database.begin()
@@ -282,7 +279,7 @@ class Writer:
         self._events.recovered()
 
     def _rotate(self) -> Path:
-        archive = self.database.rotate()
+        closed = self.database.rotate()
         end = self.database.next_seq - 1
         self.uploads.catch_up(end)
         try:
@@ -290,8 +287,8 @@ class Writer:
         except sqlite3.Error:
             pass  # the cursors are only behind: said at the next advance
         self._cleaned_to = 0
-        self.retention.apply(self.uploads)
-        return archive
+        self.retention.apply(self.uploads, self.database.path)
+        return closed
 
     def _look_around(self) -> None:
         """Now and then, between batches."""
@@ -299,14 +296,9 @@ class Writer:
         if now < self._next_check:
             return
         self._next_check = now + _CHECK_EVERY
-        database = self.database
-        if database.unfinished:
-            database.finish_archives()
         try:
-            if database.is_open and database.is_gone():
-                self._events.warn(f"{self.folder.current} was removed: logging goes on in a new file")
-                database.reopen()
-            self.retention.apply(self.uploads)
+            self.database.look_after()
+            self.retention.apply(self.uploads, self.database.path)
             self._drop_old_pairs()
             self._disorder = ""
         except (sqlite3.Error, OSError) as error:

@@ -13,7 +13,7 @@ from gevent import monkey
 from greenagent.builtins.call import MAX_BYTES, Answer, Call
 from greenagent.builtins.messages import get_msgs
 from greenagent.builtins.processes import LiveJob, get_process_stats, get_processes_stats
-from greenagent.logs.query import LogQuery
+from greenagent.logs.read.query import LogQuery
 from greenagent.logs.store import LogStore
 from greenagent.values.command import Command, parse_command
 from greenagent.values.message import Message

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.query import LogQuery, newest_first
+from greenagent.logs.read.query import LogQuery, newest_first
 from tests.end_to_end.conftest import StartAgent, execute, shell
 from tests.support.agents import AgentProcess
 from tests.support.recording_controller import RecordingController, status
@@ -18,7 +18,7 @@ FILL = "for number in range({0}): print(f'{{number:06}}', 'x' * 80)"
 
 
 def archives(agent: AgentProcess) -> list[Path]:
-    return [path for path in (agent.folder / "logs").glob("*.db") if path.name != "current.db"]
+    return LogFolder(agent.folder / "logs").archives()
 
 
 def has_line(agent: AgentProcess, text: str) -> bool:
@@ -70,7 +70,7 @@ def test_old_databases_go_when_they_are_older_than_max_age(
     wait_until(lambda: archives(agent), what="an archive")
     controller.wait_for_result("job")
     wait_until(lambda: not archives(agent), 20, "the archives to go")
-    assert has_line(agent, "029999 "), "current.db stays"
+    assert has_line(agent, "029999 "), "the newest stays"
 
 
 def test_delivered_databases_go_while_the_disk_has_less_than_min_free(
@@ -92,5 +92,5 @@ def test_delivered_databases_go_while_the_disk_has_less_than_min_free(
     wait_until(lambda: not archives(agent), 40, "the archives to go")
     sent = [int(record["data"][:6]) for record in controller.logs if record["jobid"] == "wanted"]
     assert sent == list(range(20_000))
-    assert has_line(agent, "019999 "), "current.db stays"
+    assert has_line(agent, "019999 "), "the newest stays"
     assert agent.stderr.count("less than min_free") == 1

@@ -17,14 +17,13 @@ LINE = "x" * 80
 
 def databases(folder: Path) -> list[Path]:
     """Oldest first."""
-    archives = sorted((path for path in folder.glob("*.db") if path.stem.isdigit()), key=lambda path: int(path.stem))
-    return [*archives, folder / "current.db"]
+    return sorted((path for path in folder.glob("*.db") if path.stem.isdigit()), key=lambda path: int(path.stem))
 
 
 def largest(folder: Path) -> int:
     """The size of the largest database now, its write-ahead log included."""
     sizes = [0]
-    for path in folder.glob("*.db"):
+    for path in databases(folder):
         log = path.with_name(path.name + "-wal")
         try:
             before = path.stat().st_size
@@ -33,7 +32,7 @@ def largest(folder: Path) -> int:
             if path.stat().st_size == before:
                 sizes.append(size)
         except FileNotFoundError:
-            continue  # it was renamed just now
+            continue  # it was removed just now
     return max(sizes)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.query import LogQuery, newest_first
+from greenagent.logs.read.query import LogQuery, newest_first
 from tests.data.make_state_0_1 import SETTINGS, STATE, lines
 from tests.end_to_end.conftest import StartAgent, shell
 from tests.support.recording_controller import RecordingController

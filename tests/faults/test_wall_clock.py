@@ -35,7 +35,7 @@ STAMPS = {
     "spool/history.py": "the name of a file set aside",
     "spool/spool_file.py": "the name of a file set aside",
     "logs/console.py": "the stamp of a line",
-    "logs/folder.py": "names of archives",
+    "logs/folder.py": "names of databases",
     "logs/joblog.py": "the epoch of a line",
     "logs/retention.py": "max_age of archives, by the stamp of the file",
     "logs/uploads.py": "how long a pair has been gone (days), which outlives a restart; a name",

@@ -10,9 +10,10 @@ import pytest
 
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.joblog import JobLog
-from greenagent.logs.reading import reading
+from greenagent.logs.read.database import reading
 from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
+from greenagent.values.message import Message
 from tests.support.agent_logs import RecordedLog
 
 
@@ -54,6 +55,23 @@ def rows(folder: LogFolder, columns: str = "id, level, data", table: str = "logs
         with reading(path) as connection:
             found += connection.execute(f"SELECT {columns} FROM {table} ORDER BY seq").fetchall()
     return found
+
+
+def crashed_files(stores: Stores) -> tuple[bytes, bytes]:
+    """A database and its log as kill -9 leaves them: one line is in the file, the next in its log."""
+    store = stores.open()
+    log = job(store)
+    log.append([Message(1, "in the file")])
+    store.flush()
+    store.writer.call(lambda writer: writer.database.merge_log())
+    log.append([Message(1, "in its log")])
+    store.flush()
+    (path,) = stores.folder.databases()
+    left = path.read_bytes(), path.with_name(path.name + "-wal").read_bytes()
+    store.stop()
+    path.unlink()
+    stores.folder.current.unlink()
+    return left
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,10 @@ from pathlib import Path  # noqa: E402
 import gevent  # noqa: E402
 
 from greenagent.logs.pieces import Block  # noqa: E402
-from greenagent.logs.query import LogQuery  # noqa: E402
+from greenagent.logs.read.query import LogQuery  # noqa: E402
+from greenagent.logs.read.verify import verify_folder  # noqa: E402
 from greenagent.logs.routes import Routes  # noqa: E402
 from greenagent.logs.store import LogStore  # noqa: E402
-from greenagent.logs.verify import verify_folder  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 from greenagent.values.message import Message  # noqa: E402
 

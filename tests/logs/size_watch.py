@@ -1,4 +1,4 @@
-"""Looks at current.db and its log until its stdin ends; prints the most bytes they ever had together."""
+"""Looks at the newest database and its log until its stdin ends; prints the most bytes they ever had together."""
 
 import os
 import select
@@ -7,9 +7,10 @@ import sys
 
 def sizes(folder: str) -> tuple[tuple[int, int], ...]:
     found = []
-    for name in ("current.db", "current.db-wal"):
+    newest = os.path.realpath(os.path.join(folder, "current.db"))
+    for path in (newest, newest + "-wal"):
         try:
-            status = os.stat(os.path.join(folder, name))
+            status = os.stat(path)
             found.append((status.st_ino, status.st_size))
         except OSError:
             found.append((0, 0))

@@ -8,7 +8,7 @@ import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from greenagent.logs.pieces import Block  # noqa: E402
-from greenagent.logs.query import LogQuery  # noqa: E402
+from greenagent.logs.read.query import LogQuery  # noqa: E402
 from greenagent.logs.routes import Routes  # noqa: E402
 from greenagent.logs.store import LogStore  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402

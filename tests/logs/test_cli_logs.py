@@ -17,11 +17,12 @@ from pathlib import Path
 import pytest
 
 from greenagent.cli.logs.options import levels, moment
+from greenagent.logs.folder import LogFolder
 from greenagent.logs.pieces import Block
-from greenagent.logs.query import LogQuery
+from greenagent.logs.read.query import LogQuery
+from greenagent.logs.read.scan import Scan
 from greenagent.logs.retention import StoreLimits
 from greenagent.logs.routes import Routes
-from greenagent.logs.scan import Scan
 from greenagent.values.levels import parse_levels
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores
@@ -238,9 +239,10 @@ FORMS = [(), ("--limit", "100"), ("--jobs",), ("--stats",)]
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["0.db", "current.db"])
 def test_a_damaged_file_does_not_hide_the_others(folder: Path, name: str, form: tuple[str, ...]) -> None:
-    (folder / name).write_text("hello\n")
+    path = (folder / name).resolve()
+    path.write_text("hello\n")
     done = run("--dir", folder, "--job", "first", *form)
-    warning = f"greenagent-logs: warning: {folder / name} cannot be read: file is not a database\n"
+    warning = f"greenagent-logs: warning: {path} cannot be read: file is not a database\n"
     assert done.stderr == warning
     assert ("careful" if form in FORMS[:2] else "first" if "--jobs" in form else "warning") in done.stdout
     assert done.returncode == 1
@@ -371,8 +373,9 @@ def test_a_folder_one_may_only_read_after_a_crash(stores: Stores, tmp_path: Path
     store.flush()
     crashed = tmp_path / "crashed"
     crashed.mkdir()
-    for name in ("current.db", "current.db-wal"):
-        shutil.copy(stores.folder.path / name, crashed / name)
+    newest = stores.folder.databases()[-1]
+    for path in (newest, newest.with_name(newest.name + "-wal")):
+        shutil.copy(path, crashed)
     before = {path.name: path.read_bytes() for path in crashed.iterdir()}
     assert [line[24:] for line in shown_read_only(crashed)] == ["j stdout    one", "j stdout    two"]
     assert {path.name: path.read_bytes() for path in crashed.iterdir()} == before
@@ -386,7 +389,7 @@ def test_reading_beside_a_running_agent_changes_nothing_for_it(stores: Stores) -
     assert len(lines("--dir", stores.folder.path)) == 1
     log.append([Message(1, "y")])
     store.stop()
-    assert not (stores.folder.path / "current.db-wal").exists()
+    assert not list(stores.folder.path.glob("*-wal"))
 
 
 def test_verify_says_of_each_file_whether_it_is_fine(folder: Path) -> None:
@@ -394,11 +397,12 @@ def test_verify_says_of_each_file_whether_it_is_fine(folder: Path) -> None:
     assert done.returncode == 0
     first, second = done.stdout.splitlines()
     assert first.endswith(".db: fine (4 lines, ids 1 to 4)")
-    assert second == "current.db: fine (3 lines, ids 5 to 7)"
+    newest = (folder / "current.db").resolve().name
+    assert second == f"{newest}: fine (3 lines, ids 5 to 7)", "the link is no file of its own"
 
 
 def test_verify_finds_what_is_wrong(folder: Path) -> None:
-    archive = next(path for path in folder.glob("*.db") if path.name != "current.db")
+    archive, newest = LogFolder(folder).databases()
     with closing(sqlite3.connect(folder / "current.db")) as connection:
         connection.execute("UPDATE logs SET id = 6 WHERE id = 5")
         connection.commit()
@@ -411,7 +415,7 @@ def test_verify_finds_what_is_wrong(folder: Path) -> None:
     reports = {Path(report["file"]).name: report for report in map(json.loads, done.stdout.splitlines())}
     assert "cannot be read" in reports["5.db"]["problems"][0]
     assert reports[archive.name]["fine"] is False
-    assert reports["current.db"]["problems"] == ["1 ids come twice"]
+    assert reports[newest.name]["problems"] == ["1 ids come twice"]
     assert "set aside" in reports["damaged-1.sqlite"]["problems"][0]
 
 
@@ -420,7 +424,8 @@ def test_verify_accepts_one_wrap_of_the_ids(stores: Stores) -> None:
     store = stores.open()
     store.open_job("j", "", "", Routes(), "").append([Block(1, "x\n" * 6, 6)])
     store.stop()
-    assert run("verify", "--dir", stores.folder.path).stdout == "current.db: fine (6 lines, ids 4294967294 to 3)\n"
+    newest = stores.folder.databases()[-1].name
+    assert run("verify", "--dir", stores.folder.path).stdout == f"{newest}: fine (6 lines, ids 4294967294 to 3)\n"
 
 
 def test_verify_knows_files_of_the_original_agent(tmp_path: Path) -> None:
@@ -471,7 +476,7 @@ def test_pipes_among_the_databases_are_passed_over(folder: Path) -> None:
     (folder / "current.db").unlink()
     os.mkfifo(folder / "current.db")
     done = run("--dir", folder, "--json")
-    assert len(done.stdout.splitlines()) == 4
+    assert len(done.stdout.splitlines()) == 7, "the files themselves have other names"
     assert "Traceback" not in done.stderr
 
 

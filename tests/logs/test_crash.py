@@ -12,7 +12,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from greenagent.logs.verify import verify_folder
+from greenagent.logs.read.verify import verify_folder
 from tests.logs.conftest import Stores, rows
 
 PROGRAM = Path(__file__).with_name("chatty_store.py")

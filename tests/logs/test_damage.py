@@ -10,10 +10,10 @@ from pathlib import Path
 import gevent
 import pytest
 
-from greenagent.logs import current, database_file
 from greenagent.logs.pieces import Block
-from greenagent.logs.query import LogQuery
+from greenagent.logs.read.query import LogQuery
 from greenagent.logs.routes import Routes
+from greenagent.logs.write import database, database_file
 from greenagent.logs.writer import Writer
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores, job, rows
@@ -100,7 +100,7 @@ def test_damage_while_running_costs_no_line_that_is_still_to_be_written(stores: 
 
 
 def test_a_file_locked_by_another_program_is_left_to_it(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(current, "LOCK_WAIT", 0.3)
+    monkeypatch.setattr(database, "LOCK_WAIT", 0.3)
     monkeypatch.setattr(database_file, "LOCK_WAIT", 0.3)
     store = stores.open()
     log = job(store)
@@ -122,7 +122,7 @@ def test_a_file_locked_by_another_program_is_left_to_it(stores: Stores, monkeypa
 
 
 def test_a_file_locked_at_the_start_is_left_too(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(current, "LOCK_WAIT", 0.3)
+    monkeypatch.setattr(database, "LOCK_WAIT", 0.3)
     monkeypatch.setattr(database_file, "LOCK_WAIT", 0.3)
     fill(stores, 3)
     with closing(sqlite3.connect(stores.folder.current, isolation_level=None)) as other:
@@ -172,7 +172,7 @@ def test_on_a_full_disk_lines_are_counted_and_the_agent_goes_on(tmp_path: Path) 
     stored, dropped = map(int, re.findall(r"figures (\d+) (\d+)", output)[0])
     assert stored + dropped == 60_000
     assert dropped > 10_000
-    assert len(re.findall("logs cannot be written", output)) == 1
+    assert len(re.findall("logs cannot be written to", output)) == 1
 
 
 def test_when_space_returns_the_jobs_log_says_what_it_misses(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from greenagent.builtins.call import Call
 from greenagent.builtins.messages import get_msgs
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.query import LogQuery, newest_first
+from greenagent.logs.read.query import LogQuery, newest_first
 from greenagent.values.command import parse_command
 from greenagent.values.levels import parse_levels
 from greenagent.values.message import Message

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.query import LogQuery, newest_first
+from greenagent.logs.read.query import LogQuery, newest_first
 
 ROOT = Path(__file__).parent.parent.parent
 EXPECTED = [

@@ -7,10 +7,10 @@ import pytest
 
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.pieces import Block
-from greenagent.logs.query import LogQuery, newest_first, spans_of
-from greenagent.logs.reading import reading
+from greenagent.logs.read.database import reading
+from greenagent.logs.read.query import LogQuery, newest_first, spans_of
+from greenagent.logs.read.scan import Scan
 from greenagent.logs.routes import Routes
-from greenagent.logs.scan import Scan
 from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import parse_levels
 from greenagent.values.message import Message

@@ -6,18 +6,16 @@ import itertools
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from greenagent.cli.logs.summary import count_levels, summarise_jobs
-from greenagent.logs.folder import COMPANIONS
-from greenagent.logs.query import LogQuery, newest_first
-from greenagent.logs.reading import refuse_unreadable
-from greenagent.logs.scan import Scan
-from greenagent.logs.verify import verify_folder
-from greenagent.values.message import Message, Record
-from tests.logs.conftest import Stores, job, rows
+from greenagent.logs.read.database import refuse_unreadable
+from greenagent.logs.read.query import LogQuery, newest_first
+from greenagent.logs.read.scan import Scan
+from greenagent.logs.read.verify import verify_folder
+from greenagent.values.message import Record
+from tests.logs.conftest import Stores, crashed_files, rows
 from tests.logs.test_crash import start
 from tests.support.waiting import wait_until
 
@@ -82,29 +80,13 @@ def test_verification_finds_nothing_wrong(stores: Stores) -> None:
             assert [report.line() for report in verify_folder(stores.folder) if report.problems] == []
 
 
-def halves(stores: Stores) -> Path:
-    """What a crash between two renames leaves: the log has the archive's name, the database not yet."""
-    store = stores.open()
-    log = job(store)
-    log.append([Message(1, "in the file")])
-    store.flush()
-    store.writer.call(lambda writer: writer.database.merge_log())
-    log.append([Message(1, "in its log")])
-    store.flush()
-    copies = {path.name: path.read_bytes() for path in stores.folder.path.glob("current.db*")}
-    store.stop()
-    current = stores.folder.current
-    for suffix in COMPANIONS:
-        current.with_name(current.name + suffix).unlink(missing_ok=True)
-    current.write_bytes(copies["current.db"])
-    log_file = current.with_name("1700000000.db-wal")
-    log_file.write_bytes(copies["current.db-wal"])
-    return log_file
-
-
 @pytest.mark.parametrize("read", ["question", "listing"])
 def test_a_log_that_a_crash_has_taken_from_its_database_is_read_with_it(stores: Stores, read: str) -> None:
-    log_file = halves(stores)
+    """As our 0.1 left it: the log has the archive's name, the database not yet."""
+    database, log = crashed_files(stores)
+    stores.folder.current.write_bytes(database)
+    log_file = stores.folder.path / "1700000000.db-wal"
+    log_file.write_bytes(log)
     before = sorted(path.name for path in stores.folder.path.iterdir())
     if read == "question":
         found = [record.data for record in newest_first(stores.folder, LogQuery())][::-1]

@@ -2,19 +2,23 @@
 
 import itertools
 import os
+import shutil
 import sqlite3
+import time
 from contextlib import closing
+from pathlib import Path
 
 import gevent
+import pytest
 
-from greenagent.logs.folder import archive_stamp, file_size
-from greenagent.logs.query import LogQuery
+from greenagent.logs.folder import LogFolder, file_size, number_of
+from greenagent.logs.read.query import LogQuery, newest_first
+from greenagent.logs.read.scan import Scan
 from greenagent.logs.retention import StoreLimits
 from greenagent.logs.routes import Routes
-from greenagent.logs.scan import Scan
 from greenagent.logs.splitter import Splitter
 from greenagent.values.message import Message
-from tests.logs.conftest import Stores, job, rows
+from tests.logs.conftest import Stores, crashed_files, job, rows
 from tests.support.waiting import wait_until
 
 MEGABYTE = 1 << 20
@@ -83,24 +87,38 @@ def test_archives_are_closed_and_readable_with_read_access_only(stores: Stores) 
     assert not archive.with_name(archive.name + "-wal").exists()
 
 
-def test_names_of_archives_rise_whatever_the_clock_does(stores: Stores) -> None:
+def test_names_rise_whatever_the_clock_does(stores: Stores) -> None:
     store = stores.open()
     future = 4_000_000_000
     job(store).append([Message(1, "x")])
-    store.writer.call(lambda writer: writer.rotate())
-    os.rename(stores.folder.archives()[0], stores.folder.path / f"{future}.db")
-    job(store).append([Message(1, "y")])
-    store.writer.call(lambda writer: writer.rotate())
-    assert [archive_stamp(path) for path in stores.folder.archives()] == [future, future + 1]
+    first = store.writer.call(lambda writer: writer.rotate())
+    os.rename(first, stores.folder.path / f"{future}.db")
+    for text in ("y", "z"):
+        job(store).append([Message(1, text)])
+        store.writer.call(lambda writer: writer.rotate())
+    assert [number_of(path) for path in stores.folder.databases()][-3:] == [future, future + 1, future + 2]
+
+
+def test_a_database_is_called_after_the_second_it_was_begun_in(stores: Stores) -> None:
+    before = int(time.time())
+    store = stores.open()
+    assert before <= number_of(stores.folder.databases()[0]) <= time.time()
+    for _ in range(3):
+        job(store).append([Message(1, "x")])
+        store.writer.call(lambda writer: writer.rotate())
+        assert os.readlink(stores.folder.current) == stores.folder.databases()[-1].name
+    assert len(stores.folder.databases()) == 4
+    assert (
+        stores.folder.databases(since=number_of(stores.folder.databases()[-1]) + 100) == stores.folder.databases()[-1:]
+    )
 
 
 def test_a_reader_that_holds_the_file_open_neither_stops_rotation_nor_loses_rows(stores: Stores) -> None:
-    """Renaming the database alone under a reader would lose what is in its log."""
     store = stores.open(limits=StoreLimits(max_db_size=MEGABYTE))
     log = job(store)
     log.append([Message(1, "first")])
     store.flush()
-    with closing(sqlite3.connect(stores.folder.current, isolation_level=None)) as reader:
+    with closing(sqlite3.connect(stores.folder.current, isolation_level=None)) as reader:  # by the link, as people do
         reader.execute("BEGIN")
         assert reader.execute("SELECT count(*) FROM logs").fetchone() == (1,)
         for number in range(2000):
@@ -124,22 +142,50 @@ def test_a_reader_that_holds_the_file_open_neither_stops_rotation_nor_loses_rows
     wait_until(merged, what="the log of the archive to be merged")
 
 
-def test_a_start_completes_a_rename_that_a_crash_interrupted(stores: Stores) -> None:
-    store = stores.open()
-    job(store).append([Message(1, "in the file")])
-    store.flush()
-    # What a crash leaves between the renames of the log and of the database:
-    copy = {path.name: path.read_bytes() for path in stores.folder.path.glob("current.db*")}
-    store.stop()
-    assert len(copy["current.db-wal"]) > 0
-    (stores.folder.current).write_bytes(copy["current.db"])
-    (stores.folder.path / "1700000000.db-wal").write_bytes(copy["current.db-wal"])
+@pytest.mark.parametrize("log_name", ["current.db-wal", "1700000000.db-wal"])
+def test_a_real_current_db_gets_a_number_with_its_log(stores: Stores, log_name: str) -> None:
+    """As 0.1 left it, also where a crash has renamed the log alone."""
+    database, log = crashed_files(stores)
+    stores.folder.current.write_bytes(database)
+    (stores.folder.path / log_name).write_bytes(log)
     store = stores.open()
     job(store).append([Message(1, "later")])
     store.flush()
-    store.tick()
-    assert [path.name for path in stores.folder.databases()] == ["1700000000.db", "current.db"]
-    assert rows(stores.folder, "seq, data") == [(1, "in the file"), (2, "later")]
+    (path,) = stores.folder.databases()
+    assert number_of(path) == 1700000000 or log_name == "current.db-wal"
+    assert stores.folder.current.is_symlink()
+    assert rows(stores.folder, "seq, data") == [(1, "in the file"), (2, "in its log"), (3, "later")]
+
+
+@pytest.mark.parametrize("lost", ["the link", "the new file's tables"])
+def test_a_start_completes_a_rotation_that_a_crash_interrupted(stores: Stores, lost: str) -> None:
+    store = stores.open()
+    job(store).append([Message(1, "first")])
+    store.writer.call(lambda writer: writer.rotate())
+    store.stop()
+    old, new = stores.folder.databases()
+    stores.folder.link_current(old)
+    if lost != "the link":
+        new.rename(stores.folder.path / "next.db.new")
+        os.truncate(stores.folder.path / "next.db.new", 100)
+    store = stores.open()
+    assert stores.folder.databases() == ([old, new] if lost == "the link" else [old])
+    assert stores.folder.current.resolve() == stores.folder.databases()[-1]
+    job(store).append([Message(1, "second")])
+    store.writer.call(lambda writer: writer.rotate())
+    assert rows(stores.folder, "seq, data") == [(1, "first"), (2, "second")]
+    assert stores.agent_log.lines == []
+
+
+def test_a_copy_that_followed_the_link_has_no_line_twice(stores: Stores, tmp_path: Path) -> None:
+    store = stores.open()
+    job(store).append([Message(1, "x")])
+    store.stop()
+    copied = LogFolder(tmp_path / "copied")
+    shutil.copytree(stores.folder.path, copied.path)
+    assert copied.has_real_current()
+    assert len(copied.databases()) == 1
+    assert [record.data for record in newest_first(copied, LogQuery())] == ["x"]
 
 
 def test_one_message_larger_than_the_file_is_stored_all_the_same(stores: Stores) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.query import LogQuery
-from greenagent.logs.scan import Scan
+from greenagent.logs.read.query import LogQuery
+from greenagent.logs.read.scan import Scan
 
 ORIGINAL = Path(__file__).parents[1] / "data/original-logs"
 COLUMNS = "id integer not null, jobid text, domain text, name text, epoch integer, level integer, data text"

@@ -1,6 +1,7 @@
 """What is appended is found again: in order, with ids, in the right table, by the right readers."""
 
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from greenagent.logs.console import Console
 from greenagent.logs.models import LINE_COLUMNS
 from greenagent.logs.pieces import Block
-from greenagent.logs.query import LogQuery
+from greenagent.logs.read.query import LogQuery
 from greenagent.logs.routes import Routes
 from greenagent.logs.splitter import Splitter
 from greenagent.logs.store import LogStore
@@ -137,7 +138,9 @@ def test_after_a_clean_stop_no_write_ahead_log_is_left(stores: Stores) -> None:
     store = stores.open()
     job(store).append([Message(1, "x")])
     store.stop()
-    assert sorted(os.listdir(stores.folder.path)) == [".lock", "current.db", "uploads.sqlite"]
+    (newest,) = stores.folder.databases()
+    assert sorted(os.listdir(stores.folder.path)) == [".lock", newest.name, "current.db", "uploads.sqlite"]
+    assert os.readlink(stores.folder.current) == newest.name, "relative: the folder may be moved and copied"
     assert stores.folder.current.read_bytes()[18] == 1, "journal mode DELETE: readable with read access only"
 
 
@@ -263,7 +266,8 @@ def test_removing_the_file_under_the_agent_starts_a_new_one(stores: Stores) -> N
     log = job(store)
     log.append([Message(1, "a")])
     store.flush()
-    stores.folder.current.unlink()
+    (removed,) = stores.folder.databases()
+    removed.unlink()
 
     def is_back() -> bool:
         log.append([Message(1, "b")])
@@ -271,7 +275,47 @@ def test_removing_the_file_under_the_agent_starts_a_new_one(stores: Stores) -> N
         return stores.folder.current.exists()
 
     wait_until(is_back, what="a new current.db")
-    assert any("was removed" in line for line in stores.agent_log.lines)
+    assert not removed.exists()
+    assert any(f"{removed} was removed" in line for line in stores.agent_log.lines)
     log.append([Message(1, "last")])
     store.flush()
     assert rows(stores.folder)[-1][2] == "last"
+
+
+def test_removing_the_link_costs_nothing(stores: Stores) -> None:
+    store = stores.open()
+    log = job(store)
+    log.append([Message(1, "a")])
+    store.flush()
+    stores.folder.current.unlink()
+
+    def is_back() -> bool:
+        store.tick()
+        return stores.folder.current.exists()
+
+    wait_until(is_back, what="the link")
+    wait_until(lambda: any("current.db was removed" in line for line in stores.agent_log.lines), what="the word of it")
+    log.append([Message(1, "b")])
+    store.flush()
+    assert [data for _, _, data in rows(stores.folder)] == ["a", "b"]
+    assert len(stores.folder.databases()) == 1
+
+
+def test_a_database_put_in_the_place_of_the_link_is_kept(stores: Stores) -> None:
+    """Somebody copied a file over ``current.db``: it gets a number, and ours stays the newest."""
+    store = stores.open()
+    log = job(store)
+    log.append([Message(1, "ours")])
+    store.flush()
+    stores.folder.current.unlink()
+    shutil.copy(Path(__file__).parents[1] / "data/original-logs/current.db", stores.folder.current)
+
+    def is_numbered() -> bool:
+        store.tick()
+        return len(stores.folder.databases()) == 3 and stores.folder.current.is_symlink()
+
+    wait_until(is_numbered, what="its number")
+    log.append([Message(1, "later")])
+    store.flush()
+    assert store.query(LogQuery(limit=1))[0].data == "later"
+    assert len(store.query(LogQuery(limit=0))) == 27

@@ -7,12 +7,11 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenagent.logs.current import CurrentDatabase
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.gate import ReadGate
 from greenagent.logs.lines import LAST_ID, Lines, Owner, block_as_json
 from greenagent.logs.pieces import Block
 from greenagent.logs.splitter import Splitter
+from greenagent.logs.write.database import LogDatabase
 from tests.logs.conftest import Stores, job, rows
 from tests.logs.test_splitter import messages
 
@@ -29,7 +28,7 @@ def insert_both_ways(folder: Path, texts: list[str], first_id: int) -> list[list
     for can_json in (True, False):
         place = LogFolder(folder / f"{can_json}")
         place.create()
-        database = CurrentDatabase(place, 1 << 30, ReadGate(), print)
+        database = LogDatabase(place, 1 << 30, print)
         database.open(1)
         database._can_json = can_json
         text = "".join(text + "\n" for text in texts)
@@ -39,7 +38,7 @@ def insert_both_ways(folder: Path, texts: list[str], first_id: int) -> list[list
         database.connection.execute("COMMIT")
         answers.append(database.connection.execute("SELECT * FROM logs ORDER BY seq").fetchall())
         database.close()
-        place.current.unlink()
+        database.path.unlink()
     return answers
 
 

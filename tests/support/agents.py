@@ -15,7 +15,7 @@ from typing import Any
 import gevent
 
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.query import LogQuery, newest_first
+from greenagent.logs.read.query import LogQuery, newest_first
 from greenagent.process.orphans import find_by_tag
 from greenagent.values.levels import LevelSet
 from greenagent.values.message import Record

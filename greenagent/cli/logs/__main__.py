@@ -22,8 +22,8 @@ from greenagent.cli.common import (
 )
 from greenagent.cli.logs.options import LogPlace, Unread, add_place, find_place, levels, moment, regex
 from greenagent.cli.logs.text import printer, utf8_output, wants_colour
-from greenagent.logs.query import LogQuery, newest_first
-from greenagent.logs.scan import Scan
+from greenagent.logs.read.query import LogQuery, newest_first
+from greenagent.logs.read.scan import Scan
 from greenagent.values.text import visible
 
 PROGRAM: Final = "greenagent-logs"

@@ -8,15 +8,15 @@ import shutil
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
 from greenagent.cli.common import local_time, print_table
 from greenagent.cli.logs.text import level_name, paint
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.query import EPOCH, LEVEL, LogQuery, conditions, opened_files, order_column
-from greenagent.logs.reading import Unreadable, reading
+from greenagent.logs.read.database import Unreadable, reading
+from greenagent.logs.read.query import EPOCH, LEVEL, LogQuery, ask_all, conditions, order_column
 from greenagent.values.levels import NAMES
 
 MAX_ROWS: Final = 60
@@ -152,21 +152,15 @@ def _ask_all(
     folder: LogFolder, query: LogQuery, columns: str, grouping: str, unreadable: Unreadable
 ) -> list[tuple[Any, ...]]:
     """The rows of all files, newest file first."""
-    found: list[tuple[Any, ...]] = []
-    with ExitStack() as stack:
-        for path, opened in opened_files(folder, query, unreadable, stack):
-            try:
-                with nullcontext(opened) if opened is not None else reading(path) as connection:
-                    if order_column(connection) is None:
-                        continue
-                    where, values = conditions(connection, query)
-                    condition = f"WHERE {' AND '.join(where)}" if where else ""
-                    statement = f"SELECT {columns} FROM logs {condition} {grouping}"
-                    found += connection.execute(statement, values).fetchall()
-            except sqlite3.Error as error:
-                if path.exists():
-                    unreadable(path, error)
-    return found
+
+    def ask_one(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+        if order_column(connection) is None:
+            return []
+        where, values = conditions(connection, query)
+        condition = f"WHERE {' AND '.join(where)}" if where else ""
+        return connection.execute(f"SELECT {columns} FROM logs {condition} {grouping}", values).fetchall()
+
+    return list(ask_all(folder, query, ask_one, unreadable))
 
 
 def _states(spool: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ import json
 
 from greenagent.cli.common import EXIT_FAILED, Parser
 from greenagent.cli.logs.options import add_place, find_place
-from greenagent.logs.verify import verify_folder
+from greenagent.logs.read.verify import verify_folder
 
 
 def run(arguments: list[str]) -> int:

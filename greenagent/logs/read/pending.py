@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.current import Say
-from greenagent.logs.database_file import is_damage, is_locked, open_readonly, read_numbers
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.gate import ReadGate
+from greenagent.logs.read.database import connect, is_damage, is_locked, read_numbers
+from greenagent.logs.write.database import LogDatabase
 from greenagent.runtime.native import NativeLock
 from greenagent.values.message import Record
 
@@ -28,10 +28,10 @@ _SELECT: Final = (
 class MarkedReader:
     """Reads slices for upload pairs."""
 
-    def __init__(self, folder: LogFolder, gate: ReadGate, say: Say) -> None:
-        """``say`` is called from native threads."""
+    def __init__(self, folder: LogFolder, written: LogDatabase, say: Callable[[str], None]) -> None:
+        """``written``: the database that changes while we read. ``say`` is called from native threads."""
         self._folder = folder
-        self._gate = gate
+        self._written = written
         self._say = say
         self._renaming = NativeLock()
         self._last_seqs: dict[str, int] = {}
@@ -39,41 +39,44 @@ class MarkedReader:
     def read(self, bit: int, cursor: int, limit: int, max_bytes: int) -> list[Record]:
         """Up to ``limit`` lines marked with ``bit`` behind ``cursor``; fewer when their text passes ``max_bytes``.
 
-        At least one line is returned where there is one. A damaged archive is kept under another
-        name, and reading goes on in the next file. Raises sqlite3.Error.
+        At least one line is returned where there is one. A damaged file that is no longer written is kept under
+        another name, and reading goes on in the next. Raises sqlite3.Error.
         """
         found: list[Record] = []
         size = 0
-        with self._gate.reading():
-            for path in self._folder.databases():
-                try:
-                    if path != self._folder.current and self._last_seq(path) <= cursor:
-                        continue
-                    with closing(open_readonly(path)) as connection:
-                        for record in _marked(connection, bit, cursor, limit - len(found)):
-                            size += len(record.data)
-                            if found and size > max_bytes:
-                                return found
-                            found.append(record)
-                except sqlite3.DatabaseError as error:
-                    if path == self._folder.current or not is_damage(error):
-                        raise
-                    self._leave_damaged(path, error)
-                if len(found) >= limit:
+        with closing(self._records(bit, cursor, limit)) as records:
+            for record in islice(records, limit):
+                size += len(record.data)
+                if found and size > max_bytes:
                     break
+                found.append(record)
         return found
 
+    def _records(self, bit: int, cursor: int, limit: int) -> Generator[Record, None, None]:
+        """Over all files; at most ``limit`` are asked of each."""
+        for path in self._folder.databases():
+            is_written = path == self._written.path
+            try:
+                if not is_written and self._last_seq(path) <= cursor:
+                    continue
+                with self._written.lock if is_written else nullcontext(), closing(connect(path)) as connection:
+                    yield from _marked(connection, bit, cursor, limit)
+            except sqlite3.DatabaseError as error:
+                if is_written or not is_damage(error):
+                    raise
+                self._leave_damaged(path, error)
+
     def _last_seq(self, path: Path) -> int:
-        """The last seq of an archive; 0 for one that is not ours. An archive changes no more."""
+        """The last seq of a file that is no longer written; 0 for one that is not ours."""
         if path.name not in self._last_seqs:
             try:
-                with closing(open_readonly(path)) as connection:
+                with closing(connect(path)) as connection:
                     numbers = read_numbers(connection)
             except sqlite3.Error as error:
                 if is_locked(error) or is_damage(error):
                     raise
                 numbers = None
-            self._last_seqs[path.name] = numbers[0] - 1 if numbers is not None else 0
+            self._last_seqs[path.name] = numbers["next_seq"] - 1 if numbers is not None else 0
         return self._last_seqs[path.name]
 
     def _leave_damaged(self, path: Path, error: sqlite3.Error) -> None:

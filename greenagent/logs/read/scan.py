@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from greenagent.logs.folder import LogFolder, inode_of
-from greenagent.logs.query import LogQuery, ask, may_hold, order_column
-from greenagent.logs.reading import Unreadable, reading, refuse_unreadable
+from greenagent.logs.read.database import Unreadable, read_numbers, reading, refuse_unreadable
+from greenagent.logs.read.query import LogQuery, ask, order_column
 from greenagent.values.message import Record
 
 SLICE: Final = 1000
@@ -37,6 +37,7 @@ class Scan:
         self._folder = folder
         self._unreadable = unreadable
         self._query = query._replace(limit=0)
+        self._since = int(query.time_from) if query.time_from is not None else None
         self._removed = removed
         self._place = 0
         self._reached = 0
@@ -62,34 +63,29 @@ class Scan:
         again = True
         while again:
             again = False
-            archives = self._folder.archives()
-            seen: set[int] = set()
-            for path in (*archives, self._folder.current):
-                inode = inode_of(path)
-                if path == self._folder.current and self._folder.archives() != archives:
-                    again = True  # what was current is an archive now, and must be read before the new one
+            paths = self._folder.databases(self._since)
+            inodes = {path: inode_of(path) for path in paths}
+            for path, inode in inodes.items():
+                if path == self._folder.current and self._folder.databases(self._since) != paths:
+                    again = True  # the original agent has renamed it: it must be read before the new one
                     break
-                key = (path, inode)
-                seen.add(inode)
-                if key in self._finished or not inode:
-                    continue
-                if not may_hold(path, self._query):
-                    self._finished.add(key)
-                    self._reached = 0
+                if not inode or (path, inode) in self._finished:
                     continue
                 exhausted = False
                 while not exhausted and inode_of(path) == inode:
-                    records, exhausted = self._slice(path, key, to_end)
+                    records, exhausted = self._slice(path, inode, to_end)
                     yield from records
                 if not exhausted:
-                    again = True  # rotated meanwhile: the rest is in an archive now
+                    again = True  # renamed or removed meanwhile
                     break
-                if path != self._folder.current:
-                    self._finished.add(key)
+                if path != paths[-1]:  # whoever begins a new file writes no more into the one before
+                    self._finished.add((path, inode))
+            again = again or self._folder.databases(self._since) != paths
             if not again:  # another file may be given the number of one that is gone
+                seen = set(inodes.values())
                 self._foreign = {inode: place for inode, place in self._foreign.items() if inode in seen}
 
-    def _slice(self, path: Path, key: tuple[Path, int], to_end: bool) -> tuple[list[Record], bool]:
+    def _slice(self, path: Path, inode: int, to_end: bool) -> tuple[list[Record], bool]:
         """The next lines of one file, and whether these were the last for now."""
         try:
             with reading(path) as connection:
@@ -98,18 +94,19 @@ class Scan:
                 if column is None:
                     return [], True
                 ours = column == "seq"
-                first, following = _numbers(connection) if ours else (0, 0)
-                place = self._place if ours else self._foreign.get(key[1], 0)
+                numbers = (read_numbers(connection) if ours else None) or {}
+                first, following = numbers.get("first_seq", 0), numbers.get("next_seq", 0)
+                place = self._place if ours else self._foreign.get(inode, 0)
                 end = connection.execute(f"SELECT max({column}) FROM logs").fetchone()[0] or 0
                 wanted = end > place and not to_end
                 records = list(ask(connection, self._query, SLICE, after_seq=place)) if wanted else []
         except sqlite3.Error as error:
-            if inode_of(path) != key[1]:
+            if inode_of(path) != inode:
                 return [], False
             self._unreadable(path, error)
             self._reached = 0
             return [], True
-        if path == self._folder.current and inode_of(path) != key[1]:
+        if path == self._folder.current and inode_of(path) != inode:
             return [], False  # perhaps the next file was read: what this one held comes before it
         exhausted = len(records) < SLICE
         place = max(place, end) if exhausted else records[-1].seq
@@ -119,11 +116,5 @@ class Scan:
             self._reached = max(self._reached, following - 1 if exhausted else place)
             self._place = place
         else:
-            self._foreign[key[1]] = place
+            self._foreign[inode] = place
         return records, exhausted
-
-
-def _numbers(connection: sqlite3.Connection) -> tuple[int, int]:
-    """The first seq of one of our files, 0 if it does not tell, and the one that follows its last."""
-    found = dict(connection.execute('SELECT "key", "value" FROM "meta"').fetchall())
-    return int(found.get("first_seq", 0)), int(found.get("next_seq", 0))

@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.database_file import is_damage
-from greenagent.logs.query import LogQuery, conditions, may_hold, order_column, spans_of
+from greenagent.logs.read.database import connect, is_damage
+from greenagent.logs.read.query import LogQuery, conditions, order_column, spans_of
 from greenagent.logs.writer import Writer
 
 SLICE: Final = 1000
@@ -22,36 +22,34 @@ class Deletion:
 
     def __init__(self, query: LogQuery) -> None:
         self._query = query
-        self._files: list[tuple[Path, int]] | None = None
+        self._paths: list[Path] | None = None
         self._place = -1
         self.deleted = 0
         self.kept = 0
 
     def step(self, writer: Writer) -> bool:
         """One slice; False when there is no more. Raises sqlite3.Error and GreenagentError."""
-        if self._files is None:
-            files = [path for path in writer.folder.databases() if may_hold(path, self._query)]
-            self._files = [(path, path.stat().st_ino) for path in files]
-        if not self._files:
+        if self._paths is None:
+            since = self._query.time_from
+            self._paths = writer.folder.databases(int(since) if since is not None else None)
+        if not self._paths:
             return False
-        path = _under_its_name(writer, *self._files[0])
-        if path is None:
-            more = False
-        elif path == writer.folder.current and writer.database.is_open:
+        path = self._paths[0]
+        more = False
+        if path == writer.database.path and writer.database.is_open:
             more = self._slice(writer.database.connection, writer)
-        else:
+        elif path.exists():
             try:
-                with closing(_open(path)) as connection:
+                with closing(connect(path, "mode=rw")) as connection:
                     more = self._slice(connection, writer)
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
                     raise
-                more = False
                 writer.warn(f"{path} is damaged ({error}): no lines are deleted in it")
         if not more:
-            self._files.pop(0)
+            self._paths.pop(0)
             self._place = -1
-        return bool(self._files)
+        return bool(self._paths)
 
     def _slice(self, connection: sqlite3.Connection, writer: Writer) -> bool:
         key = order_column(connection)
@@ -87,19 +85,3 @@ class Deletion:
         self.kept += len(found) - len(doomed)
         self._place = found[-1][0]
         return True
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """To write; never makes the file."""
-    return sqlite3.connect(path.absolute().as_uri() + "?mode=rw", uri=True, timeout=1, isolation_level=None)
-
-
-def _under_its_name(writer: Writer, path: Path, inode: int) -> Path | None:
-    """Where a file is now: it may have been rotated between two slices. None when it is gone."""
-    for candidate in (path, *reversed(writer.folder.archives())):
-        try:
-            if candidate.stat().st_ino == inode:
-                return candidate
-        except OSError:
-            continue
-    return None

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, Final, NamedTuple, TypeVar
 
-from greenagent.logs.folder import CURRENT, LogFolder, archive_stamp
-from greenagent.logs.reading import Unreadable, reading, refuse_unreadable
+from greenagent.logs.folder import LogFolder
+from greenagent.logs.read.database import Unreadable, reading, refuse_unreadable
 from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import LevelSet
 from greenagent.values.message import Record
+
+Item = TypeVar("Item")
 
 _MANY_RANGES: Final = 50
 _LAST_EPOCH: Final = 1 << 53
@@ -48,87 +48,51 @@ class LogQuery(NamedTuple):
 
 
 def newest_first(
-    folder: LogFolder,
-    query: LogQuery,
-    undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext,
-    unreadable: Unreadable = refuse_unreadable,
+    folder: LogFolder, query: LogQuery, unreadable: Unreadable = refuse_unreadable
 ) -> Generator[Record, None, None]:
     """Matching lines of all databases, newest first.
 
-    ``undisturbed()`` is held while ``current.db`` is opened. A file that has no table yet, or
-    vanished, holds nothing. Raises GreenagentError naming a file that cannot be read, unless
-    ``unreadable`` takes note of it and returns, and for a bad regular expression.
+    A file that has no table yet, or vanished, holds nothing. Raises GreenagentError naming a file that cannot be
+    read, unless ``unreadable`` takes note of it and returns, and for a bad regular expression.
     """
-    left = query.limit
-    with ExitStack() as stack:
-        for path, connection in opened_files(folder, query, unreadable, stack, undisturbed):
-            for record in _ask_file(path, connection, query, left, unreadable):
-                yield record
-                if query.limit:
-                    left -= 1
-                    if left <= 0:
-                        return
+    found = 0
+
+    def ask_one(connection: sqlite3.Connection) -> Iterator[Record]:
+        return ask(connection, query, query.limit and query.limit - found)
+
+    for record in ask_all(folder, query, ask_one, unreadable):
+        yield record
+        found += 1
+        if found == query.limit:
+            return
 
 
-def opened_files(
+def ask_all(
     folder: LogFolder,
     query: LogQuery,
-    unreadable: Unreadable,
-    stack: ExitStack,
-    undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Iterator[tuple[Path, sqlite3.Connection | None]]:
-    """The files to ask, newest first, each line in one of them; ``current.db`` is opened, with its snapshot taken."""
-    while True:
-        with undisturbed():
-            archives = folder.archives()
-            current, error = stack.enter_context(_current(folder.current))
-        if folder.archives() == archives:
-            break
-        stack.close()  # rotated meanwhile: what was current might be missed
-    if error is not None:
-        unreadable(folder.current, error)
-    if current is not None:
-        yield folder.current, current
-        stack.close()
-    for path in reversed(archives):
-        if may_hold(path, query):
-            yield path, None
+    ask_one: Callable[[sqlite3.Connection], Iterable[Item]],
+    unreadable: Unreadable = refuse_unreadable,
+) -> Iterator[Item]:
+    """What ``ask_one`` finds in each database that may hold lines of the time asked for, the newest first.
 
-
-@contextmanager
-def _current(path: Path) -> Iterator[tuple[sqlite3.Connection | None, sqlite3.Error | None]]:
-    with ExitStack() as stack:
-        connection, trouble = None, None
-        if path.exists():
-            try:
-                connection = stack.enter_context(reading(path))
+    It sees one snapshot of each; the newest comes first, so that no line is in two of them.
+    """
+    since = int(query.time_from) if query.time_from is not None else None
+    paths = folder.databases(since)
+    while paths:
+        path = paths.pop()
+        try:
+            with reading(path) as connection:
                 connection.execute("BEGIN")
                 connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            except sqlite3.Error as error:
-                connection, trouble = None, error
-        yield connection, trouble
-
-
-def _ask_file(
-    path: Path, connection: sqlite3.Connection | None, query: LogQuery, limit: int, unreadable: Unreadable
-) -> Iterator[Record]:
-    """Matching lines of one file, newest first."""
-    try:
-        if connection is not None:
-            yield from ask(connection, query, limit)
-        else:
-            with reading(path) as opened:
-                yield from ask(opened, query, limit)
-    except sqlite3.Error as error:
-        if path.exists():
-            unreadable(path, error)
-
-
-def may_hold(path: Path, query: LogQuery) -> bool:
-    """False for an archive that was closed before the time asked for."""
-    if query.time_from is None or path.name == CURRENT:
-        return True
-    return archive_stamp(path) + 1 >= int(query.time_from)
+                if path == folder.current and folder.databases(since)[:-1] != paths:
+                    # The original agent has just renamed what this was: listed anew, nothing is left out.
+                    paths = folder.databases(since)
+                    continue
+                yield from ask_one(connection)
+        except sqlite3.Error as error:
+            if path.exists():
+                unreadable(path, error)
 
 
 def ask(connection: sqlite3.Connection, query: LogQuery, limit: int, after_seq: int | None = None) -> Iterator[Record]:

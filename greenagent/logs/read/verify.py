@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from copy import copy
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from greenagent.logs.folder import LogFolder, inode_of
-from greenagent.logs.reading import reading
+from greenagent.logs.folder import LogFolder
+from greenagent.logs.read.database import reading
 
 SEED_COLUMNS: Final = ("id", "jobid", "domain", "name", "epoch", "level", "data")
 _OWN_COLUMNS: Final = (*SEED_COLUMNS, "marks", "seq")
@@ -44,10 +43,6 @@ class FileReport(NamedTuple):
         }
 
 
-_PASSES: Final = 10
-"""How often files are listed anew when they were rotated while they were read."""
-
-
 class _Order:
     """Ids as they follow each other over all files: rising, with at most one wrap."""
 
@@ -57,15 +52,14 @@ class _Order:
         self.first_id = -1
         self.wrapped = False
 
-    def check(self, connection: sqlite3.Connection, key: str) -> list[str]:
+    def check(self, connection: sqlite3.Connection) -> list[str]:
         """Checks one file against itself and those before it."""
         problems: list[str] = []
         repeated = falling = odd = 0
-        for seq, number in connection.execute(_ALL_IDS[key]):
-            if key == "seq":
-                if seq <= self.last_seq:
-                    problems = ["seq does not rise over the file before"]
-                self.last_seq = seq
+        for seq, number in connection.execute(_ALL_IDS):
+            if seq <= self.last_seq:
+                problems = ["seq does not rise over the file before"]
+            self.last_seq = seq
             if not isinstance(number, int):
                 odd += 1
                 continue
@@ -89,36 +83,16 @@ class _Order:
         return problems
 
 
-_ALL_IDS: Final = {
-    "seq": 'SELECT seq, id FROM "logs" UNION ALL SELECT seq, id FROM "outgoing" ORDER BY 1',
-    "rowid": 'SELECT rowid, id FROM "logs" ORDER BY rowid',
-}
+_ALL_IDS: Final = 'SELECT seq, id FROM "logs" UNION ALL SELECT seq, id FROM "outgoing" ORDER BY 1'
 
 
 def verify_folder(folder: LogFolder) -> Iterator[FileReport]:
-    """A report per database, oldest first, then one per file that was set aside as damaged.
-
-    Of files that an agent rotates or removes meanwhile, each is read once, or not at all when it is gone.
-    """
+    """A report per database, oldest first, then one per file that was set aside as damaged."""
     order = _Order()
-    done: set[int] = set()
-    for _ in range(_PASSES):
-        again = False
-        listed = folder.databases()
-        for path in listed:
-            inode = inode_of(path)
-            if inode in done or not inode:
-                continue
-            tried = copy(order)
-            report = verify_file(path, tried)
-            if inode_of(path) != inode or (path == folder.current and folder.databases() != listed):
-                again = True  # it goes by another name now, or another file was read
-                break
-            order = tried
-            done.add(inode)
+    for path in folder.databases():
+        report = verify_file(path, order)
+        if path.exists():  # else its agent has removed it meanwhile
             yield report
-        if not again:
-            break
     for path in sorted(folder.path.glob("damaged-*.sqlite")):
         yield FileReport(path, "unknown", 0, None, None, ("it was set aside as damaged",))
 
@@ -149,7 +123,7 @@ def verify_file(path: Path, order: _Order) -> FileReport:
                 last = connection.execute(ends.format("DESC")).fetchone()[0]
             # The original's counter starts again after a crash: its ids prove nothing.
             if kind == "ours":
-                problems += order.check(connection, key)
+                problems += order.check(connection)
     except sqlite3.Error as error:
         problems.append(f"it cannot be read: {error}")
     return FileReport(path, kind, lines, first, last, tuple(problems))

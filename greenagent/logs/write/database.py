@@ -1,0 +1,384 @@
+"""The log database that is written now: opened, written, checkpointed, rotated. All of it in the writer's thread."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from greenagent.logs.folder import LogFolder, file_size, inode_of, is_special, number_of
+from greenagent.logs.lines import LAST_ID, MIXED, Lines, as_rows, block_as_json
+from greenagent.logs.models import INSERT_BLOCK, INSERT_ROW, PUT_SPAN, SCHEMA, SET_META
+from greenagent.logs.read.database import is_locked, read_numbers
+from greenagent.logs.write.database_file import (
+    LOCK_WAIT,
+    OTHER_COLUMNS,
+    PAGE_SIZE,
+    create_database,
+    finish,
+    inspect,
+    merge_for_good,
+    stored_numbers,
+)
+from greenagent.runtime.native import NativeLock, native_sleep
+
+LEAP: Final = 1 << 40
+"""What ``seq`` leaps over when the newest file cannot tell its last one."""
+_CLOSE_WAIT: Final = 2.0
+"""Seconds for which a clean stop waits for readers, so that people with read access only can open the file."""
+_LOG_LIMIT: Final = 4 << 20
+"""Bytes of write-ahead log at which it is merged, between batches: inside one it would stall."""
+_NO_LIMIT: Final = 1 << 62
+_FRAME: Final = PAGE_SIZE + 24
+"""Bytes of a page in the write-ahead log."""
+_TOUCHED: Final = 8
+"""Pages that a transaction changes beside those it adds, at most: the last ones of tables, their parents, the first."""
+
+
+class LogDatabase:
+    """The newest database of a folder; ``path`` is its name."""
+
+    def __init__(self, folder: LogFolder, max_size: int, warn: Callable[[str], None]) -> None:
+        """``max_size`` in bytes, 0 for no limit."""
+        self._folder = folder
+        self._max_size = max_size or _NO_LIMIT
+        self._warn = warn
+        self._connection: sqlite3.Connection | None = None
+        self.path = folder.current
+        self.lock = NativeLock()
+        """Our own readers of the file hold it for a moment each; so does the merging of its log that they hinder."""
+        self.transaction_limit = min(_LOG_LIMIT, self._max_size // 16)
+        self.next_seq = 1
+        self.last_id = -1
+        """The id of the newest line, -1 before the first."""
+        self.unfinished: list[Path] = []
+        """Closed databases whose log is still to be merged: somebody else has them open."""
+        self._first_seq = 1
+        self._number = self._inode = 0
+        self._file_bytes = self._log_bytes = 0
+        self._pages = self._pages_before = 0
+        """Pages of the file once its log is merged: now, and when the transaction began."""
+        self._next_merge = 0.0
+        self._can_json = True
+        self._expect_control = False
+        self._spans: list[list[str | int]] = []
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        assert self._connection is not None
+        return self._connection
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
+    # -- files
+
+    def open(self, minimum_seq: int) -> None:
+        """Opens the newest database or begins one; a damaged, foreign or locked one is left, which is said.
+
+        ``minimum_seq``: what the cursors know to be used. Raises OSError or sqlite3.Error where no database can be
+        made at all.
+        """
+        newest, leap = self._find_newest()
+        paths = self._folder.databases()
+        self.unfinished = [path for path in paths if path != newest and file_size(_log_of(path))]
+        numbers = stored_numbers(paths)
+        self.next_seq = max(self.next_seq, max(numbers.get("next_seq", 1), minimum_seq) + leap)
+        if self.last_id < 0:
+            self.last_id = numbers.get("last_id", -1)
+        if newest is None:
+            self._begin_file()
+        else:
+            self._connect(newest)
+            self._link()
+
+    def _find_newest(self) -> tuple[Path | None, int]:
+        """The file to go on in, None for a new one; and what ``seq`` must leap over."""
+        self._folder.complete_renames()
+        if is_special(self._folder.current):
+            self._set_aside(self._folder.current, "it is not a file")
+            return None, LEAP
+        if self._folder.has_real_current():
+            self._folder.number_current()
+        paths = self._folder.databases()
+        if not paths:
+            return None, 0
+        newest = paths[-1]
+        try:
+            problem = inspect(newest)
+        except sqlite3.OperationalError as error:
+            if not is_locked(error):
+                raise
+            self._say_locked(newest)
+            return None, LEAP
+        if problem == OTHER_COLUMNS:
+            self._warn(f"{newest} was written by another version: logging goes on in a new file")
+            return None, 0
+        if problem:
+            self._set_aside(newest, problem)
+            return None, LEAP
+        return newest, 0
+
+    def reopen(self) -> None:
+        """Goes on in a new file after the old one was left."""
+        self._close_plainly()
+        self._begin_file()
+
+    def rotate(self) -> Path:
+        """Closes the file and begins the next one; returns the closed one."""
+        closed = self.path
+        with self.lock:
+            if not self._close_merged(0):
+                self._close_plainly()
+                self.unfinished.append(closed)
+        self._begin_file()
+        return closed
+
+    def leave_locked(self) -> None:
+        """Another program holds the file: it stays as it is, and its log is merged later."""
+        self._close_plainly()
+        self.unfinished.append(self.path)
+        self._say_locked(self.path)
+
+    def leave_damaged(self, problem: str) -> None:
+        """The file cannot be used: it is kept under another name."""
+        self._close_plainly()
+        if self.path.exists():
+            self._set_aside(self.path, problem)
+
+    def look_after(self) -> None:
+        """Every second or so: finishes what could not be finished, and mends what people did to the files.
+
+        Raises OSError or sqlite3.Error.
+        """
+        self.unfinished = [path for path in self.unfinished if not finish(path)]
+        if not self.is_open:
+            return
+        if self._is_gone():
+            self._warn(f"{self.path} was removed: logging goes on in a new file")
+            self.reopen()
+        elif self._folder.databases()[-1:] != [self.path]:
+            self.rotate()  # somebody put a file there: ours must be the newest
+        elif not self._folder.is_linked(self.path):
+            self._folder.link_current(self.path)
+            self._warn(f"{self._folder.current} was removed: it is a link to {self.path.name} again")
+
+    def is_shrunk(self) -> bool:
+        """True when somebody truncated the file: nothing of ours ever makes it smaller."""
+        return file_size(self.path) < self._file_bytes and not self._is_gone()
+
+    def close(self) -> None:
+        """The clean end: the log merged, and readable for people with read access only."""
+        if self._connection is not None and not self._close_merged(_CLOSE_WAIT):
+            self._close_plainly()
+
+    def _is_gone(self) -> bool:
+        """True when somebody removed or replaced the file."""
+        return inode_of(self.path) != self._inode
+
+    def _begin_file(self) -> None:
+        if self._folder.has_real_current():
+            self._folder.number_current()
+        path = self._folder.next_path(above=self._number)
+        # Before the file is there: an uploader that does not find its name here takes it for one that changes no more,
+        # remembers its last seq, and never sends what comes after it.
+        self.path = path
+        create_database(path, [*self._numbers(), ("first_seq", self.next_seq)])
+        self._connect(path)
+        self._link()
+
+    def _link(self) -> None:
+        try:
+            if not self._folder.is_linked(self.path):
+                self._folder.link_current(self.path)
+        except OSError:
+            pass  # for people only, and tried again every second
+
+    def _connect(self, path: Path) -> None:
+        connection = sqlite3.connect(str(path), timeout=LOCK_WAIT, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA wal_autocheckpoint=0")
+            connection.execute("PRAGMA temp_store=MEMORY")
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in SCHEMA:
+                connection.execute(statement)
+            connection.execute("COMMIT")
+            try:
+                connection.execute("SELECT count(*) FROM json_each('[1]')").fetchone()
+            except sqlite3.OperationalError:
+                self._can_json = False
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        self.path, self._number, self._inode = path, number_of(path), inode_of(path)
+        self._first_seq = (read_numbers(connection) or {}).get("first_seq", 0)
+        self._spans = []
+        self._measure()
+
+    def _set_aside(self, path: Path, problem: str) -> None:
+        target = self._folder.move_aside(path)
+        self._warn(f"{path} is damaged ({problem}): it is kept as {target.name}, logging goes on")
+
+    def _say_locked(self, path: Path) -> None:
+        self._warn(f"{path} is locked by another program for {LOCK_WAIT:g} s: logging goes on in a new file")
+
+    def _close_merged(self, patience: float) -> bool:
+        """Merges the log and closes; False, and still open, while somebody else has the file open."""
+        connection = self.connection
+        deadline = time.monotonic() + patience
+        connection.execute("PRAGMA busy_timeout=0")
+        while True:
+            if merge_for_good(connection):
+                self._close_plainly()
+                return True
+            if time.monotonic() >= deadline:
+                connection.execute(f"PRAGMA busy_timeout={int(LOCK_WAIT * 1000)}")
+                return False
+            native_sleep(0.02)
+
+    def _close_plainly(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except sqlite3.Error:
+                pass  # nothing more can be done for it
+
+    # -- transactions
+
+    def begin(self) -> None:
+        """Starts a transaction; waits up to LOCK_WAIT for other programs."""
+        self.connection.execute("BEGIN IMMEDIATE")
+
+    def insert(self, lines: Lines) -> int:
+        """Writes some lines and returns the first ``seq`` they got."""
+        first = self.next_seq
+        if not (lines.text and self._can_json and self._insert_block(lines, first)):
+            self.connection.executemany(INSERT_ROW[lines.keep], as_rows(lines, first))
+        self._pages = self._page_count()
+        self.next_seq = first + lines.count
+        self.last_id = (lines.first_id + lines.count - 1) & LAST_ID
+        if lines.keep:
+            span = self._spans[-1] if self._spans else None
+            if span is not None and span[0] == lines.owner.jobid and span[2] == first - 1:
+                span[2] = self.next_seq - 1
+            else:
+                self._spans.append([lines.owner.jobid, first, self.next_seq - 1])
+        return first
+
+    def _insert_block(self, lines: Lines, first: int) -> bool:
+        """The fast way; False when this block cannot take it."""
+        while True:
+            block = block_as_json(lines.text, self._expect_control)
+            if block is None:
+                return False
+            values = (lines.first_id, *lines.owner, lines.epoch, lines.level, lines.marks, first, block)
+            try:
+                self.connection.execute(INSERT_BLOCK[lines.keep, lines.level == MIXED], values)
+            except sqlite3.OperationalError as error:
+                if self._expect_control or "JSON" not in str(error):
+                    raise
+                # Coloured or tabulated output: what comes after it will be like it.
+                self._expect_control = True
+                continue
+            if self._expect_control and "\\u00" not in block:
+                self._expect_control = False
+            return True
+
+    def commit(self) -> None:
+        """Ends the transaction, the numbers with it, and merges the log where it is due."""
+        self.connection.executemany(SET_META, self._numbers())
+        self.connection.executemany(PUT_SPAN, self._spans)
+        self.connection.execute("COMMIT")
+        self._spans = self._spans[-1:]  # the last one may grow
+        self._measure()
+        if self._log_bytes > min(_LOG_LIMIT, self._max_size // 8) and time.monotonic() >= self._next_merge:
+            self.merge_log()
+
+    def rollback(self, next_seq: int) -> None:
+        """Undoes the transaction; ``next_seq`` as it was before."""
+        self.next_seq = next_seq
+        self._spans = []
+        self._pages = self._pages_before
+        if self._connection is not None and self._connection.in_transaction:
+            try:
+                self._connection.execute("ROLLBACK")
+            except sqlite3.Error:
+                pass  # sqlite has rolled back by itself
+
+    def clean_outgoing(self, seq: int) -> None:
+        """Deletes what was only for controllers, up to ``seq``. Raises sqlite3.Error."""
+        self.connection.execute('DELETE FROM "outgoing" WHERE "seq" <= ?', (seq,))
+        self._measure()
+
+    def skip_used(self) -> None:
+        """Another program wrote into the file: ``seq`` goes on behind its rows."""
+        for table in ("logs", "outgoing"):
+            highest = self.connection.execute(f'SELECT max(seq) FROM "{table}"').fetchone()[0]
+            self.next_seq = max(self.next_seq, (highest or 0) + 1)
+
+    def merge_log(self) -> None:
+        """Moves the write-ahead log into the file and empties it, if no reader needs it.
+
+        Our own readers are quick, but with several of them one is always there: they are kept out for a moment.
+        Without that the log of a database meant to hold 2 MB reached 22 MB.
+        """
+        merged = self._try_merge()
+        if not merged:
+            with self.lock:
+                merged = self._try_merge()
+        self._next_merge = time.monotonic() + (0.0 if merged else 0.1)
+        self._measure()
+
+    def _try_merge(self) -> bool:
+        connection = self.connection
+        try:
+            connection.execute("PRAGMA busy_timeout=0")
+            return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.OperationalError:
+            return False  # locked, or a full disk: the log keeps everything until there is room
+        finally:
+            connection.execute(f"PRAGMA busy_timeout={int(LOCK_WAIT * 1000)}")
+
+    # -- size
+
+    def is_full(self, coming: int) -> bool:
+        """True when ``coming`` more bytes might carry file and log over the limit while they are merged.
+
+        The file then has all its pages while the log still has what it had, and what this transaction wrote.
+        """
+        added = 2 * coming // PAGE_SIZE + 1  # rows of just over half a page fill only half of each
+        added += len(self._spans)  # each may split a page of its table
+        written = self._pages - self._pages_before + added + 2 * len(self._spans) + _TOUCHED
+        return (self._pages + added) * PAGE_SIZE + self._log_bytes + written * _FRAME > self._max_size
+
+    @property
+    def is_fresh(self) -> bool:
+        """True when it has had no line yet: another file would have no more room."""
+        return self.next_seq == self._first_seq
+
+    def _measure(self) -> None:
+        """Between transactions."""
+        self._file_bytes = file_size(self.path)
+        self._log_bytes = file_size(_log_of(self.path))
+        self._pages = self._pages_before = self._page_count()
+
+    def _page_count(self) -> int:
+        try:
+            count: int = self.connection.execute("PRAGMA page_count").fetchone()[0]
+        except sqlite3.Error:
+            return self._pages  # asked after a commit as well, which this must not call in question
+        return count
+
+    def _numbers(self) -> list[tuple[str, int]]:
+        return [("next_seq", self.next_seq), ("last_id", self.last_id)]
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")

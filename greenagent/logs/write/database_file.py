@@ -1,0 +1,105 @@
+"""Log databases as files: made, inspected before they are written, and closed for good. In the writer's thread."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from greenagent.logs.folder import COMPANIONS, file_size
+from greenagent.logs.models import LINE_COLUMNS, SCHEMA, SET_META
+from greenagent.logs.read.database import connect, is_locked, read_numbers
+
+PAGE_SIZE: Final = 8192
+"""A fifth faster than 4096."""
+LOCK_WAIT: Final = 5.0
+"""Seconds for which the writer waits for another program that holds its file."""
+OTHER_COLUMNS: Final = "other columns"
+"""What ``inspect`` says of a file of the original agent."""
+
+
+def create_database(path: Path, numbers: list[tuple[str, int]]) -> None:
+    """Makes a log database, 0640. ``numbers`` go to its meta table.
+
+    It gets its name when it has its tables: nobody ever sees it without them, even after a crash.
+    Raises OSError or sqlite3.Error.
+    """
+    new = path.with_name("next.db.new")
+    for leftover in (new, *(new.with_name(new.name + suffix) for suffix in COMPANIONS)):
+        leftover.unlink(missing_ok=True)
+    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
+    with closing(sqlite3.connect(str(new), isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA page_size={PAGE_SIZE}")
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in SCHEMA:
+            connection.execute(statement)
+        connection.executemany(SET_META, numbers)
+        connection.execute("COMMIT")
+    os.rename(new, path)
+
+
+def inspect(path: Path) -> str:
+    """What is wrong with a database that is about to be written; "" when nothing is. Raises sqlite3.OperationalError.
+
+    Only where it was not closed cleanly is every page read.
+    """
+    with open(path, "rb") as file:
+        header = file.read(100)
+    if not header:
+        return ""
+    if header[:16] != b"SQLite format 3\x00" or len(header) < 100:
+        return "it is not a database"
+    with closing(sqlite3.connect(str(path), timeout=LOCK_WAIT, isolation_level=None)) as connection:
+        try:
+            if header[18] == 1:
+                page = int.from_bytes(header[16:18], "big")
+                expected = (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
+                if file_size(path) < expected:
+                    return "it is truncated"
+            else:
+                answer = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+                if answer != "ok":
+                    return answer.splitlines()[-1]
+            columns = tuple(row[1] for row in connection.execute('PRAGMA table_info("logs")'))
+        except sqlite3.OperationalError as error:
+            if is_locked(error):
+                raise
+            return str(error)
+        except sqlite3.DatabaseError as error:
+            return str(error)
+    return "" if columns in ((), LINE_COLUMNS) else OTHER_COLUMNS
+
+
+def stored_numbers(paths: list[Path]) -> dict[str, int]:
+    """The numbers of the newest file that tells any."""
+    for path in reversed(paths):
+        try:
+            with closing(connect(path, timeout=0.1)) as connection:
+                numbers = read_numbers(connection)
+        except sqlite3.Error:
+            continue
+        if numbers is not None:
+            return numbers
+    return {}
+
+
+def finish(path: Path) -> bool:
+    """Merges what is left of a closed database's log; False while somebody has it open."""
+    if not path.exists():
+        return True
+    try:
+        with closing(sqlite3.connect(str(path), timeout=0, isolation_level=None)) as connection:
+            return merge_for_good(connection)
+    except sqlite3.DatabaseError:
+        return False
+
+
+def merge_for_good(connection: sqlite3.Connection) -> bool:
+    """Merges the log and does away with it; False while that is not possible."""
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return bool(connection.execute("PRAGMA journal_mode=DELETE").fetchone()[0] == "delete")
+    except sqlite3.OperationalError:
+        return False
