@@ -37,10 +37,9 @@ from greenagent.settings.models import Settings
 from greenagent.settings.reload import changes, merge
 from greenagent.spool.history import HistoryFile
 from greenagent.spool.spool import Spool
-from greenagent.statistics import backlog_table
-from greenagent.statistics.backlog import Backlog
 from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import Meter
+from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.statistics.own import AgentMetrics
 from greenagent.uplink.sender import UNDER_WAY
 from greenagent.values.errors import GreenagentError
@@ -73,12 +72,7 @@ class Agent:
         log_hub_errors(self.agent_log)
         start_hub_threads()
         main = self.settings.main
-        self.spool = Spool(
-            main.ledger_file,
-            self.agent_log,
-            result_memory=main.result_memory,
-            extra_schema=backlog_table.SCHEMA,
-        )
+        self.spool = Spool(main.ledger_file, self.agent_log, result_memory=main.result_memory)
         self.spool.start()
         self.console = LineOutput(1, "console")
         self.store = make_log_store(self.settings, self.agent_log, self.console)
@@ -95,20 +89,19 @@ class Agent:
         if taken_over is None:
             end_orphans(self.spool, self.agent_log, main.kill_grace)
         self.meter = Meter(self.settings.stats.meter_interval)
-        self.backlog = Backlog(
-            self.spool.database,
+        self.statistics_outbox = StatisticsOutbox(
+            self.spool,
             self.settings.stats.controllers,
             self.settings.stats.max_backlog,
             self.agent_log,
             self.metrics,
         )
-        self.backlog.start()
         self.statistics = Statistics(
             self.identity.gid,
             self.identity.nid,
             self.settings.stats.key_layout,
             self.settings.stats.interval,
-            self.backlog,
+            self.statistics_outbox,
             self.metrics,
         )
         catalogue = Catalogue()
@@ -148,7 +141,7 @@ class Agent:
             self.agent_log,
             self.spool,
             self.store,
-            self.backlog,
+            self.statistics_outbox,
             self.admission,
         )
         self.connections.register_pairs()
@@ -188,7 +181,7 @@ class Agent:
             spool=self.spool,
             history=self.history,
             spawner=self.spawner,
-            backlog=self.backlog,
+            statistics=self.statistics_outbox,
             meter=self.meter,
             stall=self.oversight.stall,
         )

@@ -12,12 +12,9 @@ from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.settings.models import ControllerSettings, Settings
 from greenagent.spool.spool import Spool
-from greenagent.statistics.backlog import Backlog
+from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.uplink.link import Link, LogPair
 from greenagent.uplink.sender import UNDER_WAY
-
-STATISTICS_WAIT = 1.0
-"""Seconds that flushed statistics wait for others before they are posted."""
 
 
 class SettingsSource(Protocol):
@@ -54,7 +51,7 @@ class Connections:
         agent_log: AgentLog,
         spool: Spool,
         store: LogStore,
-        backlog: Backlog,
+        statistics: StatisticsOutbox,
         admission: Admission,
     ) -> None:
         self.links: dict[str, Link] = {}
@@ -64,7 +61,7 @@ class Connections:
         self._agent_log = agent_log
         self._spool = spool
         self._store = store
-        self._backlog = backlog
+        self._statistics = statistics
         self._admission = admission
         self._plans: dict[str, Plan] = {}
         self._takes_commands = True
@@ -94,7 +91,7 @@ class Connections:
             return  # by now, or before
         # Only now: an upload that was under way moves its cursor, which a pair or queue that is gone has no more.
         self.register_pairs()
-        self._backlog.set_controllers(self._settings().stats.controllers)
+        self._statistics.set_controllers(self._settings().stats.controllers)
         for key, plan in wanted.items():
             if key not in self.links:
                 self.links[key] = self._connect(plan)
@@ -126,7 +123,7 @@ class Connections:
         for pair in plan.pairs:
             link.send_logs(pair, self._store, self._spool.keep_aside)
         if plan.statistics:
-            link.send_statistics(self._backlog, STATISTICS_WAIT, self._spool.keep_aside)
+            link.send_statistics(self._spool, self._spool.keep_aside)
         if plan.polled and self._takes_commands:
             link.poll(lambda: self._settings().main.roles, lambda: self._admission.line.free, self._admission)
         return link

@@ -20,10 +20,11 @@ from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.native import NativePool, NativeWorker
 from greenagent.settings.models import Settings
 from greenagent.spool.history import HistoryFile
+from greenagent.spool.records import Waiting
 from greenagent.spool.spool import Spool
-from greenagent.statistics.backlog import Backlog
-from greenagent.statistics.gauges import add_controller_gauges, add_own_gauges
+from greenagent.statistics.gauges import add_own_gauges
 from greenagent.statistics.meter import Meter
+from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.statistics.own import AgentMetrics, EventLoopLag
 from greenagent.uplink.figures import UplinkFigures
 from greenagent.uplink.link import Link
@@ -48,7 +49,7 @@ class Parts(NamedTuple):
     spool: Spool
     history: HistoryFile
     spawner: Spawner
-    backlog: Backlog
+    statistics: StatisticsOutbox
     meter: Meter
     stall: EventLoopLag
 
@@ -62,8 +63,8 @@ class AgentStatus:
         self._metrics = metrics
         self._began = began
         self._links: dict[str, Link] = {}
-        self._results: dict[str, int] = {}
-        self._results_read = -1.0
+        self._outbox: dict[str, Waiting] = {}
+        self._outbox_read = -1.0
         self._pool = NativePool(1)
         self.is_ready = False
         """True once everything is started."""
@@ -77,7 +78,8 @@ class AgentStatus:
 
     def _add_metrics(self) -> None:
         parts, metrics = self._parts, self._metrics
-        add_own_gauges(metrics, parts.meter, parts.stall, parts.backlog)
+        add_own_gauges(metrics, parts.meter, parts.stall)
+        metrics.gauge("statistics_backlog_bytes", self._statistics_bytes)
         line: WaitingLine = parts.admission.line
         metrics.gauge("uptime_seconds", lambda: time.monotonic() - self._began)
         metrics.gauge("agent_greenlets", lambda: parts.supervisor.running)
@@ -104,12 +106,12 @@ class AgentStatus:
 
     def _add_controller(self, key: str, link: Link) -> None:
         metrics = self._metrics
-        add_controller_gauges(metrics, self._parts.backlog, [key])
+        metrics.gauge("statistics_waiting", lambda: self._waiting(key).statistics, controller=key)
         for name in _UPLINK_COUNTERS:
             metrics.counter(name, partial(getattr, link.figures, name), controller=key)
         metrics.gauge("last_contact_seconds", lambda: _seconds_since(link.health.last_contact), controller=key)
         metrics.gauge("controller_trouble", lambda: int(bool(link.health.problem)), controller=key)
-        metrics.gauge("results_waiting", lambda: self._results_waiting().get(key, 0), controller=key)
+        metrics.gauge("results_waiting", lambda: self._waiting(key).results, controller=key)
         for pair in self._pairs_of(key):
             logger = pair.rpartition("/")[0]
             metrics.gauge(_PAIR_METRIC, partial(self._lines_waiting, pair), controller=key, logger=logger)
@@ -136,12 +138,18 @@ class AgentStatus:
     def _lines_waiting(self, pair: str) -> int | None:
         return self._parts.store.backlog(pair) if pair in self._parts.connections.bits else None
 
-    def _results_waiting(self) -> dict[str, int]:
+    def _waiting(self, key: str) -> Waiting:
+        return self._outbox_waiting().get(key, Waiting())
+
+    def _statistics_bytes(self) -> int:
+        return sum(waiting.statistics_bytes for waiting in self._outbox_waiting().values())
+
+    def _outbox_waiting(self) -> dict[str, Waiting]:
         """Asked once a second at most, however many metrics are made of it."""
-        if time.monotonic() - self._results_read > 1 or self._results_read < 0:
-            self._results_read = time.monotonic()
-            self._results = self._parts.spool.waiting_results()
-        return self._results
+        if time.monotonic() - self._outbox_read > 1 or self._outbox_read < 0:
+            self._outbox_read = time.monotonic()
+            self._outbox = self._parts.spool.waiting()
+        return self._outbox
 
     # -- health
 
@@ -202,7 +210,7 @@ class AgentStatus:
                 "writable": parts.spool.is_writable,
                 "free_bytes": self._free(parts.spool.path),
             },
-            "statistics": {"waiting_bytes": parts.backlog.bytes, "dropped": parts.backlog.dropped},
+            "statistics": {"waiting_bytes": self._statistics_bytes(), "dropped": parts.statistics.dropped},
             "hub": {"stall": round(parts.stall.recent, 4), "worst_stall": round(parts.stall.worst_ever, 4)},
             "process": {
                 "cpu": own.cpu,
@@ -232,9 +240,9 @@ class AgentStatus:
             "last_contact": link.health.last_contact_wall,
             "problem": link.health.problem or None,
             **{name: getattr(link.figures, name) for name in _UPLINK_COUNTERS},
-            "results_waiting": self._results_waiting().get(key, 0),
+            "results_waiting": self._waiting(key).results,
             _PAIR_METRIC: {pair: parts.store.backlog(pair) for pair in self._pairs_of(key)},
-            "statistics_waiting": parts.backlog.waiting(key),
+            "statistics_waiting": self._waiting(key).statistics,
         }
 
     def _logs(self) -> dict[str, Any]:

@@ -104,7 +104,7 @@ class JobLife:
     def _freeze(self, frozen: Frozen) -> FrozenJob:
         job = self._job
         return FrozenJob(
-            row=self._spool.row_of(job.row),
+            row=job.row,
             command=dict(job.command.received),
             controller=job.controller,
             kind=job.kind,

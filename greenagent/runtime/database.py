@@ -10,18 +10,24 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from gevent.event import AsyncResult
 
 from greenagent.runtime.native import NativeWorker
 
 T = TypeVar("T")
-Task = tuple[Callable[[sqlite3.Connection], Any], AsyncResult]
-
+Function = Callable[[sqlite3.Connection], Any]
 
 LOCK_TIMEOUT = 1.0
 """Seconds to wait for another program's write lock. After one such wait, writes fail at once until it lets go."""
+
+
+class Outcome(NamedTuple):
+    """What a function returned, or what it raised."""
+
+    answer: Any
+    error: BaseException | None = None
 
 
 class NativeDatabase:
@@ -32,7 +38,7 @@ class NativeDatabase:
         self.path = path
         self._schema = tuple(schema)
         self._connection: sqlite3.Connection | None = None
-        self._worker: NativeWorker[Task] | None = None
+        self._worker: NativeWorker[tuple[Function, AsyncResult]] | None = None
         self._is_locked = False
         self._is_closing = False
 
@@ -42,7 +48,7 @@ class NativeDatabase:
         self._is_closing = False
         self._worker = NativeWorker(f"database {self.path.name}", self._handle)
         try:
-            self.run(self._open)
+            self.run(lambda _: self._open())
         except BaseException:
             self._worker.stop()
             self._worker = None
@@ -61,34 +67,39 @@ class NativeDatabase:
         """
         return self.submit(function).get()  # type: ignore[no-any-return]
 
-    def submit(self, function: Callable[[sqlite3.Connection], Any]) -> AsyncResult:
+    def submit(self, function: Function) -> AsyncResult:
         """As ``run``, without waiting."""
-        if self._worker is None:
-            raise RuntimeError("the database is not started")
         result = AsyncResult()
-        self._worker.put_now((function, result))
+        self._started.put_now((function, result))
         return result
 
-    def submit_later(self, function: Callable[[sqlite3.Connection], Any], seconds: float = 0.05) -> AsyncResult:
+    def submit_later(self, function: Function, seconds: float = 0.05) -> AsyncResult:
         """Runs ``function`` in its turn, in a transaction with what comes next: at the latest in ``seconds``.
 
         For what must be written soon but nobody waits for: a thread woken and a commit less. An error
         undoes only this function's changes.
         """
-        if self._worker is None:
-            raise RuntimeError("the database is not started")
         result = AsyncResult()
-        self._worker.put_later((function, result), seconds)
+        self._started.put_later((function, result), seconds)
         return result
 
     def stop(self) -> None:
         """Finishes what waits and closes the file, its log merged."""
         if self._worker is not None:
-            self._worker.put_now((self._close_after_commit, AsyncResult()))
+            # The last of all functions: those in its batch are told whether their common commit succeeded.
+            self.submit(lambda _: setattr(self, "_is_closing", True))
             self._worker.stop()
             self._worker = None
 
-    def _open(self, _: sqlite3.Connection) -> None:
+    @property
+    def _started(self) -> NativeWorker[Any]:
+        if self._worker is None:
+            raise RuntimeError("the database is not started")
+        return self._worker
+
+    # -- in the thread
+
+    def _open(self) -> None:
         connection = sqlite3.connect(str(self.path), isolation_level=None, timeout=5, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -102,8 +113,46 @@ class NativeDatabase:
         except BaseException:
             connection.close()
             raise
-        _wait_at_most(connection, LOCK_TIMEOUT)
+        wait_for_locks(connection, LOCK_TIMEOUT)
         self._connection = connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _handle(self, batch: list[tuple[Function, AsyncResult]]) -> None:
+        assert self._worker is not None
+        functions = [function for function, _ in batch]
+        # Without a connection it is ``start`` that runs ``_open``, and nobody else is there.
+        outcomes = [_attempt(functions[0])] if self._connection is None else self._execute(functions)
+        if self._is_closing:
+            self._close()
+        for (_, result), outcome in zip(batch, outcomes, strict=True):
+            self._worker.post(lambda result=result, outcome=outcome: _tell(result, outcome))  # type: ignore[misc]
+
+    def _execute(self, functions: Sequence[Function]) -> list[Outcome]:
+        """Runs the functions in one transaction."""
+        assert self._connection is not None
+        try:
+            return self._transact(self._connection, functions)
+        except BaseException as error:
+            return [Outcome(None, error)] * len(functions)
+
+    def _transact(self, connection: sqlite3.Connection, functions: Sequence[Function]) -> list[Outcome]:
+        """As ``_execute``; raises what makes the whole transaction fail, with nothing of it done."""
+        self._begin(connection)
+        try:
+            if len(functions) == 1:  # no savepoint: its transaction is all there is to undo
+                outcomes = [Outcome(functions[0](connection))]
+            else:
+                outcomes = [self._in_savepoint(connection, function) for function in functions]
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:  # a full disk has sqlite roll back by itself
+                connection.execute("ROLLBACK")
+            raise
+        return outcomes
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         """While somebody else writes to the file, reading goes on and writing fails at once."""
@@ -113,78 +162,45 @@ class NativeDatabase:
             if "locked" not in str(error):
                 raise
             if not self._is_locked:
-                _wait_at_most(connection, 0)
+                wait_for_locks(connection, 0)
             self._is_locked = True
             connection.execute("BEGIN")
         else:
             if self._is_locked:
-                _wait_at_most(connection, LOCK_TIMEOUT)
+                wait_for_locks(connection, LOCK_TIMEOUT)
             self._is_locked = False
 
-    def _close_after_commit(self, _: sqlite3.Connection) -> None:
-        """The last of all tasks: those in its batch are told whether their common commit succeeded."""
-        self._is_closing = True
-
-    def _handle(self, batch: list[Task]) -> None:
-        assert self._worker is not None
-        outcomes: list[tuple[AsyncResult, Any, BaseException | None]] = []
-        began = False
-        failure: BaseException | None = None
-        alone = len(batch) == 1  # then its transaction is all there is to undo
-        for function, result in batch:
-            try:
-                if self._connection is not None and not began:
-                    self._begin(self._connection)
-                    began = True
-                answer = function(self._connection) if alone else self._in_savepoint(function)  # type: ignore[arg-type]
-                outcomes.append((result, answer, None))
-            except BaseException as error:
-                outcomes.append((result, None, error))
-                if alone:
-                    failure = error
-        if began and self._connection is not None:
-            failure = self._conclude(self._connection, failure)
-        if self._is_closing and self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        for result, answer, raised in outcomes:
-            problem = raised or failure
-            if problem is None:
-                self._worker.post(lambda result=result, answer=answer: result.set(answer))  # type: ignore[misc]
-            else:
-                self._worker.post(lambda result=result, problem=problem: result.set_exception(problem))  # type: ignore[misc]
-
-    @staticmethod
-    def _conclude(connection: sqlite3.Connection, failure: BaseException | None) -> BaseException | None:
-        """Commits, or undoes everything after a failure; returns what failed."""
-        if failure is None:
-            try:
-                connection.execute("COMMIT")
-                return None
-            except BaseException as error:
-                failure = error
-        try:
-            connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            pass  # sqlite has rolled back by itself
-        return failure
-
-    def _in_savepoint(self, function: Callable[[sqlite3.Connection], Any]) -> Any:
-        connection = self._connection
-        if connection is None:
-            return function(connection)  # type: ignore[arg-type]
+    def _in_savepoint(self, connection: sqlite3.Connection, function: Function) -> Outcome:
         connection.execute("SAVEPOINT task")
         try:
-            answer = function(connection)
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK TO task")
-                connection.execute("RELEASE task")
-            raise
+            outcome = Outcome(function(connection))
+        except BaseException as error:
+            if not connection.in_transaction or self._fails_all(error):
+                raise
+            connection.execute("ROLLBACK TO task")
+            outcome = Outcome(None, error)
         connection.execute("RELEASE task")
-        return answer
+        return outcome
+
+    def _fails_all(self, error: BaseException) -> bool:
+        """Whether what one function raised undoes the whole transaction."""
+        return False
 
 
-def _wait_at_most(connection: sqlite3.Connection, seconds: float) -> None:
-    """How long statements wait for a lock."""
+def wait_for_locks(connection: sqlite3.Connection, seconds: float) -> None:
+    """How long statements of this connection wait for another program's lock."""
     connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+
+
+def _attempt(function: Callable[[Any], Any]) -> Outcome:
+    try:
+        return Outcome(function(None))
+    except BaseException as error:
+        return Outcome(None, error)
+
+
+def _tell(result: AsyncResult, outcome: Outcome) -> None:
+    if outcome.error is None:
+        result.set(outcome.answer)
+    else:
+        result.set_exception(outcome.error)

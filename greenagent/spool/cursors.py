@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from greenagent.runtime.agent_log import AgentLog
-
-CursorRow = tuple[str, int, int, float | None]
-"""Name of the pair ``logger/controller``, its bit, the last seq its controller has, when it left the configuration."""
+from greenagent.spool.takeover import CursorRow, read_uploads
 
 FLOOR: Final = "cursor floor"
 
@@ -39,7 +37,7 @@ class CursorTable:
                 uploads.with_name(uploads.name + suffix).unlink(missing_ok=True)
         elif uploads.exists():
             try:
-                rows, floor = _read_uploads(uploads)
+                rows, floor = read_uploads(uploads)
             except sqlite3.Error as error:
                 self._agent_log.error(
                     f"{uploads} cannot be read ({error}): lines that were sent already may be sent again"
@@ -81,14 +79,3 @@ def _read(connection: sqlite3.Connection) -> tuple[list[CursorRow], int]:
     rows = connection.execute("SELECT name, bit, seq, removed FROM cursor ORDER BY bit").fetchall()
     floor = connection.execute("SELECT value FROM meta WHERE key = ?", (FLOOR,)).fetchone()
     return rows, int(floor[0]) if floor else 0
-
-
-def _read_uploads(path: Path) -> tuple[list[CursorRow], int]:
-    """The pairs of version 0.1."""
-    connection = sqlite3.connect(path, timeout=5)
-    try:
-        rows = connection.execute("SELECT name, bit, cursor, removed FROM pair ORDER BY bit").fetchall()
-        floor = connection.execute("SELECT value FROM meta WHERE key = 'floor'").fetchone()
-        return rows, int(floor[0]) if floor else 0
-    finally:
-        connection.close()

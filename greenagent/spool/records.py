@@ -1,4 +1,4 @@
-"""What the ledger hands out: jobs as it knows them, results that wait, records set aside."""
+"""What the spool hands out: jobs as it knows them, what waits for controllers, dead letters."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ FROM_CONTROLLER: Final = "controller"
 FROM_HISTORY: Final = "history"
 FROM_STARTUP: Final = "startup"
 
+STATISTICS: Final = "stats"
+"""The path of statistics in the outbox."""
+
 
 class JobRecord(NamedTuple):
-    """One job as the ledger knows it (see ledger.models.Job)."""
+    """One job as the spool knows it (see schema.Job)."""
 
     row: int
     id: str
@@ -31,15 +34,8 @@ class JobRecord(NamedTuple):
     starttime: int
 
 
-class StoredAnswer(NamedTuple):
-    """An ended job that has its results: its row, and its command's JSON text."""
-
-    job: int
-    command: str
-
-
 class AsideRecord(NamedTuple):
-    """A record a controller refused for good (see ledger.models.Aside)."""
+    """A record a controller refused for good (see schema.Aside)."""
 
     row: int
     controller: str
@@ -51,29 +47,10 @@ class AsideRecord(NamedTuple):
     due: int
 
 
-class Accepted(NamedTuple):
-    """A job that was accepted while the file could not be written; ``row`` is negative."""
+class Waiting(NamedTuple):
+    """What one controller does not have yet."""
 
-    row: int
-    id: str
-    controller: str | None
-    kind: str
-    command: str
-    accepted: float
-    state: str
-    starttime: int
-
-
-class Unwritten(NamedTuple):
-    """A result to be stored.
-
-    ``job`` is its job's row, ``ends`` whether it is the last, ``settled`` when it was delivered, if it was.
-    """
-
-    job: int
-    controller: str
-    id: str
-    state: str
-    body: str
-    ends: bool
-    settled: float = 0.0
+    results: int = 0
+    statistics: int = 0
+    """Objects."""
+    statistics_bytes: int = 0

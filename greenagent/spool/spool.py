@@ -1,38 +1,126 @@
-"""The ledger as the agent uses it: accepting, running, reporting, delivering (design, section 3)."""
+"""The spool as the agent uses it: accepting, running, reporting, delivering (design, section 3)."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from itertools import count
+from pathlib import Path
+from typing import Final
 
 import gevent
-from gevent.event import AsyncResult, Event
+from gevent.event import Event
 
+from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.clock import monotonic_epoch
+from greenagent.runtime.files import FileLock
 from greenagent.spool import statements
-from greenagent.spool.journal import FIRST_ROW
-from greenagent.spool.records import FROM_CONTROLLER, RUNNING, WAITING, Accepted, JobRecord, Unwritten
-from greenagent.spool.spool_file import MAX_ASIDE_BYTES, MAX_RESULT_BYTES, SpoolFile
-from greenagent.spool.transactions import command_text, results_again, send_again, store
-from greenagent.values.command import Command, same_json
+from greenagent.spool.cursors import CursorTable
+from greenagent.spool.overlay import RETRY, SpoolDatabase
+from greenagent.spool.records import FROM_CONTROLLER, RUNNING, STATISTICS, WAITING, JobRecord, Waiting
+from greenagent.values.command import Command
+from greenagent.values.errors import GreenagentError
 from greenagent.values.result import PendingResult, Result
 
 MAX_RESULTS: Final = 10_000
-RETRY: Final = 2.0
-"""Seconds between tries to write what waits in memory."""
-
-Answer = TypeVar("Answer")
+MAX_RESULT_BYTES: Final = 256 * 1024 * 1024
+MAX_ASIDE_BYTES: Final = 64 * 1024 * 1024
 
 
-class Spool(SpoolFile):
-    """One small sqlite file that knows every accepted job and every result not yet delivered.
+class Spool:
+    """One small sqlite file that knows every accepted job and all that a controller does not have yet.
 
-    While its disk is full, or another program holds it locked, jobs still run, and everything that
-    is to be written waits in memory (bounded), in order, until it can be: said once.
+    While its disk is full, or another program holds it locked, everything goes on in memory (bounded)
+    and is written when that is possible again: both are said once. See ``overlay``.
     """
+
+    def __init__(self, path: Path, agent_log: AgentLog, *, result_memory: float) -> None:
+        """``result_memory``: seconds for which an ended job's results are kept."""
+        self.path = path
+        self.instance = ""
+        self.result_memory = result_memory
+        self._agent_log = agent_log
+        self._trouble = agent_log.on_change()
+        self._lock = FileLock(path.with_name(path.name + ".lock"), f"the ledger {path}")
+        self.database = SpoolDatabase(path, self._problem_changed)
+        self._rows = count(1)
+        """Numbers for new rows, given here so that a row in memory keeps its number in the file."""
+        self._in_trouble = Event()
+        self._arrivals: dict[tuple[str, str], Event] = {}
+
+    # -- beginning and end
+
+    def start(self) -> None:
+        """Takes the lock and opens the file; a damaged one is set aside, said once. Raises GreenagentError."""
+        try:
+            self._lock.acquire()
+        except OSError as error:
+            raise GreenagentError(f"main.ledger_file: cannot use {self.path}: {error.strerror}") from error
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self) -> None:
+        try:
+            self.database.start()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+                raise GreenagentError(f"main.ledger_file: cannot open {self.path}: {error}") from error
+            aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}")
+            for suffix in ("", "-wal", "-shm"):
+                part = self.path.with_name(self.path.name + suffix)
+                if part.exists():
+                    part.rename(aside.with_name(aside.name + suffix))
+            self._agent_log.error(
+                f"the ledger {self.path} is damaged ({error}): set aside as {aside.name}, starting anew"
+            )
+            self.database.start()
+        except OSError as error:
+            raise GreenagentError(f"main.ledger_file: cannot open {self.path}: {error.strerror}") from error
+        self.instance = self.database.run(statements.instance)
+        self._rows = count(self.database.run(statements.last_row) + 1)
+
+    def stop(self) -> None:
+        """Commits what waits, closes the file and gives the lock back."""
+        self.database.stop()
+        if self.database.problem is not None:
+            self._agent_log.error(
+                f"what happened since the ledger could not be written is lost, {self.database.lost} results with it"
+            )
+        self._lock.release()
+
+    @property
+    def locks(self) -> tuple[FileLock, ...]:
+        """What keeps a second agent off, for handing over."""
+        return (self._lock,)
+
+    @property
+    def is_writable(self) -> bool:
+        """False since a transaction was refused, until one goes through and nothing waits in memory."""
+        return self.database.problem is None
+
+    @property
+    def problem(self) -> str | None:
+        """Why what happens now could not be found again in the file, or None."""
+        return None if self.is_writable else f"the ledger {self.path} cannot be written"
+
+    def _problem_changed(self) -> None:
+        problem = self.database.problem
+        if problem is not None:
+            self._trouble.warning(
+                f"the ledger {self.path} cannot be written ({problem}): jobs go on, results wait in memory"
+            )
+            self._in_trouble.set()
+            return
+        self._trouble.resolved(f"the ledger {self.path} can be written again")
+        if self.database.lost:
+            self._agent_log.error(f"{self.database.lost} results lost: the ledger could not be written for too long")
+            self.database.lost = 0
 
     # -- the life of a job
 
@@ -54,220 +142,167 @@ class Spool(SpoolFile):
         None when a controller's command was delivered once more after its job's end, within
         ``result_memory``: its results are put back into the outbox, and it is not to be run.
         """
-        text = command_text(command)
+        row = next(self._rows)
+        text = statements.command_text(command)
         now = monotonic_epoch()
         stamp = now if accepted is None else accepted
         state = WAITING if waiting and not begins else RUNNING
         starttime = int(now * 1000) if begins else 0
         since = now - self.result_memory
 
-        def write(connection: sqlite3.Connection) -> int:
-            if kind == FROM_CONTROLLER and send_again(connection, command, controller, since):
-                return 0
-            return statements.accept(connection, command.id, controller, kind, text, stamp, state, starttime)
+        def write(connection: sqlite3.Connection) -> bool:
+            if kind == FROM_CONTROLLER and statements.send_again(connection, command, controller, since, self._rows):
+                return False
+            statements.accept(connection, row, command.id, controller, kind, text, stamp, state, starttime)
+            return True
 
-        row = self._now(write)
-        if row is None:
-            if kind == FROM_CONTROLLER and controller is not None and self._again_in_memory(command, controller):
-                return None
-            row = self._next_memory_job = self._next_memory_job - 1
-            self._journal.accept(Accepted(row, command.id, controller, kind, text, stamp, state, starttime))
-        elif row == 0:
-            self._arrived(controller)
-            return None
-        return row
+        if self.database.run(write):
+            return row
+        self._arrived(controller)
+        return None
 
     def running(self, row: int, run: int, starttime: int) -> None:
         """A run is about to start: committed when this returns."""
-        self._change(row, "running", lambda connection, row: statements.running(connection, row, run, starttime))
+        self.database.run(partial(statements.running, row=row, run=run, starttime=starttime))
 
     def not_begun(self, row: int) -> None:
         """The first run that was written with the acceptance does not begin: the job waits after all."""
-        self._change(row, "not begun", statements.not_begun)
+        self.database.run(partial(statements.not_begun, row=row))
 
     def process(self, row: int, pid: int | None, start_ticks: int | None) -> None:
         """Notes the process of the current run, soon: after a crash before that it is found by its tag."""
-        row = self.row_of(row)
-        if len(self._journal):
-            note = partial(statements.process, pid=pid, start_ticks=start_ticks)
-            self._journal.change((row, "process"), row, note)
-        else:
-            self.database.submit_later(lambda connection: statements.process(connection, row, pid, start_ticks))
+        self.database.submit_later(partial(statements.process, row=row, pid=pid, start_ticks=start_ticks))
 
     def end(self, row: int) -> None:
         """The job is over and there is nothing (more) to report."""
-        self._change(row, "end", partial(statements.end, now=monotonic_epoch()))
+        self.database.run(partial(statements.end, row=row, now=monotonic_epoch()))
 
     def report(self, row: int, controller: str, result: Result, *, ends: bool) -> None:
         """Puts a result into the outbox; with ``ends`` the job is over. Committed when this returns."""
         body = json.dumps(result.to_wire(), ensure_ascii=False, separators=(",", ":"))
-        unwritten = Unwritten(self.row_of(row), controller, result.id, result.state, body, ends)
-        stored = self._now(lambda connection: store(connection, unwritten))
-        if stored is None:
-            self._journal.report(unwritten)
+        number = next(self._rows)
+        self.database.run(
+            lambda connection: statements.report(connection, number, row, controller, result, body, ends=ends)
+        )
         self._arrived(controller)
 
     def unfinished(self) -> list[JobRecord]:
-        """Jobs that were waiting or running when the ledger was last written, in order of acceptance."""
+        """Jobs that were waiting or running when the spool was last written, in order of acceptance."""
         return self.database.run(statements.unfinished)
 
     def has_ended(self, job_id: str, accepted: float) -> bool:
         """Whether the job of this id and accept stamp is known to have ended."""
-        return self.database.run(lambda connection: statements.ended_run(connection, job_id, accepted))
+        return self.database.run(partial(statements.ended_run, job_id=job_id, accepted=accepted))
 
     def answer_again(self, command: Command, controller: str) -> bool:
         """Puts the results of an ended job back into the outbox if this is its very command (see ``accept``)."""
         since = monotonic_epoch() - self.result_memory
-        known = self._now(lambda connection: send_again(connection, command, controller, since))
-        if known is None:
-            return self._again_in_memory(command, controller)
+        known = self.database.run(
+            lambda connection: statements.send_again(connection, command, controller, since, self._rows)
+        )
         if known:
             self._arrived(controller)
         return known
 
-    def _again_in_memory(self, command: Command, controller: str) -> bool:
-        """As ``answer_again`` while nothing can be written: the file is read, and what is newer is here."""
-        found = self._ended_in_memory(command, controller)
-        if found is None:
-            since = monotonic_epoch() - self.result_memory
-            stored = self._attempt(partial(results_again, command=command, controller=controller, since=since))
-            if stored is None:
-                return False
-            found = [result for row, waits, result in stored if not waits or self._journal.has(("settled", row))]
-        for result in [one for one in found if not self._journal.is_pending(one)]:
-            self._journal.report(result)
-        self._arrived(controller)
-        return True
+    # -- statistics
 
-    def _ended_in_memory(self, command: Command, controller: str) -> list[Unwritten] | None:
-        """The last result of this very command, if its job ended since nothing can be written; else None."""
-        for ended in self._journal.ended(command.id):
-            text = self._journal.command(ended.job) or self._attempt(
-                partial(statements.command, row=self.row_of(ended.job))
-            )
-            is_same = text is not None and same_json(json.loads(text), command.received)
-            if is_same and ended.controller == controller:
-                return [ended._replace(ends=False, settled=0.0)]
-        return None
+    def put_statistics(self, controllers: Sequence[str], bodies: Sequence[str], max_bytes: int) -> int:
+        """Puts objects into each controller's outbox; returns how many old ones went for ``max_bytes`` (0: no cap).
 
-    def _arrived(self, controller: str | None) -> None:
-        if controller in self._arrivals:
-            self._arrivals[controller].set()
+        ``bodies``: each a JSON list of one object, as it would be posted alone.
+        """
+        dropped = self.database.run(
+            lambda connection: statements.put_statistics(connection, controllers, bodies, self._rows, max_bytes)
+        )
+        for controller in controllers:
+            self._arrived(controller, STATISTICS)
+        return dropped
 
-    # -- the outbox (uplink's Outbox)
+    def keep_statistics_of(self, controllers: Sequence[str]) -> int:
+        """Drops what waits only for other controllers; returns how many objects."""
+        return self.database.run(partial(statements.drop_statistics, known=controllers))
 
-    def pending(self, controller: str, limit: int, after: int = 0) -> list[PendingResult]:
-        """The oldest bodies a controller does not have, behind row ``after``: at most ``limit`` and about 4 MiB."""
-        found = self._stored(controller, limit, after)
-        while found and len(self._journal):
-            due = [one for one in found if not self._journal.has(("settled", one.row))]
-            if due:
-                return due
-            found = self._stored(controller, limit, found[-1].row)
-        return found or self._journal.pending(controller, limit, after)
+    # -- the outbox
 
-    def _stored(self, controller: str, limit: int, after: int) -> list[PendingResult]:
-        return self._attempt(lambda connection: statements.pending(connection, controller, limit, after)) or []
+    def pending(self, controller: str, limit: int, after: int = 0, path: str = "result") -> list[PendingResult]:
+        """The oldest bodies a controller does not have, behind row ``after``: at most ``limit`` and about 4 MiB.
 
-    def wait(self, controller: str, timeout: float | None = None) -> bool:
-        """Waits for a new result for the controller; True when there may be one."""
-        arrival = self._arrivals.setdefault(controller, Event())
+        ``path`` is ``result``, which has lines that are tried again with it, or ``stats``.
+        """
+        return self.database.run(lambda connection: statements.pending(connection, controller, limit, after, path))
+
+    def wait(self, controller: str, timeout: float | None = None, path: str = "result") -> bool:
+        """Waits for something new in the outbox; True when there may be."""
+        arrival = self._arrivals.setdefault((controller, path), Event())
         came = bool(arrival.wait(timeout))
         arrival.clear()
         return came
 
-    def wake(self, controller: str) -> None:
-        """Ends a ``wait`` early."""
-        self._arrivals.setdefault(controller, Event()).set()
-
-    def delivered(self, controller: str, rows: Iterable[int]) -> None:
-        """The controller has accepted these: not pending from now on, stored soon.
-
-        A crash before that delivers them once more.
-        """
-        now = monotonic_epoch()
-        stored = []
-        for row in rows:
-            written = self._journal.settle(row, now) if row >= FIRST_ROW else row
-            if written is not None:
-                stored.append(written)
-        if not stored:
-            return
-        if len(self._journal):
-            self._keep_delivered(stored, now)
-            return
-
-        def conclude(outcome: AsyncResult) -> None:
-            if not outcome.successful():
-                self._keep_delivered(stored, now)
-
-        self.database.submit_later(lambda connection: statements.delivered(connection, stored, now)).rawlink(conclude)
+    def delivered(self, controller: str, rows: Iterable[int], path: str = "result") -> None:
+        """The controller has these: not pending from now on, stored soon. A crash before delivers them once more."""
+        settle = statements.forget if path == STATISTICS else partial(statements.delivered, now=monotonic_epoch())
+        self.database.submit_later(partial(settle, rows=list(rows)))
 
     def set_aside(self, controller: str, row: int, status: int, answer: str) -> None:
         """The controller refuses a pending body for good: it is kept for people to look at."""
-        now = monotonic_epoch()
-        unwritten = self._journal.result(row)
-        if row >= FIRST_ROW:
-            row = self._journal.settle(row, now) or 0
-        if unwritten is not None:
-            self.keep_aside(controller, "result", unwritten.body.encode(), status, answer)
-        if not row:
-            return
-        refuse = partial(
-            statements.refuse, row=row, status=status, answer_text=answer, now=now, max_bytes=MAX_ASIDE_BYTES
+        self._keep(
+            lambda connection: statements.refuse(
+                connection, row, status, answer, monotonic_epoch(), self._rows, MAX_ASIDE_BYTES
+            )
         )
-        dropped = self._now(refuse)
-        if dropped is None:
-            self._journal.change(("settled", row), 0, lambda connection, _: refuse(connection))
-        self._say_dropped(dropped)
 
     def keep_aside(self, controller: str, path: str, body: bytes, status: int, answer: str) -> None:
-        """Keeps any record a controller refuses (log lines, statistics)."""
-        now = monotonic_epoch()
-        text = body.decode("utf-8", "replace")
+        """Keeps any record a controller refuses (log lines)."""
+        row, now, text = next(self._rows), monotonic_epoch(), body.decode("utf-8", "replace")
+        self._keep(
+            lambda connection: statements.set_aside(
+                connection, row, controller, path, text, status, answer, now, MAX_ASIDE_BYTES
+            )
+        )
 
-        def keep(connection: sqlite3.Connection, _: int = 0) -> int:
-            return statements.set_aside(connection, controller, path, text, status, answer, now, MAX_ASIDE_BYTES)
-
-        dropped = self._now(keep)
-        if dropped is None:
-            dropped = self._journal.aside(keep, len(text))
-        self._say_dropped(dropped)
-
-    def waiting_results(self) -> dict[str, int]:
-        """How many bodies wait, by controller."""
-        found = dict(self._attempt(statements.waiting_results) or {})
-        for controller, count in self._journal.waiting().items():
-            found[controller] = found.get(controller, 0) + count
-        return found
-
-    def _say_dropped(self, dropped: int | None) -> None:
+    def _keep(self, function: Callable[[sqlite3.Connection], int]) -> None:
+        dropped = self.database.run(function)
         if dropped:
             self._agent_log.error(
                 f"{dropped} set-aside records dropped: more than {MAX_ASIDE_BYTES} bytes were set aside"
             )
 
+    def waiting(self) -> dict[str, Waiting]:
+        """What waits, by controller."""
+        return self.database.run(statements.waiting)
+
+    @property
+    def cursors(self) -> CursorTable:
+        """How far each controller has got in the log databases: for the log store."""
+        return CursorTable(self.database.run, self.database.submit_later, self._agent_log)
+
+    def _arrived(self, controller: str | None, path: str = "result") -> None:
+        arrival = self._arrivals.get((controller or "", path))
+        if arrival is not None:
+            arrival.set()
+
     # -- upkeep
 
     def keep_up(self, known_controllers: Callable[[], Iterable[str]], pause: float = 10.0) -> None:
-        """A service: forgets what is past its memory or the caps, writes what waits in memory, retries what is due."""
+        """A service: forgets what is past its memory or the caps, has memory written back, retries what is due."""
         while True:
             self._in_trouble.clear()
             if self.is_writable:
                 self._in_trouble.wait(pause)
             else:
                 gevent.sleep(min(pause, RETRY))
-            if self._write_journal() and not self.is_writable:
-                self._attempt(statements.write_nothing)
-            if not self.is_writable:
-                continue
-            before = monotonic_epoch() - self.result_memory
-            purge = partial(statements.purge, before=before, max_results=MAX_RESULTS, max_bytes=MAX_RESULT_BYTES)
-            while (self._attempt(purge) or 0) >= 1000:
-                gevent.sleep(0.05)
-            for controller in self._attempt(partial(statements.retry_due, now=monotonic_epoch())) or []:
-                self.wake(controller)
-            known = list(known_controllers())
-            dropped = self._attempt(partial(statements.expire_removed, known=known, before=before))
-            if dropped:
-                self._agent_log.error(f"{dropped} results dropped: their controller is no longer configured")
+            self.database.run(lambda connection: None)  # writes back what lies in memory, if it can
+            if self.is_writable:
+                self._maintain(list(known_controllers()))
+
+    def _maintain(self, known: list[str]) -> None:
+        before = monotonic_epoch() - self.result_memory
+        purge = partial(statements.purge, before=before, max_results=MAX_RESULTS, max_bytes=MAX_RESULT_BYTES)
+        while self.database.run(purge) >= 1000:
+            gevent.sleep(0.05)
+        for controller in self.database.run(partial(statements.retry_due, rows=self._rows)):
+            for path in ("result", STATISTICS):
+                self._arrived(controller, path)
+        dropped = self.database.run(partial(statements.expire_removed, known=known, before=before))
+        if dropped:
+            self._agent_log.error(f"{dropped} results dropped: their controller is no longer configured")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
@@ -20,6 +21,9 @@ LAYOUT_LATER: Final = "later"
 OWN_DOMAIN: Final = "greenagent"
 OWN_NAME: Final = "agent"
 """Domain and name of the agent's own metrics."""
+
+MAX_ENDED: Final = 10_000
+"""Series that are over and whose last interval is remembered."""
 
 _MAX_SLEEP = 2.0
 _MAX_FLUSH = 120.0
@@ -92,11 +96,13 @@ class SeriesHandle:
 class _Entry:
     """A series with its jobs and its current interval: fed from ``begin`` on, due at ``end``."""
 
-    def __init__(self, name: SeriesName, interval: int, now: float) -> None:
+    def __init__(self, name: SeriesName, interval: int, now: float, earliest: int) -> None:
+        """``earliest``: stamps before it may be in use already."""
         self.name = name
         self.series = Series()
         self.handles: set[SeriesHandle] = set()
         self.interval = interval
+        self.earliest = earliest
         self.stamp = 0
         self.begin = 0.0
         self.end = 0.0
@@ -107,6 +113,9 @@ class _Entry:
         self.begin = now
         self.stamp = int(now // self.interval) * self.interval
         self.end = self.stamp + self.interval
+        if self.stamp < self.earliest <= now + 1:  # later than that, the clock was set back meanwhile
+            self.stamp = self.earliest
+            self.end = max(self.end, self.stamp + 1)
 
     def shorten(self, interval: int, now: float) -> None:
         """A job with a smaller interval came: the current one ends earlier; its stamp stays."""
@@ -128,10 +137,13 @@ class _Entry:
 
 
 class Statistics:
-    """Keeps the series of all jobs and of the agent itself, and flushes them into a backlog.
+    """Keeps the series of all jobs and of the agent itself, and flushes them into the outbox.
 
-    An object's stamp is the beginning of the interval its values were gathered in, a multiple of
-    the interval. ``gid`` and ``nid`` are the agent's own, whatever a command says (design, section 5).
+    An object's stamp is the beginning of the interval its values were gathered in: a multiple of the
+    interval, but for the first after the agent's start, which begins there. So no two objects of one
+    series share a stamp, and what was flushed need not be found again to be added up.
+
+    ``gid`` and ``nid`` are the agent's own, whatever a command says (design, section 5).
     """
 
     def __init__(
@@ -154,7 +166,10 @@ class Statistics:
         self._clock = clock
         self._entries: dict[SeriesName, _Entry] = {}
         self._presets: dict[SeriesName, dict[str, float]] = {}
-        self._own = _Entry(SeriesName("agent", OWN_DOMAIN, OWN_NAME), self._default_interval, clock())
+        self._start = math.ceil(clock())
+        self._used: dict[SeriesName, int] = {}
+        """The end of the last interval of series that are over."""
+        self._own = _Entry(SeriesName("agent", OWN_DOMAIN, OWN_NAME), self._default_interval, clock(), self._start)
         self._changed = Event()
         self.heartbeat = Heartbeat()
 
@@ -172,7 +187,9 @@ class Statistics:
         now = self._clock()
         entry = self._entries.get(series_name)
         if entry is None:
-            entry = self._entries[series_name] = _Entry(series_name, seconds, now)
+            entry = self._entries[series_name] = _Entry(
+                series_name, seconds, now, self._used.pop(series_name, self._start)
+            )
             entry.series.preset(self._presets.pop(series_name, {}))
         else:
             entry.shorten(seconds, now)
@@ -224,6 +241,9 @@ class Statistics:
             elif self._entries.get(entry.name) is entry:
                 # Taken out first: a job that comes while this gives way begins a series of its own.
                 del self._entries[entry.name]
+                self._used[entry.name] = math.ceil(entry.end)
+                if len(self._used) > MAX_ENDED:
+                    del self._used[next(iter(self._used))]
             points = entry.series.flush(pause, seconds)
             if points:
                 objects.append(FlushedObject(stamp, self._prefix(entry.name), points))

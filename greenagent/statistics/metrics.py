@@ -24,20 +24,12 @@ MAX_MEMBERS: Final = 100_000
 
 _LONG_MEMBER = 32
 
-SUM: Final = "sum"
-LAST: Final = "last"
-MIN: Final = "min"
-MAX: Final = "max"
-MEAN: Final = "mean"
-"""How two points of equal key and stamp become one; a mean is weighed by the point ``KEY.count``."""
-
 
 class Point(NamedTuple):
-    """One value to send: ``suffix`` follows the key, ``merge`` says how two of equal stamp unite."""
+    """One value to send; ``suffix`` follows the key."""
 
     suffix: str
     value: float
-    merge: str
 
 
 class Shown(NamedTuple):
@@ -68,7 +60,7 @@ class Counter:
         self._total += step
 
     def flush(self) -> list[Point]:
-        point = Point("", self._sum, SUM)
+        point = Point("", self._sum)
         self._sum = 0.0
         return [point]
 
@@ -94,7 +86,7 @@ class Gauge:
             self._value = value
 
     def flush(self) -> list[Point]:
-        return [Point("", self._value, LAST)]
+        return [Point("", self._value)]
 
     def shown(self) -> list[Shown]:
         return [Shown("gauge", self._value)]
@@ -112,7 +104,7 @@ class KeyValue:
         self._value = float(value)
 
     def flush(self) -> list[Point]:
-        point = Point("", self._value, LAST)
+        point = Point("", self._value)
         self._value = 0.0
         return [point]
 
@@ -163,15 +155,15 @@ class Timer:
 
     def flush(self) -> list[Point]:
         if not self._came:
-            return [Point("", 0.0, MEAN), Point(".count", 0.0, SUM)]
+            return [Point("", 0.0), Point(".count", 0.0)]
         ordered = sorted(self._samples)
         points = [
-            Point("", self._mean, MEAN),
-            Point(".count", self._count, SUM),
-            Point(".min", self._min, MIN),
-            Point(".max", self._max, MAX),
-            Point(".median", _median(ordered), LAST),
-            Point(".p95", ordered[math.ceil(0.95 * len(ordered)) - 1], LAST),
+            Point("", self._mean),
+            Point(".count", self._count),
+            Point(".min", self._min),
+            Point(".max", self._max),
+            Point(".median", _median(ordered)),
+            Point(".p95", ordered[math.ceil(0.95 * len(ordered)) - 1]),
         ]
         self._begin()
         return points
@@ -197,7 +189,7 @@ class SetMetric:
         self._members.add(member)
 
     def flush(self) -> list[Point]:
-        point = Point("", float(len(self._members)), MAX)
+        point = Point("", float(len(self._members)))
         self._members = set()
         return [point]
 

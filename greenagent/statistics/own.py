@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import gevent
 
-from greenagent.statistics.metrics import LAST, SUM
 from greenagent.statistics.series import FlushedPoint
 
 Labels = tuple[tuple[str, str], ...]
@@ -73,10 +72,8 @@ class AgentMetrics:
         for (name, labels), total in self._all_totals():
             rise = total - self._sent.get((name, labels), 0)
             self._sent[(name, labels)] = total
-            points.append(FlushedPoint(_key(name, labels), float(rise), SUM))
-        points.extend(
-            FlushedPoint(_key(name, labels), float(value), LAST) for name, labels, value in self._read_gauges()
-        )
+            points.append(FlushedPoint(_key(name, labels), float(rise)))
+        points.extend(FlushedPoint(_key(name, labels), float(value)) for name, labels, value in self._read_gauges())
         return points
 
     def _all_totals(self) -> list[tuple[tuple[str, Labels], float]]:

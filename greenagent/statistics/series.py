@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from greenagent.statistics import metrics
 from greenagent.statistics.meter import ProcessUsage, add_up
 from greenagent.statistics.metrics import KINDS, Aggregate, Gauge, Refused
 from greenagent.statistics.statsd import Metric, parse, shorten
@@ -19,11 +18,10 @@ LINE_RATE: Final = "lines_per_second"
 
 
 class FlushedPoint(NamedTuple):
-    """One value of a flush: ``merge`` says how it unites with another of equal key and stamp."""
+    """One value of a flush."""
 
     key: str
     value: float
-    merge: str
 
 
 class ShownMetric(NamedTuple):
@@ -99,14 +97,14 @@ class Series:
         self._ended = None
         for key, aggregate in list(self._aggregates.items()):
             points.extend(
-                FlushedPoint(key + point.suffix, point.value, point.merge)
+                FlushedPoint(key + point.suffix, point.value)
                 for point in aggregate.flush()
                 if not point.suffix or key + point.suffix not in self._aggregates
             )
             pause()
         if readings:
             points.extend(
-                FlushedPoint(name, float(value), metrics.SUM)
+                FlushedPoint(name, float(value))
                 for name, value in add_up(readings).items()
                 if name not in self._aggregates
             )
@@ -114,14 +112,13 @@ class Series:
         return points
 
     def _line_points(self, seconds: float) -> list[FlushedPoint]:
-        """Both add up when two halves of an interval are merged: the rate is over the whole interval."""
         if self._lines is None:
             return []
         count = self._lines - self._lines_flushed
         self._lines_flushed = self._lines
         return [
-            FlushedPoint(LINES, float(count), metrics.SUM),
-            FlushedPoint(LINE_RATE, round(count / max(seconds, 1), 3), metrics.SUM),
+            FlushedPoint(LINES, float(count)),
+            FlushedPoint(LINE_RATE, round(count / max(seconds, 1), 3)),
         ]
 
     def shown(self) -> list[ShownMetric]:

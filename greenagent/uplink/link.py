@@ -19,7 +19,7 @@ from greenagent.uplink.logs import LogStore, LogUploader
 from greenagent.uplink.poller import Poller
 from greenagent.uplink.results import Outbox, ResultSender
 from greenagent.uplink.sender import Sender
-from greenagent.uplink.statistics import StatisticsBacklog, StatisticsUploader
+from greenagent.uplink.statistics import StatisticsUploader
 from greenagent.uplink.tls import ControllerTls
 from greenagent.values.command import Command
 from greenagent.values.errors import CommandError, GreenagentError
@@ -100,11 +100,9 @@ class Link:
         )
         self._start(f"logs {pair.name}", uploader)
 
-    def send_statistics(self, backlog: StatisticsBacklog, flush_every: float, set_aside: SetAside) -> None:
-        """Starts uploading statistics; they wait ``flush_every`` seconds at most."""
-        uploader = StatisticsUploader(
-            self.key, self._client(), backlog, self.health, set_aside, self.figures, flush_every=flush_every
-        )
+    def send_statistics(self, outbox: Outbox, set_aside: SetAside) -> None:
+        """Starts uploading the statistics that wait for this controller."""
+        uploader = StatisticsUploader(self.key, self._client(), outbox, self.health, set_aside, self.figures)
         self._start("statistics", uploader)
 
     def fetch_script(self, digest: str) -> bytes:

@@ -27,24 +27,24 @@ WAIT = 10.0
 
 
 class Outbox(Protocol):
-    """The ledger as the sender sees it."""
+    """The spool as the senders see it. ``path`` is ``result`` or ``stats``."""
 
-    def pending(self, controller: str, limit: int, after: int = 0) -> list[PendingResult]:
+    def pending(self, controller: str, limit: int, after: int = 0, path: str = "result") -> list[PendingResult]:
         """The oldest that are not delivered, with rows above ``after``; at least one if there is any.
 
         May return fewer than ``limit`` to bound memory.
         """
         ...
 
-    def delivered(self, controller: str, rows: list[int]) -> None:
-        """The controller has accepted these: no later ``pending`` has them, unless they cannot be stored."""
+    def delivered(self, controller: str, rows: list[int], path: str = "result") -> None:
+        """The controller has accepted these: no later ``pending`` has them."""
         ...
 
     def set_aside(self, controller: str, row: int, status: int, answer: str) -> None:
         """The controller refuses this body: it is kept for people and not pending any more."""
         ...
 
-    def wait(self, controller: str, timeout: float) -> object:
+    def wait(self, controller: str, timeout: float, path: str = "result") -> object:
         """Returns once something became pending since the last ``pending``, or after ``timeout`` seconds."""
         ...
 

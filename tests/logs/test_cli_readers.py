@@ -9,8 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-
 from greenagent.spool.models import SCHEMA
+
 from greenagent.values import levels
 from tests.conftest import needs
 from tests.logs.test_cli_logs import COMMAND, ENVIRONMENT, ORIGINAL, lines, run

@@ -196,7 +196,9 @@ class Sequence:
 
     def _unsettled(self) -> int:
         """Results the agent would send again after a crash: 0 before the next step, so that each comes once."""
-        return self._count("SELECT count(*) FROM outcome WHERE delivered IS NULL AND refused IS NULL")
+        return self._count(
+            "SELECT count(*) FROM outcome WHERE path != 'stats' AND delivered IS NULL AND refused IS NULL"
+        )
 
     def _count(self, query: str) -> int:
         connection = sqlite3.connect(self._folder / "history.db", timeout=5)

@@ -9,7 +9,7 @@ from pathlib import Path
 from greenagent.spool.records import FROM_CONTROLLER
 from greenagent.spool.spool import Spool
 from greenagent.values.command import Command, parse_command
-from tests.spool.test_spool import accept, command, result
+from tests.spool.support import accept, command, result
 
 A, B = command(data="A"), command(data="B")
 

@@ -10,27 +10,10 @@ import pytest
 
 from greenagent.runtime.files import LockedError
 from greenagent.spool import statements
-from greenagent.spool.journal import FIRST_ROW
 from greenagent.spool.records import FROM_CONTROLLER, FROM_STARTUP, RUNNING, WAITING
 from greenagent.spool.spool import Spool
-from greenagent.values import states
-from greenagent.values.command import Command, parse_command
-from greenagent.values.result import Result
+from tests.spool.support import accept, command, result
 from tests.support.agent_logs import RecordedLog
-
-
-def command(job_id: str = "a", **more: object) -> Command:
-    return parse_command({"id": job_id, "cmd": "execute", "args": {"name": "true"}, **more})
-
-
-def result(job_id: str = "a", data: str = "") -> Result:
-    return Result(id=job_id, gid=1, nid=2, cmd="execute", state=states.SUCCESS, data=data)
-
-
-def accept(spool: Spool, job: Command, waiting: bool = False) -> int:
-    row = spool.accept(job, "main", FROM_CONTROLLER, waiting=waiting)
-    assert row is not None
-    return row
 
 
 def test_a_result_waits_until_it_is_delivered(spool: Spool) -> None:
@@ -130,7 +113,7 @@ def test_a_set_aside_result_is_kept_with_its_answer(spool: Spool) -> None:
 def test_set_aside_records_are_capped_oldest_first(spool: Spool) -> None:
     for number in range(5):
         dropped = spool.database.run(
-            lambda c, n=number: statements.set_aside(c, "main", "log", f"{n}" * 100, 400, "", 0.0, 250)
+            lambda c, n=number: statements.set_aside(c, n + 1, "main", "log", f"{n}" * 100, 400, "", 0.0, 250)
         )
     assert dropped == 1
     assert [aside.body[0] for aside in spool.database.run(statements.asides)] == ["3", "4"]
@@ -199,31 +182,6 @@ def test_a_ledger_with_a_damaged_page_is_set_aside(tmp_path: Path, agent_log: Re
 def test_a_second_agent_is_refused(spool: Spool, tmp_path: Path, agent_log: RecordedLog) -> None:
     with pytest.raises(LockedError, match=f"process {os.getpid()}"):
         Spool(tmp_path / "ledger.db", agent_log, result_memory=10).start()
-
-
-def test_a_full_disk_keeps_results_in_memory_until_there_is_room(
-    spool: Spool, agent_log: RecordedLog, tmp_path: Path
-) -> None:
-    """The limit is sqlite's own: a database that may not grow says "full" as a full disk does."""
-    row = accept(spool, command())
-
-    def limit(connection: sqlite3.Connection, pages: int) -> None:
-        connection.execute(f"PRAGMA max_page_count = {pages}")
-
-    spool.database.run(lambda c: limit(c, 1))
-    spool.report(row, "main", result(data="x" * 100_000), ends=True)
-    assert sum("cannot be written" in line for line in agent_log.lines) == 1
-    [pending] = spool.pending("main", 10)
-    assert pending.row >= FIRST_ROW
-    spool.database.run(lambda c: limit(c, 1_000_000))
-    gevent.spawn(spool.keep_up, lambda: ["main"], 0.01)
-    with gevent.Timeout(10):
-        while spool.pending("main", 10)[0].row >= FIRST_ROW:
-            gevent.sleep(0.01)
-    [pending] = spool.pending("main", 10)
-    assert pending.row < FIRST_ROW
-    assert spool.unfinished() == []
-    assert any("can be written again" in line for line in agent_log.lines)
 
 
 def test_results_for_a_removed_controller_are_dropped_after_their_memory(spool: Spool) -> None:

@@ -33,6 +33,13 @@ def make(layout: str = "seed", interval: int = 60, now: float = 1_000_000_000.0,
     return Statistics(4, 7, layout, interval, sink, clock=clock, **more), sink, clock
 
 
+def feed(statistics: Statistics, text: str, interval: float | None = None) -> None:
+    """A short job."""
+    handle = statistics.open("execute", "d", "n", interval)
+    handle.feed(text)
+    handle.close()
+
+
 def test_ten_short_jobs_in_one_interval_are_one_point() -> None:
     statistics, sink, clock = make(now=1_000_000_020)  # stamp 1_000_000_020 is a multiple of 60
     for number in range(10):
@@ -140,6 +147,33 @@ def test_the_smallest_interval_of_the_jobs_counts_and_no_stamp_repeats() -> None
         1_000_000_080,
     ]
     assert [points["4.7.d.n.c"] for _, points in sink.objects] == [2, 0, 0, 0, 0]
+
+
+def test_no_stamp_of_an_earlier_life_is_used_again() -> None:
+    """What both flushed for one interval would stand twice under one stamp, and nothing adds it up."""
+    lives = []
+    for now in (1_000_000_023.0, 1_000_000_041.5):
+        statistics, sink, clock = make(now=now)
+        feed(statistics, "c:1|c")
+        clock.now = now + 5
+        statistics.flush_all()
+        lives += [stamp for stamp, _ in sink.objects]
+    assert lives == [1_000_000_023, 1_000_000_042]
+    clock.now = 1_000_000_085.0
+    feed(statistics, "c:1|c")
+    statistics.flush_all()
+    assert sink.objects[-1][0] == 1_000_000_080
+
+
+def test_no_stamp_of_a_series_that_is_over_is_used_again() -> None:
+    statistics, sink, clock = make(now=1_000_000_020)
+    feed(statistics, "c:1|c", interval=10)
+    clock.now += 10
+    statistics.flush_due()
+    feed(statistics, "c:1|c")
+    clock.now += 60
+    statistics.flush_due()
+    assert [stamp for stamp, _ in sink.objects] == [1_000_000_020, 1_000_000_030]
 
 
 @pytest.mark.parametrize("interval", [0, -1, None, 0.5])

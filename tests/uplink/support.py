@@ -101,11 +101,11 @@ class MemoryOutbox:
         self._added.set()
         return row
 
-    def pending(self, controller: str, limit: int, after: int = 0) -> list[PendingResult]:
+    def pending(self, controller: str, limit: int, after: int = 0, path: str = "result") -> list[PendingResult]:
         self._added.clear()
         return [self.rows[row] for row in sorted(self.rows) if row > after][:limit]
 
-    def delivered(self, controller: str, rows: list[int]) -> None:
+    def delivered(self, controller: str, rows: list[int], path: str = "result") -> None:
         self.delivered_calls.append(rows)
         for row in rows:
             del self.rows[row]
@@ -113,7 +113,7 @@ class MemoryOutbox:
     def set_aside(self, controller: str, row: int, status: int, answer: str) -> None:
         self.aside.append((self.rows.pop(row), status, answer))
 
-    def wait(self, controller: str, timeout: float) -> None:
+    def wait(self, controller: str, timeout: float, path: str = "result") -> None:
         self.is_waited_for = True
         try:
             self._added.wait(timeout)
@@ -157,32 +157,6 @@ class MemoryLogStore:
         self.advances.append(seq)
         if self.cursor < len(self.records):
             self._due.set()
-
-
-class MemoryBacklog:
-    """Statistics waiting in memory."""
-
-    def __init__(self) -> None:
-        self.rows: dict[int, Any] = {}
-        self._due = Event()
-
-    def add(self, *statistics: Any) -> None:
-        for value in statistics:
-            self.rows[len(self.rows) + 1] = value
-
-    def flush(self) -> None:
-        self._due.set()
-
-    def peek(self, controller: str, limit: int) -> list[tuple[int, Any]]:
-        return sorted(self.rows.items())[:limit]
-
-    def remove(self, controller: str, rows: list[int]) -> None:
-        for row in rows:
-            del self.rows[row]
-
-    def wait(self, controller: str, count: int, timeout: float) -> None:
-        self._due.wait(timeout)
-        self._due.clear()
 
 
 class Aside:

@@ -1,4 +1,4 @@
-"""What the ledger's file holds, declared once as peewee models; the SQL of its creation comes from them.
+"""What the spool's file holds, declared once as peewee models; the SQL of its creation comes from them.
 
 The models are not used to read or write: that happens in a native thread, and peewee keeps its
 connection state per greenlet (design, section 3).
@@ -6,7 +6,7 @@ connection state per greenlet (design, section 3).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from peewee import (
     AutoField,
@@ -17,12 +17,10 @@ from peewee import (
     TextField,
 )
 
-_NO_DATABASE = SqliteDatabase(None)
-
 
 class SpoolModel(Model):
     class Meta:
-        database = _NO_DATABASE
+        database = SqliteDatabase(None)
         legacy_table_names = False
 
 
@@ -48,9 +46,10 @@ class Job(SpoolModel):
 
 
 class Outcome(SpoolModel):
-    """One body to post: waiting for its controller while ``delivered`` and ``refused`` are null.
+    """One row of the outbox: a body to post, waiting while ``delivered`` and ``refused`` are null.
 
-    ``path`` is ``result``, or ``log`` or ``stats`` for a record set aside that is tried again.
+    ``path`` is ``result``, ``stats``, or ``log`` for a line that was set aside and is tried again; the
+    bodies of the last two are lists of one. ``job`` is 0 for what belongs to no job, -1 for statistics.
     """
 
     row = AutoField()
@@ -66,7 +65,7 @@ class Outcome(SpoolModel):
 
 
 class Aside(SpoolModel):
-    """A record that its controller refused for good: full text, status and answer.
+    """A dead letter: a record that its controller refused for good, with status and answer.
 
     ``due`` is 1 when somebody asked to try it again.
     """
@@ -94,10 +93,13 @@ class Cursor(SpoolModel):
 
 
 class Meta(SpoolModel):
-    """Single facts, such as the ledger's instance."""
+    """Single facts, such as the spool's instance."""
 
     key = TextField(primary_key=True)
     value = TextField()
+
+
+MODELS: Final = (Job, Outcome, Aside, Cursor, Meta)
 
 
 def _creation(model: Any) -> list[str]:
@@ -106,10 +108,14 @@ def _creation(model: Any) -> list[str]:
     return [statement.query()[0] for statement in statements]
 
 
-SCHEMA: tuple[str, ...] = (
-    *(statement for model in (Job, Outcome, Aside, Cursor, Meta) for statement in _creation(model)),
+SCHEMA: Final[tuple[str, ...]] = (
+    *(statement for model in MODELS for statement in _creation(model)),
     # Only what is not over is looked for by state, so that an ended job costs no index entry.
     'CREATE INDEX IF NOT EXISTS "job_unfinished" ON "job" ("row") WHERE state != \'ended\'',
-    'CREATE INDEX IF NOT EXISTS "outcome_waiting" ON "outcome" ("controller", "row") '
-    "WHERE delivered IS NULL AND refused IS NULL",
+    # One index each, so that statistics of days do not stand between a sender and its next result.
+    'CREATE INDEX IF NOT EXISTS "outcome_results" ON "outcome" ("controller", "row") '
+    "WHERE delivered IS NULL AND refused IS NULL AND path != 'stats'",
+    'CREATE INDEX IF NOT EXISTS "outcome_statistics" ON "outcome" ("controller", "row") '
+    "WHERE delivered IS NULL AND refused IS NULL AND path = 'stats'",
+    'DROP INDEX IF EXISTS "outcome_waiting"',  # of version 0.1
 )
