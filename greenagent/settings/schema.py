@@ -205,7 +205,7 @@ def hide_password(url: str) -> str:
 
 
 def listen_address(value: str) -> str:
-    """Empty, or HOST:PORT (an IPv6 host in brackets)."""
+    """Empty, or HOST:PORT."""
     try:
         if value:
             parse_address(value)

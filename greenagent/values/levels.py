@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from greenagent.values.errors import LevelError
@@ -52,46 +53,36 @@ NAMES: Final[dict[int, str]] = {
 _PART = re.compile(r"([0-9]{1,9})(?:\s*-\s*([0-9]{1,9}))?\Z")
 
 
+@dataclass(frozen=True, slots=True, repr=False)
 class LevelSet:
-    """An immutable set of levels: every level, or a union of inclusive ranges.
+    """An immutable set of levels: every level, or a union of inclusive ranges (low, high), sorted and disjoint.
 
-    Ranges are kept as ranges, since ``1-999999999`` is a legal list.
+    Ranges are kept as ranges, since ``1-999999999`` is a legal list; there are none when all levels are meant.
     """
 
-    __slots__ = ("_ranges", "everything")
+    ranges: tuple[tuple[int, int], ...] = ()
+    everything: bool = False
 
-    def __init__(self, ranges: Iterable[tuple[int, int]] = (), everything: bool = False) -> None:
-        self.everything = everything
+    @classmethod
+    def of(cls, ranges: Iterable[tuple[int, int]]) -> LevelSet:
+        """The union of ranges, which may overlap."""
         merged: list[tuple[int, int]] = []
         for low, high in sorted(ranges):
             if merged and low <= merged[-1][1] + 1:
                 merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
             else:
                 merged.append((low, high))
-        self._ranges = () if everything else tuple(merged)
-
-    @property
-    def ranges(self) -> tuple[tuple[int, int], ...]:
-        """The inclusive (low, high) ranges, sorted and disjoint; empty when all levels are meant."""
-        return self._ranges
+        return cls(tuple(merged))
 
     def __contains__(self, level: object) -> bool:
         if self.everything:
             return True
-        return isinstance(level, int) and any(low <= level <= high for low, high in self._ranges)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, LevelSet):
-            return NotImplemented
-        return self.everything == other.everything and self._ranges == other._ranges
-
-    def __hash__(self) -> int:
-        return hash((self.everything, self._ranges))
+        return isinstance(level, int) and any(low <= level <= high for low, high in self.ranges)
 
     def __str__(self) -> str:
         if self.everything:
             return "*"
-        return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in self._ranges)
+        return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in self.ranges)
 
     def __repr__(self) -> str:
         return f"LevelSet({str(self)!r})"
@@ -132,7 +123,7 @@ def parse_levels(value: Any) -> LevelSet | None:
         return ALL_LEVELS
     if not ranges:
         raise LevelError(f"the level list {value!r} names no level")
-    return LevelSet(ranges)
+    return LevelSet.of(ranges)
 
 
 def _parse_part(part: Any) -> tuple[int, int]:

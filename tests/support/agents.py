@@ -193,7 +193,7 @@ class AgentProcess:
 
     def newest(self, jobid: str, level: int) -> Record | None:
         """The newest line of a job and level, also while files are rotated."""
-        query = LogQuery(jobid=jobid, levels=LevelSet([(level, level)]), limit=1)
+        query = LogQuery(jobid=jobid, levels=LevelSet(((level, level),)), limit=1)
         return next(newest_first(LogFolder(self.folder / "logs"), query), None)
 
     def rows(self, where: str = "1", *parameters: Any) -> list[tuple[Any, ...]]:

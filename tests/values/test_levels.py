@@ -8,7 +8,7 @@ import pytest
 from greenagent.values.errors import LevelError
 from greenagent.values.levels import parse_levels
 
-VECTORS = [json.loads(line) for line in (Path(__file__).parent / "vectors/levels.jsonl").read_text().splitlines()]
+VECTORS = [json.loads(line) for line in (Path(__file__).parents[1] / "vectors/levels.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: json.dumps(vector["levels"]))
