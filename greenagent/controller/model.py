@@ -144,6 +144,7 @@ class Job:
     """Bytes of the command and of the results kept."""
     assignments: list[Assignment] = field(default_factory=list)
     changes: Changes = field(default_factory=Changes)
+    """Announced when an assignment changes, a result comes or lines come."""
 
     @property
     def recurring(self) -> bool:

@@ -34,7 +34,7 @@ class Services:
         self.metrics = LatestMetrics(limits)
         self.dispatcher = Dispatcher(self.jobs, self.agents, limits)
         self.submission = Submission(self.jobs, self.dispatcher, self.scripts, limits)
-        self.results = ResultService(self.jobs, self.dispatcher, self.submission, self.agents, self.lines, limits)
+        self.results = ResultService(self.jobs, self.dispatcher, self.submission, self.agents, limits)
         try:
             self.scripts.load()
             for assignment in self.jobs.load():

@@ -77,13 +77,17 @@ def test_what_a_job_says_on_stderr_does_not_go_to_stdout(controller, tmp_path) -
 @pytest.mark.parametrize("stream", [0, 2], ids=["stdin", "stderr"])
 def test_ctrl_c_kills_where_the_stream_to_ask_on_is_closed(controller, tmp_path, stream) -> None:
     agent = AnsweringAgent(controller, kill_aware)
+    asked = []
+    lines = controller.services.lines
+    read = lines.read
+    lines.read = lambda *arguments: asked.append(arguments) or read(*arguments)
     command = without((stream,), "ctl", "--url", controller.url, *on_node("--id", "x", "--", "job"))
     with (tmp_path / "err").open("wb") as err:
         running = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=err, stderr=err, cwd=REPOSITORY)
     try:
         wait_until(lambda: "x" in [job["id"] for job in controller.get("jobs")["jobs"]])
         wait_until(lambda: controller.state("x") == "RUNNING")
-        wait_until(lambda: controller.services.lines._jobs, what="it to wait for lines")
+        wait_until(lambda: asked, what="it to ask for lines")
         os.kill(running.pid, signal.SIGINT)
         wait_until(lambda: running.poll() is not None, what="its end")
     finally:

@@ -189,7 +189,7 @@ def test_five_hundred_parked_polls_are_each_woken_by_their_own_command(controlle
         connections[nid] = socket.create_connection(("127.0.0.1", port))
         connections[nid].sendall(b"GET /1/%d/cmd?role=all HTTP/1.1\r\nHost: x\r\n\r\n" % nid)
     agents = controller.services.agents
-    wait_until(lambda: len(agents.live_matching(_everybody())) == 500, what="500 polls", timeout=20)
+    wait_until(lambda: len(agents.live(_everybody())) == 500, what="500 polls", timeout=20)
     assert len(controller.submit(id="f", roles=["all"], fanout=True)["agents"]) == 500
 
     def read(connection: socket.socket) -> bytes:

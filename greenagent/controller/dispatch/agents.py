@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from gevent.event import Event
 
-from greenagent.controller.dispatch.queue import CommandQueue
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey, Assignment, Target
 
@@ -74,7 +72,6 @@ class Agent:
     has_polled: bool = False
     open_polls: int = 0
     parked: list[Poll] = field(default_factory=list)
-    queue: CommandQueue = field(default_factory=CommandQueue)
     deliveries: dict[str, Assignment] = field(default_factory=dict)
     """By token; those that were acknowledged or answered since do not count any more."""
     is_shared: bool = False
@@ -89,9 +86,6 @@ class Agent:
         for token in [token for token, one in self.deliveries.items() if one.token != token]:
             del self.deliveries[token]
         return list(self.deliveries.values())
-
-    def is_idle(self) -> bool:
-        return not self.open_polls and self.queue.first() is None and not self.unacknowledged()
 
 
 class AgentTable:
@@ -136,17 +130,13 @@ class AgentTable:
         """True while agents that were here before this controller started may not have come back yet."""
         return time.monotonic() - self.started < self._limits.live
 
-    def is_live(self, key: AgentKey) -> bool:
-        agent = self._agents.get(key)
-        return agent is not None and agent.is_live(self._limits)
-
-    def live_matching(self, target: Target) -> list[Agent]:
-        """Live agents that may run a role command."""
-        return [
-            agent
-            for agent in self._agents.values()
-            if agent.is_live(self._limits) and target.matches(agent.key, agent.roles)
-        ]
+    def live(self, whom: AgentKey | Target) -> list[Agent]:
+        """The agent if it is live, or all live agents that may run a role command."""
+        if isinstance(whom, Target):
+            found = [agent for agent in self._agents.values() if whom.matches(agent.key, agent.roles)]
+        else:
+            found = [self._agents[whom]] if whom in self._agents else []
+        return [agent for agent in found if agent.is_live(self._limits)]
 
     def longest_parked(self, target: Target) -> Poll | None:
         """The matching poll with a free slot that has waited longest.
@@ -177,23 +167,7 @@ class AgentTable:
     def all(self) -> list[Agent]:
         return list(self._agents.values())
 
-    def describe(self) -> list[dict[str, Any]]:
-        """What ``GET /api/agents`` shows, by identity."""
-        return [
-            {
-                **agent.key.to_wire(),
-                "roles": list(agent.roles),
-                "live": agent.is_live(self._limits),
-                "last_contact": agent.last_contact or None,
-                "free_slots": agent.slots,
-                "version": agent.version,
-                "queued": len(list(agent.queue)),
-                "unacknowledged": len(agent.unacknowledged()),
-            }
-            for _, agent in sorted(self._agents.items())
-        ]
-
     def _forget_oldest(self) -> None:
-        idle = [agent for agent in self._agents.values() if agent.is_idle()]
+        idle = [agent for agent in self._agents.values() if not agent.open_polls and not agent.unacknowledged()]
         for agent in sorted(idle, key=lambda agent: agent.last_contact)[: max(1, len(idle) // 10)]:
             del self._agents[agent.key]

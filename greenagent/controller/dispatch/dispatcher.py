@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from gevent.event import Event
+import gevent
 
 from greenagent.controller.dispatch.agents import Agent, AgentTable, Poll
 from greenagent.controller.dispatch.queue import CommandQueue
 from greenagent.controller.limits import Limits
-from greenagent.controller.model import Assignment, Job, Target
+from greenagent.controller.model import AgentKey, Assignment, Job, Target
 from greenagent.controller.state.job_store import JobStore
 from greenagent.controller.state.state_file import StateError
 from greenagent.runtime.clock import monotonic_epoch
@@ -37,14 +38,15 @@ class Dispatcher:
 
     def __init__(self, jobs: JobStore, agents: AgentTable, limits: Limits) -> None:
         self.agents = agents
+        self.agent_queues: dict[AgentKey, CommandQueue] = {}
         self.role_queues: dict[Target, CommandQueue] = {}
         self._jobs = jobs
         self._limits = limits
-        self._closing = Event()
+        self._is_closing = False
 
     def close(self) -> None:
         """Answers every open poll with nothing and hands out nothing more."""
-        self._closing.set()
+        self._is_closing = True
         for agent in self.agents.all():
             for poll in agent.parked:
                 poll.dismiss()
@@ -53,9 +55,9 @@ class Dispatcher:
         """Assignments for the agents that a new job is for; none if nobody is live."""
         target = job.target
         if not target.roles:
-            wanted = force or job.wait_until or self.agents.is_live(target.key)
+            wanted = force or job.wait_until or self.agents.live(target.key)
             return job.assign([target.key] if wanted else [])
-        matching = self.agents.live_matching(target)
+        matching = self.agents.live(target)
         if target.fanout and matching:
             return job.assign(agent.key for agent in matching)
         return job.assign([None] if matching or job.wait_until else [], unassigned=True)
@@ -94,11 +96,11 @@ class Dispatcher:
         try:
             self._acknowledge(agent, tokens)
             deadline = time.monotonic() + (self._limits.poll if poll.has_slot else self._limits.full_poll)
-            while not self._closing.is_set():
+            while not self._is_closing:
                 assignment = self._next(agent, poll) or self._park(agent, poll, deadline)
                 if assignment is None:
                     return None
-                if self._closing.is_set() or poll.has_gone():
+                if self._is_closing or poll.has_gone():
                     if not assignment.token:  # one that was delivered before stays with its agent
                         self.enqueue(assignment)
                     return None
@@ -142,9 +144,36 @@ class Dispatcher:
                 return  # a poll was given it meanwhile
             added = job.assign(others)
             self._jobs.update(assignment, added, agent=first, unassigned=False)
-            self.role_queues[job.target].remove(assignment)
+            self.role_queues[job.target].remove(assignment)  # or it would be expanded again
         for one in (assignment, *added):
             self.enqueue(one)
+
+    def describe_agents(self) -> list[dict[str, Any]]:
+        """What ``GET /api/agents`` shows, by identity."""
+        return [
+            {
+                **agent.key.to_wire(),
+                "roles": list(agent.roles),
+                "live": agent.is_live(self._limits),
+                "last_contact": agent.last_contact or None,
+                "free_slots": agent.slots,
+                "version": agent.version,
+                "queued": len(list(self.agent_queues.get(agent.key, ()))),
+                "unacknowledged": len(agent.unacknowledged()),
+            }
+            for agent in sorted(self.agents.all(), key=lambda agent: agent.key)
+        ]
+
+    def waiting(self) -> Iterator[tuple[AgentKey | Target, CommandQueue]]:
+        """All queues, by whom they are for; empty ones are dropped. Other greenlets run meanwhile."""
+        both: tuple[dict[Any, CommandQueue], ...] = (self.agent_queues, self.role_queues)
+        for queues in both:
+            for key, queue in list(queues.items()):
+                gevent.sleep(0)  # thousands of queues times thousands of agents must not make the controller deaf
+                if queue.first() is None:
+                    queues.pop(key, None)
+                else:
+                    yield key, queue
 
     def _acknowledge(self, agent: Agent, tokens: set[str]) -> None:
         for token in tokens & agent.deliveries.keys():
@@ -157,12 +186,13 @@ class Dispatcher:
     def _next(self, agent: Agent, poll: Poll) -> Assignment | None:
         if poll.acknowledges and (unacknowledged := agent.unacknowledged()):
             return unacknowledged[0]
-        queue = agent.queue
-        if queue.first() is None and poll.has_slot:
-            matching = [one for target, one in self.role_queues.items() if target.matches(agent.key, agent.roles)]
-            oldest = [(first.job.seq, one) for one in matching if (first := one.first())]
-            queue = min(oldest, key=lambda pair: pair[0], default=(0, queue))[1]
-        return queue.take()
+        own = self.agent_queues.get(agent.key)
+        if own is not None and own.first():
+            return own.take()
+        matching = [queue for target, queue in self.role_queues.items() if target.matches(agent.key, agent.roles)]
+        waiting = [first for queue in matching if poll.has_slot and (first := queue.first())]
+        oldest = min(waiting, key=lambda first: first.job.seq, default=None)
+        return self.role_queues[oldest.job.target].take() if oldest is not None else None
 
     def _park(self, agent: Agent, poll: Poll, deadline: float) -> Assignment | None:
         agent.parked.append(poll)
@@ -204,7 +234,8 @@ class Dispatcher:
 
     def _line_up(self, assignment: Assignment) -> None:
         if assignment.agent is not None and not assignment.unassigned:
-            self.agents.ensure(assignment.agent).queue.add(assignment)
-            return
-        assignment.agent = None
-        self.role_queues.setdefault(assignment.job.target, CommandQueue()).add(assignment)
+            queue = self.agent_queues.setdefault(assignment.agent, CommandQueue())
+        else:
+            assignment.agent = None
+            queue = self.role_queues.setdefault(assignment.job.target, CommandQueue())
+        queue.add(assignment)

@@ -7,15 +7,12 @@ import time
 import uuid
 from typing import Any, Final
 
-import gevent
-
 from greenagent.controller.dispatch.agents import AgentTable
 from greenagent.controller.dispatch.dispatcher import Dispatcher
 from greenagent.controller.dispatch.submission import Submission
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import NO_AGENT, NOT_ACKNOWLEDGED, AgentKey, Assignment, Job, Target, synthetic_result
 from greenagent.controller.state.job_store import JobStore
-from greenagent.controller.state.log_lines import LineStore
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
 from greenagent.values.errors import GreenagentError
@@ -41,14 +38,12 @@ class ResultService:
         dispatcher: Dispatcher,
         submission: Submission,
         agents: AgentTable,
-        lines: LineStore,
         limits: Limits,
     ) -> None:
         self._jobs = jobs
         self._dispatcher = dispatcher
         self._submission = submission
         self._agents = agents
-        self._lines = lines
         self._limits = limits
         self._refused: list[Assignment] = []
 
@@ -91,8 +86,7 @@ class ResultService:
 
     def sweep(self) -> None:
         """Ends what has waited too long. Raises StateError."""
-        self._end_waiting_for_nodes()
-        self._end_waiting_for_roles()
+        self._end_waiting()
         self._end_unacknowledged()
         for assignment in self._refused:
             with self._jobs.lock(assignment):
@@ -102,35 +96,20 @@ class ResultService:
         self._refused = [one for one in self._refused if one.refused is not None and not one.ended]
         self._jobs.trim()
 
-    def _end_waiting_for_nodes(self) -> None:
+    def _end_waiting(self) -> None:
         young = self._agents.are_young()
-        for agent in self._agents.all():
-            for assignment in agent.queue:
-                job = assignment.job
-                if job.wait_until and agent.is_live(self._limits):
-                    self._jobs.stop_waiting(job)
-                elif job.wait_until and monotonic_epoch() >= job.wait_until and not young:
-                    self._end_without_agent(assignment)
-
-    def _end_waiting_for_roles(self) -> None:
-        young = self._agents.are_young()
-        queues = self._dispatcher.role_queues
-        for target, queue in list(queues.items()):
-            gevent.sleep(0)  # many groups times many agents must not make the controller deaf
-            if queue.first() is None:
-                del queues[target]
-                continue
-            matching = self._agents.live_matching(target)
+        for whom, queue in self._dispatcher.waiting():
+            live = self._agents.live(whom)
             for assignment in queue:
-                if matching and target.fanout:
-                    self._dispatcher.expand_fanout(assignment, matching)
-                elif not matching and not young and monotonic_epoch() >= assignment.job.wait_until:
-                    self._end_without_agent(assignment)
-
-    def _end_without_agent(self, assignment: Assignment) -> None:
-        with self._jobs.lock(assignment):
-            if assignment.state == states.QUEUED:
-                self._conclude(assignment, states.ERROR, NO_AGENT)
+                job = assignment.job
+                if live and assignment.unassigned and job.target.fanout:
+                    self._dispatcher.expand_fanout(assignment, live)
+                elif live and job.wait_until and not assignment.unassigned:
+                    self._jobs.stop_waiting(job)
+                elif not live and not young and _has_waited_enough(assignment):
+                    with self._jobs.lock(assignment):
+                        if assignment.state == states.QUEUED:
+                            self._conclude(assignment, states.ERROR, NO_AGENT)
 
     def _end_unacknowledged(self) -> None:
         for agent in self._agents.all():
@@ -169,8 +148,6 @@ class ResultService:
 
     def _record(self, assignment: Assignment, result: dict[str, Any]) -> None:
         self._jobs.record(assignment, result, _state_after(assignment.job, result))
-        if assignment.job.finished:
-            self._lines.wake(assignment.job.id)
 
     def _adopt(self, job: Job | None, key: AgentKey, result: dict[str, Any]) -> Assignment:
         """An assignment for a result nobody here waits for: the controller forgot the job, or never asked for it."""
@@ -183,6 +160,12 @@ class ResultService:
         job.assignments = job.assign([key], state=states.RUNNING)
         self._jobs.add(job)
         return job.assignments[0]
+
+
+def _has_waited_enough(assignment: Assignment) -> bool:
+    """A command for a node waits on where it named no time for its agent to come, or the agent came within it."""
+    deadline = assignment.job.wait_until
+    return (bool(deadline) or assignment.unassigned) and deadline <= monotonic_epoch()
 
 
 def is_kill_order(job: Job) -> bool:

@@ -81,8 +81,11 @@ class AgentApi(AgentResource):
     def on_post_log(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
         """A list of messages, kept or refused as a whole."""
         received = _received(req, self._services.limits.log_body, "error")
-        if not self._services.lines.take(self._heard_of(gid, nid), received):
+        touched = self._services.lines.take(self._heard_of(gid, nid), received)
+        if touched is None:
             _refuse("error")
+        for job in filter(None, map(self._services.jobs.get, touched)):
+            job.changes.announce()
         resp.text = _OK
 
     def on_post_stats(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:

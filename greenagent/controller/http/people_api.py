@@ -124,7 +124,7 @@ class PeopleApi:
         while follow and not lines and (left := deadline - time.monotonic()) > 0:
             if job is None or job.finished:
                 break
-            store.wait(job_id, left)
+            job.changes.wait(left)
             lines, dropped = store.read(job_id, after, limit)
         shown: dict[str, Any] = {
             "id": job_id,
@@ -138,7 +138,7 @@ class PeopleApi:
 
     def on_get_agents(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The agents."""
-        _show(resp, {"agents": self._services.agents.describe()})
+        _show(resp, {"agents": self._services.dispatcher.describe_agents()})
 
     def on_get_stats(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The newest statistics of every agent."""

@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from typing import Any, Final, NamedTuple
 
 from greenagent.controller.limits import Limits
-from greenagent.controller.model import AgentKey, Changes
+from greenagent.controller.model import AgentKey
 
 LINE_OVERHEAD: Final = 300
 """Bytes a kept line costs beside its text."""
@@ -36,7 +36,6 @@ class JobLines:
     def __init__(self) -> None:
         self.lines: deque[Line] = deque()
         self.dropped = 0
-        self.changes = Changes()
         self._ids: dict[AgentKey, set[int]] = {}
 
     def is_repeat(self, key: AgentKey, record: dict[str, Any]) -> bool:
@@ -67,15 +66,20 @@ class LineStore:
         self._bytes = 0
         self._next = 1
 
-    def take(self, key: AgentKey, received: Any) -> bool:
-        """Takes a batch an agent posted (protocol 7.1); False when it is not a list of messages."""
+    def take(self, key: AgentKey, received: Any) -> set[str] | None:
+        """Takes a batch an agent posted (protocol 7.1); returns the jobs that have new lines.
+
+        None when it is not a list of messages.
+        """
         if not isinstance(received, list) or not all(isinstance(record, dict) for record in received):
-            return False
-        touched: dict[str, JobLines] = {}
+            return None
+        touched: set[str] = set()
         for received_record in received:
             record = _normalize(received_record)
             jobid = record["jobid"]
-            lines = self._lines_of(jobid)
+            if jobid not in self._jobs:
+                self._jobs[jobid] = JobLines()
+            lines = self._jobs[jobid]
             if lines.is_repeat(key, record):
                 continue
             line = Line(self._next, key, record)
@@ -83,14 +87,12 @@ class LineStore:
             lines.append(line)
             self._order[line.number] = jobid
             self._bytes += line.size
-            touched[jobid] = lines
+            touched.add(jobid)
             if len(lines.lines) > self._limits.log_lines_per_job:
                 self._drop_oldest(lines)
         while self._bytes > self._limits.log_bytes:
             self._drop_oldest(self._jobs[next(iter(self._order.values()))])
-        for lines in touched.values():
-            lines.changes.announce()
-        return True
+        return touched
 
     def read(self, jobid: str, after: int, limit: int) -> tuple[list[Line], int]:
         """Up to ``limit`` lines numbered above ``after``, and how many of the job were dropped."""
@@ -110,27 +112,10 @@ class LineStore:
         lines = self._jobs.get(jobid)
         return lines is not None and (bool(lines.lines) or lines.dropped > 0)
 
-    def wait(self, jobid: str, timeout: float) -> None:
-        """Waits until the job has new lines or has ended, or ``timeout`` seconds."""
-        lines = self._lines_of(jobid)
-        lines.changes.wait(timeout)
-        if not lines.lines and not lines.dropped and self._jobs.get(jobid) is lines:
-            del self._jobs[jobid]
-
-    def wake(self, jobid: str) -> None:
-        """The job has ended: nobody needs to wait for more."""
-        if jobid in self._jobs:
-            self._jobs[jobid].changes.announce()
-
     def forget(self, known: set[str]) -> None:
         """Drops the counters of jobs without kept lines that are not ``known`` any more."""
         for jobid in [jobid for jobid, lines in self._jobs.items() if not lines.lines and jobid not in known]:
             del self._jobs[jobid]
-
-    def _lines_of(self, jobid: str) -> JobLines:
-        if jobid not in self._jobs:
-            self._jobs[jobid] = JobLines()
-        return self._jobs[jobid]
 
     def _drop_oldest(self, lines: JobLines) -> None:
         line = lines.drop_oldest()
