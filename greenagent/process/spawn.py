@@ -37,8 +37,7 @@ class _Order:
         self.program = program
         self.tag = tag
         self.done = Event()
-        self.child: Child | None = None
-        self.error: SpawnError | None = None
+        self.outcome: Child | SpawnError | None = None
         self.abandoned = False
 
 
@@ -104,14 +103,14 @@ class Spawner:
         except BaseException:
             self._abandon(order)
             raise
-        if order.error is not None:
-            if order.error.lack:
-                self.problem = order.error.lack
-                self._trouble.warning(f"no program can be started: {self.problem}; tried again for a while")
-            raise order.error
-        assert order.child is not None
-        self._can_start()
-        return order.child
+        if isinstance(order.outcome, Child):
+            self._can_start()
+            return order.outcome
+        assert order.outcome is not None
+        if order.outcome.lack:
+            self.problem = order.outcome.lack
+            self._trouble.warning(f"no program can be started: {self.problem}; tried again for a while")
+        raise order.outcome
 
     def look_again(self) -> None:
         """To be called every few seconds: finds out whether there is room again when no job is started."""
@@ -153,9 +152,9 @@ class Spawner:
     def _abandon(self, order: _Order) -> None:
         with self._lock:
             order.abandoned = True
-            child = order.child
-        if child is not None:
-            self._orders.put(child)
+            outcome = order.outcome
+        if isinstance(outcome, Child):
+            self._orders.put(outcome)
 
     def _run(self) -> None:
         """The threads' work. They must live as long as the agent: their children would change hands."""
@@ -174,23 +173,22 @@ class Spawner:
                 self._busy -= 1
 
     def _serve(self, order: _Order) -> None:
-        child: Child | None = None
-        error: SpawnError | None = None
+        outcome: Child | SpawnError
         try:
-            child = self._launch(order.program, order.tag)
+            outcome = self._launch(order.program, order.tag)
         except SpawnError as refused:
-            error = refused
+            outcome = refused
         except MemoryError:
-            error = explain(order.program, order.program.name, OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+            outcome = explain(order.program, order.program.name, OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
         except Exception as unexpected:
-            error = order.program.failure(f"{type(unexpected).__name__}: {unexpected}")
+            outcome = order.program.failure(f"{type(unexpected).__name__}: {unexpected}")
         with self._lock:
-            order.child, order.error = child, error
+            order.outcome = outcome
             abandoned = order.abandoned
         if not abandoned:
             self._mailbox.post(order.done.set)
-        elif child is not None:
-            child.destroy()
+        elif isinstance(outcome, Child):
+            outcome.destroy()
 
     def _launch(self, program: Program, tag: str | None) -> Child:
         path = locate(program, self._search_path)

@@ -100,6 +100,7 @@ class _Entry:
         """``earliest``: stamps before it may be in use already."""
         self.name = name
         self.series = Series()
+        self.flush: Callable[[Callable[[], None], float], list[FlushedPoint]] = self.series.flush
         self.handles: set[SeriesHandle] = set()
         self.interval = interval
         self.earliest = earliest
@@ -170,6 +171,8 @@ class Statistics:
         self._used: dict[SeriesName, int] = {}
         """The end of the last interval of series that are over."""
         self._own = _Entry(SeriesName("agent", OWN_DOMAIN, OWN_NAME), self._default_interval, clock(), self._start)
+        if metrics is not None:
+            self._own.flush = lambda pause, seconds: metrics.flush()
         self._changed = Event()
         self.heartbeat = Heartbeat()
 
@@ -211,32 +214,34 @@ class Statistics:
         while True:
             self.heartbeat.expect_within(_MAX_SLEEP + _MAX_FLUSH, "flushing statistics")
             now = self._clock()
-            ends = [entry.end for entry in self._entries.values()]
-            ends.append(self._own.end)
-            self._changed.wait(min(max(min(ends) - now, 0.001), _MAX_SLEEP))
+            next_end = min(entry.end for entry in self._all())
+            self._changed.wait(min(max(next_end - now, 0.001), _MAX_SLEEP))
             self._changed.clear()
             self.flush_due()
 
     def flush_due(self) -> None:
         """Flushes the series whose interval is over."""
         now = self._clock()
-        self._flush([entry for entry in self._entries.values() if entry.is_due(now)], self._own.is_due(now))
+        self._flush([entry for entry in self._all() if entry.is_due(now)])
 
     def flush_all(self) -> None:
         """Flushes everything now, at the agent's stop."""
-        self._flush(list(self._entries.values()), own=True)
+        self._flush(self._all())
 
     def shown(self) -> Iterator[tuple[SeriesName, list[ShownMetric]]]:
         """The present state of every series, for a scrape."""
         for name, entry in list(self._entries.items()):
             yield name, entry.series.shown()
 
-    def _flush(self, entries: Iterable[_Entry], own: bool) -> None:
+    def _all(self) -> list[_Entry]:
+        return [*self._entries.values(), self._own]
+
+    def _flush(self, entries: Iterable[_Entry]) -> None:
         objects: list[FlushedObject] = []
         pause = TimeSlice()
         for entry in entries:
             stamp, seconds = entry.stamp, entry.end - entry.stamp
-            if entry.handles:
+            if entry.handles or entry is self._own:
                 entry.advance(self._clock(), self._default_interval)
             elif self._entries.get(entry.name) is entry:
                 # Taken out first: a job that comes while this gives way begins a series of its own.
@@ -244,16 +249,10 @@ class Statistics:
                 self._used[entry.name] = math.ceil(entry.end)
                 if len(self._used) > MAX_ENDED:
                     del self._used[next(iter(self._used))]
-            points = entry.series.flush(pause, seconds)
+            points = entry.flush(pause, seconds)
             if points:
                 objects.append(FlushedObject(stamp, self._prefix(entry.name), points))
             pause()
-        if own:
-            stamp = self._own.stamp
-            self._own.advance(self._clock(), self._default_interval)
-            points = self._metrics.flush() if self._metrics is not None else []
-            if points:
-                objects.append(FlushedObject(stamp, self._prefix(self._own.name), points))
         if objects:
             self._sink.add(objects)
 

@@ -29,6 +29,7 @@ def make_orphan(start, tmp_path):
         pid = int(wait_for_words(pids, 1)[0])
         wait_until(lambda: (seen := procfs.read_process(pid)) and seen.parent == os.getpid(), what="the adoption")
         wait_until(lambda: procfs.read_process(pid).session == pid and read_tag(pid) is None, what="its escape")
+        wait_until(lambda: procfs.read_process(pid).command == "sleep", what="its program")
         return child, pid
 
     return make
