@@ -22,7 +22,6 @@ from greenagent.settings.models import Settings
 from greenagent.spool.history import HistoryFile
 from greenagent.spool.records import Waiting
 from greenagent.spool.spool import Spool
-from greenagent.statistics.gauges import add_own_gauges
 from greenagent.statistics.meter import Meter
 from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.statistics.own import AgentMetrics, EventLoopLag
@@ -78,7 +77,12 @@ class AgentStatus:
 
     def _add_metrics(self) -> None:
         parts, metrics = self._parts, self._metrics
-        add_own_gauges(metrics, parts.meter, parts.stall)
+        metrics.gauge("agent_cpu_percent", lambda: parts.meter.own_usage().cpu)
+        metrics.gauge("agent_resident_bytes", lambda: parts.meter.own_usage().rss)
+        metrics.gauge("agent_threads", lambda: parts.meter.own_usage().threads)
+        metrics.gauge("agent_descriptors", lambda: parts.meter.own_usage().fds)
+        metrics.gauge("hub_stall_seconds", lambda: parts.stall.recent)
+        metrics.gauge("hub_stall_worst_seconds", lambda: parts.stall.worst_ever)
         metrics.gauge("statistics_backlog_bytes", self._statistics_bytes)
         line: WaitingLine = parts.admission.line
         metrics.gauge("uptime_seconds", lambda: time.monotonic() - self._began)

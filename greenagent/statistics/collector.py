@@ -126,11 +126,9 @@ class _Entry:
 
     def advance(self, now: float, default: int) -> None:
         """Begins the next interval; no stamp is used twice, also when the intervals become longer."""
-        previous_stamp, previous_interval = self.stamp, self.interval
+        self.earliest = math.ceil(self.end)
         self.interval = min((handle.interval for handle in self.handles), default=default)
         self.align(now)
-        if self.stamp <= previous_stamp:
-            self.stamp = int(now // previous_interval) * previous_interval
 
     def is_due(self, now: float) -> bool:
         """True at the interval's end, and when the clock was set back before its beginning."""
