@@ -102,17 +102,15 @@ def _out_of_its_time(path: Path) -> str:
 
 
 def check_pairs(settings: Settings, report: Report) -> None:
-    """More pairs than there are marks are one problem, at the first logger that is one too many."""
-    total = 0
-    for logger in settings.controller_loggers:
-        before, total = total, total + len(logger.controllers)
-        if before <= MAX_PAIRS < total:
-            pairs = sum(len(each.controllers) for each in settings.controller_loggers)
-            text = (
-                f"there are {pairs} pairs of an AC logger and one of its controllers, "
-                f"no more than {MAX_PAIRS} are possible: name fewer controllers"
-            )
-            report.problem(("logging", logger.name, "controllers"), text)
+    """More pairs of AC loggers and controllers than there are marks are one problem, at the last such logger."""
+    loggers = settings.controller_loggers
+    pairs = sum(len(logger.controllers) for logger in loggers)
+    if pairs > MAX_PAIRS:
+        text = (
+            f"there are {pairs} pairs of an AC logger and one of its controllers, "
+            f"no more than {MAX_PAIRS} are possible: name fewer controllers"
+        )
+        report.problem(("logging", loggers[-1].name, "controllers"), text)
 
 
 def check_limits(settings: Settings) -> tuple[str, ...]:
@@ -170,16 +168,13 @@ def _check_command(task: StartupTask, settings: Settings, report: Report) -> Non
 
 
 def _circles(tasks: Mapping[str, StartupTask]) -> Iterator[list[str]]:
-    """Circles of tasks that wait for each other, such as [a, b, a]: a, which the file names first, waits for b."""
+    """Circles of tasks that wait for each other, such as [a, b, a]: a waits for b."""
     waits = {key: [other for other in task.after if other in tasks and other != key] for key, task in tasks.items()}
-    order = list(tasks)
     while True:
         try:
             TopologicalSorter(waits).prepare()
         except CycleError as error:
-            circle: list[str] = error.args[1][:0:-1]  # of [a, b, a], where b waits for a
-            start = circle.index(min(circle, key=order.index))
-            circle = [*circle[start:], *circle[: start + 1]]
+            circle: list[str] = error.args[1][::-1]
             yield circle
             waits[circle[0]].remove(circle[1])  # so that the next circle is found
         else:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from greenagent.settings.check import check_certificates, check_pairs, check_startup
 from greenagent.settings.models import (
+    LOGGER_TYPE,
     LOGGERS,
     MODELS,
     ChannelSettings,
@@ -35,7 +36,7 @@ from greenagent.settings.schema import (
     declared,
     describe,
 )
-from greenagent.settings.toml_file import Document, read_document
+from greenagent.settings.toml_file import read_toml
 
 FLAGS = ("gid", "nid", "roles")
 """Command line flags (without ``--``), each of which overrides the setting of its name in ``main``."""
@@ -69,21 +70,22 @@ def load_settings(
 
     Raises SettingsError with one line per problem. Nothing is created or opened for writing.
     """
-    document = read_document(Path(path))
-    report = Report(document.path, document.lines)
-    settings = _Loader(document, environment or {}, flags or {}, report).load(certificates)
+    path = Path(path)
+    values, lines = read_toml(path)
+    report = Report(path, lines)
+    settings = _Loader(values, environment or {}, flags or {}, report).load(path, certificates)
     if report.problems:
         raise SettingsError(report.problems)
-    return Loaded(settings, report.warnings, document.lines)
+    return Loaded(settings, report.warnings, lines)
 
 
 class _Loader:
     """Reads section after section; a value that is refused becomes a problem, and its default takes its place."""
 
     def __init__(
-        self, document: Document, environment: Mapping[str, str], flags: Mapping[str, object], report: Report
+        self, values: dict[str, Any], environment: Mapping[str, str], flags: Mapping[str, object], report: Report
     ) -> None:
-        self._document = document
+        self._values = values
         self._report = report
         self._controllers: dict[str, ControllerSettings] = {}
         self._origins: dict[str, str] = {}
@@ -103,7 +105,7 @@ class _Loader:
             elif variable.startswith(ENVIRONMENT_PREFIX) and not variable.startswith(OTHER_VARIABLES):
                 self._report.warning((), f"this variable sets nothing{nearest(variable, known)}", variable)
 
-    def load(self, certificates: bool) -> Settings:
+    def load(self, path: Path, certificates: bool) -> Settings:
         """All sections, whatever is wrong with them: the caller looks at the report."""
         self._check_groups()
         main = self._main()
@@ -119,7 +121,7 @@ class _Loader:
             stats=self._section(StatsSettings, ("stats",)),
             metrics=self._section(MetricsSettings, ("metrics",)),
             startup=tuple(self._section(StartupTask, ("startup", key), id=key) for key in self._names("startup")),
-            path=self._document.path,
+            path=path,
             origins=self._origins,
         )
         check_pairs(settings, self._report)
@@ -166,15 +168,8 @@ class _Loader:
         database = ""
         for name in self._names("logging"):
             place = ("logging", name)
-            kind = self._table(place).get("type")
-            model = types.get(kind.lower()) if isinstance(kind, str) else None
+            model = types.get(self._value((*place, "type"), LOGGER_TYPE, self._table(place)).lower())
             if model is None:
-                known = [each.section.variant for each in LOGGERS]
-                shown = f"'{kind}'" if isinstance(kind, str) else "this"
-                text = f"{shown} is no type of logger, known are {', '.join(known)}{nearest(str(kind), known)}"
-                if kind is None:
-                    text = f"is missing: it is one of {', '.join(known)}"
-                self._report.problem((*place, "type"), text)
                 continue
             logger = self._section(model, place, also="type", name=name)
             if isinstance(logger, DatabaseLogger):
@@ -197,7 +192,7 @@ class _Loader:
 
     def _table(self, place: Place) -> dict[str, Any]:
         """The table at a place, empty when there is none or when it is something else (a problem)."""
-        table = self._document.values
+        table = self._values
         for name in place:
             found = table.get(name, {})
             if not isinstance(found, dict):
@@ -256,18 +251,14 @@ class _Loader:
 
     def _check_groups(self) -> None:
         known = [*dict.fromkeys(model.section.group for model in MODELS), "extension"]
-        homes = {name: model.section.pattern for model in MODELS for name in declared(model)}
-        for name, value in self._document.values.items():
+        for name, value in self._values.items():
             if name in IGNORED_SECTIONS:
                 self._report.warning((name,), IGNORED_SECTIONS[name])
+            elif name not in known and isinstance(value, dict):
+                self._report.problem((name,), f"is not a section{nearest(name, known)}")
             elif name not in known:
-                if isinstance(value, dict):
-                    text = f"is not a section{nearest(name, known)}"
-                elif name in homes:
-                    text = f"stands outside of any section, put it below [{homes[name]}]"
-                else:
-                    text = f"stands outside of any section and is no setting{nearest(name, homes)}"
-                self._report.problem((name,), text)
+                hint = _home(name) or nearest(name, [key for model in MODELS for key in declared(model)])
+                self._report.problem((name,), f"stands outside of any section{hint}")
 
 
 def _home(key: str) -> str:

@@ -23,6 +23,7 @@ from greenagent.settings.schema import (
     TEXTS,
     WHOLE,
     Section,
+    Setting,
     at_least,
     given,
     http_url,
@@ -260,6 +261,9 @@ class StartupTask:
 
 
 LOGGERS: Final = (DatabaseLogger, ControllerLogger, ConsoleLogger)
+LOGGER_TYPE: Final = Setting(
+    TEXT, REQUIRED, "DB, AC or console.", one_of(*(model.section.variant for model in LOGGERS), any_case=True)
+)
 MODELS: Final = (
     MainSettings,
     ControllerSettings,

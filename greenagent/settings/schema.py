@@ -6,17 +6,19 @@ checks, ``--print-config``, docs/configuration.md and the reload plan all go by 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from greenagent.values.address import AddressError, parse_address
 from greenagent.values.errors import LevelError
 from greenagent.values.levels import LevelSet, parse_levels
 
 ENVIRONMENT_PREFIX: Final = "GREENAGENT_"
+_ACCOUNT = re.compile(r"""(?<=://)[^\s/?#"']+@""")
 
 
 class ValueProblem(Exception):
@@ -30,8 +32,8 @@ class ValueProblem(Exception):
 class Kind:
     """One kind of value: TOML gives one of ``types``, which ``convert`` turns into what the agent works with.
 
-    ``parse`` turns the text of a variable or flag into what TOML would have given (ValueError: not ``wanted``).
-    ``empty`` stands in for a missing value while the rest of the file is checked.
+    ``parse`` turns the text of a variable or flag into what TOML would have given; it raises ValueError or
+    KeyError for what is not ``wanted``.
     """
 
     name: str
@@ -39,7 +41,6 @@ class Kind:
     types: tuple[type, ...]
     convert: Callable[[Any], Any] = lambda value: value
     parse: Callable[[str], Any] = str
-    empty: Any = None
 
     def read(self, value: Any) -> Any:
         """The value of a setting from what TOML gave. Raises ValueProblem."""
@@ -51,7 +52,7 @@ class Kind:
         """The value of a setting from a variable or flag. Raises ValueProblem."""
         try:
             value = self.parse(text)
-        except ValueError:
+        except (ValueError, KeyError):
             raise ValueProblem(f"must be {self.wanted}, not {text!r}") from None
         return self.read(value)
 
@@ -78,10 +79,7 @@ FLAG_WORDS: Final = {
 
 
 def _parse_flag(text: str) -> bool:
-    word = text.strip().lower()
-    if word not in FLAG_WORDS:
-        raise ValueError
-    return FLAG_WORDS[word]
+    return FLAG_WORDS[text.strip().lower()]
 
 
 def _number(kind: type, limit: int) -> Callable[[Any], Any]:
@@ -123,7 +121,7 @@ def _variables(value: dict[str, Any]) -> dict[str, str]:
 WHOLE: Final = Kind("whole number", "a whole number", (int,), _number(int, 2**63), int)
 SECONDS: Final = Kind("number", "a number of seconds", (int, float), _number(float, 2**31), float)
 FLAG: Final = Kind("true or false", "true or false", (bool,), parse=_parse_flag)
-TEXT: Final = Kind("text", "text", (str,), empty="")
+TEXT: Final = Kind("text", "text", (str,))
 PATH: Final = Kind("path", "text", (str,), lambda value: Path(value) if value else None)
 TEXTS: Final = Kind("list of texts", "a list of texts", (list,), _texts, _parse_list)
 CONTROLLERS: Final = replace(TEXTS)
@@ -154,9 +152,11 @@ def zero_or_at_least(minimum: int) -> Check:
     return lambda value: "" if value == 0 or value >= minimum else f"{wanted}, not {value}"
 
 
-def one_of(*choices: str) -> Check:
+def one_of(*choices: str, any_case: bool = False) -> Check:
     """A word out of a few."""
-    return lambda value: "" if value in choices else f"must be one of {', '.join(choices)}, not {value!r}"
+    known = {choice.lower() if any_case else choice for choice in choices}
+    wanted = f"must be one of {', '.join(choices)}"
+    return lambda value: "" if (value.lower() if any_case else value) in known else f"{wanted}, not {value!r}"
 
 
 def given(value: Any) -> str:
@@ -176,32 +176,25 @@ def words(value: Any) -> str:
 
 def http_url(value: str) -> str:
     """A base URL: http or https, with a host, without a query."""
-    shown = repr(hide_password(value))
+    shown = repr(hide_passwords(value))
     try:
         parts = urlsplit(value)
         port = parts.port
     except ValueError as error:
         return f"{shown} is no URL: {error}"
-    if parts.scheme.lower() not in ("http", "https"):
-        return f"must begin with http:// or https://, not {shown}"
-    if not parts.hostname:
-        return f"names no host: {shown}"
-    if port == 0:
-        return f"has the impossible port 0: {shown}"
-    if parts.query or parts.fragment:
-        return f"must not hold a query or fragment: {shown}"
-    return "" if value.isprintable() and " " not in value else f"holds blanks or control characters: {shown}"
+    faults = {
+        "must begin with http:// or https://": parts.scheme.lower() not in ("http", "https"),
+        "names no host": not parts.hostname,
+        "has the impossible port 0": port == 0,
+        "must not hold a query or fragment": bool(parts.query or parts.fragment),
+        "holds blanks or control characters": not value.isprintable() or " " in value,
+    }
+    return next((f"{text}: {shown}" for text, found in faults.items() if found), "")
 
 
-def hide_password(url: str) -> str:
-    """The URL with its user and password replaced by ``***``."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        before, at, after = url.rpartition("@")
-        return f"{before.split('//')[0]}//***@{after}" if at else url
-    account, at, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"***@{host}")) if at and account else url
+def hide_passwords(text: str) -> str:
+    """The text with user and password of every URL in it replaced by ``***``."""
+    return _ACCOUNT.sub("***@", text)
 
 
 def listen_address(value: str) -> str:
@@ -239,12 +232,12 @@ class Setting:
     @property
     def stand_in(self) -> Any:
         """The value where none is given, or none that is acceptable."""
-        return self.kind.empty if self.default is REQUIRED else self.kind.read(self.default)
+        return self.kind.types[0]() if self.default is REQUIRED else self.kind.read(self.default)
 
     def read(self, value: Any, is_text: bool = False) -> Any:
         """The value as it was given, checked; ``is_text`` for a variable or flag. Raises ValueProblem."""
         if value is REQUIRED:
-            raise ValueProblem("is missing")
+            raise ValueProblem(f"is missing: {self.help}")
         value = self.kind.read_text(value) if is_text and isinstance(value, str) else self.kind.read(value)
         if wrong := self.check(value):
             raise ValueProblem(wrong)

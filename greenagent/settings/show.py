@@ -7,10 +7,9 @@ import re
 from typing import Any
 
 from greenagent.settings.models import Settings
-from greenagent.settings.schema import LEVELS, Setting, hide_password, walk
+from greenagent.settings.schema import LEVELS, Setting, hide_passwords, walk
 
 _SECRET_NAME = re.compile(r"pass(word|wd|phrase)?$|secret|token|credential|api_?key|private_?key$", re.IGNORECASE)
-_URL_WITH_ACCOUNT = re.compile(r"\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s/@\"']*@[^\s\"']*")
 
 
 def print_config(settings: Settings) -> str:
@@ -38,7 +37,7 @@ def _hide_secrets(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_hide_secrets(item) for item in value]
     if isinstance(value, str):
-        return _URL_WITH_ACCOUNT.sub(lambda match: hide_password(match.group()), value)
+        return hide_passwords(value)
     return value
 
 

@@ -12,9 +12,9 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,31 +43,14 @@ _HINTS = {
 }
 
 
-def _find_second_parser() -> Callable[[str], dict[str, Any]] | None:
-    for name in ("tomllib", "tomli"):
-        try:
-            loads: Callable[[str], dict[str, Any]] = import_module(name).loads
-        except ImportError:
-            continue
-        return loads
-    return None
-
-
-SECOND_PARSER: Final = _find_second_parser()
+SECOND_PARSER: Final[Callable[[str], Any] | None] = next(
+    (import_module(name).loads for name in ("tomllib", "tomli") if find_spec(name)), None
+)
 """None on Python 3.10 without ``tomli``: there ``toml`` alone decides, and ``--check`` says so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
-    """What a file holds, and the lines of the tables and keys in it."""
-
-    path: Path
-    values: dict[str, Any] = field(default_factory=dict)
-    lines: Mapping[Place, int] = field(default_factory=dict)
-
-
-def read_document(path: Path) -> Document:
-    """Reads and decodes a TOML file.
+def read_toml(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
+    """The values in a TOML file, and the lines of the tables and keys in it.
 
     Raises SettingsError: for a syntax error one line that names the file, the line and what is wrong; for values
     that no setting can have, or that the parsers read differently, one line each.
@@ -92,7 +75,7 @@ def read_document(path: Path) -> Document:
     values = _plain(first, first if second is None else second, (), report)
     if report.problems:
         raise SettingsError(report.problems)
-    return Document(path, values, lines)
+    return values, lines
 
 
 def _syntax_error(path: Path, line: int, text: str) -> SettingsError:

@@ -91,24 +91,24 @@ name = "execute"
 after = ["a", "x"]
 """
     assert problems(tmp_path, text) == [
-        "agent.toml:1: [gid]: stands outside of any section, put it below [main]",
+        "agent.toml:1: [gid]: stands outside of any section, it belongs to [main]",
         "agent.toml:2: [mian]: is not a section, did you mean 'main'?",
         "agent.toml:5: [main] gid: must be at least 1, not 0",
         "agent.toml:6: [main] nid: must be a whole number, not text",
         "agent.toml:7: [main] max_job: is not a setting of this section, did you mean 'max_jobs'?",
         "agent.toml:8: [main] roles: must be a list of texts, but item 1 is a whole number",
-        "agent.toml:10: [controllers.main] url: must begin with http:// or https://, not 'ftp://***@host'",
+        "agent.toml:10: [controllers.main] url: must begin with http:// or https://: 'ftp://***@host'",
         "agent.toml:12: [controllers.other] url: names no host: 'http://***@/x'",
         "agent.toml:14: [controllers] third: must be a table, not a whole number",
-        "agent.toml:15: [extension.foo] binary: is missing",
+        "agent.toml:15: [extension.foo] binary: is missing: The program: a path, or a name found in PATH.",
         "agent.toml:16: [extension.foo] args: must be a list of texts, not a whole number",
         "agent.toml:18: [channel] cmds: there is no controller 'mian', did you mean 'main'?",
-        "agent.toml:20: [logging.a] type: 'bd' is no type of logger, known are DB, AC, console",
+        "agent.toml:20: [logging.a] type: must be one of DB, AC, console, not 'bd'",
         "agent.toml:23: [logging] c: is a second logger of type DB beside 'b', keep one of them",
         "agent.toml:25: [logging.c] levels: is no list of levels: the range 5-1 is reversed",
         "agent.toml:26: [logging.c] flush_int: is not a setting of this logger (type DB), "
         "it belongs to [logging.<name> (type AC)]",
-        "agent.toml:27: [logging.d] type: is missing: it is one of DB, AC, console",
+        "agent.toml:27: [logging.d] type: is missing: DB, AC or console.",
         "agent.toml:29: [stats] controllers: there is no controller 'nobody' (configured: main, other)",
         "agent.toml:30: [stats] interval: must be a whole number, not true or false",
         "agent.toml:31: [startup] agent: the id 'agent' is reserved for the agent's own log",
@@ -161,8 +161,11 @@ ONE_PROBLEM = {
     "long controller name": (MAIN + f"[controllers.{'a' * 201}]\nurl = 'http://h'", "1 to 200 characters"),
     "polling nobody": (MAIN + "[channel]\ncmds = ['a']", "there is no controller 'a' (configured: none)"),
     "logger to nobody": (CONTROLLER + "[logging.a]\ntype = 'AC'\ncontrollers = ['man']", "did you mean 'main'?"),
-    "logger of type redis": (MAIN + "[logging.a]\ntype = 'redis'\naddress = 'x'", "no type of logger"),
-    "logger type a number": (MAIN + "[logging.a]\ntype = 3", "this is no type of logger"),
+    "logger of type redis": (
+        MAIN + "[logging.a]\ntype = 'redis'\naddress = 'x'",
+        "must be one of DB, AC, console, not 'redis'",
+    ),
+    "logger type a number": (MAIN + "[logging.a]\ntype = 3", "type: must be text, not a whole number"),
     "level 0": (MAIN + "[logging.a]\ntype = 'console'\nlevels = [0]", "levels begin at 1"),
     "level word": (MAIN + "[logging.a]\ntype = 'console'\nlevels = ['all']", "is no list of levels"),
     "batch of none": (CONTROLLER + "[logging.a]\ntype = 'AC'\nbatch_size = 0", "batch_size: must be at least 1"),
@@ -334,7 +337,7 @@ def test_more_pairs_of_logger_and_controller_than_a_line_has_marks_for_are_one_p
     assert len(load(tmp_path, two).settings.controller_loggers) == 2
     three = two + "[logging.c]\ntype = 'AC'\nlevels = [2]\ncontrollers = ['c0']\n[logging.d]\ntype = 'AC'\n"
     assert problems(tmp_path, three) == [
-        "agent.toml:73: [logging.c] controllers: there are 94 pairs of an AC logger and one of its controllers, "
+        "agent.toml:74: [logging.d] controllers: there are 94 pairs of an AC logger and one of its controllers, "
         "no more than 62 are possible: name fewer controllers"
     ]
 

@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from greenagent.settings import SettingsError, toml_file
-from greenagent.settings.toml_file import MAXIMUM_SIZE, read_document
+from greenagent.settings.toml_file import MAXIMUM_SIZE, read_toml
 
 
 def read(folder: Path, text: str | bytes) -> dict[str, object]:
     path = folder / "a.toml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return read_document(path).values
+    return read_toml(path)[0]
 
 
 UNDERSTOOD = {
@@ -138,7 +138,7 @@ def test_every_value_that_no_setting_can_have_is_told(tmp_path: Path) -> None:
 def test_files_that_are_none_are_told_apart(tmp_path: Path) -> None:
     def reason(path: Path) -> str:
         with pytest.raises(SettingsError) as caught:
-            read_document(path)
+            read_toml(path)
         (problem,) = caught.value.problems
         assert problem.startswith(f"{path}: ")
         return problem.removeprefix(f"{path}: ")
