@@ -9,7 +9,7 @@ import pytest
 
 from greenagent.controller.http.access import Access
 from greenagent.controller.limits import Limits
-from tests.controller.support import Agent, plain
+from tests.support.local_controller import Agent, plain
 
 
 def start(controller, agent, job_id="j", **command) -> None:

@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from greenagent.controller.limits import Limits
-from tests.controller.support import Agent, Poller
+from tests.support.local_controller import Agent, Poller
 from tests.support.waiting import wait_until
 
 SHORT = Limits(live=0.3, full_poll=0.3)

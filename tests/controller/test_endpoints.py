@@ -13,7 +13,8 @@ import pytest
 import requests
 
 from greenagent.controller.limits import Limits
-from tests.controller.support import Agent, ControllerProcess, plain
+from tests.support.controllers import ControllerProcess
+from tests.support.local_controller import Agent, plain
 from tests.support.waiting import wait_until
 
 RUBBISH = [
@@ -237,10 +238,10 @@ def test_a_stop_while_agents_poll_on_kept_connections_is_silent(tmp_path, with_s
 
     try:
         wait_until(all_live, what="the agents to poll")
-        assert process.terminate() == 0
+        assert process.stop() == 0
     finally:
-        process.terminate()
+        process.stop()
         gevent.joinall(pollers, timeout=10)
-    assert process.stderr_file.read_text() == ""
+    assert process.stderr == ""
     assert all(poller.successful() for poller in pollers)
     assert answers == [(200, "", "close")] * 5

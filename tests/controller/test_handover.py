@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from greenagent.controller.limits import Limits
-from tests.controller.support import Agent, ControllerProcess, plain
+from tests.support.controllers import ControllerProcess
+from tests.support.local_controller import Agent, plain
 from tests.support.waiting import wait_until
 
 
@@ -96,10 +97,10 @@ def test_tokens_survive_kill_9_of_the_controller(tmp_path) -> None:
     assert session.post(f"{process.url}/api/jobs", json=job, timeout=10).status_code == 202
     first = session.get(f"{process.url}/1/10/cmd", headers={"Greenagent-Acknowledge": ""}, timeout=10)
     process.kill()
-    process = ControllerProcess(tmp_path, "--state", state, listen=f"127.0.0.1:{process.port}")
+    process.start()
     try:
         again = plain().get(f"{process.url}/1/10/cmd", headers={"Greenagent-Acknowledge": ""}, timeout=10)
         assert again.json() == first.json()
         assert again.headers["Greenagent-Delivery"] == first.headers["Greenagent-Delivery"] != ""
     finally:
-        assert process.terminate() == 0
+        assert process.stop() == 0

@@ -12,7 +12,7 @@ import pytest
 from gevent.event import Event
 
 from greenagent.controller.limits import Limits
-from tests.controller.support import Agent, LocalController, Poller
+from tests.support.local_controller import Agent, LocalController, Poller
 from tests.support.waiting import wait_until
 
 

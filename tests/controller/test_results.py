@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 from greenagent.controller.limits import Limits
-from tests.controller.support import Agent
+from tests.support.local_controller import Agent
 
 
 def start(controller, agent, job_id="j", **command) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.controller.support import ControllerProcess, plain
 from tests.faults.test_clocks import Clock
+from tests.support.controllers import ControllerProcess
+from tests.support.local_controller import plain
 
 YEAR = 365 * 86_400
 
@@ -35,11 +36,11 @@ def test_stamps_are_right_once_a_wrong_clock_was_set(tmp_path, monkeypatch, wron
         for stamp in (done["created"], done["finished"], running["created"], running["results"][0]["starttime"] / 1000):
             assert abs(stamp - now) < 60
         assert 0 <= done["finished"] - done["created"] < 60
-        assert process.terminate() == 0
+        assert process.stop() == 0
         process = ControllerProcess(tmp_path, *options)
         assert shown(process) == [done, running]
     finally:
-        process.terminate()
+        process.stop()
 
 
 def shown(process: ControllerProcess) -> list[Any]:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import socket
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -17,10 +14,10 @@ import pytest
 import requests
 
 from greenagent.controller.limits import Limits
-from tests.controller.support import Agent, ControllerProcess, LocalController, plain
+from tests.support.controllers import ControllerProcess
+from tests.support.local_controller import Agent, LocalController, plain
+from tests.support.programs import refused
 from tests.support.waiting import wait_until
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_jobs_results_queues_and_scripts_come_back(tmp_path) -> None:
@@ -134,7 +131,7 @@ def test_kill_9_and_restart_under_load_forgets_nothing(tmp_path) -> None:
             target = len(load.answered) + 40 * round_number
             wait_until(lambda target=target: len(load.answered) >= target, timeout=30, what="jobs to be done")
             process.kill()
-            process = ControllerProcess(tmp_path, *options, listen=f"127.0.0.1:{process.port}")
+            process.start()
         load.posting = False
         load.greenlets[0].join(timeout=30)
         wait_until(lambda: load.answered >= load.posted, timeout=30, what="all jobs to be answered")
@@ -149,10 +146,10 @@ def test_kill_9_and_restart_under_load_forgets_nothing(tmp_path) -> None:
         assert sorted(load.taken) == sorted(load.posted)
     finally:
         load.stop()
-        assert process.terminate() == 0
+        assert process.stop() == 0
     with sqlite3.connect(tmp_path / "state.db") as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert (tmp_path / "controller.stderr").read_text() == ""
+    assert process.stderr == ""
 
 
 def damage(path: Path, *statements: str) -> None:
@@ -218,51 +215,7 @@ def test_two_controllers_on_one_state_file_are_refused(tmp_path) -> None:
             assert f"{name} is in use by process {process.process.pid} " in said
             assert "agent" not in said.removeprefix("greenagent-controller")
     finally:
-        process.terminate()
-
-
-@pytest.mark.parametrize(
-    ("options", "code", "words"),
-    [
-        (["--listen", "nonsense"], 2, "HOST:PORT"),
-        (["--listen", "\udcff:0"], 2, "no name of a host"),
-        (["--listen", "a..b:0"], 2, "no name of a host"),
-        (["--listen", "127.0.0.1:99999"], 2, "a port from 0 to 65535"),
-        (["--listen", "203.0.113.1:1"], 1, "cannot listen"),
-        (["--tls-key", "x"], 2, "--tls-cert"),
-        (["--tls-cert", "/nonexistent"], 1, "/nonexistent"),
-        (["--token-file", "/nonexistent"], 1, "/nonexistent"),
-        (["--keep-jobs", "-1"], 2, "must not be negative"),
-    ],
-)
-def test_bad_options_are_one_line(options, code, words) -> None:
-    assert words in refused(*options, code=code)
-
-
-def test_a_taken_port_is_said_without_a_tuple() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        said = refused("--listen", address)
-    assert said == f"greenagent-controller: cannot listen on {address}: Address already in use"
-
-
-def refused(*options: str, code: int = 1, folder: Path = ROOT) -> str:
-    """What a controller says that does not start, one line of its own."""
-    options = options if "--listen" in options else ("--listen", "127.0.0.1:0", *options)
-    done = subprocess.run(
-        [sys.executable, "-m", "greenagent.cli.controller", *options],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == code, done.stderr
-    assert done.stdout == ""
-    lines = [line for line in done.stderr.splitlines() if line.startswith("greenagent-controller: ")]
-    assert len(lines) == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    return lines[0]
+        process.stop()
 
 
 def test_a_finished_job_whose_removal_cannot_be_written_stays_until_it_can(make_controller, tmp_path) -> None:

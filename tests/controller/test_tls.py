@@ -12,8 +12,9 @@ import trustme
 
 from greenagent.controller.http.tls import served_context
 from greenagent.controller.limits import Limits
-from tests.controller.support import ControllerProcess, plain
 from tests.support.certificates import write_authority, write_pair
+from tests.support.controllers import ControllerProcess
+from tests.support.local_controller import plain
 from tests.support.waiting import wait_until
 
 
@@ -116,4 +117,4 @@ def test_the_command_line_serves_tls_1_2_and_newer(authority, tmp_path) -> None:
         with pytest.raises(requests.exceptions.SSLError):
             client(tmp_path, trustme.CA()).get(f"{process.url}/api/agents", timeout=10)
     finally:
-        assert process.terminate() == 0
+        assert process.stop() == 0

@@ -10,7 +10,7 @@ import pytest
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey
 from greenagent.controller.state.log_lines import LineStore
-from tests.controller.support import Agent, plain
+from tests.support.local_controller import Agent, plain
 
 KEY = AgentKey(1, 10)
 

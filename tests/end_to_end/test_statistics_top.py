@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.controller.ctl import ctl
 from tests.end_to_end.conftest import StartAgent, built_in, shell
 from tests.support.agents import configuration
 from tests.support.controllers import ControllerProcess
+from tests.support.ctl import ctl
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 

@@ -51,3 +51,22 @@ def check(folder: Path, text: str, *options: str, **variables: str) -> tuple[int
     )
     assert ("the configuration is fine" in done.stdout) == (done.returncode == 0)
     return done.returncode, [line.replace(f"{path}:", "") for line in done.stderr.splitlines()]
+
+
+def refused(*options: str, code: int = 1, folder: Path = ROOT) -> str:
+    """What a controller says that does not start, one line of its own."""
+    options = options if "--listen" in options else ("--listen", "127.0.0.1:0", *options)
+    done = subprocess.run(
+        command("controller", *options),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=folder,
+        env=environment(),
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("greenagent-controller: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]

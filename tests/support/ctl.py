@@ -1,27 +1,25 @@
-"""``greenagent-ctl`` as a process, and an agent that answers on its own."""
+"""``greenagent-ctl`` as a process, and what it talks to: agents that answer on their own, or canned answers."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import gevent
+from gevent.pywsgi import WSGIServer
 
-from tests.controller.support import Agent, LocalController
+from tests.support.local_controller import Agent, LocalController
+from tests.support.programs import ROOT, Done, command
 from tests.support.waiting import wait_until
 
-REPOSITORY = Path(__file__).parents[2]
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
+NO_LINES = (
+    'greenagent-ctl: this agent uploads no lines of this job ([logging] type "AC"); showing the end of its result\n'
+)
 
 
 class Ctl:
@@ -33,11 +31,11 @@ class Ctl:
         self._out = tempfile.TemporaryFile()  # noqa: SIM115
         self._err = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "greenagent.cli.ctl", *arguments],
+            command("ctl", *arguments),
             stdin=stdin,
             stdout=self._out,
             stderr=self._err if stderr is None else stderr,
-            cwd=REPOSITORY,
+            cwd=ROOT,
             env={**os.environ, **environment},
         )
 
@@ -62,6 +60,21 @@ def ctl(url: str, *arguments: str, **options: Any) -> Done:
     return Ctl("--url", url, *arguments, **options).done()
 
 
+def on_node(*arguments: str) -> tuple[str, ...]:
+    return ("run", "--gid", "1", "--nid", "10", *arguments)
+
+
+def result_of(**result: Any):
+    return lambda agent, command: agent.finish(command["id"], **result)
+
+
+def kill_aware(agent: Agent, command: dict[str, Any]) -> None:
+    """Runs until it is killed, as the real agent answers a kill."""
+    if command["cmd"] == "kill":
+        agent.finish(json.loads(command["data"])["id"], state="KILLED", exit_code=None, signal="SIGTERM")
+        agent.finish(command["id"], data="true", level=20)
+
+
 class AnsweringAgent:
     """Takes commands and lets ``answer(agent, command)`` deal with each, until the test ends."""
 
@@ -71,7 +84,6 @@ class AnsweringAgent:
         self.agent = Agent(controller, **options)
         self.commands: list[dict[str, Any]] = []
         self._answer = answer
-        self._next_line = 1
         self._greenlet = gevent.spawn(self._run)
         key = (self.agent.gid, self.agent.nid)
         wait_until(lambda: (known := controller.services.agents.get(key)) and known.parked, what="the agent to poll")
@@ -101,3 +113,34 @@ class Lines:
             )
             self._next += 1
         assert agent.post("log", batch).status_code == 200
+
+
+def looks(controller: LocalController, job_id: str) -> int:
+    """How often lines of a job were asked for."""
+    return controller.asked.count(f"/api/jobs/{job_id}/logs")
+
+
+def await_looks(controller: LocalController, job_id: str, times: int = 1) -> None:
+    """Waits until lines of a job have been asked for so many times more: ten times a second once it has ended."""
+    wanted = looks(controller, job_id) + times
+    wait_until(lambda: looks(controller, job_id) >= wanted, what=f"greenagent-ctl to look for lines {times} times")
+
+
+@contextmanager
+def answers(values: dict[str, str]) -> Iterator[str]:
+    """Answers requests by the last part of their path; yields the URL."""
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [values[environ["PATH_INFO"].rpartition("/")[2]].encode()]
+
+    server = WSGIServer(("127.0.0.1", 0), application, log=None)
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.stop()
+
+
+def texts_of(out: str) -> list[str]:
+    return [line.split()[-1] for line in out.splitlines()]

@@ -1,17 +1,14 @@
-"""A controller inside the test, and agents that are a few lines of requests."""
+"""A controller inside the test, the fixtures that start it, and agents that are a few lines of requests."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import gevent
+import pytest
 import requests
 
 from greenagent.controller.controller import Controller
@@ -23,7 +20,7 @@ from tests.support.waiting import wait_until
 
 
 class LocalController:
-    """An in-process controller on a free port; ``said`` holds what it says."""
+    """An in-process controller on a free port; ``said`` holds what it says, ``asked`` the paths of all requests."""
 
     def __init__(self, limits: Limits | None = None, state: Path | None = None, **options: Any) -> None:
         self.said: list[str] = []
@@ -33,8 +30,20 @@ class LocalController:
         self.controller = Controller(
             self.services, Supervisor(agent_log, self.said.append), ("127.0.0.1", 0), **options
         )
+        self.asked: list[str] = []
+        self._note_requests()
         self.controller.start()
         self.url = self.controller.url
+
+    def _note_requests(self) -> None:
+        server = self.controller._server
+        application = server.application
+
+        def noting(environ: Any, start_response: Any) -> Any:
+            self.asked.append(environ["PATH_INFO"])
+            return application(environ, start_response)
+
+        server.application = noting
 
     def stop(self) -> None:
         self.controller.stop()
@@ -166,35 +175,20 @@ class Agent:
         return len(agent.parked) if agent is not None else 0
 
 
-class ControllerProcess:
-    """The real ``greenagent-controller`` as a process of its own."""
+@pytest.fixture
+def make_controller() -> Iterator[Callable[..., LocalController]]:
+    """Starts controllers with limits and options of the test's own."""
+    started: list[LocalController] = []
 
-    def __init__(self, folder: Path, *options: str, listen: str = "127.0.0.1:0") -> None:
-        self.stderr_file = folder / "controller.stderr"
-        with self.stderr_file.open("ab") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "greenagent.cli.controller", "--listen", listen, *options],
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                cwd=Path(__file__).parents[2],
-            )
-        assert self.process.stdout is not None
-        first = self.process.stdout.readline().decode()
-        assert first.startswith("listening on "), f"{first!r} {self.stderr_file.read_text()}"
-        self.url = first.removeprefix("listening on ").strip()
-        self.port = int(self.url.rpartition(":")[2])
+    def make(*args: Any, **options: Any) -> LocalController:
+        started.append(LocalController(*args, **options))
+        return started[-1]
 
-    def kill(self) -> None:
-        os.kill(self.process.pid, signal.SIGKILL)
-        self._wait()
+    yield make
+    for one in started:
+        one.stop()
 
-    def terminate(self) -> int:
-        if self.process.poll() is None:
-            os.kill(self.process.pid, signal.SIGTERM)
-        return self._wait()
 
-    def _wait(self) -> int:
-        wait_until(lambda: self.process.poll() is not None, what="the controller to end")
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        return self.process.returncode
+@pytest.fixture
+def controller(make_controller: Callable[..., LocalController]) -> LocalController:
+    return make_controller()

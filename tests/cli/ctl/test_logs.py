@@ -14,15 +14,42 @@ from typing import Any
 import gevent
 
 from greenagent.controller.limits import Limits
-from tests.controller.ctl import REPOSITORY, AnsweringAgent, Ctl, Done, Lines, ctl
-from tests.controller.support import Agent, ControllerProcess, LocalController, plain
+from tests.support.controllers import ControllerProcess
+from tests.support.ctl import (
+    AnsweringAgent,
+    Ctl,
+    Lines,
+    answers,
+    await_looks,
+    ctl,
+    on_node,
+    texts_of,
+)
+from tests.support.local_controller import Agent, LocalController, plain
+from tests.support.programs import ROOT, Done, command
 from tests.support.waiting import wait_until
 
 F_SETPIPE_SZ = 1031
 
 
-def texts_of(out: str) -> list[str]:
-    return [line.split()[-1] for line in out.splitlines()]
+def test_logs_follow_until_the_job_ends(controller, answering) -> None:
+    lines = Lines()
+    ended = gevent.event.Event()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        lines.send(agent, command["id"], "one")
+        ended.wait()
+        lines.send(agent, command["id"], "two")
+        agent.finish(command["id"], exit_code=0)
+
+    answering(controller, answer)
+    assert ctl(controller.url, *on_node("--id", "x", "--detach", "--", "job")).code == 0
+    following = Ctl("--url", controller.url, "logs", "x", "--follow")
+    wait_until(lambda: "one" in following.out, what="the first line")
+    ended.set()
+    done = following.done()
+    assert done.code == 0
+    assert [line.split()[-1] for line in done.out.splitlines()] == ["one", "two"]
 
 
 def followed(
@@ -52,9 +79,9 @@ def test_following_goes_on_until_the_last_lines_have_come(controller) -> None:
         lines.send(agent, command["id"], "one")
         ended.wait()
         agent.finish(command["id"], exit_code=0, streams=["one\ntwo\nthree\n", ""])
-        gevent.sleep(2)
+        await_looks(controller, command["id"], 15)
         lines.send(agent, command["id"], "two")
-        gevent.sleep(1)
+        await_looks(controller, command["id"], 10)
         lines.send(agent, command["id"], "three")
 
     done = followed(controller, answer, "one", ended)
@@ -69,7 +96,7 @@ def test_following_shows_lines_that_the_result_does_not_tell_of(controller) -> N
         lines.send(agent, command["id"], "begun", level=7)
         ended.wait()
         agent.finish(command["id"], exit_code=0)
-        gevent.sleep(0.4)
+        await_looks(controller, command["id"], 4)
         lines.send(agent, command["id"], "ended", level=7)
 
     done = followed(controller, answer, "begun", ended)
@@ -105,9 +132,9 @@ def test_following_loses_no_line_when_the_controller_restarts_under_a_paused_rea
     upload(*range(1, 901))
     read, write = os.pipe()
     size = fcntl.fcntl(read, F_SETPIPE_SZ, 4096)
-    program = [sys.executable, "-m", "greenagent.cli.ctl", "--url", process.url, "logs", "x", "--follow"]
+    program = command("ctl", "--url", process.url, "logs", "x", "--follow")
     errors = (tmp_path / "errors").open("wb")
-    following = subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=write, stderr=errors, cwd=REPOSITORY)
+    following = subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=write, stderr=errors, cwd=ROOT)
     os.close(write)
     got = bytearray()
 
@@ -128,7 +155,7 @@ def test_following_loses_no_line_when_the_controller_restarts_under_a_paused_rea
     try:
         wait_until(lambda: waiting_bytes() > size - 250, what="the pipe to be full")
         process.kill()
-        process = ControllerProcess(tmp_path, *state, listen=f"127.0.0.1:{process.port}")
+        process.start()
         upload(*range(891, 911))  # the batch that was not acknowledged comes again
         os.set_blocking(read, False)
         wait_until(lambda: numbers()[-1:] == [910], what="the new lines")
@@ -140,7 +167,7 @@ def test_following_loses_no_line_when_the_controller_restarts_under_a_paused_rea
         assert numbers() == [*range(1, 921)]
     finally:
         following.kill()
-        process.terminate()
+        process.stop()
         os.close(read)
         errors.close()
     assert following.poll() == 0
@@ -163,14 +190,14 @@ def test_following_waits_for_a_controller_that_restarts_but_not_for_one_that_is_
         process.kill()
         away = ctl(process.url, "logs", "x", "--follow")
         assert (away.code, away.err.count("\n")) == (3, 1)
-        process = ControllerProcess(tmp_path, *state, listen=f"127.0.0.1:{process.port}")
+        process.start()
         line = {"id": 2, "jobid": "x", "level": 1, "data": "two", "epoch_ms": 1000}
         assert plain().post(f"{process.url}/1/10/log", json=[line], timeout=10).status_code == 200
         result = {"id": "x", "state": "SUCCESS", "starttime": 1, "exit_code": 0, "streams": ["one\ntwo\n", ""]}
         plain().post(f"{process.url}/1/10/result", json=result, timeout=10)
         done = following.done()
     finally:
-        process.terminate()
+        process.stop()
     assert [json.loads(line)["data"] for line in done.out.splitlines()] == ["one", "two"]
     assert done.code == 0
 
@@ -208,12 +235,40 @@ def test_following_a_job_that_a_restarted_controller_has_forgotten_is_3(tmp_path
         following = Ctl("--url", process.url, "logs", "x", "--follow")
         wait_until(lambda: "one" in following.out, what="the first line")
         process.kill()
-        process = ControllerProcess(tmp_path, listen=f"127.0.0.1:{process.port}")
+        process.start()
         done = following.done()
     finally:
-        process.terminate()
+        process.stop()
     assert (done.code, texts_of(done.out)) == (3, ["one"])
     assert done.err == (
         "greenagent-ctl: the controller was restarted and has forgotten the job x;"
         " it may still run (start the controller with --state)\n"
     )
+
+
+def test_lines_no_longer_kept_are_told_once_and_in_the_end(make_controller) -> None:
+    controller = make_controller(Limits(log_lines_per_job=2500))
+    agent = Agent(controller)
+    poll = agent.poll()
+    controller.submit(id="x", gid=1, nid=10)
+    poll.command()
+    lines = Lines()
+    lines.send(agent, "x", *(str(number) for number in range(4000)))
+    following = Ctl("--url", controller.url, "logs", "x", "--follow")
+    wait_until(lambda: following.out.endswith(" 3999\n"), what="the lines so far")
+    lines.send(agent, "x", *(str(number) for number in range(4000, 8000)))
+    wait_until(lambda: following.out.endswith(" 7999\n"), what="the lines after")
+    agent.finish("x")
+    done = following.done()
+    assert len(done.out.splitlines()) == 5000
+    assert done.err == "greenagent-ctl: 3000 older lines are no longer kept here\n"
+
+
+def test_stamps_no_calendar_has_are_shown_as_unknown() -> None:
+    line = '{"gid": 1, "nid": 1, "id": %d, "level": 1, "data": "text", "epoch": %s, "epoch_ms": %s000, "number": %d}'
+    stamps = ("1" + "0" * 17, "1" + "0" * 400, "-1" + "0" * 17)
+    lines = ",".join(line % (number, stamp, stamp, number) for number, stamp in enumerate(stamps, 1))
+    page = f'{{"lines": [{lines}], "next": 3, "dropped": 0, "finished": true, "run": "r"}}'
+    with answers({"logs": page}) as url:
+        done = ctl(url, "logs", "x")
+        assert done == (0, "--:--:-- 1:1  1 text\n" * 3, "")

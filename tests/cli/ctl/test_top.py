@@ -7,13 +7,16 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 
-from tests.controller.ctl import REPOSITORY, ctl
-from tests.controller.support import Agent
+from tests.support.ctl import (
+    answers,
+    ctl,
+)
+from tests.support.local_controller import Agent
+from tests.support.programs import ROOT, command
 from tests.support.waiting import wait_until
 
 
@@ -89,8 +92,8 @@ def test_top_paints_the_screen_anew_on_a_terminal(controller) -> None:
     send(now - 10, 41)
     master, slave = pty.openpty()
     os.set_blocking(master, False)
-    program = [sys.executable, "-m", "greenagent.cli.ctl", "--url", controller.url, "top", "--interval", "0.2"]
-    top = subprocess.Popen(program, stdin=slave, stdout=slave, stderr=slave, cwd=REPOSITORY)
+    program = command("ctl", "--url", controller.url, "top", "--interval", "0.2")
+    top = subprocess.Popen(program, stdin=slave, stdout=slave, stderr=slave, cwd=ROOT)
     os.close(slave)
     written = b""
 
@@ -115,3 +118,19 @@ def test_top_paints_the_screen_anew_on_a_terminal(controller) -> None:
         os.close(master)
     assert top.poll() == 130
     assert b"Traceback" not in written
+
+
+def test_top_leaves_out_figures_with_a_stamp_no_calendar_has() -> None:
+    figures = {"1.1.a.b.cpu": '{"timestamp": 1%s, "value": 1, "interval": null}' % ("0" * 400)}
+    agent = {"gid": 1, "nid": 1, "live": True}
+    received = ", ".join(f'"{key}": {value}' for key, value in figures.items())
+    pages = {
+        "jobs": '{"jobs": []}',
+        "agents": json.dumps({"agents": [agent]}),
+        "stats": f'{{"agents": [{{"gid": 1, "nid": 1, "figures": {{{received}}}}}]}}',
+    }
+    with answers(pages) as url:
+        done = ctl(url, "top", "--once", "--json")
+        shown = ctl(url, "top", "--once")
+    assert (done.code, done.err, json.loads(done.out)["jobs"]) == (0, "", [])
+    assert (shown.code, shown.err) == (0, "")

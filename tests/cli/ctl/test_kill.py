@@ -1,0 +1,90 @@
+"""``greenagent-ctl kill``: what became of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.ctl import (
+    ctl,
+    kill_aware,
+    on_node,
+)
+from tests.support.local_controller import Agent
+from tests.support.waiting import wait_until
+
+
+def test_kill(controller, answering) -> None:
+    answering(controller, kill_aware)
+    assert ctl(controller.url, *on_node("--id", "x", "--detach", "--", "job")).code == 0
+    wait_until(lambda: controller.state("x") == "RUNNING")
+    assert ctl(controller.url, "kill", "x") == (0, "job x: KILLED\n", "")
+    wait_until(lambda: len(json.loads(ctl(controller.url, "jobs", "--all", "--json").out)["jobs"]) == 2)
+    assert [job["id"] for job in json.loads(ctl(controller.url, "jobs", "--json").out)["jobs"]] == ["x"]
+    assert sorted(job["cmd"] for job in controller.get("jobs")["jobs"]) == ["execute", "kill"]
+    again = ctl(controller.url, "kill", "x")
+    assert again.code == 2
+    assert "ended already" in again.err
+
+
+def test_kill_says_what_became_of_it(controller, answering) -> None:
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        if command["cmd"] != "kill":
+            return
+        if "signal" in command["data"]:
+            agent.finish(command["id"], data="true", level=20)
+        else:
+            agent.finish(command["id"], state="ERROR", data="these processes do not end: 4711", exit_code=None)
+
+    answering(controller, answer)
+    assert ctl(controller.url, *on_node("--id", "x", "--detach", "--", "job")).code == 0
+    wait_until(lambda: controller.state("x") == "RUNNING")
+    refused = ctl(controller.url, "kill", "x")
+    assert refused == (1, "", "greenagent-ctl: job x: 1:10: these processes do not end: 4711\n")
+    assert ctl(controller.url, "kill", "x", "--signal", "HUP") == (0, "job x: signal sent by 1:10\n", "")
+    asked = ctl(controller.url, "kill", "x", "--json")
+    assert asked.code == 1
+    assert [answer["state"] for answer in json.loads(asked.out)["answers"]] == ["ERROR"]
+    assert ctl(controller.url, "kill", "x", "--wait", "0") == (0, "job x: told 1:10\n", "")
+    assert ctl(controller.url, "kill", "x", "--no-wait") == (0, "job x: told 1:10\n", "")
+    assert ctl(controller.url, "kill", "x", "--wait", "-1").code == 2
+
+
+def test_a_kill_that_comes_as_the_job_ends_by_itself_tells_its_end(controller, answering) -> None:
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        if command["cmd"] == "kill":
+            agent.finish(command["id"], state="ERROR", data="there is no job with the id 'x'", exit_code=None)
+            agent.finish("x")
+
+    answering(controller, answer)
+    assert ctl(controller.url, *on_node("--id", "x", "--detach", "--", "job")).code == 0
+    wait_until(lambda: controller.state("x") == "RUNNING")
+    assert ctl(controller.url, "kill", "x") == (0, "job x: SUCCESS\n", "")
+
+
+def test_kill_does_not_wait_for_ever_for_an_agent(controller, answering) -> None:
+    answering(controller, lambda agent, command: None)
+    assert ctl(controller.url, *on_node("--id", "x", "--detach", "--", "job")).code == 0
+    wait_until(lambda: controller.state("x") == "RUNNING")
+    late = ctl(controller.url, "kill", "x", "--wait", "0.3")
+    assert late == (3, "", "greenagent-ctl: job x: 1:10 did not answer within 0.3 s; it was told\n")
+
+
+def test_kill_of_a_job_that_no_agent_has_yet(controller) -> None:
+    waiting = on_node("--id", "x", "--wait-for-agent", "60", "--detach", "--", "job")
+    assert ctl(controller.url, *waiting).code == 0
+    assert ctl(controller.url, "kill", "x") == (0, "job x: KILLED\n", "")
+
+
+@pytest.mark.parametrize("job_id", [".", "..", "-9"])
+def test_a_living_job_of_any_id_is_killed(controller, answering, job_id: str) -> None:
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        if command["cmd"] == "kill":
+            agent.finish(command["id"], cmd="kill")
+            agent.finish(json.loads(command["data"])["id"], state="KILLED")
+
+    answering(controller, answer)
+    assert ctl(controller.url, *on_node("--detach", f"--id={job_id}", "--", "sh")).code == 0
+    assert ctl(controller.url, "kill", "--", job_id) == (0, f"job {job_id}: KILLED\n", "")

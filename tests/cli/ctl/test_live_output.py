@@ -1,0 +1,116 @@
+"""``greenagent-ctl run`` shows every line once: while it comes, after the job's end, or from its result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+
+from greenagent.controller.limits import Limits
+from tests.support.ctl import (
+    NO_LINES,
+    Ctl,
+    Lines,
+    await_looks,
+    ctl,
+    on_node,
+    result_of,
+)
+from tests.support.local_controller import Agent
+from tests.support.waiting import wait_until
+
+
+def test_output_is_shown_while_the_job_runs(controller, answering) -> None:
+    lines = Lines()
+    ended = gevent.event.Event()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        lines.send(agent, command["id"], "first")
+        lines.send(agent, command["id"], "oops", level=2)
+        ended.wait()
+        lines.send(agent, command["id"], "last")
+        agent.finish(command["id"], exit_code=0, streams=["first\nlast\nnever uploaded\n", "oops\n"])
+
+    answering(controller, answer)
+    running = Ctl("--url", controller.url, *on_node("--", "job"))
+    wait_until(lambda: running.out == "first\n" and running.err == "oops\n", what="live output")
+    assert running.process.poll() is None
+    ended.set()
+    assert running.done() == (0, "first\nlast\nnever uploaded\n", "oops\n")
+
+
+def test_lines_that_come_after_the_result_are_shown_once(controller, answering) -> None:
+    lines = Lines()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        texts = [str(number) for number in range(3000)]
+        lines.send(agent, command["id"], *texts[:500])
+        agent.finish(command["id"], exit_code=0, streams=["".join(f"{text}\n" for text in texts[-1000:]), ""])
+        await_looks(controller, command["id"], 3)
+        lines.send(agent, command["id"], *texts[500:])
+
+    answering(controller, answer)
+    done = ctl(controller.url, *on_node("--", "job"))
+    assert done.out.split() == [str(number) for number in range(3000)]
+    assert done.err == ""
+
+
+def test_the_same_text_in_every_run_and_the_last_word_of_the_agent(controller, answering) -> None:
+    lines = Lines()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        job_id = command["id"]
+        lines.send(agent, job_id, "r", stamp=1000)
+        lines.send(agent, job_id, "r", stamp=2000)
+        agent.finish(job_id, state="ERROR", exit_code=3, starttime=3000, streams=["r\n", ""], args=command["args"])
+        await_looks(controller, command["id"], 5)
+        lines.send(agent, job_id, "r", stamp=3001)
+        await_looks(controller, command["id"], 5)
+        lines.send(agent, job_id, "greenagent: given up after 2 restarts", level=4, stamp=3002)
+
+    answering(controller, answer)
+    done = ctl(controller.url, *on_node("--max-restart", "2", "--", "job"))
+    assert done == (3, "r\nr\nr\n", "greenagent: given up after 2 restarts\n")
+
+
+def test_lines_are_followed_as_long_as_they_come(controller, answering) -> None:
+    lines = Lines()
+    texts = [str(number) for number in range(5000)]
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        agent.finish(command["id"], exit_code=0, streams=["".join(f"{text}\n" for text in texts[-1000:]), ""])
+        for begin in range(0, 5000, 1000):  # five times a second or more, which is longer than it waits for the next
+            await_looks(controller, command["id"], 10)
+            lines.send(agent, command["id"], *texts[begin : begin + 1000])
+
+    answering(controller, answer)
+    done = ctl(controller.url, *on_node("--", "job"))
+    assert (done.out.split(), done.err) == (texts, "")
+
+
+def test_lines_the_controller_has_dropped_are_counted(make_controller, answering) -> None:
+    controller = make_controller(Limits(log_lines_per_job=100))
+    lines = Lines()
+    texts = [str(number) for number in range(1500)]
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        lines.send(agent, command["id"], *texts)
+        agent.finish(command["id"], exit_code=0, streams=["".join(f"{text}\n" for text in texts[-1000:]), ""])
+
+    answering(controller, answer)
+    done = ctl(controller.url, *on_node("--id", "x", "--", "job"))
+    assert done.out.split() == [*texts[-100:], *texts[-1000:-100]]
+    assert "missing above follow here: 900" in done.err
+    assert "1400 lines are missing above" in done.err
+    assert "greenagent-logs --job x" in done.err
+
+
+def test_it_says_when_only_the_last_lines_are_there(controller, answering) -> None:
+    texts = "".join(f"{number}\n" for number in range(1000))
+    answering(controller, result_of(exit_code=0, streams=[texts, ""]))
+    done = ctl(controller.url, *on_node("--", "job"))
+    assert done.out == texts
+    assert done.err.startswith(NO_LINES)
+    assert (
+        "only the last 1000 lines of stdout of 1:10 follow; all are shown there by: greenagent-logs --job" in done.err
+    )

@@ -1,0 +1,214 @@
+"""``greenagent-ctl run``: what it posts, what it prints and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from greenagent.controller.limits import Limits
+from tests.support.closed_streams import done_without
+from tests.support.ctl import (
+    NO_LINES,
+    AnsweringAgent,
+    Ctl,
+    Lines,
+    ctl,
+    on_node,
+    result_of,
+)
+from tests.support.local_controller import Agent
+from tests.support.waiting import wait_until
+
+
+def test_run_prints_the_streams_and_exits_as_the_job(controller, answering) -> None:
+    agent = answering(controller, result_of(state="ERROR", exit_code=7, streams=["out 1\nout 2\n", "err\n"]))
+    done = ctl(controller.url, *on_node("--", "sh", "-c", "x", "--", "-y"))
+    assert done == (7, "out 1\nout 2\n", f"{NO_LINES}err\n")
+    [command] = agent.commands
+    assert command["cmd"] == "execute"
+    assert command["args"]["name"] == "sh"
+    assert command["args"]["args"] == ["-c", "x", "--", "-y"]
+    assert command["args"]["loglevels_ac"] == "*"
+    assert command["args"]["log_flush"] == 1
+
+
+@pytest.mark.parametrize(
+    ("result", "code", "said"),
+    [
+        ({"exit_code": 0, "streams": ["", ""]}, 0, ""),
+        ({"state": "TIMEOUT", "exit_code": None, "signal": "SIGTERM"}, 124, "TIMEOUT: by SIGTERM"),
+        ({"state": "KILLED", "exit_code": 0}, 137, "KILLED"),
+        ({"state": "ERROR", "exit_code": None, "data": "No such file"}, 1, "ERROR: No such file"),
+        ({"state": "ERROR", "exit_code": None, "signal": "SIGSEGV"}, 1, "by SIGSEGV"),
+        ({"state": "UNKNOWN_CMD", "exit_code": None}, 1, "UNKNOWN_CMD"),
+        ({"state": "ERROR", "exit_code": 126}, 126, ""),
+    ],
+)
+def test_exit_codes(controller, answering, result, code, said) -> None:
+    answering(controller, result_of(**result))
+    done = ctl(controller.url, *on_node("--", "true"))
+    assert done.code == code
+    assert (said in done.err) if said else done.err == ""
+
+
+def test_not_delivered_is_3(controller) -> None:
+    done = ctl(controller.url, *on_node("--", "true"))
+    assert done.code == 3
+    assert "No matching connected agents found" in done.err
+    done = ctl(controller.url, "run", "--role", "nobody", "--id", "x", "--", "true")
+    assert (done.code, done.err) == (3, "greenagent-ctl: job x ended ERROR: No matching connected agents found\n")
+
+
+def test_a_built_in_shows_its_data(controller, answering) -> None:
+    answering(controller, result_of(data='"pong"', level=20, exit_code=None))
+    assert ctl(controller.url, *on_node("--cmd", "ping")) == (0, '"pong"\n', "")
+
+
+def test_fanout_prefixes_every_line_and_exits_with_the_highest(controller, answering) -> None:
+    for nid in (1, 2):
+        answering(
+            controller,
+            lambda agent, command: agent.finish(
+                command["id"], state="ERROR", exit_code=agent.nid, streams=[f"from {agent.nid}\nend\n", ""]
+            ),
+            nid=nid,
+            roles=["web"],
+        )
+    done = ctl(controller.url, "run", "--role", "web", "--fanout", "--", "job")
+    assert done.code == 2
+    assert sorted(done.out.splitlines()) == ["1:1 end", "1:1 from 1", "1:2 end", "1:2 from 2"]
+
+
+def test_every_option_reaches_the_command(controller, answering) -> None:
+    agent = answering(controller, result_of(exit_code=0), roles=["web", "db"])
+    read, write = os.pipe()
+    os.write(write, b"from stdin\n")
+    os.close(write)
+    given = "run --role web --role db --gid 1 --id my-id --domain d --name n --working-dir /tmp --queue q --max-time 9"
+    more = "--max-restart 2 --env A=1 --env B=x=y --wait-for-agent 5 --data - --cmd ext"
+    done = ctl(
+        controller.url,
+        *given.split(),
+        *more.split(),
+        "--args-json",
+        '{"extra": 1, "domain": "x"}',
+        "a",
+        "b",
+        stdin=read,
+    )
+    os.close(read)
+    assert done.code == 0
+    [command] = agent.commands
+    assert command == {
+        "id": "my-id",
+        "cmd": "ext",
+        "gid": 1,
+        "nid": 0,
+        "roles": ["web", "db"],
+        "fanout": False,
+        "data": "from stdin\n",
+        "args": {
+            "extra": 1,
+            "domain": "d",
+            "name": "n",
+            "working_dir": "/tmp",
+            "queue": "q",
+            "max_time": 9,
+            "max_restart": 2,
+            "env": ["A=1", "B=x=y"],
+            "args": ["a", "b"],
+            "loglevels_ac": "*",
+            "log_flush": 1,
+        },
+    }
+
+
+def test_detach_prints_the_id(controller, answering) -> None:
+    agent = answering(controller, result_of(exit_code=0))
+    done = ctl(controller.url, *on_node("--detach", "--", "true"))
+    wait_until(lambda: agent.commands)
+    assert done == (0, agent.commands[0]["id"] + "\n", "")
+    assert "log_flush" not in agent.commands[0]["args"]
+
+
+def test_a_known_id_is_refused(controller, answering) -> None:
+    answering(controller, result_of(exit_code=0))
+    assert ctl(controller.url, *on_node("--id", "x", "--", "true")).code == 0
+    done = ctl(controller.url, *on_node("--id", "x", "--", "true"))
+    assert done.code == 2
+    assert "409" in done.err
+
+
+@pytest.mark.parametrize("job_id", [".", "..", "...", "../../etc", "-x", "--json", "a/b?c#d%2E", "-- ."])
+def test_a_job_of_any_id_is_run_shown_logged_and_killed(controller, answering, job_id: str) -> None:
+    """HTTP libraries take "." and ".." in an address for steps, and options begin with a dash."""
+    lines = Lines()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        lines.send(agent, command["id"], "a line")
+        agent.finish(command["id"], streams=["a line\n", ""])
+
+    answering(controller, answer)
+    url = controller.url
+    done = ctl(url, *on_node(f"--id={job_id}", "--", "sh"))
+    assert (done.code, done.out) == (0, "a line\n")
+    assert ctl(url, "show", "--", job_id).out.startswith(f"job {job_id}: SUCCESS, execute sh\n")
+    assert ctl(url, "logs", "--", job_id).out.endswith(" 1:10  1 a line\n")
+    assert f"job {job_id} has ended already (SUCCESS)" in ctl(url, "kill", "--", job_id).err
+
+
+NAUGHTY = "line\u2028separator\x0cform\x0bfeed\x1d\x85\rreturn"
+
+
+def test_only_line_feeds_begin_a_line(controller) -> None:
+    """Unicode and ASCII have other separators, which JSON and people's texts hold."""
+    value = {"text": NAUGHTY, "more": "x"}
+    data = json.dumps(value, ensure_ascii=False)
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        agent.finish(command["id"], data=f"{data}\n{NAUGHTY}\n", level=20, streams=[f"{NAUGHTY}\n", ""])
+
+    agent = AnsweringAgent(controller, answer)
+    try:
+        done = ctl(controller.url, *on_node("--id", "x", "--", "job"))
+        shown = ctl(controller.url, "show", "x").out
+    finally:
+        agent.stop()
+    assert done == (0, f"{NAUGHTY}\n{data}\n{NAUGHTY}\n", NO_LINES)
+    assert json.loads(done.out.split("\n")[1]) == value
+    assert f"\n  {data}\n  {NAUGHTY}\n  stdout:\n    {NAUGHTY}\n" in shown
+
+
+def test_a_command_that_is_too_large_is_refused_with_2(make_controller, tmp_path) -> None:
+    controller = make_controller(Limits(job_body=10_000))
+    text = tmp_path / "text"
+    text.write_text("x" * 20_000)
+    with text.open("rb") as stdin:
+        done = Ctl("--url", controller.url, *on_node("--data", "-", "--", "true"), stdin=stdin).done()
+    assert (done.code, done.out) == (2, "")
+    assert done.err.endswith("refuses (413): the body is larger than 10000 bytes\n")
+
+
+def test_what_a_job_says_on_stderr_does_not_go_to_stdout(controller, tmp_path) -> None:
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        agent.finish(command["id"], exit_code=0, streams=["to stdout\n", "to stderr\n"])
+
+    agent = AnsweringAgent(controller, answer)
+    try:
+        done = done_without(tmp_path, (2,), "ctl", "--url", controller.url, *on_node("--", "job"))
+    finally:
+        agent.stop()
+    assert done == (0, "to stdout\n", "")
+
+
+def test_data_from_a_stdin_that_cannot_be_read_is_refused(controller, tmp_path) -> None:
+    arguments = ("--url", controller.url, *on_node("--wait-for-agent", "60", "--data", "-", "--", "cat"))
+    done = done_without(tmp_path, (0,), "ctl", *arguments)
+    assert done == (2, "", "greenagent-ctl: --data -: stdin is closed\n")
+    with open(os.devnull, "wb") as only_written:
+        done = Ctl(*arguments, stdin=only_written).done()
+    assert done == (2, "", "greenagent-ctl: --data -: stdin cannot be read: Bad file descriptor\n")
+    assert controller.get("jobs")["jobs"] == []
