@@ -138,8 +138,6 @@ class Job:
     """It ends if no agent is live by then; 0: it does not wait for one."""
     finished: float = 0.0
     """When the last of its agents ended; 0 before."""
-    adopted: bool = False
-    """Known by a result alone: this controller did not ask for it, or has forgotten it."""
     size: int = 0
     """Bytes of the command and of the results kept."""
     assignments: list[Assignment] = field(default_factory=list)

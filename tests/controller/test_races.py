@@ -45,6 +45,14 @@ class HeldFile:
             self.let_go()
 
 
+def count_calls(monkeypatch: pytest.MonkeyPatch, part: Any, name: str) -> list[Any]:
+    """Notes every call of a method; one that is noted has come as far as it can: to a lock or to a write."""
+    called: list[Any] = []
+    method = getattr(part, name)
+    monkeypatch.setattr(part, name, lambda *arguments: called.append(arguments) or method(*arguments))
+    return called
+
+
 @pytest.fixture
 def kept(make_controller: Callable[..., LocalController], tmp_path: Path) -> LocalController:
     return make_controller(state=tmp_path / "state.db")
@@ -82,28 +90,29 @@ def test_a_command_that_is_taken_back_is_offered_to_one_agent_only(kept: LocalCo
 
 
 def test_a_kill_that_comes_while_a_command_is_handed_over_goes_to_the_agent_that_gets_it(
-    kept: LocalController, held: HeldFile
+    kept: LocalController, held: HeldFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept.submit(id="job", gid=1, nid=10, wait_for_agent=60)
     held.is_held = True
     poll = Poller(kept.url, 1, 10, acknowledge="")
     held.wait_for(1)
+    called = count_calls(monkeypatch, kept.services.results, "kill")
     kill = gevent.spawn(kept.post, "jobs/job/kill", {})
-    [assignment] = kept.services.jobs.get("job").assignments
-    wait_until(lambda: len(held.waiting) > 1 or kept.services.jobs.is_locked(assignment), what="the kill")
-    gevent.sleep(0.05)  # lets a kill that does not wait come to its own write
+    wait_until(lambda: called, what="the kill")
     held.let_all_go()
     assert poll.command() is not None
     assert [(order["gid"], order["nid"]) for order in kill.get(timeout=10).json()["kills"]] == [(1, 10)]
     assert kept.state("job") == "RUNNING"
 
 
-def test_two_kills_of_a_waiting_job_at_once_end_it_once(kept: LocalController, held: HeldFile) -> None:
+def test_two_kills_of_a_waiting_job_at_once_end_it_once(
+    kept: LocalController, held: HeldFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept.submit(id="job", gid=1, nid=10, wait_for_agent=60)
     held.is_held = True
+    called = count_calls(monkeypatch, kept.services.results, "kill")
     kills = [gevent.spawn(kept.post, "jobs/job/kill", {}) for _ in range(3)]
-    held.wait_for(1)
-    gevent.sleep(0.05)  # lets the others come as far as they do
+    wait_until(lambda: len(called) == 3, what="the kills")
     held.let_all_go()
     assert {kill.get(timeout=10).status_code for kill in kills} <= {202, 409}
     job = kept.get("jobs/job")
@@ -111,16 +120,18 @@ def test_two_kills_of_a_waiting_job_at_once_end_it_once(kept: LocalController, h
 
 
 @pytest.mark.parametrize("nid", [10, 11], ids=["of its agent", "of another agent"])
-def test_equal_results_posted_at_once_count_once(kept: LocalController, held: HeldFile, nid: int) -> None:
+def test_equal_results_posted_at_once_count_once(
+    kept: LocalController, held: HeldFile, nid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     poll = Poller(kept.url, 1, 10)
     wait_until(lambda: kept.services.agents.get((1, 10)) and kept.services.agents.get((1, 10)).parked, what="the poll")
     kept.submit(id="job", gid=1, nid=10)
     poll.command()
     agent = Agent(kept, nid=nid)
     held.is_held = True
+    called = count_calls(monkeypatch, kept.services.results, "take")
     posts = [gevent.spawn(agent.finish, "job") for _ in range(4)]
-    held.wait_for(1)
-    gevent.sleep(0.05)  # lets the others come as far as they do
+    wait_until(lambda: len(called) == 4, what="the results")
     held.let_all_go()
     assert [post.get(timeout=10).status_code for post in posts] == [200] * 4
     counts = {(one["gid"], one["nid"]): one["results"] for one in kept.get("jobs/job")["agents"]}

@@ -33,8 +33,8 @@ class Poll:
     def has_slot(self) -> bool:
         return self.slots is None or self.slots > 0
 
-    def offer(self, assignment: Assignment) -> None:
-        """Ends the wait with a command."""
+    def offer(self, assignment: Assignment | None) -> None:
+        """Ends the wait with a command, or with none."""
         self.offered = assignment
         self._wake.set()
 
@@ -47,10 +47,6 @@ class Poll:
         """Whether the other side has closed the connection, looked at now."""
         self.look()
         return self.hung_up
-
-    def dismiss(self) -> None:
-        """Ends the wait with nothing."""
-        self._wake.set()
 
     def wait(self, timeout: float) -> Assignment | None:
         """Waits for a command; None after ``timeout`` seconds or when the agent hung up."""

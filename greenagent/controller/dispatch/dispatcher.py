@@ -49,7 +49,7 @@ class Dispatcher:
         self._is_closing = True
         for agent in self.agents.all():
             for poll in agent.parked:
-                poll.dismiss()
+                poll.offer(None)
 
     def choose(self, job: Job, force: bool) -> list[Assignment]:
         """Assignments for the agents that a new job is for; none if nobody is live."""

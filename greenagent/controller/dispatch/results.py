@@ -156,7 +156,7 @@ class ResultService:
             self._jobs.extend(job, added)
             return added[0]
         command = {"id": result["id"], **key.to_wire(), "cmd": result.get("cmd") or "", "args": result.get("args")}
-        job = self._jobs.new(command, Target(key, (), False), adopted=True)
+        job = self._jobs.new(command, Target(key, (), False))
         job.assignments = job.assign([key], state=states.RUNNING)
         self._jobs.add(job)
         return job.assignments[0]

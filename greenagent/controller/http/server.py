@@ -93,25 +93,17 @@ class Server(WSGIServer):  # type: ignore[misc]
         self._tls = tls
         self._tls_trouble: dict[str, str] = {}
         self._accept_trouble = log.on_change()
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(1024)
-            listener.setblocking(False)
-        except BaseException:
-            listener.close()
-            raise
         super().__init__(
-            listener,
+            address,
             application,
-            log=None,  # no access log
-            error_log=None,  # no access log
+            backlog=1024,
+            log=None,
+            error_log=None,
             handler_class=Handler,
             environ={"wsgi.multithread": True},
             spawn=Pool(),  # without one, connections would outlive the end of the server
         )
+        self.init_socket()  # binds now, not in ``start``
         if tls is not None:
             self.base_env["wsgi.url_scheme"] = "https"
 

@@ -77,9 +77,6 @@ class JobStore:
             del self._locks[key]
             released.set()
 
-    def is_locked(self, key: str | Assignment) -> bool:
-        return key in self._locks
-
     def new(self, command: dict[str, Any], target: Target, **values: Any) -> Job:
         """A job nobody knows before ``add``; who makes it holds the lock of its id until then."""
         now = time.time()
@@ -201,12 +198,12 @@ class JobStore:
             # A result came while its job was removed.
             self._file.write([(f"DELETE {_UNOWNED_ASSIGNMENTS}", ()), (f"DELETE {_UNOWNED_RESULTS}", ())])
         by_seq: dict[int, Job] = {}
-        for seq, job_id, text, created, wait_until, finished, adopted in self._file.read(
-            "SELECT seq, id, command, created, wait_until, finished, adopted FROM jobs ORDER BY seq"
+        for seq, job_id, text, created, wait_until, finished in self._file.read(
+            "SELECT seq, id, command, created, wait_until, finished FROM jobs ORDER BY seq"
         ):
             command = json.loads(text)
             finished = min(finished, monotonic_epoch())  # stamped while the clock was ahead, it would be kept for ever
-            job = Job(seq, job_id, command, Target.of(command), created, 0.0, wait_until, finished, bool(adopted))
+            job = Job(seq, job_id, command, Target.of(command), created, 0.0, wait_until, finished)
             job.size = len(text)
             by_seq[seq] = self._jobs[job_id] = job
             self._next_seq = seq + 1
@@ -257,8 +254,7 @@ def _size(result: dict[str, Any]) -> int:
 def _rows_of(job: Job) -> Iterator[Statement]:
     """Stamps in the state file are the wall clock's: the monotonic one ends with the process."""
     times = (job.created, job.stamp(job.wait_until), job.stamp(job.finished))
-    values = (job.seq, job.id, json.dumps(job.command), *times, job.adopted)
-    yield "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)", values
+    yield "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, 0)", (job.seq, job.id, json.dumps(job.command), *times)
     for assignment in job.assignments:
         yield _row_of(assignment)
         for serial, result in enumerate(assignment.results, 1):

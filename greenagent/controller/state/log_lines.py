@@ -11,8 +11,8 @@ from greenagent.controller.model import AgentKey
 
 LINE_OVERHEAD: Final = 300
 """Bytes a kept line costs beside its text."""
-WHOLE_LIMIT: Final = 2**53
-"""From here on readers of JSON differ about a whole number; no id, stamp or level is that large."""
+MAX_WHOLE: Final = 2**53 - 1
+"""Beyond it readers of JSON differ about a whole number; no id, stamp or level is that large."""
 
 
 class Line(NamedTuple):
@@ -126,9 +126,9 @@ class LineStore:
 def _normalize(received: dict[str, Any]) -> dict[str, Any]:
     """A record with the keys people see; originals send no ``jobid`` and either seconds or milliseconds."""
     epoch = received.get("epoch")
-    epoch = epoch if isinstance(epoch, (int, float)) and abs(epoch) < WHOLE_LIMIT else 0
+    epoch = epoch if isinstance(epoch, (int, float)) and abs(epoch) <= MAX_WHOLE else 0
     milliseconds = received.get("epoch_ms")
-    if not isinstance(milliseconds, int) or not abs(milliseconds) < WHOLE_LIMIT:
+    if not isinstance(milliseconds, int) or not abs(milliseconds) <= MAX_WHOLE:
         milliseconds = int(epoch if epoch > 10**11 else epoch * 1000)
     return {
         "id": _as_whole(received.get("id")),
@@ -141,7 +141,7 @@ def _normalize(received: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_whole(value: Any) -> int:
-    return value if isinstance(value, int) and abs(value) < WHOLE_LIMIT else 0
+    return value if isinstance(value, int) and abs(value) <= MAX_WHOLE else 0
 
 
 def _as_text(value: Any) -> str:

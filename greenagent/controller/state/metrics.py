@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey
-from greenagent.controller.state.log_lines import WHOLE_LIMIT
+from greenagent.controller.state.log_lines import MAX_WHOLE
 
-VALUE_LIMIT: Final = sys.float_info.max
+MAX_VALUE: Final = sys.float_info.max
 
 
 class LatestMetrics:
@@ -24,22 +24,20 @@ class LatestMetrics:
 
     def take(self, key: AgentKey, received: Any) -> bool:
         """Takes a batch an agent posted (protocol 8.4); False when it is not a list of flush objects."""
-        points: list[tuple[str, int, float]] = []
         if not isinstance(received, list):
             return False
+        points: list[tuple[str, int, float]] = []
         for flush in received:
-            if not isinstance(flush, dict) or not isinstance(flush.get("series"), list):
-                return False
-            stamp = flush.get("timestamp")
-            if isinstance(stamp, bool) or not isinstance(stamp, int) or not abs(stamp) < WHOLE_LIMIT:
-                return False
-            for pair in flush["series"]:
-                if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], str):
+            match flush:
+                case {"timestamp": int() as stamp, "series": list() as series} if _is_number(stamp, MAX_WHOLE):
+                    for pair in series:
+                        match pair:
+                            case [str() as name, value] if _is_number(value, MAX_VALUE):
+                                points.append((name, stamp, float(value)))
+                            case _:
+                                return False
+                case _:
                     return False
-                value = pair[1]
-                if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= VALUE_LIMIT:
-                    return False
-                points.append((pair[0], stamp, float(value)))
         metrics = self._agents.setdefault(key, {})
         self._received[key] = time.time()
         for name, stamp, value in points:
@@ -73,3 +71,7 @@ class LatestMetrics:
             }
             for key, metrics in sorted(self._agents.items())
         ]
+
+
+def _is_number(value: Any, most: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= most
