@@ -26,7 +26,7 @@ from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
 
-from greenagent.jobs.output import JobOutput  # noqa: E402
+from greenagent.jobs.streams import JobOutput  # noqa: E402
 from greenagent.logs.models import INSERT_ROW, SCHEMA  # noqa: E402
 from greenagent.logs.routes import Routes  # noqa: E402
 from greenagent.logs.splitter import Splitter  # noqa: E402

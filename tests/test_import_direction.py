@@ -17,8 +17,8 @@ ALLOWED: dict[str, set[str]] = {
     "spool": {"values", "runtime"},
     "statistics": {"values", "runtime"},
     "uplink": {"values", "runtime", "settings"},
-    "builtins": {"values", "runtime"},
-    "jobs": {"values", "runtime", "settings", "process", "logs", "spool", "statistics", "builtins"},
+    "jobs": {"values", "runtime", "settings", "process", "logs", "spool", "statistics"},
+    "builtins": {"values", "runtime", "settings", "logs", "statistics", "jobs"},
     "controller": {"values", "runtime"},
     "agent": {
         "values", "runtime", "settings", "process", "logs", "spool", "statistics", "uplink", "builtins", "jobs",

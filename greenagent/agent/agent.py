@@ -6,29 +6,26 @@ Nothing here decides anything about a job, a line or a request: that is behind t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
-from weakref import WeakKeyDictionary
 
 from gevent.lock import Semaphore
 
-from greenagent.agent.beginnings import end_orphans, make_log_store, make_orphan_reaper
+from greenagent import builtins
+from greenagent.agent.bootstrap import end_orphans, make_log_store, make_orphan_reaper
 from greenagent.agent.connections import Connections
-from greenagent.agent.ending import DRAIN, EXIT, LAST_KILL, REBOOT, RESTART, EndRequests, end_at_once
-from greenagent.agent.oversight import Oversight
+from greenagent.agent.monitoring import Monitoring
+from greenagent.agent.shutdown import DRAIN, EXIT, LAST_KILL, REBOOT, RESTART, ShutdownRequests, end_at_once
 from greenagent.agent.status import Parts
 from greenagent.agent.upgrade import check_new_image, hold_signals, open_state, release_signals
 from greenagent.agent.watchdog import Thresholds
 from greenagent.jobs.admission import Admission
-from greenagent.jobs.catalogue import fill_catalogue
-from greenagent.jobs.handover import FrozenJob, HandedOver
-from greenagent.jobs.job import Identity, Job, Reason
-from greenagent.jobs.launcher import Catalogue, Launcher
-from greenagent.jobs.loggers import job_routes, own_routes
-from greenagent.jobs.monitors import JobMonitor
+from greenagent.jobs.commands import Commands
+from greenagent.jobs.context import JobContext
+from greenagent.jobs.handover import HandedOver, SuspendedJob
+from greenagent.jobs.job import Identity, Reason
 from greenagent.jobs.recovery import Recovery
+from greenagent.jobs.routing import Routing, own_routes
+from greenagent.jobs.scripts import Scripts
 from greenagent.jobs.startup import StartupTasks, warn_of
-from greenagent.logs.joblog import JobLog
 from greenagent.process.spawn import Spawner
 from greenagent.runtime.agent_log import AgentLog, LineOutput
 from greenagent.runtime.greenlets import Supervisor, log_hub_errors
@@ -52,13 +49,12 @@ class Agent:
         self.settings = settings
         self.agent_log = agent_log
         self.identity = Identity(settings.main.gid, settings.main.nid)
-        self.requests = EndRequests()
+        self.requests = ShutdownRequests()
         self.failure = ""
         self.began = time.monotonic()
         self.supervisor = Supervisor(agent_log, self._give_up)
         self.metrics = AgentMetrics()
-        self.oversight = Oversight(self.supervisor, agent_log, self._give_up, self.metrics, thresholds)
-        self._job_logs: WeakKeyDictionary[Job, JobLog] = WeakKeyDictionary()
+        self.monitoring = Monitoring(self.supervisor, agent_log, self._give_up, self.metrics, thresholds)
         self._is_replaced = False
         self._reloading = Semaphore()
 
@@ -69,6 +65,10 @@ class Agent:
 
         ``taken_over``: what the image of the agent that this one replaces handed over.
         """
+
+        def settings() -> Settings:
+            return self.settings
+
         log_hub_errors(self.agent_log)
         start_hub_threads()
         main = self.settings.main
@@ -104,58 +104,46 @@ class Agent:
             self.statistics_outbox,
             self.metrics,
         )
-        catalogue = Catalogue()
-        self.launcher = Launcher(
-            lambda: self.settings,
-            self.identity,
-            self.spool,
-            self.spawner.spawn,
-            self.supervisor,
-            self._open_log,
-            self._open_monitor,
-            catalogue,
-            self.spawner.children,
-        )
-        self.admission = Admission(
-            lambda: self.settings,
-            self.identity,
-            self.spool,
-            self.history,
-            self.launcher,
-            self.supervisor,
-            self.agent_log,
-        )
-        fill_catalogue(
-            catalogue,
-            jobs=self.admission,
-            store=self.store if self.settings.database_logger is not None else None,
+        self.routing = Routing(settings, self.store)
+        self.commands = Commands(settings, Scripts(settings, self._fetch_script).commands)
+        context = JobContext(
+            settings=settings,
+            identity=self.identity,
+            agent_log=self.agent_log,
+            supervisor=self.supervisor,
+            spool=self.spool,
+            history=self.history,
+            spawner=self.spawner,
+            routing=self.routing,
+            statistics=self.statistics,
             meter=self.meter,
-            settings=lambda: self.settings,
-            restart=lambda: self.requests.ask(RESTART),
-            reboot=lambda: self.requests.ask(REBOOT),
-            fetch_script=self._fetch_script,
+            commands=self.commands,
         )
-        self.connections = Connections(
-            lambda: self.settings,
-            self.supervisor,
-            self.agent_log,
-            self.spool,
-            self.store,
-            self.statistics_outbox,
-            self.admission,
+        self.admission = Admission(context)
+        self.commands.built_ins = builtins.bind(
+            builtins.Context(
+                settings=settings,
+                admission=self.admission,
+                meter=self.meter,
+                store=self.store if self.settings.database_logger is not None else None,
+                restart=lambda: self.requests.ask(RESTART),
+                reboot=lambda: self.requests.ask(REBOOT),
+            )
         )
-        self.connections.register_pairs()
+        self.connections = Connections(context, self.admission, self.store, self.statistics_outbox)
+        self.routing.register_pairs()
         self._start_services(taken_over)
-        self._start_oversight()
+        parts = Parts(context, self.admission, self.connections, self.store, self.statistics_outbox, self.monitoring.lag)
+        self.monitoring.start(parts, self.statistics, self.began)
         if taken_over is not None:
             self.statistics.preset(taken_over.gauges)
             self.admission.resume(taken_over.jobs)
-        self._recover(taken_over)
+        Recovery(context, self.admission).run(None if taken_over is None else {job.row for job in taken_over.jobs})
         warn_of(self.settings.startup, self.identity, self.agent_log.warning)
-        self.startup = StartupTasks(self.admission, self.identity, self.supervisor, self.agent_log)
+        self.startup = StartupTasks(context, self.admission)
         self.startup.start(self.settings.startup, taken_over.startup if taken_over is not None else None)
         self.connections.update()
-        self.oversight.ready()
+        self.monitoring.ready()
         self.agent_log.info(
             f"greenagent {self.identity.gid}:{self.identity.nid} is ready, "
             f"polling {', '.join(self.settings.polled_controllers) or 'nobody'}"
@@ -170,54 +158,11 @@ class Agent:
         self.supervisor.service("statistics", self.statistics.run, heartbeat=self.statistics.heartbeat)
         self.supervisor.service("ledger upkeep", self.spool.keep_up, lambda: list(self.settings.controllers))
 
-    def _start_oversight(self) -> None:
-        parts = Parts(
-            settings=lambda: self.settings,
-            identity=self.identity,
-            supervisor=self.supervisor,
-            admission=self.admission,
-            connections=self.connections,
-            store=self.store,
-            spool=self.spool,
-            history=self.history,
-            spawner=self.spawner,
-            statistics=self.statistics_outbox,
-            meter=self.meter,
-            stall=self.oversight.stall,
-        )
-        self.oversight.start(parts, self.statistics, self.began)
-
-    def _recover(self, taken_over: HandedOver | None) -> None:
-        recovery = Recovery(
-            self.spool,
-            self.history,
-            self.admission,
-            self.identity,
-            self.settings.controllers,
-            self.settings.stats.interval,
-            self.agent_log,
-        )
-        recovery.run({job.row for job in taken_over.jobs} if taken_over is not None else None)
-
     def _fetch_script(self, controller: str, digest: str) -> bytes:
         link = self.connections.links.get(controller)
         if link is None:
             raise GreenagentError(f"controller {controller} is not configured any more")
         return link.fetch_script(digest)
-
-    def _open_log(self, job: Job) -> Any:
-        arguments = job.command.arguments
-        routes = job_routes(self.settings, self.connections.bits, job)
-        label = f"{job.command.cmd} {arguments.name}".rstrip()
-        log = self.store.open_job(
-            job.id, arguments.domain, arguments.name, routes, label, self.settings.main.max_log_per_job
-        )
-        self._job_logs[job] = log
-        return log
-
-    def _open_monitor(self, job: Job, say: Callable[[str], None]) -> JobMonitor:
-        under = self.supervisor if self.settings.stats.local_intake else None
-        return JobMonitor(job, self.statistics, self.meter, say, under)
 
     # -- live reload
 
@@ -232,9 +177,8 @@ class Agent:
         plan = changes(self.settings, new)
         self.settings = merge(self.settings, new)
         self.connections.update()
-        for job, log in list(self._job_logs.items()):
-            log.routes = job_routes(self.settings, self.connections.bits, job)
-        self.admission.line.slots = self.settings.main.max_jobs
+        self.routing.update()
+        self.admission.queue.slots = self.settings.main.max_jobs
         self.admission.start_next()
         self.meter.interval = self.settings.stats.meter_interval
         self.statistics.reconfigure(self.settings.stats.interval)
@@ -250,11 +194,11 @@ class Agent:
     def _give_up(self, reason: str) -> None:
         self.failure = reason
         main = self.settings.main
-        self.oversight.end_within(main.kill_grace + main.pipe_drain + main.drain_timeout)
+        self.monitoring.end_within(main.kill_grace + main.pipe_drain + main.drain_timeout)
         self.requests.ask(EXIT)
 
     def hand_over(self) -> tuple[HandedOver, int] | None:
-        """Freezes the running jobs and closes everything: returns the state for the new image, and its descriptor.
+        """Suspends the running jobs and closes everything: returns the state for the new image, and its descriptor.
 
         None, with everything going on here, when there can be no replacement: that is said.
         """
@@ -276,22 +220,22 @@ class Agent:
         self._is_replaced = True
         main = self.settings.main
         self.connections.stop_polling()
-        frozen = self._freeze_jobs(main.kill_grace + main.pipe_drain + LAST_KILL)
+        suspended = self._suspend_jobs(main.kill_grace + main.pipe_drain + LAST_KILL)
         detached = self.spawner.children.detached.state()
-        state = HandedOver(frozen, self.startup.state(), {}, self.statistics.gauges(), detached)
+        state = HandedOver(suspended, self.startup.state(), {}, self.statistics.gauges(), detached)
         state.ledger_file = self.spool.path.absolute()
         state.locks = {str(lock.path): lock.duplicate() for lock in (*self.spool.locks, *self.store.locks)}
         self._close(0, UNDER_WAY)
         state.request = self.requests.asked_meanwhile
         return state, descriptor
 
-    def _freeze_jobs(self, seconds: float) -> list[FrozenJob]:
+    def _suspend_jobs(self, seconds: float) -> list[SuspendedJob]:
         """One that does not stop in time is ended; the new image finds it cut off and reports that."""
-        frozen, stuck = self.admission.freeze(seconds)
+        suspended, stuck = self.admission.suspend(seconds)
         for job in stuck:
             self.agent_log.error(f"job {job.id} did not stop within {seconds:g} s for the replacement: it is ended")
         end_at_once(stuck)
-        return frozen
+        return suspended
 
     def stop(self, how: str = EXIT) -> None:
         """Ends the jobs, brings what they said to disk and, for ``drain_timeout``, to the controllers.
@@ -322,7 +266,7 @@ class Agent:
         self.requests.wait_for(self.connections.drain(drain_timeout, under_way), drain_timeout + under_way + 2)
         self.connections.close()
         self.agent_log.detach(self._own_log.append_now)
-        self.oversight.stop()
+        self.monitoring.stop()
         self.supervisor.kill_all()
         self.store.stop()
         self.spool.stop()

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from greenagent.jobs.admission import Admission
-from greenagent.jobs.loggers import pair_name, pairs
+from greenagent.jobs.context import JobContext
+from greenagent.jobs.routing import pair_name, pairs
 from greenagent.logs.store import LogStore
-from greenagent.runtime.agent_log import AgentLog
-from greenagent.runtime.greenlets import Supervisor
 from greenagent.settings.models import ControllerSettings, Settings
-from greenagent.spool.spool import Spool
 from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.uplink.link import Link, LogPair
 from greenagent.uplink.sender import UNDER_WAY
-
-
-class SettingsSource(Protocol):
-    def __call__(self) -> Settings: ...
 
 
 class Plan(NamedTuple):
@@ -44,42 +38,22 @@ def plans(settings: Settings) -> dict[str, Plan]:
 class Connections:
     """Makes, replaces and ends links."""
 
-    def __init__(
-        self,
-        settings: SettingsSource,
-        supervisor: Supervisor,
-        agent_log: AgentLog,
-        spool: Spool,
-        store: LogStore,
-        statistics: StatisticsOutbox,
-        admission: Admission,
-    ) -> None:
+    def __init__(self, context: JobContext, admission: Admission, store: LogStore, statistics: StatisticsOutbox) -> None:
         self.links: dict[str, Link] = {}
-        self.bits: dict[str, int] = {}
-        self._settings = settings
-        self._supervisor = supervisor
-        self._agent_log = agent_log
-        self._spool = spool
+        self._context = context
+        self._admission = admission
         self._store = store
         self._statistics = statistics
-        self._admission = admission
         self._plans: dict[str, Plan] = {}
         self._takes_commands = True
         self.is_closed = False
-
-    def register_pairs(self) -> None:
-        """Tells the store who wants lines; to be done before any job logs."""
-        settings = self._settings()
-        self.bits = self._store.register_pairs(
-            [pair_name(logger.name, controller) for logger, controller in pairs(settings)]
-        )
 
     def update(self) -> None:
         """Brings the links in step with the settings; untouched ones go on undisturbed.
 
         After ``stop_polling`` new ones deliver what waits and take no commands; after ``drain`` there are none.
         """
-        wanted = plans(self._settings())
+        wanted = plans(self._context.settings())
         for key in list(self.links):
             if wanted.get(key) != self._plans.get(key):
                 link = self.links.pop(key)
@@ -90,8 +64,8 @@ class Connections:
         if self.is_closed:
             return  # by now, or before
         # Only now: an upload that was under way moves its cursor, which a pair or queue that is gone has no more.
-        self.register_pairs()
-        self._statistics.set_controllers(self._settings().stats.controllers)
+        self._context.routing.register_pairs()
+        self._statistics.set_controllers(self._context.settings().stats.controllers)
         for key, plan in wanted.items():
             if key not in self.links:
                 self.links[key] = self._connect(plan)
@@ -117,13 +91,13 @@ class Connections:
             link.close()
 
     def _connect(self, plan: Plan) -> Link:
-        main = self._settings().main
-        link = Link(plan.controller, main.gid, main.nid, self._supervisor, self._agent_log)
-        link.send_results(self._spool)
+        context, main = self._context, self._context.settings().main
+        link = Link(plan.controller, main.gid, main.nid, context.supervisor, context.agent_log)
+        link.send_results(context.spool)
         for pair in plan.pairs:
-            link.send_logs(pair, self._store, self._spool.keep_aside)
+            link.send_logs(pair, self._store, context.spool.keep_aside)
         if plan.statistics:
-            link.send_statistics(self._spool, self._spool.keep_aside)
+            link.send_statistics(context.spool, context.spool.keep_aside)
         if plan.polled and self._takes_commands:
-            link.poll(lambda: self._settings().main.roles, lambda: self._admission.line.free, self._admission)
+            link.poll(lambda: context.settings().main.roles, lambda: self._admission.queue.free, self._admission)
         return link

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -12,17 +11,12 @@ from typing import Any, Final, NamedTuple
 from greenagent import __version__
 from greenagent.agent.connections import Connections
 from greenagent.jobs.admission import Admission
-from greenagent.jobs.job import Identity, Job
-from greenagent.jobs.queues import WaitingLine
+from greenagent.jobs.context import JobContext
+from greenagent.jobs.job import Job
+from greenagent.jobs.queue import JobQueue
 from greenagent.logs.store import LogStore
-from greenagent.process.spawn import Spawner
-from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.native import NativePool, NativeWorker
-from greenagent.settings.models import Settings
-from greenagent.spool.history import HistoryFile
 from greenagent.spool.records import Waiting
-from greenagent.spool.spool import Spool
-from greenagent.statistics.meter import Meter
 from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.statistics.own import AgentMetrics, EventLoopLag
 from greenagent.uplink.figures import UplinkFigures
@@ -37,20 +31,14 @@ _PAIR_METRIC: Final = "log_lines_waiting"
 
 
 class Parts(NamedTuple):
-    """What is looked at. ``settings`` gives those in force."""
+    """What is looked at."""
 
-    settings: Callable[[], Settings]
-    identity: Identity
-    supervisor: Supervisor
+    context: JobContext
     admission: Admission
     connections: Connections
     store: LogStore
-    spool: Spool
-    history: HistoryFile
-    spawner: Spawner
     statistics: StatisticsOutbox
-    meter: Meter
-    stall: EventLoopLag
+    lag: EventLoopLag
 
 
 class AgentStatus:
@@ -77,18 +65,18 @@ class AgentStatus:
 
     def _add_metrics(self) -> None:
         parts, metrics = self._parts, self._metrics
-        metrics.gauge("agent_cpu_percent", lambda: parts.meter.own_usage().cpu)
-        metrics.gauge("agent_resident_bytes", lambda: parts.meter.own_usage().rss)
-        metrics.gauge("agent_threads", lambda: parts.meter.own_usage().threads)
-        metrics.gauge("agent_descriptors", lambda: parts.meter.own_usage().fds)
-        metrics.gauge("hub_stall_seconds", lambda: parts.stall.recent)
-        metrics.gauge("hub_stall_worst_seconds", lambda: parts.stall.worst_ever)
+        metrics.gauge("agent_cpu_percent", lambda: parts.context.meter.own_usage().cpu)
+        metrics.gauge("agent_resident_bytes", lambda: parts.context.meter.own_usage().rss)
+        metrics.gauge("agent_threads", lambda: parts.context.meter.own_usage().threads)
+        metrics.gauge("agent_descriptors", lambda: parts.context.meter.own_usage().fds)
+        metrics.gauge("hub_stall_seconds", lambda: parts.lag.recent)
+        metrics.gauge("hub_stall_worst_seconds", lambda: parts.lag.worst_ever)
         metrics.gauge("statistics_backlog_bytes", self._statistics_bytes)
-        line: WaitingLine = parts.admission.line
+        queue: JobQueue = parts.admission.queue
         metrics.gauge("uptime_seconds", lambda: time.monotonic() - self._began)
-        metrics.gauge("agent_greenlets", lambda: parts.supervisor.running)
-        metrics.gauge("jobs_running", lambda: line.running)
-        metrics.gauge("jobs_waiting", lambda: line.waiting)
+        metrics.gauge("agent_greenlets", lambda: parts.context.supervisor.running)
+        metrics.gauge("jobs_running", lambda: queue.running)
+        metrics.gauge("jobs_waiting", lambda: queue.waiting)
         for state in sorted(states.TERMINAL):
             metrics.counter("jobs_done", partial(self._done, state), state=state)
         metrics.counter("log_lines", lambda: parts.store.figures.lines)
@@ -137,10 +125,10 @@ class AgentStatus:
         return self._parts.admission.done.get(state, 0)
 
     def _pairs_of(self, key: str) -> list[str]:
-        return [pair for pair in self._parts.connections.bits if pair.rpartition("/")[2] == key]
+        return [pair for pair in self._parts.context.routing.bits if pair.rpartition("/")[2] == key]
 
     def _lines_waiting(self, pair: str) -> int | None:
-        return self._parts.store.backlog(pair) if pair in self._parts.connections.bits else None
+        return self._parts.store.backlog(pair) if pair in self._parts.context.routing.bits else None
 
     def _waiting(self, key: str) -> Waiting:
         return self._outbox_waiting().get(key, Waiting())
@@ -152,14 +140,14 @@ class AgentStatus:
         """Asked once a second at most, however many metrics are made of it."""
         if time.monotonic() - self._outbox_read > 1 or self._outbox_read < 0:
             self._outbox_read = time.monotonic()
-            self._outbox = self._parts.spool.waiting()
+            self._outbox = self._parts.context.spool.waiting()
         return self._outbox
 
     # -- health
 
     def threads(self) -> list[NativeWorker[Any]]:
         """The native threads without which nothing works."""
-        found = (self._parts.store.writer.thread, self._parts.spool.database.thread)
+        found = (self._parts.store.writer.thread, self._parts.context.spool.database.thread)
         return [thread for thread in found if thread is not None]
 
     def health(self) -> str | None:
@@ -173,21 +161,21 @@ class AgentStatus:
             if thread.busy_since is not None and time.monotonic() - thread.busy_since > 60:
                 return f"the thread '{thread.name}' is stuck"
         expected = [name for link in parts.connections.links.values() for name in link.services]
-        for name in dict.fromkeys([*expected, *parts.supervisor.services]):
-            service = parts.supervisor.services.get(name)
+        for name in dict.fromkeys([*expected, *parts.context.supervisor.services]):
+            service = parts.context.supervisor.services.get(name)
             if service is None or not service.is_running:
                 reason = f": {service.last_error}" if service is not None and service.last_error else ""
                 return f"{name} is not running{reason}"
             if service.heartbeat.overdue:
                 return f"{name} is stuck ({service.heartbeat.activity})"
-        if not parts.spool.is_writable:
-            return f"the ledger {parts.spool.path} cannot be written"
-        if not parts.history.is_writable:
-            return f"the history {parts.history.path} cannot be written"
+        if not parts.context.spool.is_writable:
+            return f"the ledger {parts.context.spool.path} cannot be written"
+        if not parts.context.history.is_writable:
+            return f"the history {parts.context.history.path} cannot be written"
         if not parts.store.is_writable:
             return f"logs cannot be written to {parts.store.folder.path}"
-        if parts.spawner.problem:
-            return f"no program can be started: {parts.spawner.problem}"
+        if parts.context.spawner.problem:
+            return f"no program can be started: {parts.context.spawner.problem}"
         return None
 
     # -- for people
@@ -196,13 +184,13 @@ class AgentStatus:
         """Everything worth knowing, as JSON can tell it. Times are seconds, stamps since 1970."""
         parts = self._parts
         problem = self.health()
-        own = parts.meter.own_usage()
+        own = parts.context.meter.own_usage()
         return {
             "version": __version__,
             "pid": os.getpid(),
-            "gid": parts.identity.gid,
-            "nid": parts.identity.nid,
-            "roles": list(parts.settings().main.roles),
+            "gid": parts.context.identity.gid,
+            "nid": parts.context.identity.nid,
+            "roles": list(parts.context.settings().main.roles),
             "uptime": round(time.monotonic() - self._began, 3),
             "healthy": problem is None,
             "problem": problem,
@@ -210,17 +198,17 @@ class AgentStatus:
             "controllers": {key: self._controller(key, link) for key, link in parts.connections.links.items()},
             "logs": self._logs(),
             "ledger": {
-                "file": str(parts.spool.path),
-                "writable": parts.spool.is_writable,
-                "free_bytes": self._free(parts.spool.path),
+                "file": str(parts.context.spool.path),
+                "writable": parts.context.spool.is_writable,
+                "free_bytes": self._free(parts.context.spool.path),
             },
             "statistics": {"waiting_bytes": self._statistics_bytes(), "dropped": parts.statistics.dropped},
-            "hub": {"stall": round(parts.stall.recent, 4), "worst_stall": round(parts.stall.worst_ever, 4)},
+            "hub": {"stall": round(parts.lag.recent, 4), "worst_stall": round(parts.lag.worst_ever, 4)},
             "process": {
                 "cpu": own.cpu,
                 "rss": own.rss,
                 "threads": own.threads,
-                "greenlets": parts.supervisor.running,
+                "greenlets": parts.context.supervisor.running,
                 "descriptors": own.fds,
             },
         }
@@ -229,8 +217,8 @@ class AgentStatus:
         admission = self._parts.admission
         jobs = sorted(admission.live.values(), key=lambda job: job.accepted)
         return {
-            "running": admission.line.running,
-            "waiting": admission.line.waiting,
+            "running": admission.queue.running,
+            "waiting": admission.queue.waiting,
             "done": dict(admission.done),
             "lines_read": self._metrics.total("lines_read"),
             "bytes_read": self._metrics.total("bytes_read"),

@@ -33,11 +33,11 @@ LEDGER_VARIABLE: Final = f"{VARIABLE}_LEDGER"
 """Names the ledger to the image that is asked; one that does not know it, or an older one that asks, minds nothing."""
 _SUFFIX: Final = ".handover"
 STATE_ROOM: Final = 16 << 20
-"""Bytes of memory that must be had for the state before any job is frozen."""
+"""Bytes of memory that must be had for the state before any job is suspended."""
 CHECK_TIMEOUT: Final = 60.0
 CANNOT: Final = "the agent now installed cannot take over"
 HELD_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""Blocked from the first frozen job until the new handlers stand: one in between would kill the agent."""
+"""Blocked from the first suspended job until the new handlers stand: one in between would kill the agent."""
 
 
 def own_command() -> list[str]:

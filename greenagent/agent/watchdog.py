@@ -124,7 +124,7 @@ class HubWatchdog:
             pass  # nobody reads
 
 
-class PartsWatch:
+class ServiceWatchdog:
     """Service on the hub: looks after the other services and the native threads."""
 
     def __init__(

@@ -3,72 +3,48 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from collections.abc import Iterable
+from typing import Any, Final
 
-from greenagent.builtins.call import Answer, BuiltIn, BuiltInError, Call, answer, list_answer, text_of
+from greenagent.builtins.registry import BuiltInError, Call, answer, command, list_answer, text_of
+from greenagent.jobs.commands import Answer
+from greenagent.logs.read.query import LogQuery
 from greenagent.values.errors import LevelError
-from greenagent.values.levels import LevelSet, parse_levels
+from greenagent.values.levels import parse_levels
 from greenagent.values.message import Record
 
-MOST: Final = 1000
+MAX_RECORDS: Final = 1000
 """The hard limit of one query (protocol 6.2)."""
 _LATEST: Final = 2**53
 """Seconds; what is beyond all time means the same and would not fit sqlite's integers with a second more."""
 
 
-class Filter(Protocol):
-    """Makes the store's query from the parsed filters; a time means its whole second, limit 0 all."""
-
-    def __call__(
-        self,
-        *,
-        jobid: str | None,
-        domain: str | None,
-        name: str | None,
-        levels: LevelSet | None,
-        time_from: float | None,
-        time_to: float | None,
-        limit: int,
-    ) -> Any: ...
-
-
-class Query(Protocol):
-    """Asks the store; ``take`` gets the records, newest first, in a native thread."""
-
-    def __call__(self, query: Any, take: Callable[[Iterable[Record]], Answer], /) -> Answer: ...
-
-
-def get_msgs(make_filter: Filter, query: Query) -> BuiltIn:
+@command("get_msgs", needs_store=True)
+def get_msgs(call: Call) -> Answer:
     """Answers the matching records, newest first, at most 1000, and no more than fit into 16 MiB."""
-
-    def run(call: Call) -> Answer:
-        # All of it in that thread: to make the text of a thousand long lines on the hub takes seconds.
-        return query(_read(call, make_filter, limited=True), _as_list)
-
-    return run
+    assert call.agent.store is not None
+    # All of it in the store's thread: to make the text of a thousand long lines on the hub takes seconds.
+    return call.agent.store.query(_read(call, limited=True), _as_list)
 
 
 def _as_list(records: Iterable[Record]) -> Answer:
     return list_answer(record.to_wire() for record in records)
 
 
-def del_msgs(make_filter: Filter, delete: Callable[[Any], tuple[int, int]]) -> BuiltIn:
+@command("del_msgs", needs_store=True)
+def del_msgs(call: Call) -> Answer:
     """Deletes the matching records but those a controller still waits for; answers how many of each.
 
     All that match: a ``limit`` is refused, since ignoring it would delete more than was asked for.
     """
-
-    def run(call: Call) -> Answer:
-        if call.data().get("limit"):
-            raise BuiltInError("del_msgs deletes all that matches and takes no limit; narrow it with the other filters")
-        deleted, kept = delete(_read(call, make_filter, limited=False))
-        return answer({"deleted": deleted, "kept": kept})
-
-    return run
+    assert call.agent.store is not None
+    if call.data().get("limit"):
+        raise BuiltInError("del_msgs deletes all that matches and takes no limit; narrow it with the other filters")
+    deleted, kept = call.agent.store.delete(_read(call, limited=False))
+    return answer({"deleted": deleted, "kept": kept})
 
 
-def _read(call: Call, make_filter: Filter, limited: bool) -> Any:
+def _read(call: Call, limited: bool) -> LogQuery:
     data = call.data()
     try:
         levels = parse_levels(data.get("levels"))
@@ -76,8 +52,8 @@ def _read(call: Call, make_filter: Filter, limited: bool) -> Any:
         raise BuiltInError(f"levels: {error}") from error
     limit = _number(data, "limit")
     if limited:
-        limit = limit if limit is not None and 0 < limit < MOST else MOST
-    return make_filter(
+        limit = limit if limit is not None and 0 < limit < MAX_RECORDS else MAX_RECORDS
+    return LogQuery(
         jobid=text_of(data, "jobid"),
         domain=text_of(data, "domain"),
         name=text_of(data, "name"),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from greenagent.builtins.call import Answer, BuiltIn, BuiltInError, Call, answer, list_answer, text_of
+from greenagent.builtins.registry import BuiltInError, Call, Context, answer, command, list_answer, text_of
+from greenagent.jobs.commands import Answer
 from greenagent.values.command import Command
 
-LONGEST: Final = 4096
+MAX_LENGTH: Final = 4096
 """Characters of a text, list or object of a command beyond which the figures of its job leave it out."""
 MAX_MEMBERS: Final = 100
 """Members of a command, and of its run arguments, that the figures tell of."""
@@ -22,52 +23,55 @@ class LiveJob(NamedTuple):
     figures: Mapping[str, Any]
 
 
-def get_process_stats(jobs: Callable[[], Iterable[LiveJob]]) -> BuiltIn:
+@command("get_process_stats")
+def get_process_stats(call: Call) -> Answer:
     """``data`` is ``{"id": text}``; one entry."""
-
-    def run(call: Call) -> Answer:
-        job_id = text_of(call.data(), "id")
-        if job_id is None:
-            raise BuiltInError("get_process_stats needs data with the 'id' of a job")
-        for job in jobs():
-            if job.command.id == job_id:
-                return answer(_entry(job))
-        raise BuiltInError(f"Process with id '{job_id}' doesn't exist")
-
-    return run
+    return figures_of_one(_live_jobs(call.agent), call.data())
 
 
-def get_processes_stats(jobs: Callable[[], Iterable[LiveJob]]) -> BuiltIn:
+@command("get_processes_stats")
+def get_processes_stats(call: Call) -> Answer:
     """``data`` is ``{"domain": text or null, "name": text or null}``; entries of the matching jobs."""
-
-    def run(call: Call) -> Answer:
-        data = call.data()
-        domain, name = text_of(data, "domain"), text_of(data, "name")
-        return list_answer(
-            _entry(job)
-            for job in jobs()
-            if domain in (None, job.command.arguments.domain) and name in (None, job.command.arguments.name)
-        )
-
-    return run
+    return figures_of_matching(_live_jobs(call.agent), call.data())
 
 
-def get_aggregated_stats(total: Callable[[], Mapping[str, Any]]) -> BuiltIn:
+@command("get_aggregated_stats")
+def get_aggregated_stats(call: Call) -> Answer:
     """One entry without a command: all jobs and the agent itself."""
+    return answer({"cmd": None, **call.agent.meter.total().to_wire()})
 
-    def run(call: Call) -> Answer:
-        return answer({"cmd": None, **total()})
 
-    return run
+def figures_of_one(jobs: Iterable[LiveJob], data: Mapping[str, Any]) -> Answer:
+    job_id = text_of(data, "id")
+    if job_id is None:
+        raise BuiltInError("get_process_stats needs data with the 'id' of a job")
+    for job in jobs:
+        if job.command.id == job_id:
+            return answer(_entry(job))
+    raise BuiltInError(f"Process with id '{job_id}' doesn't exist")
+
+
+def figures_of_matching(jobs: Iterable[LiveJob], data: Mapping[str, Any]) -> Answer:
+    domain, name = text_of(data, "domain"), text_of(data, "name")
+    return list_answer(
+        _entry(job)
+        for job in jobs
+        if domain in (None, job.command.arguments.domain) and name in (None, job.command.arguments.name)
+    )
+
+
+def _live_jobs(agent: Context) -> Iterator[LiveJob]:
+    for job in list(agent.admission.live.values()):
+        yield LiveJob(job.command, agent.meter.usage(job.id).to_wire())
 
 
 def _entry(job: LiveJob) -> dict[str, Any]:
     # Without what is long: that many jobs wait with much data must not make an answer of any size.
     arguments = job.command.received.get("args")
-    command = _short(job.command.received, "args" if arguments else "")
+    shown = _short(job.command.received, "args" if arguments else "")
     if arguments:
-        command["args"] = _short(arguments)
-    return {"cmd": command, **job.figures}
+        shown["args"] = _short(arguments)
+    return {"cmd": shown, **job.figures}
 
 
 def _short(received: Mapping[str, Any], left_out: str = "") -> dict[str, Any]:
@@ -76,8 +80,8 @@ def _short(received: Mapping[str, Any], left_out: str = "") -> dict[str, Any]:
 
 
 def _is_short(value: Any) -> bool:
-    """Whether a JSON value has no more than LONGEST characters, about; it is looked at no further than that."""
-    room = LONGEST
+    """Whether a JSON value has no more than MAX_LENGTH characters, about; it is looked at no further than that."""
+    room = MAX_LENGTH
     waiting = [value]
     while waiting and room >= 0:
         item = waiting.pop()

@@ -10,24 +10,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from greenagent.jobs.run_state import Outcome
-
 VERSION: Final = 2
 """Of the form below, which this image writes."""
 READ_VERSIONS: Final = (1, VERSION)
 """What this image can go on from. greenagent 0.1 wrote version 1, without the ledger and without a request."""
 
 
-class Frozen(Exception):
+class Suspended(Exception):
     """Raised through a job's greenlet: it stops here, and ``run`` tells how far it was."""
 
-    def __init__(self, run: FrozenRun | None = None) -> None:
-        super().__init__("frozen")
+    def __init__(self, run: SuspendedRun | None = None) -> None:
+        super().__init__("suspended")
         self.run = run
 
 
 @dataclass(slots=True)
-class FrozenPipes:
+class SuspendedStreams:
     """The pipes of a run (None where closed) and all that was read and not yet told."""
 
     stdin: int | None
@@ -38,7 +36,7 @@ class FrozenPipes:
 
 
 @dataclass(slots=True)
-class FrozenRun:
+class SuspendedRun:
     """A run under way; ``known`` are the processes seen below the child with their start times."""
 
     pid: int
@@ -50,11 +48,11 @@ class FrozenRun:
     began: float
     leave_children: bool
     signals: list[str]
-    pipes: FrozenPipes
+    pipes: SuspendedStreams
 
 
 @dataclass(slots=True)
-class FrozenJob:
+class SuspendedJob:
     """A live job. Between runs ``run`` is None, and the next one starts at ``wakes``."""
 
     row: int
@@ -68,18 +66,11 @@ class FrozenJob:
     intake_port: int = 0
     intake: int | None = None
     """The open statsd port, where the job has one."""
-    run: FrozenRun | None = None
+    run: SuspendedRun | None = None
     wakes: float = 0.0
     last: dict[str, Any] | None = None
     log: dict[str, Any] = field(default_factory=dict)
     """What its log has counted (``logs.joblog.JobLog.state``); of an older image: nothing."""
-
-    def last_outcome(self) -> Outcome | None:
-        """How the run before ended, for a job that sleeps."""
-        if self.last is None:
-            return None
-        streams = self.last["streams"]
-        return Outcome(**{**self.last, "streams": tuple(streams) if streams is not None else None})
 
     def to_json(self) -> dict[str, Any]:
         """A form that ``json`` takes."""
@@ -105,7 +96,7 @@ class StartupState:
 class HandedOver:
     """Everything that goes to the new image."""
 
-    jobs: list[FrozenJob] = field(default_factory=list)
+    jobs: list[SuspendedJob] = field(default_factory=list)
     startup: StartupState = field(default_factory=StartupState)
     locks: dict[str, int] = field(default_factory=dict)
     gauges: list[Any] = field(default_factory=list)
@@ -164,12 +155,12 @@ def from_json(value: dict[str, Any]) -> HandedOver:
     jobs = []
     for entry in value["jobs"]:
         run = entry.pop("run")
-        job = FrozenJob(**entry)
+        job = SuspendedJob(**entry)
         if run is not None:
             pipes = run.pop("pipes")
             pipes["data_left"] = base64.b64decode(pipes["data_left"])
             run["known"] = {int(pid): ticks for pid, ticks in run["known"].items()}
-            job.run = FrozenRun(**run, pipes=FrozenPipes(**pipes))
+            job.run = SuspendedRun(**run, pipes=SuspendedStreams(**pipes))
         jobs.append(job)
     started = value["startup"]
     # The first images of version 1 do not tell what became of them: they count as up.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from gevent import Greenlet
 from gevent.event import Event
 
-from greenagent.jobs.handover import FrozenJob
+from greenagent.jobs.handover import SuspendedJob
 from greenagent.process.child import Child
 from greenagent.spool.records import FROM_HISTORY
+from greenagent.values import levels, states
 from greenagent.values.command import Command
 from greenagent.values.result import Result
 
@@ -49,43 +50,80 @@ class Identity:
     nid: int
 
 
-class Job:
-    """One live job. Its own greenlet changes it; others only ask, through ``ask_to_end``.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one run ended. ``lived`` is seconds; ``starttime`` milliseconds since 1970, 0 where nothing was begun."""
 
-    ``external`` tells a process in a slot from a built-in. ``signals`` are the names of those the
-    current run was sent by ``kill``. ``is_reported`` is true from the moment the last result goes
-    into the ledger: the job is over, whatever is left to tidy up.
+    state: str
+    data: str = ""
+    level: int = 0
+    starttime: int = 0
+    lived: float = 0.0
+    streams: tuple[str, str] | None = None
+    critical: str = ""
+    truncated: bool = False
+    exit_code: int | None = None
+    signal: str | None = None
+    can_restart: bool = True
+    ended_by_request: bool = False
+
+    @property
+    def has_result(self) -> bool:
+        return self.level in levels.RESULTS
+
+
+def killed_before_start(by_request: bool = False) -> Outcome:
+    """A run that was ended before anything of it ran."""
+    return Outcome(
+        states.KILLED,
+        data="killed before it was started",
+        starttime=int(time.time() * 1000),
+        ended_by_request=by_request,
+    )
+
+
+@dataclass(eq=False)
+class Job:
+    """One live job: its runner, its lifecycle and the admission change it, everybody else asks ``ask_to_end``.
+
+    ``controller`` is the key of who asked for it, None for startup tasks; ``row`` its row in the spool, 0 before it
+    has one; ``accepted`` seconds since 1970.
     """
 
-    def __init__(self, command: Command, controller: str | None, kind: str, row: int, accepted: float) -> None:
-        self.command = command
-        self.controller = controller
-        self.kind = kind
-        self.row = row
-        self.accepted = accepted
-        self.external = True
-        self.has_begun = False
-        """Whether the ledger has its first run already, written with the acceptance."""
-        self.stage = Stage.WAITING
-        self.run = 0
-        self.since = time.time()
-        self.child: Child | None = None
-        self.end_requested: Reason | None = None
-        self.signals: set[str] = set()
-        self.changed = Event()
-        self.ended = Event()
-        self.last_result: Result | None = None
-        self.last_state = ""
-        """How the run before this one, or before the pause, ended; reported or not."""
-        self.is_reported = False
-        self.unkillable: tuple[str, ...] = ()
-        self.greenlet: Greenlet | None = None
-        self.after_report: Callable[[], None] | None = None
-        self.intake_port = 0
-        self.is_handed_on = False
-        """Set as its greenlet ends where it is: another Job goes on in the new image."""
-        self.frozen: FrozenJob | None = None
-        """Where the job stands when it is handed over to a new image, or came from an old one."""
+    command: Command
+    controller: str | None
+    kind: str
+    row: int
+    accepted: float
+    is_external: bool = True
+    """A process in a slot; false for a built-in."""
+    has_begun: bool = False
+    """The spool has its first run already, written with the acceptance."""
+    stage: Stage = Stage.WAITING
+    run: int = 0
+    since: float = field(default_factory=time.time)
+    child: Child | None = None
+    end_requested: Reason | None = None
+    signals: set[str] = field(default_factory=set)
+    """Names of those that ``kill`` sent to the current run."""
+    changed: Event = field(default_factory=Event)
+    """Set when its greenlet must look: it was asked to end, or its child exited."""
+    ended: Event = field(default_factory=Event)
+    last_result: Result | None = None
+    last_state: str = ""
+    """How the run before this one, or before the pause, ended; reported or not."""
+    is_reported: bool = False
+    """True from the moment the last result goes into the spool: the job is over, whatever is left to tidy up."""
+    unkillable: tuple[str, ...] = ()
+    """Pids of its processes that did not die."""
+    greenlet: Greenlet | None = None
+    after_report: Callable[[], None] | None = None
+    """What a built-in does once its answer is in the spool."""
+    statsd_port: int = 0
+    suspended: SuspendedJob | None = None
+    """Where the job stands when it goes to a new image, or where it stood when it came from an old one."""
+    is_detached: bool = False
+    """It goes on in the new image: its greenlet has ended here."""
 
     @property
     def id(self) -> str:
@@ -116,3 +154,30 @@ class Job:
     def enter(self, stage: Stage) -> None:
         self.stage = stage
         self.since = time.time()
+
+    def wait_for_change(self, seconds: float | None) -> None:
+        """Waits until there is something to look at, for ``seconds`` at most."""
+        self.changed.wait(seconds)
+        self.changed.clear()
+
+    def result_of(self, outcome: Outcome, identity: Identity, stats_interval: int) -> Result:
+        """The result object of one outcome (protocol 4.1); ``stats_interval`` is the agent's own."""
+        command = self.command
+        return Result(
+            id=command.id,
+            gid=identity.gid,
+            nid=identity.nid,
+            cmd=command.cmd,
+            args=command.arguments.echo(stats_interval),
+            data=outcome.data,
+            level=outcome.level,
+            state=outcome.state,
+            starttime=outcome.starttime,
+            time=round(outcome.lived * 1000),
+            streams=outcome.streams,
+            critical=outcome.critical,
+            tags=command.tags,
+            exit_code=outcome.exit_code,
+            signal=outcome.signal,
+            truncated=outcome.truncated,
+        )

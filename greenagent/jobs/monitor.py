@@ -1,33 +1,92 @@
-"""What the runner tells about its processes to whoever counts and meters them."""
+"""The monitor of one job: its statistics lines and the metering of its processes (protocol 8)."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
+from greenagent.jobs.job import Job
 from greenagent.process.child import Child
+from greenagent.runtime.greenlets import Supervisor
+from greenagent.statistics.collector import SeriesHandle, Statistics
+from greenagent.statistics.meter import Meter, Watch
+from greenagent.statistics.statsd_listener import StatsdListener
 
 
-class Monitor(Protocol):
-    """Follows one job: its statistics messages and its processes."""
+class JobMonitor:
+    """Feeds the series of a job from its messages, from its statsd port, and from the readings of its processes."""
+
+    def __init__(
+        self,
+        job: Job,
+        statistics: Statistics,
+        meter: Meter,
+        say: Callable[[str], None],
+        listen_under: Supervisor | None = None,
+    ) -> None:
+        """``say`` puts a warning into the job's log. With ``listen_under`` the job gets a statsd port of its own."""
+        arguments = job.command.arguments
+        self._job = job
+        self._meter = meter
+        self._say = say
+        self._series: SeriesHandle = statistics.open(
+            job.command.cmd, arguments.domain, arguments.name, arguments.stats_interval or None
+        )
+        self._watch: Watch | None = None
+        self._listener = self._open_port(listen_under) if listen_under is not None else None
 
     def message(self, text: str) -> None:
-        """Takes the text of a level 10 message."""
-        ...
+        """Takes statsd lines; the first refused one is said in the job's log, further ones are counted."""
+        self._take([text])
+
+    def _take(self, texts: list[str]) -> None:
+        """Counts all of them before the first refusal is said: that may block, while the job's log is behind."""
+        had_refused = self._series.refused
+        refused = [reason for text in texts for reason in self._series.feed(text)]
+        if refused and not had_refused:
+            self._say(f"statistics line refused: {refused[0]}")
 
     def output(self, lines: int, size: int) -> None:
         """``size`` bytes came out of the job's pipes and ended ``lines`` messages."""
-        ...
+        self._series.add_output(lines, size)
 
     def environment(self) -> dict[str, str]:
-        """Variables that the monitor adds for the child."""
-        ...
+        """Where the child finds its statsd port, if it has one."""
+        return {} if self._listener is None else self._listener.environment
 
-    def started(self, child: Child) -> None: ...
+    def started(self, child: Child) -> None:
+        """Meters the child from now on, with what it announces and what left its tree."""
+        self._series.add_output(0, 0)
+        self._watch = self._meter.watch(self._job.id, child.pid, child.tree.find_in, self._series.add_usage)
 
     def ended(self) -> None:
-        """The run is over: its processes are gone."""
-        ...
+        """The last reading of this run, before the child is reaped."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+            self._series.end_run()
 
     def close(self) -> None:
-        """The job is over."""
-        ...
+        """The job is over: what it fed is sent with its interval."""
+        if self._listener is not None:
+            suspended = self._job.suspended
+            detached = self._listener.detach() if self._job.is_detached else None
+            if suspended is not None and detached is not None:
+                suspended.intake, rest = detached
+                self._take(rest)
+            else:
+                self._listener.close()
+        if self._series.refused > 1:
+            self._say(f"{self._series.refused} statistics lines were refused in all")
+        self._series.close()
+
+    def _open_port(self, supervisor: Supervisor) -> StatsdListener | None:
+        try:
+            # A job that an earlier image of the agent started goes on sending to the port it was told.
+            suspended = self._job.suspended
+            open_port = suspended.intake if suspended is not None else None
+            listener = StatsdListener(self._job.id, self.message, supervisor, self._job.statsd_port, open_port)
+        except OSError as error:
+            self._say(f"there is no statsd port for this job: {error.strerror}")
+            return None
+        self._job.statsd_port = listener.port
+        return listener

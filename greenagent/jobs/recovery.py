@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from greenagent.jobs.admission import Admission
-from greenagent.jobs.job import Identity, Job
-from greenagent.jobs.life import result_of
-from greenagent.jobs.run_state import Outcome
-from greenagent.runtime.agent_log import AgentLog
-from greenagent.spool.history import HistoryFile, Remembered
+from greenagent.jobs.context import JobContext
+from greenagent.jobs.job import Job, Outcome
+from greenagent.spool.history import Remembered
 from greenagent.spool.records import FROM_CONTROLLER, FROM_HISTORY, FROM_STARTUP, RUNNING, WAITING, JobRecord
-from greenagent.spool.spool import Spool
 from greenagent.values import states
 from greenagent.values.command import Command, parse_command, without_queue
 from greenagent.values.errors import CommandError
@@ -25,23 +22,11 @@ HELD_UP = "cut off: the job did not stop in time for the agent's replacement in 
 class Recovery:
     """Deals with everything unfinished, once, before the pollers start."""
 
-    def __init__(
-        self,
-        spool: Spool,
-        history: HistoryFile,
-        admission: Admission,
-        identity: Identity,
-        controllers: Iterable[str],
-        stats_interval: int,
-        agent_log: AgentLog,
-    ) -> None:
-        self._spool = spool
-        self._history = history
+    def __init__(self, context: JobContext, admission: Admission) -> None:
+        self._context = context
+        self._spool = context.spool
         self._admission = admission
-        self._identity = identity
-        self._controllers = tuple(controllers)
-        self._stats_interval = stats_interval
-        self._agent_log = agent_log
+        self._agent_log = context.agent_log
 
     def run(self, taken_over: Collection[int] | None = None) -> None:
         """Reports cut-off jobs and starts the others again. Orphans must have been ended before.
@@ -50,11 +35,11 @@ class Recovery:
         on already; None when this start is no replacement in place.
         """
         records = self._spool.unfinished()
-        remembered = {entry.command.id: entry for entry in self._history.load()}
+        remembered = {entry.command.id: entry for entry in self._context.history.load()}
         for job_id, old in list(remembered.items()):
             if old.accepted and self._spool.has_ended(job_id, old.accepted):
-                # Killed between its end in the ledger and its leaving the history.
-                self._history.remove(job_id)
+                # Killed between its end in the spool and its leaving the history.
+                self._context.history.remove(job_id)
                 del remembered[job_id]
         for record in records:
             entry = remembered.pop(record.id, None) if record.kind != FROM_STARTUP else None
@@ -87,17 +72,10 @@ class Recovery:
 
     def _report_cut_off(self, record: JobRecord, command: Command, reason: str) -> None:
         self._agent_log.warning(f"job {record.id}: {reason}")
-        if record.controller is None:
-            self._spool.end(record.row)
-            return
         job = Job(command, record.controller, record.kind, record.row, record.accepted)
-        now = int(time.time() * 1000)
         starttime = record.starttime or int(record.accepted * 1000)
-        outcome = Outcome(
-            states.ERROR, data=reason, starttime=starttime, lived=max(0, now - starttime) / 1000, can_restart=False
-        )
-        interval = command.arguments.stats_interval or self._stats_interval
-        self._spool.report(record.row, record.controller, result_of(job, outcome, self._identity, interval), ends=True)
+        lived = max(0, time.time() - starttime / 1000)
+        self._context.report(job, Outcome(states.ERROR, data=reason, starttime=starttime, lived=lived))
 
     def _enter(self, job: Job) -> None:
         if job.id in self._admission.live:
@@ -107,4 +85,5 @@ class Recovery:
 
     def _only_controller(self) -> str | None:
         """An entry without a controller reports only if exactly one is configured (design, section 3)."""
-        return self._controllers[0] if len(self._controllers) == 1 else None
+        controllers = list(self._context.settings().controllers)
+        return controllers[0] if len(controllers) == 1 else None

@@ -8,12 +8,10 @@ import posixpath
 import re
 import sys
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from greenagent.builtins import script_child
-from greenagent.jobs.extensions import Execution
+from greenagent.jobs.commands import Execution, Resolver
 from greenagent.settings.models import Settings
 from greenagent.values.command import Command, load_json
 from greenagent.values.errors import CommandError, GreenagentError
@@ -21,6 +19,8 @@ from greenagent.values.errors import CommandError, GreenagentError
 CACHED_SCRIPTS: Final = 100
 """Scripts fetched by their hash that are kept; a hash names its text for ever."""
 
+CHILD_PROGRAM: Final = str(Path(__file__).parents[1] / "builtins" / "script_child.py")
+"""The program that runs a script; it is executed by path, with any Python."""
 _HASH: Final = re.compile(r"[0-9a-f]{32}\Z")
 
 FetchScript = Callable[[str, str], bytes]
@@ -34,6 +34,11 @@ class Scripts:
         self._settings = settings
         self._fetch = fetch
         self._fetched: dict[str, str] = {}
+        self.commands: dict[str, Resolver] = {
+            "bash": self.bash,
+            "jumpscript": self.jumpscript,
+            "jumpscript_content": self.jumpscript_content,
+        }
 
     def bash(self, command: Command, controller: str | None) -> Execution:
         """``data`` is a script for bash, which reads it from its input."""
@@ -95,13 +100,8 @@ class Scripts:
 
     def _python(self, command: Command, task: dict[str, Any]) -> Execution:
         python = self._settings().main.script_python or sys.executable
-        return self._execution(command, python, (child_program(),), json.dumps(task))
+        return self._execution(command, python, (CHILD_PROGRAM,), json.dumps(task))
 
     def _execution(self, command: Command, program: str, arguments: tuple[str, ...], data: str) -> Execution:
         own = command.arguments
         return Execution(program, arguments, own.working_dir, dict(own.env), data, own.leave_children)
-
-
-def child_program() -> str:
-    """The file of the program that runs a script."""
-    return str(Path(str(resources.files("greenagent.builtins"))) / f"{script_child.__name__.rpartition('.')[2]}.py")

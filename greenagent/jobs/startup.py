@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable
 from gevent.event import Event
 
 from greenagent.jobs.admission import Admission
+from greenagent.jobs.context import JobContext
 from greenagent.jobs.handover import StartupState
 from greenagent.jobs.job import Identity, Job, Stage
-from greenagent.runtime.agent_log import AgentLog
-from greenagent.runtime.greenlets import Supervisor
 from greenagent.settings.models import StartupTask
 from greenagent.spool.records import FROM_STARTUP
 from greenagent.values import states
@@ -26,11 +25,11 @@ LOOK_EVERY = 0.2
 class StartupTasks:
     """Starts each task once the tasks it comes after are up, or done."""
 
-    def __init__(self, admission: Admission, identity: Identity, supervisor: Supervisor, agent_log: AgentLog) -> None:
+    def __init__(self, context: JobContext, admission: Admission) -> None:
+        self._identity = context.identity
+        self._supervisor = context.supervisor
+        self._agent_log = context.agent_log
         self._admission = admission
-        self._identity = identity
-        self._supervisor = supervisor
-        self._agent_log = agent_log
         self._up: dict[str, Event] = {}
         """Set once the fate of a task is known: up or failed."""
         self._failed: set[str] = set()
@@ -58,10 +57,10 @@ class StartupTasks:
                 self._start(task)
 
     def state(self) -> StartupState:
-        """What became of the tasks so far, for a new image of the agent; all jobs have ended or are frozen."""
+        """What became of the tasks so far, for a new image of the agent; all jobs have ended or are suspended."""
         for watched in tuple(self._watched.values()):
             over = self._look(watched)  # its own greenlet may not have had its turn
-            if not over and not watched.job.is_handed_on and not self._up[watched.task.id].is_set():
+            if not over and not watched.job.is_detached and not self._up[watched.task.id].is_set():
                 self._fail(watched.task)  # it did not stop in time and was ended
         up = [name for name, event in self._up.items() if event.is_set() and name not in self._failed]
         return StartupState(list(self._started), up, sorted(self._failed))
@@ -101,7 +100,7 @@ class StartupTasks:
     def _watch(self, task: StartupTask, job: Job) -> None:
         """Tells those that come after when the task is up; a failure is said, since nobody else hears of it."""
         watched = self._watched[task.id] = _Watched(task, job)
-        while not self._look(watched) and not job.is_handed_on:
+        while not self._look(watched) and not job.is_detached:
             job.ended.wait(None if task.must_exit or self._up[task.id].is_set() else LOOK_EVERY)
 
     def _look(self, watched: _Watched) -> bool:
@@ -109,7 +108,7 @@ class StartupTasks:
         if watched.is_over:
             return True
         job, task = watched.job, watched.task
-        if job.is_handed_on:
+        if job.is_detached:
             return False
         if not job.ended.is_set():
             if watched.is_settled and not task.must_exit:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.agent.ending import DRAIN, EXIT, REBOOT, RESTART, EndRequests
+from greenagent.agent.shutdown import DRAIN, EXIT, REBOOT, RESTART, ShutdownRequests
 from greenagent.jobs.handover import HandedOver
 from tests.support.inside import InsideAgent
 
@@ -25,7 +25,7 @@ from tests.support.inside import InsideAgent
 )
 def test_what_is_asked_while_the_agent_is_being_replaced_is_not_forgotten(asked: list[str], how: str) -> None:
     """A ``reboot`` that was answered ``true`` was."""
-    requests = EndRequests()
+    requests = ShutdownRequests()
     requests.ask(RESTART)
     assert requests.wait() == RESTART
     for one in asked:

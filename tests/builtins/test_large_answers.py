@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from gevent import monkey
 
-from greenagent.builtins.call import MAX_BYTES, Answer, Call
-from greenagent.builtins.messages import get_msgs
-from greenagent.builtins.processes import LiveJob, get_process_stats, get_processes_stats
+from greenagent.builtins.processes import LiveJob, figures_of_matching, figures_of_one
+from greenagent.builtins.registry import MAX_BYTES
+from greenagent.jobs.commands import Answer
 from greenagent.logs.read.query import LogQuery
 from greenagent.logs.store import LogStore
-from greenagent.values.command import Command, parse_command
+from greenagent.values.command import parse_command
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores, job
+from tests.support.builtins import ask_store
 
 MEBIBYTE = 1 << 20
 thread = monkey.get_original("_thread", "get_ident")
@@ -31,8 +32,7 @@ def store(tmp_path: Path) -> Iterator[LogStore]:
 
 
 def ask(store: LogStore, **filters: Any) -> Answer:
-    command = parse_command({"id": "q", "cmd": "get_msgs", "data": json.dumps(filters)})
-    return get_msgs(LogQuery, store.query)(Call(command, "main"))
+    return ask_store(store, "get_msgs", filters)
 
 
 def log(store: LogStore, *texts: str) -> None:
@@ -78,8 +78,7 @@ def live(number: int, **more: Any) -> LiveJob:
 
 
 def stats(*jobs: LiveJob, job_id: str = "") -> Answer:
-    query = get_process_stats(lambda: jobs) if job_id else get_processes_stats(lambda: jobs)
-    return query(Call(Command("q", "", data=json.dumps({"id": job_id})), "main"))
+    return figures_of_one(jobs, {"id": job_id}) if job_id else figures_of_matching(jobs, {})
 
 
 def test_figures_of_jobs_leave_out_what_is_long() -> None:

@@ -202,8 +202,8 @@ class Inside:
         self.agent_log = RecordedLog()
         self.agent = Agent(load_settings(str(file), {}, {}).settings, self.agent_log, Thresholds(check_every=3600))
         self.agent.start()
-        assert self.agent.oversight.metrics_server is not None
-        self.port = self.agent.oversight.metrics_server.port
+        assert self.agent.monitoring.metrics_server is not None
+        self.port = self.agent.monitoring.metrics_server.port
 
     def health(self) -> tuple[int, str]:
         return get(self.port, "/healthz")

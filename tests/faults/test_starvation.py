@@ -193,7 +193,7 @@ def test_a_job_whose_greenlet_could_not_begin_is_answered(
     result = controller.wait_for_result("lost")
     assert (result["state"], result["data"]) == ("ERROR", "the agent lacked the memory to begin it")
     assert admission.live == {}
-    assert admission.line.running == 0
+    assert admission.queue.running == 0
     admission.end_lost()
     controller.push(built_in("next", "ping"))
     assert controller.wait_for_result("next")["state"] == "SUCCESS"

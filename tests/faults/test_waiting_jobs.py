@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from greenagent.jobs.admission import TOO_MANY
-from greenagent.jobs.queues import MAX_WAITING
+from greenagent.jobs.queue import MAX_WAITING
 from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
 from tests.end_to_end.test_metrics import free_port, get, listening
 from tests.faults.test_hostile_commands import assert_well, memory_of

@@ -16,7 +16,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from greenagent.agent.watchdog import STUCK_EXIT, PartsWatch, Thresholds
+from greenagent.agent.watchdog import STUCK_EXIT, ServiceWatchdog, Thresholds
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.heartbeat import Heartbeat
 from greenagent.runtime.native import NativeWorker, native_sleep
@@ -166,7 +166,7 @@ class Watched:
         self.fatal: list[str] = []
         self.supervisor = Supervisor(self.agent_log, self.fatal.append)
         self.workers: list[NativeWorker] = []
-        self.watch = PartsWatch(
+        self.watch = ServiceWatchdog(
             self.supervisor,
             lambda: self.workers,
             self.agent_log,

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.builtins.call import Call
-from greenagent.builtins.messages import get_msgs
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.read.query import LogQuery, newest_first
-from greenagent.values.command import parse_command
 from greenagent.values.levels import parse_levels
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores, job
 from tests.logs.test_cli_logs import run
+from tests.support.builtins import ask_store
 
 TABLE = "CREATE TABLE logs (id {0}, jobid text, domain text, name text, epoch {0}, level {0}, data text)"
 ODD = ("'abc'", "NULL", "1e300", "9e999", "-9e999", "x'00ff'", "9223372036854775807", "-9223372036854775808", "-0.4")
@@ -73,8 +71,7 @@ def test_get_msgs_answers_over_them(tmp_path: Path) -> None:
     odd_rows(tmp_path / "logs", "integer")
     stores = Stores(tmp_path)
     try:
-        command = parse_command({"id": "q", "cmd": "get_msgs"})
-        answer = get_msgs(LogQuery, stores.open().query)(Call(command, "main"))
+        answer = ask_store(stores.open(), "get_msgs", {})
     finally:
         stores.close()
     records = json.loads(answer.data, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))

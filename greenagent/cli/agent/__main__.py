@@ -19,7 +19,7 @@ import gevent  # noqa: E402
 
 from greenagent import __version__  # noqa: E402
 from greenagent.agent.agent import Agent  # noqa: E402
-from greenagent.agent.ending import DRAIN, REBOOT, RESTART  # noqa: E402
+from greenagent.agent.shutdown import DRAIN, REBOOT, RESTART  # noqa: E402
 from greenagent.agent.upgrade import (  # noqa: E402
     check_handover,
     keep_ledger,

@@ -8,16 +8,15 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from greenagent.jobs.catalogue import COMMANDS
-from greenagent.jobs.extensions import resolve_execute, resolve_extension
+from greenagent import builtins
+from greenagent.jobs.commands import EXECUTE, Commands
 from greenagent.jobs.job import Identity
-from greenagent.jobs.launcher import Resolver
 from greenagent.jobs.scripts import Scripts
 from greenagent.jobs.startup import startup_command
 from greenagent.process.request import SpawnError, SpawnRequest, encode, locate
 from greenagent.settings import Loaded
 from greenagent.settings.check import check_limits
-from greenagent.settings.models import Settings, StartupTask, ledger_beside
+from greenagent.settings.models import StartupTask, ledger_beside
 from greenagent.settings.problems import Report, nearest
 from greenagent.settings.toml_file import SECOND_PARSER
 from greenagent.values.errors import CommandError
@@ -53,30 +52,24 @@ def _check_files(loaded: Loaded, report: Report) -> None:
 
 
 def _check_commands(loaded: Loaded, report: Report) -> None:
-    known = {*COMMANDS, *loaded.settings.extensions}
-    for task in loaded.settings.startup:
+    settings = loaded.settings
+    scripts = Scripts(lambda: settings, lambda controller, digest: b"")  # startup tasks have none to fetch from
+    commands = Commands(lambda: settings, scripts.commands)
+    identity = Identity(settings.main.gid, settings.main.nid)
+    known = {EXECUTE, *scripts.commands, *builtins.names(), *settings.extensions}
+    for task in settings.startup:
         if task.name not in known:
             text = f"there is no command '{task.name}' here, its job ends with UNKNOWN_CMD{nearest(task.name, known)}"
             report.warning(("startup", task.id, "name"), text)
-        elif text := _refused(task, loaded.settings):
+        elif text := _refused(task, commands, identity):
             report.warning(("startup", task.id, "name"), f"this task ends with ERROR: {text}")
 
 
-def _refused(task: StartupTask, settings: Settings) -> str:
+def _refused(task: StartupTask, commands: Commands, identity: Identity) -> str:
     """Why a startup task cannot even be turned into what is executed; "" when it can, and for built-ins."""
-    command = startup_command(task, Identity(settings.main.gid, settings.main.nid))
-    scripts = Scripts(lambda: settings, lambda controller, digest: b"")  # startup tasks have none to fetch from
-    resolvers: dict[str, Resolver] = {
-        "execute": lambda command, controller: resolve_execute(command),
-        "jumpscript": scripts.jumpscript,
-        "jumpscript_content": scripts.jumpscript_content,
-    }
-    extension = settings.extensions.get(task.name)
     try:
-        if extension is not None:
-            resolve_extension(command, extension)
-        elif task.name in resolvers:
-            resolvers[task.name](command, None)
+        if commands.is_external(task.name):
+            commands.resolve(startup_command(task, identity), None)
     except CommandError as error:
         return error.reason
     return ""

@@ -23,7 +23,7 @@ LAST_KILL: Final = 5.0
 """Seconds for what is killed without grace at the agent's end."""
 
 
-class EndRequests:
+class ShutdownRequests:
     """Who waits for the agent's end learns how it shall be; who asks again skips what is left of the waiting."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What a job prints, as its result needs it (protocol 3.4 and 4.1)."""
+"""The three pipes of one run: input is fed, output read, split and looked at before the log (protocol 3.4, 4.1)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+import gevent
+
+from greenagent.jobs.handover import SuspendedStreams
 from greenagent.logs.pieces import Block, Mixed, Piece
-from greenagent.runtime.greenlets import TimeSlice
+from greenagent.logs.splitter import Splitter
+from greenagent.process.child import Child
+from greenagent.process.pipes import PipeFeeder, PipeReader
+from greenagent.runtime.greenlets import Supervisor, TimeSlice
 from greenagent.values import levels
 from greenagent.values.message import Message
 
@@ -25,8 +31,8 @@ class Tail:
     """The last lines of one stream: at most 1000 and at most 1 MiB, however much was printed."""
 
     def __init__(self, lines: int = STREAM_LINES, size: int = STREAM_BYTES) -> None:
-        self._most_lines = lines
-        self._most_size = size
+        self._max_lines = lines
+        self._max_size = size
         self._parts: deque[tuple[str, int]] = deque()
         self._lines = 0
         self._size = 0
@@ -39,7 +45,7 @@ class Tail:
         while len(self._parts) > 1:
             first, count = self._parts[0]
             # Whole parts leave only while what stays is still enough.
-            if self._lines - count < self._most_lines and self._size - len(first) < self._most_size:
+            if self._lines - count < self._max_lines and self._size - len(first) < self._max_size:
                 break
             self._parts.popleft()
             self._lines -= count
@@ -61,12 +67,12 @@ class Tail:
         lines: list[str] = []
         for text, count in self._parts:
             lines.extend([text[:-1]] if count == 1 else text[:-1].split("\n"))
-        lines = lines[-self._most_lines :]
+        lines = lines[-self._max_lines :]
         tail = "\n".join(lines) + "\n"
         encoded = tail.encode("utf-8", "replace")
-        if len(encoded) <= self._most_size:
+        if len(encoded) <= self._max_size:
             return tail
-        tail = encoded[-self._most_size :].decode("utf-8", "ignore")
+        tail = encoded[-self._max_size :].decode("utf-8", "ignore")
         # The first line has lost its beginning; it stays only where it is all there is.
         return tail.partition("\n")[2] or tail
 
@@ -159,3 +165,91 @@ class JobOutput:
     def streams(self) -> tuple[str, str]:
         """(stdout, stderr) as the result carries them."""
         return self._tails[levels.STDOUT].text(), self._tails[levels.STDERR].text()
+
+
+class _Stream:
+    """One stream of the child."""
+
+    def __init__(self, level: int, descriptor: int | None, max_line: int, output: JobOutput) -> None:
+        self.splitter = Splitter(level, max_line)
+        self._output = output
+        self._reader = PipeReader(descriptor) if descriptor is not None else None
+        self._detached = False
+
+    def read(self) -> None:
+        """Body of a greenlet: until the end of the stream, the drain deadline, or ``detach``."""
+        if self._reader is None:
+            return
+        for chunk in self._reader.chunks():
+            self._output.take(self.splitter.feed(chunk), len(chunk), self.splitter.result_truncated)
+        if not self._detached:
+            self._output.take(self.splitter.finish(), 0, self.splitter.result_truncated)
+
+    def stop_after(self, seconds: float) -> None:
+        if self._reader is not None:
+            self._reader.stop_after(seconds)
+
+    def detach(self) -> int | None:
+        """Ends the reading between two chunks; the descriptor stays open, None when the stream has ended."""
+        if self._reader is None:
+            return None
+        # Set first: the reading greenlet must not take this for the end of the stream.
+        self._detached = True
+        descriptor = self._reader.detach()
+        self._detached = descriptor is not None
+        return descriptor
+
+
+class StreamCopier:
+    """Moves the bytes of one run until ``finish``, or until ``suspend`` hands them over."""
+
+    def __init__(
+        self, name: str, child: Child, data: bytes, max_line: int, output: JobOutput, supervisor: Supervisor
+    ) -> None:
+        """``data`` is what the child is to read; ``max_line`` in bytes."""
+        self._name = name
+        self._output = output
+        self._supervisor = supervisor
+        self._streams = [
+            _Stream(levels.STDOUT, child.stdout, max_line, output),
+            _Stream(levels.STDERR, child.stderr, max_line, output),
+        ]
+        self._feeder = PipeFeeder(child.stdin, data) if child.stdin is not None else None
+        self._readers: list[Any] = []
+        self._feeding: Any = None
+
+    def restore(self, suspended: SuspendedStreams) -> None:
+        """Goes on where an earlier image stopped; before ``start``."""
+        self._output.restore(suspended.output)
+        for stream, state in zip(self._streams, suspended.splitters, strict=True):
+            stream.splitter.restore(state)
+
+    def start(self) -> None:
+        self._readers = [self._supervisor.spawn(f"output of job {self._name}", s.read) for s in self._streams]
+        if self._feeder is not None and self._feeder.is_empty:
+            self._feeder.close()
+        elif self._feeder is not None:
+            self._feeding = self._supervisor.spawn(f"stdin of job {self._name}", self._feeder.run)
+
+    def finish(self, drain: float) -> None:
+        """The child is gone: reads what is left for at most ``drain`` seconds, and stops feeding."""
+        for stream in self._streams:
+            stream.stop_after(drain)
+        gevent.joinall(self._readers)
+        if self._feeding is not None:
+            self._feeding.kill()
+
+    def suspend(self) -> SuspendedStreams:
+        """Stops between two chunks and leaves the pipes open; what was read is in the log or in what this returns."""
+        descriptors = [stream.detach() for stream in self._streams]
+        gevent.joinall(self._readers)
+        left = self._feeder.detach() if self._feeder is not None else None
+        if self._feeding is not None:
+            self._feeding.kill()
+        return SuspendedStreams(
+            stdin=left[0] if left is not None else None,
+            data_left=left[1] if left is not None else b"",
+            streams=descriptors,
+            splitters=[stream.splitter.state() for stream in self._streams],
+            output=self._output.state(),
+        )

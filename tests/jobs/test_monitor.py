@@ -9,9 +9,9 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from greenagent.jobs.handover import FrozenJob
+from greenagent.jobs.handover import SuspendedJob
 from greenagent.jobs.job import Job
-from greenagent.jobs.monitors import JobMonitor
+from greenagent.jobs.monitor import JobMonitor
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.native import close_descriptor
 from greenagent.statistics import statsd_listener
@@ -62,13 +62,13 @@ def test_a_port_is_handed_on_open_though_the_jobs_log_takes_no_line(
     monitor = JobMonitor(job, statistics, Meter(2), log.say, supervisor)
     lines = b"nonsense\n" * 300 + b"also nonsense\n" * 300 + b"level:7|g"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.sendto(lines, ("127.0.0.1", job.intake_port))
+        sender.sendto(lines, ("127.0.0.1", job.statsd_port))
     wait_until(lambda: statsd_listener.StatsdListener._resting, what="the datagram to be read")
-    job.frozen = FrozenJob(1, {}, None, "controller", 0.0, 1, 0.0, 0, job.intake_port)
-    job.is_handed_on = True
+    job.suspended = SuspendedJob(1, {}, None, "controller", 0.0, 1, 0.0, 0, job.statsd_port)
+    job.is_detached = True
     closing = gevent.spawn(monitor.close)
     wait_until(lambda: log.asked, what="the warning that the log does not take")
-    assert job.frozen.intake is not None
+    assert job.suspended.intake is not None
     assert [values for _, values in statistics.gauges()] == [{"level": 7.0}]  # they are handed over at the same time
     log.released.set()
     closing.get(timeout=10)
@@ -76,4 +76,4 @@ def test_a_port_is_handed_on_open_though_the_jobs_log_takes_no_line(
         "statistics line refused: 'nonsense': not of the form key:value|type",
         "600 statistics lines were refused in all",
     ]
-    close_descriptor(job.frozen.intake)
+    close_descriptor(job.suspended.intake)

@@ -15,10 +15,10 @@ def test_a_job_taken_over_before_is_not_handed_over_again_before_it_stops(inside
     job = inside.accept(shell("j", "true", recurring_period=1))
     assert job is not None
     wait_until(lambda: job.stage is Stage.SLEEPING, what="the pause")
-    frozen, stuck = admission.freeze(5)
-    assert ([one.command["id"] for one in frozen], stuck) == (["j"], [])
+    suspended, stuck = admission.suspend(5)
+    assert ([one.command["id"] for one in suspended], stuck) == (["j"], [])
     inside.agent.spool.database.submit(lambda connection: native_sleep(2))  # a disk that hangs
-    admission.resume(frozen)
+    admission.resume(suspended)
     taken_over = admission.live["j"]
     wait_until(lambda: taken_over.run == 2, what="the next period, in the next image")
-    assert admission.freeze(0.1) == ([], [taken_over])
+    assert admission.suspend(0.1) == ([], [taken_over])

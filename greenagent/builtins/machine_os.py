@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from greenagent.builtins.registry import Call, answer, command
+from greenagent.jobs.commands import Answer
+
 _FAMILIES = {
     "debian": "debian",
     "ubuntu": "debian",
@@ -43,6 +46,11 @@ _MAKERS = (
     ("parallels", "parallels"),
     ("bhyve", "bhyve"),
 )
+
+
+@command("get_os_info")
+def get_os_info(call: Call) -> Answer:
+    return answer(os_info())
 
 
 def os_info(proc: Path = Path("/proc"), sys: Path = Path("/sys"), root: Path = Path("/")) -> dict[str, Any]:

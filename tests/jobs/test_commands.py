@@ -2,7 +2,7 @@
 
 import pytest
 
-from greenagent.jobs.extensions import resolve_extension
+from greenagent.jobs.commands import resolve_extension
 from greenagent.settings.models import ExtensionSettings
 from greenagent.values.command import Command, parse_command
 from greenagent.values.errors import CommandError

@@ -1,13 +1,18 @@
-"""What a built-in command is: a function from a call to an answer (protocol 9)."""
+"""The registry of built-in commands: functions from a call to an answer (protocol 9)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-from greenagent.values import levels
+from greenagent.jobs.admission import Admission
+from greenagent.jobs.commands import Answer, BuiltIn
+from greenagent.logs.store import LogStore
+from greenagent.settings.models import Settings
+from greenagent.statistics.meter import Meter
 from greenagent.values.command import Command, load_json, without_half_characters
 from greenagent.values.errors import GreenagentError
 
@@ -20,11 +25,24 @@ class BuiltInError(GreenagentError):
 
 
 @dataclass(frozen=True, slots=True)
+class Context:
+    """The parts of the agent that built-ins act on."""
+
+    settings: Callable[[], Settings]
+    admission: Admission
+    meter: Meter
+    store: LogStore | None
+    """None without a DB logger: then there are no messages to get (protocol 6.2)."""
+    restart: Callable[[], None]
+    reboot: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
-    """A command handed to a built-in; ``controller`` is the key of who asked, None for startup tasks."""
+    """A command handed to a built-in."""
 
     command: Command
-    controller: str | None
+    agent: Context
 
     def data(self) -> Mapping[str, Any]:
         """``data`` as the JSON object that most built-ins take; empty text is an empty object.
@@ -45,16 +63,39 @@ class Call:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A built-in's answer: JSON text under level 20, as the originals' clients expect."""
+Function = Callable[[Call], Answer]
+_FUNCTIONS: dict[str, Function] = {}
+_NEED_STORE: set[str] = set()
 
-    data: str
-    level: int = levels.RESULT_JSON
-    after_report: Callable[[], None] | None = None
-    """Called once the result is in the ledger: how ``restart`` answers before it acts."""
-    truncated: bool = False
-    """Whether there was more than fits."""
+
+def command(name: str, *, needs_store: bool = False) -> Callable[[Function], Function]:
+    """Registers a function as the built-in ``name``; one that needs the log database is unknown without it."""
+
+    def register(function: Function) -> Function:
+        _FUNCTIONS[name] = function
+        if needs_store:
+            _NEED_STORE.add(name)
+        return function
+
+    return register
+
+
+def names() -> frozenset[str]:
+    """Of all built-ins there are."""
+    return frozenset(_FUNCTIONS)
+
+
+def bind(agent: Context) -> dict[str, BuiltIn]:
+    """The built-ins of an agent, by name."""
+    return {
+        name: partial(_call, function, agent)
+        for name, function in _FUNCTIONS.items()
+        if agent.store is not None or name not in _NEED_STORE
+    }
+
+
+def _call(function: Function, agent: Context, command: Command) -> Answer:
+    return function(Call(command, agent))
 
 
 def answer(value: Any) -> Answer:
@@ -91,6 +132,3 @@ def text_of(data: Mapping[str, Any], key: str) -> str | None:
     if not isinstance(value, str):
         raise BuiltInError(f"{key} must be text")
     return value
-
-
-BuiltIn = Callable[[Call], Answer]

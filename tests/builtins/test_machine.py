@@ -8,11 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.builtins.system_cpu import cpu_info
-from greenagent.builtins.system_disk import disk_info
-from greenagent.builtins.system_memory import memory_info
-from greenagent.builtins.system_network import network_info
-from greenagent.builtins.system_os import os_info
+from greenagent.builtins.machine import cpu_info, disk_info, memory_info, network_info
+from greenagent.builtins.machine_os import os_info
 
 CPU_SHAPE = {
     "cpu": int,
@@ -219,10 +216,9 @@ import sys
 def hook(event, arguments):
     if event in ("os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "subprocess.Popen", "os.system", "pty.spawn"):
         raise SystemExit("it forks: " + event)
-from greenagent.builtins import system_cpu, system_disk, system_memory, system_network, system_os
+from greenagent.builtins import machine, machine_os
 sys.addaudithook(hook)
-system_cpu.cpu_info(), system_disk.disk_info(), system_memory.memory_info()
-system_network.network_info(), system_os.os_info()
+machine.cpu_info(), machine.disk_info(), machine.memory_info(), machine.network_info(), machine_os.os_info()
 print("fine")
 """
     root = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from greenagent.agent.status import AgentStatus, Parts
-from greenagent.agent.watchdog import HubWatchdog, PartsWatch, Thresholds
+from greenagent.agent.watchdog import HubWatchdog, ServiceWatchdog, Thresholds
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.statistics.collector import Statistics
@@ -13,7 +13,7 @@ from greenagent.statistics.own import AgentMetrics, EventLoopLag
 from greenagent.statistics.prometheus import MetricsServer
 
 
-class Oversight:
+class Monitoring:
     """The hub's ticker, both watchdogs, the agent's metrics, and the server that shows them."""
 
     def __init__(
@@ -24,7 +24,7 @@ class Oversight:
         metrics: AgentMetrics,
         thresholds: Thresholds | None = None,
     ) -> None:
-        self.stall = EventLoopLag()
+        self.lag = EventLoopLag()
         self.thresholds = thresholds or Thresholds()
         self.metrics_server: MetricsServer | None = None
         self.status: AgentStatus
@@ -32,12 +32,12 @@ class Oversight:
         self._agent_log = agent_log
         self._on_fatal = on_fatal
         self._metrics = metrics
-        self._watchdog = HubWatchdog(lambda: self.stall.beats, self.thresholds)
+        self._watchdog = HubWatchdog(lambda: self.lag.beats, self.thresholds)
 
     def start(self, parts: Parts, statistics: Statistics, began: float) -> None:
         """Before anything runs that would have to be ended again. Raises GreenagentError: nothing can be served."""
         self.status = AgentStatus(parts, self._metrics, began)
-        listen = parts.settings().metrics.listen
+        listen = parts.context.settings().metrics.listen
         if listen:
             self.metrics_server = MetricsServer(
                 listen, statistics, self._metrics, self.status.health, self.status.status
@@ -47,14 +47,14 @@ class Oversight:
         def then() -> None:
             self.status.follow()
             parts.store.tick()
-            parts.history.tick()
-            parts.spawner.look_again()
+            parts.context.history.tick()
+            parts.context.spawner.look_again()
             parts.admission.end_lost()
 
-        watch = PartsWatch(
+        watch = ServiceWatchdog(
             self._supervisor, self.status.threads, self._agent_log, self._on_fatal, self.thresholds, then=then
         )
-        self._supervisor.service("hub ticker", self.stall.run)
+        self._supervisor.service("hub ticker", self.lag.run)
         self._supervisor.service("watchdog", watch.run)
         self._watchdog.start()
 

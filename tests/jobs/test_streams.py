@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import gevent
 import pytest
 
-from greenagent.jobs.output import STREAM_BYTES, JobOutput, Tail
+from greenagent.jobs.streams import STREAM_BYTES, JobOutput, Tail
 from greenagent.logs.pieces import Block, Mixed, Piece
 from greenagent.values.message import Message
 

@@ -1,6 +1,6 @@
-"""The waiting line: who may start next, under ``max_jobs`` and the serial queues (protocol 5.1, 5.5).
+"""The queue of jobs: who may start next, under ``max_jobs`` and the serial queues (protocol 5.1, 5.5).
 
-Jobs wait in order of acceptance. Of the jobs of one queue only the oldest is ever in the line or
+Jobs wait in order of acceptance. Of the jobs of one queue only the oldest is ever ready or
 running, so a full ``max_jobs`` and queues cannot block each other.
 """
 
@@ -20,7 +20,7 @@ _JOB_BYTES: Final = 3000
 """What a waiting job costs beside its texts (measured)."""
 
 
-class WaitingLine:
+class JobQueue:
     """Jobs that were accepted and not started. Not started means: nothing of them runs, no slot is held."""
 
     def __init__(self, slots: int) -> None:
@@ -53,7 +53,7 @@ class WaitingLine:
         return len(self._waiting) >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES
 
     def add(self, job: Job) -> None:
-        """Puts a job at the end of the line, or of its queue."""
+        """Puts a job at the end, or at the end of its serial queue."""
         self._arrivals += 1
         self._waiting.add(job)
         self._waiting_bytes += _weight(job)
@@ -65,7 +65,7 @@ class WaitingLine:
                 return
         self._push(job)
 
-    def adopt(self, job: Job) -> None:
+    def add_running(self, job: Job) -> None:
         """A job that runs already (an earlier image of the agent started it): it has its slot and its queue."""
         self._running.add(job)
         name = job.command.arguments.queue

@@ -1,0 +1,217 @@
+"""What the machine has: processors, mounted file systems, memory, network interfaces (protocol 9).
+
+Read from files of the system or asked of psutil: nothing here starts another program.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from pathlib import Path
+from typing import Any, Final
+
+from greenagent.builtins.registry import Call, answer, command
+from greenagent.jobs.commands import Answer
+
+FLAGS: Final = ("up", "broadcast", "loopback", "pointtopoint", "multicast")
+"""The flags of an interface that the originals tell; the system knows more."""
+
+_PROCESSOR = re.compile(r"processor\s*([0-9]+)?\s*:\s*(.*)\Z")
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+Fields = dict[str, str]
+
+
+@command("get_cpu_info")
+def get_cpu_info(call: Call) -> Answer:
+    """One object per logical processor."""
+    return answer(cpu_info())
+
+
+@command("get_disk_info")
+def get_disk_info(call: Call) -> Answer:
+    """Every mounted file system."""
+    return answer(disk_info())
+
+
+@command("get_mem_info")
+def get_mem_info(call: Call) -> Answer:
+    """In bytes."""
+    return answer(memory_info())
+
+
+@command("get_nic_info")
+def get_nic_info(call: Call) -> Answer:
+    """Every network interface with its addresses."""
+    return answer(network_info())
+
+
+def cpu_info(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> list[dict[str, Any]]:
+    """What /proc/cpuinfo tells of each processor; what an architecture does not tell is empty or 0.
+
+    ``mhz`` is the present frequency, ``cache_size`` is in KB. Raises OSError without /proc/cpuinfo.
+    """
+    text = (proc / "cpuinfo").read_text("utf-8", "replace")
+    processors, common = _parse(text)
+    return [_describe(number, {**common, **fields}, sys) for number, fields in processors]
+
+
+def _parse(text: str) -> tuple[list[tuple[int, Fields]], Fields]:
+    """The processors, and the fields that stand before or behind all of them (ARM, s390, POWER)."""
+    processors: list[tuple[int, Fields]] = []
+    common: Fields = {}
+    current = common
+    for line in text.splitlines():
+        if not line.strip():
+            current = common
+            continue
+        match = _PROCESSOR.match(line)
+        if match is not None and (match.group(1) is not None or match.group(2).isdigit()):
+            number = int(match.group(1) if match.group(1) is not None else match.group(2))
+            current = {}
+            processors.append((number, current))
+            if match.group(1) is not None:  # s390: "processor 0: version = FF, identification = 123"
+                for part in match.group(2).split(","):
+                    name, _, value = part.partition("=")
+                    current[name.strip()] = value.strip()
+            continue
+        name, colon, value = line.partition(":")
+        if colon:
+            current[name.strip()] = value.strip()
+    return processors, common
+
+
+def _describe(number: int, fields: Fields, sys: Path) -> dict[str, Any]:
+    folder = sys / "devices/system/cpu" / f"cpu{number}"
+    return {
+        "cpu": number,
+        "vendor_id": _first(fields, "vendor_id", "CPU implementer"),
+        "family": _first(fields, "cpu family", "CPU architecture"),
+        "model": _first(fields, "model", "CPU part", "machine"),
+        "stepping": _whole(_first(fields, "stepping", "CPU revision")),
+        "physical_id": _first(fields, "physical id") or _topology(folder, "physical_package_id"),
+        "core_id": _first(fields, "core id") or _topology(folder, "core_id"),
+        "cores": _whole(_first(fields, "cpu cores")) or 1,
+        "model_name": _first(fields, "model name", "cpu", "Processor", "Model", "Hardware"),
+        "mhz": _mhz(fields, folder),
+        "cache_size": _whole(_first(fields, "cache size").split(" ")[0]),
+        "flags": _first(fields, "flags", "Features", "features").split(),
+    }
+
+
+def _first(fields: Fields, *names: str) -> str:
+    for name in names:
+        if fields.get(name):
+            return fields[name]
+    return ""
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        return 0
+
+
+def _mhz(fields: Fields, folder: Path) -> float:
+    text = _first(fields, "cpu MHz", "cpu MHz dynamic", "clock").removesuffix("MHz")
+    try:
+        return float(text)
+    except ValueError:
+        return _whole(_read(folder / "cpufreq/scaling_cur_freq")) / 1000
+
+
+def _topology(folder: Path, name: str) -> str:
+    return _read(folder / "topology" / name)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("ascii", "replace").strip()
+    except OSError:
+        return ""
+
+
+def disk_info(proc: Path = Path("/proc")) -> list[dict[str, str]]:
+    """All mounts of all kinds, as this process sees them. Raises OSError without /proc/self/mounts."""
+    found = []
+    for line in (proc / "self/mounts").read_text("utf-8", "surrogateescape").splitlines():
+        fields = line.split(" ")
+        if len(fields) < 4:
+            continue
+        device, mountpoint, fstype, opts = (_unescape(field) for field in fields[:4])
+        found.append({"device": device, "mountpoint": mountpoint, "fstype": fstype, "opts": opts})
+    return found
+
+
+def _unescape(field: str) -> str:
+    """Blanks and backslashes in names are written in octal; bytes that are no UTF-8 stay visible."""
+    plain = _ESCAPE.sub(lambda match: chr(int(match.group(1), 8)), field)
+    return plain.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def memory_info(proc: Path = Path("/proc")) -> dict[str, Any]:
+    """The machine's memory. ``used`` is all that is not free; ``used_percent`` leaves out what is available.
+
+    ``available`` is the kernel's own estimate, or free, buffers and cached where it has none (before
+    Linux 3.14). Raises OSError without /proc/meminfo.
+    """
+    fields: dict[str, int] = {}
+    for line in (proc / "meminfo").read_text("ascii", "replace").splitlines():
+        name, _, rest = line.partition(":")
+        words = rest.split()
+        if words and words[0].isdigit():
+            fields[name] = int(words[0]) * 1024
+    total = fields.get("MemTotal", 0)
+    free = fields.get("MemFree", 0)
+    buffers = fields.get("Buffers", 0)
+    cached = fields.get("Cached", 0)
+    available = fields.get("MemAvailable", free + buffers + cached)
+    return {
+        "total": total,
+        "available": available,
+        "used": total - free,
+        "used_percent": round(100 * (total - available) / total, 2) if total else 0.0,
+        "free": free,
+        "active": fields.get("Active", 0),
+        "inactive": fields.get("Inactive", 0),
+        "buffers": buffers,
+        "cached": cached,
+        "wired": 0,
+        "shared": fields.get("Shmem", 0),
+    }
+
+
+def network_info() -> list[dict[str, Any]]:
+    """The interfaces by name. Raises OSError if the kernel does not answer."""
+    import psutil  # late: no other part needs it, and it is a megabyte of memory
+
+    addresses = psutil.net_if_addrs()
+    found = []
+    for name, state in sorted(psutil.net_if_stats().items()):
+        flags = set(state.flags.split(","))
+        hardware = ""
+        addrs = []
+        for address in addresses.get(name, ()):
+            if address.family == psutil.AF_LINK:
+                hardware = address.address if address.address.strip("0:") else ""
+            elif address.family in (socket.AF_INET, socket.AF_INET6):
+                addrs.append({"addr": f"{address.address.partition('%')[0]}/{_prefix(address)}"})
+        found.append(
+            {
+                "mtu": state.mtu,
+                "name": name,
+                "hardwareaddr": hardware,
+                "flags": [flag for flag in FLAGS if flag in flags],
+                "addrs": addrs,
+            }
+        )
+    return found
+
+
+def _prefix(address: Any) -> int:
+    """The length of an address's network mask; all of its bits where there is none."""
+    if not address.netmask:
+        return 32 if address.family == socket.AF_INET else 128
+    return int(ipaddress.ip_address(address.netmask)).bit_count()

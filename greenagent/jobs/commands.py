@@ -1,0 +1,198 @@
+"""What this agent can run by name: extensions, ``execute`` and scripts in a process, built-ins inside the agent.
+
+From a command to what is executed (protocol 9, 10), and the environment that it gets (protocol 5.2).
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from greenagent.process.tags import VARIABLE
+from greenagent.settings.models import ControllerSettings, ExtensionSettings, Settings
+from greenagent.values import levels
+from greenagent.values.arguments import as_text
+from greenagent.values.command import Command
+from greenagent.values.errors import CommandError
+
+EXECUTE: Final = "execute"
+"""The command that runs any program."""
+DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_NO_PATH = re.compile(r"[^\w./-]+")
+_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+
+
+class RemovedExtensionError(CommandError):
+    """The extension that a job was accepted for is not configured any more: the job ends with UNKNOWN_CMD."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a built-in answers: JSON text under level 20, as the originals' clients expect."""
+
+    data: str
+    level: int = levels.RESULT_JSON
+    after_report: Callable[[], None] | None = None
+    """Called once the result is in the spool: how ``restart`` answers before it acts."""
+    truncated: bool = False
+    """Whether there was more than fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What one run of a job starts; ``directory`` empty means the agent's own."""
+
+    executable: str
+    arguments: tuple[str, ...]
+    directory: str
+    environment: Mapping[str, str]
+    data: str
+    leave_children: bool = False
+
+
+BuiltIn = Callable[[Command], Answer]
+"""A command that runs inside the agent, at once. Raises GreenagentError: its text becomes the result's data."""
+Resolver = Callable[[Command, "str | None"], Execution]
+"""Turns a command and the key of the controller it came from into what is executed. Raises CommandError."""
+
+
+class Commands:
+    """Every command this agent knows. An extension wins over any other command of its name (protocol 10.2)."""
+
+    def __init__(self, settings: Callable[[], Settings], scripts: Mapping[str, Resolver]) -> None:
+        self._settings = settings
+        self._external: dict[str, Resolver] = {EXECUTE: resolve_execute, **scripts}
+        self.built_ins: Mapping[str, BuiltIn] = {}
+        """Set once the parts they act on are made: jobs among them."""
+
+    def is_external(self, name: str) -> bool | None:
+        """True for commands that run as a process, False for built-ins, None for unknown ones."""
+        if name in self._settings().extensions or name in self._external:
+            return True
+        return False if name in self.built_ins else None
+
+    def resolve(self, command: Command, controller: str | None) -> Execution:
+        """What a run of this command executes.
+
+        Raises CommandError; RemovedExtensionError where a reload took its extension away: its arguments were never
+        meant for anything else.
+        """
+        extension = self._settings().extensions.get(command.cmd)
+        if extension is not None:
+            return resolve_extension(command, extension)
+        if command.cmd not in self._external:
+            raise RemovedExtensionError(f"the extension '{command.cmd}' is not configured any more")
+        return self._external[command.cmd](command, controller)
+
+
+def resolve_execute(command: Command, controller: str | None = None) -> Execution:
+    """``execute``: the run arguments name the executable. Raises CommandError."""
+    arguments = command.arguments
+    if not arguments.name:
+        raise CommandError("args.name must name the executable")
+    return Execution(
+        executable=_without_nul(arguments.name, "args.name"),
+        arguments=tuple(_without_nul(text, "args.args") for text in arguments.args),
+        directory=arguments.working_dir,
+        environment=dict(arguments.env),
+        data=command.data,
+        leave_children=arguments.leave_children,
+    )
+
+
+def resolve_extension(command: Command, extension: ExtensionSettings) -> Execution:
+    """A configured extension: its arguments filled in, the caller's appended, environments merged.
+
+    The extension's own environment wins over the caller's. Raises CommandError naming the missing
+    argument, or a value that climbs out of ``cwd``.
+    """
+    received = command.arguments.received
+    filled = tuple(_fill(text, received, extension) for text in extension.args)
+    if not extension.allow_parent and any(map(_climbs, command.arguments.args)):
+        raise CommandError(_leaves("args.args", extension))
+    return Execution(
+        executable=extension.binary,
+        arguments=tuple(_without_nul(text, "args") for text in (*filled, *command.arguments.args)),
+        directory=extension.cwd or command.arguments.working_dir,
+        environment={**dict(command.arguments.env), **extension.env},
+        data=command.data,
+        leave_children=extension.leave_children or command.arguments.leave_children,
+    )
+
+
+def _fill(text: str, received: Mapping[str, Any], extension: ExtensionSettings) -> str:
+    def value(match: re.Match[str]) -> str:
+        key = match.group(1)
+        if received.get(key) is None:
+            raise CommandError(f"extension '{extension.name}' needs the run argument '{key}', which is missing")
+        found = as_text(received[key])
+        if not extension.allow_parent and _climbs(found):
+            raise CommandError(_leaves(f"args.{key}", extension))
+        return found
+
+    filled = _PLACEHOLDER.sub(value, text)
+    if filled != text and not extension.allow_parent and _climbs(filled):
+        raise CommandError(_leaves("what the arguments make of it", extension))
+    return filled
+
+
+def _leaves(what: str, extension: ExtensionSettings) -> str:
+    return (
+        f"{what} leaves the directory of extension '{extension.name}' with '..' "
+        "(allow_parent = true in its section permits that)"
+    )
+
+
+def _climbs(text: str) -> bool:
+    """Whether a path in the text, alone or behind something like ``--file=``, leads out of the directory."""
+    return ".." in text and any(
+        posixpath.normpath(part.lstrip("/")).split("/", 1)[0] == ".." for part in _NO_PATH.split(text) if part
+    )
+
+
+def _without_nul(text: str, where: str) -> str:
+    if "\0" in text:
+        raise CommandError(f"{where} holds a NUL character")
+    return text
+
+
+def search_path() -> str:
+    """The PATH that executables are looked up in, and that children get: the agent's own or a sane one."""
+    return os.environ.get("PATH") or DEFAULT_PATH
+
+
+def child_environment(
+    wanted: Mapping[str, str], tag: str, gid: int, nid: int, controller: ControllerSettings | None
+) -> dict[str, str]:
+    """All variables of one run; nothing is inherited. ``controller`` is who asked for it, None for startup tasks.
+
+    The caller's variables may replace any of ours but the job's tag, by which the agent finds its own again after a
+    crash.
+    """
+    environment = {
+        "PATH": search_path(),
+        "HOME": os.environ.get("HOME") or str(Path.home()),
+        "AGENT_HOME": str(Path.cwd()),
+        "AGENT_GID": str(gid),
+        "AGENT_NID": str(nid),
+    }
+    if controller is not None:
+        security = controller.security
+        environment |= {
+            "AGENT_CONTROLLER_URL": controller.url,
+            "AGENT_CONTROLLER_NAME": controller.key,
+            "AGENT_CONTROLLER_CA": _absolute(security.certificate_authority),
+            "AGENT_CONTROLLER_CLIENT_CERT": _absolute(security.client_certificate),
+            "AGENT_CONTROLLER_CLIENT_CERT_KEY": _absolute(security.client_certificate_key),
+        }
+    return {**environment, **wanted, VARIABLE: tag}
+
+
+def _absolute(path: Path | None) -> str:
+    return str(path.absolute()) if path is not None else ""

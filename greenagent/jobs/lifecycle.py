@@ -1,0 +1,264 @@
+"""The life of one job: its runs, the pauses between them, and what is reported (protocol 4.3, 5.3, 5.4)."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from enum import Enum
+from typing import Final, NamedTuple
+
+from greenagent.jobs.context import JobContext
+from greenagent.jobs.handover import Suspended, SuspendedJob
+from greenagent.jobs.job import Job, Outcome, Reason, Stage, killed_before_start
+from greenagent.jobs.runner import Runner
+from greenagent.values import states
+
+AFTER_KILL_ALL: Final = 1.0
+"""Seconds after which a remembered job that killall ended is started again."""
+LONG_LIFE: Final = 300.0
+"""Seconds: a run that lived longer forgives the restarts before it."""
+FIRST_DELAY: Final = 1.0
+MAX_DELAY: Final = 30.0
+
+
+class Lifecycle:
+    """Runs a job until it is over; everything it decides is written to the spool first."""
+
+    def __init__(self, job: Job, context: JobContext, runner: Runner) -> None:
+        self._job = job
+        self._context = context
+        self._runner = runner
+        arguments = job.command.arguments
+        restarts = job.suspended.restarts if job.suspended is not None else 0
+        self._policy = RestartPolicy(arguments.max_restart, arguments.recurring_period, restarts=restarts)
+        self._wakes = 0.0
+        self._last: Outcome | None = None
+
+    def run(self) -> None:
+        """Returns when the job is over, or when the agent stops."""
+        job = self._job
+        if job.suspended is None and not self._may_start():
+            return
+        try:
+            self._go_on()
+        except Suspended as suspended:
+            job.suspended = self._suspend(suspended)
+            raise
+
+    def _go_on(self) -> None:
+        job = self._job
+        if job.suspended is not None and job.suspended.run is None and not self._sleep_on(job.suspended):
+            return
+        while True:
+            if job.end_requested is Reason.HAND_OVER:
+                raise Suspended
+            if job.suspended is None or job.suspended.run is None:
+                job.run += 1
+                job.enter(Stage.RUNNING)
+                if job.run > 1 or (job.is_external and not job.has_begun):  # else its row says so since it was accepted
+                    self._context.spool.running(job.row, job.run, int(time.time() * 1000))
+            outcome = self._last = self._runner.run()
+            job.last_state = outcome.state
+            job.suspended = None
+            if self._ends_by_request(outcome):
+                return
+            decision = self._decide(outcome)
+            if decision.gave_up:
+                self._runner.give_up(job.command.arguments.max_restart)
+            if decision.next is Next.END:
+                self._finish(outcome)
+                return
+            if decision.report:
+                self._context.report(job, outcome, ends=False)
+            job.enter(Stage.SLEEPING)
+            self._wakes = time.monotonic() + decision.delay
+            if not self._sleep():
+                self._end_while_sleeping(outcome)
+                return
+
+    def _sleep_on(self, suspended: SuspendedJob) -> bool:
+        """Goes on with the pause an earlier image was in; False when the job ended meanwhile."""
+        self._last = _last_outcome(suspended)
+        if self._last is None:
+            return True  # it was handed over before its first run
+        self._job.last_state = self._last.state
+        self._wakes = suspended.wakes
+        self._job.enter(Stage.SLEEPING)
+        if self._sleep():
+            return True
+        self._end_while_sleeping(self._last)
+        return False
+
+    def _suspend(self, suspended: Suspended) -> SuspendedJob:
+        job = self._job
+        return SuspendedJob(
+            row=job.row,
+            command=dict(job.command.received),
+            controller=job.controller,
+            kind=job.kind,
+            accepted=job.accepted,
+            number=job.run,
+            since=job.since,
+            restarts=self._policy.restarts,
+            intake_port=job.statsd_port,
+            run=suspended.run,
+            wakes=self._wakes,
+            last=None if self._last is None else asdict(self._last),
+        )
+
+    def _may_start(self) -> bool:
+        """False for a job that was asked to end between its leaving the queue and its first run."""
+        job = self._job
+        if job.end_requested in (Reason.STOP, Reason.DRAIN):
+            if job.has_begun:
+                self._context.spool.not_begun(job.row)
+            return False  # never started: its row stays, and it is run at the agent's next start
+        if job.end_requested is Reason.KILL_ALL and job.repeats:
+            job.end_requested = None
+        if job.end_requested not in (None, Reason.HAND_OVER) and job.is_external:
+            self._finish(killed_before_start())
+            return False
+        return True
+
+    def _decide(self, outcome: Outcome) -> Decision:
+        job = self._job
+        if job.after_report is not None:
+            return Decision(True, Next.END)  # it acts once it has answered, so it does not repeat
+        if outcome.state == states.UNKNOWN_CMD:
+            return Decision(True, Next.END)  # its extension was removed
+        if job.end_requested is Reason.KILL_ALL:
+            job.end_requested = None
+            if outcome.ended_by_request:
+                period = job.command.arguments.recurring_period
+                # Only repeating and remembered jobs get here: killall lets them go on (design, section 5).
+                return Decision(False, Next.RECUR, period or AFTER_KILL_ALL)
+        return self._policy.after(outcome.state, outcome.lived, outcome.has_result, outcome.can_restart)
+
+    def _ends_by_request(self, outcome: Outcome) -> bool:
+        """Deals with a run that was asked to end; True when the job is over with it."""
+        job = self._job
+        reason = job.end_requested
+        if reason is None or reason is Reason.HAND_OVER:
+            if outcome.state != states.KILLED:
+                return False
+            self._finish(outcome)  # it died of a signal that kill sent: the job ends with it
+            return True
+        if reason is Reason.KILL_ALL and job.repeats:
+            return False
+        if reason is Reason.STOP and job.command.arguments.remembered and not self._is_over(outcome):
+            return True  # nothing is reported: it comes back at the next start
+        if reason is Reason.DRAIN:
+            return self._drained(outcome)
+        if outcome.ended_by_request:
+            self._finish(outcome)
+            return True
+        # It had ended by itself before it could be ended: that state stands if it was the last run anyway.
+        self._finish(outcome if self._is_over(outcome) else replace(outcome, state=states.KILLED))
+        return True
+
+    def _is_over(self, outcome: Outcome) -> bool:
+        """Whether a run that ended by itself was the job's last."""
+        if outcome.ended_by_request:
+            return False
+        return self._decide(outcome).next is Next.END
+
+    def _drained(self, outcome: Outcome) -> bool:
+        """The run that was let finish before the agent ends; another would follow only if nobody waited."""
+        if self._is_over(outcome):
+            self._finish(outcome)
+        elif not self._job.command.arguments.remembered:
+            self._finish(replace(outcome, state=states.KILLED))
+        return True
+
+    def _sleep(self) -> bool:
+        """Waits between runs; False when the job is asked to end meanwhile."""
+        job = self._job
+        while (left := self._wakes - time.monotonic()) > 0:
+            if job.end_requested is Reason.HAND_OVER:
+                raise Suspended
+            if job.end_requested is Reason.KILL_ALL:
+                # Nothing runs: only a job that merely waits for its restart ends.
+                if not job.repeats:
+                    return False
+                job.end_requested = None
+            if job.end_requested is not None:
+                return False
+            job.wait_for_change(left)
+        return True
+
+    def _end_while_sleeping(self, last: Outcome) -> None:
+        leaving = self._job.end_requested in (Reason.STOP, Reason.DRAIN)
+        if leaving and self._job.command.arguments.remembered:
+            return
+        self._finish(replace(last, state=states.KILLED))
+
+    def _finish(self, outcome: Outcome) -> None:
+        """The job is over."""
+        self._context.report(self._job, outcome)
+
+
+def _last_outcome(suspended: SuspendedJob) -> Outcome | None:
+    """How the run before ended, for a job that sleeps; None before the first."""
+    last = suspended.last
+    if last is None:
+        return None
+    return Outcome(**{**last, "streams": None if last["streams"] is None else tuple(last["streams"])})
+
+
+class Next(Enum):
+    END = "end"
+    RESTART = "restart"
+    RECUR = "recur"
+
+
+class Decision(NamedTuple):
+    """What to do after a run: whether its result is reported, what comes next, after how many seconds.
+
+    ``gave_up`` is true when the restart limit was reached just now.
+    """
+
+    report: bool
+    next: Next
+    delay: float = 0.0
+    gave_up: bool = False
+
+
+class RestartPolicy:
+    """Counts the restarts of one job and decides about each run that ended."""
+
+    def __init__(
+        self, max_restart: int, recurring_period: int, jitter: Callable[[], float] = random.random, restarts: int = 0
+    ) -> None:
+        self._max_restart = max_restart
+        self._period = recurring_period
+        self._jitter = jitter
+        self.restarts = restarts
+
+    def after(self, state: str, lived: float, has_result: bool, can_restart: bool = True) -> Decision:
+        """Decides after a run that ended in ``state`` and lived ``lived`` seconds.
+
+        ``can_restart`` is false when the executable is missing. Killed runs are not for this
+        method: a killed job ends.
+        """
+        if lived > LONG_LIFE:
+            self.restarts = 0
+        failed = state != states.SUCCESS
+        gave_up = False
+        if failed and self._max_restart and can_restart:
+            if self.restarts < self._max_restart:
+                self.restarts += 1
+                return Decision(report=False, next=Next.RESTART, delay=self._restart_delay())
+            gave_up = True
+        if self._period:
+            self.restarts = 0
+            return Decision(report=failed or has_result, next=Next.RECUR, delay=self._period, gave_up=gave_up)
+        return Decision(report=True, next=Next.END, gave_up=gave_up)
+
+    def _restart_delay(self) -> float:
+        """1 s, then doubling with jitter up to 30 s."""
+        if self.restarts <= 1:
+            return FIRST_DELAY
+        longest = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(self.restarts - 1, 10))
+        return longest / 2 + longest / 2 * self._jitter()

@@ -1,0 +1,83 @@
+"""Which logger wants which messages of a job (protocol 6.1, 7; design, section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from weakref import WeakKeyDictionary
+
+from greenagent.jobs.job import Job
+from greenagent.logs.joblog import JobLog
+from greenagent.logs.routes import Routes
+from greenagent.logs.store import LogStore
+from greenagent.settings.models import ControllerLogger, Settings
+from greenagent.spool.records import FROM_STARTUP
+from greenagent.values.levels import LevelSet
+
+
+def pair_name(logger: str, controller: str) -> str:
+    """What the log store calls an AC logger together with one of its controllers."""
+    return f"{logger}/{controller}"
+
+
+def pairs(settings: Settings) -> Iterable[tuple[ControllerLogger, str]]:
+    """Every AC logger with each of its controllers."""
+    for logger in settings.controller_loggers:
+        for controller in logger.controllers:
+            yield logger, controller
+
+
+class Routing:
+    """Opens the logs of jobs with their routes, and gives them others when the settings change."""
+
+    def __init__(self, settings: Callable[[], Settings], store: LogStore) -> None:
+        self.bits: dict[str, int] = {}
+        """Of every upload pair, as the store has it."""
+        self._settings = settings
+        self._store = store
+        self._open: WeakKeyDictionary[Job, JobLog] = WeakKeyDictionary()
+
+    def register_pairs(self) -> None:
+        """Tells the store who wants lines; before any job logs, and when controllers come or go."""
+        names = [pair_name(logger.name, controller) for logger, controller in pairs(self._settings())]
+        self.bits = self._store.register_pairs(names)
+
+    def open(self, job: Job) -> JobLog:
+        arguments = job.command.arguments
+        label = f"{job.command.cmd} {arguments.name}".rstrip()
+        max_bytes = self._settings().main.max_log_per_job
+        log = self._store.open_job(job.id, arguments.domain, arguments.name, self._routes(job), label, max_bytes)
+        self._open[job] = log
+        return log
+
+    def update(self) -> None:
+        """Other settings are in force: new lines of jobs that run already follow them."""
+        for job, log in list(self._open.items()):
+            log.routes = self._routes(job)
+
+    def _routes(self, job: Job) -> Routes:
+        """Where the messages of a job go.
+
+        A job's ``loglevels_db`` and ``loglevels_ac`` replace the levels of the loggers they are named
+        after. Lines of startup tasks are not uploaded.
+        """
+        settings, arguments = self._settings(), job.command.arguments
+        database = settings.database_logger
+        wanted: list[tuple[int, LevelSet | None]] = []
+        if job.kind != FROM_STARTUP:
+            for logger, controller in pairs(settings):
+                bit = self.bits.get(pair_name(logger.name, controller))
+                if bit is not None:
+                    wanted.append((bit, arguments.loglevels_ac or logger.levels))
+        return Routes(
+            loglevels=arguments.loglevels,
+            keep=database is not None,
+            database=arguments.loglevels_db or (database.levels if database is not None else None),
+            pairs=wanted,
+            consoles=[logger.levels for logger in settings.console_loggers],
+            log_flush=arguments.log_flush,
+        )
+
+
+def own_routes(settings: Settings) -> Routes:
+    """Where the agent's own diagnostics go besides stderr: the database alone, every level."""
+    return Routes(keep=settings.database_logger is not None)

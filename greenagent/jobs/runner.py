@@ -1,0 +1,351 @@
+"""The runs of a job: a process, or a built-in (protocol 5.2, 5.6; design, section 5 "Ending")."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from greenagent.jobs.commands import Execution, RemovedExtensionError, child_environment
+from greenagent.jobs.context import JobContext
+from greenagent.jobs.handover import Suspended, SuspendedRun, SuspendedStreams
+from greenagent.jobs.job import Job, Outcome, Reason, killed_before_start
+from greenagent.jobs.monitor import JobMonitor
+from greenagent.jobs.streams import JobOutput, StreamCopier
+from greenagent.process.child import Child, ExitStatus
+from greenagent.process.spawn import SpawnError, SpawnRequest
+from greenagent.process.tags import job_tag
+from greenagent.process.termination import Survivor, end, sweep
+from greenagent.settings.models import MainSettings
+from greenagent.values import levels, states
+from greenagent.values.errors import CommandError, GreenagentError
+from greenagent.values.message import Message
+
+START_PAUSES: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Seconds between the tries of a start for which the system has no room just now."""
+SUSPEND: Final = "suspend"
+"""Not a state: the run goes on in the agent's new image."""
+MAX_LOOKED_UP: Final = 200
+"""Processes looked up in a second: each costs a walk through /proc."""
+MAX_REPORTED: Final = 10
+"""Refusals said one by one in a run; further ones are counted."""
+_PERIOD: Final = 1.0
+
+
+class BuiltInRunner:
+    """Runs a command inside the agent."""
+
+    def __init__(self, job: Job, context: JobContext) -> None:
+        self._job = job
+        self._context = context
+
+    def run(self) -> Outcome:
+        """One call."""
+        job = self._job
+        starttime, began = int(time.time() * 1000), time.monotonic()
+        try:
+            answer = self._context.commands.built_ins[job.command.cmd](job.command)
+        except GreenagentError as error:
+            return Outcome(states.ERROR, str(error), starttime=starttime, lived=time.monotonic() - began)
+        if answer.after_report is not None:
+            job.after_report = answer.after_report
+        return Outcome(
+            states.SUCCESS,
+            answer.data,
+            answer.level,
+            starttime=starttime,
+            lived=time.monotonic() - began,
+            truncated=answer.truncated,
+        )
+
+    def give_up(self, restarts: int) -> None:
+        """Has no log to say it in."""
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+class _Run(NamedTuple):
+    """One process; ``starttime`` in milliseconds since 1970, ``began`` monotonic."""
+
+    child: Child
+    starttime: int
+    began: float
+    leave_children: bool
+
+
+class ExternalRunner:
+    """Runs a job's processes one after the other; its log and its monitor are open for the job's whole life."""
+
+    def __init__(self, job: Job, context: JobContext) -> None:
+        self._job = job
+        self._context = context
+        self._log = context.routing.open(job)
+        if job.suspended is not None:
+            self._log.restore(job.suspended.log)
+        statsd_under = context.supervisor if context.settings().stats.local_intake else None
+        self._monitor = JobMonitor(job, context.statistics, context.meter, self._warn, statsd_under)
+
+    @property
+    def _main(self) -> MainSettings:
+        return self._context.settings().main
+
+    def run(self) -> Outcome:
+        """One run, or the rest of one that an earlier image of the agent started.
+
+        Returns when the process, its pipes and its descendants are done with. Raises Suspended: the agent is
+        replaced in place.
+        """
+        job = self._job
+        if job.suspended is not None and job.suspended.run is not None:
+            return self._resume(job.suspended.run)
+        starttime = int(time.time() * 1000)
+        try:
+            execution = self._context.commands.resolve(job.command, job.controller)
+            child = self._start(execution)
+        except RemovedExtensionError as error:
+            return Outcome(states.UNKNOWN_CMD, error.reason, starttime=starttime, can_restart=False)
+        except CommandError as error:
+            return Outcome(states.ERROR, error.reason, starttime=starttime, can_restart=False)
+        except SpawnError as error:
+            tried = f" (tried for {sum(START_PAUSES):.0f} s)" if error.temporary else ""
+            return Outcome(states.ERROR, f"{error}{tried}", starttime=starttime, can_restart=not error.missing)
+        if child is None:
+            return killed_before_start(by_request=True)
+        job.signals.clear()
+        self._context.spool.process(job.row, child.pid, child.start_ticks)
+        run = _Run(child, starttime, time.monotonic(), execution.leave_children)
+        return self._supervise(run, execution.data.encode("utf-8"))
+
+    def give_up(self, restarts: int) -> None:
+        """The restart limit is reached: one critical message in the job's own log (protocol 5.3)."""
+        self._write(levels.CRITICAL, f"given up after {restarts} restarts")
+
+    def close(self) -> None:
+        """The job is over, or goes on in another image."""
+        if self._job.suspended is not None:
+            self._job.suspended.log = self._log.state()  # at once: the agent hands it over as soon as this gives way
+        self._monitor.close()
+        self._log.close()
+
+    def _start(self, execution: Execution) -> Child | None:
+        """Starts the process, again for some seconds while the system has no room.
+
+        None when the job is asked to end meanwhile. Raises SpawnError, and Suspended: the new image starts it.
+        """
+        request = SpawnRequest(
+            executable=execution.executable,
+            arguments=execution.arguments,
+            environment=self._environment(execution),
+            directory=execution.directory or None,
+        )
+        for pause in START_PAUSES:
+            try:
+                return self._context.spawner.spawn(request)
+            except SpawnError as error:
+                if not error.temporary:
+                    raise
+            if not self._pause(pause):
+                return None
+        return self._context.spawner.spawn(request)
+
+    def _environment(self, execution: Execution) -> dict[str, str]:
+        job, context = self._job, self._context
+        controller = context.settings().controllers.get(job.controller) if job.controller is not None else None
+        wanted = {**self._monitor.environment(), **execution.environment}
+        tag = job_tag(context.spool.instance, job.id, job.run)
+        return child_environment(wanted, tag, context.identity.gid, context.identity.nid, controller)
+
+    def _pause(self, seconds: float) -> bool:
+        """Waits; False when the job is asked to end."""
+        job = self._job
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if job.end_requested is Reason.HAND_OVER:
+                job.run -= 1  # this run has not begun
+                raise Suspended
+            if job.must_end_now:
+                return False
+            job.wait_for_change(left)
+        return not job.must_end_now
+
+    def _resume(self, suspended: SuspendedRun) -> Outcome:
+        streams = suspended.pipes
+        pipes = (streams.stdin, streams.streams[0], streams.streams[1])
+        child = self._context.spawner.children.attach(
+            suspended.pid, suspended.pidfd, suspended.start_ticks, suspended.tag, pipes
+        )
+        child.tree.known.update(suspended.known)
+        self._job.signals.update(suspended.signals)
+        run = _Run(child, suspended.starttime, suspended.began, suspended.leave_children)
+        return self._supervise(run, streams.data_left, streams)
+
+    def _supervise(self, run: _Run, data: bytes, before: SuspendedStreams | None = None) -> Outcome:
+        """Moves the process's bytes until its end; ``before``: how far an earlier image of the agent was."""
+        job, child, monitor, supervisor = self._job, run.child, self._monitor, self._context.supervisor
+        job.child = child
+        monitor.started(child)
+        announced = AnnouncedPids(child, self._warn)
+        output = JobOutput(self._log, monitor.message, announced.take, monitor.output)
+        copier = StreamCopier(job.id, child, data, self._main.max_line, output, supervisor)
+        if before is not None:
+            copier.restore(before)
+        copier.start()
+        child.when_exited(job.changed.set)
+        cause = self._await_end(run)
+        if cause == SUSPEND:
+            child.members()  # so that it is known by its pid whatever is known now by other signs
+            streams = copier.suspend()
+            announced.end()
+            monitor.ended()
+            raise Suspended(self._suspended(run, streams))
+        survivors = () if cause is None else end(child, self._main.kill_grace)
+        self._clean_up(run, cause, survivors)
+        copier.finish(self._main.pipe_drain)
+        announced.end()
+        monitor.ended()
+        if child.has_exited:
+            status = child.reap()
+        else:
+            status = ExitStatus(None, None)
+            supervisor.spawn(f"late end of job {job.id}", child.reap)
+        job.child = None
+        return self._outcome(run, status, cause, output)
+
+    def _await_end(self, run: _Run) -> str | None:
+        """Waits for the exit; the state to report if the agent has to end the process, else None (or SUSPEND)."""
+        job = self._job
+        limit = job.command.arguments.time_limit
+        while not run.child.has_exited:
+            if job.end_requested is Reason.HAND_OVER:
+                return SUSPEND
+            if job.must_end_now:
+                return states.KILLED
+            left = None if limit is None else run.began + limit - time.monotonic()
+            if left is not None and left <= 0:
+                return states.TIMEOUT
+            job.wait_for_change(left)
+        return None
+
+    def _suspended(self, run: _Run, streams: SuspendedStreams) -> SuspendedRun:
+        child = run.child
+        return SuspendedRun(
+            pid=child.pid,
+            pidfd=child.pidfd,
+            start_ticks=child.start_ticks,
+            tag=child.tag or "",
+            known=child.tree.known,
+            starttime=run.starttime,
+            began=run.began,
+            leave_children=run.leave_children,
+            signals=sorted(self._job.signals),
+            pipes=streams,
+        )
+
+    def _clean_up(self, run: _Run, cause: str | None, survivors: tuple[Survivor, ...]) -> None:
+        """Ends what the process left behind: no process outlives its job (design, promise 5)."""
+        if survivors:
+            self._job.unkillable = tuple(str(process.pid) for process in survivors)
+            self._write(levels.OPERATIONS_ERROR, f"would not die: {_named(survivors)}")
+        elif cause is None and run.leave_children:
+            run.child.leave_children()
+        else:
+            swept = sweep(run.child, self._main.kill_grace)
+            if cause is None and swept:
+                self._warn(f"ended what the job left running: {_named(swept)}")
+
+    def _warn(self, text: str) -> None:
+        self._write(levels.WARNING, text)
+
+    def _write(self, level: int, text: str) -> None:
+        """A message of the agent in the job's own log."""
+        self._log.append([Message(level, f"greenagent: {text}")])
+
+    def _outcome(self, run: _Run, status: ExitStatus, cause: str | None, output: JobOutput) -> Outcome:
+        if cause is not None:
+            state = cause
+        elif status.signal in self._job.signals:
+            state = states.KILLED
+        else:
+            state = states.SUCCESS if status.code == 0 else states.ERROR
+        data, level = "", 0
+        if output.result is not None:
+            level, data = output.result
+        elif state == states.ERROR:
+            data = f"exit code {status.code}" if status.code is not None else f"ended by {status.signal}"
+        elif state == states.TIMEOUT:
+            data = f"ended after max_time, {self._job.command.arguments.max_time} s"
+        return Outcome(
+            state=state,
+            data=data,
+            level=level,
+            starttime=run.starttime,
+            lived=time.monotonic() - run.began,
+            streams=output.streams,
+            critical=output.critical,
+            truncated=output.truncated,
+            exit_code=status.code,
+            signal=status.signal,
+            ended_by_request=cause == states.KILLED,
+        )
+
+
+Runner = ExternalRunner | BuiltInRunner
+
+
+def _named(processes: tuple[Survivor, ...]) -> str:
+    return ", ".join(f"{pid} ({command})" for pid, command in processes)
+
+
+class AnnouncedPids:
+    """Gives the processes a job announces to its child. A flood of them costs little and says little.
+
+    A process is looked up once in a second, however often it is named: it may become the job's later.
+    """
+
+    def __init__(self, child: Child, warn: Callable[[str], None]) -> None:
+        """``warn`` puts a warning into the job's own log."""
+        self._child = child
+        self._warn = warn
+        self._refused: set[int | str] = set()
+        self._unreported = 0
+        self._passed_over = 0
+        self._period_ends = 0.0
+        self._looked_up: dict[int, bool] = {}
+
+    def take(self, text: str) -> None:
+        """The text of one message."""
+        if not (text.isascii() and text.strip().isdigit()) or len(text) > 10:
+            self._refuse(text[:40], f"101::{text[:40]} names no process and is left out")
+            return
+        pid = int(text)
+        now = time.monotonic()
+        if now >= self._period_ends:
+            self._period_ends = now + _PERIOD
+            self._looked_up.clear()
+        believed = self._looked_up.get(pid)
+        if believed is None:
+            if len(self._looked_up) >= MAX_LOOKED_UP:
+                self._passed_over += 1
+                return
+            believed = self._looked_up[pid] = self._child.tree.announce(pid)
+        if not believed:
+            self._refuse(pid, f"process {pid} is not one of this job's and is left alone")
+
+    def end(self) -> None:
+        """The run is over, or goes on in another image: says what was only counted."""
+        if self._unreported:
+            self._warn(f"{self._unreported} more 101:: lines named no process of this job")
+        if self._passed_over:
+            self._warn(
+                f"{self._passed_over} 101:: lines were not looked at: "
+                f"more than {MAX_LOOKED_UP} processes were announced in a second"
+            )
+        self._unreported = self._passed_over = 0
+
+    def _refuse(self, key: int | str, text: str) -> None:
+        if key in self._refused or len(self._refused) >= MAX_REPORTED:
+            self._unreported += 1
+            return
+        self._refused.add(key)
+        self._warn(text)
