@@ -22,7 +22,7 @@ from greenagent.jobs.commands import Commands
 from greenagent.jobs.context import JobContext
 from greenagent.jobs.handover import HandedOver, SuspendedJob
 from greenagent.jobs.job import Identity, Reason
-from greenagent.jobs.recovery import Recovery
+from greenagent.jobs.recovery import recover
 from greenagent.jobs.routing import Routing, own_routes
 from greenagent.jobs.scripts import Scripts
 from greenagent.jobs.startup import StartupTasks, warn_of
@@ -133,12 +133,14 @@ class Agent:
         self.connections = Connections(context, self.admission, self.store, self.statistics_outbox)
         self.routing.register_pairs()
         self._start_services(taken_over)
-        parts = Parts(context, self.admission, self.connections, self.store, self.statistics_outbox, self.monitoring.lag)
+        parts = Parts(
+            context, self.admission, self.connections, self.store, self.statistics_outbox, self.monitoring.lag
+        )
         self.monitoring.start(parts, self.statistics, self.began)
         if taken_over is not None:
             self.statistics.preset(taken_over.gauges)
             self.admission.resume(taken_over.jobs)
-        Recovery(context, self.admission).run(None if taken_over is None else {job.row for job in taken_over.jobs})
+        recover(context, self.admission, None if taken_over is None else {job.row for job in taken_over.jobs})
         warn_of(self.settings.startup, self.identity, self.agent_log.warning)
         self.startup = StartupTasks(context, self.admission)
         self.startup.start(self.settings.startup, taken_over.startup if taken_over is not None else None)

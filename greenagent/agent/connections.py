@@ -38,7 +38,9 @@ def plans(settings: Settings) -> dict[str, Plan]:
 class Connections:
     """Makes, replaces and ends links."""
 
-    def __init__(self, context: JobContext, admission: Admission, store: LogStore, statistics: StatisticsOutbox) -> None:
+    def __init__(
+        self, context: JobContext, admission: Admission, store: LogStore, statistics: StatisticsOutbox
+    ) -> None:
         self.links: dict[str, Link] = {}
         self._context = context
         self._admission = admission

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from gevent.event import Event
 
@@ -22,134 +23,137 @@ LOOK_EVERY = 0.2
 """Seconds between looks at a task that is not up yet."""
 
 
+@dataclass(eq=False)
+class _Task:
+    """A startup task and what became of it."""
+
+    settings: StartupTask
+    is_started: bool = False
+    has_failed: bool = False
+    decided: Event = field(default_factory=Event)
+    """Set once it is up or has failed."""
+    job: Job | None = None
+    """While it is watched."""
+    run: int = 0
+    """The run that was seen last, and since when."""
+    began: float = 0.0
+
+    @property
+    def id(self) -> str:
+        return self.settings.id
+
+    def fail(self) -> None:
+        self.has_failed = True
+        self.decided.set()
+
+    def is_settled(self, job: Job) -> bool:
+        """Whether a run has lasted, or the last one was fine; one that fails at once and again is not up."""
+        if job.stage is not Stage.RUNNING:
+            self.run = 0
+            return job.last_state == states.SUCCESS
+        if job.run != self.run:
+            self.run, self.began = job.run, time.monotonic()
+        return job.last_state == states.SUCCESS or time.monotonic() - self.began >= SETTLED
+
+
 class StartupTasks:
     """Starts each task once the tasks it comes after are up, or done."""
 
     def __init__(self, context: JobContext, admission: Admission) -> None:
-        self._identity = context.identity
-        self._supervisor = context.supervisor
-        self._agent_log = context.agent_log
+        self._context = context
         self._admission = admission
-        self._up: dict[str, Event] = {}
-        """Set once the fate of a task is known: up or failed."""
-        self._failed: set[str] = set()
-        self._started: list[str] = []
-        self._watched: dict[str, _Watched] = {}
+        self._before = StartupState()
+        self._tasks: dict[str, _Task] = {}
 
     def start(self, tasks: Iterable[StartupTask], before: StartupState | None = None) -> None:
         """Starts all tasks, those with conditions in greenlets of their own; returns at once for those.
 
         ``before``: what became of them in the image of the agent that this one replaced.
         """
-        tasks = tuple(tasks)
-        before = before or StartupState()
-        self._started = list(before.started)
-        self._failed = set(before.failed)
-        self._up = {task.id: Event() for task in tasks}
-        for task in tasks:
-            if task.id in before.up or task.id in before.failed:
-                self._up[task.id].set()
-            elif task.id in before.started:
-                self._watch_on(task)
-            elif task.after:
-                self._supervisor.spawn(f"startup task {task.id}", self._start_after, task)
+        self._before = before = before or StartupState()
+        self._tasks = {settings.id: _Task(settings) for settings in tasks}
+        for task in self._tasks.values():
+            task.is_started = task.id in before.started
+            task.has_failed = task.id in before.failed
+            if task.has_failed or task.id in before.up:
+                task.decided.set()
+            elif task.is_started:
+                self._go_on(task)
+            elif task.settings.after:
+                self._context.supervisor.spawn(f"startup task {task.id}", self._start_after, task)
             else:
                 self._start(task)
 
     def state(self) -> StartupState:
         """What became of the tasks so far, for a new image of the agent; all jobs have ended or are suspended."""
-        for watched in tuple(self._watched.values()):
-            over = self._look(watched)  # its own greenlet may not have had its turn
-            if not over and not watched.job.is_detached and not self._up[watched.task.id].is_set():
-                self._fail(watched.task)  # it did not stop in time and was ended
-        up = [name for name, event in self._up.items() if event.is_set() and name not in self._failed]
-        return StartupState(list(self._started), up, sorted(self._failed))
+        tasks = self._tasks.values()
+        for task in tasks:
+            job = task.job
+            # Its own greenlet may not have had its turn.
+            if job is not None and not self._look(task, job) and not (job.is_detached or task.decided.is_set()):
+                task.fail()  # the job did not stop in time and was ended
+        return StartupState(
+            started=list(dict.fromkeys([*self._before.started, *(task.id for task in tasks if task.is_started)])),
+            up=[task.id for task in tasks if task.decided.is_set() and not task.has_failed],
+            failed=sorted({*self._before.failed, *(task.id for task in tasks if task.has_failed)}),
+        )
 
-    def _start_after(self, task: StartupTask) -> None:
-        for name in task.after:
-            self._up[name].wait()
-            if name in self._failed:
-                self._agent_log.error(f"startup.{task.id} is not started: startup.{name}, which it comes after, failed")
-                self._fail(task)
+    def _start_after(self, task: _Task) -> None:
+        for other in (self._tasks[name] for name in task.settings.after):
+            other.decided.wait()
+            if other.has_failed:
+                text = f"startup.{task.id} is not started: startup.{other.id}, which it comes after, failed"
+                self._context.agent_log.error(text)
+                task.fail()
                 return
         if not self._admission.stopping:  # else the next image, or the next start, does
             self._start(task)
 
-    def _start(self, task: StartupTask) -> None:
-        self._started.append(task.id)
+    def _start(self, task: _Task) -> None:
+        task.is_started = True
         alive = self._admission.live.get(task.id)
-        if alive is not None and alive.kind == FROM_STARTUP:
-            self._watch_on(task)  # an image before this one let it wait, and it was in the ledger
+        if alive is not None and alive.kind != FROM_STARTUP:
+            self._context.agent_log.error(f"startup.{task.id} is not started: a job with this id lives already")
+            task.fail()
             return
-        if alive is not None:
-            self._agent_log.error(f"startup.{task.id} is not started: a job with this id lives already")
-            self._fail(task)
-            return
-        job = Job(startup_command(task, self._identity), None, FROM_STARTUP, 0, time.time())
-        self._admission.enter(job)
-        self._supervisor.spawn(f"startup task {task.id}", self._watch, task, job)
+        if alive is None:  # else an image before this one let it wait, and it was in the spool
+            command = startup_command(task.settings, self._context.identity)
+            self._admission.enter(alive := Job(command, None, FROM_STARTUP, 0, time.time()))
+        self._watch(task, alive)
 
-    def _watch_on(self, task: StartupTask) -> None:
+    def _go_on(self, task: _Task) -> None:
         """For a task that the image before this one started, and that was not up yet."""
         job = self._admission.live.get(task.id)
         if job is None:
-            self._up[task.id].set()
+            task.decided.set()
         else:
-            self._supervisor.spawn(f"startup task {task.id}", self._watch, task, job)
+            self._watch(task, job)
 
-    def _watch(self, task: StartupTask, job: Job) -> None:
-        """Tells those that come after when the task is up; a failure is said, since nobody else hears of it."""
-        watched = self._watched[task.id] = _Watched(task, job)
-        while not self._look(watched) and not job.is_detached:
-            job.ended.wait(None if task.must_exit or self._up[task.id].is_set() else LOOK_EVERY)
+    def _watch(self, task: _Task, job: Job) -> None:
+        task.job = job
+        self._context.supervisor.spawn(f"startup task {task.id}", self._watch_on, task, job)
 
-    def _look(self, watched: _Watched) -> bool:
+    def _watch_on(self, task: _Task, job: Job) -> None:
+        """Tells those that come after when the task is up; a failure is logged, since nobody else hears of it."""
+        while task.job is not None and not self._look(task, job) and not job.is_detached:
+            job.ended.wait(None if task.settings.must_exit or task.decided.is_set() else LOOK_EVERY)
+
+    def _look(self, task: _Task, job: Job) -> bool:
         """Notes how far a task is; true when its job is over."""
-        if watched.is_over:
-            return True
-        job, task = watched.job, watched.task
         if job.is_detached:
             return False
         if not job.ended.is_set():
-            if watched.is_settled and not task.must_exit:
-                self._up[task.id].set()
+            if not task.settings.must_exit and task.is_settled(job):
+                task.decided.set()
             return False
-        watched.is_over = True
-        del self._watched[task.id]
+        task.job = None
         result = job.last_result
         if result is not None and result.state != states.SUCCESS:
             reason = f" ({result.data})" if result.data else ""
-            self._agent_log.warning(f"startup.{task.id} ended {result.state}{reason}")
-            if not self._up[task.id].is_set():
-                self._fail(task)
-        self._up[task.id].set()
+            self._context.agent_log.warning(f"startup.{task.id} ended {result.state}{reason}")
+            task.has_failed = task.has_failed or not task.decided.is_set()
+        task.decided.set()
         return True
-
-    def _fail(self, task: StartupTask) -> None:
-        self._failed.add(task.id)
-        self._up[task.id].set()
-
-
-class _Watched:
-    """A started task with its job."""
-
-    def __init__(self, task: StartupTask, job: Job) -> None:
-        self.task = task
-        self.job = job
-        self.is_over = False
-        self._run = 0
-        self._began = 0.0
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether a run has lasted, or the last one was fine; one that fails at once and again is not up."""
-        job = self.job
-        if job.stage is not Stage.RUNNING:
-            self._run = 0
-            return job.last_state == states.SUCCESS
-        if job.run != self._run:
-            self._run, self._began = job.run, time.monotonic()
-        return job.last_state == states.SUCCESS or time.monotonic() - self._began >= SETTLED
 
 
 def startup_command(task: StartupTask, identity: Identity) -> Command:

@@ -65,16 +65,15 @@ def test_a_task_that_fails_after_a_replacement_still_refuses_what_comes_after_it
     assert words(told) == ["up", "first"]
 
 
-def test_a_replacement_called_off_keeps_it_too(
+def test_a_replacement_that_is_refused_keeps_it_too(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
     told, gate = tmp_path / "told", tmp_path / "gate"
     agent = start_agent(more=chain(told, gate))
     wait_for_words(told, 1)
-    obstacle = agent.folder / "history.db.handover"
-    (obstacle / "in the way").mkdir(parents=True)
+    agent.config.write_text("[main\n")
     os.kill(agent.pid, signal.SIGUSR2)
-    wait_until(lambda: "not replaced, the agent goes on as it is" in agent.stderr, 30, "the way back")
+    wait_until(lambda: "not replaced, the agent goes on as it is" in agent.stderr, 30, "the refusal")
     ask(controller, "ping")
     assert words(told) == ["up"]
     gate.touch()

@@ -31,7 +31,7 @@ def test_a_waiting_job_takes_less_than_four_kilobytes_and_those_beyond_the_limit
 ) -> None:
     port = free_port()
     package = copy_package(tmp_path / "installed")
-    change_package(package, "jobs/queues.py", f"MAX_WAITING: Final = {MAX_WAITING:_}", f"MAX_WAITING: Final = {JOBS}")
+    change_package(package, "jobs/queue.py", f"MAX_WAITING: Final = {MAX_WAITING:_}", f"MAX_WAITING: Final = {JOBS}")
     agent = start_agent(max_jobs=1, more=listening(port), python_path=str(package))
     gate = tmp_path / "gate"
     controller.push(shell("first", f"while [ ! -e {gate} ]; do sleep 0.1; done"))
