@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.test_clocks import Clock
+from tests.support.clock import ShiftedClock
 from tests.support.controllers import ControllerProcess
 from tests.support.local_controller import plain
 
@@ -16,7 +16,7 @@ YEAR = 365 * 86_400
 
 @pytest.mark.parametrize("wrong_by", [-YEAR, YEAR], ids=["slow", "fast"])
 def test_stamps_are_right_once_a_wrong_clock_was_set(tmp_path, monkeypatch, wrong_by) -> None:
-    clock = Clock(tmp_path)
+    clock = ShiftedClock(tmp_path)
     clock.set(wrong_by)
     options = ("--state", str(tmp_path / "state.db"))
     with monkeypatch.context() as environment:

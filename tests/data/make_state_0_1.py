@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import tests.conftest  # noqa: F401 - patches, as before every test
-from tests.end_to_end.conftest import execute, shell
 from tests.support.agents import AgentProcess, configuration
+from tests.support.commands import execute, shell
 from tests.support.recording_controller import RecordingController, status
 from tests.support.waiting import wait_until
 

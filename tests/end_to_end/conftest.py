@@ -3,46 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.agents import AgentProcess, configuration
+from tests.support.agents import AgentProcess, StartAgent, configuration
 from tests.support.recording_controller import RecordingController
 
 numbers = itertools.count(1)
-
-
-def execute(job_id: str, name: str, *args: str, data: str = "", cmd: str = "execute", **more: Any) -> dict[str, Any]:
-    """A command object that runs a program; ``more`` are further run arguments."""
-    return {
-        "id": job_id,
-        "gid": 1,
-        "nid": 10,
-        "cmd": cmd,
-        "args": {"name": name, "args": list(args), **more},
-        "data": data,
-    }
-
-
-def shell(job_id: str, script: str, **more: Any) -> dict[str, Any]:
-    """A command object that runs a shell script."""
-    return execute(job_id, "sh", "-c", script, **more)
-
-
-def built_in(job_id: str, cmd: str, data: str = "", **more: Any) -> dict[str, Any]:
-    return {"id": job_id, "gid": 1, "nid": 10, "cmd": cmd, "args": {}, "data": data, **more}
 
 
 @pytest.fixture
 def controller() -> Iterator[RecordingController]:
     with RecordingController() as controller:
         yield controller
-
-
-StartAgent = Callable[..., AgentProcess]
 
 
 @pytest.fixture

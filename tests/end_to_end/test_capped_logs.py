@@ -8,7 +8,8 @@ import socket
 from pathlib import Path
 from urllib.request import urlopen
 
-from tests.end_to_end.conftest import StartAgent, shell
+from tests.support.agents import StartAgent
+from tests.support.commands import shell
 from tests.support.recording_controller import RecordingController, status
 from tests.support.waiting import wait_until
 

@@ -11,8 +11,9 @@ import pytest
 import requests
 import trustme
 
-from tests.end_to_end.conftest import StartAgent, execute, shell
+from tests.support.agents import StartAgent
 from tests.support.certificates import server_context, write_authority
+from tests.support.commands import execute, shell
 from tests.support.controllers import ControllerProcess
 from tests.support.recording_controller import RecordingController, hang, rubbish, status
 from tests.support.waiting import wait_until

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.end_to_end.conftest import StartAgent
+from tests.support.agents import StartAgent
 from tests.support.certificates import write_authority, write_pair
 from tests.support.controllers import ControllerProcess, Ctl, ctl
 from tests.support.recording_controller import RecordingController, rubbish, status

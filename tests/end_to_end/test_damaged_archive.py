@@ -7,7 +7,8 @@ import os
 import sqlite3
 from contextlib import closing
 
-from tests.end_to_end.conftest import StartAgent, built_in, shell
+from tests.support.agents import StartAgent
+from tests.support.commands import built_in, shell
 from tests.support.recording_controller import RecordingController, close_at_once
 from tests.support.waiting import wait_until
 

@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.end_to_end.conftest import StartAgent, shell
-from tests.support.agents import configuration
+from tests.support.agents import StartAgent, configuration
+from tests.support.commands import shell
 from tests.support.controllers import ROOT
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until

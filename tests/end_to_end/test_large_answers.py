@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.end_to_end.conftest import StartAgent, built_in, execute
+from tests.support.agents import StartAgent
+from tests.support.commands import built_in, execute
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 

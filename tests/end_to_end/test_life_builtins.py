@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end.conftest import StartAgent, shell
-from tests.support.agents import configuration
+from tests.support.agents import StartAgent, configuration
+from tests.support.commands import shell
 from tests.support.job_lives import answer_of, ask, kill, wait_for_words
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until

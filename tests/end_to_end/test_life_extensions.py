@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import StartAgent
+from tests.support.agents import StartAgent
 from tests.support.job_lives import wait_for_words, words
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
+from tests.support.agents import StartAgent
+from tests.support.commands import built_in, execute, shell
 from tests.support.job_lives import answer_of, ask, kill, states_of, tagged_processes, wait_for_words, words
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until

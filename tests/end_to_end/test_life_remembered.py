@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end.conftest import StartAgent, shell
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, StartAgent
+from tests.support.commands import shell
 from tests.support.job_lives import ask, kill, running_pids, states_of, tagged_processes, wait_for_words, words
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until

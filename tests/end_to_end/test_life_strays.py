@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import StartAgent, shell
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, StartAgent
+from tests.support.commands import shell
 from tests.support.job_lives import running_pids, wait_for_words
 from tests.support.processes import is_running
 from tests.support.recording_controller import RecordingController

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import StartAgent, execute, shell
+from tests.support.agents import StartAgent
+from tests.support.commands import execute, shell
 from tests.support.job_lives import ask, kill, running_pids, tagged_processes, wait_for_words, words
 from tests.support.processes import is_running
 from tests.support.recording_controller import RecordingController

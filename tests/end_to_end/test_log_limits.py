@@ -9,8 +9,8 @@ from pathlib import Path
 
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.read.query import LogQuery, newest_first
-from tests.end_to_end.conftest import StartAgent, execute, shell
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, StartAgent
+from tests.support.commands import execute, shell
 from tests.support.recording_controller import RecordingController, status
 from tests.support.waiting import wait_until
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, StartAgent
+from tests.support.commands import built_in, execute, shell
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 

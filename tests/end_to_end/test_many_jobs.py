@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.end_to_end.conftest import StartAgent, built_in, shell
+from tests.support.agents import StartAgent
+from tests.support.commands import built_in, shell
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 

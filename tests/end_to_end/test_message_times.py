@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.end_to_end.conftest import StartAgent, execute
+from tests.support.agents import StartAgent
+from tests.support.commands import execute
 from tests.support.job_lives import answer_of
 from tests.support.recording_controller import RecordingController
 

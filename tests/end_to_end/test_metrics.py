@@ -6,53 +6,18 @@ import json
 import os
 import signal
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from greenagent.agent.agent import Agent
-from greenagent.agent.watchdog import Thresholds
-from greenagent.settings import load_settings
-from tests.end_to_end.conftest import StartAgent, built_in, shell
-from tests.support.agent_logs import RecordedLog
-from tests.support.agents import configuration
+from tests.support.agents import StartAgent
+from tests.support.commands import built_in, shell
+from tests.support.inside import InsideAgent
+from tests.support.metrics import free_port, get, listening, samples
 from tests.support.recording_controller import RecordingController, status
 from tests.support.waiting import wait_until
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def get(port: int, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def samples(port: int) -> dict[tuple, float]:
-    """Every sample of /metrics by its name and labels."""
-    code, text = get(port, "/metrics")
-    assert code == 200, text
-    return {
-        (sample.name, *sorted(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def listening(port: int) -> str:
-    return f'[metrics]\nlisten = "127.0.0.1:{port}"\n'
-
 
 MAIN = ("controller", "main")
 
@@ -193,25 +158,18 @@ def test_an_agent_that_stops_says_so(controller: RecordingController, start_agen
     assert agent.wait() == 0
 
 
-class Inside:
-    """A real agent in the test's own process, so that its parts can be broken one by one."""
-
-    def __init__(self, folder: Path, controller: RecordingController) -> None:
-        file = folder / "greenagent.toml"
-        file.write_text(configuration(folder, {"main": controller.url}, more=listening(0)))
-        self.agent_log = RecordedLog()
-        self.agent = Agent(load_settings(str(file), {}, {}).settings, self.agent_log, Thresholds(check_every=3600))
-        self.agent.start()
-        assert self.agent.monitoring.metrics_server is not None
-        self.port = self.agent.monitoring.metrics_server.port
+class Inside(InsideAgent):
+    """Serves its health."""
 
     def health(self) -> tuple[int, str]:
-        return get(self.port, "/healthz")
+        assert self.agent.monitoring.metrics_server is not None
+        return get(self.agent.monitoring.metrics_server.port, "/healthz")
 
 
 @pytest.fixture
 def inside(tmp_path: Path, controller: RecordingController) -> Iterator[Inside]:
-    inside = Inside(tmp_path, controller)
+    inside = Inside(tmp_path, {"main": controller.url}, more=listening(0))
+    inside.agent.start()
     controller.wait_for_poll()
     wait_until(lambda: inside.health() == (200, "ok\n"), what="health")
     yield inside

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.end_to_end.conftest import StartAgent
+from tests.support.agents import StartAgent
 from tests.support.waiting import wait_until
 
 STARTUP = """

@@ -6,8 +6,8 @@ import os
 import signal
 from pathlib import Path
 
-from tests.end_to_end.conftest import StartAgent, shell
-from tests.support.agents import configuration
+from tests.support.agents import StartAgent, configuration
+from tests.support.commands import shell
 from tests.support.recording_controller import RecordingController, accept_after
 from tests.support.waiting import wait_until
 

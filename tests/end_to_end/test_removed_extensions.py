@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, StartAgent
+from tests.support.commands import built_in, execute, shell
 from tests.support.job_lives import states_of, wait_for_words, words
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import StartAgent, shell
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, StartAgent
+from tests.support.commands import shell
 from tests.support.controllers import ControllerProcess
 from tests.support.waiting import wait_until
 

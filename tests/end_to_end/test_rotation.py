@@ -6,8 +6,8 @@ import os
 import sqlite3
 from pathlib import Path
 
-from tests.end_to_end.conftest import StartAgent, execute, shell
-from tests.support.agents import configuration
+from tests.support.agents import StartAgent, configuration
+from tests.support.commands import execute, shell
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 

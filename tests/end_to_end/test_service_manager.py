@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from greenagent.runtime.notify import ServiceManager
-from tests.end_to_end.conftest import StartAgent, built_in, shell
+from tests.support.agents import StartAgent
+from tests.support.commands import built_in, shell
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 

@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from tests.end_to_end.conftest import StartAgent
+from tests.support.agents import StartAgent
 from tests.support.job_lives import ask, wait_for_words, words
 from tests.support.recording_controller import RecordingController
 from tests.support.upgrade import replace

@@ -16,7 +16,8 @@ import pytest
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.read.query import LogQuery, newest_first
 from tests.data.make_state_0_1 import SETTINGS, STATE, lines
-from tests.end_to_end.conftest import StartAgent, shell
+from tests.support.agents import StartAgent
+from tests.support.commands import shell
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from tests.end_to_end.conftest import StartAgent, shell
-from tests.support.agents import configuration
+from tests.support.agents import StartAgent, configuration
+from tests.support.commands import shell
 from tests.support.recording_controller import RecordingController, status
 from tests.support.waiting import wait_until
 

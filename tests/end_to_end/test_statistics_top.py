@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import StartAgent, built_in, shell
-from tests.support.agents import configuration
+from tests.support.agents import StartAgent, configuration
+from tests.support.commands import built_in, shell
 from tests.support.controllers import ControllerProcess
 from tests.support.ctl import ctl
 from tests.support.recording_controller import RecordingController

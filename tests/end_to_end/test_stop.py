@@ -6,8 +6,8 @@ import os
 import signal
 from pathlib import Path
 
-from tests.end_to_end.conftest import StartAgent, shell
-from tests.support.agents import AgentProcess, configuration
+from tests.support.agents import AgentProcess, StartAgent, configuration
+from tests.support.commands import shell
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 

@@ -18,9 +18,9 @@ import requests
 import trustme
 
 from tests.conftest import needs
-from tests.end_to_end.conftest import StartAgent, shell
-from tests.support.agents import AgentProcess, configuration
+from tests.support.agents import AgentProcess, StartAgent, configuration
 from tests.support.certificates import server_context, write_authority, write_pair
+from tests.support.commands import shell
 from tests.support.controllers import ROOT, ControllerProcess, Relay, ctl
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until

@@ -9,7 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 from tests.conftest import needs
-from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
+from tests.support.agents import StartAgent
+from tests.support.commands import built_in, execute, shell
 from tests.support.processes import is_running
 from tests.support.recording_controller import RecordingController, accept_after, status
 from tests.support.upgrade import replace

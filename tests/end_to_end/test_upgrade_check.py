@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from greenagent.jobs.handover import VERSION
-from tests.end_to_end.conftest import StartAgent, built_in, shell
-from tests.support.agents import configuration
+from tests.support.agents import StartAgent, configuration
+from tests.support.commands import built_in, shell
 from tests.support.job_lives import wait_for_words, words
 from tests.support.packages import change_package, copy_package
 from tests.support.processes import ROOT

@@ -8,8 +8,8 @@ import signal
 import zipfile
 from pathlib import Path
 
-from tests.end_to_end.conftest import StartAgent, shell
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, StartAgent
+from tests.support.commands import shell
 from tests.support.packages import copy_package
 from tests.support.processes import ROOT
 from tests.support.recording_controller import RecordingController

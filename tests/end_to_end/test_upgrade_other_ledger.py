@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import StartAgent, execute, shell
+from tests.support.agents import StartAgent
+from tests.support.commands import execute, shell
 from tests.support.packages import change_package, copy_package
 from tests.support.recording_controller import RecordingController
 from tests.support.upgrade import replace

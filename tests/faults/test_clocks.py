@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
-import struct
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import needs
-from tests.end_to_end.conftest import StartAgent, execute, shell
-from tests.faults.test_hostile_commands import assert_well
+from tests.support.agents import StartAgent, assert_well
+from tests.support.clock import ShiftedClock
+from tests.support.commands import execute, shell
 from tests.support.recording_controller import RecordingController, status
 from tests.support.waiting import wait_until
 
 DAY = 86_400
 
 
-class Clock:
-    """The wall clock of a process that was started with ``environment``."""
-
-    def __init__(self, folder: Path) -> None:
-        library = folder / "clock_shift.so"
-        source = Path(__file__).with_name("clock_shift.c")
-        subprocess.run([needs("cc"), "-shared", "-fPIC", "-O1", "-o", library, source], check=True)
-        self._file = folder / "shift"
-        self.set(0)
-        self.environment = {"LD_PRELOAD": str(library), "CLOCK_SHIFT_FILE": str(self._file)}
-
-    def set(self, seconds: int) -> None:
-        with self._file.open("r+b" if self._file.exists() else "wb") as file:
-            file.write(struct.pack("q", seconds))
-
-
 @pytest.mark.parametrize("jump", [-DAY, DAY], ids=["back", "forward"])
 def test_a_clock_set_by_a_day_changes_no_timeout_interval_or_order(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path, jump: int
 ) -> None:
-    clock = Clock(tmp_path)
+    clock = ShiftedClock(tmp_path)
     agent = start_agent(environment=clock.environment)
     beats = tmp_path / "beats"
     controller.push(shell("timed", "echo before; sleep 1000", max_time=3))
@@ -75,7 +57,7 @@ def test_a_command_delivered_again_after_the_clock_jumped_is_answered_not_run(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
     """What is remembered for a day is remembered for a day, whatever the clock says meanwhile."""
-    clock = Clock(tmp_path)
+    clock = ShiftedClock(tmp_path)
     agent = start_agent(environment=clock.environment)
     runs = tmp_path / "runs"
     command = shell("once", f"echo x >> {runs}")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import StartAgent, built_in, execute
+from tests.support.agents import StartAgent
+from tests.support.commands import built_in, execute
 from tests.support.job_lives import kill, running_pids, wait_for_words
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until

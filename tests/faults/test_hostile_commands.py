@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from greenagent.values.arguments import KNOWN_ARGUMENTS
-from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
-from tests.support.agents import AgentProcess
+from tests.support.agents import StartAgent, assert_well
+from tests.support.commands import built_in, execute, shell
+from tests.support.processes import memory_of
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -19,15 +20,6 @@ TOP = ("gid", "nid", "cmd", "name", "args", "data", "role", "roles", "fanout", "
 PERIODS = ("recurring_period",)
 """A number here is no wrong type: the job goes on, and only its failures are reported."""
 BUILTINS = ("ping", "kill", "get_msgs", "del_msgs", "get_processes_stats", "get_process_stats", "get_os_info")
-
-
-def assert_well(agent: AgentProcess, controller: RecordingController, name: str = "still-there") -> None:
-    """It answers the next command, and never showed a traceback."""
-    controller.push(built_in(name, "ping"))
-    assert controller.wait_for_result(name, 30)["state"] == "SUCCESS"
-    assert agent.poll() is None
-    assert "Traceback" not in agent.stderr
-    assert "internal error" not in agent.stderr
 
 
 def assert_each_answered_once(controller: RecordingController, commands: list[dict[str, Any]]) -> None:
@@ -314,11 +306,3 @@ def test_large_results_do_not_stay_in_memory(controller: RecordingController, st
         assert len(controller.wait_for_result(f"large{number}", 30)["data"]) == 16_000_000
     wait_until(lambda: memory_of(agent.pid, "VmRSS") < 140 * 1024 * 1024, what="the memory to be given back")
     assert memory_of(agent.pid, "VmHWM") < 200 * 1024 * 1024
-
-
-def memory_of(pid: int, key: str) -> int:
-    """Bytes from /proc/PID/status."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(key)

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.end_to_end.conftest import StartAgent, built_in, shell
-from tests.end_to_end.test_metrics import free_port, get, listening
-from tests.faults.test_hostile_commands import assert_well
-from tests.support.agents import AgentProcess, configuration
+from tests.support.agents import AgentProcess, StartAgent, assert_well, configuration
+from tests.support.commands import built_in, shell
 from tests.support.job_lives import states_of, words
+from tests.support.metrics import free_port, get, listening
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
-from tests.faults.test_hostile_commands import assert_well
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, StartAgent, assert_well
+from tests.support.commands import built_in, execute, shell
 from tests.support.processes import ROOT
 from tests.support.recording_controller import (
     Behaviour,

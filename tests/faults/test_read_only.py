@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 
-from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
-from tests.end_to_end.test_metrics import free_port, get, listening
-from tests.faults.conftest import Immutable, Unprivileged
-from tests.faults.test_hostile_commands import assert_well
+from tests.support.agents import StartAgent, assert_well
+from tests.support.commands import built_in, execute, shell
+from tests.support.faults import Immutable, Unprivileged
+from tests.support.metrics import free_port, get, listening
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 

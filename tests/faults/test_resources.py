@@ -8,11 +8,10 @@ import resource
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
-from tests.end_to_end.test_metrics import free_port, get, listening
-from tests.faults.conftest import fill
-from tests.faults.test_hostile_commands import assert_well
-from tests.support.agents import configuration
+from tests.support.agents import StartAgent, assert_well, configuration
+from tests.support.commands import built_in, execute, shell
+from tests.support.faults import fill
+from tests.support.metrics import free_port, get, listening
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 

@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
+from greenagent.jobs.admission import Admission
 from greenagent.values.command import parse_command
 from tests.conftest import needs
-from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
-from tests.end_to_end.test_metrics import Inside, free_port, get, inside, listening
-from tests.faults.conftest import Unprivileged
-from tests.faults.test_hostile_commands import assert_well, memory_of
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, StartAgent, assert_well
+from tests.support.commands import built_in, execute, shell
+from tests.support.faults import Unprivileged
+from tests.support.inside import InsideAgent
+from tests.support.metrics import free_port, get, listening
+from tests.support.processes import memory_of
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
-
-__all__ = ["inside"]
 
 NO_PROCESSES = "no more processes are allowed here"
 NO_MEMORY = "cannot allocate memory"
@@ -181,9 +181,13 @@ def test_without_any_memory_every_command_is_answered_in_the_end_and_the_agent_g
 
 @pytest.mark.parametrize("command", [shell("lost", "echo never"), built_in("lost", "ping")], ids=["external", "inside"])
 def test_a_job_whose_greenlet_could_not_begin_is_answered(
-    controller: RecordingController, inside: Inside, command: dict[str, Any]
+    controller: RecordingController, tmp_path: Path, command: dict[str, Any]
 ) -> None:
-    admission = inside.agent.admission
+    with InsideAgent(tmp_path, {"main": controller.url}) as inside:
+        answer_lost(inside.agent.admission, controller, command)
+
+
+def answer_lost(admission: Admission, controller: RecordingController, command: dict[str, Any]) -> None:
     admission.accept(parse_command(command), "main")
     greenlet = admission.live["lost"].greenlet
     assert greenlet is not None

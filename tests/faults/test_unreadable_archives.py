@@ -13,8 +13,8 @@ from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
 from greenagent.uplink.logs import LogUploader
 from greenagent.values.message import Message
-from tests.faults.conftest import Immutable
 from tests.support.agent_logs import RecordedLog
+from tests.support.faults import Immutable
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 from tests.uplink.support import Aside, Uplink, quick_backoff, running

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from greenagent.jobs.admission import TOO_MANY
 from greenagent.jobs.queue import MAX_WAITING
-from tests.end_to_end.conftest import StartAgent, built_in, execute, shell
-from tests.end_to_end.test_metrics import free_port, get, listening
-from tests.faults.test_hostile_commands import assert_well, memory_of
+from tests.support.agents import StartAgent, assert_well
+from tests.support.commands import built_in, execute, shell
+from tests.support.metrics import free_port, get, listening
 from tests.support.packages import change_package, copy_package
+from tests.support.processes import memory_of
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 

@@ -20,9 +20,9 @@ from greenagent.agent.watchdog import STUCK_EXIT, ServiceWatchdog, Thresholds
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.heartbeat import Heartbeat
 from greenagent.runtime.native import NativeWorker, native_sleep
-from tests.end_to_end.conftest import shell
 from tests.support.agent_logs import RecordedLog
 from tests.support.agents import AgentProcess, configuration
+from tests.support.commands import shell
 from tests.support.processes import ROOT
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until

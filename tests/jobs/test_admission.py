@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from greenagent.jobs.job import Stage
 from greenagent.runtime.native import native_sleep
-from tests.end_to_end.conftest import shell
+from tests.support.commands import shell
 from tests.support.inside import InsideAgent
 from tests.support.waiting import wait_until
 

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from greenagent.logs.read.query import LogQuery, newest_first
 from greenagent.process.orphans import find_by_tag
 from greenagent.values.levels import LevelSet
 from greenagent.values.message import Record
+from tests.support.commands import built_in
+from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
 CONFIGURATION = """
@@ -205,3 +207,16 @@ class AgentProcess:
             ).fetchall()
         finally:
             connection.close()
+
+
+StartAgent = Callable[..., AgentProcess]
+"""The fixture ``start_agent``."""
+
+
+def assert_well(agent: AgentProcess, controller: RecordingController, name: str = "still-there") -> None:
+    """It answers the next command, and never showed a traceback."""
+    controller.push(built_in(name, "ping"))
+    assert controller.wait_for_result(name, 30)["state"] == "SUCCESS"
+    assert agent.poll() is None
+    assert "Traceback" not in agent.stderr
+    assert "internal error" not in agent.stderr

@@ -31,6 +31,14 @@ def zombies_of(pid: int) -> list[int]:
     return [int(child) for child in listed if state_of(int(child)) == "Z"]
 
 
+def memory_of(pid: int, key: str) -> int:
+    """Bytes from /proc/PID/status."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(key)
+
+
 def run_script(path: Path, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """Runs a Python script with the package importable; its output is captured."""
     return subprocess.run(
