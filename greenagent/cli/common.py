@@ -31,28 +31,36 @@ class UsageError(GreenagentError):
     exit_code = EXIT_USAGE
 
 
-def run_program(program: str, act: Callable[[], int]) -> int:
-    """The exit code of a program that does ``act``. What a user can cause ends in one line on stderr.
+def run_program(program: str, act: Callable[[], int | None]) -> int:
+    """The exit code of a program that does ``act``; what a user can cause ends in one line on stderr.
 
-    An error tells its exit code by an attribute ``exit_code``; without one it is 1.
+    ``act`` returns the code, None for 0; an error may tell it by an attribute ``exit_code``, else it
+    is 1. Of a reader of stdout that goes away nothing is said.
     """
     try:
-        need_stdout()
+        if sys.stdout is None:
+            raise OSError("stdout is closed")
         try:
-            return act()
+            return act() or 0
         finally:
             sys.stdout.flush()  # here, where its error can still be said
     except GreenagentError as error:
         print_error(program, str(error))
         code: int = getattr(error, "exit_code", EXIT_FAILED)
         return code
-    except OSError as error:
-        if error.filename is None:
-            return give_up_output(program, error)
-        print_error(program, f"{error.filename}: {error.strerror}")
-        return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except OSError as error:
+        if error.filename is not None:
+            print_error(program, f"{error.filename}: {error.strerror}")
+            return EXIT_FAILED
+        if not isinstance(error, BrokenPipeError):
+            print_error(program, f"cannot write the output: {error.strerror or error}")
+        # What could not be written is still in the buffer: the interpreter would try it again at its end, and complain.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+        return EXIT_FAILED
 
 
 # Standard streams
@@ -88,37 +96,6 @@ def print_error(program: str, text: str) -> None:
         pass
 
 
-def give_up_output(program: str, error: OSError) -> int:
-    """Says that the output cannot be written and forgets what is left of it; the exit code.
-
-    Nothing is said of a reader that went away.
-    """
-    if not isinstance(error, BrokenPipeError):
-        print_error(program, f"cannot write the output: {error.strerror or error}")
-    # What failed is still in the buffer: the interpreter would try it again at its end, and complain.
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
-    return EXIT_FAILED
-
-
-def write_output(program: str, text: str) -> int:
-    """Writes all of a text to stdout; the exit code: 0, or 1 with one line on stderr."""
-    try:
-        need_stdout()
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        return give_up_output(program, error)
-    return 0
-
-
-def need_stdout() -> None:
-    """Raises OSError where stdout was closed at the start."""
-    if sys.stdout is None:
-        raise OSError("stdout is closed")
-
-
 # Arguments
 
 
@@ -138,7 +115,7 @@ class Parser(argparse.ArgumentParser):
         # argparse swallows the error of an unbuffered stdout, and leaves a buffered one to the interpreter's end.
         if file is not sys.stdout:  # which is None where it is closed, and so is the file then
             super()._print_message(message, file)
-        elif write_output(self.prog.split()[0], message):
+        elif run_program(self.prog.split()[0], lambda: print(message, end="")):
             self.exit(EXIT_FAILED)
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.read.query import LogQuery, newest_first
+from tests.support.programs import ROOT, command
 
-ROOT = Path(__file__).parent.parent.parent
 EXPECTED = [
     (5, "greenagent 1:10 is ready, polling main"),
     (4, "op only"),
@@ -29,7 +28,7 @@ def test_a_database_of_an_earlier_version_is_read_and_verified(schema: str, tmp_
     shutil.copy(ROOT / "tests" / "data" / schema / "current.db", tmp_path / "current.db")
     found = [(record.level, record.data) for record in newest_first(LogFolder(tmp_path), LogQuery())]
     assert found[::-1] == EXPECTED
-    program = [sys.executable, "-m", "greenagent.cli.logs"]
+    program = command("logs")
     shown = subprocess.run(
         [*program, "--dir", tmp_path, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
     )

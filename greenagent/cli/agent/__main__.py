@@ -29,7 +29,7 @@ from greenagent.agent.upgrade import (  # noqa: E402
 )
 from greenagent.cli.agent.check import check_machine  # noqa: E402
 from greenagent.cli.agent.pid_file import PidFile  # noqa: E402
-from greenagent.cli.common import EXIT_FAILED, Parser, end_with_reader, print_error, write_output  # noqa: E402
+from greenagent.cli.common import EXIT_FAILED, Parser, end_with_reader, print_error, run_program  # noqa: E402
 from greenagent.jobs.handover import HandedOver  # noqa: E402
 from greenagent.process.libc import check_platform, reboot_machine  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
@@ -69,24 +69,20 @@ def main(arguments: list[str] | None = None) -> int:
         end_with_reader()
     try:
         taken_over = take_over(os.environ)  # first of all: what it holds open must not reach a child
-    except GreenagentError as error:
-        return _refuse([str(error)])
-    problem = check_platform()
-    if problem is not None:
-        return _refuse([problem])
-    if not options.config:
-        return _refuse(["no configuration: name one with -c FILE"])
-    flags = {name: getattr(options, name) for name in ("gid", "nid", "roles") if getattr(options, name) is not None}
-    try:
+        if (problem := check_platform()) is not None:
+            return _refuse([problem])
+        if not options.config:
+            return _refuse(["no configuration: name one with -c FILE"])
+        flags = {name: value for name in ("gid", "nid", "roles") if (value := getattr(options, name)) is not None}
         loaded = load_settings(options.config, os.environ, flags)
-    except SettingsError as error:
-        return _refuse(error.problems)
+    except GreenagentError as error:
+        return _refuse(str(error).splitlines())  # of a configuration all problems
     if options.handover is not None:
         problem = check_handover(options.handover, loaded.settings.main.ledger_file, os.environ)
         if problem is not None:
             return _refuse([problem])
     if options.check or options.print_config:
-        return _show(loaded, options.print_config)
+        return run_program(PROGRAM, lambda: _show(loaded, options.print_config))
     return run(loaded, options.pid_file, lambda: load_settings(options.config, os.environ, flags), taken_over)
 
 
@@ -207,6 +203,7 @@ def _reboot() -> int:
 
 
 def _show(loaded: Loaded, print_all: bool) -> int:
+    """What ``--check`` or ``--print-config`` was asked for."""
     problems: tuple[str, ...]
     problems, warnings = ((), check_limits(loaded.settings)) if print_all else check_machine(loaded)
     for warning in (*loaded.warnings, *warnings):
@@ -214,7 +211,8 @@ def _show(loaded: Loaded, print_all: bool) -> int:
     if problems:
         return _refuse(problems)
     fine = f"{loaded.settings.path}: the configuration is fine\n"
-    return write_output(PROGRAM, print_config(loaded.settings) if print_all else fine)
+    print(print_config(loaded.settings) if print_all else fine, end="")
+    return 0
 
 
 def _refuse(problems: Iterable[str]) -> int:

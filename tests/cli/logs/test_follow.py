@@ -1,0 +1,113 @@
+"""``greenagent-logs --follow``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from greenagent.logs.pieces import Block
+from greenagent.logs.retention import StoreLimits
+from greenagent.logs.routes import Routes
+from greenagent.values.message import Message
+from tests.logs.conftest import Stores
+from tests.support.log_program import COMMAND, ENVIRONMENT
+from tests.support.waiting import wait_until
+
+
+def test_follow_shows_the_last_lines_and_goes_on_across_rotations(stores: Stores) -> None:
+    store = stores.open()
+    log = store.open_job("j", "", "", Routes(), "")
+    log.append([Block(1, "".join(f"old{number}\n" for number in range(30)), 30)])
+    store.flush()
+    process = subprocess.Popen(
+        [*COMMAND, "--dir", str(stores.folder.path), "--follow", "--json", "--limit", "3"],
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
+    )
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    output = b""
+
+    def seen(count: int) -> list[str]:
+        nonlocal output
+        output += process.stdout.read() or b""  # type: ignore[union-attr]
+        texts = [json.loads(line)["data"] for line in output.splitlines(keepends=True) if line.endswith(b"\n")]
+        return texts if len(texts) >= count else []
+
+    try:
+        assert wait_until(lambda: seen(3), what="the last lines") == ["old27", "old28", "old29"]
+        for number in range(6):
+            log.append([Message(1, f"new{number}")])
+            store.flush()
+            if number % 2:
+                store.writer.call(lambda writer: writer.rotate())
+        expected = ["old27", "old28", "old29", *(f"new{number}" for number in range(6))]
+        assert wait_until(lambda: seen(9), what="the new lines") == expected
+        archives = stores.folder.archives()
+        assert [path for path in archives if path.with_name(path.name + "-wal").exists()] == []
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: process.poll() is not None, what="the end")
+        assert process.returncode == 130
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_follow_passes_over_a_damaged_file(folder: Path) -> None:
+    (folder / "0.db").write_text("hello\n")
+    process = subprocess.Popen(
+        [*COMMAND, "--dir", str(folder), "--follow"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        assert [process.stdout.readline()[24:35] for _ in range(2)] == ["first stdou"] * 2
+        assert "0.db cannot be read" in process.stderr.readline()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_follow_says_what_it_could_not_show(stores: Stores) -> None:
+    store = stores.open(limits=StoreLimits(max_dbs=1))
+    log = store.open_job("j", "", "", Routes(), "")
+    log.append([Message(1, "seen")])
+    store.flush()
+    process = subprocess.Popen(
+        [*COMMAND, "--dir", str(stores.folder.path), "--follow"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+    )
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    output = b""
+
+    def shown(text: bytes) -> bool:
+        nonlocal output
+        output += process.stdout.read() or b""  # type: ignore[union-attr]
+        return text in output
+
+    try:
+        wait_until(lambda: shown(b"seen"), what="the first line")
+        process.send_signal(signal.SIGSTOP)
+        for number in range(5):
+            log.append([Message(1, f"gone{number}"), Message(1, "gone")])
+            store.writer.call(lambda writer: writer.rotate())
+        log.append([Message(1, "the last")])
+        store.flush()
+        process.send_signal(signal.SIGCONT)
+        wait_until(lambda: shown(b"the last"), what="the last line")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    assert said.decode() == "greenagent-logs: up to 8 lines (of all jobs) were removed before they could be shown\n"

@@ -1,0 +1,93 @@
+"""``greenagent-logs`` shows lines: for people, as JSON and as CSV, filtered, of folders with and without an agent."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from greenagent.logs.routes import Routes
+from greenagent.values.message import Message
+from tests.logs.conftest import Stores
+from tests.support.log_program import ENVIRONMENT, ORIGINAL, lines, run
+
+
+def test_oldest_first_with_level_names_and_local_times(folder: Path) -> None:
+    shown = lines("--dir", folder)
+    assert shown.pop(4) == '    {"a": 1}'
+    assert [line[24:] for line in shown] == [
+        "first stdout    [web/crawl] one",
+        "first stdout    [web/crawl] two",
+        "first warning   [web/crawl] careful",
+        "first result    [web/crawl]",
+        "first critical  [web/crawl] \\x1b[31mbad\\x1b[0m",
+        "second stderr    caf\u00e9",
+        "second level 12  odd",
+    ]
+    datetime.strptime(shown[0][:23], "%Y-%m-%d %H:%M:%S.%f")
+
+
+def test_filters(folder: Path) -> None:
+    def texts(*arguments: str) -> list[str]:
+        return [json.loads(line)["data"] for line in lines("--dir", folder, "--json", *arguments)]
+
+    assert texts("--job", "second") == ["caf\u00e9", "odd"]
+    assert texts("--level", "7-9") == ["careful", "\x1b[31mbad\x1b[0m"]
+    assert texts("--level", "warning,2") == ["careful", "caf\u00e9"]
+    assert texts("--domain", "web", "--limit", "2") == ['\n{"a": 1}', "\x1b[31mbad\x1b[0m"]
+    assert texts("--name", "crawl", "--grep", "^t|u") == ["two", "careful"]
+    assert texts("--since", "1h", "--limit", "1") == ["odd"]
+    assert texts("--until", "1h") == []
+    assert texts("--domain", "nobody") == []
+
+
+def test_json_is_what_controllers_get(folder: Path) -> None:
+    record = json.loads(lines("--dir", folder, "--json", "--limit", "1")[0])
+    assert list(record) == ["id", "jobid", "domain", "name", "epoch", "epoch_ms", "level", "data"]
+    assert record["epoch_ms"] // 1000 == record["epoch"]
+
+
+def test_csv_holds_every_text(folder: Path) -> None:
+    table = list(csv.reader(io.StringIO(run("--dir", folder, "--csv").stdout)))
+    assert table[0] == ["id", "jobid", "domain", "name", "epoch", "epoch_ms", "level", "data"]
+    assert [row[7] for row in table[1:]][3] == '\n{"a": 1}'
+    assert len(table) == 8
+
+
+def test_colours_only_on_a_terminal_or_when_asked(folder: Path) -> None:
+    assert "\x1b" not in run("--dir", folder).stdout
+    assert "\x1b[33m" in run("--dir", folder, "--colour", "always").stdout
+
+
+def test_logs_of_the_original_agent_are_shown(tmp_path: Path) -> None:
+    shutil.copytree(ORIGINAL, tmp_path / "logs")
+    shown = lines("--dir", tmp_path / "logs")
+    assert len(shown) == 65
+    assert "line 0 of the original agent" in shown[0]
+    assert "line 24 of the original agent" in shown[-1]
+
+
+def test_reading_beside_a_running_agent_changes_nothing_for_it(stores: Stores) -> None:
+    store = stores.open()
+    log = store.open_job("j", "", "", Routes(), "")
+    log.append([Message(1, "x")])
+    store.flush()
+    assert len(lines("--dir", stores.folder.path)) == 1
+    log.append([Message(1, "y")])
+    store.stop()
+    assert not list(stores.folder.path.glob("*-wal"))
+
+
+def test_neither_gevent_nor_the_agent_is_loaded(folder: Path) -> None:
+    code = (
+        "import sys; from greenagent.cli.logs.__main__ import main; main(['--dir', sys.argv[1], '--limit', '1']);"
+        "print(sorted(name for name in sys.modules if name.split('.')[0] in ('gevent', 'peewee', 'requests')),"
+        " 'greenagent.agent' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.stdout.splitlines()[-1] == "[] False"

@@ -1,0 +1,109 @@
+"""The options of ``greenagent-logs``, and what it says to those that cannot be used."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from greenagent.cli.logs.options import levels as read_levels
+from greenagent.cli.logs.options import moment
+from tests.support.log_program import lines, run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "-c FILE or a folder with --dir"),
+        (["--dir", "x", "--limit", "0"], "--limit"),
+        (["--dir", "x", "--limit", "many"], "--limit"),
+        (["--dir", "x", "--level", "5-1"], "reversed"),
+        (["--dir", "x", "--level", "loud"], "'loud' is not a level"),
+        (["--dir", "x", "--level", "loud"], "critical"),
+        (["--dir", "x", "verify"], "the sub-command comes first: greenagent-logs verify"),
+        (["-c", "x", "outbox", "--retry"], "the sub-command comes first: greenagent-logs outbox"),
+        (["--dir", "x", "surplus"], "surplus"),
+        (["--dir", "x", "--jobs", "--csv", "--json"], "not allowed with"),
+        (["--dir", "x", "--grep", "("], "not a regular expression"),
+        (["--dir", "x", "--since", "yesterday"], "'yesterday' is no time"),
+        (["--dir", "x", "--nonsense"], "--nonsense"),
+        (["--dir", "x", "--follow", "--jobs"], "not allowed with"),
+        (["--dir", "x", "--csv", "--json"], "not allowed with"),
+        (["verify"], "-c FILE or a folder with --dir"),
+    ],
+)
+def test_bad_arguments_end_2_with_one_line(arguments: list[str], says: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert says in done.stderr
+
+
+def test_a_folder_that_is_not_there_is_named_with_its_origin(tmp_path: Path) -> None:
+    done = run("--dir", tmp_path / "none")
+    assert done.returncode == 1
+    assert f"there is no folder {tmp_path}/none: name another with --dir" in done.stderr
+    configuration = tmp_path / "agent.toml"
+    configuration.write_text(
+        '[main]\ngid = 1\nnid = 1\nmessage_id_file = "mid"\nhistory_file = "h"\n'
+        '[controllers.main]\nurl = "http://localhost:1"\n'
+        f'[logging.db]\ntype = "DB"\nlog_dir = "{tmp_path}/absent"\n'
+    )
+    done = run("-c", configuration)
+    assert done.returncode == 1
+    assert f"the log_dir of {configuration}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_configuration_with_problems_suggests_the_folder(tmp_path: Path) -> None:
+    done = run("-c", tmp_path / "none.toml")
+    assert done.returncode == 1
+    assert "--dir DIR" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_times_are_read_in_every_form() -> None:
+    now = datetime(2026, 1, 31, 12, 0)
+    assert moment("90s", now) == now.timestamp() - 90
+    assert moment("2d", now) == now.timestamp() - 172800
+    assert moment("11:30", now) == now.timestamp() - 1800
+    assert moment("2026-01-31T10:00", now) == now.timestamp() - 7200
+    assert moment("2026-01-31") == datetime(2026, 1, 31).timestamp()
+    assert moment("2026-01-31T10:00Z") == datetime(2026, 1, 31, 10, tzinfo=timezone.utc).timestamp()
+    assert moment("1769853600") == 1769853600
+    for bad in ("", "1", "1y", "soon", "2026-13-01", "99:99", "999999999w"):
+        with pytest.raises(ArgumentTypeError, match="is no time"):
+            moment(bad, now)
+
+
+def test_levels_may_be_named() -> None:
+    assert str(read_levels("warning,error,20-23")) == "7-8,20-23"
+    with pytest.raises(ArgumentTypeError):
+        read_levels("0")
+
+
+CONFIGURATION = """
+[main]
+gid = 1
+nid = 2
+message_id_file = "{folder}/mid"
+history_file = "{folder}/history"
+[controllers.main]
+url = "https://127.0.0.1:1"
+[controllers.main.security]
+client_certificate = "{folder}/agent.crt"
+client_certificate_key = "{folder}/agent.key"
+[logging.db]
+type = "DB"
+log_dir = "{folder}/logs"
+"""
+
+
+def test_a_reader_needs_none_of_the_agents_certificates(agent_folder: Path) -> None:
+    config = agent_folder / "agent.toml"
+    config.write_text(CONFIGURATION.format(folder=agent_folder))
+    assert len(lines("-c", config, "--limit", "2")) == 2
+    assert lines("verify", "-c", config)
+    assert lines("outbox", "-c", config) == ["nothing is set aside"]
