@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from greenagent.values.errors import GreenagentError
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a damaged file, with the log of a database; returns its new place. Raises OSError."""
+    aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
+    path.rename(aside)
+    for suffix in ("-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + suffix))
+    return aside
 
 
 class LockedError(GreenagentError):

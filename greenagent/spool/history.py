@@ -8,13 +8,11 @@ file is replaced in one step.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from greenagent.runtime.agent_log import AgentLog
-from greenagent.runtime.files import replace_file
+from greenagent.runtime.files import replace_file, set_aside
 from greenagent.values.command import Command, parse_command, without_half_characters
 from greenagent.values.errors import CommandError
 
@@ -37,7 +35,8 @@ class HistoryFile:
         self.path = path
         self._trouble = agent_log.on_change()
         self._agent_log = agent_log
-        self._entries: list[dict[str, Any]] = []
+        self._entries: dict[str, dict[str, Any]] = {}
+        """What stands in the file, by job id and in order."""
 
     @property
     def is_writable(self) -> bool:
@@ -69,8 +68,7 @@ class HistoryFile:
                 continue
             # The original appends an id again whenever it is sent again: the last one counts.
             found[remembered.command.id] = remembered
-            self._entries = [known for known in self._entries if not _is(known, remembered.command.id)]
-            self._entries.append({**entry, **remembered.command.received})
+            self._put(remembered.command.id, {**entry, **remembered.command.received})
         return list(found.values())
 
     def add(self, command: Command, controller: str | None, accepted: float) -> None:
@@ -78,19 +76,21 @@ class HistoryFile:
         entry: dict[str, Any] = {**command.received, ACCEPTED: accepted}
         if controller is not None:
             entry[CONTROLLER] = controller
-        self._entries = [known for known in self._entries if not _is(known, command.id)]
-        self._entries.append(entry)
+        self._put(command.id, entry)
         self._write()
 
     def remove(self, job_id: str) -> None:
         """Forgets a job; harmless when it is not there."""
-        kept = [known for known in self._entries if not _is(known, job_id)]
-        if len(kept) != len(self._entries):
-            self._entries = kept
+        if self._entries.pop(job_id, None) is not None:
             self._write()
 
+    def _put(self, job_id: str, entry: dict[str, Any]) -> None:
+        self._entries.pop(job_id, None)
+        self._entries[job_id] = entry
+
     def _write(self) -> None:
-        content = without_half_characters(json.dumps(self._entries, ensure_ascii=False, indent=1)).encode() + b"\n"
+        entries = list(self._entries.values())
+        content = without_half_characters(json.dumps(entries, ensure_ascii=False, indent=1)).encode() + b"\n"
         try:
             replace_file(self.path, content)
         except OSError as error:
@@ -101,19 +101,14 @@ class HistoryFile:
             self._trouble.resolved(f"{self.path} can be written again")
 
     def _set_aside(self, error: Exception) -> None:
-        aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}")
         try:
-            self.path.rename(aside)
+            aside = set_aside(self.path)
         except OSError:
             self._agent_log.error(f"main.history_file: cannot read {self.path} ({error}): starting without history")
         else:
             self._agent_log.error(
                 f"{self.path} is damaged ({error}): set aside as {aside.name}, starting without history"
             )
-
-
-def _is(entry: Mapping[str, Any], job_id: str) -> bool:
-    return str(entry.get("id")) == job_id
 
 
 def _read(entry: Any) -> Remembered:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import gevent
 from gevent.event import Event
 
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.clock import monotonic_epoch
-from greenagent.runtime.files import FileLock
+from greenagent.runtime.files import FileLock, set_aside
 from greenagent.spool import statements
 from greenagent.spool.cursors import CursorTable
 from greenagent.spool.overlay import RETRY, SpoolDatabase
@@ -27,7 +26,6 @@ from greenagent.values.result import PendingResult, Result
 
 MAX_RESULTS: Final = 10_000
 MAX_RESULT_BYTES: Final = 256 * 1024 * 1024
-MAX_ASIDE_BYTES: Final = 64 * 1024 * 1024
 
 
 class Spool:
@@ -71,11 +69,7 @@ class Spool:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
                 raise GreenagentError(f"main.ledger_file: cannot open {self.path}: {error}") from error
-            aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}")
-            for suffix in ("", "-wal", "-shm"):
-                part = self.path.with_name(self.path.name + suffix)
-                if part.exists():
-                    part.rename(aside.with_name(aside.name + suffix))
+            aside = set_aside(self.path)
             self._agent_log.error(
                 f"the ledger {self.path} is damaged ({error}): set aside as {aside.name}, starting anew"
             )
@@ -142,18 +136,20 @@ class Spool:
         None when a controller's command was delivered once more after its job's end, within
         ``result_memory``: its results are put back into the outbox, and it is not to be run.
         """
-        row = next(self._rows)
-        text = statements.command_text(command)
-        now = monotonic_epoch()
-        stamp = now if accepted is None else accepted
+        row, now = next(self._rows), monotonic_epoch()
         state = WAITING if waiting and not begins else RUNNING
-        starttime = int(now * 1000) if begins else 0
-        since = now - self.result_memory
+        run, starttime = (1, int(now * 1000)) if begins else (0, 0)
+        stamp = now if accepted is None else accepted
+        text = statements.command_text(command)
 
         def write(connection: sqlite3.Connection) -> bool:
-            if kind == FROM_CONTROLLER and statements.send_again(connection, command, controller, since, self._rows):
+            if kind == FROM_CONTROLLER and self._send_again(connection, command, controller):
                 return False
-            statements.accept(connection, row, command.id, controller, kind, text, stamp, state, starttime)
+            connection.execute(
+                "INSERT INTO job (row, id, controller, kind, command, accepted, state, run, starttime) "
+                "VALUES (?,?,?,?,?,?,?,?,?)",
+                (row, command.id, controller, kind, text, stamp, state, run, starttime),
+            )
             return True
 
         if self.database.run(write):
@@ -163,48 +159,104 @@ class Spool:
 
     def running(self, row: int, run: int, starttime: int) -> None:
         """A run is about to start: committed when this returns."""
-        self.database.run(partial(statements.running, row=row, run=run, starttime=starttime))
+        self._execute(
+            "UPDATE job SET state = ?, run = ?, starttime = ?, pid = NULL, start_ticks = NULL WHERE row = ?",
+            RUNNING, run, starttime, row,
+        )  # fmt: skip
 
     def not_begun(self, row: int) -> None:
         """The first run that was written with the acceptance does not begin: the job waits after all."""
-        self.database.run(partial(statements.not_begun, row=row))
+        self._execute(
+            "UPDATE job SET state = ?, run = 0, starttime = 0, pid = NULL, start_ticks = NULL WHERE row = ?",
+            WAITING, row,
+        )  # fmt: skip
 
     def process(self, row: int, pid: int | None, start_ticks: int | None) -> None:
         """Notes the process of the current run, soon: after a crash before that it is found by its tag."""
-        self.database.submit_later(partial(statements.process, row=row, pid=pid, start_ticks=start_ticks))
+        statement = "UPDATE job SET pid = ?, start_ticks = ? WHERE row = ?"
+        self.database.submit_later(lambda connection: connection.execute(statement, (pid, start_ticks, row)))
 
     def end(self, row: int) -> None:
         """The job is over and there is nothing (more) to report."""
-        self.database.run(partial(statements.end, row=row, now=monotonic_epoch()))
+        self.database.run(partial(statements.end, row=row))
 
     def report(self, row: int, controller: str, result: Result, *, ends: bool) -> None:
         """Puts a result into the outbox; with ``ends`` the job is over. Committed when this returns."""
         body = json.dumps(result.to_wire(), ensure_ascii=False, separators=(",", ":"))
         number = next(self._rows)
-        self.database.run(
-            lambda connection: statements.report(connection, number, row, controller, result, body, ends=ends)
-        )
+
+        def write(connection: sqlite3.Connection) -> None:
+            statements.put(connection, number, row, result.id, controller, "result", result.state, body)
+            if row > 0:
+                statements.forget_earlier(connection, row, number)
+            if ends:
+                statements.end(connection, row)
+
+        self.database.run(write)
         self._arrived(controller)
 
     def unfinished(self) -> list[JobRecord]:
         """Jobs that were waiting or running when the spool was last written, in order of acceptance."""
-        return self.database.run(statements.unfinished)
+        columns = ", ".join(JobRecord._fields)
+        return [
+            JobRecord(*row) for row in self._execute(f"SELECT {columns} FROM job WHERE state != 'ended' ORDER BY row")
+        ]
 
     def has_ended(self, job_id: str, accepted: float) -> bool:
         """Whether the job of this id and accept stamp is known to have ended."""
-        return self.database.run(partial(statements.ended_run, job_id=job_id, accepted=accepted))
+        query = "SELECT 1 FROM job WHERE id = ? AND abs(accepted - ?) < 0.0005 AND state = 'ended'"
+        return bool(self._execute(query, job_id, accepted))
 
     def answer_again(self, command: Command, controller: str) -> bool:
         """Puts the results of an ended job back into the outbox if this is its very command (see ``accept``)."""
-        since = monotonic_epoch() - self.result_memory
-        known = self.database.run(
-            lambda connection: statements.send_again(connection, command, controller, since, self._rows)
-        )
+        known = self.database.run(partial(self._send_again, command=command, controller=controller))
         if known:
             self._arrived(controller)
         return known
 
-    # -- statistics
+    def _send_again(self, connection: sqlite3.Connection, command: Command, controller: str | None) -> bool:
+        since = monotonic_epoch() - self.result_memory
+        return statements.send_again(connection, command, controller, since, self._rows)
+
+    def _execute(self, statement: str, *values: Any) -> list[Any]:
+        """One statement in the thread; its rows once it is committed."""
+        return self.database.run(lambda connection: connection.execute(statement, values).fetchall())
+
+    # -- the outbox; ``path`` is ``result``, which has lines that are tried again with it, or ``stats``
+
+    def pending(self, controller: str, limit: int, after: int = 0, path: str = "result") -> list[PendingResult]:
+        """The oldest bodies a controller does not have, behind row ``after``: at most ``limit`` and about 4 MiB."""
+        return self.database.run(lambda connection: statements.pending(connection, controller, limit, after, path))
+
+    def wait(self, controller: str, timeout: float | None = None, path: str = "result") -> bool:
+        """Waits for something new in the outbox; True when there may be."""
+        arrival = self._arrivals.setdefault((controller, path), Event())
+        came = bool(arrival.wait(timeout))
+        arrival.clear()
+        return came
+
+    def delivered(self, controller: str, rows: Iterable[int], path: str = "result") -> None:
+        """The controller has these: not pending from now on, stored soon. A crash before delivers them once more."""
+        statement, now = "UPDATE outcome SET delivered = :now WHERE row = :row", monotonic_epoch()
+        if path == STATISTICS:  # nobody asks for them again
+            statement = "DELETE FROM outcome WHERE row = :row"
+        values = [{"row": row, "now": now} for row in rows]
+        self.database.submit_later(lambda connection: connection.executemany(statement, values))
+
+    def set_aside(self, controller: str, row: int, status: int, answer: str) -> None:
+        """The controller refuses a pending body for good: it is kept for people to look at."""
+        self._keep(partial(statements.refuse, row=row, status=status, answer=answer, rows=self._rows))
+
+    def keep_aside(self, controller: str, path: str, body: bytes, status: int, answer: str) -> None:
+        """Keeps any record a controller refuses (log lines)."""
+        row, text = next(self._rows), body.decode("utf-8", "replace")
+        self._keep(lambda connection: statements.set_aside(connection, row, controller, path, text, status, answer))
+
+    def _keep(self, function: Callable[[sqlite3.Connection], int]) -> None:
+        dropped = self.database.run(function)
+        if dropped:
+            most = statements.MAX_ASIDE_BYTES
+            self._agent_log.error(f"{dropped} set-aside records dropped: more than {most} bytes were set aside")
 
     def put_statistics(self, controllers: Sequence[str], bodies: Sequence[str], max_bytes: int) -> int:
         """Puts objects into each controller's outbox; returns how many old ones went for ``max_bytes`` (0: no cap).
@@ -221,51 +273,6 @@ class Spool:
     def keep_statistics_of(self, controllers: Sequence[str]) -> int:
         """Drops what waits only for other controllers; returns how many objects."""
         return self.database.run(partial(statements.drop_statistics, known=controllers))
-
-    # -- the outbox
-
-    def pending(self, controller: str, limit: int, after: int = 0, path: str = "result") -> list[PendingResult]:
-        """The oldest bodies a controller does not have, behind row ``after``: at most ``limit`` and about 4 MiB.
-
-        ``path`` is ``result``, which has lines that are tried again with it, or ``stats``.
-        """
-        return self.database.run(lambda connection: statements.pending(connection, controller, limit, after, path))
-
-    def wait(self, controller: str, timeout: float | None = None, path: str = "result") -> bool:
-        """Waits for something new in the outbox; True when there may be."""
-        arrival = self._arrivals.setdefault((controller, path), Event())
-        came = bool(arrival.wait(timeout))
-        arrival.clear()
-        return came
-
-    def delivered(self, controller: str, rows: Iterable[int], path: str = "result") -> None:
-        """The controller has these: not pending from now on, stored soon. A crash before delivers them once more."""
-        settle = statements.forget if path == STATISTICS else partial(statements.delivered, now=monotonic_epoch())
-        self.database.submit_later(partial(settle, rows=list(rows)))
-
-    def set_aside(self, controller: str, row: int, status: int, answer: str) -> None:
-        """The controller refuses a pending body for good: it is kept for people to look at."""
-        self._keep(
-            lambda connection: statements.refuse(
-                connection, row, status, answer, monotonic_epoch(), self._rows, MAX_ASIDE_BYTES
-            )
-        )
-
-    def keep_aside(self, controller: str, path: str, body: bytes, status: int, answer: str) -> None:
-        """Keeps any record a controller refuses (log lines)."""
-        row, now, text = next(self._rows), monotonic_epoch(), body.decode("utf-8", "replace")
-        self._keep(
-            lambda connection: statements.set_aside(
-                connection, row, controller, path, text, status, answer, now, MAX_ASIDE_BYTES
-            )
-        )
-
-    def _keep(self, function: Callable[[sqlite3.Connection], int]) -> None:
-        dropped = self.database.run(function)
-        if dropped:
-            self._agent_log.error(
-                f"{dropped} set-aside records dropped: more than {MAX_ASIDE_BYTES} bytes were set aside"
-            )
 
     def waiting(self) -> dict[str, Waiting]:
         """What waits, by controller."""

@@ -11,19 +11,16 @@ from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.heartbeat import Heartbeat
 from greenagent.settings.models import ControllerSettings
-from greenagent.uplink.health import ControllerHealth, UplinkMetrics
+from greenagent.uplink.delivery import SetAside
+from greenagent.uplink.figures import UplinkFigures
+from greenagent.uplink.health import ControllerHealth
 from greenagent.uplink.http import HttpClient
+from greenagent.uplink.logs import LogStore, LogUploader
 from greenagent.uplink.poller import Poller
-from greenagent.uplink.sources import (
-    DeadLetters,
-    LogSource,
-    LogStore,
-    Outbox,
-    ResultSource,
-    StatisticsSource,
-)
+from greenagent.uplink.results import Outbox, ResultSender
+from greenagent.uplink.sender import Sender
+from greenagent.uplink.statistics import StatisticsUploader
 from greenagent.uplink.tls import ControllerTls
-from greenagent.uplink.uploader import Source, Uploader
 from greenagent.values.command import Command
 from greenagent.values.errors import CommandError, GreenagentError
 
@@ -38,7 +35,7 @@ class LogPair(NamedTuple):
     flush_int: float
 
 
-class CommandSink(Protocol):
+class Entrance(Protocol):
     """Where commands go: the admission of jobs."""
 
     def accept(self, command: Command, controller: str) -> None: ...
@@ -47,7 +44,7 @@ class CommandSink(Protocol):
 
 
 class Link:
-    """One controller: its poller, and an uploader each for results, log pairs and statistics."""
+    """One controller: poller, result sender, log uploaders and statistics uploader, each with its own connection."""
 
     def __init__(
         self,
@@ -58,7 +55,7 @@ class Link:
         agent_log: AgentLog,
     ) -> None:
         self.key = controller.key
-        self.metrics = UplinkMetrics()
+        self.figures = UplinkFigures()
         self.health = ControllerHealth(controller.key, controller.url, agent_log)
         self.poller: Poller | None = None
         self.services: list[str] = []
@@ -67,36 +64,46 @@ class Link:
         self._identity = (gid, nid)
         self._supervisor = supervisor
         self._tls = ControllerTls(controller.key, controller.url, controller.security)
-        self._uploaders: list[Uploader] = []
+        self._senders: list[Sender] = []
         self._clients: list[HttpClient] = []
         self._watching = supervisor.service(f"certificates of controller {self.key}", self._tls.watch, agent_log)
 
-    def poll(self, roles: Callable[[], Sequence[str]], free_slots: Callable[[], int], sink: CommandSink) -> None:
+    def poll(self, roles: Callable[[], Sequence[str]], free_slots: Callable[[], int], entrance: Entrance) -> None:
         """Starts asking for commands."""
         self.poller = Poller(
             self.key,
             self._client(),
             roles=roles,
             free_slots=free_slots,
-            accept=sink.accept,
-            refuse=sink.refuse,
+            accept=entrance.accept,
+            refuse=entrance.refuse,
             health=self.health,
-            metrics=self.metrics,
+            figures=self.figures,
         )
         self._serve(f"poller of controller {self.key}", self.poller.run, self.poller.heartbeat)
 
-    def upload_results(self, outbox: Outbox) -> None:
+    def send_results(self, outbox: Outbox) -> None:
         """Starts delivering the results that wait for this controller."""
-        self._upload(ResultSource(self.key, outbox, self.metrics))
+        self._start("results", ResultSender(self.key, self._client, outbox, self.health, self.figures))
 
-    def upload_logs(self, pair: LogPair, store: LogStore, dead_letters: DeadLetters) -> None:
+    def send_logs(self, pair: LogPair, store: LogStore, set_aside: SetAside) -> None:
         """Starts uploading the lines one AC logger wants sent here."""
-        source = LogSource(self.key, pair.name, store, pair.batch_size, pair.flush_int, dead_letters, self.metrics)
-        self._upload(source)
+        uploader = LogUploader(
+            pair.name,
+            pair.batch_size,
+            pair.flush_int,
+            self._client(),
+            store,
+            self.health,
+            set_aside,
+            self.figures,
+        )
+        self._start(f"logs {pair.name}", uploader)
 
-    def upload_statistics(self, outbox: Outbox) -> None:
+    def send_statistics(self, outbox: Outbox, set_aside: SetAside) -> None:
         """Starts uploading the statistics that wait for this controller."""
-        self._upload(StatisticsSource(self.key, outbox, self.metrics))
+        uploader = StatisticsUploader(self.key, self._client(), outbox, self.health, set_aside, self.figures)
+        self._start("statistics", uploader)
 
     def fetch_script(self, digest: str) -> bytes:
         """The text of a script by its hash (protocol 1.2). Raises GreenagentError."""
@@ -116,11 +123,11 @@ class Link:
             self.poller.stop()
 
     def drain(self, seconds: float, under_way: float = 0.0) -> list[Any]:
-        """Lets every uploader send what waits, for at most ``seconds``; returns greenlets to join.
+        """Lets every sender send what waits, for so many seconds at most; returns greenlets to join.
 
-        ``under_way``: as for ``Uploader.stop``.
+        ``under_way``: as for ``Sender.stop``.
         """
-        return [gevent.spawn(uploader.stop, seconds, under_way) for uploader in self._uploaders]
+        return [gevent.spawn(sender.stop, seconds, under_way) for sender in self._senders]
 
     def close(self) -> None:
         """Ends everything at once."""
@@ -129,10 +136,9 @@ class Link:
             client.abort()
             client.close()
 
-    def _upload(self, source: Source) -> None:
-        uploader = Uploader(source, self._client, self.health)
-        self._uploaders.append(uploader)
-        self._serve(f"{source.part} for controller {self.key}", uploader.run, uploader.heartbeat)
+    def _start(self, part: str, sender: Sender) -> None:
+        self._senders.append(sender)
+        self._serve(f"{part} for controller {self.key}", sender.run, sender.heartbeat)
 
     def _serve(self, name: str, run: Callable[[], None], heartbeat: Heartbeat) -> None:
         self.services.append(name)

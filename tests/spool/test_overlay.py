@@ -143,7 +143,7 @@ def test_a_file_that_cannot_even_be_read_stops_nothing(spool: Spool) -> None:
     assert not spool.is_writable
 
 
-def test_many_results_are_written_back_in_parts(spool: Spool) -> None:
+def test_many_results_are_written_back(spool: Spool) -> None:
     with locked(spool):
         for number in range(500):
             run_job(spool, str(number))
@@ -155,7 +155,7 @@ def test_many_results_are_written_back_in_parts(spool: Spool) -> None:
 def test_beyond_the_limit_the_delivered_go_first_and_their_jobs_have_ended_all_the_same(
     spool: Spool, agent_log: RecordedLog
 ) -> None:
-    spool.database._max_memory = 2_000_000
+    spool.database.max_memory = 2_000_000
     old = accept(spool, command("old"))
     with locked(spool):
         for number in range(10):

@@ -35,12 +35,22 @@ def test_everything_survives_kill_minus_nine(spool: Spool, tmp_path: Path) -> No
     ended = accept(spool, command("e"))
     spool.report(ended, "main", result("e"), ends=True)
     connection = sqlite3.connect(tmp_path / "ledger.db")
-    records = {record.row: record for record in statements.unfinished(connection)}
-    assert records[waiting].state == WAITING
-    assert (records[running].state, records[running].run, records[running].starttime) == (RUNNING, 1, 1234)
-    assert set(records) == {waiting, running}
-    assert [pending.id for pending in statements.pending(connection, "main", 10, 0)] == ["e"]
+    assert connection.execute("SELECT row, state, run, starttime FROM job WHERE state != 'ended'").fetchall() == [
+        (waiting, WAITING, 0, 0),
+        (running, RUNNING, 1, 1234),
+    ]
+    assert [pending.id for pending in statements.pending(connection, "main", 10, 0, "result")] == ["e"]
     connection.close()
+
+
+def test_the_first_run_is_written_with_the_acceptance_and_taken_back_when_it_does_not_begin(spool: Spool) -> None:
+    row = spool.accept(command(), "main", FROM_CONTROLLER, waiting=True, begins=True)
+    assert row is not None
+    [begun] = spool.unfinished()
+    assert (begun.row, begun.state, begun.run, begun.starttime > 0) == (row, RUNNING, 1, True)
+    spool.not_begun(row)
+    [waiting] = spool.unfinished()
+    assert (waiting.state, waiting.run, waiting.starttime) == (WAITING, 0, 0)
 
 
 def test_pending_results_are_read_in_bounded_portions(spool: Spool) -> None:
@@ -113,7 +123,7 @@ def test_a_set_aside_result_is_kept_with_its_answer(spool: Spool) -> None:
 def test_set_aside_records_are_capped_oldest_first(spool: Spool) -> None:
     for number in range(5):
         dropped = spool.database.run(
-            lambda c, n=number: statements.set_aside(c, n + 1, "main", "log", f"{n}" * 100, 400, "", 0.0, 250)
+            lambda c, n=number: statements.set_aside(c, n + 1, "main", "log", f"{n}" * 100, 400, "", 250)
         )
     assert dropped == 1
     assert [aside.body[0] for aside in spool.database.run(statements.asides)] == ["3", "4"]

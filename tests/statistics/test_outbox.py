@@ -17,8 +17,7 @@ from greenagent.statistics.collector import FlushedObject, Statistics
 from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.statistics.own import AgentMetrics
 from greenagent.statistics.series import FlushedPoint
-from greenagent.uplink.sources import STATISTICS_BATCH, StatisticsSource
-from greenagent.uplink.uploader import Uploader
+from greenagent.uplink.statistics import BATCH_SIZE, StatisticsUploader
 from tests.spool.support import fill_disk, locked, rows, write_back
 from tests.support.agent_logs import RecordedLog
 from tests.support.recording_controller import RecordingController
@@ -227,7 +226,7 @@ def test_the_cap_holds_in_memory_too(spool: Spool) -> None:
 
 
 def test_without_a_cap_memory_has_one_all_the_same(spool: Spool, agent_log: RecordedLog) -> None:
-    spool.database._max_memory = 4_000_000
+    spool.database.max_memory = 4_000_000
     outbox, _ = make(spool, max_bytes=0)
     fill_disk(spool, True)
     for number in range(10):
@@ -264,17 +263,20 @@ def test_a_thousand_jobs_of_one_name_come_as_one_point(spool: Spool) -> None:
 def test_a_backlog_goes_in_posts_of_a_thousand_objects(spool: Spool) -> None:
     """Protocol 8.4: however much has piled up while the controller was away."""
     outbox, _ = make(spool)
-    number = 2 * STATISTICS_BATCH + 500
+    number = 2 * BATCH_SIZE + 500
     outbox.add([counter(60 * index, index) for index in range(number)])
     with RecordingController() as controller:
         uplink = Uplink(controller.url)
-        uploader = Uploader(StatisticsSource("main", spool, uplink.metrics), uplink.client, uplink.health)
+        refused: list[object] = []
+        uploader = StatisticsUploader(
+            "main", uplink.client(), spool, uplink.health, lambda *record: refused.append(record)
+        )
         with running(uploader):
             wait_until(lambda: not count(spool), what="everything to be sent")
         posts = [post.value for post in controller.posts if post.endpoint == "stats"]
-    assert [len(post) for post in posts] == [STATISTICS_BATCH, STATISTICS_BATCH, 500]
+    assert [len(post) for post in posts] == [BATCH_SIZE, BATCH_SIZE, 500]
     assert [body["timestamp"] for post in posts for body in post] == [60 * index for index in range(number)]
-    assert uplink.metrics.set_aside == 0
+    assert refused == []
 
 
 def test_dropped_objects_are_counted_in_the_agents_own_metrics(spool: Spool) -> None:
