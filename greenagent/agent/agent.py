@@ -38,7 +38,7 @@ from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import Meter
 from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.statistics.own import AgentMetrics
-from greenagent.uplink.sender import UNDER_WAY
+from greenagent.uplink.uploader import UNDER_WAY_TIMEOUT
 from greenagent.values.errors import GreenagentError
 
 
@@ -227,7 +227,7 @@ class Agent:
         state = HandedOver(suspended, self.startup.state(), {}, self.statistics.gauges(), detached)
         state.ledger_file = self.spool.path.absolute()
         state.locks = {str(lock.path): lock.duplicate() for lock in (*self.spool.locks, *self.store.locks)}
-        self._close(0, UNDER_WAY)
+        self._close(0, UNDER_WAY_TIMEOUT)
         state.request = self.requests.asked_meanwhile
         return state, descriptor
 

@@ -12,7 +12,7 @@ from greenagent.logs.store import LogStore
 from greenagent.settings.models import ControllerSettings, Settings
 from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.uplink.link import Link, LogPair
-from greenagent.uplink.sender import UNDER_WAY
+from greenagent.uplink.uploader import UNDER_WAY_TIMEOUT
 
 
 class Plan(NamedTuple):
@@ -60,7 +60,7 @@ class Connections:
             if wanted.get(key) != self._plans.get(key):
                 link = self.links.pop(key)
                 link.stop_polling()
-                for greenlet in link.drain(0, UNDER_WAY):
+                for greenlet in link.drain(0, UNDER_WAY_TIMEOUT):
                     greenlet.join()
                 link.close()
         if self.is_closed:
@@ -82,7 +82,7 @@ class Connections:
     def drain(self, seconds: float, under_way: float = 0.0) -> Iterator[Any]:
         """Lets everything that waits go out, for so many seconds at most; yields greenlets to join.
 
-        ``under_way``: as for ``Sender.stop``.
+        ``under_way``: as for ``Uploader.stop``.
         """
         self.is_closed = True
         for link in self.links.values():
@@ -95,11 +95,11 @@ class Connections:
     def _connect(self, plan: Plan) -> Link:
         context, main = self._context, self._context.settings().main
         link = Link(plan.controller, main.gid, main.nid, context.supervisor, context.agent_log)
-        link.send_results(context.spool)
+        link.upload_results(context.spool)
         for pair in plan.pairs:
-            link.send_logs(pair, self._store, context.spool.keep_aside)
+            link.upload_logs(pair, self._store, context.spool.keep_aside)
         if plan.statistics:
-            link.send_statistics(context.spool, context.spool.keep_aside)
+            link.upload_statistics(context.spool)
         if plan.polled and self._takes_commands:
             link.poll(lambda: context.settings().main.roles, lambda: self._admission.queue.free, self._admission)
         return link

@@ -19,14 +19,14 @@ from greenagent.runtime.native import NativePool, NativeWorker
 from greenagent.spool.records import Waiting
 from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.statistics.own import AgentMetrics, EventLoopLag
-from greenagent.uplink.figures import UplinkFigures
+from greenagent.uplink.health import UplinkMetrics
 from greenagent.uplink.link import Link
 from greenagent.values import states
 
 MAX_JOBS_SHOWN: Final = 1000
 """Jobs listed by ``status``; the numbers count all of them."""
 
-_UPLINK_COUNTERS: Final = tuple(UplinkFigures.__dataclass_fields__)
+_UPLINK_COUNTERS: Final = tuple(UplinkMetrics.__dataclass_fields__)
 _PAIR_METRIC: Final = "log_lines_waiting"
 
 
@@ -100,7 +100,7 @@ class AgentStatus:
         metrics = self._metrics
         metrics.gauge("statistics_waiting", lambda: self._waiting(key).statistics, controller=key)
         for name in _UPLINK_COUNTERS:
-            metrics.counter(name, partial(getattr, link.figures, name), controller=key)
+            metrics.counter(name, partial(getattr, link.metrics, name), controller=key)
         metrics.gauge("last_contact_seconds", lambda: _seconds_since(link.health.last_contact), controller=key)
         metrics.gauge("controller_trouble", lambda: int(bool(link.health.problem)), controller=key)
         metrics.gauge("results_waiting", lambda: self._waiting(key).results, controller=key)
@@ -231,7 +231,7 @@ class AgentStatus:
             "polling": link.poller.state if link.poller is not None else "not polled",
             "last_contact": link.health.last_contact_wall,
             "problem": link.health.problem or None,
-            **{name: getattr(link.figures, name) for name in _UPLINK_COUNTERS},
+            **{name: getattr(link.metrics, name) for name in _UPLINK_COUNTERS},
             "results_waiting": self._waiting(key).results,
             _PAIR_METRIC: {pair: parts.store.backlog(pair) for pair in self._pairs_of(key)},
             "statistics_waiting": self._waiting(key).statistics,

@@ -27,6 +27,8 @@ effective settings and where each came from.
   comma-separated: `GREENAGENT_MAIN_ROLES=web,database`. For a setting that is true or false, {true}
   count as true and {false} as false, in capitals or not.
 - Unknown sections and settings are refused, with the nearest known name.
+- The file must be TOML for the `toml` library and for Python's `tomllib` (on Python 3.10 for the
+  package `tomli`: `pip install 'greenagent[tomli]'`). All items of a list are of one type.
 - Relative paths are against the folder the agent was started in.
 - SIGHUP reads the file again. Settings marked "live" change at once, without touching running
   jobs. Whole controllers and extensions may come and go; added or removed loggers and startup

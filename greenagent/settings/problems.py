@@ -50,27 +50,15 @@ class Report:
     def _note(self, notes: dict[str, int], place: Place, text: str, source: str) -> None:
         number = 0 if source else self._line(place)
         position = source or (f"{self._path}:{number}" if number else str(self._path))
-        section = "" if source else describe_place(place)
+        section = ""
+        if place and not source:
+            section = f"[{'.'.join(place[:-1])}] {place[-1]}: " if len(place) > 1 else f"[{place[0]}]: "
         notes.setdefault(" ".join(f"{position}: {section}{text}".split()), number)
 
     def _line(self, place: Place) -> int:
-        for length in range(len(place), 0, -1):
-            if place[:length] in self._lines:
-                return self._lines[place[:length]]
-            # A table without a heading of its own stands where the first of its parts does.
-            parts = [line for other, line in self._lines.items() if other[:length] == place[:length]]
-            if parts:
-                return min(parts)
-        return 0
-
-
-def describe_place(place: Place) -> str:
-    """``[section.sub] key: `` for a place, as people write it."""
-    if not place:
-        return ""
-    if len(place) == 1:
-        return f"[{place[0]}]: "
-    return f"[{'.'.join(place[:-1])}] {place[-1]}: "
+        """The line of a place, or of the nearest table around it; 0 for none."""
+        around = (place[:length] for length in range(len(place), 0, -1))
+        return next((self._lines[each] for each in around if each in self._lines), 0)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

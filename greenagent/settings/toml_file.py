@@ -126,6 +126,8 @@ def _find_lines(path: Path, text: str) -> dict[Place, int]:
             if len(table + names) > MAXIMUM_DEPTH:
                 raise _syntax_error(path, number, "the name has too many parts")
             lines[table + names] = number
+            for length in range(1, len(table + names)):  # a table without a heading stands where its first part does
+                lines.setdefault((table + names)[:length], number)
         for token in _TOKEN.finditer(text, at):
             at = token.end()
             number += token.group().count("\n")

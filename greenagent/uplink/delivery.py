@@ -1,51 +1,44 @@
-"""What an answer to a POST means, and lists that get through it whole or in parts (design, section 5, Uploads).
+"""Posts batches until every body is accepted or a dead letter (design, section 5, Uploads).
 
-2xx is acceptance. 400, 413 and 422 are about the body: a list is halved until the offending record
-stands alone, and that one is set aside. 500 may be either (the originals answer it to a body they
-cannot read): after five of them the list is halved likewise, and what is still refused alone is set
-aside only if some other part was accepted. Everything else is about the controller: all is kept.
+400, 413 and 422 are about the body: a list is halved until the record that is refused stands alone,
+and that one becomes a dead letter. 500 may be about the body or the controller: the originals answer
+it to a body they cannot read. After five of them a list is halved likewise; what is refused alone
+becomes a dead letter only if another post is accepted. Everything else is about the controller: all
+is kept.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, NoReturn
+from dataclasses import dataclass, field
+from typing import NoReturn
 
 from greenagent.uplink.answer import Answer, ResponseClass
+from greenagent.uplink.backoff import Backoff
 from greenagent.uplink.errors import TransportError
 from greenagent.uplink.health import ControllerHealth
 from greenagent.uplink.http import HttpClient
 
-SERVER_ERRORS = 5
-"""Answers 500 to one body before it may be the body."""
+MAX_SERVER_ERRORS = 5
+"""Answers 500 to one body before it may be the body; in a row, before it is the controller."""
 FIRST_PROBES = 32
-"""Answers 500 within one halving, none accepted since, after which the controller is believed to be at fault.
+"""Answers 500 within one search, none accepted since, after which the controller is believed to be at fault.
 
 Doubled every time, so that one good record among thousands is found in the end, but a controller
 that fails on everything is not flooded with small requests.
 """
-FEW = 8
-"""Refused records at the end of a list, none accepted behind them, that are set aside nevertheless.
+MAX_LAST_REFUSED = 8
+"""Refused records at the end of a list, none accepted behind them, that become dead letters nevertheless.
 
 More of them look like a controller that broke down meanwhile, and are kept.
 """
 PROBE_PAUSE = 0.1
 MAX_BODY = 4 * 1024 * 1024
-SMALLEST_BODY = 64 * 1024
-
-SetAside = Callable[[str, str, bytes, int, str], None]
-"""``(controller, path, body, status, answer)``: keeps a refused record for people to look at."""
+MIN_BODY = 64 * 1024
 
 
-class Counts(NamedTuple):
-    """Bodies and records accepted, and records set aside."""
-
-    bodies: int
-    records: int
-    set_aside: int
-
-
-class Trouble(Exception):
+class ControllerUnavailable(Exception):
     """The controller is at fault: keep everything and come back later."""
 
     def __init__(self, reason: str, retry_after: float | None = None, hint: str = "") -> None:
@@ -55,136 +48,182 @@ class Trouble(Exception):
         self.retry_after = retry_after
 
 
-def post(client: HttpClient, path: str, body: bytes, health: ControllerHealth) -> Answer:
-    """One POST; raises Trouble when no answer came or the answer is about the controller."""
-    try:
-        answer = client.post(path, body)
-    except TransportError as error:
-        raise Trouble(error.reason, hint=error.hint) from error
-    kind = answer.classify()
-    if kind is ResponseClass.CONTROLLER or (kind is ResponseClass.BODY and not health.understands_us):
-        raise Trouble(answer.refusal(), answer.retry_after)
-    return answer
+@dataclass(slots=True)
+class Doubt:
+    """A result that was answered 500: is it the body or the controller?"""
+
+    backoff: Backoff
+    since: float = field(default_factory=time.monotonic)
+    count: int = 0
+    not_before: float = 0.0
+    """Monotonic time of the next try."""
 
 
-class ListDelivery:
-    """Posts records as JSON lists, in order, until each is accepted or set aside."""
+@dataclass(slots=True)
+class Batch:
+    """Bodies to post, oldest first, and what to call when their fate is known."""
+
+    path: str
+    bodies: Sequence[bytes]
+    done: Callable[[int, int], None]
+    """``(start, end)``: those from ``start`` up to ``end`` are accepted or dead letters."""
+    dead_letter: Callable[[int, Answer], str]
+    """``(index, answer)``: keeps one that is refused for good, and says what it is; ``done`` follows."""
+    doubt: Callable[[int], Doubt] | None = None
+    """Set where each body is a request of its own, and none has to wait for another that is in doubt."""
+
+
+class Delivery:
+    """Delivers the batches of one source to one controller."""
 
     def __init__(
         self,
-        client: HttpClient,
-        path: str,
+        part: str,
         health: ControllerHealth,
-        set_aside: SetAside,
+        accepted: Callable[[int], None],
         pause: Callable[[float], object],
         probe_pause: float = PROBE_PAUSE,
     ) -> None:
-        """``pause(seconds)`` waits; ``probe_pause`` is how many seconds between posts that are answered 500."""
-        self._client = client
-        self._path = path
+        """``accepted(n)`` is called for every post accepted, with its number of records; ``pause(seconds)`` waits."""
+        self.probe_limit = FIRST_PROBES
+        self._part = part
         self._health = health
-        self._set_aside = set_aside
+        self._accepted = accepted
         self._pause = pause
         self._probe_pause = probe_pause
-        self._largest = MAX_BODY
-        self._probes = FIRST_PROBES
+        self._max_body = MAX_BODY
         self._stuck: bytes | None = None
         self._server_errors = 0
-        self._counts = Counts(0, 0, 0)
-        self._set_aside_said = False
+        self._dead_letter_logged = False
 
-    def deliver(self, records: Sequence[bytes], done: Callable[[int], None]) -> bool:
-        """``records``: JSON texts. ``done(n)``: the first ``n`` of them are dealt with. Raises Trouble.
+    def deliver(self, batch: Batch, client: HttpClient) -> bool:
+        """Posts all of a batch. Raises ControllerUnavailable.
 
-        False when the rest is to be given again, since the controller recovered half-way: what came
-        after the last ``done`` may have been accepted, but goes out once more to keep the order.
+        False when something was refused, or when the rest of a list must be given again: the controller
+        recovered half-way, and what came after the last ``done`` may have been accepted, but goes out
+        once more to keep the order.
         """
+        if batch.doubt is not None:
+            accepted = [self._deliver_single(batch, index, client) for index in range(len(batch.bodies))]
+            return all(accepted)
         start = 0
-        while start < len(records):
+        while start < len(batch.bodies):
             end, size = start, 0
-            while end < len(records) and (end == start or size + len(records[end]) <= self._largest):
-                size += len(records[end]) + 1
+            while end < len(batch.bodies) and (end == start or size + len(batch.bodies[end]) <= self._max_body):
+                size += len(batch.bodies[end]) + 1
                 end += 1
-            offset = start
             try:
-                self._deliver_body(records[start:end], lambda count, offset=offset: done(offset + count))  # type: ignore[misc]
+                self._deliver_list(batch, start, end, client)
             except _Recovered:
                 return False
             start = end
         return True
 
-    def take_counts(self) -> Counts:
-        """What was done since the last call."""
-        counts, self._counts = self._counts, Counts(0, 0, 0)
-        return counts
+    def _deliver_single(self, batch: Batch, index: int, client: HttpClient) -> bool:
+        answer = self._post(batch.path, batch.bodies[index], 1, client)
+        kind = answer.classify()
+        if kind is ResponseClass.EITHER:
+            assert batch.doubt is not None
+            doubt = batch.doubt(index)
+            doubt.count += 1
+            doubt.not_before = time.monotonic() + doubt.backoff.next(answer.retry_after)
+            if doubt.count < MAX_SERVER_ERRORS or not self._health.accepted_since(doubt.since):
+                self._server_errors += 1
+                if self._server_errors >= MAX_SERVER_ERRORS:
+                    raise ControllerUnavailable(answer.refusal(), answer.retry_after)
+                self._health.failed(self._part, answer.refusal())
+                return False
+        if kind is ResponseClass.ACCEPTED:
+            self._server_errors = 0
+        else:
+            self.bury(batch, index, answer)
+        batch.done(index, index + 1)
+        return kind is not ResponseClass.EITHER
 
-    def _deliver_body(self, records: Sequence[bytes], done: Callable[[int], None]) -> None:
-        answer = self._post(records)
+    def _deliver_list(self, batch: Batch, start: int, end: int, client: HttpClient) -> None:
+        answer = self.post_list(batch, start, end, client)
         kind = answer.classify()
         if kind is ResponseClass.ACCEPTED:
             self._stuck = None
-            done(len(records))
+            batch.done(start, end)
             return
-        if answer.status == 413 and len(records) > 1:
-            self._largest = max(SMALLEST_BODY, sum(map(len, records)) // 2)
+        if answer.status == 413 and end - start > 1:
+            self._max_body = max(MIN_BODY, sum(map(len, batch.bodies[start:end])) // 2)
         if kind is ResponseClass.EITHER:
-            if records[0] != self._stuck:
-                self._stuck, self._server_errors = records[0], 0
+            if batch.bodies[start] != self._stuck:
+                self._stuck, self._server_errors = batch.bodies[start], 0
             self._server_errors += 1
-            if self._server_errors < SERVER_ERRORS:
-                raise Trouble(answer.refusal(), answer.retry_after)
-        _Halving(self, records, done).run(answer)
+            if self._server_errors < MAX_SERVER_ERRORS:
+                raise ControllerUnavailable(answer.refusal(), answer.retry_after)
+        _Search(self, batch, client).run(start, end, answer)
 
-    def _post(self, records: Sequence[bytes]) -> Answer:
-        answer = post(self._client, self._path, b"[" + b",".join(records) + b"]", self._health)
-        if answer.classify() is ResponseClass.ACCEPTED:
-            self._probes = FIRST_PROBES
-            counts = self._counts
-            self._counts = counts._replace(bodies=counts.bodies + 1, records=counts.records + len(records))
+    def post_list(self, batch: Batch, start: int, end: int, client: HttpClient) -> Answer:
+        answer = self._post(batch.path, b"[" + b",".join(batch.bodies[start:end]) + b"]", end - start, client)
+        if answer.ok:
+            self.probe_limit = FIRST_PROBES
         return answer
 
-    def _keep_aside(self, record: bytes, answer: Answer) -> None:
-        self._set_aside(self._client.key, self._path, b"[" + record + b"]", answer.status, answer.text)
-        self._counts = self._counts._replace(set_aside=self._counts.set_aside + 1)
-        if not self._set_aside_said:
-            self._set_aside_said = True
-            self._health.say(
-                f"it refuses a record posted to '{self._path}' (status {answer.status}): set aside, "
-                "see greenagent-logs outbox; more of them are counted only"
+    def _post(self, path: str, body: bytes, records: int, client: HttpClient) -> Answer:
+        """Raises ControllerUnavailable when no answer came or the answer is about the controller."""
+        try:
+            answer = client.post(path, body)
+        except TransportError as error:
+            raise ControllerUnavailable(error.reason, hint=error.hint) from error
+        kind = answer.classify()
+        if kind is ResponseClass.CONTROLLER or (kind is ResponseClass.BODY and not self._health.understands_us):
+            raise ControllerUnavailable(answer.refusal(), answer.retry_after)
+        if kind is ResponseClass.ACCEPTED:
+            self._accepted(records)
+        return answer
+
+    def bury(self, batch: Batch, index: int, answer: Answer) -> None:
+        """Makes one body a dead letter."""
+        what = batch.dead_letter(index, answer)
+        if not self._dead_letter_logged:
+            self._dead_letter_logged = True
+            self._health.warn(
+                f"it refuses {what} (status {answer.status}): set aside, see greenagent-logs outbox; "
+                "more of them are counted only"
             )
+
+    def wait_to_probe(self, times: int = 1) -> None:
+        self._pause(self._probe_pause * times)
 
 
 class _Recovered(Exception):
     """A record that was refused alone is accepted now: what came after it went out too early."""
 
 
-class _Halving:
-    """Finds the records of one body that are refused, going from left to right so that order is kept."""
+class _Search:
+    """Finds the records of one list that are refused, going from left to right so that order is kept."""
 
-    def __init__(self, delivery: ListDelivery, records: Sequence[bytes], done: Callable[[int], None]) -> None:
+    def __init__(self, delivery: Delivery, batch: Batch, client: HttpClient) -> None:
         self._delivery = delivery
-        self._records = records
-        self._done = done
+        self._batch = batch
+        self._client = client
+        self._start = 0
         self._probes = 0
         self._accepted_any = False
         self._suspects: list[tuple[int, Answer]] = []
+        """Records refused alone, with nothing accepted behind them yet."""
 
-    def run(self, answer: Answer) -> None:
-        """``answer``: the refusal of the whole. Raises Trouble when the controller is at fault."""
-        self._refused(0, len(self._records), answer)
+    def run(self, start: int, end: int, answer: Answer) -> None:
+        """``answer``: the refusal of the whole. Raises ControllerUnavailable."""
+        self._start = start
+        self._refused(start, end, answer)
         if not self._suspects:
             return
-        if self._accepted_any and len(self._suspects) <= FEW:
+        if self._accepted_any and len(self._suspects) <= MAX_LAST_REFUSED:
             for index, refusal in self._suspects:
-                self._delivery._keep_aside(self._records[index], refusal)
-            self._done(len(self._records))
+                self._delivery.bury(self._batch, index, refusal)
+            self._done(end)
             return
-        self._delivery._probes = FIRST_PROBES  # every record was tried: there is no more to find out
+        self._delivery.probe_limit = FIRST_PROBES  # every record was tried: there is no more to find out
         self._give_up(self._suspects[-1][1])
 
     def _try(self, start: int, end: int) -> None:
-        answer = self._delivery._post(self._records[start:end])
-        if answer.classify() is ResponseClass.ACCEPTED:
+        answer = self._delivery.post_list(self._batch, start, end, self._client)
+        if answer.ok:
             self._accepted(end)
         else:
             self._refused(start, end, answer)
@@ -193,10 +232,10 @@ class _Halving:
         either = answer.classify() is ResponseClass.EITHER
         if either:
             self._probes += 1
-            if self._probes > self._delivery._probes:
-                self._delivery._probes *= 2
+            if self._probes > self._delivery.probe_limit:
+                self._delivery.probe_limit *= 2
                 self._give_up(answer)
-            self._delivery._pause(self._delivery._probe_pause)
+            self._delivery.wait_to_probe()
         if end - start > 1:
             middle = (start + end) // 2
             self._try(start, middle)
@@ -211,15 +250,15 @@ class _Halving:
             # Earlier ones are in doubt: should this go all over again, it must not be set aside twice.
             self._suspects.append((index, answer))
         else:
-            self._delivery._keep_aside(self._records[index], answer)
+            self._delivery.bury(self._batch, index, answer)
             self._done(index + 1)
 
     def _refused_alone(self, index: int, answer: Answer) -> None:
         """A single record gets five answers 500 too: one may be a bad moment."""
-        for attempt in range(1, SERVER_ERRORS):
-            self._delivery._pause(self._delivery._probe_pause * attempt)
-            answer = self._delivery._post(self._records[index : index + 1])
-            if answer.classify() is ResponseClass.ACCEPTED:
+        for attempt in range(1, MAX_SERVER_ERRORS):
+            self._delivery.wait_to_probe(attempt)
+            answer = self._delivery.post_list(self._batch, index, index + 1, self._client)
+            if answer.ok:
                 self._accepted(index + 1)
                 return
             if answer.classify() is ResponseClass.BODY:
@@ -233,16 +272,19 @@ class _Halving:
         self._probes = 0
         while self._suspects:
             index, answer = self._suspects[0]
-            record = self._records[index]
             if answer.classify() is ResponseClass.EITHER:
-                answer = self._delivery._post([record])
-            if answer.classify() is ResponseClass.ACCEPTED:
+                answer = self._delivery.post_list(self._batch, index, index + 1, self._client)
+            if answer.ok:
                 self._done(index + 1)
                 raise _Recovered
-            self._delivery._keep_aside(record, answer)
+            self._delivery.bury(self._batch, index, answer)
             self._suspects.pop(0)
             self._done(index + 1)
         self._done(end)
 
+    def _done(self, end: int) -> None:
+        self._batch.done(self._start, end)
+        self._start = end
+
     def _give_up(self, answer: Answer) -> NoReturn:
-        raise Trouble(answer.refusal(), answer.retry_after)
+        raise ControllerUnavailable(answer.refusal(), answer.retry_after)

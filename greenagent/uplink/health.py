@@ -1,14 +1,33 @@
-"""How one controller does, as its poller and uploaders see it; what is worth saying is said once."""
+"""How one controller does, as its poller and uploaders see it: each problem is logged once."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from greenagent.runtime.agent_log import AgentLog
 
-QUIET = 60.0
+REPEAT_AFTER = 60.0
 """Seconds in which a reason that comes back is not said again: an answer that flaps must not fill the log."""
+
+
+@dataclass(slots=True)
+class UplinkMetrics:
+    """Counters that only rise, from the start of the agent."""
+
+    polls: int = 0
+    poll_errors: int = 0
+    commands: int = 0
+    commands_refused: int = 0
+    results_sent: int = 0
+    result_errors: int = 0
+    log_batches_sent: int = 0
+    log_lines_sent: int = 0
+    log_errors: int = 0
+    statistics_sent: int = 0
+    statistics_errors: int = 0
+    set_aside: int = 0
 
 
 class ControllerHealth:
@@ -57,7 +76,7 @@ class ControllerHealth:
         known = reason in self._reasons.values()
         self._reasons[part] = reason
         now = time.monotonic()
-        if known or now - self._said.get(reason, -QUIET) < QUIET:
+        if known or now - self._said.get(reason, -REPEAT_AFTER) < REPEAT_AFTER:
             return
         if len(self._said) > 50:
             self._said.clear()
@@ -91,7 +110,10 @@ class ControllerHealth:
         """A result or a log batch was accepted: what it refuses otherwise is about the body (design, section 5)."""
         self.last_acceptance = time.monotonic()
 
-    def say(self, text: str) -> None:
+    def accepted_since(self, moment: float) -> bool:
+        return self.last_acceptance is not None and self.last_acceptance > moment
+
+    def warn(self, text: str) -> None:
         """A warning about this controller."""
         self._agent_log.warning(f"{self._name}: {text}")
 

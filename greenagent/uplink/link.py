@@ -11,16 +11,19 @@ from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.heartbeat import Heartbeat
 from greenagent.settings.models import ControllerSettings
-from greenagent.uplink.delivery import SetAside
-from greenagent.uplink.figures import UplinkFigures
-from greenagent.uplink.health import ControllerHealth
+from greenagent.uplink.health import ControllerHealth, UplinkMetrics
 from greenagent.uplink.http import HttpClient
-from greenagent.uplink.logs import LogStore, LogUploader
 from greenagent.uplink.poller import Poller
-from greenagent.uplink.results import Outbox, ResultSender
-from greenagent.uplink.sender import Sender
-from greenagent.uplink.statistics import StatisticsUploader
+from greenagent.uplink.sources import (
+    DeadLetters,
+    LogSource,
+    LogStore,
+    Outbox,
+    ResultSource,
+    StatisticsSource,
+)
 from greenagent.uplink.tls import ControllerTls
+from greenagent.uplink.uploader import Source, Uploader
 from greenagent.values.command import Command
 from greenagent.values.errors import CommandError, GreenagentError
 
@@ -35,7 +38,7 @@ class LogPair(NamedTuple):
     flush_int: float
 
 
-class Entrance(Protocol):
+class CommandSink(Protocol):
     """Where commands go: the admission of jobs."""
 
     def accept(self, command: Command, controller: str) -> None: ...
@@ -44,7 +47,7 @@ class Entrance(Protocol):
 
 
 class Link:
-    """One controller: poller, result sender, log uploaders and statistics uploader, each with its own connection."""
+    """One controller: its poller, and an uploader each for results, log pairs and statistics."""
 
     def __init__(
         self,
@@ -55,7 +58,7 @@ class Link:
         agent_log: AgentLog,
     ) -> None:
         self.key = controller.key
-        self.figures = UplinkFigures()
+        self.metrics = UplinkMetrics()
         self.health = ControllerHealth(controller.key, controller.url, agent_log)
         self.poller: Poller | None = None
         self.services: list[str] = []
@@ -64,46 +67,36 @@ class Link:
         self._identity = (gid, nid)
         self._supervisor = supervisor
         self._tls = ControllerTls(controller.key, controller.url, controller.security)
-        self._senders: list[Sender] = []
+        self._uploaders: list[Uploader] = []
         self._clients: list[HttpClient] = []
         self._watching = supervisor.service(f"certificates of controller {self.key}", self._tls.watch, agent_log)
 
-    def poll(self, roles: Callable[[], Sequence[str]], free_slots: Callable[[], int], entrance: Entrance) -> None:
+    def poll(self, roles: Callable[[], Sequence[str]], free_slots: Callable[[], int], sink: CommandSink) -> None:
         """Starts asking for commands."""
         self.poller = Poller(
             self.key,
             self._client(),
             roles=roles,
             free_slots=free_slots,
-            accept=entrance.accept,
-            refuse=entrance.refuse,
+            accept=sink.accept,
+            refuse=sink.refuse,
             health=self.health,
-            figures=self.figures,
+            metrics=self.metrics,
         )
         self._serve(f"poller of controller {self.key}", self.poller.run, self.poller.heartbeat)
 
-    def send_results(self, outbox: Outbox) -> None:
+    def upload_results(self, outbox: Outbox) -> None:
         """Starts delivering the results that wait for this controller."""
-        self._start("results", ResultSender(self.key, self._client, outbox, self.health, self.figures))
+        self._upload(ResultSource(self.key, outbox, self.metrics))
 
-    def send_logs(self, pair: LogPair, store: LogStore, set_aside: SetAside) -> None:
+    def upload_logs(self, pair: LogPair, store: LogStore, dead_letters: DeadLetters) -> None:
         """Starts uploading the lines one AC logger wants sent here."""
-        uploader = LogUploader(
-            pair.name,
-            pair.batch_size,
-            pair.flush_int,
-            self._client(),
-            store,
-            self.health,
-            set_aside,
-            self.figures,
-        )
-        self._start(f"logs {pair.name}", uploader)
+        source = LogSource(self.key, pair.name, store, pair.batch_size, pair.flush_int, dead_letters, self.metrics)
+        self._upload(source)
 
-    def send_statistics(self, outbox: Outbox, set_aside: SetAside) -> None:
+    def upload_statistics(self, outbox: Outbox) -> None:
         """Starts uploading the statistics that wait for this controller."""
-        uploader = StatisticsUploader(self.key, self._client(), outbox, self.health, set_aside, self.figures)
-        self._start("statistics", uploader)
+        self._upload(StatisticsSource(self.key, outbox, self.metrics))
 
     def fetch_script(self, digest: str) -> bytes:
         """The text of a script by its hash (protocol 1.2). Raises GreenagentError."""
@@ -123,11 +116,11 @@ class Link:
             self.poller.stop()
 
     def drain(self, seconds: float, under_way: float = 0.0) -> list[Any]:
-        """Lets every sender send what waits, for so many seconds at most; returns greenlets to join.
+        """Lets every uploader send what waits, for at most ``seconds``; returns greenlets to join.
 
-        ``under_way``: as for ``Sender.stop``.
+        ``under_way``: as for ``Uploader.stop``.
         """
-        return [gevent.spawn(sender.stop, seconds, under_way) for sender in self._senders]
+        return [gevent.spawn(uploader.stop, seconds, under_way) for uploader in self._uploaders]
 
     def close(self) -> None:
         """Ends everything at once."""
@@ -136,9 +129,10 @@ class Link:
             client.abort()
             client.close()
 
-    def _start(self, part: str, sender: Sender) -> None:
-        self._senders.append(sender)
-        self._serve(f"{part} for controller {self.key}", sender.run, sender.heartbeat)
+    def _upload(self, source: Source) -> None:
+        uploader = Uploader(source, self._client, self.health)
+        self._uploaders.append(uploader)
+        self._serve(f"{source.part} for controller {self.key}", uploader.run, uploader.heartbeat)
 
     def _serve(self, name: str, run: Callable[[], None], heartbeat: Heartbeat) -> None:
         self.services.append(name)

@@ -13,8 +13,7 @@ from gevent.event import Event
 from greenagent.uplink.answer import Answer
 from greenagent.uplink.backoff import Backoff
 from greenagent.uplink.errors import TransportError
-from greenagent.uplink.figures import UplinkFigures
-from greenagent.uplink.health import ControllerHealth
+from greenagent.uplink.health import ControllerHealth, UplinkMetrics
 from greenagent.uplink.http import POLL_TIMEOUT, TIMEOUT_MARGIN, HttpClient
 from greenagent.values.command import Command, decode_command, read_early_id
 from greenagent.values.errors import CommandError
@@ -58,7 +57,7 @@ class Poller:
         accept: Callable[[Command, str], None],
         refuse: Callable[[CommandError, str], None],
         health: ControllerHealth,
-        figures: UplinkFigures | None = None,
+        metrics: UplinkMetrics | None = None,
         backoff: Backoff | None = None,
         poll_timeout: float = POLL_TIMEOUT,
     ) -> None:
@@ -66,7 +65,7 @@ class Poller:
         self.key = key
         self.state = "starting"
         """One of starting, polling, accepting, waiting, stopped."""
-        self.figures = figures or UplinkFigures()
+        self.metrics = metrics or UplinkMetrics()
         self.health = health
         self.heartbeat = client.heartbeat
         health.is_polled = True
@@ -122,7 +121,7 @@ class Poller:
             answer = self._client.post("event", STARTUP_EVENT, EVENT_TIMEOUT)
         except TransportError as error:
             if error.kind in NOBODY_THERE:
-                self.figures.polls += 1  # it stands for the poll that would have found the same
+                self.metrics.polls += 1  # it stands for the poll that would have found the same
                 raise
             if error.kind != "interrupted":
                 self.health.failed("startup event", error.reason, error.hint, unreached=error.is_unreached)
@@ -137,7 +136,7 @@ class Poller:
     def _poll(self) -> float:
         """One poll; returns the seconds to wait before the next."""
         self.state = "polling"
-        self.figures.polls += 1
+        self.metrics.polls += 1
         began = time.monotonic()
         answer = self._client.get(
             "cmd",
@@ -146,7 +145,7 @@ class Poller:
             self._poll_timeout,
         )
         if not answer.ok:
-            self.figures.poll_errors += 1
+            self.metrics.poll_errors += 1
             self._was_behind_gateway = self._was_behind_gateway or answer.status in GATEWAY_ERRORS
             self.health.failed("poll", answer.refusal())
             return self._backoff.next(answer.retry_after)
@@ -179,7 +178,7 @@ class Poller:
         except CommandError as error:
             delay = self._refuse_command(error)
         else:
-            self.figures.commands += 1
+            self.metrics.commands += 1
             self.health.worked("poll")
             self._backoff.reset()
             self._accept(command, self.key)
@@ -187,7 +186,7 @@ class Poller:
         return delay
 
     def _refuse_command(self, error: CommandError) -> float:
-        self.figures.commands_refused += 1
+        self.metrics.commands_refused += 1
         self._refuse(error, self.key)
         if error.command_id is not None:
             self._backoff.reset()
@@ -209,7 +208,7 @@ class Poller:
             delay = self._refuse_command(CommandError(_too_large(error), read_early_id(error.answer.body)))
             self._remember_token(error.answer)
             return delay
-        self.figures.poll_errors += 1
+        self.metrics.poll_errors += 1
         self._owes_startup = True
         self.health.failed("poll", error.reason, error.hint, unreached=error.is_unreached)
         return self._backoff.next()

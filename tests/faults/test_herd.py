@@ -22,7 +22,7 @@ def test_after_an_outage_hundreds_of_agents_come_back_spread_out() -> None:
             stack.enter_context(running(poller))
         wait_until(lambda: len(controller.polls) >= AGENTS, 30, "all of them")
         controller.stop()
-        wait_until(lambda: all(poller.figures.poll_errors >= 3 for poller in pollers), 30, "three failures of each")
+        wait_until(lambda: all(poller.metrics.poll_errors >= 3 for poller in pollers), 30, "three failures of each")
         seen = len(controller.polls)
         controller.start()
         back = time.monotonic()

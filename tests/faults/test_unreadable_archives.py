@@ -11,7 +11,8 @@ import pytest
 
 from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
-from greenagent.uplink.logs import LogUploader
+from greenagent.uplink.sources import LogSource
+from greenagent.uplink.uploader import Uploader
 from greenagent.values.message import Message
 from tests.support.agent_logs import RecordedLog
 from tests.support.faults import Immutable
@@ -32,17 +33,8 @@ class Uploads:
         bits = self.store.register_pairs([PAIR])
         self.job = self.store.open_job("j", "dom", "nam", Routes(pairs=[(bits[PAIR], None)]), "")
         self.uplink = Uplink(controller.url)
-        self.uploader = LogUploader(
-            PAIR,
-            1,
-            300,
-            self.uplink.client(),
-            self.store,
-            self.uplink.health,
-            Aside(),
-            backoff=quick_backoff(),
-            batch_pause=0,
-        )
+        source = LogSource("main", PAIR, self.store, 1, 300, Aside(), self.uplink.metrics, batch_pause=0)
+        self.uploader = Uploader(source, self.uplink.client, self.uplink.health, backoff=quick_backoff())
 
     def archive(self, *texts: str) -> Path:
         self.job.append([Message(1, text) for text in texts])
@@ -78,7 +70,7 @@ def test_an_archive_that_another_program_locks_holds_the_lines_until_it_is_free(
     with closing(sqlite3.connect(locked, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with running(uploads.uploader):
-            wait_until(lambda: uploads.uploader.figures.log_errors >= 2, what="two tries")
+            wait_until(lambda: uploads.uplink.metrics.log_errors >= 2, what="two tries")
             assert arrived(controller) == [], "order is kept: nothing overtakes"
             other.execute("ROLLBACK")
             wait_until(lambda: arrived(controller) == ["a", "b", "c"], what="all lines")
@@ -94,7 +86,7 @@ def test_a_damaged_archive_that_cannot_be_set_aside_stops_nothing_once_it_can(
     damaged.write_bytes(b"rubbish " * 2000)
     immutable.set(damaged)
     with running(uploads.uploader):
-        wait_until(lambda: uploads.uploader.figures.log_errors >= 2, what="two tries")
+        wait_until(lambda: uploads.uplink.metrics.log_errors >= 2, what="two tries")
         assert damaged.exists()
         immutable.lift()
         wait_until(lambda: arrived(controller) == ["b"], what="the line that can be read")

@@ -17,7 +17,8 @@ from greenagent.statistics.collector import FlushedObject, Statistics
 from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.statistics.own import AgentMetrics
 from greenagent.statistics.series import FlushedPoint
-from greenagent.uplink.statistics import BATCH_SIZE, StatisticsUploader
+from greenagent.uplink.sources import STATISTICS_BATCH, StatisticsSource
+from greenagent.uplink.uploader import Uploader
 from tests.spool.support import fill_disk, locked, rows, write_back
 from tests.support.agent_logs import RecordedLog
 from tests.support.recording_controller import RecordingController
@@ -263,20 +264,17 @@ def test_a_thousand_jobs_of_one_name_come_as_one_point(spool: Spool) -> None:
 def test_a_backlog_goes_in_posts_of_a_thousand_objects(spool: Spool) -> None:
     """Protocol 8.4: however much has piled up while the controller was away."""
     outbox, _ = make(spool)
-    number = 2 * BATCH_SIZE + 500
+    number = 2 * STATISTICS_BATCH + 500
     outbox.add([counter(60 * index, index) for index in range(number)])
     with RecordingController() as controller:
         uplink = Uplink(controller.url)
-        refused: list[object] = []
-        uploader = StatisticsUploader(
-            "main", uplink.client(), spool, uplink.health, lambda *record: refused.append(record)
-        )
+        uploader = Uploader(StatisticsSource("main", spool, uplink.metrics), uplink.client, uplink.health)
         with running(uploader):
             wait_until(lambda: not count(spool), what="everything to be sent")
         posts = [post.value for post in controller.posts if post.endpoint == "stats"]
-    assert [len(post) for post in posts] == [BATCH_SIZE, BATCH_SIZE, 500]
+    assert [len(post) for post in posts] == [STATISTICS_BATCH, STATISTICS_BATCH, 500]
     assert [body["timestamp"] for post in posts for body in post] == [60 * index for index in range(number)]
-    assert refused == []
+    assert uplink.metrics.set_aside == 0
 
 
 def test_dropped_objects_are_counted_in_the_agents_own_metrics(spool: Spool) -> None:

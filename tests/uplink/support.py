@@ -12,13 +12,12 @@ from gevent.event import Event
 
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.uplink.backoff import Backoff
-from greenagent.uplink.figures import UplinkFigures
-from greenagent.uplink.health import ControllerHealth
+from greenagent.uplink.health import ControllerHealth, UplinkMetrics
 from greenagent.uplink.http import HttpClient
 from greenagent.uplink.poller import Poller
-from greenagent.uplink.results import PendingResult
 from greenagent.uplink.tls import ControllerTls
 from greenagent.values.message import Record
+from greenagent.values.result import PendingResult
 
 
 class Uplink:
@@ -30,7 +29,7 @@ class Uplink:
         self.agent_log = AgentLog(None)
         self.agent_log.attach(lambda level, text: self.said.append(text))
         self.tls = ControllerTls(key, url, security)
-        self.figures = UplinkFigures()
+        self.metrics = UplinkMetrics()
         self.health = ControllerHealth(key, url, self.agent_log)
         self._url = url
         self._options = options
@@ -47,7 +46,7 @@ class Uplink:
             "accept": lambda command, key: got.commands.append(command),
             "refuse": lambda error, key: got.refused.append(error),
             "health": self.health,
-            "figures": self.figures,
+            "metrics": self.metrics,
             "backoff": quick_backoff(),
             "poll_timeout": 30.0,
         }

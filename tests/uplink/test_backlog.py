@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from greenagent.uplink.logs import LogUploader
-from greenagent.uplink.results import ResultSender
+from greenagent.uplink.sources import LogSource, ResultSource
+from greenagent.uplink.uploader import Uploader
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 from tests.uplink.support import Aside, MemoryLogStore, MemoryOutbox, Uplink, running
@@ -19,8 +19,9 @@ def test_commands_come_through_while_a_backlog_is_drained():
     with RecordingController() as controller:
         uplink = Uplink(controller.url)
         poller, got = uplink.poller()
-        results = ResultSender("main", uplink.client, outbox, uplink.health)
-        logs = LogUploader("ac", 1000, 300, uplink.client(), store, uplink.health, Aside())
+        results = Uploader(ResultSource("main", outbox, uplink.metrics), uplink.client, uplink.health)
+        lines = LogSource("main", "ac", store, 1000, 300, Aside(), uplink.metrics)
+        logs = Uploader(lines, uplink.client, uplink.health)
         with running(poller), running(results), running(logs):
             for number in range(20):
                 controller.push({"id": f"command{number}", "cmd": "ping"})

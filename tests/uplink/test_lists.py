@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from greenagent.uplink.logs import LogUploader
-from greenagent.uplink.statistics import StatisticsUploader
+from greenagent.uplink.sources import LogSource, StatisticsSource
+from greenagent.uplink.uploader import Uploader
 from tests.support import recording_controller as behaviour
 from tests.support.recording_controller import RecordingController, status
 from tests.support.waiting import wait_until
@@ -21,17 +21,9 @@ class Logs:
         self.store = MemoryLogStore()
         self.aside = Aside()
         self.uplink = Uplink(controller.url)
-        self.uploader = LogUploader(
-            ("ac", "main"),
-            batch_size,
-            300,
-            self.uplink.client(),
-            self.store,
-            self.uplink.health,
-            self.aside,
-            backoff=quick_backoff(),
-            batch_pause=0,
-            probe_pause=0.001,
+        source = LogSource("main", "ac/main", self.store, batch_size, 300, self.aside, self.uplink.metrics)
+        self.uploader = Uploader(
+            source, self.uplink.client, self.uplink.health, backoff=quick_backoff(), probe_pause=0.001
         )
 
     def set_aside_texts(self) -> list[str]:
@@ -61,7 +53,7 @@ def test_lines_go_out_in_batches_in_order():
             "id": 1, "jobid": "job", "domain": "d", "name": "n",
             "epoch": 1700000000, "epoch_ms": 1700000000500, "level": 2, "data": "line 0",
         }  # fmt: skip
-        assert logs.uploader.figures.log_lines_sent == 250
+        assert logs.uplink.metrics.log_lines_sent == 250
 
 
 def test_nothing_is_posted_before_it_is_due():
@@ -203,8 +195,7 @@ def test_a_killed_uploader_goes_on_behind_the_cursor():
             greenlet.kill()
         controller.behave()
         second = Logs(controller, batch_size=10)
-        second.store = logs.store
-        second.uploader._store = logs.store
+        second.uploader._source._store = logs.store
         with running(second.uploader):
             logs.wait_delivered()
         assert texts(controller) == lines(30)
@@ -217,17 +208,10 @@ def point(number: int) -> dict[str, object]:
 class Statistics:
     def __init__(self, controller: RecordingController) -> None:
         self.outbox = MemoryOutbox()
-        self.aside = Aside()
-        uplink = Uplink(controller.url)
-        self.uploader = StatisticsUploader(
-            "main",
-            uplink.client(),
-            self.outbox,
-            uplink.health,
-            self.aside,
-            backoff=quick_backoff(),
-            batch_size=10,
-            probe_pause=0.001,
+        self.uplink = Uplink(controller.url)
+        source = StatisticsSource("main", self.outbox, self.uplink.metrics, batch_size=10)
+        self.uploader = Uploader(
+            source, self.uplink.client, self.uplink.health, backoff=quick_backoff(), probe_pause=0.001
         )
 
     def add(self, count: int) -> None:
@@ -243,7 +227,7 @@ def test_statistics_are_posted_in_lists_and_survive_an_outage():
         with running(statistics.uploader):
             wait_until(lambda: not statistics.outbox.rows, what="an empty outbox")
         assert controller.stats == [point(number) for number in range(25)]
-        assert statistics.uploader.figures.statistics_sent == 25
+        assert statistics.uplink.metrics.statistics_sent == 25
 
 
 def test_a_refused_statistics_object_is_set_aside():
@@ -254,5 +238,5 @@ def test_a_refused_statistics_object_is_set_aside():
         with running(statistics.uploader):
             wait_until(lambda: not statistics.outbox.rows, what="an empty outbox")
         assert controller.stats == [point(number) for number in (0, 1, 2, 4)]
-        ((key, path, body, _, _),) = statistics.aside.records
-        assert (key, path, json.loads(body)) == ("main", "stats", [point(3)])
+        ((refused, _, _),) = statistics.outbox.aside
+        assert (refused.path, json.loads(refused.body)) == ("stats", [point(3)])

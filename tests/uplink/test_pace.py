@@ -91,7 +91,7 @@ def test_a_controller_that_flaps_does_not_fill_the_log(monkeypatch):
         said.health.failed("poll", "it answers with status 503")
         said.health.worked("poll")
     assert len(said.lines) == 2
-    monkeypatch.setattr(health_module, "QUIET", 0.0)
+    monkeypatch.setattr(health_module, "REPEAT_AFTER", 0.0)
     said.health.failed("poll", "it answers with status 503")
     assert len(said.lines) == 3
 

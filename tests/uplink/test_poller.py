@@ -34,7 +34,7 @@ def test_a_poller_says_it_is_there_and_takes_commands_one_after_the_other():
         assert first.headers["User-Agent"].startswith("greenagent/")
         assert first.headers["Greenagent-Acknowledge"] == ""
         assert first.headers["Greenagent-Free-Slots"] == "7"
-        assert poller.figures.polls == len(controller.polls)
+        assert poller.metrics.polls == len(controller.polls)
         assert poller.state == "stopped"
         assert poller.health.last_contact is not None
 
@@ -55,7 +55,7 @@ def test_a_refused_poll_is_tried_again_and_the_reason_said_once():
             controller.push(command())
             wait_until(lambda: got.commands, what="the command")
         assert len([line for line in uplink.said if "503" in line]) == 1
-        assert poller.figures.poll_errors == 4
+        assert poller.metrics.poll_errors == 4
 
 
 def test_the_startup_event_is_sent_again_after_an_outage():
@@ -136,8 +136,8 @@ def test_what_cannot_be_understood_is_refused_with_its_id_and_does_not_stop_the_
         assert got.refused[0].command_id == "wrong"
         assert got.refused[0].reason == "'data' must be text, not a number"
         assert got.refused[1].command_id is None
-        assert uplink.figures.commands_refused == 2
-        assert uplink.figures.commands == 1
+        assert uplink.metrics.commands_refused == 2
+        assert uplink.metrics.commands == 1
 
 
 def test_a_command_is_acknowledged_once_it_was_accepted_and_not_before():

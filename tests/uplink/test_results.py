@@ -7,17 +7,17 @@ from collections import Counter
 
 import pytest
 
-from greenagent.uplink.results import ResultSender
+from greenagent.uplink.sources import ResultSource
+from greenagent.uplink.uploader import Uploader
 from tests.support import recording_controller as behaviour
 from tests.support.recording_controller import RecordingController, accept_after, status
 from tests.support.waiting import wait_until
 from tests.uplink.support import MemoryOutbox, Uplink, quick_backoff, running
 
 
-def sender(uplink: Uplink, outbox: MemoryOutbox) -> ResultSender:
-    return ResultSender(
-        uplink.key, uplink.client, outbox, uplink.health, backoff=quick_backoff(), suspect_backoff=(0.01, 0.05)
-    )
+def uploader(uplink: Uplink, outbox: MemoryOutbox) -> Uploader:
+    source = ResultSource(uplink.key, outbox, uplink.metrics, doubt_backoff=(0.01, 0.05))
+    return Uploader(source, uplink.client, uplink.health, backoff=quick_backoff())
 
 
 def add(outbox: MemoryOutbox, *jobs: str) -> None:
@@ -28,15 +28,15 @@ def add(outbox: MemoryOutbox, *jobs: str) -> None:
 def test_results_arrive_in_order_and_are_ticked_off():
     outbox = MemoryOutbox()
     with RecordingController() as controller:
-        part = sender(Uplink(controller.url), outbox)
-        with running(part):
+        uplink = Uplink(controller.url)
+        with running(uploader(uplink, outbox)):
             add(outbox, "a", "b", "c")
             wait_until(lambda: not outbox.rows, what="delivery")
             add(outbox, "d")
             wait_until(lambda: not outbox.rows, what="the late one")
         assert [result["id"] for result in controller.results] == ["a", "b", "c", "d"]
         assert controller.connections == 1
-        assert part.figures.results_sent == 4
+        assert uplink.metrics.results_sent == 4
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_controller_in_trouble_loses_no_result(trouble):
     with RecordingController() as controller:
         controller.misbehave("result", trouble, times=7)
         uplink = Uplink(controller.url)
-        with running(sender(uplink, outbox)):
+        with running(uploader(uplink, outbox)):
             add(outbox, "a", "b")
             wait_until(lambda: not outbox.rows, what="delivery")
         assert Counter(result["id"] for result in controller.results) == {"a": 1, "b": 1}
@@ -74,7 +74,7 @@ def test_a_result_whose_body_is_refused_is_set_aside_and_the_next_goes_out(code)
     with RecordingController() as controller:
         controller.reject('"bad"', code)
         uplink = Uplink(controller.url)
-        with running(sender(uplink, outbox)):
+        with running(uploader(uplink, outbox)):
             add(outbox, "bad", "good")
             wait_until(lambda: not outbox.rows, what="an empty outbox")
         assert [result["id"] for result in controller.results] == ["good"]
@@ -87,7 +87,7 @@ def test_a_result_answered_500_is_set_aside_only_once_another_is_accepted():
     outbox = MemoryOutbox()
     with RecordingController() as controller:
         controller.reject('"bad"', 500)
-        with running(sender(Uplink(controller.url), outbox)):
+        with running(uploader(Uplink(controller.url), outbox)):
             add(outbox, "bad")
             wait_until(lambda: len(controller.refused_posts) >= 8, what="repeated posts")
             assert outbox.aside == []
@@ -103,7 +103,7 @@ def test_many_results_answered_500_do_not_hide_a_good_one_behind_them():
     with RecordingController() as controller:
         controller.reject('"bad', 500)
         add(outbox, *(f"bad{number}" for number in range(25)), "good")
-        with running(sender(Uplink(controller.url), outbox)):
+        with running(uploader(Uplink(controller.url), outbox)):
             wait_until(lambda: not outbox.rows, 30, what="an empty outbox")
         assert len(outbox.aside) == 25
         assert [result["id"] for result in controller.results] == ["good"]
@@ -113,7 +113,7 @@ def test_an_answer_closed_half_way_after_a_2xx_is_an_acceptance():
     outbox = MemoryOutbox()
     with RecordingController() as controller:
         controller.misbehave("result", behaviour.close_half_way())
-        with running(sender(Uplink(controller.url), outbox)):
+        with running(uploader(Uplink(controller.url), outbox)):
             add(outbox, "a")
             wait_until(lambda: not outbox.rows, what="delivery")
         assert len(controller.refused_posts) == 1
@@ -122,7 +122,7 @@ def test_an_answer_closed_half_way_after_a_2xx_is_an_acceptance():
 def test_stopping_sends_what_waits():
     outbox = MemoryOutbox()
     with RecordingController() as controller:
-        part = sender(Uplink(controller.url), outbox)
+        part = uploader(Uplink(controller.url), outbox)
         with running(part):
             wait_until(lambda: outbox.is_waited_for, what="the sender to wait")
             add(outbox, *(f"job{number}" for number in range(120)))
@@ -135,7 +135,7 @@ def test_stopping_gives_up_on_a_controller_that_hangs_and_keeps_the_result():
     outbox = MemoryOutbox()
     with RecordingController() as controller:
         controller.misbehave("result", behaviour.hang())
-        part = sender(Uplink(controller.url), outbox)
+        part = uploader(Uplink(controller.url), outbox)
         with running(part) as greenlet:
             add(outbox, "a")
             wait_until(lambda: controller.refused_posts, what="the post")
@@ -151,9 +151,10 @@ def test_stopping_does_not_wait_for_a_controller_that_is_away():
     controller.start()
     controller.stop()
     add(outbox, "a")
-    part = sender(Uplink(controller.url), outbox)
+    uplink = Uplink(controller.url)
+    part = uploader(uplink, outbox)
     with running(part) as greenlet:
-        wait_until(lambda: part.figures.result_errors, what="the first failure")
+        wait_until(lambda: uplink.metrics.result_errors, what="the first failure")
         part.stop(drain_timeout=60)
         greenlet.join(5)
         assert greenlet.dead
@@ -164,7 +165,7 @@ def test_a_record_that_was_set_aside_goes_to_its_own_path_when_it_is_tried_again
     outbox = MemoryOutbox()
     with RecordingController() as controller:
         outbox.add("", b'[{"data": "again"}]', path="log")
-        with running(sender(Uplink(controller.url), outbox)):
+        with running(uploader(Uplink(controller.url), outbox)):
             wait_until(lambda: not outbox.rows, what="delivery")
         assert controller.logs == [{"data": "again"}]
 
@@ -176,25 +177,11 @@ def test_a_large_result_goes_out_over_a_slow_connection():
     with RecordingController() as controller:
         controller.slow_down = 0.05
         uplink = Uplink(controller.url, connect_timeout=0.6)
-        with running(sender(uplink, outbox)):
+        with running(uploader(uplink, outbox)):
             outbox.add("a", body)
             wait_until(lambda: not outbox.rows, 30, what="delivery")
         assert uplink.said == []
         assert controller.results[0]["data"] == "x" * 3_000_000
-
-
-def test_what_was_accepted_is_not_sent_again_while_that_cannot_be_stored():
-    outbox = MemoryOutbox()
-    with RecordingController() as controller:
-        stored, outbox.delivered = outbox.delivered, lambda controller, rows: None
-        with running(sender(Uplink(controller.url), outbox)):
-            for job in ("a", "b", "c"):
-                add(outbox, job)
-                controller.wait_for_result(job)
-            outbox.delivered = stored
-            add(outbox, "d")
-            wait_until(lambda: not outbox.rows, what="everything ticked off")
-        assert [result["id"] for result in controller.results] == ["a", "b", "c", "d"]
 
 
 def test_a_backlog_goes_over_more_connections_where_each_answer_takes_its_time():
@@ -203,7 +190,7 @@ def test_a_backlog_goes_over_more_connections_where_each_answer_takes_its_time()
         controller.misbehave("result", accept_after(0.02))
         for number in range(200):
             outbox.add(f"job{number % 150}", json.dumps({"id": f"job{number % 150}", "number": number}).encode())
-        with running(sender(Uplink(controller.url), outbox)):
+        with running(uploader(Uplink(controller.url), outbox)):
             wait_until(lambda: not outbox.rows, 30, what="delivery")
         got = [result["number"] for result in controller.results]
         assert sorted(got) == list(range(200))
@@ -217,7 +204,7 @@ def test_where_answers_come_at_once_one_connection_does():
     outbox = MemoryOutbox()
     with RecordingController() as controller:
         add(outbox, *(f"job{number}" for number in range(200)))
-        with running(sender(Uplink(controller.url), outbox)):
+        with running(uploader(Uplink(controller.url), outbox)):
             wait_until(lambda: not outbox.rows, 30, what="delivery")
         assert controller.most_at_once == 1
 
@@ -227,7 +214,7 @@ def test_after_trouble_results_go_one_at_a_time_until_enough_are_accepted():
     with RecordingController() as controller:
         controller.misbehave("result", accept_after(0.02))
         add(outbox, *(f"job{number}" for number in range(60)))
-        with running(sender(Uplink(controller.url), outbox)):
+        with running(uploader(Uplink(controller.url), outbox)):
             wait_until(lambda: controller.most_at_once == 4, what="four at a time")
             controller.behave("result")
             controller.misbehave("result", status(503))
@@ -249,7 +236,7 @@ def test_stopping_ends_all_connections_in_time():
     with RecordingController() as controller:
         controller.misbehave("result", accept_after(0.02))
         add(outbox, *(f"job{number}" for number in range(60)))
-        part = sender(Uplink(controller.url), outbox)
+        part = uploader(Uplink(controller.url), outbox)
         with running(part):
             wait_until(lambda: controller.most_at_once == 4, what="four at a time")
             controller.behave("result")

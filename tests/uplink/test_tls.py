@@ -141,7 +141,7 @@ def test_a_poller_says_a_refusal_once_and_goes_on_when_the_authority_is_put_righ
         uplink = Uplink(controller.url, security(path))
         poller, got = uplink.poller()
         with running(poller), watching(uplink):
-            wait_until(lambda: poller.figures.poll_errors > 5, what="retries")
+            wait_until(lambda: poller.metrics.poll_errors > 5, what="retries")
             write_authority(authority, path)
             controller.push({"id": "one", "cmd": "ping"})
             wait_until(lambda: got.commands, what="the command")
@@ -164,7 +164,7 @@ def test_replaced_client_certificates_are_used_without_waiting_for_the_open_poll
             wait_until(lambda: got.commands, what="the command")
     assert got.refused == []
     assert controller.polls[0].peer != controller.polls[1].peer
-    assert poller.figures.poll_errors == 0
+    assert poller.metrics.poll_errors == 0
     assert controller.events == [{"name": "startup"}]
 
 
@@ -184,7 +184,7 @@ def test_a_broken_new_file_keeps_the_old_one_in_use_and_is_said_once(authority, 
     assert "no PEM file" in uplink.said[0]
     assert "stay in use" in uplink.said[0]
     assert len([line for line in uplink.said if "PEM" in line]) == 1
-    assert poller.figures.poll_errors == 0
+    assert poller.metrics.poll_errors == 0
 
 
 def test_two_controllers_with_two_authorities(authority, other_authority, tmp_path):

@@ -1,0 +1,280 @@
+"""What is uploaded: results and statistics from the outbox, log lines from behind a cursor of the log store."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import gevent
+
+from greenagent.uplink.answer import Answer
+from greenagent.uplink.backoff import Backoff
+from greenagent.uplink.delivery import Batch, Doubt
+from greenagent.uplink.health import UplinkMetrics
+from greenagent.values.message import Record
+from greenagent.values.result import PendingResult
+
+RESULTS_PAGE = 50
+"""Results read from the outbox at a time."""
+STATISTICS_BATCH = 1000
+"""Objects in one post (protocol 8.4)."""
+OUTBOX_WAIT = 10.0
+"""Seconds after which the outbox is looked at anyway."""
+PAGE_PAUSE = 0.01
+BATCH_PAUSE = 0.02
+"""Seconds between full pages and between lists: a backlog of hours must not starve polls and jobs."""
+ENCODE_SLICE = 100
+"""Records turned into JSON before others get their turn."""
+
+DeadLetters = Callable[[str, str, bytes, int, str], None]
+"""``(controller, path, body, status, answer)``: keeps a refused record for people to look at."""
+
+
+class Outbox(Protocol):
+    """The spool as uploaders see it. ``path`` is ``result`` or ``stats``."""
+
+    def pending(self, controller: str, limit: int, after: int = 0, path: str = "result") -> list[PendingResult]:
+        """The oldest that are not delivered, with rows above ``after``; at least one if there is any.
+
+        May return fewer than ``limit`` to bound memory.
+        """
+        ...
+
+    def delivered(self, controller: str, rows: list[int], path: str = "result") -> None:
+        """The controller has accepted these: no later ``pending`` has them."""
+        ...
+
+    def set_aside(self, controller: str, row: int, status: int, answer: str) -> None:
+        """The controller refuses this body: it is a dead letter and not pending any more."""
+        ...
+
+    def wait(self, controller: str, timeout: float, path: str = "result") -> object:
+        """Returns once something became pending since the last ``pending``, or after ``timeout`` seconds."""
+        ...
+
+
+class LogStore(Protocol):
+    """The log store as uploaders see it. ``pair``: the store's name for AC logger and controller."""
+
+    def wait_due(self, pair: Any, batch_size: int, flush_int: float) -> None:
+        """Returns once a batch is due: enough lines wait, or one of them has waited ``flush_int`` seconds."""
+        ...
+
+    def read_marked(self, pair: Any, limit: int) -> list[Record]:
+        """The next lines behind the pair's cursor, by ``seq``; may return fewer to bound memory."""
+        ...
+
+    def advance(self, pair: Any, seq: int) -> None:
+        """Moves the cursor past ``seq``: stored soon."""
+        ...
+
+
+class OutboxSource:
+    """What results and statistics have in common: rows of the outbox under one path."""
+
+    def __init__(self, controller: str, outbox: Outbox, metrics: UplinkMetrics, path: str) -> None:
+        self._controller = controller
+        self._outbox = outbox
+        self._metrics = metrics
+        self._path = path
+        self._is_drained = False
+        self._to_store: list[int] = []
+
+    def settle(self) -> None:
+        if self._to_store:
+            rows, self._to_store = self._to_store, []
+            self._outbox.delivered(self._controller, rows, self._path)
+
+    def _batch(self, rows: Sequence[PendingResult], bodies: Sequence[bytes]) -> Batch:
+        buried: set[int] = set()
+
+        def done(start: int, end: int) -> None:
+            self._to_store += [one.row for one in rows[start:end] if one.row not in buried]
+
+        def dead_letter(index: int, answer: Answer) -> str:
+            one = rows[index]
+            buried.add(one.row)
+            self._outbox.set_aside(self._controller, one.row, answer.status, answer.text)
+            self._metrics.set_aside += 1
+            return f"the result of job {one.id}" if one.path == "result" else f"a record posted to '{one.path}'"
+
+        return Batch(rows[0].path, bodies, done, dead_letter)
+
+
+class ResultSource(OutboxSource):
+    """The results that wait for one controller. One that is refused holds up no other."""
+
+    part = "results"
+    vouches = True
+
+    def __init__(
+        self,
+        controller: str,
+        outbox: Outbox,
+        metrics: UplinkMetrics,
+        *,
+        doubt_backoff: tuple[float, float] = (0.5, 30.0),
+    ) -> None:
+        """``doubt_backoff``: first and longest delay in seconds for a single result answered 500."""
+        super().__init__(controller, outbox, metrics, "result")
+        self._doubt_backoff = doubt_backoff
+        self._doubts: dict[int, Doubt] = {}
+        """By row. One that is not pending any more was settled."""
+        self._after = 0
+        self._is_full = False
+
+    def wait(self) -> None:
+        if not self._is_drained:
+            gevent.sleep(PAGE_PAUSE if self._is_full else 0)
+            return
+        timeout = OUTBOX_WAIT
+        if self._doubts:
+            due = min(doubt.not_before for doubt in self._doubts.values())
+            # The least is a guard: an outbox that returns at once must not make this a busy loop.
+            timeout = min(OUTBOX_WAIT, max(0.05, due - time.monotonic()))
+            gevent.sleep(0.05)
+        self._outbox.wait(self._controller, timeout)
+
+    def next(self) -> list[Batch]:
+        """A page of the outbox, a batch for each job; what was answered 500 comes last, once it is due again."""
+        while page := self._outbox.pending(self._controller, RESULTS_PAGE, self._after):
+            self._after = page[-1].row
+            self._is_full = len(page) == RESULTS_PAGE
+            jobs: dict[tuple[str, str], list[PendingResult]] = {}
+            for one in page:
+                if one.row not in self._doubts:
+                    jobs.setdefault((one.id, one.path), []).append(one)
+            if jobs:
+                self._is_drained = False
+                return [self._results(rows) for rows in jobs.values()]
+        self._after = 0
+        again = self._in_doubt() if self._doubts else []
+        self._is_drained = not again
+        return again
+
+    def _in_doubt(self) -> list[Batch]:
+        now = time.monotonic()
+        batches = []
+        for row in [row for row, doubt in self._doubts.items() if doubt.not_before <= now][:RESULTS_PAGE]:
+            found = self._outbox.pending(self._controller, 1, row - 1)
+            if found and found[0].row == row:
+                batches.append(self._results(found))
+            else:
+                del self._doubts[row]
+        return batches
+
+    def _results(self, rows: Sequence[PendingResult]) -> Batch:
+        def doubt(index: int) -> Doubt:
+            return self._doubts.setdefault(rows[index].row, Doubt(Backoff(*self._doubt_backoff)))
+
+        batch = self._batch(rows, [one.body for one in rows])
+        batch.doubt = doubt
+        return batch
+
+    def accepted(self, records: int) -> None:
+        self._metrics.results_sent += records
+
+    def failed(self) -> None:
+        self._metrics.result_errors += 1
+        self._after = 0
+        self._is_drained = False
+
+
+class StatisticsSource(OutboxSource):
+    """The statistics that wait for one controller: each row is a list of one object, posted together with others."""
+
+    part = "statistics"
+    vouches = False  # the originals keep statistics in another store
+
+    def __init__(
+        self, controller: str, outbox: Outbox, metrics: UplinkMetrics, *, batch_size: int = STATISTICS_BATCH
+    ) -> None:
+        super().__init__(controller, outbox, metrics, "stats")
+        self._batch_size = batch_size
+
+    def wait(self) -> None:
+        gevent.sleep(BATCH_PAUSE)
+        if self._is_drained:
+            self._outbox.wait(self._controller, OUTBOX_WAIT, self._path)
+
+    def next(self) -> list[Batch]:
+        rows = self._outbox.pending(self._controller, self._batch_size, 0, self._path)
+        self._is_drained = not rows
+        return [self._batch(rows, [one.body[1:-1] for one in rows])] if rows else []
+
+    def accepted(self, records: int) -> None:
+        self._metrics.statistics_sent += records
+
+    def failed(self) -> None:
+        self._metrics.statistics_errors += 1
+
+
+class LogSource:
+    """The lines that one AC logger wants sent to one controller, behind their cursor; one list at a time, in order."""
+
+    vouches = True
+
+    def __init__(
+        self,
+        controller: str,
+        pair: Any,
+        store: LogStore,
+        batch_size: int,
+        flush_int: float,
+        dead_letters: DeadLetters,
+        metrics: UplinkMetrics,
+        *,
+        batch_pause: float = BATCH_PAUSE,
+    ) -> None:
+        """``batch_size`` in lines; ``flush_int`` and ``batch_pause`` in seconds."""
+        self.part = f"logs {pair}"
+        self._controller = controller
+        self._pair = pair
+        self._store = store
+        self._batch_size = batch_size
+        self._flush_int = flush_int
+        self._dead_letters = dead_letters
+        self._metrics = metrics
+        self._batch_pause = batch_pause
+
+    def wait(self) -> None:
+        gevent.sleep(self._batch_pause)
+        self._store.wait_due(self._pair, self._batch_size, self._flush_int)
+
+    def next(self) -> list[Batch]:
+        records = self._store.read_marked(self._pair, self._batch_size)
+        if not records:
+            return []
+        bodies = _encode(records)
+
+        def done(start: int, end: int) -> None:
+            self._store.advance(self._pair, records[end - 1].seq)
+
+        def dead_letter(index: int, answer: Answer) -> str:
+            self._dead_letters(self._controller, "log", b"[" + bodies[index] + b"]", answer.status, answer.text)
+            self._metrics.set_aside += 1
+            return "a record posted to 'log'"
+
+        return [Batch("log", bodies, done, dead_letter)]
+
+    def settle(self) -> None:
+        pass  # the store gathers what is advanced
+
+    def accepted(self, records: int) -> None:
+        self._metrics.log_batches_sent += 1
+        self._metrics.log_lines_sent += records
+
+    def failed(self) -> None:
+        self._metrics.log_errors += 1
+
+
+def _encode(records: Sequence[Record]) -> list[bytes]:
+    """JSON texts, made in slices: a thousand at once would stall the hub for milliseconds."""
+    texts = []
+    for number, record in enumerate(records, 1):
+        texts.append(json.dumps(record.to_wire(), separators=(",", ":")).encode())
+        if number % ENCODE_SLICE == 0:
+            gevent.sleep(0)
+    return texts
