@@ -116,7 +116,7 @@ def test_two_kills_of_a_waiting_job_at_once_end_it_once(
     held.let_all_go()
     assert {kill.get(timeout=10).status_code for kill in kills} <= {202, 409}
     job = kept.get("jobs/job")
-    assert (job["state"], job["agents"][0]["results"]) == ("KILLED", 1)
+    assert (job["state"], job["agents"][0]["results"], job["earlier"]) == ("KILLED", 1, [])
 
 
 @pytest.mark.parametrize("nid", [10, 11], ids=["of its agent", "of another agent"])
@@ -134,8 +134,31 @@ def test_equal_results_posted_at_once_count_once(
     wait_until(lambda: len(called) == 4, what="the results")
     held.let_all_go()
     assert [post.get(timeout=10).status_code for post in posts] == [200] * 4
-    counts = {(one["gid"], one["nid"]): one["results"] for one in kept.get("jobs/job")["agents"]}
-    assert counts[(1, nid)] == 1
+    job = kept.get("jobs/job")
+    counts = {(one["gid"], one["nid"]): one["results"] for one in job["agents"]}
+    assert (counts[(1, nid)], job["earlier"]) == (1, [])
+
+
+def test_a_poll_that_comes_while_a_fanout_is_expanded_is_not_given_it_as_well(
+    kept: LocalController, held: HeldFile
+) -> None:
+    kept.submit(id="f", roles=["web"], fanout=True, wait_for_agent=60)
+    full = Agent(kept, nid=10, roles=["web"], slots=0).poll()
+    held.is_held = True
+    sweep = gevent.spawn(kept.services.results.sweep)
+    held.wait_for(1)
+    free = Poller(kept.url, 1, 11, ["web"], slots=1)
+    wait_until(lambda: (agent := kept.services.agents.get((1, 11))) and agent.open_polls, what="the poll")
+    held.let_all_go()
+    sweep.get(timeout=10)
+    command = full.command()
+    assert command is not None
+    assert command["id"] == "f"
+    assert [one["nid"] for one in kept.get("jobs/f")["agents"]] == [10]
+    kept.submit(id="next", gid=1, nid=11)
+    command = free.command()
+    assert command is not None
+    assert command["id"] == "next"
 
 
 def test_of_two_commands_with_one_id_and_a_script_one_is_taken(kept: LocalController) -> None:
