@@ -9,13 +9,9 @@ import pytest
 
 from greenagent.controller.http.access import Access
 from greenagent.controller.limits import Limits
-from tests.support.local_controller import Agent, plain
-
-
-def start(controller, agent, job_id="j", **command) -> None:
-    poll = agent.poll()
-    controller.submit(id=job_id, gid=1, nid=10, **command)
-    poll.command()
+from tests.support.calls import note_calls
+from tests.support.local_controller import Agent, plain, start
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("path", ["/api/agents", "//api/agents", "/api/agents/", "/api//agents"])
@@ -191,15 +187,17 @@ def test_a_batch_that_is_sent_again_shows_once(controller, agent) -> None:
     assert [one["data"] for one in controller.get("jobs/j/logs")["lines"]] == ["1", "2", "3", "4"]
 
 
-def test_following_wakes_for_lines_and_for_the_end(controller, agent) -> None:
+def test_following_wakes_for_lines_and_for_the_end(controller, agent, monkeypatch) -> None:
     start(controller, agent)
+    reads = note_calls(monkeypatch, controller.services.lines, "read")
     follow = gevent.spawn(controller.get, "jobs/j/logs", follow=1, wait=30)
-    gevent.sleep(0.05)
+    wait_until(lambda: reads, what="the first look at the lines")
     agent.post("log", [{"jobid": "j", "id": 1, "level": 1, "data": "x"}])
     answer = follow.get(timeout=5)
     assert [one["data"] for one in answer["lines"]] == ["x"]
+    reads.clear()
     follow = gevent.spawn(controller.get, "jobs/j/logs", follow=1, wait=30, after=answer["next"])
-    gevent.sleep(0.05)
+    wait_until(lambda: reads, what="the second look at the lines")
     agent.finish("j")
     answer = follow.get(timeout=5)
     assert (answer["lines"], answer["finished"]) == ([], True)

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.controller.test_results import start
-from tests.support.local_controller import Agent, plain
+from tests.support.local_controller import Agent, plain, start
 
 
 @pytest.mark.parametrize(("value", "shown"), [(7, "7"), (True, "true"), (1.0, "1"), ({"a": 1}, '{"a": 1}'), (None, "")])

@@ -12,6 +12,7 @@ import pytest
 from gevent.event import Event
 
 from greenagent.controller.limits import Limits
+from tests.support.calls import note_calls
 from tests.support.local_controller import Agent, LocalController, Poller
 from tests.support.waiting import wait_until
 
@@ -43,14 +44,6 @@ class HeldFile:
         self.is_held = False
         while self.waiting:
             self.let_go()
-
-
-def count_calls(monkeypatch: pytest.MonkeyPatch, part: Any, name: str) -> list[Any]:
-    """Notes every call of a method; one that is noted has come as far as it can: to a lock or to a write."""
-    called: list[Any] = []
-    method = getattr(part, name)
-    monkeypatch.setattr(part, name, lambda *arguments: called.append(arguments) or method(*arguments))
-    return called
 
 
 @pytest.fixture
@@ -96,7 +89,7 @@ def test_a_kill_that_comes_while_a_command_is_handed_over_goes_to_the_agent_that
     held.is_held = True
     poll = Poller(kept.url, 1, 10, acknowledge="")
     held.wait_for(1)
-    called = count_calls(monkeypatch, kept.services.results, "kill")
+    called = note_calls(monkeypatch, kept.services.results, "kill")
     kill = gevent.spawn(kept.post, "jobs/job/kill", {})
     wait_until(lambda: called, what="the kill")
     held.let_all_go()
@@ -110,7 +103,7 @@ def test_two_kills_of_a_waiting_job_at_once_end_it_once(
 ) -> None:
     kept.submit(id="job", gid=1, nid=10, wait_for_agent=60)
     held.is_held = True
-    called = count_calls(monkeypatch, kept.services.results, "kill")
+    called = note_calls(monkeypatch, kept.services.results, "kill")
     kills = [gevent.spawn(kept.post, "jobs/job/kill", {}) for _ in range(3)]
     wait_until(lambda: len(called) == 3, what="the kills")
     held.let_all_go()
@@ -129,7 +122,7 @@ def test_equal_results_posted_at_once_count_once(
     poll.command()
     agent = Agent(kept, nid=nid)
     held.is_held = True
-    called = count_calls(monkeypatch, kept.services.results, "take")
+    called = note_calls(monkeypatch, kept.services.results, "take")
     posts = [gevent.spawn(agent.finish, "job") for _ in range(4)]
     wait_until(lambda: len(called) == 4, what="the results")
     held.let_all_go()

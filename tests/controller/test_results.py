@@ -6,13 +6,7 @@ import gevent
 import pytest
 
 from greenagent.controller.limits import Limits
-from tests.support.local_controller import Agent
-
-
-def start(controller, agent, job_id="j", **command) -> None:
-    poll = agent.poll()
-    controller.submit(id=job_id, gid=1, nid=10, **command)
-    poll.command()
+from tests.support.local_controller import Agent, start
 
 
 def test_placeholders_then_the_result(controller, agent) -> None:
@@ -54,10 +48,10 @@ def test_repeats_at_the_same_time_are_dropped(make_controller, tmp_path) -> None
 
 def test_a_very_fast_result_is_not_overwritten_by_the_placeholder(controller, agent) -> None:
     """The result arrives before the answer of the poll has been read."""
-    agent.poll()
+    poll = agent.poll()
     controller.submit(id="j", gid=1, nid=10)
     agent.finish("j")
-    gevent.sleep(0.05)
+    poll.command()
     assert controller.state("j") == "SUCCESS"
 
 

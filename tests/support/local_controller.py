@@ -126,6 +126,13 @@ class Poller:
         self.session.close()
 
 
+def start(controller: LocalController, agent: Agent, job_id: str = "j", **command: Any) -> None:
+    """Posts a job for the agent, which takes it."""
+    poll = agent.poll()
+    controller.submit(id=job_id, gid=agent.gid, nid=agent.nid, **command)
+    poll.command()
+
+
 class Agent:
     """An agent for tests: polls, and answers when it is told to."""
 

@@ -1,4 +1,4 @@
-"""The acknowledged hand-over: no command is lost or run twice."""
+"""Deliveries that the agent acknowledges: no command is lost or run twice."""
 
 from __future__ import annotations
 

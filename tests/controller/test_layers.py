@@ -1,0 +1,30 @@
+"""The rooms of the controller import in one direction only, so that each can be replaced."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+CONTROLLER = Path(__file__).parents[2] / "greenagent" / "controller"
+ALLOWED = {
+    "limits": set(),
+    "model": set(),
+    "state": {"limits", "model"},
+    "dispatch": {"limits", "model", "state"},
+    "services": {"limits", "state", "dispatch"},
+    "http": {"limits", "model", "state", "dispatch", "services"},
+    "controller": {"state", "services", "http"},
+}
+
+
+def test_nothing_reaches_back() -> None:
+    for path in CONTROLLER.rglob("*.py"):
+        room = path.relative_to(CONTROLLER).parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        imported = {
+            node.module.split(".")[2]
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("greenagent.controller.")
+        }
+        assert imported - ALLOWED[room] <= {room}, f"{path.name} imports {imported}"
