@@ -51,12 +51,8 @@ def check_certificates(controller: ControllerSettings, report: Report) -> None:
             if file is not None:
                 use(file)
         except CertificateError as error:
-            path = str(error.file.path)
-            gone = isinstance(error.__cause__, FileNotFoundError)
-            text = f"there is no file {path!r}" if gone else f"{path!r} {error.fault}"
-            if error.other is not None:
-                text += f" the certificate {str(error.other.path)!r}"
-            report.problem((*place, error.file.setting), text)
+            other = f" {error.other}" if error.other is not None else ""
+            report.problem((*place, error.file.setting), f"{str(error.file.path)!r} {error.fault}{other}")
             return False
         return file is not None
 

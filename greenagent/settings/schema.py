@@ -65,16 +65,8 @@ def describe(value: Any) -> str:
     return names.get(type(value), "a table")
 
 
-FLAG_WORDS: Final = {
-    "true": True,
-    "1": True,
-    "yes": True,
-    "on": True,
-    "false": False,
-    "0": False,
-    "no": False,
-    "off": False,
-}
+_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+FLAG_WORDS: Final = {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}
 """What counts as true and as false in a variable, in capitals or not."""
 
 
@@ -166,12 +158,8 @@ def given(value: Any) -> str:
 
 def words(value: Any) -> str:
     """A list of words without empty ones and without control characters."""
-    for item in value:
-        if not item.strip():
-            return "holds an empty item"
-        if not item.isprintable():
-            return f"holds the item {item!r} with control characters"
-    return ""
+    odd = [item for item in value if not item.strip() or not item.isprintable()]
+    return f"holds the item {odd[0]!r}, which is empty or has control characters" if odd else ""
 
 
 def http_url(value: str) -> str:

@@ -26,27 +26,18 @@ def print_config(settings: Settings) -> str:
 
 def show_setting(setting: Setting, value: Any) -> str:
     """The value of a setting as TOML would have it; passwords in URLs and values of secret-looking names replaced."""
-    if setting.kind is LEVELS:
-        return "[]" if value is None else show(str(value))
-    return show(_hide_secrets(value))
-
-
-def _hide_secrets(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: "***" if _SECRET_NAME.search(key) else _hide_secrets(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_hide_secrets(item) for item in value]
-    if isinstance(value, str):
-        return hide_passwords(value)
-    return value
+    return "[]" if setting.kind is LEVELS and value is None else show(value)
 
 
 def show(value: Any) -> str:
-    """A value as TOML would have it; nothing is shown as an empty text."""
+    """A value likewise; nothing is shown as an empty text."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {show(item)}" for key, item in value.items()) + "}"
+        shown = {key: "***" if _SECRET_NAME.search(key) else item for key, item in value.items()}
+        return "{" + ", ".join(f"{json.dumps(key)} = {show(item)}" for key, item in shown.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(show(item) for item in value) + "]"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if isinstance(value, str):
+        value = hide_passwords(value)
     return json.dumps("" if value is None else value, ensure_ascii=False, default=str)

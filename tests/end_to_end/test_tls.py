@@ -305,7 +305,7 @@ def test_every_faulty_file_is_told_apart_at_the_start(
     rubbish = tmp_path / "rubbish"
     rubbish.write_text("hello")
     faults = {
-        "missing": ({"client_certificate": tmp_path / "nothing", "client_certificate_key": key}, "there is no file"),
+        "missing": ({"client_certificate": tmp_path / "nothing", "client_certificate_key": key}, "does not exist"),
         "mismatch": ({"client_certificate": certificate, "client_certificate_key": other}, "does not match"),
         "rubbish": ({"certificate_authority": rubbish}, "is no PEM file with a certificate"),
         "swapped": ({"client_certificate": key, "client_certificate_key": certificate}, "is no PEM file with a"),

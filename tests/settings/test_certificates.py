@@ -62,14 +62,14 @@ CASES = {
     "missing files": (
         {"client_certificate": "no.crt", "client_certificate_key": "no.key", "certificate_authority": "no.pem"},
         [
-            "client_certificate: there is no file",
-            "client_certificate_key: there is no file",
-            "authority: there is no file",
+            "client_certificate: 'FOLDER/no.crt' does not exist",
+            "client_certificate_key: 'FOLDER/no.key' does not exist",
+            "authority: 'FOLDER/no.pem' does not exist",
         ],
     ),
     "key of another": (
         {"client_certificate": "one.crt", "client_certificate_key": "two.key"},
-        ["client_certificate_key: 'FOLDER/two.key' does not match the certificate 'FOLDER/one.crt'"],
+        ["client_certificate_key: 'FOLDER/two.key' does not match client_certificate FOLDER/one.crt"],
     ),
     "no PEM": (
         {"client_certificate": "text", "client_certificate_key": "empty", "certificate_authority": "text"},

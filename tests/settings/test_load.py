@@ -144,7 +144,7 @@ ONE_PROBLEM = {
         "ledger_file: is the same file as history_file",
     ),
     "flag as text": (MAIN + "allow_reboot = 'yes'", "allow_reboot: must be true or false, not text"),
-    "role without a name": (MAIN + "roles = ['']", "roles: holds an empty item"),
+    "role without a name": (MAIN + "roles = ['']", "roles: holds the item '', which is empty"),
     "short lines": (MAIN + "max_line = 1", "max_line: must be at least 1024"),
     "url missing": (MAIN + "[controllers.a]", "[controllers.a] url: is missing"),
     "url without host": (MAIN + "[controllers.a]\nurl = 'http://'", "url: names no host"),
