@@ -23,7 +23,7 @@ from greenagent.runtime.native import NativeWorker, native_sleep
 from tests.support.agent_logs import RecordedLog
 from tests.support.agents import AgentProcess, configuration
 from tests.support.commands import shell
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, state_of
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -40,7 +40,9 @@ stall = EventLoopLag()
 gevent.spawn(stall.run)
 watchdog = HubWatchdog(lambda: stall.beats, Thresholds(hub_stall=0.4, hub_give_up={give_up}))
 watchdog.start()
-gevent.sleep(0.3)
+while stall.beats < 3:
+    gevent.sleep(0.01)
+print("begun", flush=True)
 
 def a_long_calculation(seconds):
     end = time.monotonic() + seconds
@@ -71,7 +73,7 @@ def test_a_stuck_hub_is_said_with_its_stack_and_so_is_its_return(tmp_path: Path,
     process = run_hub(tmp_path, f"gevent.spawn({culprit}, 1.2).join()\ngevent.sleep(0.5)")
     out, err = process.communicate(timeout=30)
     lines = err.decode().splitlines()
-    assert (out, process.returncode) == (b"done\n", 0), err
+    assert (out, process.returncode) == (b"begun\ndone\n", 0), err
     said = re.fullmatch(
         r".* error: watchdog: the hub has been stuck for ([\d.]+) s in: (\w+) hub\.py:\d+( < .*)?", lines[0]
     )
@@ -84,7 +86,7 @@ def test_a_stuck_hub_is_said_with_its_stack_and_so_is_its_return(tmp_path: Path,
 def test_a_hub_that_stays_stuck_ends_the_process(tmp_path: Path) -> None:
     process = run_hub(tmp_path, "a_long_calculation(60)", give_up=1.0)
     out, err = process.communicate(timeout=30)
-    assert (out, process.returncode) == (b"", STUCK_EXIT)
+    assert (out, process.returncode) == (b"begun\n", STUCK_EXIT)
     last = err.decode().splitlines()[-1]
     assert "ending with code 70, stuck in: a_long_calculation hub.py:" in last
 
@@ -103,9 +105,12 @@ def test_a_blocked_stderr_does_not_stop_the_watchdog(tmp_path: Path) -> None:
 
 def test_a_process_that_was_stopped_is_not_stuck(tmp_path: Path) -> None:
     process = run_hub(tmp_path, "gevent.sleep(1.0)", give_up=1.0)
-    time.sleep(0.6)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
     os.kill(process.pid, signal.SIGSTOP)
-    time.sleep(1.5)
+    wait_until(lambda: state_of(process.pid) == "T", what="the stop")
+    stopped = time.monotonic()
+    wait_until(lambda: time.monotonic() > stopped + 1.5, what="more than the watchdog gives a stuck hub")
     os.kill(process.pid, signal.SIGCONT)
     out, err = process.communicate(timeout=30)
     assert (out, process.returncode) == (b"done\n", 0), err
@@ -166,13 +171,23 @@ class Watched:
         self.fatal: list[str] = []
         self.supervisor = Supervisor(self.agent_log, self.fatal.append)
         self.workers: list[NativeWorker] = []
+        self.checks = 0
         self.watch = ServiceWatchdog(
             self.supervisor,
             lambda: self.workers,
             self.agent_log,
             self.fatal.append,
             Thresholds(worker_stall=0.2, worker_give_up=0.6, check_every=0.05),
+            then=self._count_check,
         )
+
+    def _count_check(self) -> None:
+        self.checks += 1
+
+    def wait_for_checks(self, number: int) -> None:
+        """Waits until the running watchdog has checked ``number`` times more."""
+        wanted = self.checks + number
+        wait_until(lambda: self.checks >= wanted, what=f"{number} checks")
 
     def said(self, text: str) -> list[str]:
         return [line for line in self.agent_log.lines if text in line]
@@ -204,7 +219,7 @@ def test_a_stuck_service_is_named_with_its_stack_and_started_again(watched: Watc
     assert "watchdog: poller of controller main is stuck (asking somebody," in line
     assert "wait_for_what_never_comes test_watchdog.py:" in line
     assert "\n" not in line
-    gevent.sleep(0.3)
+    watched.wait_for_checks(5)
     assert runs == [0, 1]
     assert watched.fatal == []
 
@@ -220,7 +235,7 @@ def test_a_service_that_waits_for_work_is_not_stuck(watched: Watched) -> None:
 
     watched.supervisor.service("idle", serve, heartbeat=heartbeat)
     for _ in range(5):
-        gevent.sleep(0.02)
+        gevent.sleep(0)
         watched.watch.check()
     assert (runs, watched.agent_log.lines) == ([1], [])
 
@@ -250,8 +265,9 @@ def test_a_service_that_was_ended_stays_ended(watched: Watched) -> None:
     greenlet = watched.supervisor.service("certificates", serve)
     gevent.sleep(0)
     watched.supervisor.end(greenlet)
-    watched.watch.check()
-    gevent.sleep(0.05)
+    for _ in range(5):
+        watched.watch.check()
+        gevent.sleep(0)
     assert (runs, watched.agent_log.lines, watched.supervisor.services) == ([1], [], {})
 
 
@@ -298,11 +314,11 @@ def test_what_waited_while_the_whole_process_stood_still_is_not_stuck(watched: W
         Event().wait()
 
     watched.supervisor.service("watchdog", watched.watch.run)
-    gevent.sleep(0)
+    watched.wait_for_checks(1)
     watched.supervisor.service("waiting", serve, heartbeat=heartbeat)
-    gevent.sleep(0.01)
+    wait_until(lambda: runs, what="the service")
     native_sleep(0.6)  # the hub stands still
-    gevent.sleep(0.3)
+    watched.wait_for_checks(5)
     assert (runs, watched.said("is stuck")) == ([1], [])
 
 

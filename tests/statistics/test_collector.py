@@ -290,7 +290,7 @@ def test_the_ticker_sees_a_hub_that_was_deaf() -> None:
     stall = EventLoopLag(period=0.01)
     service = gevent.spawn(stall.run)
     try:
-        gevent.sleep(0.02)
+        wait_until(lambda: stall.beats, what="the ticker's first turn")
         native_sleep(0.1)
         wait_until(lambda: stall.recent > 0.05, what="the stall to be seen")
     finally:
