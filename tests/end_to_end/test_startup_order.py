@@ -6,6 +6,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.support.agents import StartAgent
 from tests.support.job_lives import ask, wait_for_words, words
 from tests.support.recording_controller import RecordingController
@@ -100,3 +102,16 @@ def test_a_task_that_fails_at_once_and_is_run_again_is_not_up(
     wait_until(lambda: "right" in words(told), what="the task after the one that is fine now")
     assert words(told)[0] == "fine"
     assert "wrong" not in words(told)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "part"),
+    [('["b"]', '["a"]', "wait for each other"), ('["nobody"]', "[]", "there is no startup task 'nobody'")],
+)
+def test_circles_and_unknown_startup_ids_are_refused(
+    start_agent: StartAgent, first: str, second: str, part: str
+) -> None:
+    more = f'[startup.a]\nname = "ping"\nafter = {first}\n[startup.b]\nname = "ping"\nafter = {second}\n'
+    agent = start_agent("--check", more=more, wait=False)
+    assert agent.wait() == 1
+    assert part in agent.stderr

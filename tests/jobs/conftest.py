@@ -1,13 +1,16 @@
-"""A real agent whose jobs, queues and ledger are asked directly."""
+"""Real agents in the test's own process, with a controller that they poll."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.inside import InsideAgent
+from tests.support.inside import InsideAgent, StartInside
 from tests.support.recording_controller import RecordingController
 
 
@@ -21,3 +24,20 @@ def controller() -> Iterator[RecordingController]:
 def inside(tmp_path: Path, controller: RecordingController) -> Iterator[InsideAgent]:
     with InsideAgent(tmp_path, {"main": controller.url}, kill_grace=0.5) as inside:
         yield inside
+
+
+@pytest.fixture
+def start_agent(
+    tmp_path: Path, controller: RecordingController, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[StartInside]:
+    """Starts agents on ``controller``, in folders of their own where they also run; stops them after the test."""
+    numbers = itertools.count(1)
+    with ExitStack() as agents:
+
+        def start(folder: Path | None = None, **more: Any) -> InsideAgent:
+            place = folder or tmp_path / f"agent{next(numbers)}"
+            place.mkdir(exist_ok=True)
+            monkeypatch.chdir(place)
+            return agents.enter_context(InsideAgent(place, {"main": controller.url}, **more))
+
+        yield start

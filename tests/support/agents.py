@@ -90,7 +90,28 @@ def configuration(
     )
 
 
-class AgentProcess:
+class AgentFolder:
+    """What an agent has written into its log databases."""
+
+    folder: Path
+
+    def newest(self, jobid: str, level: int) -> Record | None:
+        """The newest line of a job and level, also while files are rotated."""
+        query = LogQuery(jobid=jobid, levels=LevelSet(((level, level),)), limit=1)
+        return next(newest_first(LogFolder(self.folder / "logs"), query), None)
+
+    def rows(self, where: str = "1", *parameters: Any) -> list[tuple[Any, ...]]:
+        """(id, jobid, level, data) of what current.db holds, in order."""
+        connection = sqlite3.connect(self.folder / "logs" / "current.db")
+        try:
+            return connection.execute(
+                f"SELECT id, jobid, level, data FROM logs WHERE {where} ORDER BY seq", parameters
+            ).fetchall()
+        finally:
+            connection.close()
+
+
+class AgentProcess(AgentFolder):
     """A real ``greenagent`` under test; its stderr goes to ``folder/stderr``."""
 
     def __init__(
@@ -192,21 +213,6 @@ class AgentProcess:
                     os.kill(orphan.pid, signal.SIGKILL)
                 except ProcessLookupError:
                     pass
-
-    def newest(self, jobid: str, level: int) -> Record | None:
-        """The newest line of a job and level, also while files are rotated."""
-        query = LogQuery(jobid=jobid, levels=LevelSet(((level, level),)), limit=1)
-        return next(newest_first(LogFolder(self.folder / "logs"), query), None)
-
-    def rows(self, where: str = "1", *parameters: Any) -> list[tuple[Any, ...]]:
-        """(id, jobid, level, data) of what current.db holds, in order."""
-        connection = sqlite3.connect(self.folder / "logs" / "current.db")
-        try:
-            return connection.execute(
-                f"SELECT id, jobid, level, data FROM logs WHERE {where} ORDER BY seq", parameters
-            ).fetchall()
-        finally:
-            connection.close()
 
 
 StartAgent = Callable[..., AgentProcess]

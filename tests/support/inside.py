@@ -14,23 +14,25 @@ from greenagent.settings import load_settings
 from greenagent.settings.models import Settings
 from greenagent.values.command import parse_command
 from tests.support.agent_logs import RecordedLog
-from tests.support.agents import configuration
+from tests.support.agents import AgentFolder, configuration
 from tests.support.waiting import wait_until
 
 
-class InsideAgent:
+class InsideAgent(AgentFolder):
     """Polls nobody before ``start``; ``with`` starts and stops it."""
 
-    def __init__(self, folder: Path, controllers: Mapping[str, str], **more: Any) -> None:
-        """``controllers`` and ``more`` as for ``configuration``."""
+    def __init__(self, folder: Path, controllers: Mapping[str, str], text: str = "", **more: Any) -> None:
+        """``controllers`` and ``more`` as for ``configuration``, unless ``text`` is the whole of it."""
         self.folder = folder
         self.agent_log = RecordedLog()
-        self.agent = Agent(self.settings(controllers, **more), self.agent_log, Thresholds(check_every=3600))
+        self._is_stopped = False
+        settings = self.settings(controllers, text, **more)
+        self.agent = Agent(settings, self.agent_log, Thresholds(check_every=3600))
 
-    def settings(self, controllers: Mapping[str, str], **more: Any) -> Settings:
+    def settings(self, controllers: Mapping[str, str], text: str = "", **more: Any) -> Settings:
         """Settings whose files lie in the agent's folder."""
         file = self.folder / "greenagent.toml"
-        file.write_text(configuration(self.folder, controllers, **more))
+        file.write_text(text or configuration(self.folder, controllers, **more))
         return load_settings(str(file), {}, {}).settings
 
     def __enter__(self) -> InsideAgent:
@@ -40,7 +42,19 @@ class InsideAgent:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.agent.stop()
+        self.stop()
+
+    def stop(self) -> int:
+        """As SIGTERM; harmless when repeated. The exit code."""
+        if not self._is_stopped:
+            self._is_stopped = True
+            self.agent.stop()
+        return 1 if self.agent.failure else 0
+
+    @property
+    def stderr(self) -> str:
+        """What it would have written there."""
+        return "\n".join(self.agent_log.lines)
 
     def accept(self, command: Mapping[str, Any], controller: str = "main") -> Job | None:
         """Hands a command in as a poll would; returns its job while that lives."""
@@ -54,3 +68,6 @@ class InsideAgent:
         assert job is not None
         wait_until(lambda: job.child is not None and ready(job), what=f"job {job.id}")
         return job
+
+
+StartInside = Callable[..., InsideAgent]

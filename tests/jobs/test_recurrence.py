@@ -5,15 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-from tests.support.agents import StartAgent
 from tests.support.commands import built_in, execute, shell
+from tests.support.inside import StartInside
 from tests.support.job_lives import ask, kill, states_of, wait_for_words, words
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
 
 def test_a_recurring_job_reports_results_and_failures_and_nothing_else(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     agent = start_agent()
     runs = tmp_path / "runs"
@@ -44,7 +44,7 @@ def test_a_recurring_job_reports_results_and_failures_and_nothing_else(
 
 
 def test_kill_ends_a_recurring_job_while_it_sleeps(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     """Defect 20 of the original: the kill waited for the next run and the job went on."""
     agent = start_agent()
@@ -59,7 +59,7 @@ def test_kill_ends_a_recurring_job_while_it_sleeps(
 
 
 def test_kill_ends_a_recurring_job_while_it_runs(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     agent = start_agent()
     runs = tmp_path / "runs"
@@ -72,7 +72,7 @@ def test_kill_ends_a_recurring_job_while_it_runs(
 
 
 def test_a_failing_recurring_job_is_restarted_first_and_never_runs_twice_at_once(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     """The original started a restart and a recurrence: two copies at once (protocol 5.4)."""
     agent = start_agent()
@@ -90,7 +90,7 @@ def test_a_failing_recurring_job_is_restarted_first_and_never_runs_twice_at_once
 
 
 def test_a_timeout_of_one_run_is_reported_and_the_period_goes_on(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     start_agent()
     runs = tmp_path / "runs"
@@ -101,7 +101,7 @@ def test_a_timeout_of_one_run_is_reported_and_the_period_goes_on(
 
 
 def test_a_recurring_built_in_can_be_killed_and_ends_with_the_agent(
-    controller: RecordingController, start_agent: StartAgent
+    controller: RecordingController, start_agent: StartInside
 ) -> None:
     agent = start_agent()
     for job_id in ("killed", "stopped"):

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.agents import StartAgent, configuration
+from tests.support.agents import configuration
 from tests.support.commands import shell
+from tests.support.inside import StartInside
 from tests.support.job_lives import answer_of, ask, kill, wait_for_words
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).parent.parent.parent
 
-
-def test_what_the_machine_is(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_what_the_machine_is(controller: RecordingController, start_agent: StartInside) -> None:
     """Shapes and units of protocol 9; the original gave kB times 1000."""
     start_agent()
     processors = answer_of(controller, "get_cpu_info")
@@ -44,7 +40,7 @@ def test_what_the_machine_is(controller: RecordingController, start_agent: Start
 
 
 def test_live_figures_of_one_job_of_some_and_of_all(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     """Defect 16 of the original: memory frozen at the start, children left out."""
     start_agent(more="")
@@ -73,7 +69,7 @@ def test_live_figures_of_one_job_of_some_and_of_all(
     assert (unknown["state"], unknown["data"]) == ("ERROR", "Process with id 'nobody' doesn't exist")
 
 
-def test_get_msgs_with_every_filter(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_get_msgs_with_every_filter(controller: RecordingController, start_agent: StartInside) -> None:
     """Defect 18 of the original: the list form of levels was ignored, and the level of the answer was 0."""
     start_agent()
     controller.push(shell("a", "for i in 1 2 3; do echo $i; echo 4::four $i; echo 7::seven $i; done", domain="d"))
@@ -105,7 +101,9 @@ def test_get_msgs_with_every_filter(controller: RecordingController, start_agent
         assert part in result["data"]
 
 
-def test_get_msgs_before_the_first_line_harms_nothing(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_get_msgs_before_the_first_line_harms_nothing(
+    controller: RecordingController, start_agent: StartInside
+) -> None:
     """Defect 34 of the original: asking before the first write disabled the database."""
     agent = start_agent()
     assert answer_of(controller, "get_msgs", {"jobid": "a"}) == []
@@ -115,7 +113,7 @@ def test_get_msgs_before_the_first_line_harms_nothing(controller: RecordingContr
 
 
 def test_del_msgs_deletes_what_matches_and_keeps_what_a_controller_waits_for(
-    controller: RecordingController, start_agent: StartAgent
+    controller: RecordingController, start_agent: StartInside
 ) -> None:
     """Defect 18 of the original: the command was missing."""
     agent = start_agent(text=None, more='[logging.late]\ntype = "AC"\nflush_int = 3600\nlevels = [9]\n')
@@ -132,26 +130,7 @@ def test_del_msgs_deletes_what_matches_and_keeps_what_a_controller_waits_for(
     assert sorted(row[3] for row in agent.rows("jobid IN ('a', 'b')")) == ["other", "wanted"]
 
 
-def test_restart_answers_and_comes_back_in_place(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
-) -> None:
-    """Defect 4 of the original: restart never answered and flushed nothing."""
-    agent = start_agent()
-    controller.push(shell("a", "echo before"))
-    controller.wait_for_result("a")
-    pid = agent.pid
-    events = len(controller.events)
-    assert answer_of(controller, "restart") is True
-    wait_until(lambda: len(controller.events) > events, 20, "the startup event of the new image")
-    assert answer_of(controller, "ping") == "pong"
-    assert (agent.pid, agent.poll()) == (pid, None)
-    wait_until(lambda: agent.pid_file.exists() and agent.pid_file.read_text().strip() == str(pid), what="the pid file")
-    assert [row[3] for row in agent.rows("jobid = 'a'")] == ["before"]
-    controller.push(shell("b", "echo after"))
-    assert controller.wait_for_result("b")["state"] == "SUCCESS"
-
-
-def test_reboot_is_refused_unless_allowed(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_reboot_is_refused_unless_allowed(controller: RecordingController, start_agent: StartInside) -> None:
     start_agent()
     result = ask(controller, "reboot")
     assert result["state"] == "ERROR"
@@ -159,49 +138,8 @@ def test_reboot_is_refused_unless_allowed(controller: RecordingController, start
     assert answer_of(controller, "ping") == "pong"
 
 
-if os.geteuid() == 0:  # only root can start the agent as somebody who may not reboot
-
-    def test_an_allowed_reboot_answers_first_and_says_what_the_kernel_refuses(
-        controller: RecordingController, tmp_path: Path
-    ) -> None:
-        folder = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())
-        os.chown(folder, 65534, 65534)
-        config = folder / "greenagent.toml"
-        config.write_text(configuration(folder, {"main": controller.url}, main="allow_reboot = true"))
-        # Imported as root, since nobody may not read every place an environment can lie in; run as nobody.
-        program = (
-            "import codecs, os, sys; from greenagent.cli.agent import __main__ as agent; "
-            "codecs.lookup('utf-8-sig'); codecs.lookup('idna'); "
-            "os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534); "
-            "sys.exit(agent.main(sys.argv[1:]))"
-        )
-        with (folder / "stderr").open("wb") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-c", program, "-c", str(config)],
-                cwd=folder,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder)},
-                stdin=subprocess.DEVNULL,
-                stderr=stderr,
-            )
-        try:
-            wait_until(lambda: controller.polls or process.poll() is not None, 20, "the first poll")
-            assert process.poll() is None, (folder / "stderr").read_text()
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            fields = dict(line.split(":", 1) for line in status.splitlines())
-            assert "0" not in fields["Uid"].split(), "never as root: it would reboot this machine"
-            assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == 0
-            assert answer_of(controller, "reboot") is True
-            wait_until(lambda: process.poll() is not None, 20, "the end")
-            assert process.poll() == 1
-            assert "cannot reboot this machine: Operation not permitted" in (folder / "stderr").read_text()
-        finally:
-            if process.poll() is None:
-                process.kill()
-            subprocess.check_call(["rm", "-r", str(folder)])
-
-
 def test_without_a_db_logger_there_are_no_messages_to_get(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     folder = tmp_path / "one"
     folder.mkdir()
@@ -212,13 +150,13 @@ def test_without_a_db_logger_there_are_no_messages_to_get(
     assert ask(controller, "del_msgs")["state"] == "UNKNOWN_CMD"
 
 
-def test_an_extension_of_the_same_name_wins(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_an_extension_of_the_same_name_wins(controller: RecordingController, start_agent: StartInside) -> None:
     start_agent(more='[extensions.ping]\nbinary = "echo"\nargs = ["mine"]\n')
     assert ask(controller, "ping")["streams"] == ["mine\n", ""]
 
 
 def test_odd_arguments_are_understood_or_refused_and_never_harm(
-    controller: RecordingController, start_agent: StartAgent
+    controller: RecordingController, start_agent: StartInside
 ) -> None:
     """Defect 27 of the original: a null among the text arguments, or a figure asked too early, crashed the agent."""
     start_agent()

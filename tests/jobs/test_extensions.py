@@ -7,9 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.support.agents import StartAgent
+from tests.support.inside import StartInside
 from tests.support.job_lives import wait_for_words, words
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
@@ -23,7 +21,7 @@ def push(controller: RecordingController, job_id: str, cmd: str, data: str = "",
 
 
 def test_extensions_fill_in_what_is_asked_and_refuse_what_is_missing_or_climbs_out(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     """Defect 24 of the original: args and env dropped, ``<nil>`` for a missing key, ``..`` let through."""
     more = f"""
@@ -59,7 +57,7 @@ env = {{ COLOUR = "red" }}
 
 
 def test_startup_tasks_wait_for_those_they_come_after(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     """``must_exit`` is of the task itself: those after it wait for its successful exit. A failure blocks only those."""
     runs, gate = tmp_path / "runs", tmp_path / "gate"
@@ -89,20 +87,7 @@ def test_startup_tasks_wait_for_those_they_come_after(
     assert controller.results == []
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "part"),
-    [('["b"]', '["a"]', "wait for each other"), ('["nobody"]', "[]", "there is no startup task 'nobody'")],
-)
-def test_circles_and_unknown_startup_ids_are_refused(
-    start_agent: StartAgent, first: str, second: str, part: str
-) -> None:
-    more = f'[startup.a]\nname = "ping"\nafter = {first}\n[startup.b]\nname = "ping"\nafter = {second}\n'
-    agent = start_agent("--check", more=more, wait=False)
-    assert agent.wait() == 1
-    assert part in agent.stderr
-
-
-def test_a_script_from_the_folder(controller: RecordingController, start_agent: StartAgent, tmp_path: Path) -> None:
+def test_a_script_from_the_folder(controller: RecordingController, start_agent: StartInside, tmp_path: Path) -> None:
     folder = tmp_path / "scripts"
     (folder / "d").mkdir(parents=True)
     (folder / "d" / "add.py").write_bytes(SCRIPT)
@@ -129,7 +114,7 @@ def test_a_script_from_the_folder(controller: RecordingController, start_agent: 
 
 
 def test_a_script_by_its_hash_is_fetched_checked_and_kept(
-    controller: RecordingController, start_agent: StartAgent
+    controller: RecordingController, start_agent: StartInside
 ) -> None:
     start_agent()
     digest = hashlib.md5(SCRIPT).hexdigest()
@@ -151,7 +136,7 @@ def test_a_script_by_its_hash_is_fetched_checked_and_kept(
     assert json.loads(direct["data"]) == {"sum": 2}
 
 
-def test_a_bash_script(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_a_bash_script(controller: RecordingController, start_agent: StartInside) -> None:
     start_agent()
     script = 'x=(a b c); echo "${x[1]} $1"; echo 20::7; exit 4\n'
     result = push(controller, "b", "bash", script, args=["one"])

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agents import StartAgent
 from tests.support.commands import execute, shell
+from tests.support.inside import StartInside
 from tests.support.job_lives import ask, kill, states_of, wait_for_words, words
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
 
 def test_max_restart_means_that_many_restarts_then_one_critical_line_and_one_report(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     """Defect 14 of the original: N meant N runs in total, and nothing told of the limit."""
     agent = start_agent()
@@ -34,8 +34,8 @@ def test_max_restart_means_that_many_restarts_then_one_critical_line_and_one_rep
     assert len(agent.rows("jobid = 'f' AND level = 9")) == 1
 
 
-def test_a_timeout_counts_as_a_failure(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+def test_a_job_that_times_out_is_restarted(
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     start_agent()
     runs = tmp_path / "runs"
@@ -45,7 +45,7 @@ def test_a_timeout_counts_as_a_failure(
 
 
 def test_a_restarted_job_that_succeeds_reports_once_and_is_not_started_again(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     agent = start_agent()
     runs = tmp_path / "runs"
@@ -58,7 +58,7 @@ def test_a_restarted_job_that_succeeds_reports_once_and_is_not_started_again(
 
 
 def test_an_executable_that_is_missing_or_may_not_be_executed_is_not_restarted(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     agent = start_agent()
     plain = tmp_path / "plain"
@@ -75,7 +75,7 @@ def test_an_executable_that_is_missing_or_may_not_be_executed_is_not_restarted(
 
 
 def test_a_killed_job_is_never_restarted(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     """Defect 20 of the original: kill did not stop a job that could be restarted. While it runs."""
     agent = start_agent()
@@ -91,7 +91,7 @@ def test_a_killed_job_is_never_restarted(
 
 
 def test_a_job_killed_while_it_waits_for_its_restart_ends(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     agent = start_agent()
     runs = tmp_path / "runs"
@@ -108,7 +108,7 @@ def test_a_job_killed_while_it_waits_for_its_restart_ends(
 
 @pytest.mark.parametrize("signal", ["HUP", "sigusr1", 40])
 def test_kill_with_a_signal_sends_just_that_and_a_job_that_dies_of_it_is_killed(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path, signal: str | int
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path, signal: str | int
 ) -> None:
     start_agent()
     runs = tmp_path / "runs"
@@ -122,7 +122,7 @@ def test_kill_with_a_signal_sends_just_that_and_a_job_that_dies_of_it_is_killed(
 
 
 def test_a_job_that_handles_its_signal_lives_on(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     start_agent()
     up, told = tmp_path / "up", tmp_path / "told"
@@ -136,7 +136,7 @@ def test_a_job_that_handles_its_signal_lives_on(
     assert controller.wait_for_result("k")["state"] == "SUCCESS"
 
 
-def test_bad_kills_are_errors_that_say_why(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_bad_kills_are_errors_that_say_why(controller: RecordingController, start_agent: StartInside) -> None:
     start_agent()
     controller.push(execute("j", "sleep", "1000"))
     wait_until(lambda: controller.waiting_commands == 0, what="the job handed out")

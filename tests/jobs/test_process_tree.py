@@ -7,19 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agents import StartAgent
-from tests.support.commands import execute, shell
+from tests.support.commands import shell
+from tests.support.inside import StartInside
 from tests.support.job_lives import ask, kill, running_pids, tagged_processes, wait_for_words, words
-from tests.support.processes import is_running
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize("how", ["kill", "timeout"])
 def test_the_whole_tree_ends_also_sessions_of_their_own_and_orphans(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path, how: str
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path, how: str
 ) -> None:
     """Defect 32 of the original: grandchildren kept a killed job alive."""
     agent = start_agent()
@@ -40,11 +37,11 @@ def test_the_whole_tree_ends_also_sessions_of_their_own_and_orphans(
 
 
 def test_a_process_announced_by_101_ends_with_its_job_and_is_not_logged(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     agent = start_agent()
     pids = tmp_path / "pids"
-    stranger = os.getpid()
+    stranger = os.getppid()
     # Without its tag, in a session of its own: only the announcement and the tree tell whose it is.
     script = (
         f"env -i setsid sleep 1000 & echo $! >> {pids}; echo 101::$!; "
@@ -66,7 +63,7 @@ def test_a_process_announced_by_101_ends_with_its_job_and_is_not_logged(
 
 
 def test_children_left_after_a_success_are_swept_and_named(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     agent = start_agent()
     pids = tmp_path / "pids"
@@ -85,7 +82,7 @@ def test_children_left_after_a_success_are_swept_and_named(
 
 
 def test_leave_children_lets_them_go_on(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     more = '[extensions.daemon]\nbinary = "sh"\nargs = ["-c", "{script}"]\nleave_children = true\n'
     agent = start_agent(more=more)
@@ -107,7 +104,7 @@ def test_leave_children_lets_them_go_on(
 
 @pytest.mark.parametrize("script", ["exit 0", "sleep 0.01"])
 def test_kills_that_race_with_the_end_harm_nothing(
-    controller: RecordingController, start_agent: StartAgent, script: str
+    controller: RecordingController, start_agent: StartInside, script: str
 ) -> None:
     """Defect 28 of the original: a signal to a finished job could crash the agent."""
     agent = start_agent()
@@ -121,48 +118,3 @@ def test_kills_that_race_with_the_end_harm_nothing(
     assert ask(controller, "ping")["state"] == "SUCCESS"
     assert "Traceback" not in agent.stderr
     assert all(len(controller.results_of(f"j{number}")) == 1 for number in range(30))
-
-
-if os.geteuid() == 0:  # nobody else can lose the right to signal a child
-
-    def test_a_kill_names_the_pids_that_would_not_die_and_the_slot_is_free(
-        controller: RecordingController, start_agent: StartAgent, tmp_path: Path
-    ) -> None:
-        """The agent is without CAP_KILL, and the job becomes another user: nothing can end it."""
-        hook = tmp_path / "hook"
-        hook.mkdir()
-        (hook / "sitecustomize.py").write_text(
-            "import ctypes, struct, sys\n"
-            "if 'greenagent.cli.agent' in ' '.join(sys.orig_argv):\n"
-            "    libc = ctypes.CDLL(None)\n"
-            "    libc.prctl(24, 5, 0, 0, 0)\n"  # CAP_KILL out of the bounding set: no child gets it back
-            "    header = ctypes.create_string_buffer(struct.pack('=Ii', 0x20080522, 0))\n"
-            "    data = ctypes.create_string_buffer(24)\n"
-            "    assert libc.capget(header, data) == 0\n"
-            "    words = list(struct.unpack('=6I', data.raw))\n"
-            "    words[:3] = [word & ~(1 << 5) for word in words[:3]]\n"
-            "    assert libc.capset(header, ctypes.create_string_buffer(struct.pack('=6I', *words))) == 0\n"
-        )
-        agent = start_agent(python_path=f"{hook}:{ROOT}", max_jobs=1, kill_grace=0.2)
-        pids = tmp_path / "pids"
-        program = (
-            "import os, time\n"
-            f"open({str(pids)!r}, 'a').write(f'{{os.getpid()}}\\n')\n"
-            "os.setresuid(65534, 65534, 65534)\n"
-            "print('ready', flush=True)\n"
-            "time.sleep(1000)\n"
-        )
-        try:
-            controller.push(execute("stuck", "python3", "-c", program))
-            wait_until(lambda: agent.rows("jobid = 'stuck' AND data = 'ready'"), what="the job")
-            result = ask(controller, "kill", {"id": "stuck"}, 30)
-            [pid] = words(pids)
-            assert result["state"] == "ERROR"
-            assert pid in result["data"]
-            assert controller.wait_for_result("stuck", 20)["state"] == "KILLED"
-            controller.push(shell("next", "true"))
-            assert controller.wait_for_result("next", 20)["state"] == "SUCCESS", "its slot is free"
-            assert is_running(int(pid))
-        finally:
-            for number in running_pids(pids):
-                os.kill(number, 9)

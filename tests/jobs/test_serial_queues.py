@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.agents import StartAgent
 from tests.support.commands import built_in, execute, shell
+from tests.support.inside import StartInside
 from tests.support.job_lives import answer_of, ask, kill, states_of, tagged_processes, wait_for_words, words
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
@@ -16,7 +16,7 @@ def until(gate: Path) -> str:
 
 
 def test_a_queue_runs_one_at_a_time_in_order_and_others_pass_it(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     start_agent()
     runs, lock = tmp_path / "runs", tmp_path / "lock"
@@ -30,7 +30,7 @@ def test_a_queue_runs_one_at_a_time_in_order_and_others_pass_it(
 
 
 def test_a_job_that_is_refused_or_cannot_start_frees_its_queue(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     """Defect 31 of the original: an unknown command or a duplicate blocked its queue for ever."""
     start_agent()
@@ -50,7 +50,7 @@ def test_a_job_that_is_refused_or_cannot_start_frees_its_queue(
 
 
 def test_a_queued_job_is_killed_before_it_started(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     start_agent()
     gate, runs = tmp_path / "gate", tmp_path / "runs"
@@ -67,7 +67,7 @@ def test_a_queued_job_is_killed_before_it_started(
 
 
 def test_full_slots_and_queues_do_not_block_each_other(
-    controller: RecordingController, start_agent: StartAgent
+    controller: RecordingController, start_agent: StartInside
 ) -> None:
     """Defect 31 of the original: when only queued jobs ran, slots and queues waited for each other."""
     start_agent(max_jobs=2)
@@ -83,7 +83,7 @@ def test_full_slots_and_queues_do_not_block_each_other(
 
 
 def test_killall_ends_all_but_itself_and_lets_recurring_and_remembered_jobs_go_on(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     """Defect 38 of the original: killall killed its own job."""
     agent = start_agent(max_jobs=4)
@@ -113,7 +113,7 @@ def test_killall_ends_all_but_itself_and_lets_recurring_and_remembered_jobs_go_o
 
 
 def test_built_ins_are_answered_while_every_slot_is_taken(
-    controller: RecordingController, start_agent: StartAgent
+    controller: RecordingController, start_agent: StartInside
 ) -> None:
     """Defect 29 of the original: a full agent could not be relieved."""
     agent = start_agent(max_jobs=1)

@@ -1,0 +1,5 @@
+"""The agents of tests/jobs."""
+
+from tests.jobs.conftest import controller, start_agent
+
+__all__ = ["controller", "start_agent"]
