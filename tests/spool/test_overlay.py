@@ -197,3 +197,23 @@ def test_what_is_deleted_meanwhile_stays_deleted(spool: Spool) -> None:
         assert spool.pending("main", 10, 0, "stats") == [second]
     assert spool.pending("main", 10, 0, "stats") == [second]
     assert rows(spool, "SELECT row FROM outcome") == [(second.row,)]
+
+
+def test_a_page_that_is_damaged_while_the_agent_runs_stops_nothing(spool: Spool, agent_log: RecordedLog) -> None:
+    """A read of it ended the service that read, five times, and then the agent."""
+    for number in range(200):
+        run_job(spool, str(number), "x" * 50_000)
+    rows(spool, "PRAGMA wal_checkpoint(TRUNCATE)")
+    size = spool.path.stat().st_size
+    with spool.path.open("r+b") as file:
+        file.seek(8192)
+        file.write(bytes(size // 2))
+    delivered = 0
+    while found := spool.pending("main", 50):
+        spool.delivered("main", [one.row for one in found])
+        delivered += len(found)
+    assert 0 <= delivered < 200
+    run_job(spool, "new")
+    assert ids(spool) == ["new"]
+    assert not spool.is_writable
+    assert sum("cannot be written (database disk image is malformed)" in line for line in agent_log.lines) == 1
