@@ -135,12 +135,9 @@ class Child:
         if self.tag is None:
             return
         known = {process.pid: process.start_ticks for process in self.members()}
-        for pid in self._reaper.reparented():
-            process = procfs.read_process(pid)
-            if process is None or process.is_dead or process.start_ticks < self.start_ticks:
-                continue
-            if parse_tag(read_tag(pid) or "") is None:  # nobody can tell whose it is: perhaps this job's
-                known[pid] = process.start_ticks
+        for orphan in self._reaper.orphans():
+            if orphan.start_ticks >= self.start_ticks and parse_tag(read_tag(orphan.pid) or "") is None:
+                known[orphan.pid] = orphan.start_ticks  # nobody can tell whose it is: perhaps this job's
         self._detached.leave(self.tag, self.start_ticks, known)
 
     def reap(self) -> ExitStatus:

@@ -71,7 +71,7 @@ class JobTree:
 
         ``leader_has_exited`` must be asked before: what it had below it is the agent's then.
         """
-        orphans = [pid for pid in self._reaper.reparented() if self._owns(pid)]
+        orphans = [process.pid for process in self._reaper.orphans() if self._owns(process)]
         return self._look(orphans, [] if leader_has_exited else [self.leader])
 
     def find_in(self, snapshot: Snapshot) -> list[Process]:
@@ -115,20 +115,14 @@ class JobTree:
             found.append(process)
         return found
 
-    def _owns(self, pid: int) -> bool:
-        """Whether an orphan came from this job (see ``knows``). Reaps it if it is dead."""
-        process = procfs.read_process(pid)
-        if process is None:
-            return False
-        if process.is_dead:
-            self._reaper.reap_reparented(pid)
-            return False
-        if self._has_seen(process):
+    def _owns(self, orphan: Process) -> bool:
+        """Whether an orphan came from this job (see ``knows``)."""
+        if self._has_seen(orphan):
             return True
-        if process.start_ticks < self.start_ticks:
+        if orphan.start_ticks < self.start_ticks:
             return False  # older than the job: known at once, since others may have left many
-        tag = read_tag(pid) or ""
-        return self.knows(process, tag, procfs.pipes_of(pid) if parse_tag(tag) is None else ())
+        tag = read_tag(orphan.pid) or ""
+        return self.knows(orphan, tag, procfs.pipes_of(orphan.pid) if parse_tag(tag) is None else ())
 
     def knows(self, process: Process, tag: str, pipes: Collection[Pipe]) -> bool:
         """Whether a process is known as the job's: by earlier sight, session, group, its tag, or the job's pipes.

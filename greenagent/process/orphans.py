@@ -144,14 +144,8 @@ class OrphanReaper:
 
     def _orphans(self) -> Iterator[tuple[Process, str]]:
         """The living ones, each with its tag or ""; reaps the dead."""
-        for pid in self._children.reaper.reparented():
-            process = procfs.read_process(pid)
-            if process is None:
-                continue
-            if process.is_dead:
-                self._children.reaper.reap_reparented(pid)
-                continue
-            yield process, read_tag(pid) or ""
+        for process in self._children.reaper.orphans():
+            yield process, read_tag(process.pid) or ""
 
     def _is_finished(self, tag: str) -> bool:
         """Whether a tag of ours is of a run that is over and said nothing about leaving children."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from greenagent.runtime import procfs
 from greenagent.runtime.native import NativeLock
+from greenagent.runtime.procfs import Process
 
 
 class Reaper:
@@ -61,6 +62,15 @@ class Reaper:
             pids = self._reparented_by_parent(agent)
         with self.lock:
             return [pid for pid in pids if pid not in self.own]
+
+    def orphans(self) -> Iterator[Process]:
+        """The living ones among ``reparented``; reaps the dead."""
+        for pid in self.reparented():
+            process = procfs.read_process(pid)
+            if process is not None and process.is_dead:
+                self.reap_reparented(pid)
+            elif process is not None:
+                yield process
 
     def _reparented_by_parent(self, agent: int) -> list[int]:
         """For kernels that do not list children by thread; tells of none while a start is under way."""

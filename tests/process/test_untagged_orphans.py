@@ -75,6 +75,21 @@ def test_a_process_whose_session_was_seen_is_known_after_its_leader_is_gone(star
     over(child)
 
 
+def test_a_process_that_only_the_meter_saw_is_known_wherever_it_went(start, tmp_path):
+    pids, gate = tmp_path / "pids", tmp_path / "gate"
+    one = f"env -i setsid sleep 1000 {SILENT} & echo $! > {pids}; while [ ! -e {gate} ]; do sleep 0.01; done"
+    child = start("sh", "-c", f"setsid sh -c '{one}' & wait", tag=job_tag(INSTANCE, "metered", 1))
+    pid = int(wait_for_words(pids, 1)[0])
+    wait_until(lambda: procfs.read_process(pid).command == "sleep", what="the process")
+    found = child.tree.find_in(procfs.Snapshot(lambda: None))
+    assert {child.pid, pid} <= {process.pid for process in found}
+    gate.touch()
+    child.wait(10)
+    wait_until(lambda: procfs.read_process(pid).parent == os.getpid(), what="the adoption")
+    assert [leftover.pid for leftover in sweep(child)] == [pid]
+    over(child)
+
+
 def test_an_untagged_orphan_is_ended_once_no_run_lives_that_may_own_it(make_orphan, start, orphan_reaper, said):
     older = start("sleep", "600", tag=job_tag(INSTANCE, "older", 1))
     next_tick()
