@@ -1,10 +1,13 @@
 """Posts batches until every body is accepted or a dead letter (design, section 5, Uploads).
 
-400, 413 and 422 are about the body: a list is halved until the record that is refused stands alone,
-and that one becomes a dead letter. 500 may be about the body or the controller: the originals answer
-it to a body they cannot read. After five of them a list is halved likewise; what is refused alone
-becomes a dead letter only if another post is accepted. Everything else is about the controller: all
-is kept.
+400, 413 and 422 are about the body: a list is halved until the record that is refused stands alone
+at its head, and that one becomes a dead letter. 500 may be about the body or the controller: the
+originals answer it to a body they cannot read. After five of them a list is halved likewise; a record
+that is refused alone becomes a dead letter only if a record behind it is accepted. Everything else is
+about the controller: all is kept.
+
+A result is a list of one that waits for no other. Answered 500 five times, it becomes a dead letter
+only if another post to the controller was accepted meanwhile.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
 
 from greenagent.uplink.answer import Answer, ResponseClass
 from greenagent.uplink.backoff import Backoff
@@ -23,7 +25,7 @@ from greenagent.uplink.http import HttpClient
 MAX_SERVER_ERRORS = 5
 """Answers 500 to one body before it may be the body; in a row, before it is the controller."""
 FIRST_PROBES = 32
-"""Answers 500 within one search, none accepted since, after which the controller is believed to be at fault.
+"""Answers 500 in the search of one batch, none accepted since, after which the controller is believed to be at fault.
 
 Doubled every time, so that one good record among thousands is found in the end, but a controller
 that fails on everything is not flooded with small requests.
@@ -46,6 +48,10 @@ class ControllerUnavailable(Exception):
         self.reason = reason
         self.hint = hint
         self.retry_after = retry_after
+
+    @classmethod
+    def by(cls, answer: Answer) -> ControllerUnavailable:
+        return cls(answer.refusal(), answer.retry_after)
 
 
 @dataclass(slots=True)
@@ -85,7 +91,6 @@ class Delivery:
         probe_pause: float = PROBE_PAUSE,
     ) -> None:
         """``accepted(n)`` is called for every post accepted, with its number of records; ``pause(seconds)`` waits."""
-        self.probe_limit = FIRST_PROBES
         self._part = part
         self._health = health
         self._accepted = accepted
@@ -93,33 +98,26 @@ class Delivery:
         self._probe_pause = probe_pause
         self._max_body = MAX_BODY
         self._stuck: bytes | None = None
+        """First record of the list that was answered 500 last."""
         self._server_errors = 0
+        self._probe_limit = FIRST_PROBES
+        self._probes = 0
         self._dead_letter_logged = False
 
     def deliver(self, batch: Batch, client: HttpClient) -> bool:
         """Posts all of a batch. Raises ControllerUnavailable.
 
-        False when something was refused, or when the rest of a list must be given again: the controller
+        False when a result is in doubt, or when the rest of a list must be given again: the controller
         recovered half-way, and what came after the last ``done`` may have been accepted, but goes out
         once more to keep the order.
         """
-        if batch.doubt is not None:
-            accepted = [self._deliver_single(batch, index, client) for index in range(len(batch.bodies))]
-            return all(accepted)
-        start = 0
-        while start < len(batch.bodies):
-            end, size = start, 0
-            while end < len(batch.bodies) and (end == start or size + len(batch.bodies[end]) <= self._max_body):
-                size += len(batch.bodies[end]) + 1
-                end += 1
-            try:
-                self._deliver_list(batch, start, end, client)
-            except _Recovered:
-                return False
-            start = end
-        return True
+        if batch.doubt is None:
+            return self._deliver_list(batch, client)
+        accepted = [self._deliver_single(batch, index, client) for index in range(len(batch.bodies))]
+        return all(accepted)
 
     def _deliver_single(self, batch: Batch, index: int, client: HttpClient) -> bool:
+        """A body that is a request of its own; False while it is in doubt."""
         answer = self._post(batch.path, batch.bodies[index], 1, client)
         kind = answer.classify()
         if kind is ResponseClass.EITHER:
@@ -130,37 +128,115 @@ class Delivery:
             if doubt.count < MAX_SERVER_ERRORS or not self._health.accepted_since(doubt.since):
                 self._server_errors += 1
                 if self._server_errors >= MAX_SERVER_ERRORS:
-                    raise ControllerUnavailable(answer.refusal(), answer.retry_after)
+                    raise ControllerUnavailable.by(answer)
                 self._health.failed(self._part, answer.refusal())
                 return False
         if kind is ResponseClass.ACCEPTED:
             self._server_errors = 0
+            batch.done(index, index + 1)
         else:
-            self.bury(batch, index, answer)
-        batch.done(index, index + 1)
-        return kind is not ResponseClass.EITHER
+            self._bury(batch, index, answer)
+        return True
 
-    def _deliver_list(self, batch: Batch, start: int, end: int, client: HttpClient) -> None:
-        answer = self.post_list(batch, start, end, client)
-        kind = answer.classify()
-        if kind is ResponseClass.ACCEPTED:
-            self._stuck = None
-            batch.done(start, end)
-            return
-        if answer.status == 413 and end - start > 1:
-            self._max_body = max(MIN_BODY, sum(map(len, batch.bodies[start:end])) // 2)
-        if kind is ResponseClass.EITHER:
-            if batch.bodies[start] != self._stuck:
-                self._stuck, self._server_errors = batch.bodies[start], 0
-            self._server_errors += 1
-            if self._server_errors < MAX_SERVER_ERRORS:
-                raise ControllerUnavailable(answer.refusal(), answer.retry_after)
-        _Search(self, batch, client).run(start, end, answer)
+    def _deliver_list(self, batch: Batch, client: HttpClient) -> bool:
+        """Always posts the head of what is left, so that order is kept: less of it after a refusal, then more again."""
+        start, size = 0, len(batch.bodies)
+        is_searching = accepted_any = False
+        self._probes = 0
+        while start < len(batch.bodies):
+            end = self._end_of_body(batch.bodies, start, size)
+            answer = self._post_list(batch, start, end, client)
+            kind = answer.classify()
+            if kind is ResponseClass.ACCEPTED:
+                batch.done(start, end)
+                start, size, accepted_any = end, 2 * size, True
+                continue
+            if kind is ResponseClass.EITHER:
+                is_searching = is_searching or self._is_suspicious(batch.bodies[start], answer)
+                self._probed(answer)
+            if end - start > 1:
+                if answer.status == 413:
+                    self._max_body = max(MIN_BODY, sum(map(len, batch.bodies[start:end])) // 2)
+                size = (end - start) // 2
+            elif kind is ResponseClass.BODY:
+                self._bury(batch, start, answer)
+                start += 1
+            else:
+                start, in_order = self._judge_head(batch, start, client, accepted_any)
+                if not in_order:
+                    return False
+        return True
 
-    def post_list(self, batch: Batch, start: int, end: int, client: HttpClient) -> Answer:
+    def _end_of_body(self, bodies: Sequence[bytes], start: int, size: int) -> int:
+        """Where a post that begins at ``start`` ends: after ``size`` records, or before it is too large."""
+        end, length = start + 1, len(bodies[start])
+        while end < min(len(bodies), start + size) and length + len(bodies[end]) <= self._max_body:
+            length += len(bodies[end]) + 1
+            end += 1
+        return end
+
+    def _is_suspicious(self, first: bytes, answer: Answer) -> bool:
+        """Whether answers 500 may be about the list that begins with ``first``. Raises ControllerUnavailable."""
+        if first != self._stuck:
+            self._stuck, self._server_errors = first, 0
+        self._server_errors += 1
+        if self._server_errors < MAX_SERVER_ERRORS:
+            raise ControllerUnavailable.by(answer)
+        return True
+
+    def _probed(self, answer: Answer) -> None:
+        """Counts an answer 500 of a search. Raises ControllerUnavailable when there were too many."""
+        self._probes += 1
+        if self._probes > self._probe_limit:
+            self._probe_limit *= 2
+            raise ControllerUnavailable.by(answer)
+        self._pause(self._probe_pause)
+
+    def _judge_head(self, batch: Batch, start: int, client: HttpClient, accepted_any: bool) -> tuple[int, bool]:
+        """The record at ``start`` alone is answered 500: tries those behind it, one by one, until one is accepted.
+
+        Then what is still refused is refused for its body. Returns where to go on, and False if a refused record
+        is accepted now: what was accepted behind it went out too early. Raises ControllerUnavailable.
+        """
+        suspects: list[tuple[int, Answer]] = []
+        for index in range(start, len(batch.bodies)):
+            answer = self._try_alone(batch, index, client)
+            if answer.ok:
+                break
+            suspects.append((index, answer))
+            if answer.classify() is ResponseClass.EITHER:
+                self._probed(answer)
+        else:
+            if not accepted_any or len(suspects) > MAX_LAST_REFUSED:
+                self._probe_limit = FIRST_PROBES  # every record was tried: there is no more to find out
+                raise ControllerUnavailable.by(suspects[-1][1])
+            index = len(batch.bodies)
+        for suspect, answer in suspects:
+            if answer.classify() is ResponseClass.EITHER and index < len(batch.bodies):
+                answer = self._post_list(batch, suspect, suspect + 1, client)
+            if answer.ok:
+                batch.done(suspect, suspect + 1)
+                return suspect + 1, False
+            self._bury(batch, suspect, answer)
+        if index < len(batch.bodies):
+            batch.done(index, index + 1)
+        return index + 1, True
+
+    def _try_alone(self, batch: Batch, index: int, client: HttpClient) -> Answer:
+        """A single record gets five answers 500 too: one may be a bad moment."""
+        for attempt in range(MAX_SERVER_ERRORS):
+            self._pause(self._probe_pause * attempt)
+            answer = self._post_list(batch, index, index + 1, client)
+            if answer.classify() is not ResponseClass.EITHER:
+                break
+        return answer
+
+    def _post_list(self, batch: Batch, start: int, end: int, client: HttpClient) -> Answer:
         answer = self._post(batch.path, b"[" + b",".join(batch.bodies[start:end]) + b"]", end - start, client)
         if answer.ok:
-            self.probe_limit = FIRST_PROBES
+            self._stuck = None
+            self._probe_limit = FIRST_PROBES
+            self._probes = 0
         return answer
 
     def _post(self, path: str, body: bytes, records: int, client: HttpClient) -> Answer:
@@ -171,120 +247,18 @@ class Delivery:
             raise ControllerUnavailable(error.reason, hint=error.hint) from error
         kind = answer.classify()
         if kind is ResponseClass.CONTROLLER or (kind is ResponseClass.BODY and not self._health.understands_us):
-            raise ControllerUnavailable(answer.refusal(), answer.retry_after)
+            raise ControllerUnavailable.by(answer)
         if kind is ResponseClass.ACCEPTED:
             self._accepted(records)
         return answer
 
-    def bury(self, batch: Batch, index: int, answer: Answer) -> None:
+    def _bury(self, batch: Batch, index: int, answer: Answer) -> None:
         """Makes one body a dead letter."""
         what = batch.dead_letter(index, answer)
+        batch.done(index, index + 1)
         if not self._dead_letter_logged:
             self._dead_letter_logged = True
             self._health.warn(
                 f"it refuses {what} (status {answer.status}): set aside, see greenagent-logs outbox; "
                 "more of them are counted only"
             )
-
-    def wait_to_probe(self, times: int = 1) -> None:
-        self._pause(self._probe_pause * times)
-
-
-class _Recovered(Exception):
-    """A record that was refused alone is accepted now: what came after it went out too early."""
-
-
-class _Search:
-    """Finds the records of one list that are refused, going from left to right so that order is kept."""
-
-    def __init__(self, delivery: Delivery, batch: Batch, client: HttpClient) -> None:
-        self._delivery = delivery
-        self._batch = batch
-        self._client = client
-        self._start = 0
-        self._probes = 0
-        self._accepted_any = False
-        self._suspects: list[tuple[int, Answer]] = []
-        """Records refused alone, with nothing accepted behind them yet."""
-
-    def run(self, start: int, end: int, answer: Answer) -> None:
-        """``answer``: the refusal of the whole. Raises ControllerUnavailable."""
-        self._start = start
-        self._refused(start, end, answer)
-        if not self._suspects:
-            return
-        if self._accepted_any and len(self._suspects) <= MAX_LAST_REFUSED:
-            for index, refusal in self._suspects:
-                self._delivery.bury(self._batch, index, refusal)
-            self._done(end)
-            return
-        self._delivery.probe_limit = FIRST_PROBES  # every record was tried: there is no more to find out
-        self._give_up(self._suspects[-1][1])
-
-    def _try(self, start: int, end: int) -> None:
-        answer = self._delivery.post_list(self._batch, start, end, self._client)
-        if answer.ok:
-            self._accepted(end)
-        else:
-            self._refused(start, end, answer)
-
-    def _refused(self, start: int, end: int, answer: Answer) -> None:
-        either = answer.classify() is ResponseClass.EITHER
-        if either:
-            self._probes += 1
-            if self._probes > self._delivery.probe_limit:
-                self._delivery.probe_limit *= 2
-                self._give_up(answer)
-            self._delivery.wait_to_probe()
-        if end - start > 1:
-            middle = (start + end) // 2
-            self._try(start, middle)
-            self._try(middle, end)
-        elif either:
-            self._refused_alone(start, answer)
-        else:
-            self._refused_for_its_body(start, answer)
-
-    def _refused_for_its_body(self, index: int, answer: Answer) -> None:
-        if self._suspects:
-            # Earlier ones are in doubt: should this go all over again, it must not be set aside twice.
-            self._suspects.append((index, answer))
-        else:
-            self._delivery.bury(self._batch, index, answer)
-            self._done(index + 1)
-
-    def _refused_alone(self, index: int, answer: Answer) -> None:
-        """A single record gets five answers 500 too: one may be a bad moment."""
-        for attempt in range(1, MAX_SERVER_ERRORS):
-            self._delivery.wait_to_probe(attempt)
-            answer = self._delivery.post_list(self._batch, index, index + 1, self._client)
-            if answer.ok:
-                self._accepted(index + 1)
-                return
-            if answer.classify() is ResponseClass.BODY:
-                self._refused_for_its_body(index, answer)
-                return
-        self._suspects.append((index, answer))
-
-    def _accepted(self, end: int) -> None:
-        """Something was accepted, so what is still refused is refused for its body."""
-        self._accepted_any = True
-        self._probes = 0
-        while self._suspects:
-            index, answer = self._suspects[0]
-            if answer.classify() is ResponseClass.EITHER:
-                answer = self._delivery.post_list(self._batch, index, index + 1, self._client)
-            if answer.ok:
-                self._done(index + 1)
-                raise _Recovered
-            self._delivery.bury(self._batch, index, answer)
-            self._suspects.pop(0)
-            self._done(index + 1)
-        self._done(end)
-
-    def _done(self, end: int) -> None:
-        self._batch.done(self._start, end)
-        self._start = end
-
-    def _give_up(self, answer: Answer) -> NoReturn:
-        raise ControllerUnavailable(answer.refusal(), answer.retry_after)
