@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import gevent
 
@@ -13,19 +13,19 @@ from greenagent.runtime.heartbeat import Heartbeat
 from greenagent.settings.models import ControllerSettings
 from greenagent.uplink.health import ControllerHealth, UplinkMetrics
 from greenagent.uplink.http import HttpClient
-from greenagent.uplink.poller import Poller
+from greenagent.uplink.poller import CommandSink, Poller
 from greenagent.uplink.sources import (
     DeadLetters,
     LogSource,
     LogStore,
     Outbox,
     ResultSource,
+    Source,
     StatisticsSource,
 )
 from greenagent.uplink.tls import ControllerTls
-from greenagent.uplink.uploader import Source, Uploader
-from greenagent.values.command import Command
-from greenagent.values.errors import CommandError, GreenagentError
+from greenagent.uplink.uploader import Uploader
+from greenagent.values.errors import GreenagentError
 
 SCRIPT_TIMEOUT = 30.0
 
@@ -36,14 +36,6 @@ class LogPair(NamedTuple):
     name: str
     batch_size: int
     flush_int: float
-
-
-class CommandSink(Protocol):
-    """Where commands go: the admission of jobs."""
-
-    def accept(self, command: Command, controller: str) -> None: ...
-
-    def refuse(self, error: CommandError, controller: str) -> None: ...
 
 
 class Link:
@@ -78,8 +70,7 @@ class Link:
             self._client(),
             roles=roles,
             free_slots=free_slots,
-            accept=sink.accept,
-            refuse=sink.refuse,
+            sink=sink,
             health=self.health,
             metrics=self.metrics,
         )

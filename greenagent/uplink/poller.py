@@ -33,18 +33,22 @@ QUICK = 0.5
 _TOKEN = re.compile(r"[\x21-\x7e]{1,200}")
 
 
-class RoleSource(Protocol):
-    """Gives the roles of the agent, asked before every poll."""
+class CommandSink(Protocol):
+    """Where commands go: the admission of jobs."""
 
-    def __call__(self) -> Sequence[str]: ...
+    def accept(self, command: Command, controller: str) -> None:
+        """Returns once the command is in the spool; may block, and the next poll waits as long."""
+        ...
+
+    def refuse(self, error: CommandError, controller: str) -> None:
+        """Answers what cannot be understood."""
+        ...
 
 
 class Poller:
     """The poll loop of one controller: ``run`` is the body of a service, ``stop`` ends it.
 
-    A command is handed to ``accept(command, key)``, which returns once it is in the ledger and may
-    block (the next poll waits so long). Only then is the delivery acknowledged. What cannot be
-    understood goes to ``refuse(error, key)``.
+    The delivery of a command is acknowledged only once ``sink`` has accepted it.
     """
 
     def __init__(
@@ -52,28 +56,26 @@ class Poller:
         key: str,
         client: HttpClient,
         *,
-        roles: RoleSource,
+        roles: Callable[[], Sequence[str]],
         free_slots: Callable[[], int],
-        accept: Callable[[Command, str], None],
-        refuse: Callable[[CommandError, str], None],
+        sink: CommandSink,
         health: ControllerHealth,
-        metrics: UplinkMetrics | None = None,
+        metrics: UplinkMetrics,
         backoff: Backoff | None = None,
         poll_timeout: float = POLL_TIMEOUT,
     ) -> None:
-        """``poll_timeout`` in seconds; ``roles`` and ``free_slots`` must not block."""
+        """``roles`` and ``free_slots`` are asked before every poll and must not block; ``poll_timeout`` in seconds."""
         self.key = key
         self.state = "starting"
         """One of starting, polling, accepting, waiting, stopped."""
-        self.metrics = metrics or UplinkMetrics()
+        self.metrics = metrics
         self.health = health
         self.heartbeat = client.heartbeat
         health.is_polled = True
         self._client = client
         self._roles = roles
         self._free_slots = free_slots
-        self._accept = accept
-        self._refuse = refuse
+        self._sink = sink
         self._backoff = backoff or Backoff()
         self._quick_backoff = Backoff(first=0.25, longest=2.0)
         self._poll_timeout = poll_timeout
@@ -181,13 +183,13 @@ class Poller:
             self.metrics.commands += 1
             self.health.worked("poll")
             self._backoff.reset()
-            self._accept(command, self.key)
+            self._sink.accept(command, self.key)
         self._remember_token(answer)
         return delay
 
     def _refuse_command(self, error: CommandError) -> float:
         self.metrics.commands_refused += 1
-        self._refuse(error, self.key)
+        self._sink.refuse(error, self.key)
         if error.command_id is not None:
             self._backoff.reset()
             return 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -71,13 +72,47 @@ class LogStore(Protocol):
         ...
 
 
-class OutboxSource:
+class Source(ABC):
+    """What an uploader sends."""
+
+    part: str
+    """Names the work in what is logged about the controller."""
+    vouches = True
+    """Whether an acceptance shows that the controller takes results, so that a refusal is about the body."""
+
+    def __init__(self, controller: str, metrics: UplinkMetrics) -> None:
+        self._controller = controller
+        self._metrics = metrics
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Returns once there may be something to send; may be interrupted anywhere."""
+
+    @abstractmethod
+    def next(self) -> list[Batch]:
+        """The oldest that waits, bounded; several batches are independent of each other. Empty: nothing is due.
+
+        Raises GreenagentError and sqlite3.Error where it cannot be read.
+        """
+
+    def settle(self) -> None:  # noqa: B027  a log store gathers what is advanced by itself
+        """Writes down what was done since the last call: a commit each would slow short jobs down."""
+
+    @abstractmethod
+    def accepted(self, records: int) -> None:
+        """Counts a post that was accepted."""
+
+    @abstractmethod
+    def failed(self) -> None:
+        """Counts a failure; the next ``next`` begins with the oldest again."""
+
+
+class OutboxSource(Source):
     """What results and statistics have in common: rows of the outbox under one path."""
 
     def __init__(self, controller: str, outbox: Outbox, metrics: UplinkMetrics, path: str) -> None:
-        self._controller = controller
+        super().__init__(controller, metrics)
         self._outbox = outbox
-        self._metrics = metrics
         self._path = path
         self._is_drained = False
         self._to_store: list[int] = []
@@ -107,7 +142,6 @@ class ResultSource(OutboxSource):
     """The results that wait for one controller. One that is refused holds up no other."""
 
     part = "results"
-    vouches = True
 
     def __init__(
         self,
@@ -211,10 +245,8 @@ class StatisticsSource(OutboxSource):
         self._metrics.statistics_errors += 1
 
 
-class LogSource:
+class LogSource(Source):
     """The lines that one AC logger wants sent to one controller, behind their cursor; one list at a time, in order."""
-
-    vouches = True
 
     def __init__(
         self,
@@ -229,14 +261,13 @@ class LogSource:
         batch_pause: float = BATCH_PAUSE,
     ) -> None:
         """``batch_size`` in lines; ``flush_int`` and ``batch_pause`` in seconds."""
+        super().__init__(controller, metrics)
         self.part = f"logs {pair}"
-        self._controller = controller
         self._pair = pair
         self._store = store
         self._batch_size = batch_size
         self._flush_int = flush_int
         self._dead_letters = dead_letters
-        self._metrics = metrics
         self._batch_pause = batch_pause
 
     def wait(self) -> None:
@@ -258,9 +289,6 @@ class LogSource:
             return "a record posted to 'log'"
 
         return [Batch("log", bodies, done, dead_letter)]
-
-    def settle(self) -> None:
-        pass  # the store gathers what is advanced
 
     def accepted(self, records: int) -> None:
         self._metrics.log_batches_sent += 1

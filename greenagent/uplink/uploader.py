@@ -10,7 +10,6 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 import gevent
 from gevent.event import Event
@@ -20,6 +19,7 @@ from greenagent.uplink.backoff import Backoff
 from greenagent.uplink.delivery import PROBE_PAUSE, Batch, ControllerUnavailable, Delivery
 from greenagent.uplink.health import ControllerHealth
 from greenagent.uplink.http import TIMEOUT_MARGIN, HttpClient
+from greenagent.uplink.sources import Source
 from greenagent.values.errors import GreenagentError
 
 UNDER_WAY_TIMEOUT = 2.0
@@ -32,38 +32,6 @@ PARALLEL_FROM = 8
 """Batches accepted one after the other before there are more at a time, and batches that must wait for that."""
 SLOW_ANSWER = 0.005
 """Seconds that each of these took at the least: more connections are no help where the answers come at once."""
-
-
-class Source(Protocol):
-    """What an uploader sends: rows of the outbox, or log lines behind a cursor."""
-
-    part: str
-    """Names the work in what is logged about the controller."""
-    vouches: bool
-    """True where an acceptance shows that the controller takes results, so that a refusal is about the body."""
-
-    def wait(self) -> None:
-        """Returns once there may be something to send; may be interrupted anywhere."""
-        ...
-
-    def next(self) -> list[Batch]:
-        """The oldest that waits, bounded; several batches are independent of each other. Empty: nothing is due.
-
-        Raises GreenagentError and sqlite3.Error where it cannot be read.
-        """
-        ...
-
-    def settle(self) -> None:
-        """Writes down what was done since the last call: a commit each would slow short jobs down."""
-        ...
-
-    def accepted(self, records: int) -> None:
-        """Counts a post that was accepted."""
-        ...
-
-    def failed(self) -> None:
-        """Counts a failure; the next ``next`` begins with the oldest again."""
-        ...
 
 
 class Uploader:

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 from greenagent.uplink.backoff import Backoff
 from tests.support.recording_controller import RecordingController
+from tests.support.uplink import Uplink, running
 from tests.support.waiting import wait_until
-from tests.uplink.support import Uplink, running
 
 AGENTS = 300
 STEP = 0.1

@@ -17,8 +17,8 @@ from greenagent.values.message import Message
 from tests.support.agent_logs import RecordedLog
 from tests.support.faults import Immutable
 from tests.support.recording_controller import RecordingController
+from tests.support.uplink import Aside, Uplink, quick_backoff, running
 from tests.support.waiting import wait_until
-from tests.uplink.support import Aside, Uplink, quick_backoff, running
 
 PAIR = "ac/main"
 

@@ -22,8 +22,8 @@ from greenagent.uplink.uploader import Uploader
 from tests.spool.support import fill_disk, locked, rows, write_back
 from tests.support.agent_logs import RecordedLog
 from tests.support.recording_controller import RecordingController
+from tests.support.uplink import Uplink, running
 from tests.support.waiting import wait_until
-from tests.uplink.support import Uplink, running
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from greenagent.uplink.http import HttpClient
 from tests.support import recording_controller as behaviour
 from tests.support.certificates import security, server_context, write_authority
 from tests.support.recording_controller import RecordingController, status
+from tests.support.uplink import Uplink
 from tests.support.waiting import wait_until
-from tests.uplink.support import Uplink
 
 BODY = b'{"a": 1}'
 HEAD = b"HTTP/1.1 200 OK\r\n"

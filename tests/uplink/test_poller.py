@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 
-import gevent
 import pytest
 from gevent.event import Event
 
 from greenagent.values.command import read_early_id
 from tests.support import recording_controller as behaviour
 from tests.support.recording_controller import RecordingController, status
+from tests.support.uplink import Sink, Uplink, running
 from tests.support.waiting import wait_until
-from tests.uplink.support import Uplink, running
 
 
 def command(command_id: str = "one") -> dict[str, object]:
@@ -116,10 +115,8 @@ def test_a_controller_that_does_not_hold_polls_is_not_asked_in_a_busy_loop():
     with RecordingController(park=0) as controller:
         poller, got = Uplink(controller.url).poller()
         with running(poller):
-            controller.wait_for_poll(3)
-            before = len(controller.polls)
-            gevent.sleep(0.5)
-            assert len(controller.polls) - before < 50
+            controller.wait_for_poll(14)
+            assert controller.polls[13].at - controller.polls[3].at > 0.5, "ten pauses, drawn up to 2 s"
             controller.push(command())
             wait_until(lambda: got.commands, what="the command")
 
@@ -143,13 +140,14 @@ def test_what_cannot_be_understood_is_refused_with_its_id_and_does_not_stop_the_
 def test_a_command_is_acknowledged_once_it_was_accepted_and_not_before():
     accepted = Event()
     with RecordingController(hand_over=True) as controller:
-        taken = []
+        taken: list[object] = []
 
-        def accept(command: object, key: str) -> None:
-            taken.append(command)
-            accepted.wait()
+        class Waiting(Sink):
+            def accept(self, command: object, controller: str) -> None:
+                super().accept(command, controller)
+                accepted.wait()
 
-        poller, _ = Uplink(controller.url).poller(accept=accept)
+        poller, _ = Uplink(controller.url).poller(sink=Waiting(taken, []))
         with running(poller):
             controller.push(command("one"))
             wait_until(lambda: taken, what="the command")
@@ -164,16 +162,17 @@ def test_a_command_is_acknowledged_once_it_was_accepted_and_not_before():
 
 def test_a_command_whose_acceptance_failed_is_not_acknowledged_and_comes_again():
     with RecordingController(hand_over=True) as controller:
-        tries = []
+        tries: list[object] = []
 
-        def accept(command: object, key: str) -> None:
-            tries.append(command)
-            if len(tries) == 1:
-                raise OSError("no ledger")
+        class Failing(Sink):
+            def accept(self, command: object, controller: str) -> None:
+                super().accept(command, controller)
+                if len(tries) == 1:
+                    raise OSError("no spool")
 
-        poller, _ = Uplink(controller.url).poller(accept=accept)
+        poller, _ = Uplink(controller.url).poller(sink=Failing(tries, []))
         controller.push(command("one"))
-        with pytest.raises(OSError, match="no ledger"):
+        with pytest.raises(OSError, match="no spool"):
             poller.run()
         with running(poller):
             wait_until(lambda: controller.waiting_commands == 0, what="the acknowledgement")

@@ -15,8 +15,8 @@ from greenagent.uplink.errors import TransportError
 from greenagent.uplink.tls import agent_context
 from tests.support.certificates import security, server_context, write_authority, write_pair
 from tests.support.recording_controller import RecordingController
+from tests.support.uplink import Uplink, running, watching
 from tests.support.waiting import wait_until
-from tests.uplink.support import Uplink, running, watching
 
 NOW = datetime.datetime.now(datetime.timezone.utc)
 DAY = datetime.timedelta(days=1)

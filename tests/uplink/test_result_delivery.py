@@ -11,8 +11,8 @@ from greenagent.uplink.sources import ResultSource
 from greenagent.uplink.uploader import Uploader
 from tests.support import recording_controller as behaviour
 from tests.support.recording_controller import RecordingController, accept_after, status
+from tests.support.uplink import MemoryOutbox, Uplink, quick_backoff, running
 from tests.support.waiting import wait_until
-from tests.uplink.support import MemoryOutbox, Uplink, quick_backoff, running
 
 
 def uploader(uplink: Uplink, outbox: MemoryOutbox) -> Uploader:

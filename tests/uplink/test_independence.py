@@ -7,8 +7,8 @@ import json
 from greenagent.uplink.sources import LogSource, ResultSource
 from greenagent.uplink.uploader import Uploader
 from tests.support.recording_controller import RecordingController
+from tests.support.uplink import Aside, MemoryLogStore, MemoryOutbox, Uplink, running
 from tests.support.waiting import wait_until
-from tests.uplink.support import Aside, MemoryLogStore, MemoryOutbox, Uplink, running
 
 
 def test_commands_come_through_while_a_backlog_is_drained():

@@ -20,6 +20,20 @@ from greenagent.values.message import Record
 from greenagent.values.result import PendingResult
 
 
+class Sink:
+    """Collects what a poller takes, where an admission would run it."""
+
+    def __init__(self, commands: list[Any], refused: list[Any]) -> None:
+        self._commands = commands
+        self._refused = refused
+
+    def accept(self, command: Any, controller: str) -> None:
+        self._commands.append(command)
+
+    def refuse(self, error: Any, controller: str) -> None:
+        self._refused.append(error)
+
+
 class Uplink:
     """Everything one controller needs, with short times; lines that were said are in ``said``."""
 
@@ -43,8 +57,7 @@ class Uplink:
         parts: dict[str, Any] = {
             "roles": lambda: ("web", "db"),
             "free_slots": lambda: 7,
-            "accept": lambda command, key: got.commands.append(command),
-            "refuse": lambda error, key: got.refused.append(error),
+            "sink": Sink(got.commands, got.refused),
             "health": self.health,
             "metrics": self.metrics,
             "backoff": quick_backoff(),

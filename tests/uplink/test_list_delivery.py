@@ -10,8 +10,8 @@ from greenagent.uplink.sources import LogSource, StatisticsSource
 from greenagent.uplink.uploader import Uploader
 from tests.support import recording_controller as behaviour
 from tests.support.recording_controller import RecordingController, status
+from tests.support.uplink import Aside, MemoryLogStore, MemoryOutbox, Uplink, quick_backoff, running
 from tests.support.waiting import wait_until
-from tests.uplink.support import Aside, MemoryLogStore, MemoryOutbox, Uplink, quick_backoff, running
 
 
 class Logs:

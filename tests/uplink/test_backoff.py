@@ -1,4 +1,4 @@
-"""How long is waited, and what is said about it."""
+"""How long is waited before the next try."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenagent.runtime.agent_log import AgentLog
-from greenagent.uplink import health as health_module
 from greenagent.uplink.backoff import Backoff, parse_retry_after
-from greenagent.uplink.health import ControllerHealth
 
 
 def test_delays_double_up_to_the_longest_and_start_again():
@@ -59,45 +56,3 @@ def test_retry_after_as_a_date():
     assert 50 < waits <= 61
     assert parse_retry_after({"retry-after": formatdate(0, usegmt=True)}) == 0
     assert parse_retry_after({}) is None
-
-
-class Said:
-    def __init__(self, url: str = "http://somewhere") -> None:
-        self.lines: list[str] = []
-        agent_log = AgentLog(None)
-        agent_log.attach(lambda level, text: self.lines.append(text))
-        self.health = ControllerHealth("main", url, agent_log)
-
-
-def test_a_reason_is_said_once_for_all_parts_and_again_when_it_changes():
-    said = Said()
-    for part in ("poll", "results", "poll", "logs"):
-        said.health.failed(part, "it refuses the connection")
-    assert said.lines == ["controller main (http://somewhere): poll: it refuses the connection; will be tried again"]
-    said.health.failed("poll", "it does not let us in (status 403)")
-    assert len(said.lines) == 2
-    for part in ("poll", "results"):
-        said.health.worked(part)
-    assert len(said.lines) == 2, "the logs are still in trouble"
-    said.health.worked("logs")
-    assert said.lines[2] == "controller main (http://somewhere) answers again"
-    said.health.worked("logs")
-    assert len(said.lines) == 3
-
-
-def test_a_controller_that_flaps_does_not_fill_the_log(monkeypatch):
-    said = Said()
-    for _ in range(100):
-        said.health.failed("poll", "it answers with status 503")
-        said.health.worked("poll")
-    assert len(said.lines) == 2
-    monkeypatch.setattr(health_module, "REPEAT_AFTER", 0.0)
-    said.health.failed("poll", "it answers with status 503")
-    assert len(said.lines) == 3
-
-
-def test_a_password_in_the_address_is_not_said():
-    said = Said("https://me:secret@somewhere:1/x")
-    said.health.failed("poll", "it refuses the connection")
-    assert "secret" not in said.lines[0]
-    assert "https://somewhere:1/x" in said.lines[0]
