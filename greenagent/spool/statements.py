@@ -161,16 +161,7 @@ def put_statistics(
         for controller in controllers:
             put(connection, next(rows), STATISTICS_JOB, "", controller, STATISTICS, "", body)
     size = f"length(body) + {ROW_OVERHEAD}"
-    if not max_bytes:
-        return 0
-    # Each row with the bytes of all that are newer, and its own.
-    found = connection.execute(
-        f"SELECT row FROM (SELECT row, sum({size}) OVER (ORDER BY row DESC) AS newer FROM outcome "
-        f"WHERE {STATISTICS_WAIT}) WHERE newer > ?",
-        (max_bytes,),
-    ).fetchall()
-    connection.executemany("DELETE FROM outcome WHERE row = ?", found)
-    return len(found)
+    return _keep_newest(connection, "outcome", STATISTICS_WAIT, size, max_bytes) if max_bytes else 0
 
 
 def drop_statistics(connection: sqlite3.Connection, known: Sequence[str]) -> int:
@@ -213,14 +204,18 @@ def set_aside(
         "INSERT INTO aside (row, controller, path, body, status, answer, stamp, due) VALUES (?,?,?,?,?,?,?,0)",
         (row, controller, path, body, status, answer, monotonic_epoch()),
     )
-    total = connection.execute("SELECT coalesce(sum(length(body)), 0) FROM aside").fetchone()[0]
-    dropped = 0
-    while total > max_bytes:
-        oldest, size = connection.execute("SELECT row, length(body) FROM aside ORDER BY row LIMIT 1").fetchone()
-        connection.execute("DELETE FROM aside WHERE row = ?", (oldest,))
-        total -= size
-        dropped += 1
-    return dropped
+    return _keep_newest(connection, "aside", "1", "length(body)", max_bytes)
+
+
+def _keep_newest(connection: sqlite3.Connection, table: str, condition: str, size: str, max_bytes: int) -> int:
+    """Deletes the oldest rows beyond ``max_bytes``; returns how many."""
+    (total,) = connection.execute(f"SELECT coalesce(sum({size}), 0) FROM {table} WHERE {condition}").fetchone()
+    if total <= max_bytes:
+        return 0
+    newest_first = f"SELECT row, sum({size}) OVER (ORDER BY row DESC) AS total FROM {table} WHERE {condition}"
+    doomed = connection.execute(f"SELECT row FROM ({newest_first}) WHERE total > ?", (max_bytes,)).fetchall()
+    connection.executemany(f"DELETE FROM {table} WHERE row = ?", doomed)
+    return len(doomed)
 
 
 def retry_due(connection: sqlite3.Connection, rows: Iterator[int]) -> list[str]:
