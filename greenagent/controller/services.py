@@ -40,11 +40,9 @@ class Services:
             for assignment in self.jobs.load():
                 self.dispatcher.restore(assignment)
                 self.results.restore(assignment)
-        except BaseException as error:
+        except Exception as error:
             self.file.close()
-            if isinstance(error, (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)):
-                raise self.file.damaged(error) from error
-            raise
+            raise error if isinstance(error, StateError) else self.file.damaged(error) from error
 
     def sweep_for_ever(self) -> None:
         """Once a second: ends what has waited too long and drops what is too old."""

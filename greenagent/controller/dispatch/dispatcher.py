@@ -123,9 +123,8 @@ class Dispatcher:
             # The agent may poll again at once and must not be offered it while the file is written: afterwards
             # it is anybody's. Before this was so, two agents got one command.
             agent.deliveries.pop(token, None)
-            changes: dict[str, Any] = {"state": states.QUEUED, "token": "", "deliveries": number - 1}
-            if assignment.unassigned:
-                changes["agent"] = None
+            owner = None if assignment.unassigned else assignment.agent
+            changes: dict[str, Any] = {"agent": owner, "state": states.QUEUED, "token": "", "deliveries": number - 1}
             try:
                 self._jobs.update(assignment, **changes)
             except StateError:
@@ -143,7 +142,7 @@ class Dispatcher:
             if assignment.state != states.QUEUED or not assignment.unassigned:
                 return  # a poll was given it meanwhile
             added = job.assign(others)
-            self._jobs.update(assignment, added, agent=first, unassigned=False)
+            self._jobs.update(assignment, added=added, agent=first, unassigned=False)
             self.role_queues[job.target].remove(assignment)  # or it would be expanded again
         for one in (assignment, *added):
             self.enqueue(one)

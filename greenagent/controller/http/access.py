@@ -43,7 +43,8 @@ class Access:
 
     def _check_client(self, req: falcon.Request) -> None:
         if self._token is None:
-            if not _is_loopback(req.env.get("REMOTE_ADDR", "")):
+            address = _address(req.env.get("REMOTE_ADDR", "").partition("%")[0])
+            if address is None or not address.is_loopback:
                 raise falcon.HTTPForbidden(
                     description="/api serves this machine alone; start the controller with --token-file to open it"
                 )
@@ -70,25 +71,16 @@ class Access:
         """
         host = (req.get_header("Host") or "").strip().lower()
         name = host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
-        if name.rstrip(".") in self._names or _is_address(name):
+        if name.rstrip(".") in self._names or _address(name) is not None:
             return
         raise falcon.HTTPForbidden(
             description=f"the Host {name!r} is not known here: start the controller with --host-name {name or 'NAME'}"
         )
 
 
-def _is_address(text: str) -> bool:
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(text: str) -> bool:
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -99,11 +99,18 @@ class JobStore:
         self._file.write(map(_row_of, added))
         job.assignments.extend(added)
 
-    def update(self, assignment: Assignment, added: list[Assignment] | None = None, **changes: Any) -> None:
-        """Changes an assignment, and stores others of its job with it. Raises StateError."""
-        self._file.write(map(_row_of, [replace(assignment, **changes), *(added or [])]))
+    def update(
+        self,
+        assignment: Assignment,
+        *,
+        added: Sequence[Assignment] = (),
+        rows: Iterable[Statement] = (),
+        **changes: Any,
+    ) -> None:
+        """Changes an assignment, and stores others of its job and further rows with it. Raises StateError."""
+        self._file.write(chain(map(_row_of, [replace(assignment, **changes), *added]), rows))
         assignment.change(**changes)
-        assignment.job.assignments.extend(added or [])
+        assignment.job.assignments.extend(added)
         assignment.job.changes.announce()
 
     def stop_waiting(self, job: Job) -> None:
@@ -113,8 +120,8 @@ class JobStore:
 
     def hold_refusal(self, assignment: Assignment, result: dict[str, Any]) -> None:
         """Stores a DUPILICATE_ID result that does not count yet; the next result takes its place. Raises StateError."""
-        self._file.write(_result_rows(assignment, result, assignment.received + 1, self._limits.results_per_agent))
-        assignment.change(refused=result, refused_at=monotonic_epoch())
+        rows = _result_rows(assignment, result, assignment.received + 1, self._limits.results_per_agent)
+        self.update(assignment, rows=rows, refused=result, refused_at=monotonic_epoch())
 
     def record(self, assignment: Assignment, result: dict[str, Any], state: str) -> None:
         """Adds a result; ``state`` is what it makes of the assignment. Raises StateError."""
@@ -122,25 +129,25 @@ class JobStore:
         keep = self._limits.results_per_agent
         ends = states.is_terminal(state) and _have_ended(job, but=assignment)
         finished = job.finished or (monotonic_epoch() if ends else 0.0)
-        changes: dict[str, Any] = {"state": state, "token": "", "received": assignment.received + 1, "refused": None}
-        if assignment.agent is None and result.get("delivered", True):
-            changes["agent"] = AgentKey(result["gid"], result["nid"])
-        rows = [_row_of(replace(assignment, **changes))]
+        received = assignment.received + 1
+        agent = assignment.agent
+        if agent is None and result.get("delivered", True):
+            agent = AgentKey(result["gid"], result["nid"])
+        rows = _result_rows(assignment, result, received, keep)
         if finished:
-            rows.append(("UPDATE jobs SET finished = ? WHERE seq = ?", (job.stamp(finished), job.seq)))
-        self._file.write(chain(rows, _result_rows(assignment, result, assignment.received + 1, keep)))
-        assignment.change(**changes)
+            rows = chain(rows, [("UPDATE jobs SET finished = ? WHERE seq = ?", (job.stamp(finished), job.seq))])
+        self.update(assignment, rows=rows, agent=agent, state=state, token="", received=received, refused=None)
         assignment.seen[_mark(result)] = None
         while len(assignment.seen) > MAX_REMEMBERED_REPEATS:
             del assignment.seen[next(iter(assignment.seen))]
         assignment.results.append(result)
         dropped = assignment.results[:-keep]
         del assignment.results[: len(dropped)]
-        self._grow(job, _size(result) - sum(map(_size, dropped)))
+        if self._jobs.get(job.id) is job:  # it was not dropped while the result was written
+            self._count(job, _size(result) - sum(map(_size, dropped)))
         if _have_ended(job):
             job.finished = finished or monotonic_epoch()  # 0 where the last two results were written at once
             self._finish(job)
-        job.changes.announce()
 
     def is_repeat(self, assignment: Assignment, result: dict[str, Any]) -> bool:
         """Whether the agent has given this result before."""
@@ -180,9 +187,7 @@ class JobStore:
             self._finished_bytes += job.size
             self.unfinished_bytes -= job.size
 
-    def _grow(self, job: Job, size: int) -> None:
-        if self._jobs.get(job.id) is not job:
-            return  # dropped while the result was written
+    def _count(self, job: Job, size: int) -> None:
         job.size += size
         if job.id in self._finished:
             self._finished_bytes += size
@@ -271,7 +276,7 @@ def _row_of(assignment: Assignment) -> Statement:
     )
 
 
-def _result_rows(assignment: Assignment, result: dict[str, Any], serial: int, keep: int) -> Iterator[Statement]:
+def _result_rows(assignment: Assignment, result: dict[str, Any], serial: int, keep: int) -> Iterable[Statement]:
     """A new result, and the removal of those no longer kept. Not even begun where there is no state file."""
     place = (assignment.job.seq, assignment.number)
     yield "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", (*place, serial, json.dumps(result))
