@@ -27,7 +27,6 @@ MAX_JOBS_SHOWN: Final = 1000
 """Jobs listed by ``status``; the numbers count all of them."""
 
 _UPLINK_COUNTERS: Final = tuple(UplinkMetrics.__dataclass_fields__)
-_PAIR_METRIC: Final = "log_lines_waiting"
 
 
 class Parts(NamedTuple):
@@ -47,6 +46,7 @@ class AgentStatus:
     def __init__(self, parts: Parts, metrics: AgentMetrics, began: float) -> None:
         """``began``: monotonic time of the agent's start."""
         self._parts = parts
+        self._context = parts.context
         self._metrics = metrics
         self._began = began
         self._links: dict[str, Link] = {}
@@ -64,21 +64,21 @@ class AgentStatus:
     # -- metrics
 
     def _add_metrics(self) -> None:
-        parts, metrics = self._parts, self._metrics
-        metrics.gauge("agent_cpu_percent", lambda: parts.context.meter.own_usage().cpu)
-        metrics.gauge("agent_resident_bytes", lambda: parts.context.meter.own_usage().rss)
-        metrics.gauge("agent_threads", lambda: parts.context.meter.own_usage().threads)
-        metrics.gauge("agent_descriptors", lambda: parts.context.meter.own_usage().fds)
+        parts, context, metrics = self._parts, self._context, self._metrics
+        metrics.gauge("agent_cpu_percent", lambda: context.meter.own_usage().cpu)
+        metrics.gauge("agent_resident_bytes", lambda: context.meter.own_usage().rss)
+        metrics.gauge("agent_threads", lambda: context.meter.own_usage().threads)
+        metrics.gauge("agent_descriptors", lambda: context.meter.own_usage().fds)
         metrics.gauge("hub_stall_seconds", lambda: parts.lag.recent)
         metrics.gauge("hub_stall_worst_seconds", lambda: parts.lag.worst_ever)
         metrics.gauge("statistics_backlog_bytes", self._statistics_bytes)
         queue: JobQueue = parts.admission.queue
         metrics.gauge("uptime_seconds", lambda: time.monotonic() - self._began)
-        metrics.gauge("agent_greenlets", lambda: parts.context.supervisor.running)
+        metrics.gauge("agent_greenlets", lambda: context.supervisor.running)
         metrics.gauge("jobs_running", lambda: queue.running)
         metrics.gauge("jobs_waiting", lambda: queue.waiting)
         for state in sorted(states.TERMINAL):
-            metrics.counter("jobs_done", partial(self._done, state), state=state)
+            metrics.counter("jobs_done", partial(parts.admission.done.__getitem__, state), state=state)
         metrics.counter("log_lines", lambda: parts.store.figures.lines)
         metrics.counter("log_bytes", lambda: parts.store.figures.bytes)
         metrics.counter("log_batches", lambda: parts.store.figures.batches)
@@ -90,7 +90,7 @@ class AgentStatus:
         links = dict(self._parts.connections.links)
         for key, link in self._links.items():
             if links.get(key) is not link:
-                self._forget(key, link)
+                self._metrics.forget(controller=key)
         for key, link in links.items():
             if self._links.get(key) is not link:
                 self._add_controller(key, link)
@@ -106,29 +106,13 @@ class AgentStatus:
         metrics.gauge("results_waiting", lambda: self._waiting(key).results, controller=key)
         for pair in self._pairs_of(key):
             logger = pair.rpartition("/")[0]
-            metrics.gauge(_PAIR_METRIC, partial(self._lines_waiting, pair), controller=key, logger=logger)
-
-    def _forget(self, key: str, link: Link) -> None:
-        for name in (
-            *_UPLINK_COUNTERS,
-            "statistics_waiting",
-            "last_contact_seconds",
-            "controller_trouble",
-            "results_waiting",
-        ):
-            self._metrics.forget(name, controller=key)
-        for name, labels, _, _ in self._metrics.shown():
-            if name == _PAIR_METRIC and dict(labels).get("controller") == key:
-                self._metrics.forget(name, **dict(labels))
-
-    def _done(self, state: str) -> int:
-        return self._parts.admission.done.get(state, 0)
+            metrics.gauge("log_lines_waiting", partial(self._lines_waiting, pair), controller=key, logger=logger)
 
     def _pairs_of(self, key: str) -> list[str]:
-        return [pair for pair in self._parts.context.routing.bits if pair.rpartition("/")[2] == key]
+        return [pair for pair in self._context.routing.bits if pair.rpartition("/")[2] == key]
 
     def _lines_waiting(self, pair: str) -> int | None:
-        return self._parts.store.backlog(pair) if pair in self._parts.context.routing.bits else None
+        return self._parts.store.backlog(pair) if pair in self._context.routing.bits else None
 
     def _waiting(self, key: str) -> Waiting:
         return self._outbox_waiting().get(key, Waiting())
@@ -140,19 +124,19 @@ class AgentStatus:
         """Asked once a second at most, however many metrics are made of it."""
         if time.monotonic() - self._outbox_read > 1 or self._outbox_read < 0:
             self._outbox_read = time.monotonic()
-            self._outbox = self._parts.context.spool.waiting()
+            self._outbox = self._context.spool.waiting()
         return self._outbox
 
     # -- health
 
     def threads(self) -> list[NativeWorker[Any]]:
         """The native threads without which nothing works."""
-        found = (self._parts.store.writer.thread, self._parts.context.spool.database.thread)
+        found = (self._parts.store.writer.thread, self._context.spool.database.thread)
         return [thread for thread in found if thread is not None]
 
     def health(self) -> str | None:
         """None when all that must live does, else what does not. Never waits."""
-        parts = self._parts
+        parts, context = self._parts, self._context
         if parts.admission.stopping or not self.is_ready:
             return "the agent is stopping" if self.is_ready else "the agent is starting"
         for thread in self.threads():
@@ -161,36 +145,36 @@ class AgentStatus:
             if thread.busy_since is not None and time.monotonic() - thread.busy_since > 60:
                 return f"the thread '{thread.name}' is stuck"
         expected = [name for link in parts.connections.links.values() for name in link.services]
-        for name in dict.fromkeys([*expected, *parts.context.supervisor.services]):
-            service = parts.context.supervisor.services.get(name)
+        for name in dict.fromkeys([*expected, *context.supervisor.services]):
+            service = context.supervisor.services.get(name)
             if service is None or not service.is_running:
                 reason = f": {service.last_error}" if service is not None and service.last_error else ""
                 return f"{name} is not running{reason}"
             if service.heartbeat.overdue:
                 return f"{name} is stuck ({service.heartbeat.activity})"
-        if not parts.context.spool.is_writable:
-            return f"the ledger {parts.context.spool.path} cannot be written"
-        if not parts.context.history.is_writable:
-            return f"the history {parts.context.history.path} cannot be written"
+        if not context.spool.is_writable:
+            return f"the ledger {context.spool.path} cannot be written"
+        if not context.history.is_writable:
+            return f"the history {context.history.path} cannot be written"
         if not parts.store.is_writable:
             return f"logs cannot be written to {parts.store.folder.path}"
-        if parts.context.spawner.problem:
-            return f"no program can be started: {parts.context.spawner.problem}"
+        if context.spawner.problem:
+            return f"no program can be started: {context.spawner.problem}"
         return None
 
     # -- for people
 
     def status(self) -> dict[str, Any]:
         """Everything worth knowing, as JSON can tell it. Times are seconds, stamps since 1970."""
-        parts = self._parts
+        parts, context = self._parts, self._context
         problem = self.health()
-        own = parts.context.meter.own_usage()
+        own = context.meter.own_usage()
         return {
             "version": __version__,
             "pid": os.getpid(),
-            "gid": parts.context.identity.gid,
-            "nid": parts.context.identity.nid,
-            "roles": list(parts.context.settings().main.roles),
+            "gid": context.identity.gid,
+            "nid": context.identity.nid,
+            "roles": list(context.settings().main.roles),
             "uptime": round(time.monotonic() - self._began, 3),
             "healthy": problem is None,
             "problem": problem,
@@ -198,9 +182,9 @@ class AgentStatus:
             "controllers": {key: self._controller(key, link) for key, link in parts.connections.links.items()},
             "logs": self._logs(),
             "ledger": {
-                "file": str(parts.context.spool.path),
-                "writable": parts.context.spool.is_writable,
-                "free_bytes": self._free(parts.context.spool.path),
+                "file": str(context.spool.path),
+                "writable": context.spool.is_writable,
+                "free_bytes": self._free(context.spool.path),
             },
             "statistics": {"waiting_bytes": self._statistics_bytes(), "dropped": parts.statistics.dropped},
             "hub": {"stall": round(parts.lag.recent, 4), "worst_stall": round(parts.lag.worst_ever, 4)},
@@ -208,7 +192,7 @@ class AgentStatus:
                 "cpu": own.cpu,
                 "rss": own.rss,
                 "threads": own.threads,
-                "greenlets": parts.context.supervisor.running,
+                "greenlets": context.supervisor.running,
                 "descriptors": own.fds,
             },
         }
@@ -233,7 +217,7 @@ class AgentStatus:
             "problem": link.health.problem or None,
             **{name: getattr(link.metrics, name) for name in _UPLINK_COUNTERS},
             "results_waiting": self._waiting(key).results,
-            _PAIR_METRIC: {pair: parts.store.backlog(pair) for pair in self._pairs_of(key)},
+            "log_lines_waiting": {pair: parts.store.backlog(pair) for pair in self._pairs_of(key)},
             "statistics_waiting": self._waiting(key).statistics,
         }
 

@@ -11,8 +11,7 @@ import socket
 from pathlib import Path
 from typing import Any, Final
 
-from greenagent.builtins.registry import Call, answer, command
-from greenagent.jobs.commands import Answer
+from greenagent.builtins.registry import information
 
 FLAGS: Final = ("up", "broadcast", "loopback", "pointtopoint", "multicast")
 """The flags of an interface that the originals tell; the system knows more."""
@@ -23,37 +22,13 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 Fields = dict[str, str]
 
 
-@command("get_cpu_info")
-def get_cpu_info(call: Call) -> Answer:
-    """One object per logical processor."""
-    return answer(cpu_info())
-
-
-@command("get_disk_info")
-def get_disk_info(call: Call) -> Answer:
-    """Every mounted file system."""
-    return answer(disk_info())
-
-
-@command("get_mem_info")
-def get_mem_info(call: Call) -> Answer:
-    """In bytes."""
-    return answer(memory_info())
-
-
-@command("get_nic_info")
-def get_nic_info(call: Call) -> Answer:
-    """Every network interface with its addresses."""
-    return answer(network_info())
-
-
+@information("get_cpu_info")
 def cpu_info(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> list[dict[str, Any]]:
     """What /proc/cpuinfo tells of each processor; what an architecture does not tell is empty or 0.
 
     ``mhz`` is the present frequency, ``cache_size`` is in KB. Raises OSError without /proc/cpuinfo.
     """
-    text = (proc / "cpuinfo").read_text("utf-8", "replace")
-    processors, common = _parse(text)
+    processors, common = _parse((proc / "cpuinfo").read_text("utf-8", "replace"))
     return [_describe(number, {**common, **fields}, sys) for number, fields in processors]
 
 
@@ -119,20 +94,22 @@ def _mhz(fields: Fields, folder: Path) -> float:
     try:
         return float(text)
     except ValueError:
-        return _whole(_read(folder / "cpufreq/scaling_cur_freq")) / 1000
+        return _whole(read_text(folder / "cpufreq/scaling_cur_freq")) / 1000
 
 
 def _topology(folder: Path, name: str) -> str:
-    return _read(folder / "topology" / name)
+    return read_text(folder / "topology" / name)
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """What a file of the system holds; "" when it is not there."""
     try:
-        return path.read_text("ascii", "replace").strip()
+        return path.read_text("utf-8", "replace").strip()
     except OSError:
         return ""
 
 
+@information("get_disk_info")
 def disk_info(proc: Path = Path("/proc")) -> list[dict[str, str]]:
     """All mounts of all kinds, as this process sees them. Raises OSError without /proc/self/mounts."""
     found = []
@@ -151,6 +128,7 @@ def _unescape(field: str) -> str:
     return plain.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+@information("get_mem_info")
 def memory_info(proc: Path = Path("/proc")) -> dict[str, Any]:
     """The machine's memory. ``used`` is all that is not free; ``used_percent`` leaves out what is available.
 
@@ -183,6 +161,7 @@ def memory_info(proc: Path = Path("/proc")) -> dict[str, Any]:
     }
 
 
+@information("get_nic_info")
 def network_info() -> list[dict[str, Any]]:
     """The interfaces by name. Raises OSError if the kernel does not answer."""
     import psutil  # late: no other part needs it, and it is a megabyte of memory

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from greenagent.builtins.registry import Call, answer, command
-from greenagent.jobs.commands import Answer
+from greenagent.builtins.machine import read_text
+from greenagent.builtins.registry import information
 
 _FAMILIES = {
     "debian": "debian",
@@ -48,11 +48,7 @@ _MAKERS = (
 )
 
 
-@command("get_os_info")
-def get_os_info(call: Call) -> Answer:
-    return answer(os_info())
-
-
+@information("get_os_info")
 def os_info(proc: Path = Path("/proc"), sys: Path = Path("/sys"), root: Path = Path("/")) -> dict[str, Any]:
     """``uptime`` in seconds, ``boot_time`` in seconds since 1970, ``procs`` the number of processes.
 
@@ -82,12 +78,12 @@ def _plain(name: str) -> str:
 
 
 def _uptime(proc: Path) -> int:
-    words = _read(proc / "uptime").split()
+    words = read_text(proc / "uptime").split()
     return int(float(words[0])) if words else int(time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 def _boot_time(proc: Path, uptime: int) -> int:
-    for line in _read(proc / "stat").splitlines():
+    for line in read_text(proc / "stat").splitlines():
         if line.startswith("btime "):
             return int(line.split()[1])
     return int(time.time()) - uptime
@@ -95,7 +91,7 @@ def _boot_time(proc: Path, uptime: int) -> int:
 
 def _os_release(root: Path) -> dict[str, str]:
     found: dict[str, str] = {}
-    text = _read(root / "etc/os-release") or _read(root / "usr/lib/os-release")
+    text = read_text(root / "etc/os-release") or read_text(root / "usr/lib/os-release")
     for line in text.splitlines():
         name, equals, value = line.partition("=")
         if not equals or line.startswith("#"):
@@ -112,12 +108,12 @@ def _virtualization(proc: Path, sys: Path, root: Path) -> tuple[str, str]:
     container = _container(proc, root)
     if container:
         return container, "guest"
-    capabilities = _read(proc / "xen/capabilities")
-    kind = _read(sys / "hypervisor/type")
+    capabilities = read_text(proc / "xen/capabilities")
+    kind = read_text(sys / "hypervisor/type")
     if capabilities or kind == "xen":
         return "xen", "host" if "control_d" in capabilities else "guest"
-    makers = " ".join(_read(sys / "class/dmi/id" / name) for name in ("sys_vendor", "product_name", "bios_vendor"))
-    cpuinfo = _read(proc / "cpuinfo")
+    makers = " ".join(read_text(sys / "class/dmi/id" / name) for name in ("sys_vendor", "product_name", "bios_vendor"))
+    cpuinfo = read_text(proc / "cpuinfo")
     is_guest = any("hypervisor" in line.split() for line in cpuinfo.splitlines() if line.startswith("flags"))
     for word, system in _MAKERS:
         if word in makers.lower() and (is_guest or word != "microsoft corporation"):
@@ -125,9 +121,9 @@ def _virtualization(proc: Path, sys: Path, root: Path) -> tuple[str, str]:
     if "QEMU Virtual CPU" in cpuinfo or "Common KVM processor" in cpuinfo:
         return "kvm", "guest"
     if is_guest:
-        clock = _read(sys / "devices/system/clocksource/clocksource0/available_clocksource")
+        clock = read_text(sys / "devices/system/clocksource/clocksource0/available_clocksource")
         return ("kvm" if "kvm-clock" in clock else "hyperv" if "hyperv" in clock else "unknown"), "guest"
-    modules = _read(proc / "modules")
+    modules = read_text(proc / "modules")
     for module, system in (("kvm_intel ", "kvm"), ("kvm_amd ", "kvm"), ("kvm ", "kvm"), ("vboxdrv ", "vbox")):
         if any(line.startswith(module) for line in modules.splitlines()):
             return system, "host"
@@ -135,19 +131,12 @@ def _virtualization(proc: Path, sys: Path, root: Path) -> tuple[str, str]:
 
 
 def _container(proc: Path, root: Path) -> str:
-    for name in _read(proc / "1/environ").split("\0"):
+    for name in read_text(proc / "1/environ").split("\0"):
         if name.startswith("container="):
             return name.partition("=")[2] or "container"
     if (root / ".dockerenv").exists():
         return "docker"
     if (root / "run/.containerenv").exists():
         return "podman"
-    groups = _read(proc / "self/cgroup")
+    groups = read_text(proc / "self/cgroup")
     return next((system for word, system in _CONTAINERS if word in groups), "")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "replace").strip()
-    except OSError:
-        return ""

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any, Final
 
 from greenagent.jobs.admission import Admission
-from greenagent.jobs.commands import Answer, BuiltIn
+from greenagent.jobs.commands import Answer, BuiltIn, data_object
 from greenagent.logs.store import LogStore
 from greenagent.settings.models import Settings
 from greenagent.statistics.meter import Meter
-from greenagent.values.command import Command, load_json, without_half_characters
+from greenagent.values.command import Command, without_half_characters
 from greenagent.values.errors import GreenagentError
 
 MAX_BYTES: Final = 16 << 20
@@ -44,23 +44,9 @@ class Call:
     command: Command
     agent: Context
 
-    def data(self) -> Mapping[str, Any]:
-        """``data`` as the JSON object that most built-ins take; empty text is an empty object.
-
-        Raises BuiltInError when it is something else.
-        """
-        text = self.command.data
-        if not text.strip():
-            return {}
-        try:
-            value = load_json(text)
-        except (ValueError, RecursionError) as error:
-            raise BuiltInError(f"data of {self.command.cmd} is not JSON: {error}") from error
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            raise BuiltInError(f"data of {self.command.cmd} must be a JSON object")
-        return value
+    def data(self) -> dict[str, Any]:
+        """See ``data_object``."""
+        return data_object(self.command)
 
 
 Function = Callable[[Call], Answer]
@@ -75,6 +61,16 @@ def command(name: str, *, needs_store: bool = False) -> Callable[[Function], Fun
         _FUNCTIONS[name] = function
         if needs_store:
             _NEED_STORE.add(name)
+        return function
+
+    return register
+
+
+def information(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers a function without arguments: the built-in ``name`` answers what it returns."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        command(name)(lambda call: answer(function()))
         return function
 
     return register

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 import gevent
@@ -41,7 +41,7 @@ class Admission:
         self.queue = JobQueue(context.settings().main.max_jobs)
         self.stopping = False
         self._entering = 0
-        self.done: dict[str, int] = {}
+        self.done: Counter[str] = Counter()
         """How many jobs ended since the agent's start, by state."""
 
     # -- in
@@ -286,8 +286,7 @@ class Admission:
         if self.live.get(job.id) is job:
             del self.live[job.id]
         if job.last_result is not None:
-            state = job.last_result.state
-            self.done[state] = self.done.get(state, 0) + 1
+            self.done[job.last_result.state] += 1
         self.queue.finish(job)
         job.ended.set()
         self.start_next()

@@ -17,7 +17,7 @@ from greenagent.process.tags import VARIABLE
 from greenagent.settings.models import ControllerSettings, ExtensionSettings, Settings
 from greenagent.values import levels
 from greenagent.values.arguments import as_text
-from greenagent.values.command import Command
+from greenagent.values.command import Command, load_json
 from greenagent.values.errors import CommandError
 
 EXECUTE: Final = "execute"
@@ -160,6 +160,22 @@ def _without_nul(text: str, where: str) -> str:
     if "\0" in text:
         raise CommandError(f"{where} holds a NUL character")
     return text
+
+
+def data_object(command: Command) -> dict[str, Any]:
+    """``data`` as the JSON object that built-ins and scripts take; empty text is an empty object.
+
+    Raises CommandError when it is something else.
+    """
+    try:
+        data = load_json(command.data) if command.data.strip() else None
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"data of {command.cmd} is not JSON: {error}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise CommandError(f"data of {command.cmd} must be a JSON object")
+    return data
 
 
 def search_path() -> str:

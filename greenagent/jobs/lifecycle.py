@@ -138,8 +138,7 @@ class Lifecycle:
 
     def _ends_by_request(self, outcome: Outcome) -> bool:
         """Deals with a run that was asked to end; True when the job is over with it."""
-        job = self._job
-        reason = job.end_requested
+        job, reason = self._job, self._job.end_requested
         if reason is None or reason is Reason.HAND_OVER:
             if outcome.state != states.KILLED:
                 return False
@@ -147,30 +146,21 @@ class Lifecycle:
             return True
         if reason is Reason.KILL_ALL and job.repeats:
             return False
-        if reason is Reason.STOP and job.command.arguments.remembered and not self._is_over(outcome):
-            return True  # nothing is reported: it comes back at the next start
-        if reason is Reason.DRAIN:
-            return self._drained(outcome)
         if outcome.ended_by_request:
-            self._finish(outcome)
-            return True
-        # It had ended by itself before it could be ended: that state stands if it was the last run anyway.
-        self._finish(outcome if self._is_over(outcome) else replace(outcome, state=states.KILLED))
+            is_over, last = False, outcome
+        else:
+            # It had ended by itself before it could be ended: that state stands if it was the last run anyway.
+            is_over = self._decide(outcome).next is Next.END
+            last = outcome if is_over else replace(outcome, state=states.KILLED)
+        if is_over or not self._comes_back:
+            self._finish(last)
         return True
 
-    def _is_over(self, outcome: Outcome) -> bool:
-        """Whether a run that ended by itself was the job's last."""
-        if outcome.ended_by_request:
-            return False
-        return self._decide(outcome).next is Next.END
-
-    def _drained(self, outcome: Outcome) -> bool:
-        """The run that was let finish before the agent ends; another would follow only if nobody waited."""
-        if self._is_over(outcome):
-            self._finish(outcome)
-        elif not self._job.command.arguments.remembered:
-            self._finish(replace(outcome, state=states.KILLED))
-        return True
+    @property
+    def _comes_back(self) -> bool:
+        """Whether the job is remembered over the agent's end: nothing is reported then."""
+        leaves = self._job.end_requested in (Reason.STOP, Reason.DRAIN)
+        return leaves and self._job.command.arguments.remembered
 
     def _sleep(self) -> bool:
         """Waits between runs; False when the job is asked to end meanwhile."""
@@ -189,10 +179,8 @@ class Lifecycle:
         return True
 
     def _end_while_sleeping(self, last: Outcome) -> None:
-        leaving = self._job.end_requested in (Reason.STOP, Reason.DRAIN)
-        if leaving and self._job.command.arguments.remembered:
-            return
-        self._finish(replace(last, state=states.KILLED))
+        if not self._comes_back:
+            self._finish(replace(last, state=states.KILLED))
 
     def _finish(self, outcome: Outcome) -> None:
         """The job is over."""

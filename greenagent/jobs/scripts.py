@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from greenagent.jobs.commands import Execution, Resolver
+from greenagent.jobs.commands import Execution, Resolver, data_object
 from greenagent.settings.models import Settings
-from greenagent.values.command import Command, load_json
+from greenagent.values.command import Command
 from greenagent.values.errors import CommandError, GreenagentError
 
 CACHED_SCRIPTS: Final = 100
@@ -55,11 +55,11 @@ class Scripts:
         path = (self._settings().main.scripts_dir / f"{name}.py").absolute()
         if not path.is_file():
             raise CommandError(f"there is no script {path}")
-        return self._python(command, {"path": str(path), "args": self._data(command)})
+        return self._python(command, {"path": str(path), "args": data_object(command)})
 
     def jumpscript_content(self, command: Command, controller: str | None) -> Execution:
         """``data`` holds ``hash`` (or ``content``) and ``args``; the text is fetched from the asking controller."""
-        data = self._data(command)
+        data = data_object(command)
         content = data.get("content")
         if content is None:
             content = self._by_hash(data.get("hash"), controller)
@@ -84,19 +84,6 @@ class Scripts:
                 del self._fetched[next(iter(self._fetched))]
             self._fetched[digest] = text.decode("utf-8", "replace")
         return self._fetched[digest]
-
-    def _data(self, command: Command) -> dict[str, Any]:
-        if not command.data.strip():
-            return {}
-        try:
-            data = load_json(command.data)
-        except (ValueError, RecursionError) as error:
-            raise CommandError(f"data of {command.cmd} is not JSON: {error}") from error
-        if data is None:
-            return {}
-        if not isinstance(data, dict):
-            raise CommandError(f"data of {command.cmd} must be a JSON object")
-        return data
 
     def _python(self, command: Command, task: dict[str, Any]) -> Execution:
         python = self._settings().main.script_python or sys.executable

@@ -47,11 +47,12 @@ class AgentMetrics:
         """Registers a total that somebody else counts and ``read`` tells."""
         self._counters[(name, _labels(labels))] = read
 
-    def forget(self, name: str, **labels: str) -> None:
-        """Removes what was registered, for instance of a controller that is no longer configured."""
-        key = (name, _labels(labels))
-        self._gauges.pop(key, None)
-        self._counters.pop(key, None)
+    def forget(self, **labels: str) -> None:
+        """Removes what was registered with these labels, for instance of a controller that is no longer configured."""
+        wanted = set(_labels(labels))
+        for registered in (self._gauges, self._counters):
+            for key in [key for key in registered if wanted.issubset(key[1])]:
+                del registered[key]
 
     def total(self, name: str, **labels: str) -> float:
         """What a counter has come to."""

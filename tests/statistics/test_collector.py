@@ -264,8 +264,12 @@ def test_own_metrics_send_what_counters_rose_by() -> None:
     waiting.clear()
     assert points() == {"jobs_done.SUCCESS": 1, "jobs_done.ERROR": 0, "polls.a_b": 0, "jobs_waiting": 0}
     assert metrics.total("jobs_done", state="SUCCESS") == 2
-    metrics.forget("jobs_waiting")
-    assert "jobs_waiting" not in points()
+    for controller in ("kept", "gone"):
+        metrics.gauge("results_waiting", lambda: 3, controller=controller)
+        metrics.counter("log_posts", lambda: 4, controller=controller)
+    metrics.forget(controller="gone")
+    left = {key for key in points() if key.startswith(("results", "log", "jobs_waiting"))}
+    assert left == {"results_waiting.kept", "log_posts.kept", "jobs_waiting"}
 
 
 def test_the_stall_of_the_hub_is_the_worst_of_the_last_minutes() -> None:
