@@ -18,7 +18,8 @@ from greenagent.values.errors import LevelError
 from greenagent.values.levels import LevelSet, parse_levels
 
 ENVIRONMENT_PREFIX: Final = "GREENAGENT_"
-_ACCOUNT = re.compile(r"""(?<=://)[^\s/?#"']+@""")
+_ACCOUNT = re.compile(r"""(?<=://)[^\s/"']+@""")
+"""User and password in a URL; ``?`` and ``#`` too, which do not belong there but may stand in a password."""
 
 
 class ValueProblem(Exception):
@@ -117,7 +118,7 @@ TEXT: Final = Kind("text", "text", (str,))
 PATH: Final = Kind("path", "text", (str,), lambda value: Path(value) if value else None)
 TEXTS: Final = Kind("list of texts", "a list of texts", (list,), _texts, _parse_list)
 CONTROLLERS: Final = replace(TEXTS)
-"""Keys of controllers; empty for all of them."""
+"""Keys of controllers; empty for all of them. The loader, which knows the controllers, knows this kind by identity."""
 LEVELS: Final = Kind("level list", "a list of levels", (object,), _levels)
 TABLE: Final = Kind("table", "a table", (dict,), dict)
 TEXT_TABLE: Final = Kind("table of texts", "a table", (dict,), _variables)

@@ -30,7 +30,7 @@ def test_printed_lines_are_complete_and_name_the_origin() -> None:
 
 def test_secrets_are_not_printed(tmp_path: Path) -> None:
     text = MINIMAL.replace("localhost", "user:hunter2@localhost") + (
-        "[extensions.a]\nbinary = 'x'\nargs = ['--from=https://me:hunter3@host/x']\n"
+        "[extensions.a]\nbinary = 'x'\nargs = ['--from=https://me:hunter3@host/x', 'ftp://a:hunter?8@h,http://b:hunter#9@h']\n"
         "env = {DB_PASSWORD = 'hunter4', API_TOKEN = 'hunter5', PLAIN = 'seen'}\n"
         "[startup.b]\nname = 'a'\ndata = 'ftp://hunter6@host'\nargs = {env = {SECRET_KEY = 'hunter7'}, domain = 'x'}\n"
     )
