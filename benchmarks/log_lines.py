@@ -27,8 +27,8 @@ from pathlib import Path  # noqa: E402
 import gevent  # noqa: E402
 
 from greenagent.jobs.streams import JobOutput  # noqa: E402
-from greenagent.logs.models import INSERT_ROW, SCHEMA  # noqa: E402
 from greenagent.logs.routes import Routes  # noqa: E402
+from greenagent.logs.schema import INSERT_ROW, SCHEMA  # noqa: E402
 from greenagent.logs.splitter import Splitter  # noqa: E402
 from greenagent.logs.store import LogStore  # noqa: E402
 from greenagent.process.pipes import PipeReader  # noqa: E402
@@ -158,7 +158,7 @@ def measure(folder: Path, kind: str, jobs: int, lines: int) -> dict[str, object]
     seconds = time.perf_counter() - began
     p99, worst = stalls.stop()
     memory = resident()
-    figures = store.figures
+    figures = store.metrics
     store.stop()
     while CHILDREN:
         CHILDREN.pop().wait()

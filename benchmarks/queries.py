@@ -23,7 +23,7 @@ from pathlib import Path  # noqa: E402
 import gevent  # noqa: E402
 
 from greenagent.logs.folder import file_size  # noqa: E402
-from greenagent.logs.pieces import Block  # noqa: E402
+from greenagent.logs.lines import Block  # noqa: E402
 from greenagent.logs.read.query import LogQuery  # noqa: E402
 from greenagent.logs.routes import Routes  # noqa: E402
 from greenagent.logs.store import LogStore  # noqa: E402

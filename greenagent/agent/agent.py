@@ -75,7 +75,7 @@ class Agent:
         self.spool = Spool(main.ledger_file, self.agent_log, result_memory=main.result_memory)
         self.spool.start()
         self.console = LineOutput(1, "console")
-        self.store = make_log_store(self.settings, self.agent_log, self.console)
+        self.store = make_log_store(self.settings, self.agent_log, self.console, self.spool.cursors)
         try:
             self.store.start()
         except BaseException:

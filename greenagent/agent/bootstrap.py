@@ -6,8 +6,9 @@ import gevent
 
 from greenagent.jobs.handover import HandedOver
 from greenagent.logs.console import Console
-from greenagent.logs.retention import StoreLimits
 from greenagent.logs.store import LogStore
+from greenagent.logs.write.cursors import CursorStore
+from greenagent.logs.write.retention import StoreLimits
 from greenagent.process.child import Children
 from greenagent.process.orphans import OrphanReaper, end_orphan, find_by_tag
 from greenagent.process.tags import parse_tag
@@ -16,7 +17,7 @@ from greenagent.settings.models import Settings
 from greenagent.spool.spool import Spool
 
 
-def make_log_store(settings: Settings, agent_log: AgentLog, console: LineOutput) -> LogStore:
+def make_log_store(settings: Settings, agent_log: AgentLog, console: LineOutput, cursors: CursorStore) -> LogStore:
     """The log store as the DB logger wants it.
 
     Without a DB logger the lines for controllers still need a place to wait in: beside the ledger.
@@ -29,7 +30,13 @@ def make_log_store(settings: Settings, agent_log: AgentLog, console: LineOutput)
         folder = main.ledger_file.with_name(main.ledger_file.name + ".logs")
         limits = StoreLimits()
     return LogStore(
-        folder, main.message_id_file, agent_log, keep=logger is not None, limits=limits, console=Console(console)
+        folder,
+        main.message_id_file,
+        agent_log,
+        keep=logger is not None,
+        limits=limits,
+        console=Console(console),
+        cursors=cursors,
     )
 
 

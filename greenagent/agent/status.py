@@ -79,11 +79,11 @@ class AgentStatus:
         metrics.gauge("jobs_waiting", lambda: queue.waiting)
         for state in sorted(states.TERMINAL):
             metrics.counter("jobs_done", partial(parts.admission.done.__getitem__, state), state=state)
-        metrics.counter("log_lines", lambda: parts.store.figures.lines)
-        metrics.counter("log_bytes", lambda: parts.store.figures.bytes)
-        metrics.counter("log_batches", lambda: parts.store.figures.batches)
-        metrics.counter("log_lines_dropped", lambda: parts.store.figures.dropped)
-        metrics.gauge("log_queue_bytes", lambda: parts.store.figures.waiting)
+        metrics.counter("log_lines", lambda: parts.store.metrics.lines)
+        metrics.counter("log_bytes", lambda: parts.store.metrics.bytes)
+        metrics.counter("log_batches", lambda: parts.store.metrics.batches)
+        metrics.counter("log_lines_dropped", lambda: parts.store.metrics.dropped)
+        metrics.gauge("log_queue_bytes", lambda: parts.store.metrics.waiting)
 
     def follow(self) -> None:
         """Registers the metrics of controllers that came, and removes those of controllers that left."""
@@ -112,7 +112,7 @@ class AgentStatus:
         return [pair for pair in self._context.routing.bits if pair.rpartition("/")[2] == key]
 
     def _lines_waiting(self, pair: str) -> int | None:
-        return self._parts.store.backlog(pair) if pair in self._context.routing.bits else None
+        return self._parts.store.pending(pair).waiting if pair in self._context.routing.bits else None
 
     def _waiting(self, key: str) -> Waiting:
         return self._outbox_waiting().get(key, Waiting())
@@ -131,7 +131,7 @@ class AgentStatus:
 
     def threads(self) -> list[NativeWorker[Any]]:
         """The native threads without which nothing works."""
-        found = (self._parts.store.writer.thread, self._context.spool.database.thread)
+        found = (self._parts.store.intake.thread, self._context.spool.database.thread)
         return [thread for thread in found if thread is not None]
 
     def health(self) -> str | None:
@@ -217,7 +217,7 @@ class AgentStatus:
             "problem": link.health.problem or None,
             **{name: getattr(link.metrics, name) for name in _UPLINK_COUNTERS},
             "results_waiting": self._waiting(key).results,
-            "log_lines_waiting": {pair: parts.store.backlog(pair) for pair in self._pairs_of(key)},
+            "log_lines_waiting": {pair: parts.store.pending(pair).waiting for pair in self._pairs_of(key)},
             "statistics_waiting": self._waiting(key).statistics,
         }
 
@@ -227,7 +227,7 @@ class AgentStatus:
             "folder": str(store.folder.path),
             "writable": store.is_writable,
             "free_bytes": self._free(store.folder.path),
-            **store.figures._asdict(),
+            **store.metrics._asdict(),
         }
 
     def _free(self, path: Path) -> int | None:

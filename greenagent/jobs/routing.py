@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from weakref import WeakKeyDictionary
 
 from greenagent.jobs.job import Job
-from greenagent.logs.joblog import JobLog
 from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
+from greenagent.logs.write.job_log import JobLog
 from greenagent.settings.models import ControllerLogger, Settings
 from greenagent.spool.records import FROM_STARTUP
 from greenagent.values.levels import LevelSet

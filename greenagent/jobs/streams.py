@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 import gevent
 
 from greenagent.jobs.handover import SuspendedStreams
-from greenagent.logs.pieces import Block, Mixed, Piece
+from greenagent.logs.lines import Block, Mixed, Piece
 from greenagent.logs.splitter import Splitter
 from greenagent.process.child import Child
 from greenagent.process.pipes import PipeFeeder, PipeReader

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from greenagent.logs.lines import LAST_ID
+from greenagent.logs.lines import LAST_ID, Lines
 
 
 class LineSink(Protocol):
@@ -20,18 +20,17 @@ class Console:
     def __init__(self, output: LineSink) -> None:
         self._output = output
 
-    def show(self, label: str, first_id: int, epoch: float, level: int, texts: list[str]) -> None:
+    def show(self, label: str, lines: Lines) -> None:
         """``date time ID# CMD NAME|LEVEL:DATA``, one line each; newlines inside show as ``\\n``."""
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch))
-        write = self._output.write
-        if not label.isprintable():
-            label = _visible(label)  # whoever sent the command chose it
-        for offset, text in enumerate(texts):
-            if not text.isprintable():
-                text = _visible(text)
-            write(f"{stamp} {(first_id + offset) & LAST_ID}# {label}|{level}:{text}")
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lines.epoch))
+        label = _visible(label)  # whoever sent the command chose it
+        for offset, (level, text) in enumerate(lines.levelled()):
+            number = (lines.first_id + offset) & LAST_ID
+            self._output.write(f"{stamp} {number}# {label}|{level}:{_visible(text)}")
 
 
 def _visible(text: str) -> str:
     """Control characters as escapes (a job must not steer the terminal); tabs stay."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,17 +1,53 @@
-"""What the hub hands to the writer's thread, and how it becomes rows."""
+"""Messages on their way: what a splitter gives, what the writer's thread gets, and how that becomes rows."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from greenagent.logs.models import LINE_COLUMNS
+from greenagent.values import levels
+from greenagent.values.message import Message
 
-_CONTROL = re.compile(r"[\x01-\x09\x0b-\x1f]")
-LAST_ID: Final = 0xFFFFFFFF
+ALONE: Final = frozenset({levels.CRITICAL, levels.STATISTICS, levels.PROCESS_ANNOUNCEMENT, *levels.RESULTS})
+"""Levels that a block never has: the job's output handler must see each of these messages."""
 MIXED: Final = 0
 """Instead of the level of a block whose texts carry it: ``LEVEL::text``. No message has level 0."""
+LAST_ID: Final = 0xFFFFFFFF
+
+_CONTROL = re.compile(r"[\x01-\x09\x0b-\x1f]")
+
+
+class Block(NamedTuple):
+    """Complete one-line messages of one level, each ended by a newline; ``level`` is never in ``ALONE``."""
+
+    level: int
+    text: str
+    count: int  # type: ignore[assignment]
+
+    def lines(self) -> list[str]:
+        """The messages, one by one."""
+        return self.text.split("\n")[:-1]
+
+
+class Mixed(NamedTuple):
+    """Complete one-line messages of several levels, none of them in ``ALONE``: ``LEVEL::text`` and a newline each."""
+
+    levels: frozenset[int]
+    text: str
+    count: int  # type: ignore[assignment]
+
+    def messages(self) -> list[Message]:
+        """The messages, one by one."""
+        return [Message(*levelled) for levelled in _levelled(self.text)]
+
+    def texts_of(self, level: int) -> list[str]:
+        """The texts of one level."""
+        return re.findall(rf"^0*{level}::(.*)$", self.text[:-1], re.MULTILINE)
+
+
+Piece = Block | Mixed | Message
 
 
 class Owner(NamedTuple):
@@ -22,62 +58,40 @@ class Owner(NamedTuple):
     name: str
 
 
+@dataclass(slots=True)
 class Lines:
     """Messages of one job that take one way: either a block of one level, or (level, text) each.
 
-    ``text`` is a block's lines, each with its newline, or "" when ``rows`` holds them.
-    ``first_id`` is the id of the first; ``size`` is in bytes of UTF-8. ``missing`` is not 0 in a note
-    that so many other lines of the job were lost.
+    ``keep``: they belong in table ``logs``. ``marks``: the bits of the upload pairs that want them. ``flush``: seconds
+    within which the job wants them sent, 0 for as configured. ``first_id`` is the id of the first. ``text`` is a
+    block's lines, each with its newline, or "" when ``rows`` holds them. ``size`` is in bytes of UTF-8.
     """
 
-    __slots__ = (
-        "count",
-        "epoch",
-        "first_id",
-        "flush",
-        "keep",
-        "level",
-        "marks",
-        "missing",
-        "owner",
-        "rows",
-        "size",
-        "text",
-    )
-
-    def __init__(
-        self,
-        owner: Owner,
-        epoch: float,
-        keep: bool,
-        marks: int,
-        flush: float,
-        first_id: int,
-        level: int,
-        text: str,
-        rows: Sequence[tuple[int, str]],
-        count: int,
-        size: int,
-        missing: int = 0,
-    ) -> None:
-        self.owner = owner
-        self.epoch = epoch
-        self.keep = keep
-        self.marks = marks
-        self.flush = flush
-        self.first_id = first_id
-        self.level = level
-        self.text = text
-        self.rows = rows
-        self.count = count
-        self.size = size
-        self.missing = missing
+    owner: Owner
+    epoch: float
+    keep: bool
+    marks: int
+    flush: float
+    first_id: int
+    level: int
+    text: str
+    rows: Sequence[tuple[int, str]]
+    count: int
+    size: int
 
     @property
     def stored_size(self) -> int:
         """A little more than the bytes that these lines will take in the file, the index included."""
         jobid, domain, name = self.owner
         return self.size + self.count * (2 * len(jobid) + len(domain) + len(name) + 48)
+
+    def levelled(self) -> Sequence[tuple[int, str]]:
+        """Level and text of each."""
+        if self.rows:
+            return self.rows
+        if self.level == MIXED:
+            return _levelled(self.text)
+        return [(self.level, text) for text in self.text.split("\n")[:-1]]
 
     def parts(self, limit: int) -> Iterator[Lines]:
         """The same lines, cut so that each part's ``stored_size`` is at most ``limit``, or one line."""
@@ -93,21 +107,21 @@ class Lines:
             count = end - start
             if end < self.count and size + sizes[end] + (count + 1) * overhead <= limit:
                 continue
-            yield Lines(
-                self.owner,
-                self.epoch,
-                self.keep,
-                self.marks,
-                self.flush,
-                (self.first_id + start) & LAST_ID,
-                self.level,
-                "\n".join(texts[start:end]) + "\n" if texts else "",
-                self.rows[start:end],
-                count,
-                size,
-                self.missing,
+            yield replace(
+                self,
+                first_id=(self.first_id + start) & LAST_ID,
+                text="\n".join(texts[start:end]) + "\n" if texts else "",
+                rows=self.rows[start:end],
+                count=count,
+                size=size,
             )
             start, size = end, 0
+
+
+def _levelled(text: str) -> list[tuple[int, str]]:
+    """Level and text of each line of a mixed block."""
+    parted = (line.partition("::") for line in text.split("\n")[:-1])
+    return [(int(level), rest) for level, _, rest in parted]
 
 
 def byte_size(text: str) -> int:
@@ -135,19 +149,9 @@ def block_as_json(text: str, control: bool = True) -> str | None:
 
 
 def as_rows(lines: Lines, first_seq: int) -> list[tuple[object, ...]]:
-    """The rows of some lines, in the order of the table's columns: the slow way."""
+    """The rows of some lines, in the order of ``schema.LINE_COLUMNS``: the slow way."""
     owner, epoch, marks, first_id = lines.owner, lines.epoch, lines.marks, lines.first_id
-    if lines.rows:
-        each = lines.rows
-    elif lines.level == MIXED:
-        parted = (line.partition("::") for line in lines.text.split("\n")[:-1])
-        each = [(int(level), text) for level, _, text in parted]
-    else:
-        each = [(lines.level, text) for text in lines.text.split("\n")[:-1]]
     return [
         ((first_id + offset) & LAST_ID, *owner, epoch, level, text, marks, first_seq + offset)
-        for offset, (level, text) in enumerate(each)
+        for offset, (level, text) in enumerate(lines.levelled())
     ]
-
-
-assert LINE_COLUMNS == ("id", "jobid", "domain", "name", "epoch", "level", "data", "marks", "seq")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from greenagent.logs.pieces import ALONE, Block, Mixed, Piece
+from greenagent.logs.lines import ALONE, Block, Mixed, Piece
 from greenagent.values import levels
 from greenagent.values.message import Message
 

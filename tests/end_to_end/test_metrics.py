@@ -199,9 +199,9 @@ def test_health_names_what_is_stuck(inside: Inside) -> None:
 
 
 def test_a_dead_writer_is_in_the_health_and_ends_the_agent(inside: Inside, controller: RecordingController) -> None:
-    thread = inside.agent.store.writer.thread
+    thread = inside.agent.store.intake.thread
     assert thread is not None
-    thread.put_now(lambda writer: writer.there_is_no_such_thing())
+    thread.put_now(lambda: inside.agent.store.writer.there_is_no_such_thing())  # type: ignore[attr-defined]
     wait_until(lambda: not thread.is_alive, what="the thread's end")
     code, reason = inside.health()
     assert code == 503

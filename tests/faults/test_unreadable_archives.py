@@ -38,7 +38,7 @@ class Uploads:
 
     def archive(self, *texts: str) -> Path:
         self.job.append([Message(1, text) for text in texts])
-        path: Path = self.store.writer.call(lambda writer: writer.rotate())
+        path: Path = self.store.intake.call(self.store.writer.rotate)
         return path
 
     def complaints(self, words: str) -> list[str]:
@@ -75,7 +75,7 @@ def test_an_archive_that_another_program_locks_holds_the_lines_until_it_is_free(
             other.execute("ROLLBACK")
             wait_until(lambda: arrived(controller) == ["a", "b", "c"], what="all lines")
     assert len(uploads.complaints("database is locked")) == 1
-    assert uploads.store.figures.dropped == 0
+    assert uploads.store.metrics.dropped == 0
 
 
 def test_a_damaged_archive_that_cannot_be_set_aside_stops_nothing_once_it_can(
@@ -90,7 +90,7 @@ def test_a_damaged_archive_that_cannot_be_set_aside_stops_nothing_once_it_can(
         assert damaged.exists()
         immutable.lift()
         wait_until(lambda: arrived(controller) == ["b"], what="the line that can be read")
-        wait_until(lambda: uploads.store.figures.dropped == 1, what="the other to be counted")
+        wait_until(lambda: uploads.store.metrics.dropped == 1, what="the other to be counted")
     assert len(uploads.complaints("file is not a database")) == 2, "once as the reason, once as set aside"
     assert len(uploads.complaints("is kept as damaged-")) == 1
 
@@ -107,7 +107,7 @@ def test_lines_before_a_damage_are_sent_and_those_behind_it_counted(
     damaged.write_bytes(content)
     with running(uploads.uploader):
         wait_until(lambda: arrived(controller)[-1:] == ["behind"], what="the last line")
-        lost = wait_until(lambda: uploads.store.figures.dropped, what="the lost ones to be counted")
+        lost = wait_until(lambda: uploads.store.metrics.dropped, what="the lost ones to be counted")
     sent = arrived(controller)[:-1]
     assert sent == texts[: len(sent)]
     assert len(sent) > 500

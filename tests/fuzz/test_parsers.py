@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenagent.logs.pieces import ALONE, Block, Mixed
+from greenagent.logs.lines import ALONE, Block, Mixed
 from greenagent.logs.splitter import Splitter
 from greenagent.statistics.statsd import TYPES, parse
 from greenagent.values.arguments import KNOWN_ARGUMENTS

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from greenagent.jobs.streams import STREAM_BYTES, JobOutput, Tail
-from greenagent.logs.pieces import Block, Mixed, Piece
+from greenagent.logs.lines import Block, Mixed, Piece
 from greenagent.values.message import Message
 
 

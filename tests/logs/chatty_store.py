@@ -11,10 +11,10 @@ patch()
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from greenagent.logs.retention import StoreLimits  # noqa: E402
 from greenagent.logs.routes import Routes  # noqa: E402
 from greenagent.logs.splitter import Splitter  # noqa: E402
 from greenagent.logs.store import LogStore  # noqa: E402
+from greenagent.logs.write.retention import StoreLimits  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 
 
@@ -32,7 +32,7 @@ def main(folder: str, ids: str, size: str, most: str) -> None:
             store.flush()
             print(number, flush=True)
     store.flush()
-    print(f"figures {store.figures.lines} {store.figures.dropped}", flush=True)
+    print(f"figures {store.metrics.lines} {store.metrics.dropped}", flush=True)
     log.close()
     store.stop()
 

@@ -10,7 +10,7 @@ from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
 
-from greenagent.logs.pieces import Block  # noqa: E402
+from greenagent.logs.lines import Block  # noqa: E402
 from greenagent.logs.read.query import LogQuery  # noqa: E402
 from greenagent.logs.read.verify import verify_folder  # noqa: E402
 from greenagent.logs.routes import Routes  # noqa: E402
@@ -25,19 +25,19 @@ def main(disk: Path) -> None:
     store = LogStore(disk / "logs", disk / "mid", AgentLog(LineOutput(2, "agent_log")))
     store.start()
     log = store.open_job("j", "", "", Routes(), "j")
-    while not store.figures.dropped:
+    while not store.metrics.dropped:
         log.append([Block(1, "some line of a job\n" * 1000, 1000)])
         store.flush()
     ballast.unlink()
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        lost = store.figures.dropped
+        lost = store.metrics.dropped
         log.append([Message(5, "still here")])
         store.flush()
-        if store.figures.dropped == lost:
+        if store.metrics.dropped == lost:
             break
         gevent.sleep(0.1)
-    print("lost", store.figures.dropped)
+    print("lost", store.metrics.dropped)
     gevent.sleep(0)
     log.append([Message(5, "after it")])
     store.flush()

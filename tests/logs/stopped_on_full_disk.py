@@ -7,14 +7,14 @@ patch()
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from greenagent.logs.pieces import Block  # noqa: E402
+from greenagent.logs.lines import Block  # noqa: E402
 from greenagent.logs.read.query import LogQuery  # noqa: E402
 from greenagent.logs.routes import Routes  # noqa: E402
 from greenagent.logs.store import LogStore  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 
 ids = Path(sys.argv[2])
-"""Not on the small disk unless told so: a store needs to write its message id file to start at all."""
+"""Not on the small disk: a store needs to write its message id file to start at all."""
 
 
 def start(disk: Path) -> LogStore:
@@ -27,7 +27,7 @@ def main(disk: Path) -> None:
     ballast = disk / "ballast"
     ballast.write_bytes(b"x" * (8 << 20))
     store = start(disk)
-    printed = {"chatty": 0, "quiet": 0}
+    printed = {"chatty": 0, "quiet": 0, "new": 0}
 
     def log(job: str, lines: int) -> None:
         store.open_job(job, "dom", "nam", Routes(), "").append([Block(1, "some line of a job\n" * lines, lines)])
@@ -35,7 +35,7 @@ def main(disk: Path) -> None:
         printed[job] += lines
 
     log("quiet", 10)
-    while not store.figures.dropped:
+    while not store.metrics.dropped:
         log("chatty", 1000)
     with (disk / "filling").open("wb", buffering=0) as filling:  # not even a note finds room
         try:
@@ -43,33 +43,20 @@ def main(disk: Path) -> None:
                 filling.write(b"x" * 512)
         except OSError:
             pass
-    lost = store.figures.dropped
-    while store.figures.dropped == lost:  # the write-ahead log may have some left
-        store.writer.call(lambda writer: writer.try_now())
+    lost = store.metrics.dropped
+    while store.metrics.dropped == lost:  # the write-ahead log may have some left
+        store.intake.call(store.writer.try_now)
         log("quiet", 1)
-    counted = store.figures.dropped
+    print("counted", store.metrics.dropped)
     store.stop()
-    if ids.parent != disk:  # once more without having found room
-        store = start(disk)
-        store.tick()
-        store.flush()
-        print("counted again", store.figures.dropped)
-        store.stop()
     ballast.unlink()
     (disk / "filling").unlink()
     store = start(disk)
-    store.tick()
-    store.flush()
-    for job, lines in printed.items():
-        found = store.query(LogQuery(jobid=job, limit=0))
-        print(job, "unaccounted", lines - sum(record.level == 1 for record in found) - counted_in(found))
-        print(job, "notes", sum(record.level == 7 for record in found))
-    print("counted", counted)
-    store.stop()
-    store = start(disk)
-    store.tick()
-    store.flush()
-    print("notes in all", sum(record.level == 7 for record in store.query(LogQuery(limit=0))))
+    found = store.query(LogQuery(limit=0))
+    print("missing", sum(printed.values()) - sum(record.level == 1 for record in found))
+    print("noted", counted_in(found))
+    log("new", 1)
+    print("new lines", len(store.query(LogQuery(jobid="new", limit=0))))
     store.stop()
 
 

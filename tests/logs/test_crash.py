@@ -69,5 +69,5 @@ def test_after_a_crash_the_next_start_is_silent_and_goes_on(stores: Stores) -> N
     stop_at_random(start(stores, 1 << 20), 0.01)
     store = stores.open()
     assert stores.agent_log.lines == []
-    assert store.ids.left == 100_000
+    assert store.intake.ids.left == 100_000
     gevent.sleep(0)

@@ -10,11 +10,10 @@ from pathlib import Path
 import gevent
 import pytest
 
-from greenagent.logs.pieces import Block
+from greenagent.logs.lines import Block
 from greenagent.logs.read.query import LogQuery
 from greenagent.logs.routes import Routes
 from greenagent.logs.write import database, database_file
-from greenagent.logs.writer import Writer
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores, job, rows
 from tests.logs.namespaces import run_with_mount
@@ -77,18 +76,18 @@ def test_damage_while_running_costs_no_line_that_is_still_to_be_written(stores: 
     log.append([Block(1, "old\n" * 5000, 5000)])
     store.flush()
 
-    def damage(writer: Writer) -> None:
-        writer.database.merge_log()
-        path = stores.folder.current
+    def damage() -> None:
+        store.writer.database.merge_log()
+        path = store.writer.database.path
         if how == "truncated":
             os.truncate(path, 8192)
         else:
             with open(path, "r+b") as file:
                 file.seek(100)
                 file.write(b"\xff" * (path.stat().st_size - 100))
-        writer.database.connection.execute("PRAGMA shrink_memory")
+        store.writer.database.connection.execute("PRAGMA shrink_memory")
 
-    store.writer.call(damage)
+    store.intake.call(damage)
     log.append([Block(1, "new\n" * 5000, 5000)])
     store.flush()
     log.append([Message(1, "last")])
@@ -192,7 +191,7 @@ def test_a_damaged_archive_stops_neither_uploads_nor_questions_nor_deletions(sto
     log = job(store, routes=Routes(pairs=[(bits["a"], None)]))
     for text in ("first", "damaged", "last"):
         log.append([Message(1, text)])
-        store.writer.call(lambda writer: writer.rotate())
+        store.intake.call(store.writer.rotate)
     log.append([Message(1, "current")])
     store.flush()
     archive = stores.folder.archives()[1]
@@ -201,7 +200,7 @@ def test_a_damaged_archive_stops_neither_uploads_nor_questions_nor_deletions(sto
         assert [record.data for record in store.query(LogQuery())] == ["current", "last", "first"]
     assert store.delete(LogQuery(text="nothing")) == (0, 0)
     for _ in range(2):
-        assert [record.data for record in store.read_marked("a")] == ["first", "last", "current"]
+        assert [record.data for record in store.pending("a").read()] == ["first", "last", "current"]
     assert len(damaged(stores)) == 1
     assert not archive.exists()
     gevent.sleep(0)

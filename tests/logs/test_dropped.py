@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.logs import undelivered
-from greenagent.logs.backlog import Backlog
-from greenagent.logs.pieces import Block
-from greenagent.logs.retention import StoreLimits
+from greenagent.logs.lines import Block
 from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
+from greenagent.logs.write import undelivered
+from greenagent.logs.write.retention import StoreLimits
 from greenagent.runtime.native import native_sleep
 from greenagent.values.levels import WARNING, parse_levels
 from greenagent.values.message import Message
-from tests.logs.conftest import Stores, job, rows
+from tests.logs.conftest import LoosePending, Stores, job, rows
 from tests.support.waiting import wait_until
 
 
@@ -25,7 +24,7 @@ def wanting(store: LogStore, *pairs: str, keep: bool = True) -> Routes:
 
 
 def rotate(store: LogStore) -> Path:
-    path: Path = store.writer.call(lambda writer: writer.rotate())
+    path: Path = store.intake.call(store.writer.rotate)
     return path
 
 
@@ -52,7 +51,7 @@ def test_a_cap_tells_every_job_how_many_of_its_lines_went_unsent(stores: Stores)
     wait_until(lambda: len(notes(stores)) == 2, what="the notes")
     cause = "were not sent to a/main, b/main: their database was removed for max_dbs = 1"
     assert notes(stores) == [("living", f"30 lines of this job {cause}"), ("over", f"2 lines of this job {cause}")]
-    assert store.figures.dropped == 32
+    assert store.metrics.dropped == 32
     assert living.dropped == 30
 
 
@@ -60,13 +59,13 @@ def test_lines_that_one_controller_has_are_counted_for_the_other(stores: Stores)
     store = stores.open(limits=StoreLimits(max_dbs=1))
     job(store, routes=wanting(store, "a", "b", keep=False)).append([Message(1, "x"), Message(1, "y")])
     store.flush()
-    store.advance("a", store.read_marked("a")[-1].seq)
-    store.advance("b", store.read_marked("b")[0].seq)
+    store.pending("a").advance(store.pending("a").read()[-1].seq)
+    store.pending("b").advance(store.pending("b").read()[0].seq)
     rotate(store)
     rotate(store)
     store.flush()
     assert said(stores, "not yet sent")[0].endswith("with 1 lines not yet sent to b")
-    assert store.figures.dropped == 1
+    assert store.metrics.dropped == 1
 
 
 def test_many_jobs_are_counted_together_beyond_some(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +81,7 @@ def test_many_jobs_are_counted_together_beyond_some(stores: Stores, monkeypatch:
     assert said(stores, "jobs more")[0].startswith("lines of 3 jobs more were not sent to a:")
     wait_until(lambda: len(notes(stores)) == 2, what="the notes")
     assert [jobid for jobid, _ in notes(stores)] == ["j4", "j3"]
-    assert store.figures.dropped == 15
+    assert store.metrics.dropped == 15
 
 
 @pytest.mark.parametrize("trouble", ["locked", "damaged"])
@@ -113,15 +112,15 @@ def test_lines_in_a_damaged_archive_are_counted_once_nothing_else_waits(stores: 
     store.flush()
     content = archive.read_bytes()
     archive.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
-    found = store.read_marked("a")
+    found = store.pending("a").read()
     assert [record.data for record in found] == ["fine"]
-    store.advance("a", found[-1].seq)
-    assert store.figures.dropped == 0, "they might come yet"
-    assert store.read_marked("a") == []
+    store.pending("a").advance(found[-1].seq)
+    assert store.metrics.dropped == 0, "they might come yet"
+    assert store.pending("a").read() == []
     assert said(stores, "are lost")[0].startswith("2 lines that waited for a are lost")
-    assert store.figures.dropped == 2
-    assert store.read_marked("a") == []
-    assert store.figures.dropped == 2
+    assert store.metrics.dropped == 2
+    assert store.pending("a").read() == []
+    assert store.metrics.dropped == 2
 
 
 def test_what_a_cap_has_counted_is_not_counted_again(stores: Stores) -> None:
@@ -131,43 +130,42 @@ def test_what_a_cap_has_counted_is_not_counted_again(stores: Stores) -> None:
     rotate(store)
     store.flush()
     said(stores, "not yet sent")
-    assert store.read_marked("a") == []
-    assert store.figures.dropped == 1
-    assert store.backlog("a") == 0
+    assert store.pending("a").read() == []
+    assert store.metrics.dropped == 1
+    assert store.pending("a").waiting == 0
 
 
 def test_what_shares_a_transaction_with_the_last_delivered_line_holds_no_archive(stores: Stores) -> None:
     store = stores.open(limits=StoreLimits(min_free=1 << 60))
     log = job(store, routes=wanting(store, "a"))
-    assert store.writer.thread is not None
-    store.writer.thread.put_now(lambda writer: native_sleep(0.3))  # so that both are taken at once
+    assert store.intake.thread is not None
+    store.intake.soon(lambda: native_sleep(0.3))  # so that both are taken at once
     log.append([Message(1, "for a"), Message(2, "for nobody")])
     archive = rotate(store)
-    store.advance("a", store.read_marked("a")[-1].seq)
-    assert store.figures.batches == 1
+    store.pending("a").advance(store.pending("a").read()[-1].seq)
+    assert store.metrics.batches == 1
     rotate(store)
     assert not archive.exists()
 
 
-class TestBacklog:
+class TestLinesThatAreNowhere:
     def test_lines_that_come_while_nothing_is_read_still_wait(self) -> None:
-        backlog = Backlog("a", 1, 0, 0)
-        known = backlog.known()
-        backlog.stored(3, 0)
-        assert backlog.was_read([], known) == 0
-        assert backlog.waiting == 3
+        lines = LoosePending(meanwhile=lambda: lines.stored(3, 0))
+        lines.deliver()
+        assert lines.missed == []
+        assert lines.waiting == 3
 
     def test_lines_that_are_read_before_they_are_told_of_are_not_missed(self) -> None:
-        backlog = Backlog("a", 1, 0, 0)
-        assert backlog.was_read([1, 2], backlog.known()) == 0
-        backlog.advance(2)
-        backlog.stored(2, 0)
-        assert backlog.was_read([], backlog.known()) == 0
-        assert backlog.waiting == 0
+        lines = LoosePending()
+        lines.deliver(1, 2)
+        lines.stored(2, 0)
+        lines.deliver()
+        assert lines.missed == []
+        assert lines.waiting == 0
 
     def test_lines_that_are_nowhere_are_missed_once(self) -> None:
-        backlog = Backlog("a", 1, 0, 5)
-        backlog.was_read([4, 5], backlog.known())
-        backlog.advance(5)
-        assert backlog.was_read([], backlog.known()) == 3
-        assert backlog.was_read([], backlog.known()) == 0
+        lines = LoosePending(5)
+        lines.deliver(4, 5)
+        lines.deliver()
+        lines.deliver()
+        assert lines.missed == [3]

@@ -5,8 +5,8 @@ from pathlib import Path
 import gevent
 import pytest
 
-from greenagent.logs.message_ids import BLOCK, MessageIds
-from greenagent.logs.pieces import Block
+from greenagent.logs.lines import Block
+from greenagent.logs.write.message_ids import BLOCK, MessageIds
 from greenagent.values.errors import GreenagentError
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores, job, rows

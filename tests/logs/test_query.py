@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.pieces import Block
+from greenagent.logs.lines import Block
 from greenagent.logs.read.database import reading
 from greenagent.logs.read.query import LogQuery, newest_first, spans_of
 from greenagent.logs.read.scan import Scan
@@ -37,7 +37,7 @@ def three(stores: Stores) -> LogFolder:
         store.open_job("a", "web", "crawl", job(store).routes, "").append([Message(1, f"a{number}")])
         store.open_job("b", "db", "dump", job(store).routes, "").append([Message(7, f"b{number} 100%")])
         if number < 2:
-            store.writer.call(lambda writer: writer.rotate())
+            store.intake.call(store.writer.rotate)
     store.flush()
     return stores.folder
 
@@ -71,7 +71,7 @@ def test_times_include_their_whole_second(stores: Stores, monkeypatch: pytest.Mo
     store = stores.open()
     log = job(store)
     for stamp in (1000.0, 1000.999, 1001.0, 1002.5):
-        monkeypatch.setattr("greenagent.logs.joblog.time.time", lambda stamp=stamp: stamp)
+        monkeypatch.setattr("greenagent.logs.write.job_log.time.time", lambda stamp=stamp: stamp)
         log.append([Message(1, str(stamp))])
     monkeypatch.undo()
     store.flush()

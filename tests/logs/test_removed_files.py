@@ -6,8 +6,8 @@ import pytest
 
 from greenagent.logs.read.query import LogQuery
 from greenagent.logs.read.scan import Scan
-from greenagent.logs.retention import StoreLimits
 from greenagent.logs.routes import Routes
+from greenagent.logs.write.retention import StoreLimits
 from greenagent.values.levels import parse_levels
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores
@@ -26,8 +26,8 @@ def test_a_reader_says_what_was_removed_before_it_came_to_it(stores: Stores, lev
     def write(first: int) -> None:
         log.append([Message(2, "for a"), Message(1, str(first)), Message(2, "for a"), Message(1, str(first + 1))])
         store.flush()
-        store.advance("a", store.read_marked("a")[-1].seq)
-        store.writer.call(lambda writer: writer.rotate())
+        store.pending("a").advance(store.pending("a").read()[-1].seq)
+        store.intake.call(store.writer.rotate)
 
     write(0)
     write(2)

@@ -14,9 +14,9 @@ import pytest
 from greenagent.logs.folder import LogFolder, file_size, number_of
 from greenagent.logs.read.query import LogQuery, newest_first
 from greenagent.logs.read.scan import Scan
-from greenagent.logs.retention import StoreLimits
 from greenagent.logs.routes import Routes
 from greenagent.logs.splitter import Splitter
+from greenagent.logs.write.retention import StoreLimits
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores, crashed_files, job, rows
 from tests.support.waiting import wait_until
@@ -42,10 +42,10 @@ def test_rotation_under_load_loses_nothing_and_keeps_the_limit(stores: Stores) -
     def upload() -> None:
         nonlocal biggest
         while True:
-            records = store.read_marked("a", 1000)
+            records = store.pending("a").read(1000)
             uploaded.extend(record.data for record in records)
             if records:
-                store.advance("a", records[-1].seq)
+                store.pending("a").advance(records[-1].seq)
             elif finished:
                 return
             biggest = max(biggest, largest(stores))
@@ -82,7 +82,7 @@ def test_rotation_under_load_loses_nothing_and_keeps_the_limit(stores: Stores) -
 def test_archives_are_closed_and_readable_with_read_access_only(stores: Stores) -> None:
     store = stores.open()
     job(store).append([Message(1, "x")])
-    archive = store.writer.call(lambda writer: writer.rotate())
+    archive = store.intake.call(store.writer.rotate)
     assert archive.read_bytes()[18] == 1
     assert not archive.with_name(archive.name + "-wal").exists()
 
@@ -91,11 +91,11 @@ def test_names_rise_whatever_the_clock_does(stores: Stores) -> None:
     store = stores.open()
     future = 4_000_000_000
     job(store).append([Message(1, "x")])
-    first = store.writer.call(lambda writer: writer.rotate())
+    first = store.intake.call(store.writer.rotate)
     os.rename(first, stores.folder.path / f"{future}.db")
     for text in ("y", "z"):
         job(store).append([Message(1, text)])
-        store.writer.call(lambda writer: writer.rotate())
+        store.intake.call(store.writer.rotate)
     assert [number_of(path) for path in stores.folder.databases()][-3:] == [future, future + 1, future + 2]
 
 
@@ -105,7 +105,7 @@ def test_a_database_is_called_after_the_second_it_was_begun_in(stores: Stores) -
     assert before <= number_of(stores.folder.databases()[0]) <= time.time()
     for _ in range(3):
         job(store).append([Message(1, "x")])
-        store.writer.call(lambda writer: writer.rotate())
+        store.intake.call(store.writer.rotate)
         assert os.readlink(stores.folder.current) == stores.folder.databases()[-1].name
     assert len(stores.folder.databases()) == 4
     assert (
@@ -161,7 +161,7 @@ def test_a_real_current_db_gets_a_number_with_its_log(stores: Stores, log_name: 
 def test_a_start_completes_a_rotation_that_a_crash_interrupted(stores: Stores, lost: str) -> None:
     store = stores.open()
     job(store).append([Message(1, "first")])
-    store.writer.call(lambda writer: writer.rotate())
+    store.intake.call(store.writer.rotate)
     store.stop()
     old, new = stores.folder.databases()
     stores.folder.link_current(old)
@@ -172,7 +172,7 @@ def test_a_start_completes_a_rotation_that_a_crash_interrupted(stores: Stores, l
     assert stores.folder.databases() == ([old, new] if lost == "the link" else [old])
     assert stores.folder.current.resolve() == stores.folder.databases()[-1]
     job(store).append([Message(1, "second")])
-    store.writer.call(lambda writer: writer.rotate())
+    store.intake.call(store.writer.rotate)
     assert rows(stores.folder, "seq, data") == [(1, "first"), (2, "second")]
     assert stores.agent_log.lines == []
 
@@ -205,7 +205,7 @@ def test_a_scan_goes_on_across_rotations_without_holding_the_file(stores: Stores
         log.append([Message(1, str(number))])
         store.flush()
         if number % 7 == 0:
-            store.writer.call(lambda writer: writer.rotate())
+            store.intake.call(store.writer.rotate)
         if number % 3 == 0:
             seen += [record.data for record in scan.advance()]
     seen += [record.data for record in scan.advance()]
@@ -220,7 +220,7 @@ def test_a_long_scan_is_not_disturbed_by_a_rotation_in_its_middle(stores: Stores
     store.flush()
     scan = Scan(stores.folder, LogQuery()).advance()
     seen = [next(scan).data for _ in range(1500)]
-    store.writer.call(lambda writer: writer.rotate())
+    store.intake.call(store.writer.rotate)
     log.append([Message(1, "5000")])
     store.flush()
     seen += [record.data for record in scan]
@@ -232,7 +232,7 @@ def test_archives_beyond_max_dbs_go_oldest_first(stores: Stores) -> None:
     log = job(store)
     for number in range(6):
         log.append([Message(1, str(number))])
-        store.writer.call(lambda writer: writer.rotate())
+        store.intake.call(store.writer.rotate)
     log.append([Message(1, "6")])
     store.flush()
     assert [data for (data,) in rows(stores.folder, "data")] == ["3", "4", "5", "6"], (
@@ -246,11 +246,11 @@ def test_a_cap_that_removes_undelivered_lines_says_how_many(stores: Stores) -> N
     log = job(store, routes=Routes(pairs=[(bits["a/main"], None)]))
     for number in range(3):
         log.append([Message(1, str(number))])
-        store.writer.call(lambda writer: writer.rotate())
+        store.intake.call(store.writer.rotate)
     store.flush()
     heard = wait_until(lambda: [line for line in stores.agent_log.lines if "not yet sent" in line], what="the warning")
     assert "max_dbs = 1 with 1 lines not yet sent to a/main" in heard[0]
-    assert [record.data for record in store.read_marked("a/main") if record.level == 1] == ["2"]
+    assert [record.data for record in store.pending("a/main").read() if record.level == 1] == ["2"]
 
 
 def test_archives_older_than_max_age_go(stores: Stores) -> None:
@@ -258,7 +258,7 @@ def test_archives_older_than_max_age_go(stores: Stores) -> None:
     log = job(store)
     for number in range(2):
         log.append([Message(1, str(number))])
-        store.writer.call(lambda writer: writer.rotate())
+        store.intake.call(store.writer.rotate)
     old = stores.folder.archives()[0]
     os.utime(old, (1_000_000, 1_000_000))
 
@@ -276,10 +276,10 @@ def test_min_free_removes_delivered_archives_only_and_never_current(stores: Stor
     log = job(store, routes=Routes(pairs=[(bits["a"], None)]))
     log.append([Message(1, "delivered")])
     store.flush()
-    store.advance("a", store.read_marked("a")[-1].seq)
-    store.writer.call(lambda writer: writer.rotate())
+    store.pending("a").advance(store.pending("a").read()[-1].seq)
+    store.intake.call(store.writer.rotate)
     log.append([Message(1, "waits")])
-    store.writer.call(lambda writer: writer.rotate())
+    store.intake.call(store.writer.rotate)
     log.append([Message(1, "current")])
     store.flush()
     assert [data for (data,) in rows(stores.folder, "data")] == ["waits", "current"]
@@ -292,16 +292,16 @@ def test_archives_that_only_controllers_wanted_go_once_delivered(stores: Stores)
     log = job(store, routes=Routes(keep=False, pairs=[(bits["a"], None)]))
     for number in range(3):
         log.append([Message(1, str(number))])
-        store.writer.call(lambda writer: writer.rotate())
+        store.intake.call(store.writer.rotate)
     store.flush()
     assert len(stores.folder.archives()) == 3
-    records = store.read_marked("a")
+    records = store.pending("a").read()
     assert [record.data for record in records] == ["0", "1", "2"]
-    store.advance("a", records[1].seq)
+    store.pending("a").advance(records[1].seq)
 
     def left() -> bool:
         store.tick()
         return len(stores.folder.archives()) == 1
 
     wait_until(left, what="delivered archives to go")
-    assert [record.data for record in store.read_marked("a")] == ["2"]
+    assert [record.data for record in store.pending("a").read()] == ["2"]

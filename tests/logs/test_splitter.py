@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenagent.logs.pieces import ALONE, Block, Mixed, Piece
+from greenagent.logs.lines import ALONE, Block, Mixed, Piece
 from greenagent.logs.splitter import Splitter
 from greenagent.values import levels
 from greenagent.values.message import Message

@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenagent.logs.pieces import Block, Piece
+from greenagent.logs.lines import Block, Piece
 from greenagent.logs.splitter import Splitter
 from greenagent.values.message import Message
 

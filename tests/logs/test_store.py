@@ -10,10 +10,10 @@ import gevent
 import pytest
 
 from greenagent.logs.console import Console
-from greenagent.logs.models import LINE_COLUMNS
-from greenagent.logs.pieces import Block
+from greenagent.logs.lines import Block
 from greenagent.logs.read.query import LogQuery
 from greenagent.logs.routes import Routes
+from greenagent.logs.schema import LINE_COLUMNS
 from greenagent.logs.splitter import Splitter
 from greenagent.logs.store import LogStore
 from greenagent.values.errors import GreenagentError
@@ -43,7 +43,7 @@ def test_messages_keep_their_order_and_get_rising_ids(stores: Stores) -> None:
     log.append([Block(1, "a\nb\n", 2), Message(9, "c"), Message(101, "4711"), Message(20, "d"), Block(2, "e\n", 1)])
     store.flush()
     assert rows(stores.folder) == [(1, 1, "a"), (2, 1, "b"), (3, 9, "c"), (4, 20, "d"), (5, 2, "e")]
-    assert store.figures.lines == 5
+    assert store.metrics.lines == 5
 
 
 def test_what_loglevels_drop_gets_no_id(stores: Stores) -> None:
@@ -64,8 +64,8 @@ def test_levels_of_each_logger_are_its_own(stores: Stores) -> None:
     job(store, routes=routes).append([Message(1, "one"), Message(2, "two"), Message(7, "seven"), Message(8, "eight")])
     store.flush()
     assert [row[2] for row in rows(stores.folder)] == ["one", "two"]
-    assert [record.data for record in store.read_marked("a/main")] == ["two"]
-    assert [record.data for record in store.read_marked("b/main")] == ["two", "seven"]
+    assert [record.data for record in store.pending("a/main").read()] == ["two"]
+    assert [record.data for record in store.pending("b/main").read()] == ["two", "seven"]
     assert [record.data for record in store.query(LogQuery())] == ["two", "one"]
 
 
@@ -87,7 +87,7 @@ def test_without_a_database_logger_nothing_is_left_once_delivered(stores: Stores
     store.flush()
     assert rows(stores.folder) == []
     assert [row[2] for row in rows(stores.folder, table="outgoing")] == ["wanted"]
-    store.advance("a/main", store.read_marked("a/main")[-1].seq)
+    store.pending("a/main").advance(store.pending("a/main").read()[-1].seq)
     store.flush()
     assert rows(stores.folder, table="outgoing") == []
 
@@ -139,7 +139,7 @@ def test_after_a_clean_stop_no_write_ahead_log_is_left(stores: Stores) -> None:
     job(store).append([Message(1, "x")])
     store.stop()
     (newest,) = stores.folder.databases()
-    assert sorted(os.listdir(stores.folder.path)) == [".lock", newest.name, "current.db", "uploads.sqlite"]
+    assert sorted(os.listdir(stores.folder.path)) == [".lock", newest.name, "current.db"]
     assert os.readlink(stores.folder.current) == newest.name, "relative: the folder may be moved and copied"
     assert stores.folder.current.read_bytes()[18] == 1, "journal mode DELETE: readable with read access only"
 
@@ -163,9 +163,9 @@ def test_a_writer_that_is_behind_holds_the_job_back_and_loses_nothing(stores: St
     big = Block(1, block.text * 3000, 3000)
     for _ in range(40):
         log.append([big])
-        assert store.figures.waiting < 3 * (1 << 20)
+        assert store.metrics.waiting < 3 * (1 << 20)
     store.flush()
-    assert store.figures.lines == 120_000
+    assert store.metrics.lines == 120_000
     assert len(rows(stores.folder, "id")) == 120_000
 
 
@@ -211,7 +211,7 @@ def test_the_cap_of_a_job_counts_what_it_leaves_out_and_says_so(stores: Stores) 
     assert kept[2][1].startswith("2 lines of this job were not stored: it passed max_log_per_job = 10 bytes")
     assert kept[3][1].startswith("2 lines of this job were not stored")
     assert log.dropped == 4
-    assert store.figures.dropped == 4
+    assert store.metrics.dropped == 4
 
 
 class Shown:
@@ -242,11 +242,11 @@ def test_deleting_keeps_what_a_controller_waits_for(stores: Stores) -> None:
     log = job(store, routes=Routes(pairs=[(bits["a/main"], parse_levels("2"))]))
     log.append([Block(1, "x\n" * 2500, 2500), Block(2, "w\n" * 10, 10)])
     store.flush()
-    store.advance("a/main", 2504)
+    store.pending("a/main").advance(2504)
     job(store, "other").append([Message(1, "stays")])
     assert store.delete(LogQuery(jobid="j")) == (2504, 6)
-    assert len(store.read_marked("a/main")) == 6
-    store.advance("a/main", 2510)
+    assert len(store.pending("a/main").read()) == 6
+    store.pending("a/main").advance(2510)
     assert store.delete(LogQuery(jobid="j", levels=parse_levels("2"))) == (6, 0)
     assert [record.data for record in store.query(LogQuery())] == ["stays"]
 
@@ -255,7 +255,7 @@ def test_deleting_crosses_archives(stores: Stores) -> None:
     store = stores.open()
     for number in range(3):
         job(store).append([Message(1, f"{number}"), Message(7, f"{number}")])
-        store.writer.call(lambda writer: writer.rotate())
+        store.intake.call(store.writer.rotate)
     job(store).append([Message(1, "3")])
     assert store.delete(LogQuery(levels=parse_levels("1"))) == (4, 0)
     assert [record.data for record in store.query(LogQuery())] == ["2", "1", "0"]

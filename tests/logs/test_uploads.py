@@ -1,21 +1,18 @@
 """What controllers want waits in the database behind a cursor each (design, section 3 and 5)."""
 
-import sqlite3
 import time
-from contextlib import closing
 
 import gevent
 import pytest
 
-from greenagent.logs import uploads
-from greenagent.logs.backlog import Backlog
-from greenagent.logs.pieces import Block
+from greenagent.logs.lines import Block
 from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
+from greenagent.logs.write import cursors
 from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import WARNING, parse_levels
 from greenagent.values.message import Message
-from tests.logs.conftest import Stores, job, rows
+from tests.logs.conftest import LoosePending, Stores, job, rows
 from tests.support.waiting import wait_until
 
 
@@ -26,11 +23,11 @@ def wanting(store: LogStore, **levels: str) -> Routes:
 
 
 def texts(store: LogStore, pair: str, limit: int = 1000) -> list[str]:
-    return [record.data for record in store.read_marked(pair, limit)]
+    return [record.data for record in store.pending(pair).read(limit)]
 
 
 def rotate(store: LogStore) -> None:
-    store.writer.call(lambda writer: writer.rotate())
+    store.intake.call(store.writer.rotate)
 
 
 def test_each_pair_reads_behind_its_own_cursor(stores: Stores) -> None:
@@ -38,12 +35,12 @@ def test_each_pair_reads_behind_its_own_cursor(stores: Stores) -> None:
     log = job(store, routes=wanting(store, a="*", b="*"))
     log.append([Block(1, "1\n2\n3\n", 3)])
     store.flush()
-    records = store.read_marked("a", 2)
+    records = store.pending("a").read(2)
     assert [record.data for record in records] == ["1", "2"]
-    store.advance("a", records[0].seq)
+    store.pending("a").advance(records[0].seq)
     assert texts(store, "a") == ["2", "3"]
     assert texts(store, "b") == ["1", "2", "3"]
-    assert (store.backlog("a"), store.backlog("b")) == (2, 3)
+    assert (store.pending("a").waiting, store.pending("b").waiting) == (2, 3)
 
 
 def test_cursors_survive_restarts_and_new_pairs_begin_at_the_end(stores: Stores) -> None:
@@ -51,11 +48,11 @@ def test_cursors_survive_restarts_and_new_pairs_begin_at_the_end(stores: Stores)
     log = job(store, routes=wanting(store, a="*"))
     log.append([Block(1, "1\n2\n3\n", 3)])
     store.flush()
-    store.advance("a", store.read_marked("a", 1)[0].seq)
+    store.pending("a").advance(store.pending("a").read(1)[0].seq)
     store.stop()
     store = stores.open()
     log = job(store, routes=wanting(store, a="*", new="*"))
-    assert (store.backlog("a"), store.backlog("new")) == (2, 0)
+    assert (store.pending("a").waiting, store.pending("new").waiting) == (2, 0)
     log.append([Message(1, "4")])
     store.flush()
     assert texts(store, "a") == ["2", "3", "4"]
@@ -81,8 +78,8 @@ def test_a_slice_is_bounded_in_bytes_but_never_empty(stores: Stores) -> None:
     log = job(store, routes=wanting(store, a="*"))
     log.append([Message(7, "x" * 1000), Message(7, "y" * 1000), Message(7, "z")])
     store.flush()
-    assert len(store.read_marked("a", max_bytes=10)) == 1
-    assert len(store.read_marked("a", max_bytes=2000)) == 2
+    assert len(store.pending("a").read(max_bytes=10)) == 1
+    assert len(store.pending("a").read(max_bytes=2000)) == 2
 
 
 def test_a_removed_pair_that_returns_goes_on_where_it_was(stores: Stores) -> None:
@@ -102,7 +99,7 @@ def test_a_removed_pair_is_dropped_after_its_time_with_a_word(stores: Stores, mo
     job(store, routes=wanting(store, a="*")).append([Message(1, "waits"), Message(1, "too")])
     store.flush()
     store.register_pairs([])
-    monkeypatch.setattr(uploads, "REMOVED_MEMORY", -1)
+    monkeypatch.setattr(cursors, "REMOVED_MEMORY", -1)
 
     def said() -> list[str]:
         store.tick()  # no reload and no start is needed
@@ -110,7 +107,7 @@ def test_a_removed_pair_is_dropped_after_its_time_with_a_word(stores: Stores, mo
 
     assert "2 lines" in wait_until(said, what="the word about the pair")[0]
     store.flush()
-    assert store.figures.dropped == 2
+    assert store.metrics.dropped == 2
     noted = [data for _, level, data in rows(stores.folder) if level == WARNING]
     assert noted == ["2 lines of this job were not sent to a: upload pair a left the configuration 7 days ago"]
     assert store.register_pairs(["a"])
@@ -139,41 +136,53 @@ def test_pairs_that_cannot_all_be_had_change_nothing(stores: Stores) -> None:
     assert len(set(bits.values())) == 62, "none of the refused ones took a bit"
 
 
-def test_pairs_that_cannot_be_stored_are_one_clear_error_and_change_nothing(stores: Stores) -> None:
-    store = stores.open()
-    job(store, routes=wanting(store, a="*")).append([Message(1, "x")])
-    with closing(sqlite3.connect(stores.folder.uploads, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(GreenagentError, match=r"uploads\.sqlite cannot be used: database is locked"):
-            store.register_pairs(["b"])
-        other.execute("ROLLBACK")
-    assert texts(store, "a") == ["x"]
-    assert set(store.register_pairs(["a", "b"])) == {"a", "b"}
-
-
 def test_a_batch_under_way_while_its_pair_is_removed_still_counts(stores: Stores) -> None:
     """A reload takes the pair out before its uploader has its answer."""
     store = stores.open()
     job(store, routes=wanting(store, a="*")).append([Message(1, "under way"), Message(1, "waits")])
     store.flush()
-    records = store.read_marked("a", 1)
+    records = store.pending("a").read(1)
     store.register_pairs([])
-    store.advance("a", records[-1].seq)
+    store.pending("a").advance(records[-1].seq)
     store.register_pairs(["a"])
     assert texts(store, "a") == ["waits"]
-    assert store.backlog("a") == 1
+    assert store.pending("a").waiting == 1
 
 
-def test_a_damaged_cursor_file_is_set_aside_and_logging_goes_on(stores: Stores) -> None:
+def test_where_the_cursors_are_lost_lines_go_out_again(stores: Stores) -> None:
+    """From behind the cursor as the newest database was begun: it tells which bit stands for which pair."""
     store = stores.open()
-    job(store, routes=wanting(store, a="*")).append([Message(1, "lost to a")])
-    store.stop()
-    stores.folder.uploads.write_bytes(b"garbage" * 1000)
-    store = stores.open()
-    job(store, routes=wanting(store, a="*")).append([Message(1, "x")])
+    log = job(store, routes=wanting(store, other="*", a="*"))
+    log.append([Message(1, "long delivered")])
     store.flush()
-    assert texts(store, "a") == ["x"]
-    assert any("uploads.sqlite is damaged" in line for line in stores.agent_log.lines)
+    for pair in ("a", "other"):
+        store.pending(pair).advance(store.pending(pair).read()[-1].seq)
+    rotate(store)
+    log.append([Message(1, "delivered"), Message(1, "waits")])
+    store.flush()
+    store.pending("a").advance(store.pending("a").read(1)[-1].seq)
+    left = {path: path.read_bytes() for path in stores.folder.path.iterdir() if not path.is_symlink()}
+    store.stop()
+    for path, content in left.items():  # as after kill -9
+        path.write_bytes(content)
+    stores.spool.cursors.replace([], 0)
+    store = stores.open()
+    log = job(store, routes=wanting(store, new="*", a="*"))
+    log.append([Message(1, "new")])
+    store.flush()
+    assert texts(store, "a") == ["delivered", "waits", "new"]
+    assert texts(store, "new") == ["new"], "its bit is another than that of any pair that marked lines"
+
+
+def test_a_bit_that_the_newest_database_gives_to_another_pair_is_not_used(stores: Stores) -> None:
+    store = stores.open()
+    job(store, routes=wanting(store, a="*")).append([Message(1, "for a")])
+    store.stop()
+    stores.spool.cursors.replace([("b", 1, 0, None)], 0)
+    store = stores.open()
+    job(store, routes=wanting(store, b="*")).append([Message(1, "for b")])
+    store.flush()
+    assert texts(store, "b") == ["for b"]
 
 
 def test_a_restart_does_not_read_again_what_nobody_waits_for(stores: Stores) -> None:
@@ -184,17 +193,17 @@ def test_a_restart_does_not_read_again_what_nobody_waits_for(stores: Stores) -> 
     store.stop()
     store = stores.open()
     store.register_pairs(["a"])
-    assert store._pairs["a"].cursor == 1000
+    assert store.pending("a").cursor == 1000
 
 
 class TestWhenABatchIsDue:
-    def backlog(self, waiting: int = 0) -> Backlog:
-        backlog = Backlog("a", 1, 0, 0)
+    def backlog(self, waiting: int = 0) -> LoosePending:
+        backlog = LoosePending()
         if waiting:
             backlog.stored(waiting, 0)
         return backlog
 
-    def waits(self, backlog: Backlog, batch_size: int = 10, flush_int: float = 1000) -> gevent.Greenlet:
+    def waits(self, backlog: LoosePending, batch_size: int = 10, flush_int: float = 1000) -> gevent.Greenlet:
         waiter = gevent.spawn(backlog.wait_due, batch_size, flush_int)
         gevent.sleep(0)
         return waiter
@@ -228,11 +237,9 @@ class TestWhenABatchIsDue:
         backlog = self.backlog()
         backlog.stored(9, 0.001)
         backlog.wait_due(10, 1000)
-        backlog.was_read([1, 2, 3], backlog.known())
-        backlog.advance(3)
+        backlog.deliver(1, 2, 3)
         self.waits(backlog).get(timeout=5)
-        backlog.was_read([4, 5, 6, 7, 8, 9], backlog.known())
-        backlog.advance(9)
+        backlog.deliver(4, 5, 6, 7, 8, 9)
         assert backlog.waiting == 0
         backlog.stored(1, 0)
         waiter = self.waits(backlog)
@@ -240,14 +247,13 @@ class TestWhenABatchIsDue:
         waiter.kill()
 
     def test_what_waited_from_an_earlier_life_goes_at_once(self) -> None:
-        self.waits(Backlog("a", 1, 0, 3)).get(timeout=5)
+        self.waits(LoosePending(3)).get(timeout=5)
 
     def test_a_full_batch_does_not_restart_the_period(self) -> None:
         backlog = self.backlog(10)
         backlog._last_tick = time.monotonic() - 999.9
         backlog.wait_due(10, 1000)
-        backlog.was_read(list(range(10)), backlog.known())
-        backlog.advance(9)
+        backlog.deliver(*range(10))
         backlog.stored(1, 0)
         self.waits(backlog).get(timeout=5)
 
@@ -255,17 +261,17 @@ class TestWhenABatchIsDue:
 def test_lines_that_come_wake_the_uploader(stores: Stores) -> None:
     store = stores.open()
     log = job(store, routes=wanting(store, a="*"))
-    assert store.backlog("a") == 0
-    waiter = gevent.spawn(store.wait_due, "a", 3, 1000.0)
+    assert store.pending("a").waiting == 0
+    waiter = gevent.spawn(store.pending("a").wait_due, 3, 1000.0)
     log.append([Block(1, "1\n2\n3\n", 3)])
     waiter.get(timeout=5)
-    assert store.backlog("a") == 3
+    assert store.pending("a").waiting == 3
 
 
 def test_log_flush_of_a_job_makes_its_batch_due(stores: Stores) -> None:
     store = stores.open()
     bits = store.register_pairs(["a"])
     routes = Routes(pairs=[(bits["a"], None)], log_flush=0.02)
-    waiter = gevent.spawn(store.wait_due, "a", 1000, 1000.0)
+    waiter = gevent.spawn(store.pending("a").wait_due, 1000, 1000.0)
     job(store, routes=routes).append([Message(1, "x")])
     waiter.get(timeout=5)

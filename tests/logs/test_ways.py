@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.lines import LAST_ID, Lines, Owner, block_as_json
-from greenagent.logs.pieces import Block
+from greenagent.logs.lines import LAST_ID, Block, Lines, Owner, block_as_json
 from greenagent.logs.splitter import Splitter
 from greenagent.logs.write.database import LogDatabase
 from tests.logs.conftest import Stores, job, rows

@@ -1,17 +1,21 @@
-"""Reading what waits for a controller: marked lines behind a cursor, over all files, in order of ``seq``.
+"""The lines that wait for a controller: marked for it, behind its cursor, over all files, in order of ``seq``.
 
-Runs in native threads on read-only connections; no transaction outlives one slice.
+They are read in native threads on read-only connections; no transaction outlives one slice.
 """
 
 from __future__ import annotations
 
 import heapq
 import sqlite3
-from collections.abc import Callable, Generator, Iterator
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Final
+
+from gevent.event import Event
 
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.read.database import connect, is_damage, is_locked, read_numbers
@@ -19,10 +23,113 @@ from greenagent.logs.write.database import LogDatabase
 from greenagent.runtime.native import NativeLock
 from greenagent.values.message import Record
 
+UPLOAD_BYTES: Final = 8 << 20
+"""Bytes of text that are read at a time."""
 _SELECT: Final = (
     'SELECT seq, id, jobid, domain, name, epoch, level, data FROM "{table}" '
     "WHERE seq > ? AND marks & ? ORDER BY seq LIMIT ?"
 )
+
+
+class PendingLines:
+    """The lines of one upload pair (an AC logger with one of its controllers) that wait. On the hub."""
+
+    def __init__(
+        self,
+        name: str,
+        bit: int,
+        cursor: int,
+        waiting: int,
+        read: Callable[[int, int, int, int], list[Record]],
+        advanced: Callable[[PendingLines], None],
+        missing: Callable[[int, str], None],
+    ) -> None:
+        """``read(bit, cursor, limit, max_bytes)`` is ``MarkedReader.read`` in a native thread.
+
+        ``advanced(self)`` stores the cursor soon; ``missing(lines, name)`` hears of lines that are nowhere any more.
+        """
+        self.name = name
+        self.bit = bit
+        self.cursor = cursor
+        self.waiting = waiting
+        """Committed lines behind the cursor that are marked for this pair."""
+        self._read_slice = read
+        self._advanced = advanced
+        self._missing = missing
+        now = time.monotonic()
+        self._due: float | None = now if waiting else None
+        self._last_tick = now
+        self._read: Sequence[int] = ()
+        """The ``seq`` of the lines last read."""
+        self._unaccounted = waiting
+        """Lines of which nobody has said yet that they were delivered or dropped; may fall below 0 for a moment."""
+        self._changed = Event()
+        self._owed = 0
+        """Lines that waited when a batch was due: all of them go, in as many batches as it takes."""
+
+    def read(self, limit: int = 1000, max_bytes: int = UPLOAD_BYTES) -> list[Record]:
+        """The next lines behind the cursor, in order; fewer where their text is long. Raises sqlite3.Error."""
+        waiting, unaccounted = self.waiting, self._unaccounted
+        found = self._read_slice(self.bit, self.cursor, limit, max_bytes)
+        self._read = [record.seq for record in found]
+        if not found:
+            # What was known to wait before is nowhere any more. Lines may have come since: they still wait.
+            self._delivered(waiting)
+            missing = max(0, min(unaccounted, self._unaccounted))
+            self._unaccounted -= missing
+            if missing:
+                self._missing(missing, self.name)
+        return found
+
+    def advance(self, seq: int) -> None:
+        """The controller has accepted everything up to ``seq``; stored soon, without waiting."""
+        self.cursor = max(self.cursor, seq)
+        done = bisect_right(self._read, seq)
+        self._read = self._read[done:]
+        self._unaccounted -= done
+        self._delivered(done)
+        self._advanced(self)
+
+    def stored(self, count: int, flush: float) -> None:
+        """``count`` more lines wait; ``flush`` seconds is the shortest wish of their jobs, 0 for none."""
+        now = time.monotonic()
+        self.waiting += count
+        self._unaccounted += count
+        if flush and (self._due is None or now + flush < self._due):
+            self._due = now + flush
+        self._changed.set()
+
+    def dropped(self, count: int) -> None:
+        """``count`` lines were removed undelivered. ``waiting`` is left: they may be on their way all the same."""
+        self._unaccounted -= count
+
+    def _delivered(self, count: int) -> None:
+        self.waiting = max(0, self.waiting - count)
+        self._owed = max(0, self._owed - count)
+        if not self.waiting:
+            self._due = None
+
+    def wait_due(self, batch_size: int, flush_int: float) -> None:
+        """Blocks until a batch should go: ``batch_size`` lines wait, or something waits and either
+        the period of ``flush_int`` seconds is over (a full batch does not restart it, protocol 7.1),
+        or a job's ``log_flush`` is.
+        """
+        while True:
+            now = time.monotonic()
+            period_over = now >= self._last_tick + flush_int
+            if period_over:
+                missed = int((now - self._last_tick) / flush_int) if flush_int > 0 else 0
+                self._last_tick = self._last_tick + missed * flush_int if missed else now
+            if self.waiting and (period_over or (self._due is not None and now >= self._due)):
+                self._owed = self.waiting
+                self._due = None
+            if self.waiting and (self._owed or self.waiting >= batch_size):
+                return
+            wake = self._last_tick + flush_int
+            if self._due is not None and self.waiting:
+                wake = min(wake, self._due)
+            self._changed.clear()
+            self._changed.wait(max(0.001, wake - now))
 
 
 class MarkedReader:

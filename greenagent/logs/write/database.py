@@ -10,8 +10,9 @@ from typing import Final
 
 from greenagent.logs.folder import LogFolder, file_size, inode_of, is_special, number_of
 from greenagent.logs.lines import LAST_ID, MIXED, Lines, as_rows, block_as_json
-from greenagent.logs.models import INSERT_BLOCK, INSERT_ROW, PUT_SPAN, SCHEMA, SET_META
 from greenagent.logs.read.database import is_locked, read_numbers
+from greenagent.logs.schema import DELETE_META, INSERT_BLOCK, INSERT_ROW, PUT_SPAN, SCHEMA, SET_META
+from greenagent.logs.write.cursors import MARK
 from greenagent.logs.write.database_file import (
     LOCK_WAIT,
     OTHER_COLUMNS,
@@ -64,6 +65,8 @@ class LogDatabase:
         self._can_json = True
         self._expect_control = False
         self._spans: list[list[str | int]] = []
+        self._marks: list[tuple[str, int]] = []
+        self._marks_are_stored = True
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -76,11 +79,11 @@ class LogDatabase:
 
     # -- files
 
-    def open(self, minimum_seq: int) -> None:
+    def open(self, minimum_seq: int) -> dict[str, int]:
         """Opens the newest database or begins one; a damaged, foreign or locked one is left, which is said.
 
-        ``minimum_seq``: what the cursors know to be used. Raises OSError or sqlite3.Error where no database can be
-        made at all.
+        ``minimum_seq``: what the cursors know to be used. Returns what the newest readable meta table tells.
+        Raises OSError or sqlite3.Error where no database can be made at all.
         """
         newest, leap = self._find_newest()
         paths = self._folder.databases()
@@ -94,6 +97,7 @@ class LogDatabase:
         else:
             self._connect(newest)
             self._link()
+        return numbers
 
     def _find_newest(self) -> tuple[Path | None, int]:
         """The file to go on in, None for a new one; and what ``seq`` must leap over."""
@@ -131,9 +135,7 @@ class LogDatabase:
         """Closes the file and begins the next one; returns the closed one."""
         closed = self.path
         with self.lock:
-            if not self._close_merged(0):
-                self._close_plainly()
-                self.unfinished.append(closed)
+            self._close(patience=0)
         self._begin_file()
         return closed
 
@@ -172,8 +174,15 @@ class LogDatabase:
 
     def close(self) -> None:
         """The clean end: the log merged, and readable for people with read access only."""
-        if self._connection is not None and not self._close_merged(_CLOSE_WAIT):
-            self._close_plainly()
+        if self._connection is None:
+            return
+        if not self._marks_are_stored:
+            try:
+                self.begin()
+                self.commit()
+            except sqlite3.Error:
+                self.rollback(self.next_seq)  # the cursors are kept elsewhere too
+        self._close(_CLOSE_WAIT)
 
     def _is_gone(self) -> bool:
         """True when somebody removed or replaced the file."""
@@ -186,8 +195,9 @@ class LogDatabase:
         # Before the file is there: an uploader that does not find its name here takes it for one that changes no more,
         # remembers its last seq, and never sends what comes after it.
         self.path = path
-        create_database(path, [*self._numbers(), ("first_seq", self.next_seq)])
+        create_database(path, [*self._numbers(), ("first_seq", self.next_seq), *self._marks])
         self._connect(path)
+        self._marks_are_stored = True
         self._link()
 
     def _link(self) -> None:
@@ -228,19 +238,16 @@ class LogDatabase:
     def _say_locked(self, path: Path) -> None:
         self._warn(f"{path} is locked by another program for {LOCK_WAIT:g} s: logging goes on in a new file")
 
-    def _close_merged(self, patience: float) -> bool:
-        """Merges the log and closes; False, and still open, while somebody else has the file open."""
-        connection = self.connection
+    def _close(self, patience: float) -> None:
+        """Merges the log and closes; where somebody else has the file open, the log is merged later."""
         deadline = time.monotonic() + patience
-        connection.execute("PRAGMA busy_timeout=0")
-        while True:
-            if merge_for_good(connection):
-                self._close_plainly()
-                return True
+        self.connection.execute("PRAGMA busy_timeout=0")
+        while not merge_for_good(self.connection):
             if time.monotonic() >= deadline:
-                connection.execute(f"PRAGMA busy_timeout={int(LOCK_WAIT * 1000)}")
-                return False
+                self.unfinished.append(self.path)
+                break
             native_sleep(0.02)
+        self._close_plainly()
 
     def _close_plainly(self) -> None:
         connection, self._connection = self._connection, None
@@ -252,12 +259,17 @@ class LogDatabase:
 
     # -- transactions
 
+    def set_marks(self, marks: list[tuple[str, int]]) -> None:
+        """What the meta table is to tell of upload pairs: written with the next lines, which may carry their marks."""
+        if self._marks != marks:
+            self._marks, self._marks_are_stored = marks, False
+
     def begin(self) -> None:
         """Starts a transaction; waits up to LOCK_WAIT for other programs."""
         self.connection.execute("BEGIN IMMEDIATE")
 
-    def insert(self, lines: Lines) -> int:
-        """Writes some lines and returns the first ``seq`` they got."""
+    def insert(self, lines: Lines) -> None:
+        """Writes some lines."""
         first = self.next_seq
         if not (lines.text and self._can_json and self._insert_block(lines, first)):
             self.connection.executemany(INSERT_ROW[lines.keep], as_rows(lines, first))
@@ -270,7 +282,6 @@ class LogDatabase:
                 span[2] = self.next_seq - 1
             else:
                 self._spans.append([lines.owner.jobid, first, self.next_seq - 1])
-        return first
 
     def _insert_block(self, lines: Lines, first: int) -> bool:
         """The fast way; False when this block cannot take it."""
@@ -294,8 +305,12 @@ class LogDatabase:
     def commit(self) -> None:
         """Ends the transaction, the numbers with it, and merges the log where it is due."""
         self.connection.executemany(SET_META, self._numbers())
+        if not self._marks_are_stored:
+            self.connection.execute(DELETE_META, (MARK + "%",))
+            self.connection.executemany(SET_META, self._marks)
         self.connection.executemany(PUT_SPAN, self._spans)
         self.connection.execute("COMMIT")
+        self._marks_are_stored = True
         self._spans = self._spans[-1:]  # the last one may grow
         self._measure()
         if self._log_bytes > min(_LOG_LIMIT, self._max_size // 8) and time.monotonic() >= self._next_merge:

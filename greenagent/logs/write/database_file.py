@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from greenagent.logs.folder import COMPANIONS, file_size
-from greenagent.logs.models import LINE_COLUMNS, SCHEMA, SET_META
 from greenagent.logs.read.database import connect, is_locked, read_numbers
+from greenagent.logs.schema import LINE_COLUMNS, SCHEMA, SET_META
 
 PAGE_SIZE: Final = 8192
 """A fifth faster than 4096."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from greenagent.logs.read.database import connect, is_damage
 from greenagent.logs.read.query import LogQuery, conditions, order_column, spans_of
-from greenagent.logs.writer import Writer
+from greenagent.logs.write.writer import Writer
 
 SLICE: Final = 1000
 
@@ -71,8 +71,8 @@ class Deletion:
         ).fetchall()
         if not found:
             return False
-        waiting = [pair for pair in writer.uploads.pairs.values() if pair.removed is None]
-        doomed = [(row,) for row, bits in found if not any(bits & p.bit and row > p.cursor for p in waiting)]
+        waiting = [cursor for cursor in writer.cursors.by_bit.values() if cursor.removed is None]
+        doomed = [(row,) for row, bits in found if not any(bits & one.bit and row > one.seq for one in waiting)]
         connection.execute("BEGIN IMMEDIATE")
         try:
             connection.executemany(f"DELETE FROM logs WHERE {key} = ?", doomed)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.logs.pieces import Block
+from greenagent.logs.lines import Block
 from greenagent.logs.routes import Routes
 from greenagent.spool.schema import SCHEMA
 from greenagent.values.message import Message
@@ -24,7 +24,7 @@ def folder(stores: Stores) -> Path:  # noqa: F811
     first = store.open_job("first", "web", "crawl", Routes(), "")
     second = store.open_job("second", "", "", Routes(), "")
     first.append([Block(1, "one\ntwo\n", 2), Message(7, "careful"), Message(20, '\n{"a": 1}')])
-    store.writer.call(lambda writer: writer.rotate())
+    store.intake.call(store.writer.rotate)
     first.append([Message(9, "\x1b[31mbad\x1b[0m")])
     second.append([Message(2, "caf\u00e9"), Message(12, "odd")])
     store.stop()

@@ -8,9 +8,9 @@ import signal
 import subprocess
 from pathlib import Path
 
-from greenagent.logs.pieces import Block
-from greenagent.logs.retention import StoreLimits
+from greenagent.logs.lines import Block
 from greenagent.logs.routes import Routes
+from greenagent.logs.write.retention import StoreLimits
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores
 from tests.support.log_program import COMMAND, ENVIRONMENT
@@ -43,7 +43,7 @@ def test_follow_shows_the_last_lines_and_goes_on_across_rotations(stores: Stores
             log.append([Message(1, f"new{number}")])
             store.flush()
             if number % 2:
-                store.writer.call(lambda writer: writer.rotate())
+                store.intake.call(store.writer.rotate)
         expected = ["old27", "old28", "old29", *(f"new{number}" for number in range(6))]
         assert wait_until(lambda: seen(9), what="the new lines") == expected
         archives = stores.folder.archives()
@@ -101,7 +101,7 @@ def test_follow_says_what_it_could_not_show(stores: Stores) -> None:
         process.send_signal(signal.SIGSTOP)
         for number in range(5):
             log.append([Message(1, f"gone{number}"), Message(1, "gone")])
-            store.writer.call(lambda writer: writer.rotate())
+            store.intake.call(store.writer.rotate)
         log.append([Message(1, "the last")])
         store.flush()
         process.send_signal(signal.SIGCONT)

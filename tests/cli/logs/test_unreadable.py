@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.logs.pieces import Block
-from greenagent.logs.retention import StoreLimits
+from greenagent.logs.lines import Block
 from greenagent.logs.routes import Routes
+from greenagent.logs.write.retention import StoreLimits
 from greenagent.values.message import Message
 from tests.logs.conftest import Stores
 from tests.logs.namespaces import run_with_mount

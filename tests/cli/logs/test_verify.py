@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.pieces import Block
+from greenagent.logs.lines import Block
 from greenagent.logs.routes import Routes
 from tests.logs.conftest import Stores
 from tests.support.log_program import ORIGINAL, run

@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 
 from greenagent.logs.folder import COMPANIONS, LogFolder
 from greenagent.logs.read.database import connect, is_damage, is_locked, read_numbers
-from greenagent.logs.undelivered import Waiting, waiting_in
-from greenagent.logs.uploads import UploadTable
+from greenagent.logs.write.cursors import Cursors
+from greenagent.logs.write.undelivered import Waiting, waiting_in
 
 _PATIENCE: Final = 0.05
 """Seconds to wait for an archive that another program has locked: the writer must go on."""
@@ -48,30 +48,30 @@ class Retention:
         self._kept_rows: dict[Path, bool] = {}
         self._said_free = False
 
-    def apply(self, uploads: UploadTable, written: Path) -> None:
+    def apply(self, cursors: Cursors, written: Path) -> None:
         """One pass over all databases but ``written``. Raises OSError."""
         archives = [path for path in self._folder.databases() if path != written]
         limits = self.limits
         if limits.max_dbs:
             for path in archives[: max(0, len(archives) - limits.max_dbs)]:
-                self._remove_by_cap(path, f"max_dbs = {limits.max_dbs}", uploads)
+                self._remove_by_cap(path, f"max_dbs = {limits.max_dbs}", cursors)
         if limits.max_age:
             oldest = time.time() - limits.max_age
             for path in archives:
                 if _modified(path) < oldest:
-                    self._remove_by_cap(path, f"max_age = {limits.max_age:g}", uploads)
+                    self._remove_by_cap(path, f"max_age = {limits.max_age:g}", cursors)
         if limits.min_free:
-            self._make_room(archives, uploads)
+            self._make_room(archives, cursors)
         for path in archives:  # those that held only lines on their way to controllers, once these have them
-            if path.exists() and not self._holds_logs(path) and not uploads.wanting(self._last_seq(path)):
+            if path.exists() and not self._holds_logs(path) and not cursors.wanting(self._last_seq(path)):
                 self._remove(path)
 
-    def _make_room(self, archives: Sequence[Path], uploads: UploadTable) -> None:
+    def _make_room(self, archives: Sequence[Path], cursors: Cursors) -> None:
         for path in filter(Path.exists, archives):
             if self._folder.free_bytes() >= self.limits.min_free:
                 self._said_free = False
                 return
-            if not uploads.wanting(self._last_seq(path)):
+            if not cursors.wanting(self._last_seq(path)):
                 if not self._said_free:
                     self._say(
                         f"less than min_free = {self.limits.min_free} bytes are free in {self._folder.path}: "
@@ -80,26 +80,26 @@ class Retention:
                     self._said_free = True
                 self._remove(path)
 
-    def _remove_by_cap(self, path: Path, cap: str, uploads: UploadTable) -> None:
-        wanted = uploads.wanting(self._last_seq(path))
+    def _remove_by_cap(self, path: Path, cap: str, cursors: Cursors) -> None:
+        wanted = cursors.wanting(self._last_seq(path))
         if wanted:
-            self._say_undelivered(path, cap, {pair.bit: pair.cursor for pair in wanted}, uploads)
+            self._say_undelivered(path, cap, {cursor.bit: cursor.seq for cursor in wanted}, cursors)
         self._remove(path)
 
-    def _say_undelivered(self, path: Path, cap: str, cursors: dict[int, int], uploads: UploadTable) -> None:
+    def _say_undelivered(self, path: Path, cap: str, behind: dict[int, int], cursors: Cursors) -> None:
         try:
-            waiting = waiting_in(path, cursors, _PATIENCE)
+            waiting = waiting_in(path, behind, _PATIENCE)
         except sqlite3.Error as error:
             if str(error).startswith("no such"):
                 return  # a file of another version holds nothing for controllers
-            pairs = _names(uploads, cursors)
+            pairs = _names(cursors, behind)
             self._say(
                 f"{path.name} is removed for {cap} and cannot be read ({error}): how many of its lines "
                 f"{pairs} did not get is not known"
             )
             return
         if waiting.lines:
-            pairs = _names(uploads, [bit for bit, lines in waiting.by_bit.items() if lines])
+            pairs = _names(cursors, [bit for bit, lines in waiting.by_bit.items() if lines])
             self._say(f"{path.name} is removed for {cap} with {waiting.lines} lines not yet sent to {pairs}")
             self._not_sent(waiting, pairs, f"their database was removed for {cap}")
 
@@ -139,8 +139,8 @@ class Retention:
         self._kept_rows.pop(path, None)
 
 
-def _names(uploads: UploadTable, bits: Iterable[int]) -> str:
-    return ", ".join(uploads.pairs[bit].name for bit in bits)
+def _names(cursors: Cursors, bits: Iterable[int]) -> str:
+    return ", ".join(cursors.by_bit[bit].name for bit in bits)
 
 
 def _modified(path: Path) -> float:

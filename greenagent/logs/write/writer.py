@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from greenagent.logs.events import Committed, Events
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.lines import Lines, Owner
 from greenagent.logs.read.database import is_locked
-from greenagent.logs.retention import Retention, StoreLimits
-from greenagent.logs.undelivered import waiting_behind, waiting_in_all
-from greenagent.logs.uploads import UploadTable
+from greenagent.logs.write.cursors import CursorRow, Cursors
 from greenagent.logs.write.database import LogDatabase
+from greenagent.logs.write.intake import Task
+from greenagent.logs.write.retention import Retention, StoreLimits
+from greenagent.logs.write.undelivered import Waiting, waiting_behind, waiting_in_all
 
 RETRY_AFTER: Final = 2.0
 """Seconds during which lines are only counted after a write failed."""
@@ -28,35 +28,63 @@ ROOM_TO_GO_ON: Final = 1 << 20
 """Bytes that must be free before an idle store counts as writable again: a little always fits somewhere."""
 _CHECK_EVERY: Final = 1.0
 
+Marked = dict[int, tuple[int, float]]
+"""By bit: how many lines came for its pair, and the least ``log_flush`` of their jobs, 0 for none."""
 
-Task = Callable[["Writer"], None]
+
+class WriterEvents(Protocol):
+    """What the writer tells; each is called on the hub."""
+
+    def stored(self, lines: int, size: int, marked: Marked) -> None: ...
+
+    def not_written(self, lost: Counter[Owner], reason: str) -> None: ...
+
+    def written_again(self) -> None: ...
+
+    def not_sent(self, waiting: Waiting, pairs: str, cause: str) -> None: ...
 
 
 class Writer:
     """Writes lines and runs tasks, in the order given."""
 
-    def __init__(self, folder: LogFolder, database: LogDatabase, limits: StoreLimits, events: Events) -> None:
-        self._events = events
-        self.warn = events.warn
+    def __init__(
+        self,
+        folder: LogFolder,
+        limits: StoreLimits,
+        events: WriterEvents,
+        post: Callable[[Callable[[], None]], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        """``post`` runs a function on the hub; ``warn`` says something there."""
         self.folder = folder
-        self.database = database
-        self.uploads = UploadTable(folder.uploads, events.warn)
-        self.retention = Retention(folder, limits, events.warn, events.not_sent)
+        self.warn = warn
+        self.database = LogDatabase(folder, limits.max_db_size, warn)
+        self.cursors = Cursors()
+        self._events = events
+        self._post = post
+        self._retention = Retention(folder, limits, warn, self._not_sent)
         self._pending: list[Lines] = []
         self._pending_size = 0
-        self._began = False
+        self._has_begun = False
         self._before = 0
+        """``next_seq`` as the transaction began."""
+        self._is_failing = False
         self._failing_until = 0.0
-        self._failing = False
+        self._reason = ""
+        """Why writing failed last."""
         self._next_check = 0.0
         self._disorder = ""
         """Why the folder could not be kept in order when last looked after."""
         self._cleaned_to = 0
 
-    def open(self) -> None:
-        """Opens the files. Raises OSError, sqlite3.Error or GreenagentError."""
-        floor = self.uploads.open()
-        self.database.open(floor)
+    def open(self, cursors: Sequence[CursorRow], floor: int) -> None:
+        """Opens the files; ``floor``: a seq above all that were in use when the cursors were stored.
+
+        Raises OSError, sqlite3.Error or GreenagentError.
+        """
+        meta = self.database.open(max([floor, *(seq + 1 for _, _, seq, _ in cursors)]))
+        self.cursors.load(cursors, meta)
+        self.database.set_marks(self.cursors.meta())
 
     def handle(self, batch: Sequence[Lines | Task]) -> None:
         """Everything that waited: lines in transactions, tasks between them."""
@@ -65,52 +93,48 @@ class Writer:
                 self._add(item)
             else:
                 self._commit()
-                item(self)
+                item()
         self._commit()
         self._try_again()
         self._look_around()
 
     def close(self) -> None:
         """The clean end."""
-        end = self.database.next_seq - 1
-        try:
-            self.uploads.catch_up(end)
-            self.uploads.close(end)
-        except sqlite3.Error as error:
-            self._events.warn(f"upload cursors cannot be written ({error}): some lines will be sent twice")
+        self.cursors.catch_up(self.database.next_seq - 1)
+        self.database.set_marks(self.cursors.meta())
         self.database.close()
 
     def register(self, names: Sequence[str]) -> dict[str, tuple[int, int, int]]:
-        """Pairs in force: per name its bit, cursor and the number of lines that wait for it."""
-        end = self.database.next_seq - 1
-        bits = self.uploads.register(names, end)
+        """Pairs in force: per name its bit, cursor and the number of lines that wait for it. Raises GreenagentError."""
+        cursors = self.cursors.register(names, self.database.next_seq - 1)
         self._drop_old_pairs()
+        self.database.set_marks(self.cursors.meta())
         known: dict[str, tuple[int, int, int]] = {}
-        for name, bit in bits.items():
-            pair = self.uploads.pairs[bit]
-            count, last = waiting_behind(self.folder.databases(), bit, pair.cursor)
-            pair.last_marked = max(pair.last_marked, last)
-            known[name] = (bit, pair.cursor, count)
+        for cursor in cursors:
+            count, last = waiting_behind(self.folder.databases(), cursor.bit, cursor.seq)
+            cursor.last_marked = max(cursor.last_marked, last)
+            known[cursor.name] = (cursor.bit, cursor.seq, count)
         return known
 
     def advance(self, bit: int, seq: int) -> None:
-        """Stores a cursor; what no pair wants any more leaves the table of outgoing lines."""
-        self.uploads.advance(bit, seq)
-        self.uploads.save(self.database.next_seq - 1)
-        self._clean_outgoing()
-
-    def rotate(self) -> Path:
-        """Begins a new file now, whatever the size of this one; returns the closed one."""
-        self._commit()
-        return self._rotate()
+        """A controller has everything up to ``seq``; what no pair wants any more leaves the table of outgoing lines."""
+        self.cursors.advance(bit, seq)
+        delivered = self.cursors.delivered(self.database.next_seq - 1)
+        if delivered <= self._cleaned_to or not self.database.is_open:
+            return
+        try:
+            self.database.clean_outgoing(delivered)
+        except sqlite3.Error:
+            return  # locked or no room: they go with the next advance
+        self._cleaned_to = delivered
 
     def _add(self, lines: Lines) -> None:
         for part in lines.parts(self.database.transaction_limit):
             self._add_part(part)
 
     def _add_part(self, lines: Lines) -> None:
-        if self._failing and time.monotonic() < self._failing_until:
-            self._count_lost([lines], "")
+        if self._is_failing and time.monotonic() < self._failing_until:
+            self._count_lost([lines])
             return
         if self._is_due(lines):
             self._commit()
@@ -126,18 +150,18 @@ class Writer:
 
     def _write(self, lines: Lines) -> None:
         database = self.database
-        if not self._began:
+        if not self._has_begun:
             if not database.is_open:
                 database.reopen()
             if database.is_full(lines.stored_size):
                 database.merge_log()
                 if database.is_full(lines.stored_size) and not database.is_fresh:
-                    self._rotate()
+                    self.rotate()
             if database.is_shrunk():
                 raise sqlite3.DatabaseError("it was truncated")
             self._before = database.next_seq
             database.begin()
-            self._began = True
+            self._has_begun = True
         database.insert(lines)
 
     def _commit(self) -> None:
@@ -146,14 +170,13 @@ class Writer:
 
     def _finish_transaction(self) -> None:
         database = self.database
-        if not self._began:
+        if not self._has_begun:
             return
         database.commit()
-        self._began = False
+        self._has_begun = False
         done, self._pending, self._pending_size = self._pending, [], 0
-        marked: dict[int, tuple[int, float]] = {}
-        last: dict[int, int] = {}
-        seq = database.next_seq - 1 - sum(lines.count for lines in done)
+        marked: Marked = {}
+        seq = self._before - 1
         for lines in done:
             seq += lines.count
             left = lines.marks
@@ -161,24 +184,16 @@ class Writer:
                 bit = left & -left
                 left ^= bit
                 count, flush = marked.get(bit, (0, 0.0))
-                soon = min(flush, lines.flush) if flush and lines.flush else flush or lines.flush
-                marked[bit] = (count + lines.count, soon)
-                last[bit] = seq
-        for bit, last_seq in last.items():
-            self.uploads.marked(bit, last_seq)
-        self._events.committed(
-            Committed(
-                sum(lines.count for lines in done),
-                sum(lines.size for lines in done),
-                database.next_seq - 1,
-                database.last_id,
-                marked,
-                _missing(done),
-            )
-        )
-        if self._failing:
-            self._failing = False
-            self._events.recovered()
+                marked[bit] = (count + lines.count, min(flush or lines.flush, lines.flush or flush))
+                self.cursors.marked(bit, seq)
+        total, size = sum(lines.count for lines in done), sum(lines.size for lines in done)
+        self._post(lambda: self._events.stored(total, size, marked))
+        self._recovered()
+
+    def _recovered(self) -> None:
+        if self._is_failing:
+            self._is_failing = False
+            self._post(self._events.written_again)
 
     def _attempt(self, step: Callable[[], None]) -> None:
         """Runs one step of writing; what fails is repaired and done again, or counted as lost."""
@@ -215,8 +230,8 @@ class Writer:
             raise
 
     def _undo(self) -> None:
-        if self._began:
-            self._began = False
+        if self._has_begun:
+            self._has_begun = False
             self.database.rollback(self._before)
 
     def _repair(self, error: sqlite3.Error, last: bool) -> bool:
@@ -241,16 +256,17 @@ class Writer:
 
     def _give_up(self, reason: str) -> None:
         given_up, self._pending, self._pending_size = self._pending, [], 0
-        self._failing = True
+        self._is_failing = True
         self._failing_until = time.monotonic() + RETRY_AFTER
-        self._count_lost(given_up, reason)
+        self._reason = reason
+        self._count_lost(given_up)
 
-    def _count_lost(self, given_up: Sequence[Lines], reason: str) -> None:
-        lost: dict[Owner, int] = {}
+    def _count_lost(self, given_up: Sequence[Lines]) -> None:
+        lost: Counter[Owner] = Counter()
         for lines in given_up:
-            if not lines.missing:
-                lost[lines.owner] = lost.get(lines.owner, 0) + lines.count
-        self._events.lost(lost, _missing(given_up), reason)
+            lost[lines.owner] += lines.count
+        reason = self._reason
+        self._post(lambda: self._events.not_written(lost, reason))
 
     def try_now(self) -> None:
         """The next lines are tried to be written, however lately that failed."""
@@ -258,7 +274,7 @@ class Writer:
 
     def _try_again(self) -> None:
         """After a failure, when nobody logs: finds out whether writing works again."""
-        if not self._failing or self._pending or time.monotonic() < self._failing_until:
+        if not self._is_failing or self._pending or time.monotonic() < self._failing_until:
             return
         try:
             if self.folder.free_bytes() >= ROOM_TO_GO_ON:
@@ -272,22 +288,18 @@ class Writer:
             database.reopen()
         self._before = database.next_seq
         database.begin()
-        self._began = True
+        self._has_begun = True
         database.commit()
-        self._began = False
-        self._failing = False
-        self._events.recovered()
+        self._has_begun = False
+        self._recovered()
 
-    def _rotate(self) -> Path:
+    def rotate(self) -> Path:
+        """Closes the file and begins the next one; returns the closed one."""
+        self.cursors.catch_up(self.database.next_seq - 1)
+        self.database.set_marks(self.cursors.meta())
         closed = self.database.rotate()
-        end = self.database.next_seq - 1
-        self.uploads.catch_up(end)
-        try:
-            self.uploads.save(end)
-        except sqlite3.Error:
-            pass  # the cursors are only behind: said at the next advance
         self._cleaned_to = 0
-        self.retention.apply(self.uploads, self.database.path)
+        self._retention.apply(self.cursors, self.database.path)
         return closed
 
     def _look_around(self) -> None:
@@ -298,33 +310,21 @@ class Writer:
         self._next_check = now + _CHECK_EVERY
         try:
             self.database.look_after()
-            self.retention.apply(self.uploads, self.database.path)
+            self._retention.apply(self.cursors, self.database.path)
             self._drop_old_pairs()
             self._disorder = ""
         except (sqlite3.Error, OSError) as error:
             if self._disorder != str(error):
                 self._disorder = str(error)
-                self._events.warn(f"the log folder {self.folder.path} cannot be kept in order: {error}")
+                self.warn(f"the log folder {self.folder.path} cannot be kept in order: {error}")
 
     def _drop_old_pairs(self) -> None:
-        for pair in self.uploads.drop_old():
-            waiting = waiting_in_all(self.folder.databases(), {pair.bit: pair.cursor})
-            cause = f"upload pair {pair.name} left the configuration 7 days ago"
-            self._events.warn(f"{cause}: {waiting.lines} lines that waited are dropped")
-            self._events.not_sent(waiting, pair.name, cause)
+        for cursor in self.cursors.drop_old():
+            self.database.set_marks(self.cursors.meta())
+            waiting = waiting_in_all(self.folder.databases(), {cursor.bit: cursor.seq})
+            cause = f"upload pair {cursor.name} left the configuration 7 days ago"
+            self.warn(f"{cause}: {waiting.lines} lines that waited are dropped")
+            self._not_sent(waiting, cursor.name, cause)
 
-    def _clean_outgoing(self) -> None:
-        delivered = self.uploads.delivered(self.database.next_seq - 1)
-        if delivered <= self._cleaned_to or not self.database.is_open:
-            return
-        self.database.clean_outgoing(delivered)
-        self._cleaned_to = delivered
-
-
-def _missing(notes: Sequence[Lines]) -> dict[Owner, int]:
-    """What notes among these lines say is lost."""
-    missing: dict[Owner, int] = {}
-    for lines in notes:
-        if lines.missing:
-            missing[lines.owner] = missing.get(lines.owner, 0) + lines.missing
-    return missing
+    def _not_sent(self, waiting: Waiting, pairs: str, cause: str) -> None:
+        self._post(lambda: self._events.not_sent(waiting, pairs, cause))

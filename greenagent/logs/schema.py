@@ -72,22 +72,13 @@ class Spans(LogModel):
 
 
 class Meta(LogModel):
-    """Numbers that go with the file: ``next_seq`` and ``last_id``, written with every batch, and ``first_seq``."""
+    """Numbers that go with the file: ``next_seq`` and ``last_id``, written with every batch, and ``first_seq``.
+
+    ``pair BIT NAME`` holds the cursor that an upload pair had when this was written.
+    """
 
     key = TextField(primary_key=True)
     value = IntegerField()
-
-
-class Pair(LogModel):
-    """An AC logger with one of its controllers: its bit, and the ``seq`` up to which it has everything.
-
-    ``removed`` is the time (seconds since 1970) since which no configuration names it.
-    """
-
-    bit = IntegerField(primary_key=True)
-    name = TextField(unique=True)
-    cursor = IntegerField()
-    removed = FloatField(null=True)
 
 
 def _creation(model: Any) -> list[str]:
@@ -109,8 +100,6 @@ LINE_COLUMNS: Final = tuple(_columns(Logs))
 
 SCHEMA: Final = tuple(statement for model in (Logs, Outgoing, Spans, Meta) for statement in _creation(model))
 """Statements that create what is missing in a log database."""
-
-UPLOADS_SCHEMA: Final = tuple(statement for model in (Pair, Meta) for statement in _creation(model))
 
 
 def _insert_row(model: Any) -> str:
@@ -144,7 +133,5 @@ INSERT_BLOCK: Final = {
 }
 """By "belongs in logs" and "is mixed"."""
 PUT_SPAN: Final = f'INSERT OR REPLACE INTO "{_table(Spans)}" ("jobid", "first", "last") VALUES (?, ?, ?)'
-SPAN_BYTES: Final = f'SELECT total(length(CAST("jobid" AS BLOB)) + ?) FROM "{_table(Spans)}"'
-"""What that table takes, given the bytes of an entry beside its job's id."""
 SET_META: Final = f'INSERT OR REPLACE INTO "{_table(Meta)}" VALUES (?, ?)'
-GET_META: Final = f'SELECT "value" FROM "{_table(Meta)}" WHERE "key" = ?'
+DELETE_META: Final = f'DELETE FROM "{_table(Meta)}" WHERE "key" LIKE ?'

@@ -32,7 +32,7 @@ class MessageIds:
         post: Callable[[Callable[[], None]], None],
         warn: Callable[[str], None],
     ) -> None:
-        self._path = path
+        self.path = path
         self._run_soon = run_soon
         self._post = post
         self._warn = warn
@@ -53,7 +53,7 @@ class MessageIds:
         if last is None:
             known = False
         elif newest >= 0 and 0 < (newest - last) & LAST_ID < 1 << 31:
-            self._warn(f"{self._path} is behind the newest log line: ids go on after {newest}")
+            self._warn(f"{self.path} is behind the newest log line: ids go on after {newest}")
             known = False
         if not known:
             last = (newest + BLOCK) & LAST_ID if newest >= 0 else 0
@@ -61,17 +61,17 @@ class MessageIds:
         self._next = (last + 1) & LAST_ID
         self._left = 0
         end = (last + BLOCK) & LAST_ID
-        replace_file(self._path, str(end).encode("ascii"))
+        replace_file(self.path, str(end).encode("ascii"))
         self._left = BLOCK
 
     def _read(self) -> int | None:
         try:
-            text = self._path.read_bytes().strip()
+            text = self.path.read_bytes().strip()
         except FileNotFoundError:
             return None
         if text.isdigit() and len(text) <= 10 and int(text) <= LAST_ID:
             return int(text)
-        self._warn(f"{self._path} does not hold a message id: ids go on after the newest log line")
+        self._warn(f"{self.path} does not hold a message id: ids go on after the newest log line")
         return None
 
     @property
@@ -112,7 +112,7 @@ class MessageIds:
 
     def store_last_used(self) -> None:
         """At a clean stop, in any thread: nothing reserved is wasted. Raises OSError."""
-        replace_file(self._path, str(self.last_used()).encode("ascii"))
+        replace_file(self.path, str(self.last_used()).encode("ascii"))
 
     def _reserve(self, count: int) -> None:
         if self._asked:
@@ -127,9 +127,9 @@ class MessageIds:
     def _write(self, end: int) -> None:
         problem = ""
         try:
-            replace_file(self._path, str(end).encode("ascii"))
+            replace_file(self.path, str(end).encode("ascii"))
         except OSError as error:
-            problem = f"{self._path} cannot be written ({error}): ids go on from memory"
+            problem = f"{self.path} cannot be written ({error}): ids go on from memory"
         self._post(lambda: self._grant(problem))
 
     def _grant(self, problem: str) -> None:

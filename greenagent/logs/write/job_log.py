@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
-from greenagent.logs.lines import MIXED, Lines, Owner, byte_size
-from greenagent.logs.pieces import Block, Mixed, Piece
+from greenagent.logs.lines import MIXED, Block, Lines, Mixed, Owner, Piece, byte_size
 from greenagent.logs.routes import DROPPED, Route, Routes
+from greenagent.logs.write.intake import Intake
 from greenagent.values import levels
 from greenagent.values.message import Message
-
-if TYPE_CHECKING:
-    from greenagent.logs.store import LogStore
 
 _SAY_EVERY: Final = 60.0
 _OVERHEAD: Final = 64
@@ -23,12 +20,22 @@ _OVERHEAD: Final = 64
 class JobLog:
     """Takes a job's pieces. ``routes`` may be replaced at any time; new messages follow the new ones."""
 
-    def __init__(self, store: LogStore, owner: Owner, label: str, routes: Routes, max_bytes: int) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        owner: Owner,
+        label: str,
+        routes: Routes,
+        max_bytes: int = 0,
+        on_close: Callable[[JobLog], None] = lambda log: None,
+    ) -> None:
+        """``label`` stands on its console lines; ``max_bytes`` is max_log_per_job, 0 for none."""
         self.owner = owner
         self.routes = routes
-        self._store = store
+        self._intake = intake
         self._label = label
         self._max_bytes = max_bytes
+        self._on_close = on_close
         self._bytes = 0
         self._over = 0
         self._over_said = -_SAY_EVERY
@@ -76,23 +83,23 @@ class JobLog:
 
     def append_now(self, level: int, text: str) -> None:
         """One message, without ever waiting: it is counted as dropped when there is no room even for such."""
-        if self._append_now(level, text, 0) is None:
-            self._count_dropped(1)
+        if not self.try_append(level, text):
+            self.count_dropped(1)
 
-    def _append_now(self, level: int, text: str, missing: int) -> bool | None:
-        """Whether the message goes into a database; None when there is no room for it now."""
+    def try_append(self, level: int, text: str) -> bool:
+        """One message, without ever waiting; False when there is no room for it now."""
         route = self.routes.for_level(level)
-        if not route.process:
-            return False
-        if not self._store.takes_at_once:
-            return None
-        text = _clean(text)
-        return self._hand_over(route, level, "", [(level, text)], 1, byte_size(text), missing)
+        if route.process:
+            if not self._intake.takes_at_once:
+                return False
+            text = _clean(text)
+            self._hand_over(route, level, "", [(level, text)], 1, byte_size(text))
+        return True
 
     def close(self) -> None:
         """The job has ended: what its cap left out is said."""
         self._say_over()
-        self._store.closed(self)
+        self._on_close(self)
 
     def state(self) -> dict[str, Any]:
         """What ``restore`` needs to go on under the same cap; what the cap has left out so far is said first."""
@@ -111,38 +118,28 @@ class JobLog:
         self.dropped = int(state.get("dropped", 0))
         self._over_said = float(state.get("over_said", -_SAY_EVERY))
 
-    def note(self, text: str, missing: int = 0) -> bool | None:
-        """A warning of the store's own in this job's log. Whether it goes into a database; None: no room now.
-
-        ``missing``: it tells of so many lost lines. Such a note is never dropped; any other is counted then.
-        """
-        stored = self._append_now(levels.WARNING, text, missing)
-        if stored is None and not missing:
-            self._count_dropped(1)
-        return stored
-
-    def _count_dropped(self, count: int) -> None:
+    def count_dropped(self, count: int) -> None:
+        """So many messages of this job were not stored, or not sent."""
         self.dropped += count
-        self._store.count_dropped(count)
+        self._intake.dropped += count
 
     def _put_block(self, block: Block | Mixed, route: Route) -> None:
         size = byte_size(block.text)
-        if isinstance(block, Mixed):
-            self._store.wait_for_room(block.count)
-            self._hand_over(route, MIXED, block.text, (), block.count, size)
-            return
-        if self._max_bytes and (self._capped or self._bytes + size - block.count > self._max_bytes):
-            self._put_rows([(block.level, line) for line in block.lines()], route)
-            return
-        self._bytes += size - block.count
-        self._store.wait_for_room(block.count)
-        self._hand_over(route, block.level, block.text, (), block.count, size)
+        level = MIXED
+        if isinstance(block, Block):
+            level = block.level
+            if self._max_bytes and (self._capped or self._bytes + size - block.count > self._max_bytes):
+                self._put_rows([(level, line) for line in block.lines()], route)
+                return
+            self._bytes += size - block.count
+        self._intake.wait_for_room(block.count)
+        self._hand_over(route, level, block.text, (), block.count, size)
 
     def _put_rows(self, rows: list[tuple[int, str]], route: Route) -> None:
         if self._max_bytes:
             rows = self._within_cap(rows)
         if rows:
-            self._store.wait_for_room(len(rows))
+            self._intake.wait_for_room(len(rows))
             self._hand_over(route, rows[0][0], "", rows, len(rows), sum(byte_size(text) for _, text in rows))
         if self._over and time.monotonic() - self._over_said >= _SAY_EVERY:
             self._say_over()
@@ -158,62 +155,43 @@ class JobLog:
                 self._bytes += size
                 fitting += 1
         left_out = len(rows) - fitting
-        if left_out:
-            self._over += left_out
-            self._count_dropped(left_out)
+        self._over += left_out
+        self.count_dropped(left_out)
         return rows[:fitting]
 
     def _say_over(self) -> None:
         if self._over:
             count, self._over = self._over, 0
             self._over_said = time.monotonic()
-            self.note(f"{count} lines of this job were not stored: it passed max_log_per_job = {self._max_bytes} bytes")
+            cause = f"it passed max_log_per_job = {self._max_bytes} bytes"
+            self.append_now(levels.WARNING, f"{count} lines of this job were not stored: {cause}")
 
     def _hand_over(
-        self,
-        route: Route,
-        level: int,
-        text: str,
-        rows: Sequence[tuple[int, str]],
-        count: int,
-        size: int,
-        missing: int = 0,
-    ) -> bool:
-        """Returns whether it goes into a database. Nothing in here yields: ids and the queue keep one order."""
-        first_id = self._store.ids.take(count)
-        epoch = round(time.time(), 3)
-        if route.console and self._store.console is not None:
-            if text and level == MIXED:
-                for offset, line in enumerate(text.split("\n")[:-1]):
-                    own_level, _, own_text = line.partition("::")
-                    self._store.console.show(self._label, first_id + offset, epoch, int(own_level), [own_text])
-            elif text:
-                self._store.console.show(self._label, first_id, epoch, level, text.split("\n")[:-1])
-            else:
-                for offset, (row_level, row_text) in enumerate(rows):
-                    self._store.console.show(self._label, first_id + offset, epoch, row_level, [row_text])
-        is_stored = bool(route.keep or route.marks)
-        if is_stored:
-            lines = Lines(
-                self.owner,
-                epoch,
-                route.keep,
-                route.marks,
-                self.routes.log_flush,
-                first_id,
-                level,
-                text,
-                rows,
-                count,
-                size,
-                missing,
-            )
-            self._store.put(lines, size + _OVERHEAD * (len(rows) or 1))
-        return is_stored
+        self, route: Route, level: int, text: str, rows: Sequence[tuple[int, str]], count: int, size: int
+    ) -> None:
+        """Nothing in here may yield: ids and the queue keep one order."""
+        first_id = self._intake.ids.take(count)
+        lines = Lines(
+            self.owner,
+            round(time.time(), 3),
+            route.keep,
+            route.marks,
+            self.routes.log_flush,
+            first_id,
+            level,
+            text,
+            rows,
+            count,
+            size,
+        )
+        if route.console and self._intake.console is not None:
+            self._intake.console.show(self._label, lines)
+        if route.keep or route.marks:
+            self._intake.put(lines, size + _OVERHEAD * (len(rows) or 1))
 
 
 def _clean(text: str) -> str:
-    """Half characters cannot be stored: they stay visible as escapes."""
+    """Lone surrogates cannot be stored: they stay visible as escapes."""
     if text.isascii():
         return text
     try:

@@ -1,0 +1,115 @@
+"""What has become of lines: stored, lost or dropped; said where people look (design, promise 3). On the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from greenagent.logs.lines import Owner
+from greenagent.logs.read.pending import PendingLines
+from greenagent.logs.write.intake import Intake
+from greenagent.logs.write.job_log import JobLog
+from greenagent.logs.write.undelivered import Waiting
+from greenagent.logs.write.writer import Marked
+from greenagent.runtime.agent_log import AgentLog
+from greenagent.values.levels import WARNING
+
+
+class LineAccount:
+    """Is told by the writer, and tells the jobs' logs and the agent's own."""
+
+    def __init__(self, folder: Path, intake: Intake, agent_log: AgentLog, log_of: Callable[[Owner], JobLog]) -> None:
+        """``log_of`` gives the log of a job, also of one that has ended."""
+        self.lines = self.bytes = self.batches = 0
+        """Stored since the start."""
+        self.is_failing = False
+        """True while lines are only counted because writing them failed."""
+        self.pairs: dict[str, PendingLines] = {}
+        """What waits for each upload pair."""
+        self._folder = folder
+        self._intake = intake
+        self._agent_log = agent_log
+        self._log_of = log_of
+        self._unreported: dict[Owner, int] = {}
+        """Lines lost of each job that its log does not tell yet."""
+        self._reporting: dict[Owner, int] = {}
+        """What notes tell that are on their way to the writer."""
+
+    def stored(self, lines: int, size: int, marked: Marked) -> None:
+        """A transaction of so many lines and bytes is committed."""
+        self.lines += lines
+        self.bytes += size
+        self.batches += 1
+        for pair in self.pairs.values():
+            if pair.bit in marked:
+                pair.stored(*marked[pair.bit])
+
+    def not_written(self, lost: Mapping[Owner, int], reason: str) -> None:
+        """Writing failed; the jobs' logs say so when it works again."""
+        for owner, count in lost.items():
+            count -= owner in self._reporting  # its note, which is no line of its own
+            self._log_of(owner).count_dropped(count)
+            self._unreported[owner] = self._unreported.get(owner, 0) + count
+        for owner, count in self._reporting.items():  # these notes may be among the lost
+            self._unreported[owner] = self._unreported.get(owner, 0) + count
+        self._reporting = {}
+        if not self.is_failing:
+            self.is_failing = True
+            self._agent_log.error(
+                f"logs cannot be written to {self._folder} ({reason}): lines are counted until they can; jobs go on"
+            )
+
+    def written_again(self) -> None:
+        """Every job's log says what it misses."""
+        self.is_failing = False
+        lost = f": {_total(self._unreported)} were lost" if self._unreported else ""
+        self._agent_log.warning(f"logs can be written again{lost}")
+        self.report()
+
+    def report(self) -> None:
+        """Now and then: what found no room is tried once more."""
+        if not self.is_failing and not self._reporting:
+            self._report()
+
+    def last_report(self, flush: Callable[[], None]) -> None:
+        """The store closes: what the jobs' logs cannot tell even now is said here, and nowhere else."""
+        if self._unreported or self._reporting:
+            self._report()
+            flush()
+            if self._unreported:
+                self._agent_log.error(f"{_total(self._unreported)} were lost, and their logs cannot tell")
+
+    def _report(self) -> None:
+        """Puts a note into the log of every job that misses lines."""
+        for owner, count in list(self._unreported.items()):
+            text = f"{count} lines of this job were lost: the log database could not be written"
+            if not self._log_of(owner).try_append(WARNING, text):
+                break
+            self._reporting[owner] = self._unreported.pop(owner)
+        # When this comes back the notes are stored, or ``not_written`` has been called.
+        reporting = self._reporting
+        self._intake.soon(lambda: self._intake.post(reporting.clear))
+
+    def not_sent(self, waiting: Waiting, pairs: str, cause: str) -> None:
+        """Lines that ``pairs`` still wanted went for ``cause``; the logs of the jobs that lose most say so each."""
+        for owner, count in waiting.by_owner.items():
+            log = self._log_of(owner)
+            log.count_dropped(count)
+            # An earlier note may have gone with an earlier database.
+            total = f"; {log.dropped} of its lines were dropped by now" if log.dropped > count else ""
+            log.append_now(WARNING, f"{count} lines of this job were not sent to {pairs}: {cause}{total}")
+        for pair in self.pairs.values():
+            pair.dropped(waiting.by_bit.get(pair.bit, 0))
+        self._intake.dropped += waiting.lines - sum(waiting.by_owner.values())
+        others = waiting.jobs - len(waiting.by_owner)
+        if others > 0:
+            self._agent_log.warning(f"lines of {others} jobs more were not sent to {pairs}: {cause}")
+
+    def not_readable(self, lines: int, pair: str) -> None:
+        """Lines that waited for ``pair`` were in a database that cannot be read any more."""
+        self._intake.dropped += lines
+        self._agent_log.warning(f"{lines} lines that waited for {pair} are lost: their database was damaged or removed")
+
+
+def _total(lost: Mapping[Owner, int]) -> str:
+    return f"{sum(lost.values())} lines of {len(lost)} jobs"

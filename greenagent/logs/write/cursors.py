@@ -1,0 +1,136 @@
+"""Upload pairs: which bit marks the lines of an AC logger and a controller, and how far that controller has got.
+
+The cursors are kept outside of this room, since they must survive every log database; a crash between a batch and its
+cursor costs a repetition, never a line. Each database tells in its meta table which bit stands for which pair, and the
+cursor as the file was begun: where the cursors are lost, lines go out again instead of silently not at all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from greenagent.values.errors import GreenagentError
+
+MAX_PAIRS: Final = 62
+REMOVED_MEMORY: Final = 7 * 86400.0
+"""Seconds for which the cursor of a pair that left the configuration is kept."""
+MARK: Final = "pair "
+"""Begins the key of a pair in the meta table of a log database: ``pair BIT NAME``."""
+
+CursorRow = tuple[str, int, int, float | None]
+"""Name of the pair ``logger/controller``, its bit, the last seq its controller has, when it left the configuration."""
+
+
+class CursorStore(Protocol):
+    """Where cursors are kept. On the hub; nothing here raises for a full or locked disk."""
+
+    def load(self, uploads: Path) -> tuple[Sequence[CursorRow], int]:
+        """All cursors, and a seq above all that were in use; ``uploads`` is where version 0.1 kept them."""
+        ...
+
+    def replace(self, rows: Iterable[CursorRow], floor: int) -> None:
+        """Makes these the cursors; returns once that is stored."""
+        ...
+
+    def advance(self, name: str, seq: int, floor: int) -> None:
+        """A controller has everything up to ``seq``: stored soon, without waiting."""
+        ...
+
+
+@dataclass(slots=True)
+class Cursor:
+    """One pair: its controller has everything up to ``seq``; the last line that is marked for it is ``last_marked``."""
+
+    name: str
+    bit: int
+    seq: int
+    removed: float | None = None
+    last_marked: int = 0
+
+    def needs(self, last_seq: int) -> bool:
+        """True when lines up to ``last_seq`` may hold some that it has not delivered."""
+        return self.removed is None and self.seq < min(last_seq, self.last_marked)
+
+
+class Cursors:
+    """All pairs, by their bits. In the writer's thread."""
+
+    def __init__(self) -> None:
+        self.by_bit: dict[int, Cursor] = {}
+
+    def load(self, rows: Iterable[CursorRow], meta: Mapping[str, int]) -> None:
+        """Takes the cursors from where they are kept, and those that only the newest database's meta table knows.
+
+        What that says of a bit holds: it has marked the lines.
+        """
+        kept = {name: Cursor(name, bit, seq, removed) for name, bit, seq, removed in rows}
+        for key, seq in meta.items():
+            if key.startswith(MARK):
+                bit_text, name = key.removeprefix(MARK).split(" ", 1)
+                known = kept.pop(name, None)
+                removed = known.removed if known is not None else time.time()
+                if known is not None and known.bit == int(bit_text):
+                    seq = max(seq, known.seq)
+                self.by_bit[int(bit_text)] = Cursor(name, int(bit_text), seq, removed)
+        for cursor in kept.values():
+            self.by_bit.setdefault(cursor.bit, cursor)
+
+    def rows(self) -> list[CursorRow]:
+        """For ``CursorStore.replace``."""
+        return [(cursor.name, cursor.bit, cursor.seq, cursor.removed) for cursor in self.by_bit.values()]
+
+    def meta(self) -> list[tuple[str, int]]:
+        """For the meta table of a log database."""
+        return [(f"{MARK}{cursor.bit} {cursor.name}", cursor.seq) for cursor in self.by_bit.values()]
+
+    def register(self, names: Sequence[str], end: int) -> list[Cursor]:
+        """Makes ``names`` the pairs in force; a new one begins at ``end`` (the newest seq).
+
+        Raises GreenagentError, and then nothing has changed.
+        """
+        known = {cursor.name: cursor for cursor in self.by_bit.values()}
+        free = [1 << n for n in range(MAX_PAIRS) if 1 << n not in self.by_bit]
+        new = [name for name in dict.fromkeys(names) if name not in known]
+        if len(new) > len(free):
+            raise GreenagentError(f"more than {MAX_PAIRS} pairs of AC logger and controller")
+        for cursor in known.values():
+            cursor.removed = None if cursor.name in names else cursor.removed or time.time()
+        for name, bit in zip(new, free, strict=False):
+            known[name] = self.by_bit[bit] = Cursor(name, bit, end)
+        return [known[name] for name in names]
+
+    def drop_old(self) -> list[Cursor]:
+        """Takes out the pairs that left the configuration long ago, and returns them."""
+        oldest = time.time() - REMOVED_MEMORY
+        old = [cursor for cursor in self.by_bit.values() if cursor.removed is not None and cursor.removed < oldest]
+        for cursor in old:
+            del self.by_bit[cursor.bit]
+        return old
+
+    def marked(self, bit: int, last_seq: int) -> None:
+        """The line ``last_seq`` is the newest that carries this mark: a later one would never be delivered."""
+        if bit in self.by_bit:
+            self.by_bit[bit].last_marked = last_seq
+
+    def advance(self, bit: int, seq: int) -> None:
+        """The pair's controller has everything up to ``seq``."""
+        if bit in self.by_bit:
+            self.by_bit[bit].seq = max(self.by_bit[bit].seq, seq)
+
+    def catch_up(self, end: int) -> None:
+        """Carries the cursors of pairs for which nothing waits to the end, so that no start reads all again."""
+        for cursor in self.by_bit.values():
+            if cursor.removed is None and cursor.seq >= cursor.last_marked:
+                cursor.seq = max(cursor.seq, end)
+
+    def wanting(self, last_seq: int) -> list[Cursor]:
+        """The pairs that may still want lines up to ``last_seq``."""
+        return [cursor for cursor in self.by_bit.values() if cursor.needs(last_seq)]
+
+    def delivered(self, end: int) -> int:
+        """The seq up to which no pair wants anything any more; ``end`` where nothing waits."""
+        return min((cursor.seq for cursor in self.wanting(end)), default=end)
