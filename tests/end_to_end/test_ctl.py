@@ -11,7 +11,8 @@ import trustme
 
 from tests.support.agents import StartAgent
 from tests.support.certificates import write_authority, write_pair
-from tests.support.controllers import ControllerProcess, Ctl, ctl
+from tests.support.controllers import ControllerProcess, ctl
+from tests.support.programs import Ctl
 from tests.support.recording_controller import RecordingController, rubbish, status
 from tests.support.waiting import wait_until
 
@@ -35,8 +36,8 @@ def served(plain: ControllerProcess, start_agent: StartAgent) -> ControllerProce
 
 def test_the_agents_as_a_table_and_as_json(served: ControllerProcess) -> None:
     shown = served.ctl("agents")
-    assert (shown.code, shown.stderr) == (0, "")
-    head, *rows = shown.stdout.splitlines()
+    assert (shown.code, shown.err) == (0, "")
+    head, *rows = shown.out.splitlines()
     assert head.split("  ")[0] == "AGENT"
     assert [re.split(r"\s{2,}", row)[:2] for row in rows] == [["1:10", "live"], ["1:11", "live"]]
     assert rows[1].endswith("web,db")
@@ -65,9 +66,9 @@ def test_the_exit_code_is_the_outcome(
 ) -> None:
     run = served.run(*NODE, *options, "--", *command)
     assert run.code == code, run
-    assert words in run.stderr
-    assert len(run.stderr.splitlines()) <= 1
-    assert "Traceback" not in run.stderr
+    assert words in run.err
+    assert len(run.err.splitlines()) <= 1
+    assert "Traceback" not in run.err
 
 
 def test_a_killed_job_is_137(served: ControllerProcess) -> None:
@@ -75,53 +76,53 @@ def test_a_killed_job_is_137(served: ControllerProcess) -> None:
     wait_until(lambda: served.ctl("jobs", "--json").value["jobs"], what="the job")
     wait_until(lambda: served.get("jobs/long")["state"] == "RUNNING", what="the job to run")
     killed = served.ctl("kill", "long")
-    assert (killed.code, killed.stdout, killed.stderr) == (0, "job long: KILLED\n", "")
-    assert run.wait().code == 137
+    assert (killed.code, killed.out, killed.err) == (0, "job long: KILLED\n", "")
+    assert run.done().code == 137
 
 
 def test_no_such_agent_is_3_unless_it_is_waited_for(served: ControllerProcess, start_agent: StartAgent) -> None:
     for target in (("--gid", "1", "--nid", "99"), ("--role", "mail")):
         run = served.run(*target, "--", "true")
-        assert (run.code, run.stdout) == (3, "")
-        assert "No matching connected agents found" in run.stderr
-        assert len(run.stderr.splitlines()) == 1
+        assert (run.code, run.out) == (3, "")
+        assert "No matching connected agents found" in run.err
+        assert len(run.err.splitlines()) == 1
     waiting = Ctl("--url", served.url, "run", "--gid", "1", "--nid", "99", "--wait-for-agent", "60", "--", "echo", "hi")
     wait_until(lambda: any(job["state"] == "QUEUED" for job in served.get("jobs")["jobs"]), what="the waiting job")
     start_agent("--nid", "99", controllers={"main": served.url})
-    run = waiting.wait()
-    assert (run.code, run.stdout) == (0, "hi\n")
+    run = waiting.done()
+    assert (run.code, run.out) == (0, "hi\n")
 
 
 def test_a_role_and_fanout_with_prefixes(served: ControllerProcess) -> None:
     one = served.run("--role", "web", "--role", "db", "--", "sh", "-c", "echo $AGENT_NID")
-    assert (one.code, one.stdout) == (0, "11\n")
+    assert (one.code, one.out) == (0, "11\n")
     script = "echo one; echo two >&2; echo three; exit $((AGENT_NID - 5))"
     every = served.run("--role", "web", "--fanout", "--", "sh", "-c", script)
     assert every.code == 6, "the highest of both"
-    assert sorted(every.stdout.splitlines()) == ["1:10 one", "1:10 three", "1:11 one", "1:11 three"]
-    assert [line for line in every.stdout.splitlines() if line.startswith("1:10")] == ["1:10 one", "1:10 three"]
-    assert {"1:10 two", "1:11 two"} <= set(every.stderr.splitlines())
-    assert all(line.startswith(("1:10 ", "1:11 ")) for line in every.stderr.splitlines())
+    assert sorted(every.out.splitlines()) == ["1:10 one", "1:10 three", "1:11 one", "1:11 three"]
+    assert [line for line in every.out.splitlines() if line.startswith("1:10")] == ["1:10 one", "1:10 three"]
+    assert {"1:10 two", "1:11 two"} <= set(every.err.splitlines())
+    assert all(line.startswith(("1:10 ", "1:11 ")) for line in every.err.splitlines())
 
 
 def test_stdin_becomes_data(served: ControllerProcess) -> None:
     text = "".join(f"line {number} äöü\n" for number in range(5000))
     run = served.run(*NODE, "--data", "-", "--", "wc", "-c", stdin=text)
-    assert (run.code, run.stdout.strip()) == (0, str(len(text.encode())))
+    assert (run.code, run.out.strip()) == (0, str(len(text.encode())))
     given = served.run(*NODE, "--data", "short", "--", "cat")
-    assert (given.code, given.stdout) == (0, "short\n")
+    assert (given.code, given.out) == (0, "short\n")
 
 
 def test_jobs_of_one_queue_run_one_after_the_other(served: ControllerProcess, tmp_path: Path) -> None:
     script = f"[ -e {tmp_path}/busy ] && echo together; touch {tmp_path}/busy; sleep 0.2; rm {tmp_path}/busy"
     runs = [Ctl("--url", served.url, "run", *NODE, "--queue", "q", "--", "sh", "-c", script) for _ in range(4)]
-    assert [run.wait() for run in runs] == [(0, "", "")] * 4
+    assert [run.done() for run in runs] == [(0, "", "")] * 4
 
 
 def test_a_detached_job_shows_its_id_and_goes_on(served: ControllerProcess) -> None:
     run = served.run(*NODE, "--detach", "--", "echo", "later")
     assert run.code == 0
-    assert served.results(run.stdout.strip())[0]["streams"] == ["later\n", ""]
+    assert served.results(run.out.strip())[0]["streams"] == ["later\n", ""]
 
 
 def test_a_controller_that_is_away_or_is_none(plain: ControllerProcess, controller: RecordingController) -> None:
@@ -131,11 +132,11 @@ def test_a_controller_that_is_away_or_is_none(plain: ControllerProcess, controll
     for arguments in (("agents",), ("run", *NODE, "--", "true"), ("jobs",), ("show", "x"), ("kill", "x")):
         run = ctl("--url", url, *arguments)
         assert run.code == 3
-        assert run.stdout == ""
-        assert run.stderr == f"greenagent-ctl: cannot reach the controller at {url}: Connection refused\n"
+        assert run.out == ""
+        assert run.err == f"greenagent-ctl: cannot reach the controller at {url}: Connection refused\n"
     other = ctl("--url", controller.url, "agents")
     assert other.code == 3
-    assert re.fullmatch(r"greenagent-ctl: [^\n]+\n", other.stderr)
+    assert re.fullmatch(r"greenagent-ctl: [^\n]+\n", other.err)
     assert ctl("--url", "ftp://x", "agents").code == 2
 
 
@@ -156,7 +157,7 @@ def test_tls_options_also_from_the_environment_and_every_refusal_in_one_line(tmp
             "GREENAGENT_CTL_KEY": str(good[1]),
             "GREENAGENT_CTL_TOKEN_FILE": str(token),
         }
-        assert ctl("agents", "--json", environment=everything).value == {"agents": []}
+        assert ctl("agents", "--json", **everything).value == {"agents": []}
         flags = ("--ca", authority, "--cert", good[0], "--key", good[1], "--token-file", token)
         assert controller.ctl(*flags, "agents", "--json").value == {"agents": []}
         assert ctl("agents", *flags, "--json", "--url", controller.url).value == {"agents": []}
@@ -178,23 +179,23 @@ def test_tls_options_also_from_the_environment_and_every_refusal_in_one_line(tmp
         for given, words in refusals.items():
             run = controller.ctl(*given, "agents")
             assert run.code == (2 if "nothing" in str(given) else 3), run
-            assert re.fullmatch(r"greenagent-ctl: [^\n]+\n", run.stderr), run
-            assert words in run.stderr.lower(), run
-            assert "secret-word" not in run.stderr
+            assert re.fullmatch(r"greenagent-ctl: [^\n]+\n", run.err), run
+            assert words in run.err.lower(), run
+            assert "secret-word" not in run.err
         run = ctl("--url", controller.url.replace("https", "http"), "agents")
         assert run.code == 3
-        assert re.fullmatch(r"greenagent-ctl: [^\n]+\n", run.stderr), run
-        assert ctl("agents", "--json", environment=everything).code == 0, "it goes on"
+        assert re.fullmatch(r"greenagent-ctl: [^\n]+\n", run.err), run
+        assert ctl("agents", "--json", **everything).code == 0, "it goes on"
 
 
 def test_a_refusal_is_one_line(controller: RecordingController, served: ControllerProcess) -> None:
     for arguments, code in ((("show", "nothing"), 3), (("kill", "nothing"), 3), (("logs", "nothing"), 3)):
         run = served.ctl(*arguments)
         assert run.code == code
-        assert re.fullmatch(r"greenagent-ctl: the controller at \S+ refuses \(404\): [^\n]+\n", run.stderr), run
+        assert re.fullmatch(r"greenagent-ctl: the controller at \S+ refuses \(404\): [^\n]+\n", run.err), run
     assert served.run(*NODE, "--id", "once", "--", "true").code == 0
     again = served.run(*NODE, "--id", "once", "--", "true")
     assert again.code == 2
-    assert "is known already" in again.stderr
+    assert "is known already" in again.err
     controller.misbehave("*", status(503))
     assert ctl("--url", controller.url, "agents").code == 3

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.support.agents import StartAgent, configuration
 from tests.support.commands import shell
-from tests.support.controllers import ROOT
+from tests.support.programs import ROOT
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 

@@ -21,7 +21,8 @@ from tests.conftest import needs
 from tests.support.agents import AgentProcess, StartAgent, configuration
 from tests.support.certificates import server_context, write_authority, write_pair
 from tests.support.commands import shell
-from tests.support.controllers import ROOT, ControllerProcess, Relay, ctl
+from tests.support.controllers import ControllerProcess, Relay, ctl
+from tests.support.programs import ROOT
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -432,8 +433,8 @@ def test_the_commands_of_the_page_make_certificates_that_work(tmp_path: Path, st
         flags = {"ca": "authority.pem", "cert": "person.pem", "key": "person.key", "token_file": "token"}
         environment = {f"GREENAGENT_CTL_{name.upper()}": str(tmp_path / file) for name, file in flags.items()}
         environment["GREENAGENT_CTL_URL"] = f"https://localhost:{controller.port}"
-        wait_until(lambda: "1:10" in ctl("agents", environment=environment).stdout, what="the agent")
-        done = ctl("run", "--gid", "1", "--nid", "10", "--", "echo", "hello", environment=environment)
+        wait_until(lambda: "1:10" in ctl("agents", **environment).out, what="the agent")
+        done = ctl("run", "--gid", "1", "--nid", "10", "--", "echo", "hello", **environment)
         assert done == (0, "hello\n", "")
 
 

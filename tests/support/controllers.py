@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
 import subprocess
@@ -11,16 +10,16 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import gevent
 import requests
 from gevent import socket
 from gevent.server import StreamServer
 
+from tests.support.programs import ROOT, Ctl, Done
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
 _numbers = itertools.count(1)
 
 WITH_LIMITS = """
@@ -158,62 +157,18 @@ class ControllerProcess:
         """Waits until exactly these are live."""
         wait_until(lambda: self.live() == set(agents), timeout, f"{agents} and no others to be live")
 
-    def ctl(self, *arguments: str | Path, **options: Any) -> CtlRun:
+    def ctl(self, *arguments: str | Path, **options: Any) -> Done:
         """One run of ``greenagent-ctl`` against this controller."""
         return ctl("--url", self.url, *arguments, **options)
 
-    def run(self, *arguments: str, **options: Any) -> CtlRun:
+    def run(self, *arguments: str, **options: Any) -> Done:
         """``greenagent-ctl run`` with a time limit of its own."""
         return self.ctl("run", *arguments, **options)
 
 
-class CtlRun(NamedTuple):
-    """How ``greenagent-ctl`` ended."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def value(self) -> Any:
-        return json.loads(self.stdout)
-
-
-class Ctl:
-    """A ``greenagent-ctl`` that runs in the background."""
-
-    def __init__(self, *arguments: str | Path, stdin: str = "", environment: Mapping[str, str] | None = None) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "greenagent.cli.ctl", *map(str, arguments)],
-            cwd=ROOT,
-            env={**os.environ, **(environment or {})},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        pipes = (self._process.stdout, self._process.stderr)
-        self._readers = [gevent.get_hub().threadpool.spawn(pipe.read) for pipe in pipes if pipe is not None]
-        assert self._process.stdin is not None
-        self._process.stdin.write(stdin.encode())
-        self._process.stdin.close()
-
-    def wait(self, timeout: float = 30) -> CtlRun:
-        """Waits for its end without blocking the hub."""
-        try:
-            wait_until(lambda: self._process.poll() is not None, timeout, "greenagent-ctl has ended")
-        finally:
-            if self._process.poll() is None:
-                self._process.kill()
-        out, err = (reader.get(timeout=10).decode() for reader in self._readers)
-        for pipe in (self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
-        return CtlRun(self._process.returncode, out, err)
-
-
-def ctl(*arguments: str | Path, timeout: float = 30, **options: Any) -> CtlRun:
+def ctl(*arguments: str | Path, timeout: float = 30, **options: Any) -> Done:
     """Runs ``greenagent-ctl`` to its end."""
-    return Ctl(*arguments, **options).wait(timeout)
+    return Ctl(*arguments, **options).done(timeout)
 
 
 class Relay:

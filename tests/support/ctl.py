@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,46 +11,12 @@ import gevent
 from gevent.pywsgi import WSGIServer
 
 from tests.support.local_controller import Agent, LocalController
-from tests.support.programs import ROOT, Done, command
+from tests.support.programs import Ctl, Done
 from tests.support.waiting import wait_until
 
 NO_LINES = (
     'greenagent-ctl: this agent uploads no lines of this job ([logging] type "AC"); showing the end of its result\n'
 )
-
-
-class Ctl:
-    """A running ``greenagent-ctl``; its output goes to files, so that the test's hub can go on."""
-
-    def __init__(
-        self, *arguments: str, stdin: Any = subprocess.DEVNULL, stderr: Any = None, **environment: str
-    ) -> None:
-        self._out = tempfile.TemporaryFile()  # noqa: SIM115
-        self._err = tempfile.TemporaryFile()  # noqa: SIM115
-        self.process = subprocess.Popen(
-            command("ctl", *arguments),
-            stdin=stdin,
-            stdout=self._out,
-            stderr=self._err if stderr is None else stderr,
-            cwd=ROOT,
-            env={**os.environ, **environment},
-        )
-
-    @property
-    def out(self) -> str:
-        return os.pread(self._out.fileno(), 10_000_000, 0).decode()
-
-    @property
-    def err(self) -> str:
-        return os.pread(self._err.fileno(), 10_000_000, 0).decode()
-
-    def done(self, timeout: float = 20) -> Done:
-        wait_until(lambda: self.process.poll() is not None, timeout, f"greenagent-ctl to end ({self.err})")
-        done = Done(self.process.returncode, self.out, self.err)
-        self._out.close()
-        self._err.close()
-        assert "Traceback" not in done.err
-        return done
 
 
 def ctl(url: str, *arguments: str, **options: Any) -> Done:

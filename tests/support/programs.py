@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = ROOT / "tests/data/seed-config.toml"
@@ -25,6 +29,11 @@ class Done(NamedTuple):
     code: int
     out: str
     err: str
+
+    @property
+    def value(self) -> Any:
+        """The JSON it printed."""
+        return json.loads(self.out)
 
 
 def command(module: str, *arguments: object) -> list[str]:
@@ -70,3 +79,41 @@ def refused(*options: str, code: int = 1, folder: Path = ROOT) -> str:
     assert len(lines) == 1, done.stderr
     assert "Traceback" not in done.stderr
     return lines[0]
+
+
+class Ctl:
+    """A running ``greenagent-ctl``; its output goes to files, so that the test's hub can go on."""
+
+    def __init__(self, *arguments: object, stdin: Any = "", stderr: Any = None, **environment: str) -> None:
+        """``stdin`` is a text, or a file."""
+        if isinstance(stdin, str):
+            given = tempfile.TemporaryFile()  # noqa: SIM115
+            given.write(stdin.encode())
+            given.seek(0)
+            stdin = given
+        self._out = tempfile.TemporaryFile()  # noqa: SIM115
+        self._err = tempfile.TemporaryFile()  # noqa: SIM115
+        self.process = subprocess.Popen(
+            command("ctl", *arguments),
+            stdin=stdin,
+            stdout=self._out,
+            stderr=self._err if stderr is None else stderr,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+        )
+
+    @property
+    def out(self) -> str:
+        return os.pread(self._out.fileno(), 10_000_000, 0).decode()
+
+    @property
+    def err(self) -> str:
+        return os.pread(self._err.fileno(), 10_000_000, 0).decode()
+
+    def done(self, timeout: float = 20) -> Done:
+        wait_until(lambda: self.process.poll() is not None, timeout, f"greenagent-ctl to end ({self.err})")
+        done = Done(self.process.returncode, self.out, self.err)
+        self._out.close()
+        self._err.close()
+        assert "Traceback" not in done.err
+        return done
