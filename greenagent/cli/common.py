@@ -9,9 +9,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Final, NoReturn, TextIO
 
-from greenagent.values.address import AddressError, parse_address
 from greenagent.values.errors import GreenagentError
 from greenagent.values.text import visible
 
@@ -111,6 +111,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Lets the types of options raise GreenagentError, as all that reads values here does."""
+        try:
+            return super()._get_value(action, arg_string)
+        except GreenagentError as error:
+            raise argparse.ArgumentError(action, str(error)) from error
+
     def _print_message(self, message: str, file: Any = None) -> None:
         # argparse swallows the error of an unbuffered stdout, and leaves a buffered one to the interpreter's end.
         if file is not sys.stdout:  # which is None where it is closed, and so is the file then
@@ -131,34 +138,22 @@ def seconds(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= MAX_SECONDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds (0 to {MAX_SECONDS:.0f})")
+        raise UsageError(f"{text!r} is not a number of seconds (0 to {MAX_SECONDS:.0f})")
     return value
 
 
 def count(text: str) -> int:
     """A whole number, 0 or more."""
     if not text.isascii() or not text.isdigit() or len(text) > 12:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; it must not be negative")
+        raise UsageError(f"{text!r} is not a whole number; it must not be negative")
     return int(text)
 
 
 def positive(text: str) -> int:
     """A whole number above 0."""
     if not text.isascii() or not text.isdigit() or not 0 < len(text) < 10 or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+        raise UsageError(f"{text!r} is not a positive number")
     return int(text)
-
-
-def address(text: str) -> tuple[str, int]:
-    """HOST:PORT of a host whose name can be looked up."""
-    try:
-        host, port = parse_address(text)
-        host.encode("idna")
-    except AddressError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    except UnicodeError as error:
-        raise argparse.ArgumentTypeError(f"{host!r} is no name of a host") from error
-    return host, port
 
 
 def span(text: str) -> int | None:
@@ -170,12 +165,13 @@ def span(text: str) -> int | None:
 # Text
 
 
-def local_time(epoch: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
-    """A stamp as local time; "" for a number no calendar has, which a damaged file or any agent may hold."""
+@lru_cache(maxsize=256)  # lines come many in a second
+def local_time(epoch: float, form: str = "%Y-%m-%d %H:%M:%S", unknown: str = "") -> str:
+    """A stamp as local time; ``unknown``, or the number, where no calendar has it: any agent may send any."""
     try:
         return time.strftime(form, time.localtime(epoch))
     except (ValueError, OverflowError, OSError):
-        return ""
+        return unknown or str(epoch)
 
 
 def one_line(text: str) -> str:

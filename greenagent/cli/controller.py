@@ -15,10 +15,11 @@ import gevent  # noqa: E402
 from gevent.event import Event  # noqa: E402
 
 from greenagent import __version__  # noqa: E402
-from greenagent.cli.common import EXIT_FAILED, EXIT_USAGE, Parser, address, count, print_error  # noqa: E402
+from greenagent.cli.common import EXIT_FAILED, EXIT_USAGE, Parser, count, print_error  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 from greenagent.runtime.files import read_token  # noqa: E402
 from greenagent.runtime.greenlets import Supervisor  # noqa: E402
+from greenagent.values.address import parse_address  # noqa: E402
 from greenagent.values.errors import GreenagentError  # noqa: E402
 
 PROGRAM = "greenagent-controller"
@@ -103,7 +104,7 @@ def build_parser() -> Parser:
     parser = Parser(prog=PROGRAM, description="Serves agents and people.")
     parser.add_argument(
         "--listen",
-        type=address,
+        type=parse_address,
         default=("127.0.0.1", 8966),
         metavar="HOST:PORT",
         help="where to listen; port 0 takes a free one (default 127.0.0.1:8966)",

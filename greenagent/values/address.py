@@ -18,4 +18,8 @@ def parse_address(text: str) -> tuple[str, int]:
         raise AddressError(
             f"must be HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:9464 or [::1]:9464, not {text!r}"
         )
+    try:
+        bare.encode("idna")
+    except UnicodeError as error:
+        raise AddressError(f"{bare!r} is no name of a host") from error
     return bare, int(port)

@@ -20,3 +20,9 @@ def test_addresses(text: str, address: tuple[str, int]) -> None:
 def test_an_address_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(AddressError, match="HOST:PORT"):
         parse_address(text)
+
+
+@pytest.mark.parametrize("host", ["a..b", "\udcff", "x" * 64])
+def test_a_host_no_lookup_can_find_is_refused(host: str) -> None:
+    with pytest.raises(AddressError, match="is no name of a host"):
+        parse_address(f"{host}:80")

@@ -133,16 +133,12 @@ def job_path(job_id: str) -> str:
 
 def reason_of(error: BaseException, may_be_tls: bool) -> str:
     """The innermost reason of a failed request, in words; ``may_be_tls``: it was asked by http and never answered."""
-    seen: set[int] = set()
-    inner: BaseException = error
-    while id(inner) not in seen:
-        seen.add(id(inner))
-        following = getattr(inner, "reason", None) or inner.__cause__ or inner.__context__
-        if not isinstance(following, BaseException):
-            following = next((part for part in inner.args if isinstance(part, BaseException)), None)
-        if following is None:
-            break
-        inner = following
+    causes = [error]
+    for cause in causes:  # requests and urllib3 wrap each other's errors several times
+        following = getattr(cause, "reason", None) or cause.__cause__ or cause.__context__
+        wrapped = [one for one in (following, *cause.args) if isinstance(one, BaseException)]
+        causes += [one for one in wrapped[:1] if one not in causes]
+    inner = causes[-1]
     if isinstance(inner, ssl.SSLError) and (reason := explain(inner, _WORDING)):
         return reason
     if isinstance(inner, (ConnectionResetError, http.client.BadStatusLine)):

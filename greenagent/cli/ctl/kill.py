@@ -11,7 +11,6 @@ from greenagent.cli.common import EXIT_FAILED
 from greenagent.cli.ctl.client import EXIT_NOT_DELIVERED, Client, job_path
 from greenagent.cli.ctl.output import agent_name, note
 from greenagent.values import states
-from greenagent.values.errors import SignalError
 from greenagent.values.signals import parse_signal
 
 DEFAULT_WAIT: Final = 20.0
@@ -21,11 +20,8 @@ _RESULT_WAIT: Final = 2.0
 
 
 def signal_name(text: str) -> str:
-    """An option that names a signal."""
-    try:
-        parse_signal(text)
-    except SignalError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    """An option that names a signal. Raises SignalError."""
+    parse_signal(text)
     return text
 
 
@@ -39,7 +35,8 @@ def kill(client: Client, options: argparse.Namespace) -> int:
         for answer in answers:
             if (answer["gid"], answer["nid"]) in ended:
                 answer["state"] = states.SUCCESS
-    code = max(map(_exit_code, answers), default=0)
+    codes = {states.SUCCESS: 0, None: EXIT_NOT_DELIVERED}
+    code = max((codes.get(answer["state"], EXIT_FAILED) for answer in answers), default=0)
     if options.json:
         print(json.dumps({**told, "answers": answers}))
         return code
@@ -77,12 +74,6 @@ def _ended_by_itself(job: dict[str, Any]) -> set[tuple[int, int]]:
     """The agents where the job was over before the kill came: they know no such job any more."""
     own = states.TERMINAL - {states.KILLED}
     return {(result["gid"], result["nid"]) for result in job["results"] if result["state"] in own}
-
-
-def _exit_code(answer: dict[str, Any]) -> int:
-    if answer["state"] is None:
-        return EXIT_NOT_DELIVERED
-    return 0 if answer["state"] == states.SUCCESS else EXIT_FAILED
 
 
 def _names(agents: list[dict[str, Any]]) -> str:

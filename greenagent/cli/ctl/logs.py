@@ -64,6 +64,6 @@ class _EveryLine(LiveOutput):
         if self._as_json:
             print(json.dumps(line), flush=True)
         else:
-            clock = local_time(line["epoch"], "%H:%M:%S") or "--:--:--"
+            clock = local_time(line["epoch"], "%H:%M:%S", unknown="--:--:--")
             print(f"{clock} {agent_name(line)} {line['level']:>2} {line['data']}", flush=True)
         super().line(line)

@@ -14,8 +14,8 @@ from greenagent.cli.ctl.output import PROGRAM, LiveOutput, agent_name, as_argume
 from greenagent.cli.ctl.run_options import command_of
 from greenagent.values import levels, states
 
-EXIT_TIMEOUT: Final = 124
-EXIT_KILLED: Final = 137
+_EXIT_CODES: Final = {states.TIMEOUT: 124, states.KILLED: 137}
+"""Of states that win over the job's own exit code."""
 
 
 def run(client: Client, options: argparse.Namespace) -> int:
@@ -62,13 +62,10 @@ def _follow(client: Client, follower: Follower, answer: dict[str, Any]) -> dict[
                 f" it may still run on {where} (start the controller with --state)"
             ) from error
         except KeyboardInterrupt:
-            if _can_ask() and not _wants_kill(answer["id"]):
+            can_ask = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+            if can_ask and not _wants_kill(answer["id"]):
                 return None
             _kill(client, answer["id"])
-
-
-def _can_ask() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _wants_kill(job_id: str) -> bool:
@@ -118,14 +115,11 @@ def _outcome(result: dict[str, Any]) -> str:
 
 def exit_code(result: dict[str, Any]) -> int:
     """The exit code a result stands for (design, section 5)."""
-    state = result.get("state")
-    if state == states.TIMEOUT:
-        return EXIT_TIMEOUT
-    if state == states.KILLED:
-        return EXIT_KILLED
+    state, code = result.get("state"), result.get("exit_code")
+    if state in _EXIT_CODES:
+        return _EXIT_CODES[state]
     if result.get("delivered") is False and state == states.ERROR:
         return EXIT_NOT_DELIVERED
-    code = result.get("exit_code")
     if isinstance(code, int) and not isinstance(code, bool) and (code or state == states.SUCCESS):
         return code
     return 0 if state == states.SUCCESS else EXIT_FAILED

@@ -17,7 +17,7 @@ def since(text: str) -> int:
     """The seconds of an option such as 15m; a number alone is seconds."""
     seconds = span(text if text[-1:].isalpha() else f"{text}s")
     if seconds is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a span of time such as 30s, 15m, 1h or 2d")
+        raise UsageError(f"{text!r} is not a span of time such as 30s, 15m, 1h or 2d")
     return seconds
 
 

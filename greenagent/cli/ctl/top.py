@@ -22,8 +22,8 @@ MAX_STAMP: Final = 1e11
 DELIVERY_TIME: Final = 10.0
 """Seconds figures may take from the end of their interval to here."""
 
-_JOB_FIGURES: Final = ("cpu", "rss", "lines_per_second")
-_OWN: Final = ["greenagent", "agent"]
+_JOB_FIGURES: Final = {name: name for name in ("cpu", "rss", "lines_per_second")}
+_OWN: Final = ("greenagent", "agent")
 _OWN_FIGURES: Final = {
     "agent_cpu_percent": "cpu",
     "agent_resident_bytes": "rss",
@@ -32,7 +32,7 @@ _OWN_FIGURES: Final = {
     "log_lines_dropped": "log_lines_dropped",
     "hub_stall_seconds": "hub_stall_seconds",
 }
-"""An agent's own figures: the keys it sends, and the names they are shown by."""
+"""Keys an agent sends of itself in the series ``_OWN``, and what the figures are called here."""
 
 
 class Point(NamedTuple):
@@ -80,29 +80,36 @@ def picture(
     shown: dict[str, Any] = {"agents": [], "jobs": []}
     for agent in agents:
         identity = {"gid": agent["gid"], "nid": agent["nid"]}
-        own, series = _sort(figures.get(agent_name(agent), {}))
-        jobs = []
-        for key, found in sorted(series.items()):
+        own: dict[str, Point] = {}
+        rates = []
+        for key, found in sorted(_series(figures.get(agent_name(agent), {})).items()):
+            if key[1:] == _OWN:
+                own = found
+                continue
             names = sorted(ids.get((agent_name(agent), key.domain, key.name), []))
-            age = now - max(point.stamp for point in found.values())
+            age = _age(found, now)
             if names or age <= MAX_AGE:
-                jobs.append({**identity, **key._asdict(), "ids": names, "age": round(age, 1), **_values(found, age)})
-        rates = [job["lines_per_second"] for job in jobs if job["ids"] and job["lines_per_second"] is not None]
-        line = {name: own[name].value if name in own else None for name in _OWN_FIGURES.values()}
-        line["lines_per_second"] = sum(rates) if rates else (0.0 if own else None)
-        own_age = round(now - max(point.stamp for point in own.values()), 1) if own else None
-        shown["agents"].append({**identity, "live": agent["live"], "age": own_age, **line})
-        shown["jobs"].extend(jobs)
+                job = {**identity, **key._asdict(), "ids": names, "age": age, **_current(found, age)}
+                shown["jobs"].append(job)
+                if names and job["lines_per_second"] is not None:
+                    rates.append(job["lines_per_second"])
+        values: dict[str, Any] = {name: own[name].value if name in own else None for name in _OWN_FIGURES.values()}
+        values["lines_per_second"] = sum(rates) if rates else (0.0 if own else None)
+        age_of_own = _age(own, now) if own else None
+        shown["agents"].append({**identity, "live": agent["live"], "age": age_of_own, **values})
     return shown
 
 
-def _values(found: dict[str, Point], age: float) -> dict[str, float | None]:
-    """The figures of a series, the newest of which is ``age`` seconds old."""
-    stamp = max(point.stamp for point in found.values())
+def _age(found: dict[str, Point], now: float) -> float:
+    return round(now - max(point.stamp for point in found.values()), 1)
+
+
+def _current(found: dict[str, Point], age: float) -> dict[str, float | None]:
+    """The figures of a series of jobs, the newest of which is ``age`` seconds old."""
+    newest = max(point.stamp for point in found.values())
     # A key that was not sent again with the others is not true any more.
-    values = {
-        name: found[name].value if name in found and found[name].stamp == stamp else None for name in _JOB_FIGURES
-    }
+    current = {name: point.value for name, point in found.items() if point.stamp == newest}
+    values = {name: current.get(name) for name in _JOB_FIGURES}
     interval = max(point.interval for point in found.values()) or DEFAULT_INTERVAL
     if age > 2 * interval + DELIVERY_TIME:
         values["lines_per_second"] = None  # a rate of long ago says nothing about now
@@ -120,29 +127,24 @@ def _running_ids(jobs: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], l
     return found
 
 
-def _sort(
-    figures: dict[str, dict[str, float]],
-) -> tuple[dict[str, Point], dict[SeriesKey, dict[str, Point]]]:
-    """An agent's own figures and those of its series.
+def _series(figures: dict[str, dict[str, float]]) -> dict[SeriesKey, dict[str, Point]]:
+    """What an agent sent, by series and by the names figures have here.
 
-    A full key is ``gid.nid.[cmd.]domain.name.key``. Its own figures tell the layout: jobs cannot
-    use that name.
+    A full key is ``gid.nid.[cmd.]domain.name.key``. The agent's own series tells the layout: jobs
+    cannot use that name.
     """
     split = [(key.split("."), one) for key, one in figures.items()]
-    has_cmd = any(parts[2:5] == ["agent", *_OWN] for parts, _ in split if len(parts) == 6)
-    own: dict[str, Point] = {}
+    has_cmd = any(len(parts) == 6 and parts[2:5] == ["agent", *_OWN] for parts, _ in split)
     series: dict[SeriesKey, dict[str, Point]] = {}
     for parts, one in split:
         if len(parts) != 5 + has_cmd or abs(one["timestamp"]) > MAX_STAMP:
             continue
         *_, domain, name, figure = parts
-        point = Point(one["timestamp"], one["value"], one.get("interval") or 0.0)
-        if [domain, name] == _OWN:
-            if figure in _OWN_FIGURES:
-                own[_OWN_FIGURES[figure]] = point
-        elif figure in _JOB_FIGURES:
-            series.setdefault(SeriesKey(parts[2] if has_cmd else "", domain, name), {})[figure] = point
-    return own, series
+        names = _OWN_FIGURES if (domain, name) == _OWN else _JOB_FIGURES
+        if figure in names:
+            point = Point(one["timestamp"], one["value"], one.get("interval") or 0.0)
+            series.setdefault(SeriesKey(parts[2] if has_cmd else "", domain, name), {})[names[figure]] = point
+    return series
 
 
 def _show(shown: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from greenagent.cli.common import EXIT_FAILED, print_error, span
+from greenagent.cli.common import EXIT_FAILED, UsageError, print_error, span
 from greenagent.logs.folder import LogFolder
 from greenagent.values.errors import GreenagentError, LevelError
 from greenagent.values.levels import NAMES, LevelSet, parse_levels
@@ -89,7 +89,7 @@ def levels(text: str) -> LevelSet | None:
     try:
         return parse_levels(",".join(parts))
     except LevelError as error:
-        raise argparse.ArgumentTypeError(f"{error}; names are {', '.join(_LEVELS_BY_NAME)}") from error
+        raise UsageError(f"{error}; names are {', '.join(_LEVELS_BY_NAME)}") from error
 
 
 def regex(text: str) -> str:
@@ -97,7 +97,7 @@ def regex(text: str) -> str:
     try:
         re.compile(text)
     except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from error
+        raise UsageError(f"{text!r} is not a regular expression: {error}") from error
     return text
 
 
@@ -118,6 +118,4 @@ def moment(text: str, now: datetime | None = None) -> float:
         # Python before 3.11 knows no Z.
         return datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text).timestamp()
     except (ValueError, OverflowError, OSError) as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no time: say 90s, 15m, 1h, 2d, 1w ago, or 2026-01-31T12:30"
-        ) from error
+        raise UsageError(f"{text!r} is no time: say 90s, 15m, 1h, 2d, 1w ago, or 2026-01-31T12:30") from error

@@ -75,11 +75,7 @@ def print_jobs(jobs: list[JobSummary], form: str, out: TextIO) -> None:
 
 def _job_row(job: JobSummary) -> tuple[str, ...]:
     label = "/".join(part for part in (job.domain, job.name) if part) or "-"
-    return job.jobid, label, str(job.lines), _stamp(job.first), _stamp(job.last), job.state or "-"
-
-
-def _stamp(epoch: float) -> str:
-    return local_time(epoch) or str(epoch)
+    return job.jobid, label, str(job.lines), local_time(job.first), local_time(job.last), job.state or "-"
 
 
 def count_levels(folder: LogFolder, query: LogQuery, unreadable: Unreadable) -> dict[int, Counter[int]]:
@@ -119,7 +115,7 @@ def _chart(counts: dict[int, Counter[int]], colour: bool) -> Iterator[str]:
     digits = len(str(most))
     width = max(10, shutil.get_terminal_size().columns - digits - 20)
     for start, bar in sorted(bars.items()):
-        yield f"{_stamp(start)[:16]}  {bar.total():>{digits}}  {_bar(bar, width / most, colour)}\n"
+        yield f"{local_time(start)[:16]}  {bar.total():>{digits}}  {_bar(bar, width / most, colour)}\n"
     yield f"one bar: {_duration(step)}; lines by level:\n"
     for level, lines in sorted(totals.items()):
         yield f"  {_marks(level, 1, colour)} {level:>3} {level_name(level):<12} {lines}\n"

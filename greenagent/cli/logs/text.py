@@ -41,43 +41,26 @@ def printer(form: str, out: TextIO, colour: bool, one_job: bool) -> Printer:
         writer = csv.writer(out)
         writer.writerow(COLUMNS)
         return lambda records: writer.writerows(one.to_wire().values() for one in records)
-    lines = TextLines(colour, one_job)
-    return lambda records: out.writelines(map(lines.line, records))
+    return lambda records: out.writelines(text_line(one, colour, one_job) for one in records)
 
 
-class TextLines:
-    """One line per message: local time, job, level name, domain and name, text.
+def text_line(record: Record, colour: bool, one_job: bool) -> str:
+    """Local time, job, level name, domain and name, text: one line, further ones of the text indented.
 
-    Further lines of a message are indented. Control characters show as escapes: a job must not
-    steer the reader's terminal.
+    Control characters show as escapes: a job must not steer the reader's terminal.
     """
-
-    def __init__(self, colour: bool, one_job: bool) -> None:
-        self._colour = colour
-        self._one_job = one_job
-        self._second = -1
-        self._stamp = ""
-        """The text of ``_second``: many lines have the same."""
-
-    def line(self, record: Record) -> str:
-        """The text of one record, with its newline."""
-        text = visible(record.data).replace("\n", "\n    ")
-        level = f"{level_name(record.level):<9}"
-        if self._colour:
-            text, level = paint(text, record.level), paint(level, record.level)
-        gap = " " if text and not text.startswith("\n") else ""
-        if self._one_job:
-            return f"{self._time(record.epoch)} {level}{gap}{text}\n"
-        label = "/".join(part for part in (record.domain, record.name) if part)
-        label = f" [{visible(label)}]" if label else ""
-        return f"{self._time(record.epoch)} {visible(record.jobid)} {level}{label}{gap}{text}\n"
-
-    def _time(self, epoch: float) -> str:
-        second = int(epoch)
-        if second != self._second:
-            self._second = second
-            self._stamp = local_time(second) or str(second)
-        return f"{self._stamp}.{round((epoch - second) * 1000) % 1000:03d}"
+    second = int(record.epoch)
+    stamp = f"{local_time(second)}.{round((record.epoch - second) * 1000) % 1000:03d}"
+    text = visible(record.data).replace("\n", "\n    ")
+    level = f"{level_name(record.level):<9}"
+    if colour:
+        text, level = paint(text, record.level), paint(level, record.level)
+    gap = " " if text and not text.startswith("\n") else ""
+    if one_job:
+        return f"{stamp} {level}{gap}{text}\n"
+    label = "/".join(part for part in (record.domain, record.name) if part)
+    label = f" [{visible(label)}]" if label else ""
+    return f"{stamp} {visible(record.jobid)} {level}{label}{gap}{text}\n"
 
 
 def level_name(level: int) -> str:

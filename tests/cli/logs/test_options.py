@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
+from greenagent.cli.common import UsageError
 from greenagent.cli.logs.options import levels as read_levels
 from greenagent.cli.logs.options import moment
 from tests.support.log_program import lines, run
@@ -74,13 +74,13 @@ def test_times_are_read_in_every_form() -> None:
     assert moment("2026-01-31T10:00Z") == datetime(2026, 1, 31, 10, tzinfo=timezone.utc).timestamp()
     assert moment("1769853600") == 1769853600
     for bad in ("", "1", "1y", "soon", "2026-13-01", "99:99", "999999999w"):
-        with pytest.raises(ArgumentTypeError, match="is no time"):
+        with pytest.raises(UsageError, match="is no time"):
             moment(bad, now)
 
 
 def test_levels_may_be_named() -> None:
     assert str(read_levels("warning,error,20-23")) == "7-8,20-23"
-    with pytest.raises(ArgumentTypeError):
+    with pytest.raises(UsageError):
         read_levels("0")
 
 
