@@ -55,12 +55,11 @@ class Spool:
         """Takes the lock and opens the file; a damaged one is set aside, said once. Raises GreenagentError."""
         try:
             self._lock.acquire()
-        except OSError as error:
-            raise GreenagentError(f"main.ledger_file: cannot use {self.path}: {error.strerror}") from error
-        try:
             self._open()
-        except BaseException:
+        except BaseException as error:
             self._lock.release()
+            if isinstance(error, OSError):
+                raise GreenagentError(f"main.ledger_file: cannot use {self.path}: {error.strerror}") from error
             raise
 
     def _open(self) -> None:
@@ -74,8 +73,6 @@ class Spool:
                 f"the ledger {self.path} is damaged ({error}): set aside as {aside.name}, starting anew"
             )
             self.database.start()
-        except OSError as error:
-            raise GreenagentError(f"main.ledger_file: cannot open {self.path}: {error.strerror}") from error
         self.instance = self.database.run(statements.instance)
         self._rows = count(self.database.run(statements.last_row) + 1)
 

@@ -26,7 +26,9 @@ def take_over_statistics(connection: sqlite3.Connection) -> None:
         for stamp, prefix, points, controller in connection.execute(
             "SELECT stamp, prefix, points, controller FROM stats_waiting JOIN stats_backlog USING (row) ORDER BY row"
         ).fetchall():
-            series = [[prefix + point[0], point[1]] for point in json.loads(points)]
+            # A number that JSON does not know cannot be sent.
+            found = json.loads(points, parse_constant=lambda name: None)
+            series = [[prefix + key, value] for key, value, _ in found]
             body = json.dumps([{"timestamp": stamp, "series": series}], separators=(",", ":"))
             statements.put(connection, next(rows), STATISTICS_JOB, "", controller, STATISTICS, "", body)
         connection.execute("DROP TABLE stats_waiting")
