@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,14 +29,19 @@ def inside(tmp_path: Path, controller: RecordingController) -> Iterator[InsideAg
 def start_agent(
     tmp_path: Path, controller: RecordingController, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[StartInside]:
-    """Starts agents on ``controller``, in folders of their own where they also run; stops them after the test."""
-    numbers = itertools.count(1)
-    with ExitStack() as agents:
+    """Starts agents on ``controller``, in folders of their own where they also run; stops them after the test.
+
+    An error of the agent's own, which it would log with a request to report it, fails the test.
+    """
+    agents: list[InsideAgent] = []
+    with ExitStack() as running:
 
         def start(folder: Path | None = None, **more: Any) -> InsideAgent:
-            place = folder or tmp_path / f"agent{next(numbers)}"
+            place = folder or tmp_path / f"agent{len(agents) + 1}"
             place.mkdir(exist_ok=True)
             monkeypatch.chdir(place)
-            return agents.enter_context(InsideAgent(place, {"main": controller.url}, **more))
+            agents.append(InsideAgent(place, {"main": controller.url}, **more))
+            return running.enter_context(agents[-1])
 
         yield start
+    assert [line for agent in agents for line in agent.agent_log.lines if "internal error" in line] == []

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agents import StartAgent
 from tests.support.commands import built_in, execute, shell
+from tests.support.inside import StartInside
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
 
-def test_an_echo_with_every_key_of_the_result(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_an_echo_with_every_key_of_the_result(controller: RecordingController, start_agent: StartInside) -> None:
     start_agent()
     command = execute("one", "echo", "hello", domain="d", loglevels="*", unknown="x", env=["A=b"])
     controller.push({**command, "tags": "a tag", "role": "", "surplus": 1})
@@ -41,7 +41,7 @@ def test_an_echo_with_every_key_of_the_result(controller: RecordingController, s
 
 
 def test_the_poll_carries_roles_and_the_startup_event_comes_first(
-    controller: RecordingController, start_agent: StartAgent
+    controller: RecordingController, start_agent: StartInside
 ) -> None:
     start_agent(roles=["web", "db"])
     poll = controller.wait_for_poll()
@@ -50,7 +50,7 @@ def test_the_poll_carries_roles_and_the_startup_event_comes_first(
 
 
 def test_the_startup_event_comes_again_after_an_outage(
-    controller: RecordingController, start_agent: StartAgent
+    controller: RecordingController, start_agent: StartInside
 ) -> None:
     agent = start_agent()
     controller.wait_for_poll()
@@ -62,14 +62,14 @@ def test_the_startup_event_comes_again_after_an_outage(
 
 @pytest.mark.parametrize("key", ["cmd", "name"])
 def test_the_command_stands_under_cmd_or_as_the_seed_prints_it_under_name(
-    controller: RecordingController, start_agent: StartAgent, key: str
+    controller: RecordingController, start_agent: StartInside, key: str
 ) -> None:
     start_agent()
     controller.push({"id": "p", key: "ping"})
     assert controller.wait_for_result("p")["data"] == '"pong"'
 
 
-def test_result_levels_critical_and_both_streams(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_result_levels_critical_and_both_streams(controller: RecordingController, start_agent: StartInside) -> None:
     start_agent()
     script = (
         "echo out; echo err >&2; echo '9::bad'; echo '9::worse'; echo '20::1'; "
@@ -82,7 +82,7 @@ def test_result_levels_critical_and_both_streams(controller: RecordingController
     assert result["streams"] == ["out\nno newline\n", "err\n"]
 
 
-def test_a_failing_job(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_a_failing_job(controller: RecordingController, start_agent: StartInside) -> None:
     start_agent()
     controller.push(shell("f", "echo why >&2; exit 3"))
     result = controller.wait_for_result("f")
@@ -90,14 +90,14 @@ def test_a_failing_job(controller: RecordingController, start_agent: StartAgent)
     assert result["streams"] == ["", "why\n"]
 
 
-def test_a_job_that_dies_of_a_signal(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_a_job_that_dies_of_a_signal(controller: RecordingController, start_agent: StartInside) -> None:
     start_agent()
     controller.push(shell("s", "kill -SEGV $$"))
     result = controller.wait_for_result("s")
     assert (result["state"], result["exit_code"], result["signal"]) == ("ERROR", None, "SIGSEGV")
 
 
-def test_an_executable_that_is_not_there(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_an_executable_that_is_not_there(controller: RecordingController, start_agent: StartInside) -> None:
     start_agent()
     controller.push(execute("m", "no-such-program"))
     result = controller.wait_for_result("m")
@@ -107,7 +107,7 @@ def test_an_executable_that_is_not_there(controller: RecordingController, start_
     assert result["exit_code"] is None
 
 
-def test_stdin_is_fed_while_output_is_read(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_stdin_is_fed_while_output_is_read(controller: RecordingController, start_agent: StartInside) -> None:
     """Defect 33 of the original: large data blocked a child that writes before it reads."""
     start_agent()
     controller.push(execute("c", "sh", "-c", "seq 1 50000; wc -c", data="é" * 500_000))
@@ -115,16 +115,17 @@ def test_stdin_is_fed_while_output_is_read(controller: RecordingController, star
     assert result["streams"][0].splitlines()[-1].strip() == "1000000"
 
 
-def test_data_nobody_reads_does_not_hold_the_job(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_data_nobody_reads_does_not_hold_the_job(controller: RecordingController, start_agent: StartInside) -> None:
     start_agent()
     controller.push(execute("t", "true", data="x" * 5_000_000))
     assert controller.wait_for_result("t")["state"] == "SUCCESS"
 
 
 def test_environment_and_working_directory(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = start_agent(environment={"SECRET_OF_THE_AGENT": "x"})
+    monkeypatch.setenv("SECRET_OF_THE_AGENT", "x")
+    agent = start_agent()
     where = tmp_path / "somewhere"
     where.mkdir()
     controller.push(execute("e", "env", env=["A=1", "HOME=/h", "GREENAGENT_JOB=forged"], working_dir=str(where)))
@@ -144,7 +145,7 @@ def test_environment_and_working_directory(
     assert controller.wait_for_result("w")["streams"][0] == f"{where}\n"
 
 
-def test_max_time_ends_the_whole_group(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_max_time_ends_the_whole_group(controller: RecordingController, start_agent: StartInside) -> None:
     start_agent()
     controller.push(shell("t", "echo $$; sleep 1000 & echo $!; wait", max_time=1))
     result = controller.wait_for_result("t")
@@ -155,7 +156,7 @@ def test_max_time_ends_the_whole_group(controller: RecordingController, start_ag
 
 
 def test_a_job_that_ignores_term_is_killed_after_the_grace(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     start_agent(kill_grace=0.3)
     armed = tmp_path / "armed"
@@ -169,7 +170,7 @@ def test_a_job_that_ignores_term_is_killed_after_the_grace(
 
 
 def test_kill_of_an_unknown_id_is_an_error_that_names_it(
-    controller: RecordingController, start_agent: StartAgent
+    controller: RecordingController, start_agent: StartInside
 ) -> None:
     """Defect 20 of the original: it reported SUCCESS."""
     start_agent()
@@ -180,7 +181,7 @@ def test_kill_of_an_unknown_id_is_an_error_that_names_it(
 
 
 def test_max_jobs_holds_and_ping_is_answered_meanwhile(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     """Defect 29 of the original: a full agent was deaf."""
     start_agent(max_jobs=2)
@@ -203,7 +204,7 @@ def test_max_jobs_holds_and_ping_is_answered_meanwhile(
         assert controller.wait_for_result(f"j{number}")["state"] == "SUCCESS"
 
 
-def test_twenty_sleeping_jobs_finish_together(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_twenty_sleeping_jobs_finish_together(controller: RecordingController, start_agent: StartInside) -> None:
     start_agent()
     for number in range(20):
         controller.push(execute(f"s{number}", "sleep", "1"))
@@ -214,7 +215,7 @@ def test_twenty_sleeping_jobs_finish_together(controller: RecordingController, s
     )
 
 
-def test_an_unknown_command(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_an_unknown_command(controller: RecordingController, start_agent: StartInside) -> None:
     start_agent()
     controller.push(built_in("u", "no_such_command"))
     result = controller.wait_for_result("u")
@@ -235,19 +236,18 @@ def test_an_unknown_command(controller: RecordingController, start_agent: StartA
     ],
 )
 def test_a_command_that_cannot_be_understood_is_answered(
-    controller: RecordingController, start_agent: StartAgent, body: bytes, part: str
+    controller: RecordingController, start_agent: StartInside, body: bytes, part: str
 ) -> None:
     """Defect 6 of the original: such commands vanished."""
-    agent = start_agent()
+    start_agent()
     controller.push(body)
     result = controller.wait_for_result("x")
     assert result["state"] == "ERROR"
     assert part in result["data"]
-    assert "Traceback" not in agent.stderr
 
 
 def test_rubbish_without_an_id_is_said_and_the_next_command_runs(
-    controller: RecordingController, start_agent: StartAgent
+    controller: RecordingController, start_agent: StartInside
 ) -> None:
     agent = start_agent()
     controller.push(b"rubbish")
@@ -256,10 +256,9 @@ def test_rubbish_without_an_id_is_said_and_the_next_command_runs(
     controller.push(built_in("p", "ping"))
     assert controller.wait_for_result("p", 30)["state"] == "SUCCESS"
     assert agent.stderr.count("a command is refused") == 3
-    assert "Traceback" not in agent.stderr
 
 
-def test_the_same_id_again_while_it_lives(controller: RecordingController, start_agent: StartAgent) -> None:
+def test_the_same_id_again_while_it_lives(controller: RecordingController, start_agent: StartInside) -> None:
     start_agent()
     command = execute("d", "sleep", "1")
     controller.push(command)
@@ -272,7 +271,7 @@ def test_the_same_id_again_while_it_lives(controller: RecordingController, start
 
 
 def test_the_same_command_after_its_end_is_answered_not_run(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     start_agent()
     command = shell("again", f"echo x >> {tmp_path}/runs")
@@ -286,7 +285,7 @@ def test_the_same_command_after_its_end_is_answered_not_run(
     assert (tmp_path / "runs").read_text() == "x\ny\n"
 
 
-def test_an_extension(controller: RecordingController, start_agent: StartAgent, tmp_path: Path) -> None:
+def test_an_extension(controller: RecordingController, start_agent: StartInside, tmp_path: Path) -> None:
     folder = tmp_path / "scripts" / "cat"
     folder.mkdir(parents=True)
     (folder / "show.sh").write_text('echo "$0 $1 $COLOUR $SIZE $PWD"')
@@ -315,7 +314,7 @@ COLOUR = "red"
 
 
 def test_streams_of_a_result_are_the_last_mebibyte_of_each(
-    controller: RecordingController, start_agent: StartAgent
+    controller: RecordingController, start_agent: StartInside
 ) -> None:
     agent = start_agent()
     line = "x" * 9_000
@@ -328,7 +327,7 @@ def test_streams_of_a_result_are_the_last_mebibyte_of_each(
 
 
 def test_of_a_line_beyond_a_mebibyte_the_last_piece_is_in_the_result(
-    controller: RecordingController, start_agent: StartAgent
+    controller: RecordingController, start_agent: StartInside
 ) -> None:
     agent = start_agent()
     # Cut at max_line, 1 MiB, into two messages: only the second is whole within the limit.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agents import StartAgent
 from tests.support.commands import built_in, shell
+from tests.support.inside import StartInside
 from tests.support.job_lives import ask, words
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 
 @pytest.mark.parametrize("state", ["SUCCESS", "UNKNOWN_CMD"])
 def test_an_entry_that_is_not_to_be_remembered_is_run_once_and_leaves_the_file(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path, state: str
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path, state: str
 ) -> None:
     folder, runs = tmp_path / "one", tmp_path / "runs"
     folder.mkdir()
