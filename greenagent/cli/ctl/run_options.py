@@ -24,11 +24,13 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--domain", help="domain, for logs and statistics")
     parser.add_argument("--name", help="args.name of another command than execute, whose name is the program itself")
     parser.add_argument("--working-dir", metavar="DIR", help="folder on the agent")
-    parser.add_argument("--env", action="append", default=[], metavar="K=V", help="environment (repeatable)")
+    parser.add_argument("--env", action="append", type=_pair, metavar="K=V", help="environment (repeatable)")
     parser.add_argument("--queue", help="serial queue on the agent")
     parser.add_argument("--max-time", type=int, metavar="SECONDS", help="end it with TIMEOUT; -1 = remembered")
     parser.add_argument("--max-restart", type=int, metavar="N", help="start it again N times while it fails")
-    parser.add_argument("--recurring", type=int, metavar="SECONDS", help="run it again so long after each end")
+    parser.add_argument(
+        "--recurring", dest="recurring_period", type=int, metavar="SECONDS", help="run it again so long after each end"
+    )
     parser.add_argument("--data", metavar="TEXT", help="its standard input, '-' takes our own")
     parser.add_argument(
         "--wait-for-agent", type=seconds, metavar="SECONDS", help="how long to wait for an agent that is not there"
@@ -50,13 +52,21 @@ def command_of(options: argparse.Namespace) -> dict[str, Any]:
         raise UsageError("say where to run it: --gid and --nid, or --role (a role '*' is any agent)")
     if roles:
         command.update(roles=roles, fanout=options.fanout)
-    data = _stdin() if options.data == "-" else options.data
-    optional = {"id": options.id, "data": data, "wait_for_agent": options.wait_for_agent}
-    return command | _given(optional)
+    if options.data == "-":
+        options.data = _stdin()
+    return command | _given(options, "id", "data", "wait_for_agent")
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The options among these that were given, each a key of its name."""
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
+def _pair(text: str) -> str:
+    """KEY=VALUE, for an environment."""
+    if text.find("=") < 1:
+        raise UsageError(f"{text!r} is not KEY=VALUE")
+    return text
 
 
 def _stdin() -> str:
@@ -80,22 +90,10 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
         if not words:
             raise UsageError("nothing to run: put the command and its arguments behind --")
         args["name"] = words.pop(0)
-    for pair in options.env:
-        if pair.find("=") < 1:
-            raise UsageError(f"--env {pair!r} is not KEY=VALUE")
-    args |= _given(
-        {
-            "args": words or None,
-            "env": options.env or None,
-            "name": options.name,
-            "domain": options.domain,
-            "working_dir": options.working_dir,
-            "queue": options.queue,
-            "max_time": options.max_time,
-            "max_restart": options.max_restart,
-            "recurring_period": options.recurring,
-        }
-    )
+    if words:
+        args["args"] = words
+    args |= _given(options, "env", "name", "domain", "working_dir", "queue")
+    args |= _given(options, "max_time", "max_restart", "recurring_period")
     return args if options.detach else {"loglevels_ac": "*", "log_flush": 1, **args}  # what shows lines as they come
 
 
