@@ -72,7 +72,6 @@ class HttpClient:
 
     def __init__(
         self,
-        key: str,
         url: str,
         tls: ControllerTls,
         gid: int,
@@ -82,12 +81,11 @@ class HttpClient:
         command_limit: int = COMMAND_LIMIT,
         body_grace: float = BODY_GRACE,
     ) -> None:
-        """``key``: the controller's name in the configuration. Times in seconds, sizes in bytes."""
-        self.key = key
-        self.url = url.rstrip("/")
+        """Times in seconds, sizes in bytes."""
+        self._url = url.rstrip("/")
         self.heartbeat = Heartbeat()
         """Of the service that uses this client."""
-        self._base = f"{self.url}/{gid}/{nid}/"
+        self._base = f"{self._url}/{gid}/{nid}/"
         self._tls = tls
         self._connect_timeout = connect_timeout
         self._command_limit = command_limit
@@ -191,7 +189,7 @@ class HttpClient:
             return None
         return explain(
             error,
-            url=self.url,
+            url=self._url,
             has_client_certificate=self._tls.has_client_certificate,
             has_answered=self._has_answered,
         )

@@ -130,6 +130,6 @@ class Link:
         self._supervisor.service(name, run, heartbeat=heartbeat)
 
     def _client(self) -> HttpClient:
-        client = HttpClient(self.key, self._controller.url, self._tls, *self._identity)
+        client = HttpClient(self._controller.url, self._tls, *self._identity)
         self._clients.append(client)
         return client

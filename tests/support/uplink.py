@@ -1,4 +1,4 @@
-"""Parts that the tests of the uplink build: real transports, stores that live in memory."""
+"""Parts that tests of uploads and polls build: real clients, stores that live in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from greenagent.runtime.agent_log import AgentLog
 from greenagent.uplink.backoff import Backoff
 from greenagent.uplink.health import ControllerHealth, UplinkMetrics
 from greenagent.uplink.http import HttpClient
@@ -18,6 +17,7 @@ from greenagent.uplink.poller import Poller
 from greenagent.uplink.tls import ControllerTls
 from greenagent.values.message import Record
 from greenagent.values.result import PendingResult
+from tests.support.agent_logs import RecordedLog
 
 
 class Sink:
@@ -39,17 +39,19 @@ class Uplink:
 
     def __init__(self, url: str, security: Any = None, key: str = "main", **options: Any) -> None:
         self.key = key
-        self.said: list[str] = []
-        self.agent_log = AgentLog(None)
-        self.agent_log.attach(lambda level, text: self.said.append(text))
+        self.agent_log = RecordedLog()
         self.tls = ControllerTls(key, url, security)
         self.metrics = UplinkMetrics()
         self.health = ControllerHealth(key, url, self.agent_log)
         self._url = url
         self._options = options
 
+    @property
+    def said(self) -> list[str]:
+        return self.agent_log.lines
+
     def client(self) -> HttpClient:
-        return HttpClient(self.key, self._url, self.tls, 1, 10, **self._options)
+        return HttpClient(self._url, self.tls, 1, 10, **self._options)
 
     def poller(self, **changes: Any) -> tuple[Poller, SimpleNamespace]:
         """A poller and the lists its commands and refusals go to."""

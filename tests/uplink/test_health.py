@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from greenagent.runtime.agent_log import AgentLog
 from greenagent.uplink import health as health_module
 from greenagent.uplink.health import ControllerHealth
+from tests.support.agent_logs import RecordedLog
 
 
 class Said:
     def __init__(self, url: str = "http://somewhere") -> None:
-        self.lines: list[str] = []
-        agent_log = AgentLog(None)
-        agent_log.attach(lambda level, text: self.lines.append(text))
-        self.health = ControllerHealth("main", url, agent_log)
+        self._log = RecordedLog()
+        self.health = ControllerHealth("main", url, self._log)
+
+    @property
+    def lines(self) -> list[str]:
+        return self._log.lines
 
 
 def test_a_reason_is_said_once_for_all_parts_and_again_when_it_changes():

@@ -103,6 +103,20 @@ def test_the_lines_that_are_refused_are_set_aside_and_all_others_arrive_in_order
         assert len([line for line in logs.uplink.said if "set aside" in line]) == 1
 
 
+@pytest.mark.parametrize("code", [400, 500])
+def test_one_refused_line_among_a_thousand_costs_few_posts(code):
+    with RecordingController() as controller:
+        logs = Logs(controller, batch_size=1000)
+        controller.reject("POISON", code)
+        logs.store.add(*lines(700), "POISON", *lines(299))
+        with running(logs.uploader):
+            logs.wait_delivered()
+        assert texts(controller) == [*lines(700), *lines(299)]
+        assert logs.set_aside_texts() == ["POISON"]
+        assert len(controller.refused_posts) <= 40
+        assert len(controller.posts) <= 30
+
+
 def test_a_controller_that_answers_500_to_everything_gets_all_of_it_when_it_recovers():
     with RecordingController() as controller:
         logs = Logs(controller)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections import Counter
+from typing import Any
 
 import pytest
 
 from greenagent.uplink.sources import ResultSource
 from greenagent.uplink.uploader import Uploader
+from greenagent.values.result import PendingResult
 from tests.support import recording_controller as behaviour
 from tests.support.recording_controller import RecordingController, accept_after, status
 from tests.support.uplink import MemoryOutbox, Uplink, quick_backoff, running
@@ -117,6 +120,26 @@ def test_an_answer_closed_half_way_after_a_2xx_is_an_acceptance():
             add(outbox, "a")
             wait_until(lambda: not outbox.rows, what="delivery")
         assert len(controller.refused_posts) == 1
+
+
+def test_an_outbox_that_cannot_be_read_is_logged_once_and_read_again():
+    class Unreadable(MemoryOutbox):
+        tries = 0
+
+        def pending(self, *arguments: Any, **options: Any) -> list[PendingResult]:
+            self.tries += 1
+            if self.tries < 4:
+                raise sqlite3.DatabaseError("database disk image is malformed")
+            return super().pending(*arguments, **options)
+
+    outbox = Unreadable()
+    with RecordingController() as controller:
+        uplink = Uplink(controller.url)
+        add(outbox, "a")
+        with running(uploader(uplink, outbox)):
+            wait_until(lambda: not outbox.rows, what="delivery")
+        assert len([line for line in uplink.said if "nothing can be sent: database disk image" in line]) == 1
+        assert uplink.metrics.result_errors == 3
 
 
 def test_stopping_sends_what_waits():
