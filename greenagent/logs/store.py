@@ -195,18 +195,6 @@ class LogStore:
         """The lines that wait for a pair, also for one that a reload has just removed."""
         return self._account.pairs.get(pair) or self._removed[pair]
 
-    def wait_due(self, pair: str, batch_size: int, flush_int: float) -> None:
-        """For uploaders: see ``PendingLines``."""
-        self.pending(pair).wait_due(batch_size, flush_int)
-
-    def read_marked(self, pair: str, limit: int) -> list[Record]:
-        """For uploaders: see ``PendingLines``."""
-        return self.pending(pair).read(limit)
-
-    def advance(self, pair: str, seq: int) -> None:
-        """For uploaders: see ``PendingLines``."""
-        self.pending(pair).advance(seq)
-
     def _read_marked(self, *asked: int) -> list[Record]:
         try:
             return self._native(self._reader.read, *asked)

@@ -17,8 +17,8 @@ from greenagent.uplink.poller import CommandSink, Poller
 from greenagent.uplink.sources import (
     DeadLetters,
     LogSource,
-    LogStore,
     Outbox,
+    PendingLines,
     ResultSource,
     Source,
     StatisticsSource,
@@ -80,9 +80,9 @@ class Link:
         """Starts delivering the results that wait for this controller."""
         self._upload(ResultSource(self.key, outbox, self.metrics))
 
-    def upload_logs(self, pair: LogPair, store: LogStore, dead_letters: DeadLetters) -> None:
+    def upload_logs(self, pair: LogPair, lines: PendingLines, dead_letters: DeadLetters) -> None:
         """Starts uploading the lines one AC logger wants sent here."""
-        source = LogSource(self.key, pair.name, store, pair.batch_size, pair.flush_int, dead_letters, self.metrics)
+        source = LogSource(self.key, lines, pair.batch_size, pair.flush_int, dead_letters, self.metrics)
         self._upload(source)
 
     def upload_statistics(self, outbox: Outbox) -> None:

@@ -6,7 +6,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import gevent
 
@@ -56,18 +56,21 @@ class Outbox(Protocol):
         ...
 
 
-class LogStore(Protocol):
-    """The log store as uploaders see it. ``pair``: the store's name for AC logger and controller."""
+class PendingLines(Protocol):
+    """The lines of one AC logger that wait for one controller (logs.read.pending)."""
 
-    def wait_due(self, pair: Any, batch_size: int, flush_int: float) -> None:
+    name: str
+    """Of the pair: ``logger/controller``."""
+
+    def wait_due(self, batch_size: int, flush_int: float) -> None:
         """Returns once a batch is due: enough lines wait, or one of them has waited ``flush_int`` seconds."""
         ...
 
-    def read_marked(self, pair: Any, limit: int) -> list[Record]:
-        """The next lines behind the pair's cursor, by ``seq``; may return fewer to bound memory."""
+    def read(self, limit: int) -> list[Record]:
+        """The next lines behind the cursor, by ``seq``; may return fewer to bound memory."""
         ...
 
-    def advance(self, pair: Any, seq: int) -> None:
+    def advance(self, seq: int) -> None:
         """Moves the cursor past ``seq``: stored soon."""
         ...
 
@@ -251,8 +254,7 @@ class LogSource(Source):
     def __init__(
         self,
         controller: str,
-        pair: Any,
-        store: LogStore,
+        lines: PendingLines,
         batch_size: int,
         flush_int: float,
         dead_letters: DeadLetters,
@@ -262,9 +264,8 @@ class LogSource(Source):
     ) -> None:
         """``batch_size`` in lines; ``flush_int`` and ``batch_pause`` in seconds."""
         super().__init__(controller, metrics)
-        self.part = f"logs {pair}"
-        self._pair = pair
-        self._store = store
+        self.part = f"logs {lines.name}"
+        self._lines = lines
         self._batch_size = batch_size
         self._flush_int = flush_int
         self._dead_letters = dead_letters
@@ -272,16 +273,16 @@ class LogSource(Source):
 
     def wait(self) -> None:
         gevent.sleep(self._batch_pause)
-        self._store.wait_due(self._pair, self._batch_size, self._flush_int)
+        self._lines.wait_due(self._batch_size, self._flush_int)
 
     def next(self) -> list[Batch]:
-        records = self._store.read_marked(self._pair, self._batch_size)
+        records = self._lines.read(self._batch_size)
         if not records:
             return []
         bodies = _encode(records)
 
         def done(start: int, end: int) -> None:
-            self._store.advance(self._pair, records[end - 1].seq)
+            self._lines.advance(records[end - 1].seq)
 
         def dead_letter(index: int, answer: Answer) -> str:
             self._dead_letters(self._controller, "log", b"[" + bodies[index] + b"]", answer.status, answer.text)

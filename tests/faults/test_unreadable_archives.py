@@ -33,7 +33,7 @@ class Uploads:
         bits = self.store.register_pairs([PAIR])
         self.job = self.store.open_job("j", "dom", "nam", Routes(pairs=[(bits[PAIR], None)]), "")
         self.uplink = Uplink(controller.url)
-        source = LogSource("main", PAIR, self.store, 1, 300, Aside(), self.uplink.metrics, batch_pause=0)
+        source = LogSource("main", self.store.pending(PAIR), 1, 300, Aside(), self.uplink.metrics, batch_pause=0)
         self.uploader = Uploader(source, self.uplink.client, self.uplink.health, backoff=quick_backoff())
 
     def archive(self, *texts: str) -> Path:

@@ -135,10 +135,11 @@ class MemoryOutbox:
             self.is_waited_for = False
 
 
-class MemoryLogStore:
-    """A log store in memory with one pair."""
+class MemoryLines:
+    """The lines that wait for a controller, in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "ac/main") -> None:
+        self.name = name
         self.records: list[Record] = []
         self.cursor = 0
         self.advances: list[int] = []
@@ -154,7 +155,7 @@ class MemoryLogStore:
         """A batch is due, whatever its size."""
         self._due.set()
 
-    def wait_due(self, pair: Any, batch_size: int, flush_int: float) -> None:
+    def wait_due(self, batch_size: int, flush_int: float) -> None:
         self.is_waited_for = True
         try:
             self._due.wait()
@@ -162,10 +163,10 @@ class MemoryLogStore:
             self.is_waited_for = False
         self._due.clear()
 
-    def read_marked(self, pair: Any, limit: int) -> list[Record]:
+    def read(self, limit: int) -> list[Record]:
         return [record for record in self.records if record.seq > self.cursor][:limit]
 
-    def advance(self, pair: Any, seq: int) -> None:
+    def advance(self, seq: int) -> None:
         assert seq > self.cursor, "the cursor goes forward only"
         self.cursor = seq
         self.advances.append(seq)

@@ -7,12 +7,12 @@ import json
 from greenagent.uplink.sources import LogSource, ResultSource
 from greenagent.uplink.uploader import Uploader
 from tests.support.recording_controller import RecordingController
-from tests.support.uplink import Aside, MemoryLogStore, MemoryOutbox, Uplink, running
+from tests.support.uplink import Aside, MemoryLines, MemoryOutbox, Uplink, running
 from tests.support.waiting import wait_until
 
 
 def test_commands_come_through_while_a_backlog_is_drained():
-    outbox, store = MemoryOutbox(), MemoryLogStore()
+    outbox, store = MemoryOutbox(), MemoryLines()
     for number in range(3000):
         outbox.add(f"job{number}", json.dumps({"id": f"job{number}"}).encode())
     store.add(*(f"line {number}" for number in range(30_000)))
@@ -20,7 +20,7 @@ def test_commands_come_through_while_a_backlog_is_drained():
         uplink = Uplink(controller.url)
         poller, got = uplink.poller()
         results = Uploader(ResultSource("main", outbox, uplink.metrics), uplink.client, uplink.health)
-        lines = LogSource("main", "ac", store, 1000, 300, Aside(), uplink.metrics)
+        lines = LogSource("main", store, 1000, 300, Aside(), uplink.metrics)
         logs = Uploader(lines, uplink.client, uplink.health)
         with running(poller), running(results), running(logs):
             for number in range(20):

@@ -10,7 +10,7 @@ from greenagent.uplink.sources import LogSource, StatisticsSource
 from greenagent.uplink.uploader import Uploader
 from tests.support import recording_controller as behaviour
 from tests.support.recording_controller import RecordingController, status
-from tests.support.uplink import Aside, MemoryLogStore, MemoryOutbox, Uplink, quick_backoff, running
+from tests.support.uplink import Aside, MemoryLines, MemoryOutbox, Uplink, quick_backoff, running
 from tests.support.waiting import wait_until
 
 
@@ -18,10 +18,10 @@ class Logs:
     """A log uploader with its store, against one recording controller."""
 
     def __init__(self, controller: RecordingController, batch_size: int = 100) -> None:
-        self.store = MemoryLogStore()
+        self.store = MemoryLines()
         self.aside = Aside()
         self.uplink = Uplink(controller.url)
-        source = LogSource("main", "ac/main", self.store, batch_size, 300, self.aside, self.uplink.metrics)
+        source = LogSource("main", self.store, batch_size, 300, self.aside, self.uplink.metrics)
         self.uploader = Uploader(
             source, self.uplink.client, self.uplink.health, backoff=quick_backoff(), probe_pause=0.001
         )
