@@ -39,7 +39,7 @@ class OrphanReaper:
     """Looks after the orphans the agent was given as subreaper.
 
     Those of a living job are attached to it and end with it. Those of a finished one are ended, unless
-    it said ``leave_children``. All are reaped when they are dead, one by one.
+    it asked to ``leave_children``. The dead are reaped, each by its pid.
 
     Untagged orphans are those that nothing tells the job of: they cleared their environment, left their
     session, closed the job's pipes and lost their parent, all before they were seen. They come from
@@ -148,7 +148,7 @@ class OrphanReaper:
             yield process, read_tag(process.pid) or ""
 
     def _is_finished(self, tag: str) -> bool:
-        """Whether a tag of ours is of a run that is over and said nothing about leaving children."""
+        """Whether a tag of ours is of a run that is over and did not leave its children on purpose."""
         if tag in self._children.expected or self._detached.includes(tag):
             return False
         return all(child.tag != tag for child in self._children.live())

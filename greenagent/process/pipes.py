@@ -158,7 +158,7 @@ class PipeFeeder:
 
     @property
     def is_empty(self) -> bool:
-        """Nothing is to be written: only to be closed, for which no greenlet is needed."""
+        """No data is left to write: ``close`` is enough, and needs no greenlet."""
         return not self._left
 
     def run(self) -> None:

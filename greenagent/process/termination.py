@@ -44,9 +44,9 @@ def sweep(child: Child, grace: float = 0) -> tuple[Survivor, ...]:
 
 
 def _terminate(child: Child, grace: float) -> dict[int, str]:
-    """TERM to all, also to those that appear meanwhile; waits until they are gone, at most ``grace`` seconds."""
+    """TERM to all, also to those that appear meanwhile; waits at most ``grace`` seconds. Returns what was signalled."""
     deadline = time.monotonic() + grace
-    told: set[tuple[int, int, str]] = set()  # with the command: what is exec'd after the signal is told again
+    signalled: set[tuple[int, int, str]] = set()  # with the command: a program exec'd after the TERM gets another
     members = child.members()
     if not child.has_exited or members:
         child.signal_group(signal.SIGTERM)
@@ -56,15 +56,15 @@ def _terminate(child: Child, grace: float) -> dict[int, str]:
     while True:
         for process in members:
             key = (process.pid, process.start_ticks, process.command)
-            if key not in told:
-                told.add(key)
+            if key not in signalled:
+                signalled.add(key)
                 if process.group != child.pid or not by_group:
                     send_signal(process.pid, process.start_ticks, signal.SIGTERM)
                     send_signal(process.pid, process.start_ticks, signal.SIGCONT)
         by_group = False  # what comes into the group from now on has not heard the signal
         left = deadline - time.monotonic()
         if left <= 0 or (child.has_exited and not members):
-            return {pid: command for pid, _, command in told}
+            return {pid: command for pid, _, command in signalled}
         child.sleep(min(pause, left))
         pause = min(pause * 2, 0.1)
         members = child.members()
@@ -76,7 +76,10 @@ def _kill(child: Child) -> tuple[tuple[Survivor, ...], dict[int, str]]:
     found: dict[int, str] = {}
     pause = 0.001
     while True:
-        exited = child.has_exited  # asked first: its children are given to us, to be reaped, when it exits
+        # In this order: what a leader had started when it was seen to have exited is among the agent's own children,
+        # and so among the members. Asked the other way round, a child that it forks in between, just before it
+        # exits, would be missed and go on after its job.
+        exited = child.has_exited
         members = child.members()
         child.signal_group(signal.SIGKILL)
         if exited and not members:

@@ -1,4 +1,4 @@
-"""Statistics: statsd lines, aggregation, metering, the agent's own figures, and who may read them.
+"""Statistics: statsd lines, aggregation, metering, the agent's own metrics, and the server that shows them.
 
 Imports values and runtime only.
 """

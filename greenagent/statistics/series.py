@@ -82,7 +82,7 @@ class Series:
             self._ended = ended._replace(pids=())
 
     def count_lines(self, count: int) -> None:
-        """The jobs printed so many more messages; from the first call on every flush tells of lines."""
+        """The jobs printed ``count`` more messages. From the first call on, also with 0, every flush has the lines."""
         self._lines = (self._lines or 0) + count
 
     def flush(self, pause: Callable[[], None], seconds: float = 0) -> list[FlushedPoint]:

@@ -48,7 +48,7 @@ class StatsdListener:
         if descriptor is not None:
             self._socket = socket.socket(fileno=descriptor)
         else:
-            self._socket = _bound(wanted_port)
+            self._socket = _bind(wanted_port)
         host, port = self._socket.getsockname()
         self.port = int(port)
         self.environment = {"STATSD_HOST": host, "STATSD_PORT": str(port)}
@@ -82,7 +82,8 @@ class StatsdListener:
             except OSError:
                 break
             left -= len(data)
-            self._hand_over(data)
+            self._rest = _lines_of(data)
+            self._take_rest()
             if left <= 0:
                 break
         self._socket.close()
@@ -94,17 +95,13 @@ class StatsdListener:
             self._give_turn()
             self._take_rest()
 
-    def _hand_over(self, data: bytes) -> None:
-        self._rest = _lines_of(data)
-        self._take_rest()
-
     def _take_rest(self) -> None:
         for part in self._rest:
             self._take(part)
             self._give_turn()
 
     def _give_turn(self) -> None:
-        """A port that is never empty would keep the hub, and the interpreter from our native threads."""
+        """Lets others run after 2 ms: a port that is never empty would keep hub and interpreter for itself."""
         if time.monotonic() - self._began < _TURN:
             return
         StatsdListener._resting += 1
@@ -115,7 +112,7 @@ class StatsdListener:
         self._began = time.monotonic()
 
 
-def _bound(port: int) -> socket.socket:
+def _bind(port: int) -> socket.socket:
     found = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_SIZE)
