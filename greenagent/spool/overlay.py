@@ -37,16 +37,19 @@ class Table(NamedTuple):
     name: str
     key: str
     text: str
-    columns: Sequence[str]
+    columns: dict[str, str]
+    """Name and type. The types of both sides must be the same, or sqlite reads all of a view for a few rows of it."""
 
     def storage(self) -> str:
         """The table in memory. ``gone`` marks a row of the file as deleted.
 
         ``text`` is null in a row that the file has too: settling a thousand results must not load their bodies.
         """
-        kind = "INTEGER" if self.key == "row" else "TEXT"
-        others = ", ".join(column for column in self.columns if column != self.key)
-        return f"CREATE TABLE memory_{self.name} ({self.key} {kind} NOT NULL PRIMARY KEY, {others}, gone DEFAULT 0)"
+        columns = ", ".join(
+            f"{column} {kind}{' NOT NULL PRIMARY KEY' if column == self.key else ''}"
+            for column, kind in self.columns.items()
+        )
+        return f"CREATE TABLE memory_{self.name} ({columns}, gone INTEGER DEFAULT 0)"
 
     def view(self, with_file: bool) -> Iterator[str]:
         """The view and its triggers; without the file it shows what is in memory alone."""
@@ -54,7 +57,8 @@ class Table(NamedTuple):
         rows = f"SELECT {columns} FROM main.memory_{name} WHERE NOT gone"
         delete = f"DELETE FROM memory_{name} WHERE {key} = OLD.{key};"
         if with_file:
-            text = f"coalesce({self.text}, (SELECT f.{self.text} FROM file.{name} AS f WHERE f.{key} = m.{key}))"
+            text = f"SELECT f.{self.text} FROM file.{name} AS f WHERE f.{key} = m.{key}"
+            text = f"CAST(coalesce({self.text}, ({text})) AS TEXT)"
             shown = ", ".join(f"{text} AS {column}" if column == self.text else column for column in self.columns)
             rows = (
                 f"SELECT {shown} FROM main.memory_{name} AS m WHERE NOT gone UNION ALL "
@@ -100,9 +104,11 @@ class Overlay:
         wait_for_locks(self.connection, 0)
         self._tables = []
         for name, key in KEYS.items():
-            columns = [row[1] for row in self.connection.execute(f"PRAGMA file.table_info({name})")]
+            columns = {row[1]: row[2] for row in self.connection.execute(f"PRAGMA file.table_info({name})")}
             self._tables.append(Table(name, key, TEXTS.get(name, ""), columns))
             self.connection.execute(self._tables[-1].storage())
+        self.connection.execute("CREATE INDEX memory_job_id ON memory_job (id)")
+        self.connection.execute("CREATE INDEX memory_outcome_job ON memory_outcome (job)")
         self.is_blind = False
         self.show(with_file=True)
 

@@ -124,10 +124,8 @@ def pending(connection: sqlite3.Connection, controller: str, limit: int, after: 
     waits = STATISTICS_WAIT if path == STATISTICS else RESULT_WAITS
     found: list[PendingResult] = []
     size = 0
-    # The rows are chosen before their bodies are read: over the overlay, sqlite sorts what it has chosen.
     for row, job_id, body, kind in connection.execute(
-        "SELECT row, id, body, path FROM outcome WHERE row IN "
-        f"(SELECT row FROM outcome WHERE controller = ? AND {waits} AND row > ? ORDER BY row LIMIT ?) ORDER BY row",
+        f"SELECT row, id, body, path FROM outcome WHERE controller = ? AND {waits} AND row > ? ORDER BY row LIMIT ?",
         (controller, after, limit),
     ):
         size += len(body)
