@@ -82,7 +82,7 @@ def parse_arguments(received: Any, warn: Callable[[str], None] = lambda text: No
         received = {}
     if not isinstance(received, dict):
         raise CommandError(f"'args' must be an object, not {kind_of(received)}")
-    numbers = {
+    numbers: dict[str, Any] = {
         key: _lenient_whole(received, key, warn)
         for key in ("max_time", "max_restart", "recurring_period", "stats_interval")
     }
@@ -93,19 +93,13 @@ def parse_arguments(received: Any, warn: Callable[[str], None] = lambda text: No
     if numbers["max_time"] < REMEMBERED:
         warn("args.max_time is below -1 and counts as 0")
         numbers["max_time"] = 0
-    texts = {key: as_text(received.get(key)) for key in ("name", "domain", "working_dir", "queue")}
+    texts: dict[str, Any] = {key: as_text(received.get(key)) for key in ("name", "domain", "working_dir", "queue")}
     for key, text in texts.items():
         if key != "name" and "\0" in text:
             raise CommandError(f"args.{key} holds a NUL character")
     return RunArguments(
-        name=texts["name"],
-        domain=texts["domain"],
-        working_dir=texts["working_dir"],
-        queue=texts["queue"],
-        max_time=numbers["max_time"],
-        max_restart=numbers["max_restart"],
-        recurring_period=numbers["recurring_period"],
-        stats_interval=numbers["stats_interval"],
+        **texts,
+        **numbers,
         args=_argument_list(received.get("args")),
         env=_environment(received.get("env"), warn),
         loglevels=_levels(received, "loglevels"),

@@ -121,13 +121,13 @@ def parse_command(received: Any) -> Command:
         return Command(
             id=command_id or "",
             cmd=name or "",
-            gid=_whole(received, "gid"),
-            nid=_whole(received, "nid"),
+            gid=_member(received, "gid", int, "a whole number"),
+            nid=_member(received, "nid", int, "a whole number"),
             arguments=parse_arguments(received.get("args"), warnings.append),
-            data=_text(received, "data"),
+            data=_member(received, "data", str, "text"),
             roles=_roles(received),
-            fanout=_flag(received, "fanout"),
-            tags=_text(received, "tags") if received.get("tags") is not None else None,
+            fanout=_member(received, "fanout", bool, "true or false"),
+            tags=_member(received, "tags", str, "text") if received.get("tags") is not None else None,
             received=received,
             warnings=tuple(warnings),
         )
@@ -159,37 +159,22 @@ def _read_id(value: Any) -> tuple[str | None, str]:
     return value, ""
 
 
-def _whole(received: Mapping[str, Any], key: str) -> int:
+def _member(received: Mapping[str, Any], key: str, kind: type, wanted: str) -> Any:
+    """A member of the command, which must be of one type; absent, it counts as empty, 0 or false."""
     value = received.get(key)
     if value is None:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int):
-        if isinstance(value, float) and value.is_integer():
-            return int(value)
-        raise CommandError(f"'{key}' must be a whole number, not {kind_of(value)}")
+        return kind()
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if type(value) is not kind:
+        raise CommandError(f"'{key}' must be {wanted}, not {kind_of(value)}")
     return value
-
-
-def _text(received: Mapping[str, Any], key: str) -> str:
-    value = received.get(key)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise CommandError(f"'{key}' must be text, not {kind_of(value)}")
-    return value
-
-
-def _flag(received: Mapping[str, Any], key: str) -> bool:
-    value = received.get(key)
-    if value is not None and not isinstance(value, bool):
-        raise CommandError(f"'{key}' must be true or false, not {kind_of(value)}")
-    return bool(value)
 
 
 def _roles(received: Mapping[str, Any]) -> tuple[str, ...]:
     roles = received.get("roles")
     if roles is None:
-        role = _text(received, "role")
+        role = _member(received, "role", str, "text")
         return (role,) if role else ()
     if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
         raise CommandError("'roles' must be a list of texts")

@@ -13,15 +13,8 @@ def parse_signal(value: object) -> int:
         raise SignalError("'signal' must be a name or a number")
     text = str(value).strip().upper()
     try:
-        if text.isdecimal():
-            return _known_number(int(text))
+        if text.isdecimal() and 0 < int(text) < signal.NSIG:
+            return int(text)  # real-time signals have numbers without a name
         return int(signal.Signals[text if text.startswith("SIG") else "SIG" + text])
     except (ValueError, KeyError) as error:
         raise SignalError(f"there is no signal {value!r}") from error
-
-
-def _known_number(number: int) -> int:
-    """Real-time signals have numbers without a name. Raises ValueError."""
-    if not 0 < number < signal.NSIG:
-        raise ValueError(number)
-    return number

@@ -120,6 +120,6 @@ def test_the_id_of_a_command_that_cannot_be_read_is_found_before_the_fault() -> 
 
 def test_signals_have_names_and_numbers() -> None:
     assert [parse_signal(value) for value in ("TERM", "sigterm", "15", 15, 40)] == [15, 15, 15, 15, 40]
-    for value in ("NOPE", 0, 65, -1, True, None, 1.0):
+    for value in ("NOPE", 0, 65, -1, True, None, 1.0, "9" * 5000):
         with pytest.raises(SignalError):
             parse_signal(value)
