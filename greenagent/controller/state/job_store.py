@@ -135,7 +135,7 @@ class JobStore:
             agent = AgentKey(result["gid"], result["nid"])
         rows = _result_rows(assignment, result, received, keep)
         if finished:
-            rows = chain(rows, [("UPDATE jobs SET finished = ? WHERE seq = ?", (job.stamp(finished), job.seq))])
+            rows = chain(rows, [_finished_row(job, finished)])
         self.update(assignment, rows=rows, agent=agent, state=state, token="", received=received, refused=None)
         assignment.seen[_mark(result)] = None
         while len(assignment.seen) > MAX_REMEMBERED_REPEATS:
@@ -146,8 +146,10 @@ class JobStore:
         if self._jobs.get(job.id) is job:  # it was not dropped while the result was written
             self._count(job, _size(result) - sum(map(_size, dropped)))
         if _have_ended(job):
-            job.finished = finished or monotonic_epoch()  # 0 where the last two results were written at once
+            job.finished = finished or monotonic_epoch()
             self._finish(job)
+            if not finished:  # the last two results were written at once, neither knowing of the other
+                self._file.write([_finished_row(job, job.finished)])
 
     def is_repeat(self, assignment: Assignment, result: dict[str, Any]) -> bool:
         """Whether the agent has given this result before."""
@@ -235,7 +237,7 @@ class JobStore:
         for job in by_seq.values():
             self.unfinished_bytes += job.size
             if not job.finished and all(one.ended for one in job.assignments):
-                job.finished = monotonic_epoch()  # its last two results were written at the same moment
+                job.finished = monotonic_epoch()  # killed between its last results and the note that it has ended
         for job in sorted(by_seq.values(), key=lambda job: job.finished):
             if job.finished:
                 self._finish(job)
@@ -274,6 +276,10 @@ def _row_of(assignment: Assignment) -> Statement:
         "INSERT OR REPLACE INTO assignments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*values, assignment.deliveries, delivered, assignment.received),
     )
+
+
+def _finished_row(job: Job, finished: float) -> Statement:
+    return ("UPDATE jobs SET finished = ? WHERE seq = ?", (job.stamp(finished), job.seq))
 
 
 def _result_rows(assignment: Assignment, result: dict[str, Any], serial: int, keep: int) -> Iterable[Statement]:
