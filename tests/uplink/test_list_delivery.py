@@ -209,7 +209,7 @@ def test_a_killed_uploader_goes_on_behind_the_cursor():
             greenlet.kill()
         controller.behave()
         second = Logs(controller, batch_size=10)
-        second.uploader._source._store = logs.store
+        second.uploader._source._lines = logs.store
         with running(second.uploader):
             logs.wait_delivered()
         assert texts(controller) == lines(30)
