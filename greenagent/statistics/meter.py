@@ -67,7 +67,11 @@ def add_up(readings: Iterable[ProcessUsage]) -> ProcessUsage:
 
 
 def _go_on() -> None:
-    pass
+    """In place of a pause: the last reading of a run must not give way."""
+
+
+def _ignore(usage: ProcessUsage) -> None:
+    """Nobody follows these readings."""
 
 
 class Watch:
@@ -79,7 +83,7 @@ class Watch:
         job_key: str,
         root: int,
         members: Callable[[Snapshot], list[Process]],
-        on_reading: Callable[[ProcessUsage], None] | None,
+        on_reading: Callable[[ProcessUsage], None],
     ) -> None:
         self.job_key = job_key
         self.root = root
@@ -132,8 +136,7 @@ class Watch:
             threads=root.threads,
             fds=procfs.count_descriptors(self.root),
         )
-        if self._on_reading is not None:
-            self._on_reading(self.usage)
+        self._on_reading(self.usage)
 
     def take(self, found: list[Process], swaps: bool, pause: Callable[[], None] = _go_on) -> None:
         """Makes a reading of the processes found; ``swaps`` says whether asking for swap is worth it."""
@@ -173,8 +176,7 @@ class Watch:
                 fds=fds,
                 pids=tuple(process.pid for process in alive),
             )
-        if self._on_reading is not None:
-            self._on_reading(self.usage)
+        self._on_reading(self.usage)
 
     def _is_same(self, process: Process) -> bool:
         return self.seen.get(process.pid) == process.start_ticks
@@ -198,7 +200,7 @@ class Meter:
         job_key: str,
         root_pid: int,
         members: Callable[[Snapshot], list[Process]],
-        on_reading: Callable[[ProcessUsage], None] | None = None,
+        on_reading: Callable[[ProcessUsage], None] = _ignore,
     ) -> Watch:
         """Meters a job's process from now on, beginning with a reading at once.
 

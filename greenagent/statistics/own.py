@@ -11,6 +11,7 @@ import gevent
 from greenagent.statistics.series import FlushedPoint
 
 Labels = tuple[tuple[str, str], ...]
+_Key = tuple[str, Labels]
 
 
 class AgentMetric(NamedTuple):
@@ -29,30 +30,31 @@ class AgentMetrics:
     """
 
     def __init__(self) -> None:
-        self._totals: dict[tuple[str, Labels], float] = {}
-        self._sent: dict[tuple[str, Labels], float] = {}
-        self._gauges: dict[tuple[str, Labels], Callable[[], float | None]] = {}
-        self._counters: dict[tuple[str, Labels], Callable[[], float]] = {}
+        self._registered: dict[_Key, tuple[str, Callable[[], float | None]]] = {}
+        """The kind of each metric and what tells its value."""
+        self._totals: dict[_Key, float] = {}
+        self._sent: dict[_Key, float] = {}
 
     def count(self, name: str, n: float = 1, **labels: str) -> None:
         """Adds ``n`` to a counter."""
         key = (name, _labels(labels))
         self._totals[key] = self._totals.get(key, 0) + n
+        if key not in self._registered:
+            self._registered[key] = ("counter", lambda: self._totals[key])
 
     def gauge(self, name: str, read: Callable[[], float | None], **labels: str) -> None:
         """Registers a value that ``read`` tells when asked; None means there is none just now."""
-        self._gauges[(name, _labels(labels))] = read
+        self._registered[(name, _labels(labels))] = ("gauge", read)
 
     def counter(self, name: str, read: Callable[[], float], **labels: str) -> None:
         """Registers a total that somebody else counts and ``read`` tells."""
-        self._counters[(name, _labels(labels))] = read
+        self._registered[(name, _labels(labels))] = ("counter", read)
 
     def forget(self, **labels: str) -> None:
         """Removes what was registered with these labels, for instance of a controller that is no longer configured."""
         wanted = set(_labels(labels))
-        for registered in (self._gauges, self._counters):
-            for key in [key for key in registered if wanted.issubset(key[1])]:
-                del registered[key]
+        for key in [key for key in self._registered if wanted.issubset(key[1])]:
+            del self._registered[key]
 
     def total(self, name: str, **labels: str) -> float:
         """What a counter has come to."""
@@ -60,8 +62,11 @@ class AgentMetrics:
 
     def shown(self) -> list[AgentMetric]:
         """Every metric as it is now."""
-        found = [AgentMetric(name, labels, "counter", total) for (name, labels), total in self._all_totals()]
-        found.extend(AgentMetric(name, labels, "gauge", value) for name, labels, value in self._read_gauges())
+        found = []
+        for (name, labels), (kind, read) in list(self._registered.items()):  # reading may give way to others
+            value = read()
+            if value is not None:
+                found.append(AgentMetric(name, labels, kind, value))
         return found
 
     def flush(self) -> list[FlushedPoint]:
@@ -70,23 +75,14 @@ class AgentMetrics:
         Label values are parts of the key, dots in them replaced: ``jobs_done.SUCCESS``.
         """
         points: list[FlushedPoint] = []
-        for (name, labels), total in self._all_totals():
-            rise = total - self._sent.get((name, labels), 0)
-            self._sent[(name, labels)] = total
-            points.append(FlushedPoint(_key(name, labels), float(rise)))
-        points.extend(FlushedPoint(_key(name, labels), float(value)) for name, labels, value in self._read_gauges())
+        for name, labels, kind, value in self.shown():
+            rise = value
+            if kind == "counter":
+                rise -= self._sent.get((name, labels), 0)
+                self._sent[(name, labels)] = value
+            parts = [name, *(text.replace(".", "_") for _, text in labels)]
+            points.append(FlushedPoint(".".join(parts), float(rise)))
         return points
-
-    def _all_totals(self) -> list[tuple[tuple[str, Labels], float]]:
-        return [*self._totals.items(), *((key, read()) for key, read in self._counters.items())]
-
-    def _read_gauges(self) -> list[tuple[str, Labels, float]]:
-        found = []
-        for (name, labels), read in list(self._gauges.items()):  # reading may give way to others
-            value = read()
-            if value is not None:
-                found.append((name, labels, value))
-        return found
 
 
 class EventLoopLag:
@@ -134,7 +130,3 @@ class EventLoopLag:
 
 def _labels(labels: Mapping[str, str]) -> Labels:
     return tuple(sorted((key, str(value)) for key, value in labels.items()))
-
-
-def _key(name: str, labels: Labels) -> str:
-    return ".".join([name, *(value.replace(".", "_") for _, value in labels)])

@@ -236,7 +236,9 @@ def test_without_a_cap_memory_has_one_all_the_same(spool: Spool, agent_log: Reco
     assert spool.database.lost == 10 - count(spool)
     fill_disk(spool, False)
     write_back(spool)
-    assert sum("could not be written for too long" in line for line in agent_log.lines) == 1
+    wait_until(
+        lambda: sum("could not be written for too long" in line for line in agent_log.lines) == 1, what="the loss, once"
+    )
 
 
 def test_large_objects_come_in_smaller_batches(spool: Spool) -> None:
