@@ -202,7 +202,7 @@ class Agent:
     def hand_over(self) -> tuple[HandedOver, int] | None:
         """Suspends the running jobs and closes everything: returns the state for the new image, and its descriptor.
 
-        None, with everything going on here, when there can be no replacement: that is said.
+        None when there can be no replacement: the reason is logged and everything goes on here.
         """
         problem = self.spool.problem or check_new_image(self.spawner, self.spool.path)
         if problem is None:
@@ -217,8 +217,9 @@ class Agent:
             self.requests.call_off_replacement()
             release_signals()
             return None
-        # No way back from here on. Jobs that stop reading and go on here after all were tried: each part that can
-        # block in between (a log on a hung disk, say) then needs a way back of its own, and two jobs may read one pipe.
+        # From here on there is no way back, and none must be added. To go on here after all, admission, startup tasks
+        # and connections each needed a second life, and a job that was stuck on a hung log disk came back as two jobs
+        # that read the same pipes: its output was split between them.
         self._is_replaced = True
         main = self.settings.main
         self.connections.stop_polling()
@@ -240,7 +241,7 @@ class Agent:
         return suspended
 
     def stop(self, how: str = EXIT) -> None:
-        """Ends the jobs, brings what they said to disk and, for ``drain_timeout``, to the controllers.
+        """Ends the jobs, brings their output to disk and, for ``drain_timeout``, to the controllers.
 
         ``DRAIN`` lets the current runs end by themselves before, for ``drain_wait`` seconds (0: for ever).
         """
@@ -259,7 +260,7 @@ class Agent:
         self.spawner.stop()
 
     def _close(self, drain_timeout: float, under_way: float = 0.0) -> None:
-        """Brings everything to disk and, for so many seconds, to the controllers; then closes it all.
+        """Brings everything to disk and, for ``drain_timeout`` seconds, to the controllers; then closes it all.
 
         ``under_way``: seconds for requests that have begun, where nothing new is to be sent.
         """

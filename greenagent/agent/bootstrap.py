@@ -59,7 +59,7 @@ def end_orphans(spool: Spool, agent_log: AgentLog, grace: float) -> None:
 def make_orphan_reaper(
     children: Children, agent_log: AgentLog, instance: str, taken_over: HandedOver | None
 ) -> OrphanReaper:
-    """What looks after orphans, before any job runs: it is told which are there already and whose they are."""
+    """Makes the reaper of orphans, before any job runs, and names those that are there already to it."""
     orphan_reaper = OrphanReaper(children, agent_log, instance)
     if taken_over is None:
         orphan_reaper.begin()

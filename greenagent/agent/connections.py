@@ -80,7 +80,7 @@ class Connections:
             link.stop_polling()
 
     def drain(self, seconds: float, under_way: float = 0.0) -> Iterator[Any]:
-        """Lets everything that waits go out, for so many seconds at most; yields greenlets to join.
+        """Delivers what waits, for ``seconds`` at most; yields greenlets to join.
 
         ``under_way``: as for ``Uploader.stop``.
         """

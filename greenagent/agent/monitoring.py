@@ -1,4 +1,4 @@
-"""Everything that looks after the agent and tells about it, started and stopped together."""
+"""Watchdogs, metrics and the server that shows them, started and stopped together."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Monitoring:
         self.status.is_ready = True
 
     def end_within(self, seconds: float) -> None:
-        """The agent gives up, which takes so many seconds if all goes well."""
+        """The agent gives up, which takes ``seconds`` if all goes well; if it takes much longer it is ended."""
         self._watchdog.end_within(seconds + self.thresholds.stop_limit)
 
     def stop(self) -> None:

@@ -31,16 +31,16 @@ class Thresholds(NamedTuple):
     """When something counts as stuck, and when that is the end. All in seconds."""
 
     hub_stall: float = 30.0
-    """The hub has not turned for so long: said, with the stack of what holds it."""
+    """The event loop has stood still for this long: logged with the stack that holds it."""
     hub_give_up: float = 300.0
-    """The hub has not turned for so long: the agent ends itself."""
+    """It has stood still for this long: the agent ends itself."""
     worker_stall: float = 60.0
-    """A native thread has worked on one batch for so long."""
+    """A native thread has worked on one batch for this long: logged."""
     worker_give_up: float = 600.0
     check_every: float = 5.0
     """How often services and threads are looked at."""
     stop_limit: float = 120.0
-    """An agent that gives up must have ended after so long, or it is ended."""
+    """An agent that gives up and has not ended after this long is ended."""
 
 
 class HubWatchdog:
@@ -73,7 +73,7 @@ class HubWatchdog:
         self._stopping = True
 
     def end_within(self, seconds: float) -> None:
-        """The agent gives up: if it has not ended in so many seconds of its own accord, it is ended."""
+        """The agent gives up: it is ended by force unless it has ended by itself within ``seconds``."""
         self._left = seconds
 
     def _run(self) -> None:
@@ -147,7 +147,7 @@ class ServiceWatchdog:
         self._limit = limit
         self._then = then
         self._tries: dict[Service, int] = {}
-        self._said: dict[str, float] = {}
+        self._reported: dict[str, float] = {}
         self._is_fatal = False
 
     def run(self) -> None:
@@ -201,11 +201,11 @@ class ServiceWatchdog:
         since = worker.busy_since
         busy = 0.0 if since is None else time.monotonic() - since
         if busy < self._thresholds.worker_stall:
-            if self._said.pop(worker.name, None) is not None:
+            if self._reported.pop(worker.name, None) is not None:
                 self._agent_log.warning(f"watchdog: the thread '{worker.name}' goes on")
             return
-        if worker.name not in self._said:
-            self._said[worker.name] = busy
+        if worker.name not in self._reported:
+            self._reported[worker.name] = busy
             stack = describe_stack(sys._current_frames().get(worker.ident))
             self._agent_log.error(f"watchdog: the thread '{worker.name}' has been stuck for {busy:.1f} s in: {stack}")
         if busy >= self._thresholds.worker_give_up:

@@ -24,7 +24,7 @@ Fields = dict[str, str]
 
 @information("get_cpu_info")
 def cpu_info(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> list[dict[str, Any]]:
-    """What /proc/cpuinfo tells of each processor; what an architecture does not tell is empty or 0.
+    """Each processor in /proc/cpuinfo; fields that an architecture does not have are empty or 0.
 
     ``mhz`` is the present frequency, ``cache_size`` is in KB. Raises OSError without /proc/cpuinfo.
     """

@@ -1,4 +1,4 @@
-"""``get_process_stats``, ``get_processes_stats``, ``get_aggregated_stats``: live figures (protocol 8.5)."""
+"""``get_process_stats``, ``get_processes_stats``, ``get_aggregated_stats``: live usage (protocol 8.5)."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from greenagent.jobs.commands import Answer
 from greenagent.values.command import Command
 
 MAX_LENGTH: Final = 4096
-"""Characters of a text, list or object of a command beyond which the figures of its job leave it out."""
+"""Characters of a text, list or object of a command beyond which the usage of its job leaves it out."""
 MAX_MEMBERS: Final = 100
-"""Members of a command, and of its run arguments, that the figures tell of."""
+"""Members of a command, and of its run arguments, that its usage repeats."""
 
 
 class LiveJob(NamedTuple):
-    """A live job and the figures of its whole process tree now (protocol 8.5); zeros for built-ins and between runs."""
+    """A live job and the usage of its whole process tree now (protocol 8.5); zeros for built-ins and between runs."""
 
     command: Command
-    figures: Mapping[str, Any]
+    usage: Mapping[str, Any]
 
 
 @command("get_process_stats")
 def get_process_stats(call: Call) -> Answer:
     """``data`` is ``{"id": text}``; one entry."""
-    return figures_of_one(_live_jobs(call.agent), call.data())
+    return usage_of_one(_live_jobs(call.agent), call.data())
 
 
 @command("get_processes_stats")
 def get_processes_stats(call: Call) -> Answer:
     """``data`` is ``{"domain": text or null, "name": text or null}``; entries of the matching jobs."""
-    return figures_of_matching(_live_jobs(call.agent), call.data())
+    return usage_of_matching(_live_jobs(call.agent), call.data())
 
 
 @command("get_aggregated_stats")
@@ -41,7 +41,7 @@ def get_aggregated_stats(call: Call) -> Answer:
     return answer({"cmd": None, **call.agent.meter.total().to_wire()})
 
 
-def figures_of_one(jobs: Iterable[LiveJob], data: Mapping[str, Any]) -> Answer:
+def usage_of_one(jobs: Iterable[LiveJob], data: Mapping[str, Any]) -> Answer:
     job_id = text_of(data, "id")
     if job_id is None:
         raise BuiltInError("get_process_stats needs data with the 'id' of a job")
@@ -51,7 +51,7 @@ def figures_of_one(jobs: Iterable[LiveJob], data: Mapping[str, Any]) -> Answer:
     raise BuiltInError(f"Process with id '{job_id}' doesn't exist")
 
 
-def figures_of_matching(jobs: Iterable[LiveJob], data: Mapping[str, Any]) -> Answer:
+def usage_of_matching(jobs: Iterable[LiveJob], data: Mapping[str, Any]) -> Answer:
     domain, name = text_of(data, "domain"), text_of(data, "name")
     return list_answer(
         _entry(job)
@@ -71,7 +71,7 @@ def _entry(job: LiveJob) -> dict[str, Any]:
     shown = _short(job.command.received, "args" if arguments else "")
     if arguments:
         shown["args"] = _short(arguments)
-    return {"cmd": shown, **job.figures}
+    return {"cmd": shown, **job.usage}
 
 
 def _short(received: Mapping[str, Any], left_out: str = "") -> dict[str, Any]:

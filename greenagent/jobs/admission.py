@@ -254,13 +254,16 @@ class Admission:
         job.greenlet = self._context.supervisor.spawn(f"job {job.id}", self._live, job)
 
     def _live(self, job: Job) -> None:
+        # The order at the end must stay. ``ended`` wakes the agent, which writes down what goes to a new image: nothing
+        # may yield between it and the state of the log, which ``close`` takes first. And a slot is freed before the
+        # log is closed, since that blocks while the log's disk hangs.
         runner = (ExternalRunner if job.is_external else BuiltInRunner)(job, self._context)
         try:
             Lifecycle(job, self._context, runner).run()
         except Suspended:
             job.is_detached = True
         except Exception as error:
-            # Our own bug must not lose the job: its controller hears of it, then the bug is said.
+            # Our own bug must not lose the job: its controller gets a result, then the bug is logged.
             reason = f"internal error of the agent: {type(error).__name__}: {error}"
             self._context.report(job, Outcome(states.ERROR, reason))
             raise

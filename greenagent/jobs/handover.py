@@ -17,7 +17,7 @@ READ_VERSIONS: Final = (1, VERSION)
 
 
 class Suspended(Exception):
-    """Raised through a job's greenlet: it stops here, and ``run`` tells how far it was."""
+    """Raised in a job's greenlet to end it here; ``run``, if one is under way, goes on in the new image."""
 
     def __init__(self, run: SuspendedRun | None = None) -> None:
         super().__init__("suspended")
@@ -26,7 +26,7 @@ class Suspended(Exception):
 
 @dataclass(slots=True)
 class SuspendedStreams:
-    """The pipes of a run (None where closed) and all that was read and not yet told."""
+    """The pipes of a run, None where closed, and what was read from them and is not in the log yet."""
 
     stdin: int | None
     data_left: bytes
@@ -103,7 +103,7 @@ class HandedOver:
     left: list[Any] | None = None
     """The processes that may stay (``process.detached.DetachedProcesses.state``); None from an older image."""
     ledger_file: Path | None = None
-    """The ledger whose rows the jobs are; version 1 told it by where its state file lay."""
+    """The ledger with the rows of these jobs; in version 1 the state file lay beside it, and its name was derived."""
     request: str = ""
     """What was asked about the agent's end when there was no way back any more: the new image does it."""
 

@@ -20,14 +20,14 @@ class JobMonitor:
         job: Job,
         statistics: Statistics,
         meter: Meter,
-        say: Callable[[str], None],
+        warn: Callable[[str], None],
         listen_under: Supervisor | None = None,
     ) -> None:
-        """``say`` puts a warning into the job's log. With ``listen_under`` the job gets a statsd port of its own."""
+        """``warn`` puts a warning into the job's log. With ``listen_under`` the job gets a statsd port of its own."""
         arguments = job.command.arguments
         self._job = job
         self._meter = meter
-        self._say = say
+        self._warn = warn
         self._series: SeriesHandle = statistics.open(
             job.command.cmd, arguments.domain, arguments.name, arguments.stats_interval or None
         )
@@ -35,15 +35,15 @@ class JobMonitor:
         self._listener = self._open_port(listen_under) if listen_under is not None else None
 
     def message(self, text: str) -> None:
-        """Takes statsd lines; the first refused one is said in the job's log, further ones are counted."""
+        """Takes statsd lines; the first refused one is named in the job's log, further ones are counted."""
         self._take([text])
 
     def _take(self, texts: list[str]) -> None:
-        """Counts all of them before the first refusal is said: that may block, while the job's log is behind."""
+        """Counts all of them before the first refusal is logged: that may block, while the job's log is behind."""
         had_refused = self._series.refused
         refused = [reason for text in texts for reason in self._series.feed(text)]
         if refused and not had_refused:
-            self._say(f"statistics line refused: {refused[0]}")
+            self._warn(f"statistics line refused: {refused[0]}")
 
     def output(self, lines: int, size: int) -> None:
         """``size`` bytes came out of the job's pipes and ended ``lines`` messages."""
@@ -76,17 +76,17 @@ class JobMonitor:
             else:
                 self._listener.close()
         if self._series.refused > 1:
-            self._say(f"{self._series.refused} statistics lines were refused in all")
+            self._warn(f"{self._series.refused} statistics lines were refused in all")
         self._series.close()
 
     def _open_port(self, supervisor: Supervisor) -> StatsdListener | None:
         try:
-            # A job that an earlier image of the agent started goes on sending to the port it was told.
+            # A job that an earlier image of the agent started goes on sending to its old port.
             suspended = self._job.suspended
             open_port = suspended.intake if suspended is not None else None
             listener = StatsdListener(self._job.id, self.message, supervisor, self._job.statsd_port, open_port)
         except OSError as error:
-            self._say(f"there is no statsd port for this job: {error.strerror}")
+            self._warn(f"there is no statsd port for this job: {error.strerror}")
             return None
         self._job.statsd_port = listener.port
         return listener

@@ -28,7 +28,7 @@ SUSPEND: Final = "suspend"
 MAX_LOOKED_UP: Final = 200
 """Processes looked up in a second: each costs a walk through /proc."""
 MAX_REPORTED: Final = 10
-"""Refusals said one by one in a run; further ones are counted."""
+"""Refusals logged one by one in a run; further ones are counted."""
 _PERIOD: Final = 1.0
 
 
@@ -59,7 +59,7 @@ class BuiltInRunner:
         )
 
     def give_up(self, restarts: int) -> None:
-        """Has no log to say it in."""
+        """A built-in has no log of its own."""
 
     def close(self) -> None:
         """Holds nothing."""

@@ -81,7 +81,7 @@ class JobOutput:
     """Watches the messages of one run on their way to the log.
 
     Remembers the last result message, the last critical one and the tails of both streams; gives
-    statistics (level 10) and process announcements (level 101) to whom they concern, and counts.
+    statistics (level 10) and process announcements (level 101) to its callbacks, and counts.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class JobOutput:
         on_process: Callable[[str], None],
         on_output: Callable[[int, int], None] = lambda lines, size: None,
     ) -> None:
-        """``on_output`` is told how many messages came and how many bytes were read, before the log may block."""
+        """``on_output`` gets the number of messages and of bytes read, before the log may block."""
         self._log = log
         self._on_output = on_output
         self._on_statistics = on_statistics

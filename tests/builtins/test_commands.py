@@ -39,7 +39,7 @@ def test_what_the_machine_is(controller: RecordingController, start_agent: Start
     assert abs(system["boot_time"] + system["uptime"] - time.time()) < 120
 
 
-def test_live_figures_of_one_job_of_some_and_of_all(
+def test_live_usage_of_one_job_of_some_and_of_all(
     controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
     """Defect 16 of the original: memory frozen at the start, children left out."""

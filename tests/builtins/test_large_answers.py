@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from gevent import monkey
 
-from greenagent.builtins.processes import LiveJob, figures_of_matching, figures_of_one
+from greenagent.builtins.processes import LiveJob, usage_of_matching, usage_of_one
 from greenagent.builtins.registry import MAX_BYTES
 from greenagent.jobs.commands import Answer
 from greenagent.logs.read.query import LogQuery
@@ -78,7 +78,7 @@ def live(number: int, **more: Any) -> LiveJob:
 
 
 def stats(*jobs: LiveJob, job_id: str = "") -> Answer:
-    return figures_of_one(jobs, {"id": job_id}) if job_id else figures_of_matching(jobs, {})
+    return usage_of_one(jobs, {"id": job_id}) if job_id else usage_of_matching(jobs, {})
 
 
 def test_figures_of_jobs_leave_out_what_is_long() -> None:

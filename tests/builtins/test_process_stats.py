@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from greenagent.builtins.processes import LiveJob, figures_of_matching, figures_of_one
+from greenagent.builtins.processes import LiveJob, usage_of_matching, usage_of_one
 from greenagent.builtins.registry import BuiltInError
 from greenagent.values.command import parse_command
 
@@ -18,20 +18,20 @@ JOBS = [
 
 
 def test_a_number_is_taken_as_its_text() -> None:
-    assert json.loads(figures_of_one(JOBS, {"id": 55}).data)["cmd"]["id"] == 55
-    [entry] = json.loads(figures_of_matching(JOBS, {"domain": 5}).data)
+    assert json.loads(usage_of_one(JOBS, {"id": 55}).data)["cmd"]["id"] == 55
+    [entry] = json.loads(usage_of_matching(JOBS, {"domain": 5}).data)
     assert entry["cmd"]["id"] == 55
 
 
 @pytest.mark.parametrize("nothing", [None, ""])
 def test_no_filter_means_all_jobs(nothing: str | None) -> None:
     data = {"domain": nothing, "name": nothing}
-    assert len(json.loads(figures_of_matching(JOBS, data).data)) == 2
+    assert len(json.loads(usage_of_matching(JOBS, data).data)) == 2
 
 
 @pytest.mark.parametrize("value", [["x"], {}, [], False, True, 1.5])
 @pytest.mark.parametrize("key", ["domain", "name", "id"])
 def test_what_is_no_text_is_refused(key: str, value: Any) -> None:
-    figures = figures_of_one if key == "id" else figures_of_matching
+    figures = usage_of_one if key == "id" else usage_of_matching
     with pytest.raises(BuiltInError, match=f"{key} must be text"):
         figures(JOBS, {key: value})
