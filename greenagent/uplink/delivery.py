@@ -152,7 +152,9 @@ class Delivery:
                 start, size, accepted_any = end, 2 * size, True
                 continue
             if kind is ResponseClass.EITHER:
-                is_searching = is_searching or self._is_suspicious(batch.bodies[start], answer)
+                if not is_searching:
+                    self._count_server_error(batch.bodies[start], answer)
+                is_searching = True
                 self._probed(answer)
             if end - start > 1:
                 if answer.status == 413:
@@ -175,14 +177,13 @@ class Delivery:
             end += 1
         return end
 
-    def _is_suspicious(self, first: bytes, answer: Answer) -> bool:
-        """Whether answers 500 may be about the list that begins with ``first``. Raises ControllerUnavailable."""
+    def _count_server_error(self, first: bytes, answer: Answer) -> None:
+        """Raises ControllerUnavailable until the list that begins with ``first`` was answered 500 often enough."""
         if first != self._stuck:
             self._stuck, self._server_errors = first, 0
         self._server_errors += 1
         if self._server_errors < MAX_SERVER_ERRORS:
             raise ControllerUnavailable.by(answer)
-        return True
 
     def _probed(self, answer: Answer) -> None:
         """Counts an answer 500 of a search. Raises ControllerUnavailable when there were too many."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import http.client
 import io
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from functools import lru_cache
 from select import POLLIN
 from typing import Any
 from urllib.parse import urlsplit
@@ -95,9 +95,8 @@ class HttpClient:
         self._is_proxied = requests.utils.select_proxy(self._base, self._proxies) is not None
         self._adapter: TlsAdapter | None = None
         self._connection: _KeepAliveConnection | None = None
-        self._templates: dict[tuple[str, tuple[tuple[str, str], ...]], _Template] = {}
-        self._head = Interruptible()
-        self._whole = Interruptible()
+        self._request = Interruptible()
+        self._may_be_called_off = False
         self._has_old_context = False
         self._has_answered = False
 
@@ -109,22 +108,23 @@ class HttpClient:
         timeout: float = POLL_TIMEOUT,
     ) -> Answer:
         """GET; ``timeout`` in seconds until the head of the answer. Raises TransportError."""
-        return self._send(self._template("GET", path, tuple(params)), headers or {}, b"", timeout)
+        return self._send(_template("GET", self._base + path, tuple(params)), headers or {}, b"", timeout)
 
     def post(self, path: str, body: bytes, timeout: float = POST_TIMEOUT) -> Answer:
         """POST of a JSON text; ``timeout`` as for ``get``. Raises TransportError."""
-        return self._send(self._template("POST", path), {"Content-Length": str(len(body))}, body, timeout)
+        headers = {"Content-Length": str(len(body))}
+        return self._send(_template("POST", self._base + path), headers, body, timeout)
 
     def interrupt(self) -> bool:
         """Ends a GET that still waits for the head of its answer; it raises TransportError ``interrupted``.
 
         An answer that has begun is let finish: there may be a command in it.
         """
-        return self._head.interrupt()
+        return self._may_be_called_off and self._request.interrupt()
 
     def abort(self) -> bool:
         """Ends whatever request is under way; it raises TransportError ``interrupted``."""
-        return self._whole.interrupt()
+        return self._request.interrupt()
 
     def close(self) -> None:
         """Closes the connection; the next request opens a new one."""
@@ -138,16 +138,6 @@ class HttpClient:
     def _context_changed(self) -> None:
         self._has_old_context = True
         self.interrupt()
-
-    def _template(self, method: str, path: str, params: tuple[tuple[str, str], ...] = ()) -> _Template:
-        """The request is prepared once and used again as long as its path and parameters stay the same."""
-        template = self._templates.get((path, params))
-        if template is None:
-            if len(self._templates) >= 10:  # parameters change with the roles
-                self._templates.clear()
-            template = _Template(method, self._base + path, params)
-            self._templates[path, params] = template
-        return template
 
     def _send(self, template: _Template, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
         if self._tls.problem:
@@ -165,9 +155,11 @@ class HttpClient:
         if self._connection is None:
             limit += self._connect_timeout
         self.heartbeat.expect_within(limit + self._body_grace + TIMEOUT_MARGIN, "a request")
+        self._may_be_called_off = template.is_get
         try:
-            with self._whole, gevent.Timeout(limit, _OutOfTime), self._head if template.is_get else nullcontext():
+            with self._request, gevent.Timeout(limit, _OutOfTime):
                 reply = self._exchange(self._adapter, template, headers, body, timeout)
+            self._may_be_called_off = False
             self._has_answered = True
             return reply if isinstance(reply, Answer) else self._read(reply, template.is_get)
         except BaseException as error:
@@ -217,7 +209,7 @@ class HttpClient:
         pieces: list[bytes] = []
         size = 0
         try:
-            with self._whole, gevent.Timeout(seconds, _OutOfTime):
+            with self._request, gevent.Timeout(seconds, _OutOfTime):
                 while size <= limit and (piece := reply.read(PIECE, decode_content=True)):
                     pieces.append(piece)
                     size += len(piece)
@@ -275,6 +267,11 @@ class _Template:
         # slow line would time out for ever.
         request.body = body if len(body) <= PIECE else _pieces(body)  # type: ignore[assignment]
         return request
+
+
+@lru_cache(maxsize=256)
+def _template(method: str, url: str, params: tuple[tuple[str, str], ...] = ()) -> _Template:
+    return _Template(method, url, params)
 
 
 class _KeepAliveConnection:

@@ -224,9 +224,7 @@ def test_a_poll_can_be_called_off_and_a_body_that_has_begun_cannot():
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"
         controller.misbehave("cmd", behaviour.raw(answer, b'{"a"', b": 1}", b" ", pause=0.1))
         poll = gevent.spawn(poller.get, "cmd")
-        wait_until(
-            lambda: poller._adapter is not None and not poller._head._greenlet and not poll.ready(), what="a body"
-        )
+        wait_until(lambda: not poller._may_be_called_off and not poll.ready(), what="a body")
         assert not poller.interrupt()
         assert poll.get(timeout=5).body == b'{"a": 1} '
 

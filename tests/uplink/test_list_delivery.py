@@ -17,8 +17,10 @@ from tests.support.waiting import wait_until
 class Logs:
     """A log uploader with its store, against one recording controller."""
 
-    def __init__(self, controller: RecordingController, batch_size: int = 100) -> None:
-        self.store = MemoryLines()
+    def __init__(
+        self, controller: RecordingController, batch_size: int = 100, store: MemoryLines | None = None
+    ) -> None:
+        self.store = store or MemoryLines()
         self.aside = Aside()
         self.uplink = Uplink(controller.url)
         source = LogSource("main", self.store, batch_size, 300, self.aside, self.uplink.metrics)
@@ -208,8 +210,7 @@ def test_a_killed_uploader_goes_on_behind_the_cursor():
             wait_until(lambda: controller.refused_posts, what="the first post")
             greenlet.kill()
         controller.behave()
-        second = Logs(controller, batch_size=10)
-        second.uploader._source._lines = logs.store
+        second = Logs(controller, batch_size=10, store=logs.store)
         with running(second.uploader):
             logs.wait_delivered()
         assert texts(controller) == lines(30)
