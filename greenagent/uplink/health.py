@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from greenagent.runtime.agent_log import AgentLog
 
 REPEAT_AFTER = 60.0
-"""Seconds in which a reason that comes back is not said again: an answer that flaps must not fill the log."""
+"""Seconds in which a reason that comes back is not logged again: an answer that flaps must not fill the log."""
 
 
 @dataclass(slots=True)
@@ -46,8 +46,8 @@ class ControllerHealth:
         self._name = f"controller {key} ({_without_password(url)})"
         self._agent_log = agent_log
         self._reasons: dict[str, str] = {}
-        self._said: dict[str, float] = {}
-        self._owes_relief = False
+        self._logged: dict[str, float] = {}
+        self._has_complained = False
         self._unreached: set[str] = set()
 
     @property
@@ -65,9 +65,9 @@ class ControllerHealth:
         return not self.is_polled or (self.last_contact is not None and "poll" not in self._reasons)
 
     def failed(self, part: str, reason: str, detail: str = "", *, unreached: bool = False) -> None:
-        """``part`` (poll, results, ...) could not do its work; a reason that is known already is not repeated.
+        """``part`` (poll, results, ...) could not do its work; a reason that is known already is not logged again.
 
-        ``detail`` is said along with it, but does not make it another reason. ``unreached``: no
+        ``detail`` is logged along with it, but does not make it another reason. ``unreached``: no
         connection came about, so that any answer shows it to be over.
         """
         (self._unreached.add if unreached else self._unreached.discard)(part)
@@ -76,12 +76,12 @@ class ControllerHealth:
         known = reason in self._reasons.values()
         self._reasons[part] = reason
         now = time.monotonic()
-        if known or now - self._said.get(reason, -REPEAT_AFTER) < REPEAT_AFTER:
+        if known or now - self._logged.get(reason, -REPEAT_AFTER) < REPEAT_AFTER:
             return
-        if len(self._said) > 50:
-            self._said.clear()
-        self._said[reason] = now
-        self._owes_relief = True
+        if len(self._logged) > 50:
+            self._logged.clear()
+        self._logged[reason] = now
+        self._has_complained = True
         more = f" ({detail[:200]})" if detail else ""
         self._agent_log.warning(f"{self._name}: {part}: {reason}{more}; will be tried again")
 
@@ -89,16 +89,16 @@ class ControllerHealth:
         """An answer came: what kept us from connecting is over, though a poll may take its time to show it."""
         for part in self._unreached.intersection(self._reasons):
             self._reasons[part] = ""  # not yet shown to work, see understands_us
-        self._relieve()
+        self._log_recovery()
 
     def worked(self, part: str) -> None:
         """``part`` did its work."""
         if self._reasons.pop(part, None) is not None:
-            self._relieve()
+            self._log_recovery()
 
-    def _relieve(self) -> None:
-        if self._owes_relief and not self.problem:
-            self._owes_relief = False
+    def _log_recovery(self) -> None:
+        if self._has_complained and not self.problem:
+            self._has_complained = False
             self._agent_log.info(f"{self._name} answers again")
 
     def contact(self) -> None:
