@@ -86,6 +86,13 @@ def test_a_job_refused_for_one_of_another_controller_ends_after_a_while(make_con
     assert controller.results("j", wait=0)[0]["state"] == "SUCCESS"
 
 
+def test_a_refusal_of_an_unknown_job_ends_it_until_the_true_result_comes(controller, agent) -> None:
+    agent.finish("unknown", state="DUPILICATE_ID", starttime=0)
+    assert controller.state("unknown") == "DUPILICATE_ID"
+    agent.finish("unknown", data="true")
+    assert controller.results("unknown", wait=0)[0]["data"] == "true"
+
+
 def test_a_recurring_job_keeps_its_latest_results_within_a_cap(make_controller) -> None:
     controller = make_controller(Limits(results_per_agent=3))
     agent = Agent(controller)

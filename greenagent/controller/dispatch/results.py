@@ -57,12 +57,12 @@ class ResultService:
         result = _checked(key, received)
         with self._jobs.lock(result["id"]):  # the job may just be made
             job = self._jobs.get(result["id"])
-            assignment = job.assignment_of(key) if job is not None else None
-            assignment = assignment or self._adopt(job, key, result)
+            known = job.assignment_of(key) if job is not None else None
+            assignment = known or self._adopt(job, key, result)
         with self._jobs.lock(assignment):
             if self._jobs.is_repeat(assignment, result):
                 return
-            if result["state"] == states.DUPLICATE_ID:
+            if result["state"] == states.DUPLICATE_ID and known is not None:
                 self._hold_refusal(assignment, result)
             else:
                 self._record(assignment, result)
