@@ -83,6 +83,8 @@ class Spool:
             self._agent_log.error(
                 f"what happened since the ledger could not be written is lost, {self.database.lost} results with it"
             )
+        else:
+            self._log_lost()
         self._lock.release()
 
     @property
@@ -109,8 +111,13 @@ class Spool:
             self._in_trouble.set()
             return
         self._trouble.resolved(f"the ledger {self.path} can be written again")
+        self._log_lost()
+
+    def _log_lost(self) -> None:
         if self.database.lost:
-            self._agent_log.error(f"{self.database.lost} results lost: the ledger could not be written for too long")
+            self._agent_log.error(
+                f"{self.database.lost} results or statistics lost: the ledger could not be written too long"
+            )
             self.database.lost = 0
 
     # -- the life of a job

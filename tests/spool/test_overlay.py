@@ -109,6 +109,19 @@ def test_the_end_of_the_agent_says_what_is_lost(spool: Spool, agent_log: Recorde
     assert rows(spool, "SELECT count(*) FROM job WHERE state = 'ended'") == [(0,)]
 
 
+def test_an_end_that_writes_what_lay_in_memory_says_what_went_before(spool: Spool, agent_log: RecordedLog) -> None:
+    spool.database.max_memory = 1_000_000
+    fill_disk(spool, True)
+    for number in range(10):
+        run_job(spool, str(number), "x" * 200_000)
+    fill_disk(spool, False)
+    spool.stop()
+    spool.start()
+    lost = 10 - len(ids(spool))
+    assert 0 < lost < 10
+    assert sum(f"{lost} results or statistics lost" in line for line in agent_log.lines) == 1
+
+
 def test_an_end_writes_what_lay_in_memory_if_it_can(spool: Spool, agent_log: RecordedLog) -> None:
     fill_disk(spool, True)
     run_job(spool, "a", "x" * 100_000)
@@ -172,7 +185,7 @@ def test_beyond_the_limit_the_delivered_go_first_and_their_jobs_have_ended_all_t
         assert 10 < len(ids(spool)) < 20
         assert spool.database.lost == 5 + 1 + 8 + 20 - len(ids(spool))
     assert rows(spool, "SELECT state FROM job WHERE id = 'old'") == [("ended",)]
-    assert sum("results lost" in line for line in agent_log.lines) == 1
+    assert sum("results or statistics lost" in line for line in agent_log.lines) == 1
 
 
 def test_neither_changes_nor_results_of_a_repeating_job_pile_up(spool: Spool) -> None:

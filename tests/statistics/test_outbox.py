@@ -237,7 +237,7 @@ def test_without_a_cap_memory_has_one_all_the_same(spool: Spool, agent_log: Reco
     fill_disk(spool, False)
     write_back(spool)
     wait_until(
-        lambda: sum("could not be written for too long" in line for line in agent_log.lines) == 1, what="the loss, once"
+        lambda: sum("could not be written too long" in line for line in agent_log.lines) == 1, what="the loss, once"
     )
 
 
