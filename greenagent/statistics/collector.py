@@ -13,7 +13,7 @@ from greenagent.runtime.greenlets import TimeSlice
 from greenagent.runtime.heartbeat import Heartbeat
 from greenagent.statistics.meter import ProcessUsage
 from greenagent.statistics.own import AgentMetrics
-from greenagent.statistics.series import FlushedPoint, Series, ShownMetric, feed_text
+from greenagent.statistics.series import Series, ShownMetric, feed_text
 
 LAYOUT_SEED: Final = "seed"
 LAYOUT_LATER: Final = "later"
@@ -36,7 +36,7 @@ class FlushedObject(NamedTuple):
 
     stamp: int
     prefix: str
-    points: list[FlushedPoint]
+    points: dict[str, float]
 
 
 class Sink(Protocol):
@@ -100,7 +100,7 @@ class _Entry:
         """``earliest``: stamps before it may be in use already."""
         self.name = name
         self.series = Series()
-        self.flush: Callable[[Callable[[], None], float], list[FlushedPoint]] = self.series.flush
+        self.flush: Callable[[Callable[[], None], float], dict[str, float]] = self.series.flush
         self.handles: set[SeriesHandle] = set()
         self.interval = interval
         self.earliest = earliest

@@ -1,9 +1,10 @@
 """What becomes of the values of one key within an interval (protocol 8.2).
 
-Each kind takes values (``feed``), gives its points at the end of an interval and starts the next
-one (``flush``), and tells its present state to a scrape (``shown``). Nothing here ever becomes
-infinite: a value that would is refused, since JSON knows no infinity and the whole batch would be
-lost (protocol 13.3, item 27).
+Each kind takes values (``feed``); gives its points at the end of an interval and starts the next one
+(``flush``: values by what follows the key, such as ``.count``); and tells its present state to a scrape
+(``shown``: values by kind, which is counter, gauge, set, timer_count or timer_sum; totals never fall).
+Nothing here ever becomes infinite: a value that would is refused, since JSON knows no infinity and the
+whole batch would be lost (protocol 13.3, item 27).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import math
 import random
 from array import array
-from typing import Final, NamedTuple
+from typing import Final
 
 from greenagent.statistics import statsd
 
@@ -23,20 +24,6 @@ MAX_MEMBERS: Final = 100_000
 """Members of one set in one interval."""
 
 _LONG_MEMBER = 32
-
-
-class Point(NamedTuple):
-    """One value to send; ``suffix`` follows the key."""
-
-    suffix: str
-    value: float
-
-
-class Shown(NamedTuple):
-    """A value for a scrape: ``kind`` is counter, gauge, set, timer_count or timer_sum; totals never fall."""
-
-    kind: str
-    value: float
 
 
 class Refused(Exception):
@@ -59,13 +46,12 @@ class Counter:
         self._sum += step
         self._total += step
 
-    def flush(self) -> list[Point]:
-        point = Point("", self._sum)
-        self._sum = 0.0
-        return [point]
+    def flush(self) -> dict[str, float]:
+        value, self._sum = self._sum, 0.0
+        return {"": value}
 
-    def shown(self) -> list[Shown]:
-        return [Shown("counter", self._total)]
+    def shown(self) -> dict[str, float]:
+        return {"counter": self._total}
 
 
 class Gauge:
@@ -85,11 +71,11 @@ class Gauge:
         else:
             self._value = value
 
-    def flush(self) -> list[Point]:
-        return [Point("", self._value)]
+    def flush(self) -> dict[str, float]:
+        return {"": self._value}
 
-    def shown(self) -> list[Shown]:
-        return [Shown("gauge", self._value)]
+    def shown(self) -> dict[str, float]:
+        return {"gauge": self._value}
 
 
 class KeyValue:
@@ -103,13 +89,12 @@ class KeyValue:
     def feed(self, value: float | str, rate: float) -> None:
         self._value = float(value)
 
-    def flush(self) -> list[Point]:
-        point = Point("", self._value)
-        self._value = 0.0
-        return [point]
+    def flush(self) -> dict[str, float]:
+        value, self._value = self._value, 0.0
+        return {"": value}
 
-    def shown(self) -> list[Shown]:
-        return [Shown("gauge", self._value)]
+    def shown(self) -> dict[str, float]:
+        return {"gauge": self._value}
 
 
 class Timer:
@@ -153,23 +138,23 @@ class Timer:
             if place < MAX_SAMPLES:
                 self._samples[place] = sample
 
-    def flush(self) -> list[Point]:
+    def flush(self) -> dict[str, float]:
         if not self._came:
-            return [Point("", 0.0), Point(".count", 0.0)]
+            return {"": 0.0, ".count": 0.0}
         ordered = sorted(self._samples)
-        points = [
-            Point("", self._mean),
-            Point(".count", self._count),
-            Point(".min", self._min),
-            Point(".max", self._max),
-            Point(".median", _median(ordered)),
-            Point(".p95", ordered[math.ceil(0.95 * len(ordered)) - 1]),
-        ]
+        points = {
+            "": self._mean,
+            ".count": self._count,
+            ".min": self._min,
+            ".max": self._max,
+            ".median": _median(ordered),
+            ".p95": ordered[math.ceil(0.95 * len(ordered)) - 1],
+        }
         self._begin()
         return points
 
-    def shown(self) -> list[Shown]:
-        return [Shown("timer_count", self._total_count), Shown("timer_sum", self._total_sum)]
+    def shown(self) -> dict[str, float]:
+        return {"timer_count": self._total_count, "timer_sum": self._total_sum}
 
 
 class SetMetric:
@@ -188,13 +173,13 @@ class SetMetric:
             raise Refused(f"the set holds {MAX_MEMBERS} members already")
         self._members.add(member)
 
-    def flush(self) -> list[Point]:
-        point = Point("", float(len(self._members)))
+    def flush(self) -> dict[str, float]:
+        value = float(len(self._members))
         self._members = set()
-        return [point]
+        return {"": value}
 
-    def shown(self) -> list[Shown]:
-        return [Shown("set", float(len(self._members)))]
+    def shown(self) -> dict[str, float]:
+        return {"set": float(len(self._members))}
 
 
 def _median(ordered: list[float]) -> float:

@@ -87,5 +87,5 @@ class StatisticsOutbox:
 
 def encode(item: FlushedObject) -> str:
     """A list of one object of POST ``stats``. A number that JSON does not know cannot be sent and becomes null."""
-    series = [[item.prefix + point.key, point.value if math.isfinite(point.value) else None] for point in item.points]
+    series = [[item.prefix + key, value if math.isfinite(value) else None] for key, value in item.points.items()]
     return json.dumps([{"timestamp": item.stamp, "series": series}], separators=(",", ":"))

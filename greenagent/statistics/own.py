@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 import gevent
 
-from greenagent.statistics.series import FlushedPoint
-
 Labels = tuple[tuple[str, str], ...]
 _Key = tuple[str, Labels]
 
@@ -69,19 +67,19 @@ class AgentMetrics:
                 found.append(AgentMetric(name, labels, kind, value))
         return found
 
-    def flush(self) -> list[FlushedPoint]:
-        """The points of an interval: what counters rose by since the last flush, gauges as they are.
+    def flush(self) -> dict[str, float]:
+        """The values of an interval by key: what counters rose by since the last flush, gauges as they are.
 
         Label values are parts of the key, dots in them replaced: ``jobs_done.SUCCESS``.
         """
-        points: list[FlushedPoint] = []
+        points: dict[str, float] = {}
         for name, labels, kind, value in self.shown():
             rise = value
             if kind == "counter":
                 rise -= self._sent.get((name, labels), 0)
                 self._sent[(name, labels)] = value
             parts = [name, *(text.replace(".", "_") for _, text in labels)]
-            points.append(FlushedPoint(".".join(parts), float(rise)))
+            points[".".join(parts)] = float(rise)
         return points
 
 

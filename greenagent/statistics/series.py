@@ -17,15 +17,8 @@ LINES: Final = "lines"
 LINE_RATE: Final = "lines_per_second"
 
 
-class FlushedPoint(NamedTuple):
-    """One value of a flush."""
-
-    key: str
-    value: float
-
-
 class ShownMetric(NamedTuple):
-    """One key of a series as a scrape sees it; ``kind`` as in ``metrics.Shown``, ``usage`` or ``lines``."""
+    """One key of a series as a scrape sees it; ``kind`` as in ``metrics``, or ``usage`` or ``lines``."""
 
     key: str
     kind: str
@@ -45,10 +38,10 @@ class Series:
     def gauges(self) -> dict[str, float]:
         """The values that outlive a flush, for another image of the agent to begin with."""
         return {
-            key: shown.value
+            key: value
             for key, aggregate in self._aggregates.items()
             if isinstance(aggregate, Gauge)
-            for shown in aggregate.shown()
+            for value in aggregate.shown().values()
         }
 
     def preset(self, gauges: Mapping[str, float]) -> None:
@@ -85,48 +78,36 @@ class Series:
         """The jobs printed ``count`` more messages. From the first call on, also with 0, every flush has the lines."""
         self._lines = (self._lines or 0) + count
 
-    def flush(self, pause: Callable[[], None], seconds: float = 0) -> list[FlushedPoint]:
-        """The points of the interval that ends now, ``seconds`` long, and the next one begins.
+    def flush(self, pause: Callable[[], None], seconds: float = 0) -> dict[str, float]:
+        """The values of the interval that ends now, ``seconds`` long, by key; and the next one begins.
 
         ``pause`` is called between keys: it may give way to others, since thousands of timers
         take long to sort. What is fed meanwhile counts in one interval or the other. A key that the
-        jobs send themselves goes before one of ours: one key must not have two values.
+        jobs send themselves goes before one of ours.
         """
-        points: list[FlushedPoint] = []
+        points: dict[str, float] = {}
         readings = [*self._usages.values(), *([self._ended] if self._ended is not None else [])]
         self._ended = None
         for key, aggregate in list(self._aggregates.items()):
-            points.extend(
-                FlushedPoint(key + point.suffix, point.value)
-                for point in aggregate.flush()
-                if not point.suffix or key + point.suffix not in self._aggregates
-            )
+            for suffix, value in aggregate.flush().items():
+                if not suffix or key + suffix not in self._aggregates:
+                    points[key + suffix] = value
             pause()
-        if readings:
-            points.extend(
-                FlushedPoint(name, float(value))
-                for name, value in add_up(readings).items()
-                if name not in self._aggregates
-            )
-        points.extend(point for point in self._line_points(seconds) if point.key not in self._aggregates)
+        for key, value in add_up(readings).items() if readings else ():
+            points.setdefault(key, float(value))
+        if self._lines is not None:
+            count = self._lines - self._lines_flushed
+            self._lines_flushed = self._lines
+            points.setdefault(LINES, float(count))
+            points.setdefault(LINE_RATE, round(count / max(seconds, 1), 3))
         return points
-
-    def _line_points(self, seconds: float) -> list[FlushedPoint]:
-        if self._lines is None:
-            return []
-        count = self._lines - self._lines_flushed
-        self._lines_flushed = self._lines
-        return [
-            FlushedPoint(LINES, float(count)),
-            FlushedPoint(LINE_RATE, round(count / max(seconds, 1), 3)),
-        ]
 
     def shown(self) -> list[ShownMetric]:
         """The present state for a scrape; counters and timers as totals since the series began."""
         found = [
-            ShownMetric(key, shown.kind, shown.value)
+            ShownMetric(key, kind, value)
             for key, aggregate in self._aggregates.items()
-            for shown in aggregate.shown()
+            for kind, value in aggregate.shown().items()
         ]
         if self._usages:
             usage = add_up(self._usages.values())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from greenagent.statistics.collector import FlushedObject
-from greenagent.statistics.series import FlushedPoint
 from tests.support.inside import InsideAgent
 from tests.support.recording_controller import RecordingController, status
 from tests.support.waiting import wait_until
@@ -15,10 +14,10 @@ def test_the_agents_own_metrics_tell_of_what_waits_and_what_it_uses(tmp_path: Pa
     with RecordingController() as takes, RecordingController() as refuses:
         refuses.misbehave("stats", status(503))
         with InsideAgent(tmp_path, {"a": takes.url, "b": refuses.url}) as inside:
-            inside.agent.statistics_outbox.add([FlushedObject(60, "1.1.d.n.", [FlushedPoint("c", 1)])])
+            inside.agent.statistics_outbox.add([FlushedObject(60, "1.1.d.n.", {"c": 1})])
             wait_until(lambda: takes.stats, what="the object at the one controller")
             wait_until(lambda: inside.agent.spool.waiting().keys() == {"b"}, what="the object settled there")
-            points = {point.key: point.value for point in inside.agent.metrics.flush()}
+            points = inside.agent.metrics.flush()
     assert points["statistics_waiting.a"] == 0
     assert points["statistics_waiting.b"] == 1
     assert "statistics_waiting.gone" not in points

@@ -17,7 +17,7 @@ class Collected:
 
     def add(self, objects: list[FlushedObject]) -> None:
         for item in objects:
-            self.objects.append((item.stamp, {item.prefix + point.key: point.value for point in item.points}))
+            self.objects.append((item.stamp, {item.prefix + key: value for key, value in item.points.items()}))
 
 
 class Clock:
@@ -257,7 +257,7 @@ def test_own_metrics_send_what_counters_rose_by() -> None:
     metrics.gauge("last_contact", lambda: None, controller="main")
 
     def points() -> dict[str, float]:
-        return {point.key: point.value for point in metrics.flush()}
+        return metrics.flush()
 
     assert points() == {"jobs_done.SUCCESS": 1, "jobs_done.ERROR": 2, "polls.a_b": 1, "jobs_waiting": 2}
     metrics.count("jobs_done", state="SUCCESS")

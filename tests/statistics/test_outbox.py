@@ -16,7 +16,6 @@ from greenagent.spool.spool import Spool
 from greenagent.statistics.collector import FlushedObject, Statistics
 from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.statistics.own import AgentMetrics
-from greenagent.statistics.series import FlushedPoint
 from greenagent.uplink.sources import STATISTICS_BATCH, StatisticsSource
 from greenagent.uplink.uploader import Uploader
 from tests.spool.support import fill_disk, locked, rows, write_back
@@ -47,7 +46,7 @@ def make(
 
 
 def counter(stamp: int, value: float, prefix: str = "1.1.d.n.") -> FlushedObject:
-    return FlushedObject(stamp, prefix, [FlushedPoint("c", value)])
+    return FlushedObject(stamp, prefix, {"c": value})
 
 
 def bulky(stamp: int) -> FlushedObject:
@@ -243,7 +242,7 @@ def test_without_a_cap_memory_has_one_all_the_same(spool: Spool, agent_log: Reco
 
 def test_large_objects_come_in_smaller_batches(spool: Spool) -> None:
     outbox, _ = make(spool)
-    points = [FlushedPoint(f"key{number}" + "x" * 100, number) for number in range(10_000)]
+    points = {f"key{number}" + "x" * 100: number for number in range(10_000)}
     outbox.add([FlushedObject(60 * number, "1.1.d.n.", points) for number in range(6)])
     found = waiting(spool)
     assert 0 < len(found) < 6

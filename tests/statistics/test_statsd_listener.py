@@ -33,7 +33,7 @@ class Collected:
 
     def add(self, objects: list[FlushedObject]) -> None:
         for item in objects:
-            self.points.update({item.prefix + point.key: point.value for point in item.points})
+            self.points.update({item.prefix + key: value for key, value in item.points.items()})
 
 
 CLIENT = """
