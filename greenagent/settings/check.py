@@ -26,9 +26,8 @@ from greenagent.settings.problems import Report, nearest
 from greenagent.values.arguments import KNOWN_ARGUMENTS
 from greenagent.values.command import parse_command
 from greenagent.values.errors import CommandError
+from greenagent.values.message import MAX_PAIRS
 
-MAX_PAIRS: Final = 62
-"""Pairs of an AC logger with one of its controllers: a line has a mark (one bit of 62) for each."""
 DESCRIPTORS_PER_JOB: Final = 5
 """Pipes for stdin, stdout and stderr, the pidfd, and one to spare."""
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+MAX_PAIRS: Final = 62
+"""Pairs of an AC logger with one of its controllers: a stored line carries a mark for each, one bit of 62."""
 
 
 class Message(NamedTuple):

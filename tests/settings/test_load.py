@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.logs import uploads
 from greenagent.settings import SettingsError, load_settings
-from greenagent.settings.check import MAX_PAIRS, check_limits
+from greenagent.settings.check import check_limits
 from greenagent.settings.models import (
     ConsoleLogger,
     ControllerLogger,
@@ -331,7 +330,6 @@ def test_a_limit_of_open_files_below_what_max_jobs_needs_is_a_warning(tmp_path: 
 
 
 def test_more_pairs_of_logger_and_controller_than_a_line_has_marks_for_are_one_problem(tmp_path: Path) -> None:
-    assert MAX_PAIRS == uploads.MAX_PAIRS
     controllers = "".join(f"[controllers.c{number}]\nurl = 'http://h'\n" for number in range(31))
     two = MAIN + controllers + "[logging.a]\ntype = 'AC'\n[logging.b]\ntype = 'AC'\n"
     assert len(load(tmp_path, two).settings.controller_loggers) == 2

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from greenagent.values.errors import GreenagentError
+from greenagent.values.message import MAX_PAIRS
 
-MAX_PAIRS: Final = 62
 REMOVED_MEMORY: Final = 7 * 86400.0
 """Seconds for which the cursor of a pair that left the configuration is kept."""
 MARK: Final = "pair "
