@@ -8,7 +8,8 @@ else that waits, and they go on after the commit (design, section 3).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -51,7 +52,7 @@ class NativeDatabase:
             self.run(lambda _: self._open())
         except BaseException:
             self._worker.stop()
-            self._worker = None
+            self._worker = self._connection = None
             raise
 
     @property
@@ -141,23 +142,15 @@ class NativeDatabase:
 
     def _transact(self, connection: sqlite3.Connection, functions: Sequence[Function]) -> list[Outcome]:
         """As ``_execute``; raises what makes the whole transaction fail, with nothing of it done."""
-        self._begin(connection)
-        try:
+        with transaction(connection, self._begin):
             if len(functions) == 1:  # no savepoint: its transaction is all there is to undo
-                outcomes = [Outcome(functions[0](connection))]
-            else:
-                outcomes = [self._in_savepoint(connection, function) for function in functions]
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:  # a full disk has sqlite roll back by itself
-                connection.execute("ROLLBACK")
-            raise
-        return outcomes
+                return [Outcome(functions[0](connection))]
+            return [self._in_savepoint(connection, function) for function in functions]
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         """While somebody else writes to the file, reading goes on and writing fails at once."""
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            begin_immediate(connection)
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
                 raise
@@ -185,6 +178,26 @@ class NativeDatabase:
     def _fails_all(self, error: BaseException) -> bool:
         """Whether what one function raised undoes the whole transaction."""
         return False
+
+
+def begin_immediate(connection: sqlite3.Connection) -> None:
+    """Begins a transaction that writes. Raises sqlite3.OperationalError under another program's lock."""
+    connection.execute("BEGIN IMMEDIATE")
+
+
+@contextmanager
+def transaction(
+    connection: sqlite3.Connection, begin: Callable[[sqlite3.Connection], None] = begin_immediate
+) -> Iterator[None]:
+    """All that is done inside, or nothing of it."""
+    begin(connection)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # a full disk has sqlite roll back by itself
+            connection.execute("ROLLBACK")
+        raise
 
 
 def wait_for_locks(connection: sqlite3.Connection, seconds: float) -> None:

@@ -6,23 +6,25 @@ The log store gets a ``CursorTable`` handed in and knows no more of the spool th
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from greenagent.runtime.agent_log import AgentLog
+from greenagent.spool.overlay import SpoolDatabase
 from greenagent.spool.takeover import CursorRow, read_uploads
 
-FLOOR: Final = "cursor floor"
+_SELECT: Final = "SELECT name, bit, seq, removed FROM cursor ORDER BY bit"
+
+FLOOR: Final = ""
+"""The row without a name is no cursor: its seq is above all that were in use when it was last stored."""
 
 
 class CursorTable:
     """The cursors in the spool. Everything is for the hub; nothing here raises for a full or locked disk."""
 
-    def __init__(self, run: Callable[..., Any], submit: Callable[..., Any], agent_log: AgentLog) -> None:
-        """``run(function)`` and ``submit(function)``: a transaction of the spool, awaited or not."""
-        self._run = run
-        self._submit = submit
+    def __init__(self, database: SpoolDatabase, agent_log: AgentLog) -> None:
+        self._database = database
         self._agent_log = agent_log
 
     def load(self, uploads: Path) -> tuple[list[CursorRow], int]:
@@ -31,7 +33,9 @@ class CursorTable:
         ``uploads``: the file ``uploads.sqlite`` in which version 0.1 kept them. It is read if the spool
         has none yet, and removed at the next start, when they are certainly in the spool's file.
         """
-        rows, floor = self._run(_read)
+        rows = self._database.run(lambda connection: connection.execute(_SELECT).fetchall())
+        floor = sum(seq for name, _, seq, _ in rows if name == FLOOR)
+        rows = [row for row in rows if row[0] != FLOOR]
         if rows or floor:
             for suffix in ("", "-wal", "-shm"):
                 uploads.with_name(uploads.name + suffix).unlink(missing_ok=True)
@@ -48,34 +52,18 @@ class CursorTable:
 
     def replace(self, rows: Iterable[CursorRow], floor: int) -> None:
         """Makes these the cursors; returns once that is stored."""
-        stored = list(rows)
+        stored = [*rows, (FLOOR, 0, floor, None)]
 
         def write(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM cursor")
             connection.executemany("INSERT INTO cursor (name, bit, seq, removed) VALUES (?, ?, ?, ?)", stored)
-            _set_floor(connection, floor)
 
-        self._run(write)
+        self._database.run(write)
 
     def advance(self, name: str, seq: int, floor: int) -> None:
         """A controller has everything up to ``seq``: stored soon, without waiting.
 
         A crash before that costs a repetition.
         """
-
-        def write(connection: sqlite3.Connection) -> None:
-            connection.execute("UPDATE cursor SET seq = ? WHERE name = ?", (seq, name))
-            _set_floor(connection, floor)
-
-        self._submit(write)
-
-
-def _set_floor(connection: sqlite3.Connection, floor: int) -> None:
-    connection.execute("DELETE FROM meta WHERE key = ?", (FLOOR,))
-    connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (FLOOR, str(floor)))
-
-
-def _read(connection: sqlite3.Connection) -> tuple[list[CursorRow], int]:
-    rows = connection.execute("SELECT name, bit, seq, removed FROM cursor ORDER BY bit").fetchall()
-    floor = connection.execute("SELECT value FROM meta WHERE key = ?", (FLOOR,)).fetchone()
-    return rows, int(floor[0]) if floor else 0
+        statement, values = "UPDATE cursor SET seq = ? WHERE name = ?", [(seq, name), (floor, FLOOR)]
+        self._database.submit_later(lambda connection: connection.executemany(statement, values))

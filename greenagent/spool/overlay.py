@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from greenagent.runtime.database import LOCK_TIMEOUT, Function, NativeDatabase, Outcome, wait_for_locks
+from greenagent.runtime.database import LOCK_TIMEOUT, Function, NativeDatabase, Outcome, transaction, wait_for_locks
 from greenagent.runtime.native import native_sleep
 from greenagent.spool.schema import RESULT_WAITS, SCHEMA, WAITS
 from greenagent.spool.takeover import take_over_statistics
@@ -131,16 +131,10 @@ class Overlay:
 
     def write_back(self) -> None:
         """Moves everything into the file, in one transaction. Raises sqlite3.Error with nothing changed."""
-        self.connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self.connection):
             for table in self._tables:
                 for statement in table.write_back():
                     self.connection.execute(statement)
-            self.connection.execute("COMMIT")
-        except BaseException:
-            if self.connection.in_transaction:
-                self.connection.execute("ROLLBACK")
-            raise
 
     def shrink(self, max_bytes: int) -> int:
         """Keeps within ``max_bytes``: settled bodies go first, then statistics, then the oldest results.
@@ -192,12 +186,8 @@ class SpoolDatabase(NativeDatabase):
         super()._open()
         assert self._connection is not None
         self.problem, self.lost, self._next_try = None, 0, 0.0
-        try:
-            take_over_statistics(self._connection)
-            self._overlay = Overlay(self.path)
-        except BaseException:
-            super()._close()
-            raise
+        take_over_statistics(self._connection)
+        self._overlay = Overlay(self.path)
 
     def _close(self) -> None:
         if self._overlay is None:

@@ -285,7 +285,7 @@ class Spool:
     @property
     def cursors(self) -> CursorTable:
         """How far each controller has got in the log databases: for the log store."""
-        return CursorTable(self.database.run, self.database.submit_later, self._agent_log)
+        return CursorTable(self.database, self._agent_log)
 
     def _arrived(self, controller: str | None, path: str = "result") -> None:
         arrival = self._arrivals.get((controller or "", path))

@@ -7,6 +7,7 @@ import sqlite3
 from itertools import count
 from pathlib import Path
 
+from greenagent.runtime.database import transaction
 from greenagent.spool import statements
 from greenagent.spool.records import STATISTICS
 from greenagent.spool.statements import STATISTICS_JOB
@@ -20,8 +21,7 @@ def take_over_statistics(connection: sqlite3.Connection) -> None:
     tables = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('stats_backlog', 'stats_waiting')"
     if connection.execute(tables).fetchone()[0] != 2:
         return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         rows = count(statements.last_row(connection) + 1)
         for stamp, prefix, points, controller in connection.execute(
             "SELECT stamp, prefix, points, controller FROM stats_waiting JOIN stats_backlog USING (row) ORDER BY row"
@@ -33,11 +33,6 @@ def take_over_statistics(connection: sqlite3.Connection) -> None:
             statements.put(connection, next(rows), STATISTICS_JOB, "", controller, STATISTICS, "", body)
         connection.execute("DROP TABLE stats_waiting")
         connection.execute("DROP TABLE stats_backlog")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def read_uploads(path: Path) -> tuple[list[CursorRow], int]:
