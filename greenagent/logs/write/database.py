@@ -8,25 +8,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.folder import LogFolder, file_size, inode_of, is_special, number_of
+from greenagent.logs.folder import LogFolder, file_size, inode_of, number_of
 from greenagent.logs.lines import LAST_ID, MIXED, Lines, as_rows, block_as_json
-from greenagent.logs.read.database import is_locked, read_numbers
+from greenagent.logs.read.database import read_numbers
 from greenagent.logs.schema import DELETE_META, INSERT_BLOCK, INSERT_ROW, PUT_SPAN, SCHEMA, SET_META
 from greenagent.logs.write.cursors import MARK
 from greenagent.logs.write.database_file import (
     LOCK_WAIT,
-    OTHER_COLUMNS,
+    LOCKED,
     PAGE_SIZE,
     create_database,
+    find_newest,
     finish,
-    inspect,
     merge_for_good,
+    set_aside,
     stored_numbers,
 )
 from greenagent.runtime.native import NativeLock, native_sleep
 
-LEAP: Final = 1 << 40
-"""What ``seq`` leaps over when the newest file cannot tell its last one."""
 _CLOSE_WAIT: Final = 2.0
 """Seconds for which a clean stop waits for readers, so that people with read access only can open the file."""
 _LOG_LIMIT: Final = 4 << 20
@@ -56,7 +55,7 @@ class LogDatabase:
         """The id of the newest line, -1 before the first."""
         self.unfinished: list[Path] = []
         """Closed databases whose log is still to be merged: somebody else has them open."""
-        self._first_seq = 1
+        self._first_seq = self._committed_seq = 1
         self._number = self._inode = 0
         self._file_bytes = self._log_bytes = 0
         self._pages = self._pages_before = 0
@@ -85,11 +84,12 @@ class LogDatabase:
         ``minimum_seq``: what the cursors know to be used. Returns what the newest readable meta table tells.
         Raises OSError or sqlite3.Error where no database can be made at all.
         """
-        newest, leap = self._find_newest()
+        newest, leap = find_newest(self._folder, self._warn)
         paths = self._folder.databases()
         self.unfinished = [path for path in paths if path != newest and file_size(_log_of(path))]
         numbers = stored_numbers(paths)
         self.next_seq = max(self.next_seq, max(numbers.get("next_seq", 1), minimum_seq) + leap)
+        self._committed_seq = self.next_seq
         if self.last_id < 0:
             self.last_id = numbers.get("last_id", -1)
         if newest is None:
@@ -98,33 +98,6 @@ class LogDatabase:
             self._connect(newest)
             self._link()
         return numbers
-
-    def _find_newest(self) -> tuple[Path | None, int]:
-        """The file to go on in, None for a new one; and what ``seq`` must leap over."""
-        self._folder.complete_renames()
-        if is_special(self._folder.current):
-            self._set_aside(self._folder.current, "it is not a file")
-            return None, LEAP
-        if self._folder.has_real_current():
-            self._folder.number_current()
-        paths = self._folder.databases()
-        if not paths:
-            return None, 0
-        newest = paths[-1]
-        try:
-            problem = inspect(newest)
-        except sqlite3.OperationalError as error:
-            if not is_locked(error):
-                raise
-            self._say_locked(newest)
-            return None, LEAP
-        if problem == OTHER_COLUMNS:
-            self._warn(f"{newest} was written by another version: logging goes on in a new file")
-            return None, 0
-        if problem:
-            self._set_aside(newest, problem)
-            return None, LEAP
-        return newest, 0
 
     def reopen(self) -> None:
         """Goes on in a new file after the old one was left."""
@@ -143,13 +116,13 @@ class LogDatabase:
         """Another program holds the file: it stays as it is, and its log is merged later."""
         self._close_plainly()
         self.unfinished.append(self.path)
-        self._say_locked(self.path)
+        self._warn(LOCKED.format(self.path))
 
     def leave_damaged(self, problem: str) -> None:
         """The file cannot be used: it is kept under another name."""
         self._close_plainly()
         if self.path.exists():
-            self._set_aside(self.path, problem)
+            set_aside(self._folder, self.path, problem, self._warn)
 
     def look_after(self) -> None:
         """Every second or so: finishes what could not be finished, and mends what people did to the files.
@@ -173,7 +146,7 @@ class LogDatabase:
         return file_size(self.path) < self._file_bytes and not self._is_gone()
 
     def close(self) -> None:
-        """The clean end: the log merged, and readable for people with read access only."""
+        """The clean end: the file is readable for people with read access only."""
         if self._connection is None:
             return
         if not self._marks_are_stored:
@@ -181,7 +154,7 @@ class LogDatabase:
                 self.begin()
                 self.commit()
             except sqlite3.Error:
-                self.rollback(self.next_seq)  # the cursors are kept elsewhere too
+                self.rollback()  # the cursors are kept elsewhere too
         self._close(_CLOSE_WAIT)
 
     def _is_gone(self) -> bool:
@@ -230,13 +203,6 @@ class LogDatabase:
         self._first_seq = (read_numbers(connection) or {}).get("first_seq", 0)
         self._spans = []
         self._measure()
-
-    def _set_aside(self, path: Path, problem: str) -> None:
-        target = self._folder.move_aside(path)
-        self._warn(f"{path} is damaged ({problem}): it is kept as {target.name}, logging goes on")
-
-    def _say_locked(self, path: Path) -> None:
-        self._warn(f"{path} is locked by another program for {LOCK_WAIT:g} s: logging goes on in a new file")
 
     def _close(self, patience: float) -> None:
         """Merges the log and closes; where somebody else has the file open, the log is merged later."""
@@ -310,22 +276,23 @@ class LogDatabase:
             self.connection.executemany(SET_META, self._marks)
         self.connection.executemany(PUT_SPAN, self._spans)
         self.connection.execute("COMMIT")
+        self._committed_seq = self.next_seq
         self._marks_are_stored = True
         self._spans = self._spans[-1:]  # the last one may grow
         self._measure()
         if self._log_bytes > min(_LOG_LIMIT, self._max_size // 8) and time.monotonic() >= self._next_merge:
             self.merge_log()
 
-    def rollback(self, next_seq: int) -> None:
-        """Undoes the transaction; ``next_seq`` as it was before."""
-        self.next_seq = next_seq
-        self._spans = []
-        self._pages = self._pages_before
+    def rollback(self) -> None:
+        """Undoes the transaction, if there is one."""
         if self._connection is not None and self._connection.in_transaction:
             try:
                 self._connection.execute("ROLLBACK")
             except sqlite3.Error:
                 pass  # sqlite has rolled back by itself
+        self.next_seq = self._committed_seq
+        self._spans = []
+        self._pages = self._pages_before
 
     def clean_outgoing(self, seq: int) -> None:
         """Deletes what was only for controllers, up to ``seq``. Raises sqlite3.Error."""
@@ -336,7 +303,7 @@ class LogDatabase:
         """Another program wrote into the file: ``seq`` goes on behind its rows."""
         for table in ("logs", "outgoing"):
             highest = self.connection.execute(f'SELECT max(seq) FROM "{table}"').fetchone()[0]
-            self.next_seq = max(self.next_seq, (highest or 0) + 1)
+            self.next_seq = self._committed_seq = max(self.next_seq, (highest or 0) + 1)
 
     def merge_log(self) -> None:
         """Moves the write-ahead log into the file and empties it, if no reader needs it.
@@ -373,10 +340,14 @@ class LogDatabase:
         written = self._pages - self._pages_before + added + 2 * len(self._spans) + _TOUCHED
         return (self._pages + added) * PAGE_SIZE + self._log_bytes + written * _FRAME > self._max_size
 
-    @property
-    def is_fresh(self) -> bool:
-        """True when it has had no line yet: another file would have no more room."""
-        return self.next_seq == self._first_seq
+    def needs_next(self, coming: int) -> bool:
+        """True when ``coming`` more bytes belong in another file: this one is full, also once its log is merged.
+
+        One that has had no line yet never is: another would have no more room.
+        """
+        if self.is_full(coming):
+            self.merge_log()
+        return self.is_full(coming) and self.next_seq != self._first_seq
 
     def _measure(self) -> None:
         """Between transactions."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.folder import COMPANIONS, file_size
+from greenagent.logs.folder import COMPANIONS, LogFolder, file_size, is_special
 from greenagent.logs.read.database import connect, is_locked, read_numbers
 from greenagent.logs.schema import LINE_COLUMNS, SCHEMA, SET_META
 
@@ -16,8 +17,49 @@ PAGE_SIZE: Final = 8192
 """A fifth faster than 4096."""
 LOCK_WAIT: Final = 5.0
 """Seconds for which the writer waits for another program that holds its file."""
+LOCKED: Final = f"{{}} is locked by another program for {LOCK_WAIT:g} s: logging goes on in a new file"
+LEAP: Final = 1 << 40
+"""What ``seq`` leaps over when the newest file cannot tell its last one."""
 OTHER_COLUMNS: Final = "other columns"
 """What ``inspect`` says of a file of the original agent."""
+
+
+def find_newest(folder: LogFolder, warn: Callable[[str], None]) -> tuple[Path | None, int]:
+    """The file to go on in, None for a new one; and what ``seq`` must leap over. At the start.
+
+    A real ``current.db`` gets a number first; a damaged, foreign or locked file is left, which is said.
+    Raises OSError or sqlite3.Error.
+    """
+    folder.complete_renames()
+    if is_special(folder.current):
+        set_aside(folder, folder.current, "it is not a file", warn)
+        return None, LEAP
+    if folder.has_real_current():
+        folder.number_current()
+    paths = folder.databases()
+    if not paths:
+        return None, 0
+    newest = paths[-1]
+    try:
+        problem = inspect(newest)
+    except sqlite3.OperationalError as error:
+        if not is_locked(error):
+            raise
+        warn(LOCKED.format(newest))
+        return None, LEAP
+    if problem == OTHER_COLUMNS:
+        warn(f"{newest} was written by another version: logging goes on in a new file")
+        return None, 0
+    if problem:
+        set_aside(folder, newest, problem, warn)
+        return None, LEAP
+    return newest, 0
+
+
+def set_aside(folder: LogFolder, path: Path, problem: str, warn: Callable[[str], None]) -> None:
+    """Keeps a damaged file under another name. Raises OSError."""
+    target = folder.move_aside(path)
+    warn(f"{path} is damaged ({problem}): it is kept as {target.name}, logging goes on")
 
 
 def create_database(path: Path, numbers: list[tuple[str, int]]) -> None:

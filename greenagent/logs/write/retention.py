@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from greenagent.logs.folder import COMPANIONS, LogFolder
-from greenagent.logs.read.database import connect, is_damage, is_locked, read_numbers
+from greenagent.logs.read.database import connect, is_locked, last_seq, read_numbers
 from greenagent.logs.write.cursors import Cursors
 from greenagent.logs.write.undelivered import Waiting, waiting_in
 
@@ -107,13 +107,9 @@ class Retention:
         """The last seq of an archive; 0 for one that is not ours, endless for one that is locked or damaged."""
         if path not in self._last_seqs:
             try:
-                with closing(connect(path, timeout=_PATIENCE)) as connection:
-                    numbers = read_numbers(connection)
-            except sqlite3.Error as error:
-                if is_locked(error) or is_damage(error):
-                    return sys.maxsize
-                numbers = None
-            self._last_seqs[path] = numbers["next_seq"] - 1 if numbers is not None else 0
+                self._last_seqs[path] = last_seq(path, _PATIENCE)
+            except sqlite3.Error:
+                return sys.maxsize
         return self._last_seqs[path]
 
     def _holds_logs(self, path: Path) -> bool:
@@ -121,9 +117,8 @@ class Retention:
         if path not in self._kept_rows:
             try:
                 with closing(connect(path, timeout=_PATIENCE)) as connection:
-                    ours = read_numbers(connection) is not None
                     row = connection.execute('SELECT 1 FROM "logs" LIMIT 1').fetchone()
-                    self._kept_rows[path] = not ours or row is not None
+                    self._kept_rows[path] = row is not None or read_numbers(connection) is None
             except sqlite3.Error as error:
                 if is_locked(error):
                     return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -63,11 +63,6 @@ class Writer:
         self._events = events
         self._post = post
         self._retention = Retention(folder, limits, warn, self._not_sent)
-        self._pending: list[Lines] = []
-        self._pending_size = 0
-        self._has_begun = False
-        self._before = 0
-        """``next_seq`` as the transaction began."""
         self._is_failing = False
         self._failing_until = 0.0
         self._reason = ""
@@ -88,13 +83,15 @@ class Writer:
 
     def handle(self, batch: Sequence[Lines | Task]) -> None:
         """Everything that waited: lines in transactions, tasks between them."""
+        lines: list[Lines] = []
         for item in batch:
             if isinstance(item, Lines):
-                self._add(item)
+                lines += item.parts(self.database.transaction_limit)
             else:
-                self._commit()
+                self._write(lines)
+                lines = []
                 item()
-        self._commit()
+        self._write(lines)
         self._try_again()
         self._look_around()
 
@@ -128,65 +125,72 @@ class Writer:
             return  # locked or no room: they go with the next advance
         self._cleaned_to = delivered
 
-    def _add(self, lines: Lines) -> None:
-        for part in lines.parts(self.database.transaction_limit):
-            self._add_part(part)
+    # -- lines
 
-    def _add_part(self, lines: Lines) -> None:
-        if self._is_failing and time.monotonic() < self._failing_until:
-            self._count_lost([lines])
-            return
-        if self._is_due(lines):
-            self._commit()
-        self._pending.append(lines)
-        self._pending_size += lines.stored_size
-        self._attempt(lambda: self._write(lines))
+    def _write(self, lines: list[Lines]) -> None:
+        """Writes lines, in as many transactions as it takes; those that cannot be written are counted as lost."""
+        if lines and (not self._is_failing or time.monotonic() >= self._failing_until):
+            self._reason = self._attempt(lines)
+            if self._reason:
+                self._is_failing = True
+                self._failing_until = time.monotonic() + RETRY_AFTER
+        if lines and self._is_failing:
+            lost: Counter[Owner] = Counter()
+            for part in lines:
+                lost[part.owner] += part.count
+            reason = self._reason
+            self._post(lambda: self._events.not_written(lost, reason))
 
-    def _is_due(self, lines: Lines) -> bool:
-        """True when the open transaction must end before these lines."""
-        size = self._pending_size + lines.stored_size
+    def _attempt(self, lines: list[Lines]) -> str:
+        """Writes ``lines`` and takes them out of the list, mending what fails; returns why some are left, if any."""
+        for trial in range(3):
+            try:
+                while lines:
+                    del lines[: self._write_some(lines)]
+                return ""
+            except (sqlite3.Error, OSError) as error:
+                problem = error
+                self.database.rollback()
+            if trial == 2 or not self._repair(problem):
+                break
+        return str(problem)
+
+    def _write_some(self, lines: Sequence[Lines]) -> int:
+        """One transaction; returns how many of ``lines`` are in it."""
         database = self.database
-        return bool(self._pending) and (size > database.transaction_limit or database.is_full(lines.stored_size))
-
-    def _write(self, lines: Lines) -> None:
-        database = self.database
-        if not self._has_begun:
-            if not database.is_open:
-                database.reopen()
-            if database.is_full(lines.stored_size):
-                database.merge_log()
-                if database.is_full(lines.stored_size) and not database.is_fresh:
-                    self.rotate()
-            if database.is_shrunk():
-                raise sqlite3.DatabaseError("it was truncated")
-            self._before = database.next_seq
-            database.begin()
-            self._has_begun = True
-        database.insert(lines)
-
-    def _commit(self) -> None:
-        if self._pending:
-            self._attempt(self._finish_transaction)
-
-    def _finish_transaction(self) -> None:
-        database = self.database
-        if not self._has_begun:
-            return
+        if not database.is_open:
+            database.reopen()
+        if database.needs_next(lines[0].stored_size):
+            self.rotate()
+        if database.is_shrunk():
+            raise sqlite3.DatabaseError("it was truncated")
+        first = database.next_seq
+        database.begin()
+        size = count = 0
+        for part in lines:
+            size += part.stored_size
+            if count and (size > database.transaction_limit or database.is_full(part.stored_size)):
+                break
+            database.insert(part)
+            count += 1
         database.commit()
-        self._has_begun = False
-        done, self._pending, self._pending_size = self._pending, [], 0
+        self._stored(lines[:count], first)
+        return count
+
+    def _stored(self, lines: Sequence[Lines], first_seq: int) -> None:
+        """These are committed."""
         marked: Marked = {}
-        seq = self._before - 1
-        for lines in done:
-            seq += lines.count
-            left = lines.marks
+        seq = first_seq - 1
+        for part in lines:
+            seq += part.count
+            left = part.marks
             while left:
                 bit = left & -left
                 left ^= bit
                 count, flush = marked.get(bit, (0, 0.0))
-                marked[bit] = (count + lines.count, min(flush or lines.flush, lines.flush or flush))
+                marked[bit] = (count + part.count, min(flush or part.flush, part.flush or flush))
                 self.cursors.marked(bit, seq)
-        total, size = sum(lines.count for lines in done), sum(lines.size for lines in done)
+        total, size = sum(part.count for part in lines), sum(part.size for part in lines)
         self._post(lambda: self._events.stored(total, size, marked))
         self._recovered()
 
@@ -195,54 +199,15 @@ class Writer:
             self._is_failing = False
             self._post(self._events.written_again)
 
-    def _attempt(self, step: Callable[[], None]) -> None:
-        """Runs one step of writing; what fails is repaired and done again, or counted as lost."""
-        for trial in range(3):
-            try:
-                step()
-                return
-            except sqlite3.Error as error:
-                self._undo()
-                if not self._repair(error, last=trial == 2):
-                    self._give_up(str(error))
-                    return
-            except OSError as error:
-                self._undo()
-                self._give_up(str(error))
-                return
-            step = self._write_again
-
-    def _write_again(self) -> None:
-        """All lines of the transaction that was undone, in as many as it takes now."""
-        rest = deque(self._pending)
-        self._pending, self._pending_size = [], 0
-        try:
-            while rest:
-                if self._is_due(rest[0]):
-                    self._finish_transaction()
-                lines = rest.popleft()
-                self._pending.append(lines)
-                self._pending_size += lines.stored_size
-                self._write(lines)
-            self._finish_transaction()
-        except BaseException:
-            self._pending += rest
-            raise
-
-    def _undo(self) -> None:
-        if self._has_begun:
-            self._has_begun = False
-            self.database.rollback(self._before)
-
-    def _repair(self, error: sqlite3.Error, last: bool) -> bool:
+    def _repair(self, error: sqlite3.Error | OSError) -> bool:
         """Takes a file that cannot be written out of the way; False when that does not help."""
-        if last:
-            return False
         text = str(error)
         try:
             if isinstance(error, sqlite3.IntegrityError):
                 self.database.skip_used()
                 return True
+            if isinstance(error, OSError):
+                return False
             if is_locked(error):
                 self.database.leave_locked()
             elif isinstance(error, sqlite3.OperationalError) and not text.startswith(("no such table", "table ")):
@@ -254,44 +219,24 @@ class Writer:
             return False
         return True
 
-    def _give_up(self, reason: str) -> None:
-        given_up, self._pending, self._pending_size = self._pending, [], 0
-        self._is_failing = True
-        self._failing_until = time.monotonic() + RETRY_AFTER
-        self._reason = reason
-        self._count_lost(given_up)
-
-    def _count_lost(self, given_up: Sequence[Lines]) -> None:
-        lost: Counter[Owner] = Counter()
-        for lines in given_up:
-            lost[lines.owner] += lines.count
-        reason = self._reason
-        self._post(lambda: self._events.not_written(lost, reason))
-
     def try_now(self) -> None:
         """The next lines are tried to be written, however lately that failed."""
         self._failing_until = 0.0
 
     def _try_again(self) -> None:
         """After a failure, when nobody logs: finds out whether writing works again."""
-        if not self._is_failing or self._pending or time.monotonic() < self._failing_until:
+        if not self._is_failing or time.monotonic() < self._failing_until:
             return
         try:
             if self.folder.free_bytes() >= ROOM_TO_GO_ON:
-                self._attempt(self._write_nothing)
-        except OSError:
-            pass  # not even the folder can be asked
-
-    def _write_nothing(self) -> None:
-        database = self.database
-        if not database.is_open:
-            database.reopen()
-        self._before = database.next_seq
-        database.begin()
-        self._has_begun = True
-        database.commit()
-        self._has_begun = False
-        self._recovered()
+                if not self.database.is_open:
+                    self.database.reopen()
+                self.database.begin()
+                self.database.commit()
+                self._recovered()
+        except (sqlite3.Error, OSError):
+            self.database.rollback()
+            self._failing_until = time.monotonic() + RETRY_AFTER
 
     def rotate(self) -> Path:
         """Closes the file and begins the next one; returns the closed one."""
