@@ -59,14 +59,14 @@ def test_without_them_it_ends_after_the_last_job_that_may_own_it_also_after_a_re
     gate = tmp_path / "gate"
     controller.push(shell("older", f"touch {gate}.up; while [ ! -e {gate} ]; do sleep 0.02; done"))
     wait_until(Path(f"{gate}.up").exists, what="the older job")
-    controller.push(shell("stray", escape("stray")))
-    controller.wait_for_result("stray")
-    pid = int(wait_for_words(tmp_path / "stray", 1)[0])
+    controller.push(shell("untagged", escape("untagged")))
+    controller.wait_for_result("untagged")
+    pid = int(wait_for_words(tmp_path / "untagged", 1)[0])
     replace(agent)
     assert is_running(pid)
     gate.touch()
     assert controller.wait_for_result("older")["state"] == "SUCCESS"
-    wait_until(lambda: not is_running(pid), 12, "the end of the stray")
+    wait_until(lambda: not is_running(pid), 12, "the end of the orphan")
     agent.stop()
     said = [data for _, _, level, data in agent.rows("jobid = 'agent'") if level == 7]
     assert [text for text in said if str(pid) in text] == [
@@ -78,9 +78,9 @@ def test_it_ends_with_the_agent(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path, escape: Escape
 ) -> None:
     agent = start_agent()
-    controller.push(shell("stray", escape("stray")))
-    controller.wait_for_result("stray")
-    pid = int(wait_for_words(tmp_path / "stray", 1)[0])
+    controller.push(shell("untagged", escape("untagged")))
+    controller.wait_for_result("untagged")
+    pid = int(wait_for_words(tmp_path / "untagged", 1)[0])
     assert agent.stop() == 0
     assert not is_running(pid)
     assert str(pid) in " ".join(data for _, _, level, data in agent.rows("jobid = 'agent'") if level == 7)
