@@ -18,7 +18,8 @@ from gevent.event import AsyncResult
 from greenagent.runtime.native import NativeWorker
 
 T = TypeVar("T")
-Function = Callable[[sqlite3.Connection], Any]
+Function = Callable[[Any], Any]
+"""Of a connection."""
 
 LOCK_TIMEOUT = 1.0
 """Seconds to wait for another program's write lock. After one such wait, writes fail at once until it lets go."""
@@ -125,23 +126,22 @@ class NativeDatabase:
     def _handle(self, batch: list[tuple[Function, AsyncResult]]) -> None:
         assert self._worker is not None
         functions = [function for function, _ in batch]
-        # Without a connection it is ``start`` that runs ``_open``, and nobody else is there.
-        outcomes = [_attempt(functions[0])] if self._connection is None else self._execute(functions)
+        try:
+            # Without a connection it is ``start`` that runs ``_open``, and nobody else is there.
+            outcomes = [Outcome(functions[0](None))] if self._connection is None else self._execute(functions)
+        except BaseException as error:
+            outcomes = [Outcome(None, error)] * len(functions)
         if self._is_closing:
             self._close()
         for (_, result), outcome in zip(batch, outcomes, strict=True):
             self._worker.post(lambda result=result, outcome=outcome: _tell(result, outcome))  # type: ignore[misc]
 
     def _execute(self, functions: Sequence[Function]) -> list[Outcome]:
-        """Runs the functions in one transaction."""
+        """Runs the functions in one transaction; raises what makes all of it fail, with nothing of it done."""
         assert self._connection is not None
-        try:
-            return self._transact(self._connection, functions)
-        except BaseException as error:
-            return [Outcome(None, error)] * len(functions)
+        return self._transact(self._connection, functions)
 
     def _transact(self, connection: sqlite3.Connection, functions: Sequence[Function]) -> list[Outcome]:
-        """As ``_execute``; raises what makes the whole transaction fail, with nothing of it done."""
         with transaction(connection, self._begin):
             if len(functions) == 1:  # no savepoint: its transaction is all there is to undo
                 return [Outcome(functions[0](connection))]
@@ -203,13 +203,6 @@ def transaction(
 def wait_for_locks(connection: sqlite3.Connection, seconds: float) -> None:
     """How long statements of this connection wait for another program's lock."""
     connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
-
-
-def _attempt(function: Callable[[Any], Any]) -> Outcome:
-    try:
-        return Outcome(function(None))
-    except BaseException as error:
-        return Outcome(None, error)
 
 
 def _tell(result: AsyncResult, outcome: Outcome) -> None:

@@ -219,26 +219,23 @@ class SpoolDatabase(NativeDatabase):
         if self.problem is None or self._write_back(self._overlay):
             try:
                 outcomes = self._transact(self._connection, functions)
-            except BaseException as error:
+            except sqlite3.DatabaseError as error:
                 if not self._fails_all(error):
-                    return [Outcome(None, error)] * len(functions)
+                    raise
                 self._note(error)
             else:
                 if self._overlay.is_blind:
                     self._overlay.show(with_file=True)
                 self._note(None)
                 return outcomes
-        return self._execute_in_memory(self._overlay, functions)
-
-    def _execute_in_memory(self, overlay: Overlay, functions: Sequence[Function]) -> list[Outcome]:
         try:
-            outcomes = self._transact(overlay.connection, functions)
-        except BaseException as error:
-            if overlay.is_blind or not self._fails_all(error):
-                return [Outcome(None, error)] * len(functions)
-            overlay.show(with_file=False)
-            return self._execute_in_memory(overlay, functions)
-        self.lost += overlay.shrink(self.max_memory)
+            outcomes = self._transact(self._overlay.connection, functions)
+        except sqlite3.DatabaseError as error:
+            if self._overlay.is_blind or not self._fails_all(error):
+                raise
+            self._overlay.show(with_file=False)
+            outcomes = self._transact(self._overlay.connection, functions)
+        self.lost += self._overlay.shrink(self.max_memory)
         return outcomes
 
     def _write_back(self, overlay: Overlay) -> bool:
