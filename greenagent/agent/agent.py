@@ -10,7 +10,7 @@ import time
 from gevent.lock import Semaphore
 
 from greenagent import builtins
-from greenagent.agent.bootstrap import end_orphans, make_log_store, make_orphan_reaper
+from greenagent.agent.bootstrap import end_orphans, make_log_store
 from greenagent.agent.connections import Connections
 from greenagent.agent.monitoring import Monitoring
 from greenagent.agent.shutdown import DRAIN, EXIT, LAST_KILL, REBOOT, RESTART, ShutdownRequests, end_at_once
@@ -26,6 +26,7 @@ from greenagent.jobs.recovery import recover
 from greenagent.jobs.routing import Routing, own_routes
 from greenagent.jobs.scripts import Scripts
 from greenagent.jobs.startup import StartupTasks, warn_of
+from greenagent.process.orphans import OrphanReaper
 from greenagent.process.spawn import Spawner
 from greenagent.runtime.agent_log import AgentLog, LineOutput
 from greenagent.runtime.greenlets import Supervisor, log_hub_errors
@@ -154,7 +155,11 @@ class Agent:
             self.requests.ask(taken_over.request)
 
     def _start_services(self, taken_over: HandedOver | None) -> None:
-        self.orphan_reaper = make_orphan_reaper(self.spawner.children, self.agent_log, self.spool.instance, taken_over)
+        self.orphan_reaper = OrphanReaper(self.spawner.children, self.agent_log, self.spool.instance)
+        if taken_over is None:
+            self.orphan_reaper.begin()
+        else:
+            self.orphan_reaper.take_over(taken_over.tags, taken_over.left)
         self.supervisor.service("orphan reaper", self.orphan_reaper.run)
         self.supervisor.service("meter", self.meter.run, heartbeat=self.meter.heartbeat)
         self.supervisor.service("statistics", self.statistics.run, heartbeat=self.statistics.heartbeat)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import gevent
 
-from greenagent.jobs.handover import HandedOver
 from greenagent.logs.console import Console
 from greenagent.logs.store import LogStore
 from greenagent.logs.write.cursors import CursorStore
 from greenagent.logs.write.retention import StoreLimits
-from greenagent.process.child import Children
-from greenagent.process.orphans import OrphanReaper, end_orphan, find_by_tag
+from greenagent.process.orphans import end_orphan, find_by_tag
 from greenagent.process.tags import parse_tag
 from greenagent.runtime.agent_log import AgentLog, LineOutput
 from greenagent.settings.models import Settings
@@ -54,15 +52,3 @@ def end_orphans(spool: Spool, agent_log: AgentLog, grace: float) -> None:
     for orphan in orphans:
         agent_log.warning(f"process {orphan.pid} ({orphan.command}) is left from an earlier run: it is ended")
     gevent.joinall([gevent.spawn(end_orphan, orphan, grace) for orphan in orphans])
-
-
-def make_orphan_reaper(
-    children: Children, agent_log: AgentLog, instance: str, taken_over: HandedOver | None
-) -> OrphanReaper:
-    """Makes the reaper of orphans, before any job runs, and names those that are there already to it."""
-    orphan_reaper = OrphanReaper(children, agent_log, instance)
-    if taken_over is None:
-        orphan_reaper.begin()
-    else:
-        orphan_reaper.begin(taken_over.processes, taken_over.tags, taken_over.left)
-    return orphan_reaper

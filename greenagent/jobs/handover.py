@@ -70,7 +70,7 @@ class SuspendedJob:
     wakes: float = 0.0
     last: dict[str, Any] | None = None
     log: dict[str, Any] = field(default_factory=dict)
-    """What its log has counted (``logs.joblog.JobLog.state``); of an older image: nothing."""
+    """What its log has counted (``JobLog.state``)."""
 
     def to_json(self) -> dict[str, Any]:
         """A form that ``json`` takes."""
@@ -100,8 +100,8 @@ class HandedOver:
     startup: StartupState = field(default_factory=StartupState)
     locks: dict[str, int] = field(default_factory=dict)
     gauges: list[Any] = field(default_factory=list)
-    left: list[Any] | None = None
-    """The processes that may stay (``process.detached.DetachedProcesses.state``); None from an older image."""
+    left: list[Any] = field(default_factory=list)
+    """The processes that may stay (``process.detached.DetachedProcesses.state``)."""
     ledger_file: Path | None = None
     """The ledger with the rows of these jobs; in version 1 the state file lay beside it, and its name was derived."""
     request: str = ""
@@ -120,15 +120,6 @@ class HandedOver:
             "ledger": None if self.ledger_file is None else str(self.ledger_file),
             "request": self.request,
         }
-
-    @property
-    def processes(self) -> dict[int, int]:
-        """Those of the running jobs that are known, with their start times."""
-        found: dict[int, int] = {}
-        for job in self.jobs:
-            if job.run is not None:
-                found |= {**job.run.known, job.run.pid: job.run.start_ticks}
-        return found
 
     @property
     def tags(self) -> list[str]:
@@ -162,12 +153,14 @@ def from_json(value: dict[str, Any]) -> HandedOver:
             run["known"] = {int(pid): ticks for pid, ticks in run["known"].items()}
             job.run = SuspendedRun(**run, pipes=SuspendedStreams(**pipes))
         jobs.append(job)
-    started = value["startup"]
-    # The first images of version 1 do not tell what became of them: they count as up.
-    startup = StartupState(started, value.get("startup_up", started), value.get("startup_failed", []))
-    ledger_file = Path(value["ledger"]) if value.get("ledger") else None
     return HandedOver(
-        jobs, startup, value["locks"], value["gauges"], value.get("left"), ledger_file, value.get("request", "")
+        jobs=jobs,
+        startup=StartupState(value["startup"], value["startup_up"], value["startup_failed"]),
+        locks=value["locks"],
+        gauges=value["gauges"],
+        left=value["left"],
+        ledger_file=Path(value["ledger"]) if value.get("ledger") else None,
+        request=value.get("request", ""),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import gevent
@@ -60,26 +60,19 @@ class OrphanReaper:
         """How many signals an orphan got, by pid and start time."""
         self._is_init = os.getpid() == 1
 
-    def begin(
-        self,
-        going_on: Mapping[int, int] | None = None,
-        tags: Collection[str] = (),
-        detached: Iterable[Iterable[Any]] | None = None,
-    ) -> None:
-        """Before any job runs: what is there already and is not known is nobody's, and may stay.
+    def begin(self) -> None:
+        """At a plain start, before any job runs: what is there already is nobody's, and may stay."""
+        for process, tag in self._orphans():
+            known = {process.pid: process.start_ticks}
+            self._detached.leave(tag if is_of(tag, self._instance) else "", 0, known)
 
-        In an agent that replaces another: ``going_on`` are the processes of its running jobs with
-        their start times, ``tags`` the tags of these, and ``detached`` what may stay
-        (``DetachedProcesses.state``; None from an older agent).
+    def take_over(self, tags: Collection[str], detached: Iterable[Iterable[Any]]) -> None:
+        """In place of ``begin`` in an agent that replaces another, before any job goes on.
+
+        ``tags`` are those of its running jobs, ``detached`` the processes that may stay (``DetachedProcesses.state``).
         """
         self._children.expected.update(tags)
-        self._detached.restore(detached or ())
-        if detached is not None:
-            return
-        for process, tag in self._orphans():
-            if (going_on or {}).get(process.pid) != process.start_ticks and tag not in tags:
-                known = {process.pid: process.start_ticks}
-                self._detached.leave(tag if is_of(tag, self._instance) else "", 0, known)
+        self._detached.restore(detached)
 
     def run(self) -> None:
         """The service: a check every interval, for ever."""

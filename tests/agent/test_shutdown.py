@@ -37,6 +37,6 @@ def test_what_is_asked_while_the_agent_is_being_replaced_is_not_forgotten(asked:
 
 def test_what_was_asked_when_there_was_no_way_back_is_done_by_the_new_image(tmp_path: Path) -> None:
     inside = InsideAgent(tmp_path, {})
-    inside.agent.start(HandedOver(request=REBOOT, left=[]))
+    inside.agent.start(HandedOver(request=REBOOT))
     assert inside.agent.requests.wait() == REBOOT
     inside.agent.stop()

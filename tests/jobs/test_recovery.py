@@ -61,7 +61,7 @@ def test_after_a_replacement_what_was_not_handed_over_had_held_it_up(
     left: Path, controller: RecordingController, tmp_path: Path
 ) -> None:
     inside = InsideAgent(left, {"main": controller.url})
-    inside.agent.start(HandedOver(left=[]))
+    inside.agent.start(HandedOver())
     try:
         assert controller.wait_for_result("running")["data"] == HELD_UP
         for name in ("waiting", "kept"):

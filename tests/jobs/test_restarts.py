@@ -110,10 +110,11 @@ def test_a_job_killed_while_it_waits_for_its_restart_ends(
 def test_kill_with_a_signal_sends_just_that_and_a_job_that_dies_of_it_is_killed(
     controller: RecordingController, start_agent: StartInside, tmp_path: Path, signal: str | int
 ) -> None:
-    start_agent()
+    agent = start_agent()
     runs = tmp_path / "runs"
     controller.push(shell("k", f"echo x >> {runs}; exec sleep 1000", max_restart=5, recurring_period=1))
     wait_for_words(runs, 1)
+    agent.wait_for_process("k")
     kill(controller, "k", signal)
     result = controller.wait_for_result("k")
     names = {"HUP": "SIGHUP", "sigusr1": "SIGUSR1", 40: "SIGRTMIN+6"}
@@ -124,11 +125,12 @@ def test_kill_with_a_signal_sends_just_that_and_a_job_that_dies_of_it_is_killed(
 def test_a_job_that_handles_its_signal_lives_on(
     controller: RecordingController, start_agent: StartInside, tmp_path: Path
 ) -> None:
-    start_agent()
+    agent = start_agent()
     up, told = tmp_path / "up", tmp_path / "told"
     script = f"trap 'echo x >> {told}' USR1; touch {up}; while [ ! -e {told}2 ]; do sleep 0.05; done; echo 20::1"
     controller.push(shell("k", script))
     wait_until(up.exists, what="the trap")
+    agent.wait_for_process("k")
     kill(controller, "k", "USR1")
     wait_for_words(told, 1)
     assert controller.results_of("k") == []

@@ -175,7 +175,7 @@ def test_another_image_goes_on_with_untagged_orphans_and_what_may_stay(
     other.wait(10)
     over(other)
     tag = job_tag(INSTANCE, "running", 1)
-    orphan_reaper.begin({}, [tag], [])
+    orphan_reaper.take_over([tag], [])
     orphan_reaper.check()
     assert is_running(pid)  # the job that goes on is not registered yet
     next_tick()

@@ -62,6 +62,10 @@ class InsideAgent(AgentFolder):
         self.agent.admission.accept(parsed, controller)
         return self.agent.admission.live.get(parsed.id)
 
+    def wait_for_process(self, job_id: str) -> None:
+        """Until the agent knows it: a process may print before its start is known to the hub."""
+        wait_until(lambda: self.agent.admission.live[job_id].child is not None, what=f"the process of {job_id}")
+
     def start_job(self, command: Mapping[str, Any], ready: Callable[[Job], object] = lambda job: True) -> Job:
         """Accepts a command and waits until its process runs, and until ``ready``."""
         job = self.accept(command)
