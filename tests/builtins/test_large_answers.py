@@ -17,8 +17,8 @@ from greenagent.logs.read.query import LogQuery
 from greenagent.logs.store import LogStore
 from greenagent.values.command import parse_command
 from greenagent.values.message import Message
-from tests.logs.conftest import Stores, job
 from tests.support.builtins import ask_store
+from tests.support.stores import Stores, job
 
 MEBIBYTE = 1 << 20
 thread = monkey.get_original("_thread", "get_ident")

@@ -5,29 +5,15 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import gevent
 import pytest
 
 from greenagent.logs.read.verify import verify_folder
-from tests.logs.conftest import Stores, rows
+from tests.support.stores import Stores, rows, start_chatty
 
-PROGRAM = Path(__file__).with_name("chatty_store.py")
-ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("GREENAGENT_TEST_KILLS", "10"))
-
-
-def start(stores: Stores, size: int, most: int = 0) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(stores.folder.path), str(stores.ids), str(size), str(most)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
 
 
 def stop_at_random(process: subprocess.Popen, pause: float) -> tuple[int, str]:
@@ -46,7 +32,7 @@ def test_kill_9_at_random_instants_while_files_rotate(stores: Stores) -> None:
     random.seed(KILLS)
     safe: list[int] = []
     for _ in range(KILLS):
-        number, errors = stop_at_random(start(stores, 1 << 18), random.uniform(0, 0.1))
+        number, errors = stop_at_random(start_chatty(stores, 1 << 18), random.uniform(0, 0.1))
         assert errors == ""
         safe.append(number)
     reports = list(verify_folder(stores.folder))
@@ -66,7 +52,7 @@ def test_kill_9_at_random_instants_while_files_rotate(stores: Stores) -> None:
 
 
 def test_after_a_crash_the_next_start_is_silent_and_goes_on(stores: Stores) -> None:
-    stop_at_random(start(stores, 1 << 20), 0.01)
+    stop_at_random(start_chatty(stores, 1 << 20), 0.01)
     store = stores.open()
     assert stores.agent_log.lines == []
     assert store.intake.ids.left == 100_000

@@ -15,9 +15,8 @@ from greenagent.logs.read.query import LogQuery
 from greenagent.logs.routes import Routes
 from greenagent.logs.write import database, database_file
 from greenagent.values.message import Message
-from tests.logs.conftest import Stores, job, rows
-from tests.logs.namespaces import run_with_mount
-from tests.logs.test_crash import PROGRAM
+from tests.support.namespaces import run_with_mount
+from tests.support.stores import CHATTY, Stores, job, rows
 
 
 def fill(stores: Stores, lines: int = 2000) -> None:
@@ -166,7 +165,7 @@ def on_small_disk(tmp_path: Path, script: str) -> str:
 
 
 def test_on_a_full_disk_lines_are_counted_and_the_agent_goes_on(tmp_path: Path) -> None:
-    script = f'"$PYTHON" {PROGRAM} "$DISK/logs" "$DISK/mid" 104857600 60000; ls "$DISK/logs"'
+    script = f'"$PYTHON" {CHATTY} "$DISK/logs" "$DISK/mid" 104857600 60000; ls "$DISK/logs"'
     output = on_small_disk(tmp_path, script)
     stored, dropped = map(int, re.findall(r"figures (\d+) (\d+)", output)[0])
     assert stored + dropped == 60_000
@@ -175,7 +174,7 @@ def test_on_a_full_disk_lines_are_counted_and_the_agent_goes_on(tmp_path: Path) 
 
 
 def test_when_space_returns_the_jobs_log_says_what_it_misses(tmp_path: Path) -> None:
-    program = Path(__file__).with_name("full_disk.py")
+    program = Path(__file__).with_name("programs") / "full_disk.py"
     output = on_small_disk(tmp_path, f'"$PYTHON" {program} "$DISK"')
     lost = int(re.findall(r"lost (\d+)", output)[0])
     assert lost > 0

@@ -9,7 +9,7 @@ from greenagent.logs.lines import Block
 from greenagent.logs.write.message_ids import BLOCK, MessageIds
 from greenagent.values.errors import GreenagentError
 from greenagent.values.message import Message
-from tests.logs.conftest import Stores, job, rows
+from tests.support.stores import Stores, job, rows
 
 LAST = 0xFFFFFFFF
 

@@ -13,9 +13,9 @@ from greenagent.logs.folder import LogFolder
 from greenagent.logs.read.query import LogQuery, newest_first
 from greenagent.values.levels import parse_levels
 from greenagent.values.message import Message
-from tests.logs.conftest import Stores, job
 from tests.support.builtins import ask_store
 from tests.support.log_program import run
+from tests.support.stores import Stores, job
 
 TABLE = "CREATE TABLE logs (id {0}, jobid text, domain text, name text, epoch {0}, level {0}, data text)"
 ODD = ("'abc'", "NULL", "1e300", "9e999", "-9e999", "x'00ff'", "9223372036854775807", "-9223372036854775808", "-0.4")

@@ -14,7 +14,7 @@ from greenagent.logs.routes import Routes
 from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import parse_levels
 from greenagent.values.message import Message
-from tests.logs.conftest import Stores, job
+from tests.support.stores import Stores, job
 
 ORIGINAL = Path(__file__).parents[1] / "data/original-logs"
 

@@ -15,8 +15,7 @@ from greenagent.logs.read.query import LogQuery, newest_first
 from greenagent.logs.read.scan import Scan
 from greenagent.logs.read.verify import verify_folder
 from greenagent.values.message import Record
-from tests.logs.conftest import Stores, crashed_files, rows
-from tests.logs.test_crash import start
+from tests.support.stores import Stores, crashed_files, rows, start_chatty
 from tests.support.waiting import wait_until
 
 LINES = 60_000
@@ -25,7 +24,7 @@ LINES = 60_000
 @contextmanager
 def writing(stores: Stores) -> Iterator[subprocess.Popen[str]]:
     """Another process that writes as fast as it can into files of 256 KiB."""
-    process = start(stores, 1 << 18, LINES)
+    process = start_chatty(stores, 1 << 18, LINES)
     try:
         wait_until(lambda: len(stores.folder.archives()) > 5 if stores.folder.path.exists() else False)
         yield process

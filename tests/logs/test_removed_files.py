@@ -10,7 +10,7 @@ from greenagent.logs.routes import Routes
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.values.levels import parse_levels
 from greenagent.values.message import Message
-from tests.logs.conftest import Stores
+from tests.support.stores import Stores
 
 
 @pytest.mark.parametrize("levels", [None, "1"])

@@ -18,7 +18,7 @@ from greenagent.logs.routes import Routes
 from greenagent.logs.splitter import Splitter
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.values.message import Message
-from tests.logs.conftest import Stores, crashed_files, job, rows
+from tests.support.stores import Stores, crashed_files, job, rows
 from tests.support.waiting import wait_until
 
 MEGABYTE = 1 << 20

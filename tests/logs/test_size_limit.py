@@ -18,13 +18,13 @@ from greenagent.logs.store import LogStore
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.settings.models import SMALLEST_DATABASE
 from greenagent.values.message import Message
-from tests.logs.conftest import Stores, job, rows
+from tests.support.stores import Stores, job, rows
 
 
 @contextmanager
 def watched(folder: LogFolder) -> Iterator[list[int]]:
     """Gives, in the end, the most bytes that current.db and its log had together."""
-    program = [sys.executable, str(Path(__file__).with_name("size_watch.py")), str(folder.path)]
+    program = [sys.executable, str(Path(__file__).with_name("programs") / "size_watch.py"), str(folder.path)]
     watch = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     seen: list[int] = []
     try:

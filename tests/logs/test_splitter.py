@@ -7,34 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenagent.logs.lines import ALONE, Block, Mixed, Piece
+from greenagent.logs.lines import Block, Mixed, Piece
 from greenagent.logs.splitter import Splitter
 from greenagent.values import levels
 from greenagent.values.message import Message
+from tests.support.stores import messages
 
 VECTORS = [
     json.loads(line) for line in (Path(__file__).parents[1] / "vectors/messages.jsonl").read_text("utf-8").splitlines()
 ]
-
-
-def messages(pieces: list[Piece]) -> list[tuple[int, str]]:
-    flat: list[tuple[int, str]] = []
-    for piece in pieces:
-        if isinstance(piece, Block):
-            assert piece.level not in ALONE
-            assert len(piece.lines()) == piece.count
-            flat += [(piece.level, line) for line in piece.lines()]
-        elif isinstance(piece, Mixed):
-            alone = piece.messages()
-            assert len(alone) == piece.count
-            assert {level for level, _ in alone} == piece.levels
-            assert not piece.levels & ALONE
-            for level in piece.levels:
-                assert piece.texts_of(level) == [text for other, text in alone if other == level]
-            flat += [tuple(message) for message in alone]
-        else:
-            flat.append(tuple(piece))
-    return flat
 
 
 def split(data: bytes, cuts: list[int], **limits: int) -> tuple[list[tuple[int, str]], Splitter]:

@@ -19,8 +19,8 @@ from greenagent.logs.store import LogStore
 from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import parse_levels
 from greenagent.values.message import Message
-from tests.logs.conftest import Stores, job, rows
 from tests.support.agent_logs import RecordedLog
+from tests.support.stores import Stores, job, rows
 from tests.support.waiting import wait_until
 
 

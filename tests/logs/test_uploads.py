@@ -12,7 +12,7 @@ from greenagent.logs.write import cursors
 from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import WARNING, parse_levels
 from greenagent.values.message import Message
-from tests.logs.conftest import LoosePending, Stores, job, rows
+from tests.support.stores import LoosePending, Stores, job, rows
 from tests.support.waiting import wait_until
 
 

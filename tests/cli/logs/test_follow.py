@@ -12,8 +12,8 @@ from greenagent.logs.lines import Block
 from greenagent.logs.routes import Routes
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.values.message import Message
-from tests.logs.conftest import Stores
 from tests.support.log_program import COMMAND, ENVIRONMENT
+from tests.support.stores import Stores
 from tests.support.waiting import wait_until
 
 

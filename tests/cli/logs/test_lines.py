@@ -13,8 +13,8 @@ from pathlib import Path
 
 from greenagent.logs.routes import Routes
 from greenagent.values.message import Message
-from tests.logs.conftest import Stores
 from tests.support.log_program import ENVIRONMENT, ORIGINAL, lines, run
+from tests.support.stores import Stores
 
 
 def test_oldest_first_with_level_names_and_local_times(folder: Path) -> None:

@@ -14,9 +14,9 @@ from greenagent.logs.lines import Block
 from greenagent.logs.routes import Routes
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.values.message import Message
-from tests.logs.conftest import Stores
-from tests.logs.namespaces import run_with_mount
 from tests.support.log_program import COMMAND, ENVIRONMENT, FORMS, lines, run
+from tests.support.namespaces import run_with_mount
+from tests.support.stores import Stores
 
 
 @pytest.mark.parametrize("form", FORMS)

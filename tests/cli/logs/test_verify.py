@@ -11,8 +11,8 @@ from pathlib import Path
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.lines import Block
 from greenagent.logs.routes import Routes
-from tests.logs.conftest import Stores
 from tests.support.log_program import ORIGINAL, run
+from tests.support.stores import Stores
 
 
 def test_verify_says_of_each_file_whether_it_is_fine(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A process that loses lines on a full disk and stops its store before there is room. ``test_losses`` starts it."""
+"""A process that loses lines on a full disk and stops its store before there is room. ``test_lost_lines`` starts it."""
 
 from greenagent.runtime.patch import patch
 

@@ -11,8 +11,7 @@ from greenagent.logs.folder import LogFolder
 from greenagent.logs.lines import LAST_ID, Block, Lines, Owner, block_as_json
 from greenagent.logs.splitter import Splitter
 from greenagent.logs.write.database import LogDatabase
-from tests.logs.conftest import Stores, job, rows
-from tests.logs.test_splitter import messages
+from tests.support.stores import Stores, job, messages, rows
 
 CHARACTERS = st.one_of(
     st.characters(blacklist_characters="\n\0", blacklist_categories=["Cs"]),

@@ -14,7 +14,7 @@ from greenagent.logs.write.retention import StoreLimits
 from greenagent.runtime.native import native_sleep
 from greenagent.values.levels import WARNING, parse_levels
 from greenagent.values.message import Message
-from tests.logs.conftest import LoosePending, Stores, job, rows
+from tests.support.stores import LoosePending, Stores, job, rows
 from tests.support.waiting import wait_until
 
 

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from tests.logs.namespaces import run_with_mount
+from tests.support.namespaces import run_with_mount
 
-SCRIPT = '"$PYTHON" -m tests.logs.stopped_on_full_disk "$DISK" "$IDS"'
+SCRIPT = '"$PYTHON" -m tests.logs.programs.stopped_on_full_disk "$DISK" "$IDS"'
 
 
 def test_what_was_lost_before_a_stop_without_room_is_said_by_the_agent(tmp_path: Path) -> None:
