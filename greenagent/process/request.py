@@ -48,75 +48,95 @@ class SpawnError(GreenagentError):
         self.lack = lack
 
 
-@dataclass(frozen=True)
 class Program:
     """A request in the bytes the system takes."""
 
-    name: str
-    arguments: tuple[bytes, ...]
-    environment: tuple[bytes, ...]
-    directory: str | None
+    def __init__(self, request: SpawnRequest) -> None:
+        """Checks what can be checked without the file system. Raises SpawnError."""
+        self.name = request.executable
+        self.directory = request.directory
+        if not self.name:
+            raise self.failure("no executable is named", missing=True)
+        words = [self._bytes(self.name, "its name")]
+        words += [self._bytes(word, f"argument {number}") for number, word in enumerate(request.arguments, start=1)]
+        self.arguments = tuple(words)
+        variables = []
+        for name, value in request.environment.items():
+            if not name or "=" in name:
+                raise self.failure(f"{name!r} is no name for an environment variable")
+            variables.append(self._bytes(f"{name}={value}", f"environment variable {name!r}"))
+        self.environment = tuple(variables)
+        if self.directory is not None:
+            self._bytes(self.directory, "the working directory")
 
-    def failure(self, reason: str, *, temporary: bool = False, missing: bool = False, lack: bool = False) -> SpawnError:
+    def _bytes(self, text: str, what: str) -> bytes:
+        try:
+            data = text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise self.failure(f"{what} contains half a character (a lone surrogate)") from error
+        if b"\0" in data:
+            raise self.failure(f"{what} contains a NUL character")
+        return data
+
+    def failure(self, reason: str, *, missing: bool = False, number: int | None = 0) -> SpawnError:
+        """The error to raise; ``number``: the system's, where it refused."""
         return SpawnError(
             f"cannot start {_shorten(self.name)!r}: {reason}",
-            temporary=temporary,
             missing=missing,
-            lack=reason if lack else "",
+            temporary=number in TEMPORARY,
+            lack=reason if number in LACKS else "",
         )
 
-
-def encode(request: SpawnRequest) -> Program:
-    """Checks what can be checked without the file system. Raises SpawnError."""
-    program = Program(request.executable, (), (), request.directory)
-    if not request.executable:
-        raise program.failure("no executable is named", missing=True)
-    words = [_bytes(program, request.executable, "its name")]
-    words += [
-        _bytes(program, argument, f"argument {number}") for number, argument in enumerate(request.arguments, start=1)
-    ]
-    variables = []
-    for name, value in request.environment.items():
-        if not name or "=" in name:
-            raise program.failure(f"{name!r} is no name for an environment variable")
-        variables.append(_bytes(program, f"{name}={value}", f"environment variable {name!r}"))
-    if request.directory is not None:
-        _bytes(program, request.directory, "the working directory")
-    return Program(request.executable, tuple(words), tuple(variables), request.directory)
-
-
-def _bytes(program: Program, text: str, what: str) -> bytes:
-    try:
-        data = text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise program.failure(f"{what} contains half a character (a lone surrogate)") from error
-    if b"\0" in data:
-        raise program.failure(f"{what} contains a NUL character")
-    return data
-
-
-def locate(program: Program, search_path: str) -> str:
-    """The file to execute. Touches the file system, so it belongs in a native thread. Raises SpawnError."""
-    if program.directory is not None:
-        _check_directory(program, program.directory)
-    if "/" in program.name:
-        path = os.path.join(os.getcwd(), program.directory or "", program.name)
-        reason = _not_executable(path)
-        if reason is not None:
-            where = "" if path == program.name else f" ({_shorten(path)})"
-            raise program.failure(f"{reason}{where}", missing=True)
-        return path
-    found: str | None = None
-    for folder in search_path.split(os.pathsep):
-        if not folder:
-            continue
-        path = os.path.join(os.getcwd(), folder, program.name)  # absolute: the child changes its directory first
-        reason = _not_executable(path)
-        if reason is None:
+    def locate(self, search_path: str) -> str:
+        """The file to execute. Touches the file system, so it belongs in a native thread. Raises SpawnError."""
+        if self.directory is not None:
+            self._check_directory(self.directory)
+        if "/" in self.name:
+            path = os.path.join(os.getcwd(), self.directory or "", self.name)
+            reason = _not_executable(path)
+            if reason is not None:
+                where = "" if path == self.name else f" ({_shorten(path)})"
+                raise self.failure(f"{reason}{where}", missing=True)
             return path
-        if os.path.lexists(path) and found is None:
-            found = f"{reason} ({path})"
-    raise program.failure(found or f"no such file or directory (searched PATH {search_path})", missing=True)
+        found = ""
+        for folder in filter(None, search_path.split(os.pathsep)):
+            path = os.path.join(os.getcwd(), folder, self.name)  # absolute: the child changes its directory first
+            reason = _not_executable(path)
+            if reason is None:
+                return path
+            if os.path.lexists(path) and not found:
+                found = f"{reason} ({path})"
+        raise self.failure(found or f"no such file or directory (searched PATH {search_path})", missing=True)
+
+    def _check_directory(self, directory: str) -> None:
+        reason = ""
+        try:
+            if not stat.S_ISDIR(os.stat(directory).st_mode):
+                reason = "not a directory"
+            elif not os.access(directory, os.X_OK):
+                reason = "permission denied"
+        except OSError as error:
+            reason = _words(error)
+        if reason:
+            raise self.failure(f"working directory {_shorten(directory)!r}: {reason}")
+
+    def refused(self, path: str, error: OSError) -> SpawnError:
+        """The error for a start that the system refused although ``path`` was there."""
+        reason = _UNUSABLE.get(error.errno or 0)
+        if reason is not None:
+            return self.failure(reason.replace("PATH", path), missing=True)
+        return self.failure(_REFUSALS.get(error.errno or 0) or _words(error), number=error.errno)
+
+
+_UNUSABLE = {
+    errno.ENOENT: "the interpreter that PATH names does not exist",
+    errno.ENOEXEC: "PATH is neither a program nor a script that begins with #!",
+    errno.EACCES: "permission denied (PATH, its interpreter, or the working directory)",
+}
+_REFUSALS = {
+    errno.E2BIG: "argument list too long: give large input as data (stdin)",
+    errno.EAGAIN: "no more processes are allowed here (limit of the user or the system)",
+}
 
 
 def _not_executable(path: str) -> str | None:
@@ -129,34 +149,6 @@ def _not_executable(path: str) -> str | None:
     if not stat.S_ISREG(mode) or not os.access(path, os.X_OK):
         return "permission denied: the file is not executable"
     return None
-
-
-def _check_directory(program: Program, directory: str) -> None:
-    try:
-        mode = os.stat(directory).st_mode
-    except OSError as error:
-        raise program.failure(f"working directory {_shorten(directory)!r}: {_words(error)}") from error
-    if not stat.S_ISDIR(mode):
-        raise program.failure(f"working directory {_shorten(directory)!r}: not a directory")
-    if not os.access(directory, os.X_OK):
-        raise program.failure(f"working directory {_shorten(directory)!r}: permission denied")
-
-
-def explain(program: Program, path: str, error: OSError) -> SpawnError:
-    """The reason for a start that the system refused although ``path`` was there."""
-    number = error.errno
-    if number == errno.ENOENT:
-        return program.failure(f"the interpreter that {path} names does not exist", missing=True)
-    if number == errno.ENOEXEC:
-        return program.failure(f"{path} is neither a program nor a script that begins with #!", missing=True)
-    if number == errno.EACCES:
-        return program.failure(f"permission denied ({path}, its interpreter, or the working directory)", missing=True)
-    if number == errno.E2BIG:
-        return program.failure("argument list too long: give large input as data (stdin)")
-    if number == errno.EAGAIN:
-        reason = "no more processes are allowed here (limit of the user or the system)"
-        return program.failure(reason, temporary=True, lack=True)
-    return program.failure(_words(error), temporary=number in TEMPORARY, lack=number in LACKS)
 
 
 def _shorten(text: str) -> str:

@@ -14,7 +14,7 @@ from gevent.event import Event
 
 from greenagent.process import libc
 from greenagent.process.child import Child, Children
-from greenagent.process.request import Program, SpawnError, SpawnRequest, encode, explain, locate
+from greenagent.process.request import Program, SpawnError, SpawnRequest
 from greenagent.process.tags import VARIABLE
 from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog
@@ -94,7 +94,7 @@ class Spawner:
         """
         if not self._running:
             raise SpawnError(f"cannot start {request.executable!r}: the agent is stopping", temporary=True)
-        order = _Order(encode(request), request.environment.get(VARIABLE))
+        order = _Order(Program(request), request.environment.get(VARIABLE))
         self._orders.put(order)
         try:
             while not order.done.wait(STUCK_AFTER):
@@ -179,7 +179,7 @@ class Spawner:
         except SpawnError as refused:
             outcome = refused
         except MemoryError:
-            outcome = explain(order.program, order.program.name, OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+            outcome = order.program.refused(order.program.name, OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
         except Exception as unexpected:
             outcome = order.program.failure(f"{type(unexpected).__name__}: {unexpected}")
         with self._lock:
@@ -191,7 +191,7 @@ class Spawner:
             outcome.destroy()
 
     def _launch(self, program: Program, tag: str | None) -> Child:
-        path = locate(program, self._search_path)
+        path = program.locate(self._search_path)
         ours: list[int] = []
         theirs: list[int] = []
         pid = 0
@@ -222,7 +222,7 @@ class Spawner:
                 os.kill(pid, signal.SIGKILL)
                 os.waitid(os.P_PID, pid, os.WEXITED)
                 raise program.failure(f"it was ended at once, the agent cannot hold it: {error.strerror}") from error
-            raise explain(program, path, error) from error
+            raise program.refused(path, error) from error
         finally:
             for descriptor in theirs:
                 close_descriptor(descriptor)

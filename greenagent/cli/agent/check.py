@@ -13,7 +13,7 @@ from greenagent.jobs.commands import EXECUTE, Commands
 from greenagent.jobs.job import Identity
 from greenagent.jobs.scripts import Scripts
 from greenagent.jobs.startup import startup_command
-from greenagent.process.request import SpawnError, SpawnRequest, encode, locate
+from greenagent.process.request import Program, SpawnError, SpawnRequest
 from greenagent.settings import Loaded
 from greenagent.settings.check import check_limits
 from greenagent.settings.models import StartupTask, ledger_beside
@@ -81,7 +81,7 @@ def _check_extensions(loaded: Loaded, report: Report) -> None:
         if "/" in extension.binary and not extension.cwd and not os.path.isabs(extension.binary):
             continue  # it is meant inside the folder that a command names
         try:
-            locate(encode(SpawnRequest(extension.binary, directory=extension.cwd or None)), search_path)
+            Program(SpawnRequest(extension.binary, directory=extension.cwd or None)).locate(search_path)
         except SpawnError as error:
             section = "extensions" if ("extensions", extension.name) in loaded.lines else "extension"
             report.warning((section, extension.name, "binary"), error.reason)
