@@ -7,7 +7,6 @@ work when nothing else does. What it cannot see is code that holds the interpret
 from __future__ import annotations
 
 import os
-import select
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -17,10 +16,9 @@ import gevent
 from gevent import monkey
 
 from greenagent.runtime.agent_log import AgentLog
-from greenagent.runtime.greenlets import RESTARTING, Service, Supervisor, describe_stack
+from greenagent.runtime.greenlets import RESTARTING, Service, Supervisor, describe_stack, write_line_now
 from greenagent.runtime.native import NativeWorker, native_sleep, start_thread
 
-_native_poll = monkey.get_original("select", "poll")
 _thread_ident = monkey.get_original("_thread", "get_ident")
 
 STUCK_EXIT = 70
@@ -112,16 +110,7 @@ class HubWatchdog:
         return describe_stack(sys._current_frames().get(self._hub_thread))
 
     def _write(self, text: str) -> None:
-        """One line, unless the output is blocked: that must not hold up the watch."""
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        line = f"{stamp} error: watchdog: {text}"[:3900] + "\n"
-        try:
-            poll = _native_poll()
-            poll.register(self._descriptor, select.POLLOUT)
-            if poll.poll(0):
-                os.write(self._descriptor, line.encode("utf-8", "backslashreplace"))
-        except OSError:
-            pass  # nobody reads
+        write_line_now(f"error: watchdog: {text}", self._descriptor)
 
 
 class ServiceWatchdog:

@@ -194,16 +194,20 @@ def _log_ignored(unraisable: Any) -> None:
 
     Not through ``AgentLog``, which belongs to the hub's thread.
     """
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     where = type(unraisable.object).__name__
-    line = f"{stamp} debug: ignored in {where}: {unraisable.exc_type.__name__}: {unraisable.exc_value}"
+    write_line_now(f"debug: ignored in {where}: {unraisable.exc_type.__name__}: {unraisable.exc_value}")
+
+
+def write_line_now(text: str, descriptor: int = 2) -> None:
+    """One line with a stamp, for any thread; it is left out while nobody reads: that must not hold up anything."""
+    line = " ".join(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}".splitlines())
     poll = _native_poll()
-    poll.register(2, select.POLLOUT)
+    poll.register(descriptor, select.POLLOUT)
     try:
         if poll.poll(0):  # a pipe that is ready takes one page; a full one would hold up the hub
-            os.write(2, (" ".join(line.splitlines()) + "\n").encode("utf-8", "backslashreplace")[:_PAGE])
+            os.write(descriptor, line.encode("utf-8", "backslashreplace")[: _PAGE - 1] + b"\n")
     except OSError:
-        pass  # nobody reads it
+        pass
 
 
 def _log_error(agent_log: AgentLog, name: str, error: BaseException) -> None:

@@ -14,7 +14,6 @@ READS = {
 }  # fmt: skip
 
 STAMPS = {
-    "agent/watchdog.py": "the line on stderr",
     "builtins/machine_os.py": "when the machine was booted",
     "cli/common.py": "a stamp as text",
     "cli/ctl/show.py": "how old what people look at is, and --since",
