@@ -93,6 +93,7 @@ class Child:
 
     @property
     def has_exited(self) -> bool:
+        """Whether the leader has ended; what it started may go on."""
         return self._poll() is not None
 
     def when_exited(self, callback: Callable[[], None]) -> None:

@@ -32,6 +32,7 @@ class DetachedProcesses:
         self._runs.setdefault(tag, _Run(start_ticks, {})).known.update(known or {})
 
     def includes(self, tag: str) -> bool:
+        """Whether the run of this tag left processes on purpose."""
         return tag in self._runs
 
     def may_include(self, process: Process) -> list[str]:

@@ -39,6 +39,7 @@ class Reaper:
 
     @property
     def is_starting(self) -> bool:
+        """Whether a start is under way just now."""
         return self._starting > 0
 
     def reap(self, pid: int, pidfd: int) -> None:

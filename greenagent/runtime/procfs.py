@@ -110,6 +110,7 @@ class Snapshot:
             pause()
 
     def process(self, pid: int) -> Process | None:
+        """What the pass found under a pid, or None."""
         if pid not in self._parsed:
             self._parsed[pid] = parse_stat(pid, self._raw.get(pid, b""))
         return self._parsed[pid]

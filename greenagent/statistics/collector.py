@@ -42,7 +42,9 @@ class FlushedObject(NamedTuple):
 class Sink(Protocol):
     """Where flushed objects go."""
 
-    def add(self, objects: list[FlushedObject]) -> None: ...
+    def add(self, objects: list[FlushedObject]) -> None:
+        """Takes what was flushed together."""
+        ...
 
 
 class SeriesName(NamedTuple):
