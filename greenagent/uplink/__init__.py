@@ -1,6 +1,6 @@
 """Uplink: everything that talks to a controller: HTTP, TLS, backoff, poller, uploaders.
 
-Imports values, runtime and settings only. Stores that hold what is to be sent are handed in.
+Imports values, runtime and settings only. Spool and log store are handed in.
 """
 
 import importlib

@@ -27,6 +27,7 @@ class Answer(NamedTuple):
 
     @property
     def ok(self) -> bool:
+        """Whether it is an acceptance."""
         return 200 <= self.status < 300
 
     @property
@@ -40,6 +41,7 @@ class Answer(NamedTuple):
         return parse_retry_after(self.headers)
 
     def classify(self) -> ResponseClass:
+        """What the status is about."""
         if self.ok:
             return ResponseClass.ACCEPTED
         if self.status in (400, 413, 422):

@@ -51,6 +51,7 @@ class ControllerUnavailable(Exception):
 
     @classmethod
     def by(cls, answer: Answer) -> ControllerUnavailable:
+        """The failure that an answer tells of."""
         return cls(answer.refusal(), answer.retry_after)
 
 

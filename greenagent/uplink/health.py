@@ -111,6 +111,7 @@ class ControllerHealth:
         self.last_acceptance = time.monotonic()
 
     def accepted_since(self, moment: float) -> bool:
+        """Whether a result or log batch was accepted after ``moment`` (monotonic time)."""
         return self.last_acceptance is not None and self.last_acceptance > moment
 
     def warn(self, text: str) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from select import POLLIN
@@ -53,6 +54,7 @@ PIECE = 64 * 1024
 """Bytes written or read at a time."""
 MAX_HEAD = 64 * 1024
 
+_HEADER = re.compile(rb"([!-9;-~]+):[ \t]*([^\r\n]*?)[ \t]*")
 _SPECIAL_HEADERS = frozenset({"transfer-encoding", "content-encoding", "upgrade"})
 _FAILURES = (
     requests.RequestException,
@@ -118,7 +120,7 @@ class HttpClient:
     def interrupt(self) -> bool:
         """Ends a GET that still waits for the head of its answer; it raises TransportError ``interrupted``.
 
-        An answer that has begun is let finish: there may be a command in it.
+        An answer that has begun is read to its end: there may be a command in it.
         """
         return self._may_be_called_off and self._request.interrupt()
 
@@ -340,8 +342,11 @@ class _KeepAliveConnection:
 def _read_plain(received: bytes, end: int) -> Answer | None:
     """The answer, if it is an ordinary one that came whole: no header is special, the body's length is told.
 
-    ``end``: where the head ends. What this refuses, ``http.client`` reads; what it takes must mean the same there.
+    ``end``: where the head ends. None leaves the answer to ``http.client``.
     """
+    # Whatever is taken here must mean the same to http.client, or an answer would mean one thing as the first on a
+    # connection and another as the second. So every line that is not plainly "name: value" is refused: a folded
+    # header, a bare line feed, a name that comes twice or has odd characters (http.client ends the head there).
     first, *lines = received[:end].split(b"\r\n")
     code = first[9:12]
     if not first.startswith(b"HTTP/1.1 ") or not code.isdigit() or first[12:13] not in (b" ", b""):
@@ -351,11 +356,13 @@ def _read_plain(received: bytes, end: int) -> Answer | None:
         return None
     headers: dict[str, str] = {}
     for line in lines:
-        name_bytes, colon, value = line.partition(b":")
-        name = name_bytes.decode("latin-1").lower()
-        if not colon or not name or name[0] in " \t" or name in headers or (b"\n" in line) or (b"\r" in line):
+        header = _HEADER.fullmatch(line)
+        if header is None:
             return None
-        headers[name] = value.strip(b" \t").decode("latin-1")
+        name = header[1].decode("ascii").lower()
+        if name in headers:
+            return None
+        headers[name] = header[2].decode("latin-1")
     if not _SPECIAL_HEADERS.isdisjoint(headers) or headers.get("connection", "keep-alive").lower() != "keep-alive":
         return None
     length = headers.get("content-length", "")

@@ -1,4 +1,4 @@
-"""Whom the agent trusts and who it is: the ``security`` section of one controller.
+"""Which controllers the agent trusts and how it shows who it is: the ``security`` section of one controller.
 
 ``certificate_authority`` is an extra trust root beside the system's; the original replaced the
 system's by it (protocol 1.4). Files replaced on disk are taken up while the agent runs.
@@ -74,4 +74,4 @@ class TlsAdapter(requests.adapters.HTTPAdapter):
         return host, self._tls if host["scheme"] == "https" else {}
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """The context has it all; nothing is to be loaded into it."""
+        """The context has everything already."""

@@ -29,9 +29,9 @@ DRAIN_TRIES = 2
 MAX_CONNECTIONS = 4
 """For a backlog of independent batches: with ten thousand agents that come back at once these are forty thousand."""
 PARALLEL_FROM = 8
-"""Batches accepted one after the other before there are more at a time, and batches that must wait for that."""
+"""Batches that must have been accepted in a row, and that must be waiting, before several go out at a time."""
 SLOW_ANSWER = 0.005
-"""Seconds that each of these took at the least: more connections are no help where the answers come at once."""
+"""Seconds that each of these took or more: further connections are no help where the answers come at once."""
 
 
 class Uploader:
@@ -78,7 +78,7 @@ class Uploader:
     def stop(self, drain_timeout: float = 0.0, under_way: float = 0.0) -> None:
         """Sends what waits for at most ``drain_timeout`` seconds, then ends ``run``; returns when it has ended.
 
-        With ``under_way`` nothing new is sent, but a request that has begun gets so many seconds to be
+        With ``under_way`` nothing new is sent, but a request that has begun gets this many seconds to be
         answered: called off, it would go out once more.
         """
         self._stopping.set()

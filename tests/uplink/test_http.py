@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import gzip
+import http.client
+import itertools
 import resource
 import socket
 import time
@@ -16,7 +18,7 @@ from gevent.pool import Group
 from gevent.server import StreamServer
 
 from greenagent.uplink.errors import TransportError
-from greenagent.uplink.http import HttpClient
+from greenagent.uplink.http import HttpClient, _read_plain, _Replay
 from tests.support import recording_controller as behaviour
 from tests.support.certificates import security, server_context, write_authority
 from tests.support.recording_controller import RecordingController, status
@@ -154,6 +156,39 @@ def test_what_says_that_it_closes_is_not_used_again():
         controller.push(b"{}")
         assert poller.get("cmd").body == b"{}"
         assert controller.connections == 2
+
+
+class Ended:
+    """A connection on which nothing more comes."""
+
+    def recv_into(self, buffer: object) -> int:
+        return 0
+
+
+PIECES = [
+    b"\n", b"\r", b": ", b":", b" ", b"\t", b"X", b"abc", b"\xff\xe4", b"\x00", b"\x85", b"\x0b", b"\x1c", b"(", b"3",
+    b"+3", b"Content-Length", b"content-length: 3", b"Connection: close", b"Connection: Keep-Alive",
+    b"Transfer-Encoding: chunked",
+]  # fmt: skip
+
+
+def test_an_answer_that_is_read_by_hand_means_the_same_to_http_client():
+    taken = 0
+    lines = [b"".join(pieces) for count in (1, 2) for pieces in itertools.product(PIECES, repeat=count)]
+    for line in lines:
+        for head in (line, line + b"\r\nContent-Length: 3", b"Content-Length: 3\r\n" + line):
+            received = b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\nabc"
+            answer = _read_plain(received, received.find(b"\r\n\r\n"))
+            if answer is None:
+                continue
+            taken += 1
+            parsed = http.client.HTTPResponse(_Replay(received, Ended()), method="GET")
+            parsed.begin()
+            assert not parsed.will_close, head
+            assert (parsed.status, parsed.read()) == (answer.status, answer.body), head
+            headers = {name.lower(): value.strip(" \t") for name, value in parsed.msg.items()}
+            assert headers == answer.headers, head
+    assert 50 < taken < len(lines), "some are ordinary, most are not"
 
 
 def test_a_host_that_refuses_and_a_name_that_does_not_exist():
