@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from greenagent.logs.folder import CURRENT, LogFolder, file_size, is_special
@@ -60,21 +60,6 @@ def read_numbers(connection: sqlite3.Connection) -> dict[str, int] | None:
             raise
         return None
     return found if "next_seq" in found and "last_id" in found else None
-
-
-def last_seq(path: Path, timeout: float = 1.0) -> int:
-    """The last seq of a file that is no longer written; 0 for one that is not ours.
-
-    Raises sqlite3.Error for one that is locked or damaged.
-    """
-    try:
-        with closing(connect(path, timeout=timeout)) as connection:
-            numbers = read_numbers(connection)
-    except sqlite3.Error as error:
-        if is_locked(error) or is_damage(error):
-            raise
-        numbers = None
-    return numbers["next_seq"] - 1 if numbers is not None else 0
 
 
 def is_locked(error: sqlite3.Error) -> bool:

@@ -18,7 +18,7 @@ from typing import Final
 from gevent.event import Event
 
 from greenagent.logs.folder import LogFolder
-from greenagent.logs.read.database import connect, is_damage, last_seq
+from greenagent.logs.read.database import connect, is_damage, is_locked, read_numbers
 from greenagent.logs.write.database import LogDatabase
 from greenagent.runtime.native import NativeLock
 from greenagent.values.message import Record
@@ -176,7 +176,14 @@ class MarkedReader:
     def _last_seq(self, path: Path) -> int:
         """The last seq of a file that is no longer written; 0 for one that is not ours."""
         if path.name not in self._last_seqs:
-            self._last_seqs[path.name] = last_seq(path)
+            try:
+                with closing(connect(path)) as connection:
+                    numbers = read_numbers(connection)
+            except sqlite3.Error as error:
+                if is_locked(error) or is_damage(error):
+                    raise
+                numbers = None
+            self._last_seqs[path.name] = numbers["next_seq"] - 1 if numbers is not None else 0
         return self._last_seqs[path.name]
 
     def _leave_damaged(self, path: Path, error: sqlite3.Error) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from greenagent.logs.read.database import connect, is_damage
-from greenagent.logs.read.query import LogQuery, conditions, order_column, spans_of
+from greenagent.logs.read.query import LogQuery, ask, order_column
 from greenagent.logs.write.writer import Writer
 
 SLICE: Final = 1000
@@ -41,6 +41,7 @@ class Deletion:
         elif path.exists():
             try:
                 with closing(connect(path, "mode=rw")) as connection:
+                    connection.text_factory = bytes  # whatever another program has put there
                     more = self._slice(connection, writer)
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
@@ -53,35 +54,25 @@ class Deletion:
 
     def _slice(self, connection: sqlite3.Connection, writer: Writer) -> bool:
         key = order_column(connection)
-        if key is None:
-            return False
-        where, values = conditions(connection, self._query)
-        spans = spans_of(connection, self._query.jobid, self._place) if self._query.jobid is not None else None
-        if spans is not None and key == "seq":
-            if not spans:
-                return False
-            self._place = max(self._place, spans[0][0] - 1)
-            where.append("seq <= ?")
-            values.append(spans[-1][1])
-        where.append(f"{key} > ?")
-        values.append(self._place)
-        marks = "marks" if key == "seq" else "0"
-        found = connection.execute(
-            f"SELECT {key}, {marks} FROM logs WHERE {' AND '.join(where)} ORDER BY {key} LIMIT {SLICE}", values
-        ).fetchall()
+        found = [record.seq for record in ask(connection, self._query, SLICE, after_seq=self._place)]
         if not found:
             return False
-        waiting = [cursor for cursor in writer.cursors.by_bit.values() if cursor.removed is None]
-        doomed = [(row,) for row, bits in found if not any(bits & one.bit and row > one.seq for one in waiting)]
+        waiting = [one for one in writer.cursors.by_bit.values() if one.removed is None] if key == "seq" else []
+        unless_waiting = "".join(" AND NOT (marks & ? AND seq > ?)" for _ in waiting)
+        values = [number for cursor in waiting for number in (cursor.bit, cursor.seq)]
+        before = connection.total_changes
         connection.execute("BEGIN IMMEDIATE")
         try:
-            connection.executemany(f"DELETE FROM logs WHERE {key} = ?", doomed)
+            connection.executemany(
+                f"DELETE FROM logs WHERE {key} = ?{unless_waiting}", [(row, *values) for row in found]
+            )
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        self.deleted += len(doomed)
-        self.kept += len(found) - len(doomed)
-        self._place = found[-1][0]
+        deleted = connection.total_changes - before
+        self.deleted += deleted
+        self.kept += len(found) - deleted
+        self._place = found[-1]
         return True

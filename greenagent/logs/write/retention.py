@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from greenagent.logs.folder import COMPANIONS, LogFolder
-from greenagent.logs.read.database import connect, is_locked, last_seq, read_numbers
+from greenagent.logs.read.database import connect, read_numbers
 from greenagent.logs.write.cursors import Cursors
 from greenagent.logs.write.undelivered import Waiting, waiting_in
 
@@ -44,8 +44,7 @@ class Retention:
         self.limits = limits
         self._say = say
         self._not_sent = not_sent
-        self._last_seqs: dict[Path, int] = {}
-        self._kept_rows: dict[Path, bool] = {}
+        self._archives: dict[Path, tuple[int, bool]] = {}
         self._said_free = False
 
     def apply(self, cursors: Cursors, written: Path) -> None:
@@ -63,7 +62,7 @@ class Retention:
         if limits.min_free:
             self._make_room(archives, cursors)
         for path in archives:  # those that held only lines on their way to controllers, once these have them
-            if path.exists() and not self._holds_logs(path) and not cursors.wanting(self._last_seq(path)):
+            if path.exists() and not self._known(path)[1] and not cursors.wanting(self._known(path)[0]):
                 self._remove(path)
 
     def _make_room(self, archives: Sequence[Path], cursors: Cursors) -> None:
@@ -71,7 +70,7 @@ class Retention:
             if self._folder.free_bytes() >= self.limits.min_free:
                 self._said_free = False
                 return
-            if not cursors.wanting(self._last_seq(path)):
+            if not cursors.wanting(self._known(path)[0]):
                 if not self._said_free:
                     self._say(
                         f"less than min_free = {self.limits.min_free} bytes are free in {self._folder.path}: "
@@ -81,7 +80,7 @@ class Retention:
                 self._remove(path)
 
     def _remove_by_cap(self, path: Path, cap: str, cursors: Cursors) -> None:
-        wanted = cursors.wanting(self._last_seq(path))
+        wanted = cursors.wanting(self._known(path)[0])
         if wanted:
             self._say_undelivered(path, cap, {cursor.bit: cursor.seq for cursor in wanted}, cursors)
         self._remove(path)
@@ -103,35 +102,27 @@ class Retention:
             self._say(f"{path.name} is removed for {cap} with {waiting.lines} lines not yet sent to {pairs}")
             self._not_sent(waiting, pairs, f"their database was removed for {cap}")
 
-    def _last_seq(self, path: Path) -> int:
-        """The last seq of an archive; 0 for one that is not ours, endless for one that is locked or damaged."""
-        if path not in self._last_seqs:
-            try:
-                self._last_seqs[path] = last_seq(path, _PATIENCE)
-            except sqlite3.Error:
-                return sys.maxsize
-        return self._last_seqs[path]
+    def _known(self, path: Path) -> tuple[int, bool]:
+        """The last seq of an archive, 0 for one that is not ours; and whether it has a line in ``logs``, or may have.
 
-    def _holds_logs(self, path: Path) -> bool:
-        """False for a file of ours without one line in ``logs``; when in doubt, True."""
-        if path not in self._kept_rows:
+        One that is locked or damaged may still hold anything.
+        """
+        if path not in self._archives:
             try:
                 with closing(connect(path, timeout=_PATIENCE)) as connection:
-                    row = connection.execute('SELECT 1 FROM "logs" LIMIT 1').fetchone()
-                    self._kept_rows[path] = row is not None or read_numbers(connection) is None
-            except sqlite3.Error as error:
-                if is_locked(error):
-                    return True
-                self._kept_rows[path] = True
-        return self._kept_rows[path]
+                    numbers = read_numbers(connection)
+                    row = connection.execute('SELECT 1 FROM "logs" LIMIT 1').fetchone() if numbers else None
+            except sqlite3.Error:
+                return sys.maxsize, True
+            self._archives[path] = (numbers["next_seq"] - 1, row is not None) if numbers else (0, True)
+        return self._archives[path]
 
     def _remove(self, path: Path) -> None:
         # A reader that finds an archive damaged renames it at any time.
         path.unlink(missing_ok=True)
         for suffix in COMPANIONS:
             path.with_name(path.name + suffix).unlink(missing_ok=True)
-        self._last_seqs.pop(path, None)
-        self._kept_rows.pop(path, None)
+        self._archives.pop(path, None)
 
 
 def _names(cursors: Cursors, bits: Iterable[int]) -> str:

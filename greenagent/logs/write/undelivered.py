@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from greenagent.logs.lines import Owner
-from greenagent.logs.read.database import connect
+from greenagent.logs.read.database import connect, read_numbers
 
 _JOBS_NAMED: Final = 1000
 """So many jobs of one file are counted one by one, those that lose most; the others together."""
@@ -27,14 +27,6 @@ class Waiting(NamedTuple):
     jobs: int
     by_owner: dict[Owner, int]
     by_bit: dict[int, int]
-
-
-class Tally(NamedTuple):
-    """Lines of one file that wait for one pair: how many, the last one's seq, and the file's first seq (0: empty)."""
-
-    lines: int
-    last: int
-    first: int
 
 
 def waiting_in(path: Path, cursors: dict[int, int], patience: float) -> Waiting:
@@ -83,27 +75,16 @@ def waiting_in_all(databases: Sequence[Path], cursors: dict[int, int]) -> Waitin
 def waiting_behind(databases: Sequence[Path], bit: int, cursor: int) -> tuple[int, int]:
     """How many lines behind a cursor are marked, over all files, oldest first, and the seq of the last of them."""
     lines, last = 0, 0
+    each = " UNION ALL ".join(f'SELECT seq FROM "{table}" WHERE seq > ?1 AND marks & ?2' for table in _TABLES)
     for path in reversed(databases):
         try:
-            tally = _tally(path, bit, cursor)
+            with closing(connect(path)) as connection:
+                count, newest = connection.execute(f"SELECT count(*), max(seq) FROM ({each})", (cursor, bit)).fetchone()
+                first = (read_numbers(connection) or {}).get("first_seq", 0)
         except sqlite3.Error:
             continue  # not one of ours, or damaged: said by whoever reads it for a controller
-        lines += tally.lines
-        last = max(last, tally.last)
-        if tally.first and tally.first <= cursor:
-            break
+        lines += count
+        last = max(last, newest or 0)
+        if 0 < first <= cursor + 1:
+            break  # the controller has all that older files hold
     return lines, last
-
-
-def _tally(path: Path, bit: int, cursor: int) -> Tally:
-    with closing(connect(path)) as connection:
-        lines, last, first = 0, 0, 0
-        for table in _TABLES:
-            row: Any = connection.execute(
-                f'SELECT count(*), max(seq) FROM "{table}" WHERE seq > ? AND marks & ?', (cursor, bit)
-            ).fetchone()
-            lines += row[0]
-            last = max(last, row[1] or 0)
-            low = connection.execute(f'SELECT min(seq) FROM "{table}"').fetchone()[0]
-            first = low if not first or (low and low < first) else first
-    return Tally(lines, last, first or 0)
