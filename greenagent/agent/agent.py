@@ -204,8 +204,8 @@ class Agent:
         self.monitoring.end_within(main.kill_grace + main.pipe_drain + main.drain_timeout)
         self.requests.ask(EXIT)
 
-    def hand_over(self) -> tuple[HandedOver, int] | None:
-        """Suspends the running jobs and closes everything: returns the state for the new image, and its descriptor.
+    def hand_over(self) -> HandedOver | None:
+        """Suspends the running jobs and closes everything; returns the state for the new image.
 
         None when there can be no replacement: the reason is logged and everything goes on here.
         """
@@ -214,10 +214,10 @@ class Agent:
             hold_signals()
             problem = "it is to end" if self.requests.is_to_end else None
         try:
-            descriptor = open_state() if problem is None else -1
+            state = open_state(self.spool.path, (*self.spool.locks, *self.store.locks)) if problem is None else None
         except OSError as error:
-            problem = f"there is no memory for the state of its jobs: {error.strerror}"
-        if problem is not None:
+            state, problem = None, f"there is no room for the state of its jobs: {error.strerror}"
+        if state is None:
             self.agent_log.error(f"not replaced, the agent goes on as it is: {problem}")
             self.requests.call_off_replacement()
             release_signals()
@@ -228,14 +228,13 @@ class Agent:
         self._is_replaced = True
         main = self.settings.main
         self.connections.stop_polling()
-        suspended = self._suspend_jobs(main.kill_grace + main.pipe_drain + LAST_KILL)
-        detached = self.spawner.children.detached.state()
-        state = HandedOver(suspended, self.startup.state(), {}, self.statistics.gauges(), detached)
-        state.ledger_file = self.spool.path.absolute()
-        state.locks = {str(lock.path): lock.duplicate() for lock in (*self.spool.locks, *self.store.locks)}
+        state.jobs = self._suspend_jobs(main.kill_grace + main.pipe_drain + LAST_KILL)
+        state.startup = self.startup.state()
+        state.gauges = self.statistics.gauges()
+        state.left = self.spawner.children.detached.state()
         self._close(0, UNDER_WAY_TIMEOUT)
         state.request = self.requests.asked_meanwhile
-        return state, descriptor
+        return state
 
     def _suspend_jobs(self, seconds: float) -> list[SuspendedJob]:
         """One that does not stop in time is ended; the new image finds it cut off and reports that."""

@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, NoReturn
@@ -22,7 +22,7 @@ from greenagent.jobs.handover import READ_VERSIONS, VERSION, HandedOver, from_js
 from greenagent.process.pipes import PipeReader
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
 from greenagent.process.termination import end
-from greenagent.runtime.files import inherit_locks
+from greenagent.runtime.files import FileLock, inherit_locks
 from greenagent.runtime.native import close_descriptor, end_hub_threads, write_all
 from greenagent.settings.models import Settings
 from greenagent.values.errors import GreenagentError
@@ -88,28 +88,36 @@ def check_handover(version: str, ledger_file: Path, environment: Mapping[str, st
     return None
 
 
-def open_state() -> int:
-    """Makes room for the state in memory, where no full disk is in its way; returns its descriptor. Raises OSError."""
-    descriptor = os.memfd_create("greenagent-handover")
+def open_state(ledger_file: Path, locks: Iterable[FileLock]) -> HandedOver:
+    """Takes all that the state needs of the system, before any job is suspended. Raises OSError: nothing is held then.
+
+    Its room is memory, where no full disk is in its way.
+    """
+    state = HandedOver(ledger_file=ledger_file.absolute())
     try:
-        os.posix_fallocate(descriptor, 0, STATE_ROOM)
+        state.descriptor = os.memfd_create("greenagent-handover")
+        os.posix_fallocate(state.descriptor, 0, STATE_ROOM)
+        for lock in locks:
+            state.locks[str(lock.path)] = lock.duplicate()
     except OSError:
-        os.close(descriptor)
+        for descriptor in (state.descriptor, *state.locks.values()):
+            if descriptor >= 0:
+                os.close(descriptor)
         raise
-    return descriptor
+    return state
 
 
-def replace_image(state: HandedOver, descriptor: int) -> NoReturn:
-    """Executes the new image, whose state goes into ``descriptor``; does not return. Raises OSError if that fails.
+def replace_image(state: HandedOver) -> NoReturn:
+    """Executes the new image, which finds the state in its descriptor; does not return. Raises OSError if that fails.
 
     Only from the main thread, with everything closed that is not handed over.
     """
-    write_all(descriptor, json.dumps(state.to_json()).encode())
-    os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
-    for kept in (descriptor, *state.descriptors):
+    write_all(state.descriptor, json.dumps(state.to_json()).encode())
+    os.ftruncate(state.descriptor, os.lseek(state.descriptor, 0, os.SEEK_CUR))
+    for kept in (state.descriptor, *state.descriptors):
         os.set_inheritable(kept, True)
     command = own_command()
-    os.execve(command[0], command, {**os.environ, VARIABLE: str(descriptor)})
+    os.execve(command[0], command, {**os.environ, VARIABLE: str(state.descriptor)})
 
 
 def take_over(environment: Mapping[str, str]) -> HandedOver | None:

@@ -104,6 +104,8 @@ class HandedOver:
     """The processes that may stay (``process.detached.DetachedProcesses.state``)."""
     ledger_file: Path | None = None
     """The ledger with the rows of these jobs; in version 1 the state file lay beside it, and its name was derived."""
+    descriptor: int = -1
+    """Where it is written to; told by the environment of the new image, not in the state."""
     request: str = ""
     """What was asked about the agent's end when there was no way back any more: the new image does it."""
 

@@ -124,9 +124,9 @@ def run(
     manager.ready(_polled(agent))
     while (how := agent.requests.wait()) == RESTART:
         manager.reloading()  # what goes on in our place says when it is ready
-        handed_over = agent.hand_over()
-        if handed_over is not None:
-            return _replace(*handed_over, agent_log, output)
+        state = agent.hand_over()
+        if state is not None:
+            return _replace(state, agent_log, output)
         manager.ready(_polled(agent))
     _announce_end(manager, how)
     agent.stop(how)
@@ -141,13 +141,13 @@ def run(
     return 1 if agent.failure else 0
 
 
-def _replace(state: HandedOver, descriptor: int, agent_log: AgentLog, output: LineOutput) -> int:
+def _replace(state: HandedOver, agent_log: AgentLog, output: LineOutput) -> int:
     """Executes the agent now installed in our place; returns only if that fails."""
     jobs = "1 running job goes on" if len(state.jobs) == 1 else f"{len(state.jobs)} running jobs go on"
     agent_log.info(f"replaced in place, {jobs}")
     output.close()
     try:
-        replace_image(state, descriptor)
+        replace_image(state)
     except OSError as error:
         return _refuse([f"cannot be replaced in place: {error}; start it again: its jobs are reported as cut off"])
 

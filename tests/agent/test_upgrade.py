@@ -1,0 +1,48 @@
+"""What a replacement in place takes of the system before there is no way back."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from greenagent.agent.upgrade import STATE_ROOM, open_state
+from greenagent.runtime.files import FileLock
+from tests.support.inside import InsideAgent
+
+
+def open_descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+def test_the_state_has_its_room_and_the_locks_before_any_job_stops(tmp_path: Path) -> None:
+    with InsideAgent(tmp_path, {}) as inside:
+        spool = inside.agent.spool
+        state = open_state(spool.path, spool.locks)
+        try:
+            assert os.fstat(state.descriptor).st_size == STATE_ROOM
+            assert state.ledger_file == spool.path.absolute()
+            assert list(state.locks) == [str(lock.path) for lock in spool.locks]
+            assert not os.get_inheritable(state.descriptor), "a program that is started meanwhile must not get it"
+        finally:
+            for descriptor in (state.descriptor, *state.locks.values()):
+                os.close(descriptor)
+
+
+def test_without_room_nothing_is_held(tmp_path: Path) -> None:
+    with InsideAgent(tmp_path, {}) as inside:
+        locks: tuple[FileLock, ...] = tuple(inside.agent.spool.locks)
+        before = open_descriptors()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))  # one for the state, none for the first lock
+        try:
+            with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+                open_state(inside.agent.spool.path, locks)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert open_descriptors() == before
