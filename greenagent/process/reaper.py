@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from greenagent.runtime import procfs
 from greenagent.runtime.native import NativeLock
@@ -20,8 +21,8 @@ class Reaper:
 
     def __init__(self) -> None:
         self.lock = NativeLock()
-        self.own: set[int] = set()
-        """Pids of the children the agent started, each from before it can be seen ended until it is reaped."""
+        self.own: dict[int, Any] = {}
+        """The children the agent started, by pid (``Child``): from before one can be seen ended until it is reaped."""
         self._starting = 0
         self._started = 0
 
@@ -49,7 +50,7 @@ class Reaper:
                 os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
             except ChildProcessError:
                 pass
-            self.own.discard(pid)
+            self.own.pop(pid, None)
 
     def reparented(self) -> list[int]:
         """The agent's children that it did not start: orphans of jobs, given to the subreaper.

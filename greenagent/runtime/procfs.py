@@ -59,17 +59,17 @@ def parse_stat(pid: int, data: bytes) -> Process | None:
         return None
     fields = data[closing + 2 :].split(None, 22)
     return Process(
-        pid=pid,
-        command=data[opening + 1 : closing].decode("utf-8", "backslashreplace"),
-        state=chr(fields[0][0]),
-        parent=int(fields[1]),
-        group=int(fields[2]),
-        session=int(fields[3]),
-        threads=int(fields[17]),
-        start_ticks=int(fields[19]),
-        cpu_ticks=int(fields[11]) + int(fields[12]) + int(fields[13]) + int(fields[14]),
-        vms=int(fields[20]),
-        rss=int(fields[21]) * PAGE,
+        pid,
+        data[opening + 1 : closing].decode("utf-8", "backslashreplace"),
+        chr(fields[0][0]),
+        int(fields[1]),
+        int(fields[2]),
+        int(fields[3]),
+        int(fields[17]),
+        int(fields[19]),
+        int(fields[11]) + int(fields[12]) + int(fields[13]) + int(fields[14]),
+        int(fields[20]),
+        int(fields[21]) * PAGE,
     )
 
 

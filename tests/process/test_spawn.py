@@ -239,7 +239,7 @@ def test_a_start_given_up_leaves_no_process(slow_spawner):
     assert not [pid for pid in new if is_running(pid) and b"slow" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def test_nothing_is_left_after_five_hundred_jobs(start, finish):
+def test_nothing_is_left_after_five_hundred_jobs(start, finish, spawner):
     finish(start("true"))
     before = len(os.listdir("/proc/self/fd"))
 
@@ -250,3 +250,4 @@ def test_nothing_is_left_after_five_hundred_jobs(start, finish):
     gevent.joinall([gevent.spawn(worker) for _ in range(20)], raise_error=True)
     assert len(os.listdir("/proc/self/fd")) == before
     assert zombies_of(os.getpid()) == []
+    assert spawner.children.reaper.own == {}
