@@ -7,6 +7,7 @@ import os
 import sqlite3
 from contextlib import closing
 
+from greenagent.logs.folder import LogFolder
 from tests.support.agents import StartAgent
 from tests.support.commands import built_in, shell
 from tests.support.recording_controller import RecordingController, close_at_once
@@ -21,7 +22,7 @@ def test_an_agent_lives_with_a_damaged_archive_before_its_cursor(
     controller.push(shell("filler", "echo 2::waits; yes 0123456789012345678901234567890 | head -n 40000"))
     controller.wait_for_result("filler", 30)
     logs = agent.folder / "logs"
-    archives = wait_until(lambda: sorted(logs.glob("[0-9]*.db")), what="an archive")
+    archives = wait_until(LogFolder(logs).archives, what="an archive")
     with closing(sqlite3.connect(archives[0])) as connection:
         assert connection.execute("SELECT count(*) FROM logs WHERE marks").fetchone() == (1,)
     with open(archives[0], "r+b") as file:
