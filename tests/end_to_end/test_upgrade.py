@@ -72,7 +72,7 @@ def test_everything_about_a_running_job_goes_on(
     )
     controller.push(execute("behind", "echo", "next", queue="q"))
     controller.push(shell("open", f"echo 20:::first; touch {up}2; {wait}; echo second; echo :::; exit 4"))
-    controller.push(shell("limited", f"setsid sleep 1000 & echo $! > {up}3; wait", max_time=6))
+    controller.push(shell("limited", f"setsid sleep 1000 & echo $! > {up}3; wait", max_time=8))
     controller.push(shell("killed", f"touch {up}4; exec sleep 1000"))
     controller.push(shell("waiting", "echo ran"))
     wait_until(lambda: all(Path(f"{up}{number}").exists() for number in (1, 2, 3, 4)), what="four running jobs")
