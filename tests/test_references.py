@@ -11,6 +11,8 @@ LOOKED_THROUGH = ("greenagent", "tests", "scripts", "benchmarks", "docs", "etc",
 NUMBERS = r"(\d+(?:\.\d+)?(?:(?:, | and | or )\d+(?:\.\d+)?)*)"
 PROTOCOL = re.compile(rf"\bprotocol(?:\.md, sections?)? {NUMBERS}")
 DESIGN = re.compile(rf'\bdesign(?:\.md)?,? sections? {NUMBERS}(?:,? "([^"]+)")?')
+WITH_SUBHEADINGS = "5"
+"""The section whose references name a subheading: it is long, and its number alone leads nowhere."""
 PROMISE = re.compile(rf"\bdesign, promises? {NUMBERS}")
 ISSUE = re.compile(r"\(issues?\b|\bissues? \d", re.IGNORECASE)
 PAGE = re.compile(r"\bdocs/[\w./-]+\.(?:md|json|png)\b|\]\(([\w./-]+\.md)(?:#[\w-]+)?\)")
@@ -78,6 +80,16 @@ def test_references_to_the_design_resolve() -> None:
     ]
     assert len(used) > 40
     assert [(name, place) for name, place in used if place not in known] == []
+
+
+def test_references_to_the_rulings_name_their_subheading() -> None:
+    bare = [
+        (name, match[0])
+        for name, text in TEXTS
+        for match in DESIGN.finditer(text)
+        if WITH_SUBHEADINGS in numbers(match[1]) and not match[2]
+    ]
+    assert bare == []
 
 
 def test_references_to_promises_resolve() -> None:

@@ -1,4 +1,7 @@
-"""``get_msgs`` and ``del_msgs``: the log database from afar (protocol 6.2, 6.3; design, section 5)."""
+"""``get_msgs`` and ``del_msgs``: the log database from afar.
+
+See protocol 6.2, 6.3 and design, section 5 "Messages and logs".
+"""
 
 from __future__ import annotations
 

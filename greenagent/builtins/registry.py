@@ -17,7 +17,7 @@ from greenagent.values.command import Command, without_half_characters
 from greenagent.values.errors import GreenagentError
 
 MAX_BYTES: Final = 16 << 20
-"""What the list in an answer may take, as UTF-8: as much as other results (design, section 5)."""
+"""What the list in an answer may take, as UTF-8: as much as other results (design, section 5 "Messages and logs")."""
 
 
 class BuiltInError(GreenagentError):

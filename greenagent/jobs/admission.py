@@ -1,4 +1,7 @@
-"""The entrance: every command is checked, written down, and started or queued (design, section 5)."""
+"""The entrance: every command is checked, written down, and started or queued.
+
+See design, section 5 "Commands and admission".
+"""
 
 from __future__ import annotations
 

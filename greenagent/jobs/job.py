@@ -136,7 +136,7 @@ class Job:
 
     @property
     def repeats(self) -> bool:
-        """Whether it goes on after ``killall``: recurring and remembered jobs do (design, section 5)."""
+        """Whether it goes on after ``killall``: recurring and remembered jobs do (design, section 5 "Ending")."""
         return bool(self.command.arguments.recurring_period) or self.command.arguments.remembered
 
     def ask_to_end(self, reason: Reason) -> None:

@@ -132,7 +132,7 @@ class Lifecycle:
             job.end_requested = None
             if outcome.ended_by_request:
                 period = job.command.arguments.recurring_period
-                # Only repeating and remembered jobs get here: killall lets them go on (design, section 5).
+                # Only repeating and remembered jobs get here: killall lets them go on (design, section 5 "Ending").
                 return Decision(False, Next.RECUR, period or AFTER_KILL_ALL)
         return self._policy.after(outcome.state, outcome.lived, outcome.has_result, outcome.can_restart)
 

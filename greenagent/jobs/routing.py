@@ -1,4 +1,4 @@
-"""Which logger wants which messages of a job (protocol 6.1, 7; design, section 5)."""
+"""Which logger wants which messages of a job (protocol 6.1, 7; design, section 5 "Messages and logs")."""
 
 from __future__ import annotations
 

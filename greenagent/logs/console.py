@@ -1,4 +1,4 @@
-"""The console loggers: one line per message on stdout (protocol 7.2, design, section 5)."""
+"""The console loggers: one line per message on stdout (protocol 7.2, design, section 5 "Messages and logs")."""
 
 from __future__ import annotations
 

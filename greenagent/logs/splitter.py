@@ -1,4 +1,6 @@
-"""Bytes of a stream in, messages out (protocol 3, design, section 5): the first half of the hot path.
+"""Bytes of a stream in, messages out: the first half of the hot path.
+
+See protocol 3 and design, section 5 "Messages and logs".
 
 Most output is plain lines, and those never become Python objects one by one: a run of lines of one
 level leaves as one block of text. Only what a job's output handler must see alone leaves as a

@@ -27,7 +27,10 @@ Pipes = tuple[int | None, int | None, int | None]
 
 @dataclass(frozen=True)
 class ExitStatus:
-    """How a process ended: ``code`` if it exited, or the name of the ``signal`` it died of (design, section 5)."""
+    """How a process ended: ``code`` if it exited, or the name of the ``signal`` it died of.
+
+    See design, section 5 "Commands and admission".
+    """
 
     code: int | None
     signal: str | None

@@ -46,7 +46,7 @@ class JobTree:
         """A ``101::PID`` message: the process belongs to the job from now on.
 
         Believed only for descendants and for processes with the job's tag; False otherwise
-        (design, section 5).
+        (design, section 5 "Commands and admission").
         """
         if pid <= 1 or pid == os.getpid() or pid in self._reaper.own:
             return pid == self.leader

@@ -60,7 +60,7 @@ class PipeReader:
         """Reading ends ``seconds`` from now at the latest; what is in the pipe then is still read.
 
         For the time after the child's exit: a grandchild that keeps the pipe open must not keep the
-        job (design, section 5). Of several calls the earliest end counts.
+        job (design, section 5 "Ending"). Of several calls the earliest end counts.
         """
         deadline = time.monotonic() + seconds
         if self._closed or (self._deadline is not None and self._deadline <= deadline):

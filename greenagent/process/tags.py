@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 from greenagent.runtime import procfs
 
 VARIABLE = "GREENAGENT_JOB"
-"""The environment variable; ``args.env`` cannot override it (design, section 5)."""
+"""The environment variable; ``args.env`` cannot override it (design, section 5 "Commands and admission")."""
 
 _VARIABLE = VARIABLE.encode() + b"="
 

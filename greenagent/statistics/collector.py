@@ -144,7 +144,7 @@ class Statistics:
     interval, but for the first after the agent's start, which begins there. So no two objects of one
     series share a stamp, and what was flushed need not be found again to be added up.
 
-    ``gid`` and ``nid`` are the agent's own, whatever a command says (design, section 5).
+    ``gid`` and ``nid`` are the agent's own, whatever a command says (design, section 5 "Statistics").
     """
 
     def __init__(

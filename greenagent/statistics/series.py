@@ -1,4 +1,4 @@
-"""The statistics of all jobs of one domain and name, as one series (protocol 8.3, design, section 5)."""
+"""The statistics of all jobs of one domain and name, as one series (protocol 8.3, design, section 5 "Statistics")."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Parsed(NamedTuple):
 def parse(text: str) -> Parsed:
     """Reads ``key:value|type[|@rate]`` lines, one metric each; blank lines mean nothing.
 
-    A line that cannot be read is refused by itself: the others count (design, section 5).
+    A line that cannot be read is refused by itself: the others count (design, section 5 "Statistics").
     """
     metrics: list[Metric] = []
     refused: list[str] = []

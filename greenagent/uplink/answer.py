@@ -1,4 +1,4 @@
-"""An answer of a controller, and what its status says about what was sent (design, section 5, Uploads)."""
+"""An answer of a controller, and what its status says about what was sent (design, section 5 "Uploads")."""
 
 from __future__ import annotations
 

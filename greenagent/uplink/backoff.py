@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 
 MAX_RETRY_AFTER = 300.0
-"""Seconds; what a controller asks for beyond that counts as this (design, section 5)."""
+"""Seconds; what a controller asks for beyond that counts as this (design, section 5 "Uploads")."""
 
 
 class Backoff:

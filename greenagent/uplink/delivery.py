@@ -1,4 +1,4 @@
-"""Posts batches until every body is accepted or a dead letter (design, section 5, Uploads).
+"""Posts batches until every body is accepted or a dead letter (design, section 5 "Uploads").
 
 400, 413 and 422 are about the body: a list is halved until the record that is refused stands alone
 at its head, and that one becomes a dead letter. 500 may be about the body or the controller: the

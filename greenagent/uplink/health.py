@@ -107,7 +107,10 @@ class ControllerHealth:
         self.last_contact_wall = time.time()
 
     def accepted(self) -> None:
-        """A result or a log batch was accepted: what it refuses otherwise is about the body (design, section 5)."""
+        """A result or a log batch was accepted: what it refuses otherwise is about the body.
+
+        See design, section 5 "Uploads".
+        """
         self.last_acceptance = time.monotonic()
 
     def accepted_since(self, moment: float) -> bool:

@@ -22,7 +22,7 @@ class CommandError(GreenagentError):
 
 
 class LevelError(GreenagentError):
-    """A level list that means nothing or cannot be read (design, section 5)."""
+    """A level list that means nothing or cannot be read (design, section 5 "Messages and logs")."""
 
 
 class SignalError(GreenagentError):

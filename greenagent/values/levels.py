@@ -1,4 +1,4 @@
-"""Message levels and level lists (protocol 2.3 and 3.3, design, section 5)."""
+"""Message levels and level lists (protocol 2.3 and 3.3, design, section 5 "Messages and logs")."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def parse_levels(value: Any) -> LevelSet | None:
     """Reads a level list as received; None means "not given": the logger's own default holds.
 
     Accepts text (``"1,3-5"``, ``"*"``), a bare number, or a list of numbers and texts.
-    Raises LevelError with the reason for anything else (protocol 2.3, design, section 5).
+    Raises LevelError with the reason for anything else (protocol 2.3, design, section 5 "Messages and logs").
     """
     if value is None:
         return None

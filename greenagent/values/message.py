@@ -28,7 +28,7 @@ class Record(NamedTuple):
     data: str
 
     def to_wire(self) -> dict[str, Any]:
-        """The object that people and controllers see: always the same (design, section 5)."""
+        """The object that people and controllers see: always the same (design, section 5 "Messages and logs")."""
         return {
             "id": self.id,
             "jobid": self.jobid,

@@ -1,4 +1,7 @@
-"""Answers of built-ins stay within 16 MiB, whatever the database and the live jobs hold (design, section 5)."""
+"""Answers of built-ins stay within 16 MiB, whatever the database and the live jobs hold.
+
+See design, section 5 "Messages and logs".
+"""
 
 from __future__ import annotations
 

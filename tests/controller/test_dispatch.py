@@ -1,4 +1,4 @@
-"""Who gets which command (protocol 12.3, design, section 5)."""
+"""Who gets which command (protocol 12.3, design, section 5 "Roles and the embedded controller")."""
 
 from __future__ import annotations
 

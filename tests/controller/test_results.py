@@ -1,4 +1,4 @@
-"""What results do to jobs (protocol 4, design, section 5)."""
+"""What results do to jobs (protocol 4, design, section 5 "Roles and the embedded controller")."""
 
 from __future__ import annotations
 

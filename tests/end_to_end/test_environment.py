@@ -1,4 +1,4 @@
-"""Settings from the environment and from flags, over those of the file (design, section 5)."""
+"""Settings from the environment and from flags, over those of the file (design, section 5 "Settings")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows a run (protocol 5.3, 5.4; design, section 5)."""
+"""What follows a run (protocol 5.3, 5.4; design, section 5 "Ending")."""
 
 import pytest
 

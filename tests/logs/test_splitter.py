@@ -1,4 +1,7 @@
-"""The splitter means what the shared vectors say, however the bytes are cut (protocol 3, design, section 5)."""
+"""The splitter means what the shared vectors say, however the bytes are cut.
+
+See protocol 3 and design, section 5 "Messages and logs".
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What controllers want waits in the database behind a cursor each (design, section 3 and 5)."""
+"""What controllers want waits in the database behind a cursor each (design, section 3)."""
 
 import time
 

@@ -1,4 +1,7 @@
-"""A command delivered once more when others of its id have run since: it is answered, not run (design, section 5)."""
+"""A command delivered once more when others of its id have run since: it is answered, not run.
+
+See design, section 5 "Commands and admission".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flushed statistics wait in the outbox until every controller has them, within a cap (design, section 5)."""
+"""Flushed statistics wait in the outbox until every controller has them, within a cap (design, section 5 "Uploads")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every type within an interval and across jobs (protocol 8.2, design, section 5)."""
+"""Every type within an interval and across jobs (protocol 8.2, design, section 5 "Statistics")."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Logs and statistics: lists that get through whole or in parts (design, section 5, Uploads)."""
+"""Logs and statistics: lists that get through whole or in parts (design, section 5 "Uploads")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results wait until their controller answers 2xx (design, section 5, Uploads)."""
+"""Results wait until their controller answers 2xx (design, section 5 "Uploads")."""
 
 from __future__ import annotations
 

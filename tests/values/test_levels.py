@@ -1,4 +1,4 @@
-"""Level lists mean what the shared vectors say (protocol 2.3, design, section 5)."""
+"""Level lists mean what the shared vectors say (protocol 2.3, design, section 5 "Messages and logs")."""
 
 import json
 from pathlib import Path

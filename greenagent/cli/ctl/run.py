@@ -114,7 +114,7 @@ def _outcome(result: dict[str, Any]) -> str:
 
 
 def exit_code(result: dict[str, Any]) -> int:
-    """The exit code a result stands for (design, section 5)."""
+    """The exit code a result stands for (design, section 5 "Command line tools")."""
     state, code = result.get("state"), result.get("exit_code")
     if state in _EXIT_CODES:
         return _EXIT_CODES[state]

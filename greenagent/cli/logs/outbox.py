@@ -1,4 +1,7 @@
-"""``greenagent-logs outbox``: records a controller refused for good, and trying them again (design, section 5)."""
+"""``greenagent-logs outbox``: records a controller refused for good, and trying them again.
+
+See design, section 5 "Uploads".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which agent gets which command, and how it is handed over (protocol 12.3; design, section 5)."""
+"""Which agent gets which command, and how it is handed over.
+
+See protocol 12.3 and design, section 5 "Roles and the embedded controller".
+"""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class ResultService:
         return order_id
 
     def _hold_refusal(self, assignment: Assignment, result: dict[str, Any]) -> None:
-        """A DUPILICATE_ID never ends the job that owns the id (design, section 5).
+        """A DUPILICATE_ID never ends the job that owns the id (design, section 5 "Roles and the embedded controller").
 
         Handed out twice, the second copy was refused and the first one runs. Handed out once, it
         was refused in favour of a job this controller knows nothing of; but the true result may be

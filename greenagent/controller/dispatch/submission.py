@@ -1,4 +1,7 @@
-"""Taking a posted command: what is checked, and whom it goes to (protocol 12.3; design, section 5)."""
+"""Taking a posted command: what is checked, and whom it goes to.
+
+See protocol 12.3 and design, section 5 "Roles and the embedded controller".
+"""
 
 from __future__ import annotations
 

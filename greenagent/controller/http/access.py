@@ -1,4 +1,7 @@
-"""Who may use ``/api`` (design, section 5): loopback or a token, JSON posts, a known Host header."""
+"""Who may use ``/api``: loopback or a token, JSON posts, a known Host header.
+
+See design, section 5 "Roles and the embedded controller".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""``del_msgs``: removing matching lines, but none that a controller still waits for (design, section 5).
+"""``del_msgs``: removing matching lines, but none that a controller still waits for.
+
+See design, section 5 "Messages and logs".
 
 Runs in the writer's thread, one slice per call, so that lines go on being written in between.
 """

@@ -1,4 +1,7 @@
-"""Which archives go: ``max_dbs``, ``max_age`` and ``min_free`` (design, section 5). Runs in the writer's thread."""
+"""Which archives go: ``max_dbs``, ``max_age`` and ``min_free``. Runs in the writer's thread.
+
+See design, section 5 "Settings".
+"""
 
 from __future__ import annotations
 
