@@ -9,7 +9,7 @@ import pytest
 from greenagent.logs.lines import Block
 from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
-from greenagent.logs.write import undelivered
+from greenagent.logs.write import cursors, undelivered
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.runtime.native import native_sleep
 from greenagent.values.levels import WARNING, parse_levels
@@ -169,3 +169,62 @@ class TestLinesThatAreNowhere:
         lines.deliver()
         lines.deliver()
         assert lines.missed == [3]
+
+
+def test_a_start_keeps_the_archive_of_lines_that_only_a_controller_wants(stores: Stores) -> None:
+    store = stores.open()
+    job(store, routes=wanting(store, "a", keep=False)).append([Message(1, "waits")])
+    rotate(store)
+    store.stop()
+    store = stores.open()
+    store.tick()
+    store.flush()
+    wanting(store, "a")
+    assert [record.data for record in store.pending("a").read(10)] == ["waits"]
+
+
+def test_lines_of_a_pair_that_left_stay_while_another_goes_on_and_go_with_a_count(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also over a start, and in a database that has been closed."""
+    store = stores.open()
+    log = job(store, routes=wanting(store, "a", "left", keep=False))
+    log.append([Message(1, "both"), Message(1, "too")])
+    log.routes = wanting(store, "a", keep=False)
+    log.append([Message(1, "a alone")])
+    store.flush()
+    store.pending("a").advance(store.pending("a").read(10)[-1].seq)
+    store.flush()
+    assert [data for _, _, data in rows(stores.folder, table="outgoing")] == ["both", "too"]
+    rotate(store)
+    store.stop()
+    store = stores.open()
+    log = job(store, routes=wanting(store, "a", keep=False))
+    log.append([Message(1, "later")])
+    rotate(store)
+    store.pending("a").advance(store.pending("a").read(10)[-1].seq)
+    store.flush()
+    rotate(store)
+    assert [data for _, _, data in rows(stores.folder, table="outgoing")] == ["both", "too"], "the later file is gone"
+    wanting(store, "a", "left")
+    assert [record.data for record in store.pending("left").read(10)] == ["both", "too"]
+    store.pending("left").advance(store.pending("left").read(1)[0].seq)
+    monkeypatch.setattr(cursors, "REMOVED_MEMORY", -1)
+    wanting(store, "a")
+    assert "1 lines that waited are dropped" in said(stores, "pair left left the configuration")[0]
+    assert store.metrics.dropped == 1
+    store.flush()
+    rotate(store)
+    assert rows(stores.folder, table="outgoing") == []
+
+
+def test_lines_that_a_pair_which_left_loses_to_min_free_are_counted(stores: Stores) -> None:
+    store = stores.open(limits=StoreLimits(min_free=1 << 62))
+    log = job(store, routes=wanting(store, "left"))
+    log.append([Message(1, "x"), Message(1, "y")])
+    rotate(store)
+    assert rows(stores.folder) != [], "while its pair is in force it stays"
+    wanting(store)
+    rotate(store)
+    assert "is removed for min_free" in said(stores, "with 2 lines not yet sent to left")[0]
+    assert store.metrics.dropped == 2

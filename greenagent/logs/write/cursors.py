@@ -7,6 +7,7 @@ cursor as the file was begun: where the cursors are lost, lines go out again ins
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,11 +50,19 @@ class Cursor:
     bit: int
     seq: int
     removed: float | None = None
-    last_marked: int = 0
+    last_marked: int = sys.maxsize
+    """``sys.maxsize`` while it is not known: until the pairs are registered, every file may hold lines that wait."""
 
     def needs(self, last_seq: int) -> bool:
         """True when lines up to ``last_seq`` may hold some that it has not delivered."""
         return self.removed is None and self.seq < min(last_seq, self.last_marked)
+
+    def would_miss(self, first_seq: int, last_seq: int) -> bool:
+        """True when it left the configuration and these lines may hold some that it lacks if it returns.
+
+        Unlike ``needs`` this asks where they begin: its cursor stands still, and must not keep what came later.
+        """
+        return self.removed is not None and self.seq < last_seq and first_seq <= self.last_marked
 
 
 class Cursors:
@@ -100,7 +109,7 @@ class Cursors:
         for cursor in known.values():
             cursor.removed = None if cursor.name in names else cursor.removed or time.time()
         for name, bit in zip(new, free, strict=False):
-            known[name] = self.by_bit[bit] = Cursor(name, bit, end)
+            known[name] = self.by_bit[bit] = Cursor(name, bit, end, last_marked=0)
         return [known[name] for name in names]
 
     def drop_old(self) -> list[Cursor]:
@@ -130,6 +139,10 @@ class Cursors:
     def wanting(self, last_seq: int) -> list[Cursor]:
         """The pairs that may still want lines up to ``last_seq``."""
         return [cursor for cursor in self.by_bit.values() if cursor.needs(last_seq)]
+
+    def removed(self) -> list[Cursor]:
+        """The pairs that left the configuration less than 7 days ago, in case they return."""
+        return [cursor for cursor in self.by_bit.values() if cursor.removed is not None]
 
     def delivered(self, end: int) -> int:
         """The seq up to which no pair wants anything any more; ``end`` where nothing waits."""

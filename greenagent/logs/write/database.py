@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,7 @@ from greenagent.logs.folder import LogFolder, file_size, inode_of, number_of
 from greenagent.logs.lines import LAST_ID, MIXED, Lines, as_rows, block_as_json
 from greenagent.logs.read.database import read_numbers
 from greenagent.logs.schema import DELETE_META, INSERT_BLOCK, INSERT_ROW, PUT_SPAN, SCHEMA, SET_META
-from greenagent.logs.write.cursors import MARK
+from greenagent.logs.write.cursors import MARK, Cursor
 from greenagent.logs.write.database_file import (
     LOCK_WAIT,
     LOCKED,
@@ -294,9 +294,17 @@ class LogDatabase:
         self._spans = []
         self._pages = self._pages_before
 
-    def clean_outgoing(self, seq: int) -> None:
-        """Deletes what was only for controllers, up to ``seq``. Raises sqlite3.Error."""
-        self.connection.execute('DELETE FROM "outgoing" WHERE "seq" <= ?', (seq,))
+    def clean_outgoing(self, after: int, upto: int, kept: Sequence[Cursor]) -> None:
+        """Deletes what was only for controllers behind ``after``, up to ``upto``. Raises sqlite3.Error.
+
+        Not what waits for a pair of ``kept``. ``after`` is where the last call ended, so that what is kept is not
+        looked through with every batch.
+        """
+        unless_kept = "".join(" AND NOT (marks & ? AND seq > ?)" for _ in kept)
+        values = [number for cursor in kept for number in (cursor.bit, cursor.seq)]
+        self.connection.execute(
+            f'DELETE FROM "outgoing" WHERE seq > ? AND seq <= ?{unless_kept}', (after, upto, *values)
+        )
         self._measure()
 
     def skip_used(self) -> None:

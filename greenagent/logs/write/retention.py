@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from greenagent.logs.folder import COMPANIONS, LogFolder
 from greenagent.logs.read.database import connect, read_numbers
-from greenagent.logs.write.cursors import Cursors
+from greenagent.logs.write.cursors import Cursor, Cursors
 from greenagent.logs.write.undelivered import Waiting, waiting_in
 
 _PATIENCE: Final = 0.05
@@ -30,6 +30,14 @@ class StoreLimits(NamedTuple):
     max_dbs: int = 0
     max_age: float = 0
     min_free: int = 0
+
+
+class _Archive(NamedTuple):
+    """The seqs of its lines, 0 for a file that is not ours, and whether it has a line in ``logs`` (or may have)."""
+
+    first_seq: int
+    last_seq: int
+    has_logs: bool
 
 
 class Retention:
@@ -47,7 +55,7 @@ class Retention:
         self.limits = limits
         self._say = say
         self._not_sent = not_sent
-        self._archives: dict[Path, tuple[int, bool]] = {}
+        self._archives: dict[Path, _Archive] = {}
         self._said_free = False
 
     def apply(self, cursors: Cursors, written: Path) -> None:
@@ -65,7 +73,7 @@ class Retention:
         if limits.min_free:
             self._make_room(archives, cursors)
         for path in archives:  # those that held only lines on their way to controllers, once these have them
-            if path.exists() and not self._known(path)[1] and not cursors.wanting(self._known(path)[0]):
+            if path.exists() and not self._known(path).has_logs and not self._waiting_for(path, cursors):
                 self._remove(path)
 
     def _make_room(self, archives: Sequence[Path], cursors: Cursors) -> None:
@@ -73,17 +81,24 @@ class Retention:
             if self._folder.free_bytes() >= self.limits.min_free:
                 self._said_free = False
                 return
-            if not cursors.wanting(self._known(path)[0]):
+            if not cursors.wanting(self._known(path).last_seq):
                 if not self._said_free:
                     self._say(
                         f"less than min_free = {self.limits.min_free} bytes are free in {self._folder.path}: "
                         f"log databases are removed, oldest first, from {path.name} on"
                     )
                     self._said_free = True
-                self._remove(path)
+                # A pair that left the configuration holds no file against this, but what it loses is counted.
+                self._remove_by_cap(path, f"min_free = {self.limits.min_free}", cursors)
+
+    def _waiting_for(self, path: Path, cursors: Cursors) -> list[Cursor]:
+        """The pairs that may still want lines of a file, also those that left and may return."""
+        known = self._known(path)
+        left = [cursor for cursor in cursors.removed() if cursor.would_miss(known.first_seq, known.last_seq)]
+        return cursors.wanting(known.last_seq) + left
 
     def _remove_by_cap(self, path: Path, cap: str, cursors: Cursors) -> None:
-        wanted = cursors.wanting(self._known(path)[0])
+        wanted = self._waiting_for(path, cursors)
         if wanted:
             self._say_undelivered(path, cap, {cursor.bit: cursor.seq for cursor in wanted}, cursors)
         self._remove(path)
@@ -105,19 +120,19 @@ class Retention:
             self._say(f"{path.name} is removed for {cap} with {waiting.lines} lines not yet sent to {pairs}")
             self._not_sent(waiting, pairs, f"their database was removed for {cap}")
 
-    def _known(self, path: Path) -> tuple[int, bool]:
-        """The last seq of an archive, 0 for one that is not ours; and whether it has a line in ``logs``, or may have.
-
-        One that is locked or damaged may still hold anything.
-        """
+    def _known(self, path: Path) -> _Archive:
+        """What is in an archive; one that is locked or damaged may still hold anything."""
         if path not in self._archives:
             try:
                 with closing(connect(path, timeout=_PATIENCE)) as connection:
                     numbers = read_numbers(connection)
                     row = connection.execute('SELECT 1 FROM "logs" LIMIT 1').fetchone() if numbers else None
             except sqlite3.Error:
-                return sys.maxsize, True
-            self._archives[path] = (numbers["next_seq"] - 1, row is not None) if numbers else (0, True)
+                return _Archive(0, sys.maxsize, True)
+            found = _Archive(0, 0, True)
+            if numbers:
+                found = _Archive(numbers.get("first_seq", 0), numbers["next_seq"] - 1, row is not None)
+            self._archives[path] = found
         return self._archives[path]
 
     def _remove(self, path: Path) -> None:

@@ -7,6 +7,7 @@ is committed (design, section 3).
 from __future__ import annotations
 
 import sqlite3
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from typing import Final, Protocol
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.lines import Lines, Owner
 from greenagent.logs.read.database import is_locked
-from greenagent.logs.write.cursors import CursorRow, Cursors
+from greenagent.logs.write.cursors import Cursor, CursorRow, Cursors
 from greenagent.logs.write.database import LogDatabase
 from greenagent.logs.write.intake import Task
 from greenagent.logs.write.retention import Retention, StoreLimits
@@ -106,12 +107,20 @@ class Writer:
         cursors = self.cursors.register(names, self.database.next_seq - 1)
         self._drop_old_pairs()
         self.database.set_marks(self.cursors.meta())
+        self._cleaned_to = 0  # what was kept for a pair that returns goes once it has that
         known: dict[str, tuple[int, int, int]] = {}
         for cursor in cursors:
-            count, last = waiting_behind(self.folder.databases(), cursor.bit, cursor.seq)
-            cursor.last_marked = max(cursor.last_marked, last)
-            known[cursor.name] = (cursor.bit, cursor.seq, count)
+            known[cursor.name] = (cursor.bit, cursor.seq, self._count(cursor))
+        for cursor in self.cursors.removed():
+            if cursor.last_marked == sys.maxsize:
+                self._count(cursor)
         return known
+
+    def _count(self, cursor: Cursor) -> int:
+        """How many lines wait behind a cursor; finds out which is the last."""
+        count, last = waiting_behind(self.folder.databases(), cursor.bit, cursor.seq)
+        cursor.last_marked = last if cursor.last_marked == sys.maxsize else max(cursor.last_marked, last)
+        return count
 
     def advance(self, bit: int, seq: int) -> None:
         """A controller has everything up to ``seq``; what no pair wants any more leaves the table of outgoing lines."""
@@ -120,7 +129,7 @@ class Writer:
         if delivered <= self._cleaned_to or not self.database.is_open:
             return
         try:
-            self.database.clean_outgoing(delivered)
+            self.database.clean_outgoing(self._cleaned_to, delivered, self.cursors.removed())
         except sqlite3.Error:
             return  # locked or no room: they go with the next advance
         self._cleaned_to = delivered
@@ -265,6 +274,7 @@ class Writer:
 
     def _drop_old_pairs(self) -> None:
         for cursor in self.cursors.drop_old():
+            self._cleaned_to = 0  # what was kept for it goes with the next advance
             self.database.set_marks(self.cursors.meta())
             waiting = waiting_in_all(self.folder.databases(), {cursor.bit: cursor.seq})
             cause = f"upload pair {cursor.name} left the configuration 7 days ago"
