@@ -46,10 +46,10 @@ class Immutable:
     def set(self, *paths: Path) -> None:
         """Folders with what is in them. Skips the test where the file system cannot do it.
 
-        Not the shared memory of sqlite: the kernel answers a write to that with SIGBUS.
+        Not the shared memory of sqlite: the kernel answers a write to that with SIGBUS. Nor links, which have no flags.
         """
         found = [*paths, *(inner for path in paths if path.is_dir() for inner in path.rglob("*"))]
-        self._paths += [path for path in found if not path.name.endswith("-shm")]
+        self._paths += [path for path in found if not path.name.endswith("-shm") and not path.is_symlink()]
         if subprocess.run([self._program, "+i", *self._paths], capture_output=True).returncode:
             self.lift()
             lacking("make files immutable")
