@@ -14,6 +14,7 @@ from greenagent.jobs.admission import Admission
 from greenagent.jobs.context import JobContext
 from greenagent.jobs.job import Job
 from greenagent.jobs.queue import JobQueue
+from greenagent.jobs.routing import split_pair_name
 from greenagent.logs.store import LogStore
 from greenagent.runtime.native import NativePool, NativeWorker
 from greenagent.spool.records import Waiting
@@ -105,11 +106,11 @@ class AgentStatus:
         metrics.gauge("controller_trouble", lambda: int(bool(link.health.problem)), controller=key)
         metrics.gauge("results_waiting", lambda: self._waiting(key).results, controller=key)
         for pair in self._pairs_of(key):
-            logger = pair.rpartition("/")[0]
+            logger, _ = split_pair_name(pair)
             metrics.gauge("log_lines_waiting", partial(self._lines_waiting, pair), controller=key, logger=logger)
 
     def _pairs_of(self, key: str) -> list[str]:
-        return [pair for pair in self._context.routing.bits if pair.rpartition("/")[2] == key]
+        return [pair for pair in self._context.routing.bits if split_pair_name(pair)[1] == key]
 
     def _lines_waiting(self, pair: str) -> int | None:
         return self._parts.store.pending(pair).waiting if pair in self._context.routing.bits else None

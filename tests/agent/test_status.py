@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from greenagent.statistics.collector import FlushedObject
+from tests.support.commands import shell
 from tests.support.inside import InsideAgent
 from tests.support.recording_controller import RecordingController, status
 from tests.support.waiting import wait_until
@@ -25,3 +26,22 @@ def test_the_agents_own_metrics_tell_of_what_waits_and_what_it_uses(tmp_path: Pa
     assert points["agent_resident_bytes"] > 1_000_000
     assert points["agent_threads"] >= 1
     assert points["agent_descriptors"] >= 3
+
+
+def test_loggers_and_controllers_with_a_slash_in_their_names_share_no_cursor(tmp_path: Path) -> None:
+    more = "".join(
+        f'[logging."{logger}"]\ntype = "AC"\nflush_int = 1\nlevels = []\ncontrollers = ["{controller}"]\n'
+        for logger, controller in (("a", "b/c"), ("a/b", "c"))
+    )
+    with RecordingController() as one, RecordingController() as other:
+        controllers = {'"b/c"': one.url, "c": other.url}
+        with InsideAgent(tmp_path, controllers, more=more) as inside:
+            assert len(set(inside.agent.routing.bits.values())) == 4
+            other.misbehave("log", status(503))
+            inside.accept(shell("j", "echo said"), "c")
+            wait_until(lambda: one.logs, what="the line at the one")
+            told = inside.agent.monitoring.status.status()["controllers"]
+            points = inside.agent.metrics.flush()
+    assert told["b/c"]["log_lines_waiting"].keys() == {"ac/b/c", "a/b/c"}
+    assert told["c"]["log_lines_waiting"] == {"ac/c": 0, "a%2Fb/c": 1}
+    assert points["log_lines_waiting.c.a/b"] == 1
