@@ -134,7 +134,7 @@ class Admission:
                 self._was_answered(job)
                 return
             job.row = row
-            job.has_begun = begins and row > 0
+            job.has_begun = begins
         if external is None:
             self._end_unknown(job)
         elif external:

@@ -64,13 +64,14 @@ class SuspendedJob:
     since: float
     restarts: int
     intake_port: int = 0
+    """The number of the job's statsd port. Named as in version 1: the log store's intake is another thing."""
     intake: int | None = None
-    """The open statsd port, where the job has one."""
+    """The descriptor of that port, where the job has one."""
     run: SuspendedRun | None = None
     wakes: float = 0.0
     last: dict[str, Any] | None = None
     log: dict[str, Any] = field(default_factory=dict)
-    """What its log has counted (``JobLog.state``)."""
+    """What its log has counted (``logs.write.job_log.JobLog.state``)."""
 
     def to_json(self) -> dict[str, Any]:
         """A form that ``json`` takes."""

@@ -96,7 +96,7 @@ class Job:
     row: int
     accepted: float
     is_external: bool = True
-    """A process in a slot; false for a built-in."""
+    """Whether it takes a slot once it runs; false for a built-in only (an unknown command ends before it gets one)."""
     has_begun: bool = False
     """The spool has its first run already, written with the acceptance."""
     stage: Stage = Stage.WAITING

@@ -101,7 +101,7 @@ class JobQueue:
         self._waiting_bytes -= _weight(job)
 
     def _push(self, job: Job) -> None:
-        heapq.heappush(self._ready, (job.row if job.row > 0 else 1 << 62, self._arrivals, job))
+        heapq.heappush(self._ready, (job.row, self._arrivals, job))
 
     def _leave_queue(self, job: Job) -> None:
         name = job.command.arguments.queue

@@ -22,7 +22,7 @@ STREAM_BYTES: Final = 1024 * 1024
 
 
 class Log(Protocol):
-    """Where the messages go: the job's log (logs.store.JobLog)."""
+    """Where the messages go: the job's log (logs.write.job_log.JobLog)."""
 
     def append(self, pieces: Sequence[Piece]) -> None: ...
 

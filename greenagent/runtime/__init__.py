@@ -1,4 +1,4 @@
-"""Runtime: what every part stands on: native threads, supervised greenlets, files, the agent's own agent_log.
+"""Runtime: what every part stands on: native threads, supervised greenlets, files, the agent's own log.
 
 Imports values only.
 """

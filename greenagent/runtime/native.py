@@ -125,7 +125,7 @@ class NativeWorker(Generic[Item]):
     """One native thread that handles items in order, taking all that waits as one batch.
 
     ``handle(batch)`` runs in the thread and must not raise; if it does, ``on_failure`` gets the
-    exception on the hub and the worker stops. ``put`` blocks the calling greenlet while the weight
+    exception on the hub and the worker stops. ``wait_room`` blocks the calling greenlet while the weight
     of unfinished items exceeds ``capacity``: that is how a slow disk pushes back on a pipe.
     """
 
@@ -168,20 +168,10 @@ class NativeWorker(Generic[Item]):
     def is_alive(self) -> bool:
         return not self._done.is_set()
 
-    def put(self, item: Item, weight: int = 1) -> None:
-        """Hands an item over; blocks the greenlet while the worker is behind. On the hub's thread only."""
-        self.wait_room()
-        self.put_now(item, weight)
-
     def wait_room(self) -> None:
-        """Blocks the greenlet while the worker is behind; what follows without yielding finds room."""
+        """Blocks the greenlet while the worker is behind; a ``put_now`` that follows without yielding finds room."""
         while self._weight >= self._capacity and self.is_alive:
             self._room.wait()
-
-    @property
-    def has_room(self) -> bool:
-        """False while ``put`` would block."""
-        return self._weight < self._capacity
 
     def put_now(self, item: Item, weight: int = 1) -> None:
         """Hands an item over without ever waiting. On the hub's thread only."""
@@ -194,7 +184,7 @@ class NativeWorker(Generic[Item]):
         self._signal.set()
 
     def put_later(self, item: Item, seconds: float) -> None:
-        """Hands an item over with the next one, at the latest after ``seconds``, since to wake a thread is dear.
+        """Hands an item over with the next one, or after ``seconds``: waking the thread costs more than a short item.
 
         Its place in the order is that of this call. On the hub's thread only.
         """

@@ -207,7 +207,9 @@ REQUIRED: Final = object()
 class Setting:
     """What is declared of one setting. ``default`` is written as in the file.
 
-    ``live``: SIGHUP applies a change. ``originals``: spellings of the original agents, accepted with a warning.
+    ``live``: SIGHUP takes a change over into the settings; that alone does nothing. Whoever uses such a setting must
+    read it anew each time (``context.settings()``), or be told by ``Agent._reload``, which updates connections,
+    routing, queue, meter and statistics. ``originals``: spellings of the original agents, accepted with a warning.
     """
 
     kind: Kind

@@ -19,7 +19,7 @@ STATISTICS: Final = "stats"
 
 
 class JobRecord(NamedTuple):
-    """One job as the spool knows it (see schema.Job)."""
+    """One job as the spool knows it (columns of table ``job``, see schema)."""
 
     row: int
     id: str
@@ -35,7 +35,7 @@ class JobRecord(NamedTuple):
 
 
 class AsideRecord(NamedTuple):
-    """A record a controller refused for good (see schema.Aside)."""
+    """A record a controller refused for good (a row of table ``aside``, see schema)."""
 
     row: int
     controller: str

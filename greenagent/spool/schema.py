@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 SCHEMA: Final = (
-    # One accepted job; ``row`` gives the order of acceptance. ``controller`` is null for startup tasks; ``accepted``
-    # and ``ended`` are seconds since 1970; ``pid`` and ``start_ticks`` name the process of the run number ``run``.
+    # One accepted job; ``row`` gives the order of acceptance. ``controller`` is null for startup tasks; all stamps
+    # are seconds since 1970: ``accepted`` by the wall clock (shown to people, and kept in the history), ``ended`` and
+    # ``created`` by ``monotonic_epoch``, which no step of the wall clock moves while the agent lives. ``pid`` and
+    # ``start_ticks`` name the process of the run number ``run``.
     "CREATE TABLE IF NOT EXISTS job (row INTEGER NOT NULL PRIMARY KEY, id TEXT NOT NULL, controller TEXT, "
     "kind TEXT NOT NULL, command TEXT NOT NULL, accepted REAL NOT NULL, state TEXT NOT NULL, run INTEGER NOT NULL, "
     "pid INTEGER, start_ticks INTEGER, starttime INTEGER NOT NULL, ended REAL)",

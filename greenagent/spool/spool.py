@@ -22,7 +22,7 @@ from greenagent.spool.overlay import RETRY, SpoolDatabase
 from greenagent.spool.records import FROM_CONTROLLER, RUNNING, STATISTICS, WAITING, JobRecord, Waiting
 from greenagent.values.command import Command
 from greenagent.values.errors import GreenagentError
-from greenagent.values.result import PendingResult, Result
+from greenagent.values.result import PendingBody, Result
 
 MAX_RESULTS: Final = 10_000
 MAX_RESULT_BYTES: Final = 256 * 1024 * 1024
@@ -134,6 +134,9 @@ class Spool:
     ) -> int | None:
         """Writes a job down before anything is done about it; returns its row once committed.
 
+        ``waiting``: it needs a slot, and is WAITING until ``running`` is called for it. False for built-ins: they
+        are RUNNING at once, never wait, and are reported as cut off after a crash. ``accepted``: the stamp of its
+        acceptance in seconds since 1970, where it has one already (in the history); None for now.
         ``begins``: its first run is to follow at once, so ``running`` need not be called for it; if
         it does not follow after all, ``not_begun`` must be.
 
@@ -226,9 +229,10 @@ class Spool:
         """One statement in the thread; its rows once it is committed."""
         return self.database.run(lambda connection: connection.execute(statement, values).fetchall())
 
-    # -- the outbox; ``path`` is ``result``, which has lines that are tried again with it, or ``stats``
+    # -- the outbox. ``path`` says which part of it: STATISTICS for statistics; "result" for everything else, which is
+    # results and log lines that are tried again.
 
-    def pending(self, controller: str, limit: int, after: int = 0, path: str = "result") -> list[PendingResult]:
+    def pending(self, controller: str, limit: int, after: int = 0, path: str = "result") -> list[PendingBody]:
         """The oldest bodies a controller does not have, behind row ``after``: at most ``limit`` and about 4 MiB."""
         return self.database.run(lambda connection: statements.pending(connection, controller, limit, after, path))
 
@@ -316,4 +320,6 @@ class Spool:
                 self._arrived(controller, path)
         dropped = self.database.run(partial(statements.expire_removed, known=known, before=before))
         if dropped:
-            self._agent_log.error(f"{dropped} results dropped: their controller is no longer configured")
+            self._agent_log.error(
+                f"{dropped} results or retried records dropped: their controller is no longer configured"
+            )

@@ -16,7 +16,7 @@ from greenagent.runtime.clock import monotonic_epoch
 from greenagent.spool.records import ENDED, STATISTICS, AsideRecord, Waiting
 from greenagent.spool.schema import RESULT_WAITS, STATISTICS_WAIT, WAITS
 from greenagent.values.command import Command, same_json
-from greenagent.values.result import PendingResult
+from greenagent.values.result import PendingBody
 
 PENDING_BYTES: Final = 4 * 1024 * 1024
 """How much of the outbox is read at a time, beyond the first row."""
@@ -119,10 +119,10 @@ def _ended_job(connection: sqlite3.Connection, command: Command, controller: str
 # -- the outbox
 
 
-def pending(connection: sqlite3.Connection, controller: str, limit: int, after: int, path: str) -> list[PendingResult]:
+def pending(connection: sqlite3.Connection, controller: str, limit: int, after: int, path: str) -> list[PendingBody]:
     """The oldest that a controller does not have, behind row ``after``: results and lines, or statistics."""
     waits = STATISTICS_WAIT if path == STATISTICS else RESULT_WAITS
-    found: list[PendingResult] = []
+    found: list[PendingBody] = []
     size = 0
     for row, job_id, body, kind in connection.execute(
         f"SELECT row, id, body, path FROM outcome WHERE controller = ? AND {waits} AND row > ? ORDER BY row LIMIT ?",
@@ -131,7 +131,7 @@ def pending(connection: sqlite3.Connection, controller: str, limit: int, after: 
         size += len(body)
         if found and size > PENDING_BYTES:
             break
-        found.append(PendingResult(row, job_id, body.encode(), kind))
+        found.append(PendingBody(row, job_id, body.encode(), kind))
     return found
 
 
@@ -272,7 +272,11 @@ def purge(connection: sqlite3.Connection, before: float, max_results: int, max_b
 
 
 def expire_removed(connection: sqlite3.Connection, known: Sequence[str], before: float) -> int:
-    """Drops results for controllers no longer configured once their memory is over; returns how many."""
+    """Drops what waits for controllers no longer configured and is older than ``before``; returns how many rows.
+
+    These are results, and dead letters of any kind but statistics that were to be tried again. They are stamped as
+    settled at ``before``, not now: their memory is over already, so that the next ``purge`` forgets them.
+    """
     return connection.execute(
         f"UPDATE outcome SET refused = ? WHERE {RESULT_WAITS} AND created < ? "
         f"AND controller NOT IN ({','.join('?' * len(known))})",

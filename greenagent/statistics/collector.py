@@ -15,8 +15,8 @@ from greenagent.statistics.meter import ProcessUsage
 from greenagent.statistics.own import AgentMetrics
 from greenagent.statistics.series import Series, ShownMetric, feed_text
 
-LAYOUT_SEED: Final = "seed"
 LAYOUT_LATER: Final = "later"
+"""Of keys (setting ``stats.key_layout``): with the command's name in them; any other is the seed's layout."""
 
 OWN_DOMAIN: Final = "greenagent"
 OWN_NAME: Final = "agent"

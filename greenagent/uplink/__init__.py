@@ -1,6 +1,10 @@
 """Uplink: everything that talks to a controller: HTTP, TLS, backoff, poller, uploaders.
 
 Imports values, runtime and settings only. Spool and log store are handed in.
+
+Importing this package has a side effect: it imports ``requests``, and for that moment hides two modules in
+``sys.modules``. This must be the first import of ``requests`` in the process. It stands here because only this room
+uses ``requests`` in the agent, and this file runs before any module of the room.
 """
 
 import importlib

@@ -15,7 +15,7 @@ from greenagent.uplink.backoff import Backoff
 from greenagent.uplink.delivery import Batch, Doubt
 from greenagent.uplink.health import UplinkMetrics
 from greenagent.values.message import Record
-from greenagent.values.result import PendingResult
+from greenagent.values.result import PendingBody
 
 RESULTS_PAGE = 50
 """Results read from the outbox at a time."""
@@ -36,7 +36,7 @@ DeadLetters = Callable[[str, str, bytes, int, str], None]
 class Outbox(Protocol):
     """The spool as uploaders see it. ``path`` is ``result`` or ``stats``."""
 
-    def pending(self, controller: str, limit: int, after: int = 0, path: str = "result") -> list[PendingResult]:
+    def pending(self, controller: str, limit: int, after: int = 0, path: str = "result") -> list[PendingBody]:
         """The oldest that are not delivered, with rows above ``after``; at least one if there is any.
 
         May return fewer than ``limit`` to bound memory.
@@ -63,7 +63,7 @@ class PendingLines(Protocol):
     """Of the pair: ``logger/controller``."""
 
     def wait_due(self, batch_size: int, flush_int: float) -> None:
-        """Returns once a batch is due: enough lines wait, or one of them has waited ``flush_int`` seconds."""
+        """Returns once a batch is due: ``batch_size`` lines wait, or some when a period of ``flush_int`` s ends."""
         ...
 
     def read(self, limit: int) -> list[Record]:
@@ -98,7 +98,7 @@ class Source(ABC):
         Raises GreenagentError and sqlite3.Error where it cannot be read.
         """
 
-    def settle(self) -> None:  # noqa: B027  a log store gathers what is advanced by itself
+    def settle(self) -> None:  # noqa: B027  not abstract: a log source has nothing to do, its store groups cursors itself
         """Writes down what was done since the last call: a commit each would slow short jobs down."""
 
     @abstractmethod
@@ -125,7 +125,7 @@ class OutboxSource(Source):
             rows, self._to_store = self._to_store, []
             self._outbox.delivered(self._controller, rows, self._path)
 
-    def _batch(self, rows: Sequence[PendingResult], bodies: Sequence[bytes]) -> Batch:
+    def _batch(self, rows: Sequence[PendingBody], bodies: Sequence[bytes]) -> Batch:
         buried: set[int] = set()
 
         def done(start: int, end: int) -> None:
@@ -179,7 +179,7 @@ class ResultSource(OutboxSource):
         while page := self._outbox.pending(self._controller, RESULTS_PAGE, self._after):
             self._after = page[-1].row
             self._is_full = len(page) == RESULTS_PAGE
-            jobs: dict[tuple[str, str], list[PendingResult]] = {}
+            jobs: dict[tuple[str, str], list[PendingBody]] = {}
             for one in page:
                 if one.row not in self._doubts:
                     jobs.setdefault((one.id, one.path), []).append(one)
@@ -202,7 +202,7 @@ class ResultSource(OutboxSource):
                 del self._doubts[row]
         return batches
 
-    def _results(self, rows: Sequence[PendingResult]) -> Batch:
+    def _results(self, rows: Sequence[PendingBody]) -> Batch:
         def doubt(index: int) -> Doubt:
             return self._doubts.setdefault(rows[index].row, Doubt(Backoff(*self._doubt_backoff)))
 

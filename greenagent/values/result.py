@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from greenagent.values import states
 
 
-class PendingResult(NamedTuple):
-    """A body waiting in the ledger: a result, or a record that was set aside and is to be tried again.
+class PendingBody(NamedTuple):
+    """A body that waits in the outbox: a result, a statistics object, or a dead letter that is tried again.
 
-    ``row`` rises with age and is never reused; ``path`` is where it is posted: result, log or stats.
+    The older of two has the lower ``row``, and none is reused; ``path`` is where it is posted: result, stats or log.
     """
 
     row: int

@@ -1,4 +1,4 @@
-"""Native threads beside the hub: order, back-pressure, transactions, locks, and the agent's agent_log."""
+"""Native threads beside the hub: order, back-pressure, transactions, locks, and the agent's own log."""
 
 from __future__ import annotations
 
@@ -32,7 +32,13 @@ def test_a_worker_handles_everything_in_order_and_pushes_back() -> None:
         handled.extend(batch)
 
     worker: NativeWorker[int] = NativeWorker("test", handle, capacity=3)
-    putter = gevent.spawn(lambda: [worker.put(number) for number in range(10)])
+
+    def put_all() -> None:
+        for number in range(10):
+            worker.wait_room()
+            worker.put_now(number)
+
+    putter = gevent.spawn(put_all)
     gevent.sleep(0.05)
     assert not putter.ready(), "the fourth item waits for room"
     assert worker.weight <= 3
@@ -49,11 +55,12 @@ def test_a_worker_that_fails_says_so_and_lets_nobody_hang() -> None:
         raise ValueError("broken")
 
     worker: NativeWorker[int] = NativeWorker("test", handle, capacity=1, on_failure=heard.append)
-    worker.put(1)
+    worker.put_now(1)
     wait_until(lambda: heard, what="the failure")
     assert str(heard[0]) == "broken"
+    worker.wait_room()
     with pytest.raises(RuntimeError, match="test has stopped"):
-        worker.put(2)
+        worker.put_now(2)
 
 
 def test_a_caller_is_woken_when_the_thread_dies_before_its_turn() -> None:
@@ -84,7 +91,7 @@ def test_a_caller_is_woken_when_the_thread_dies_before_its_turn() -> None:
 def test_native_threads_leave_signals_to_the_main_thread() -> None:
     masks: list[set[signal.Signals]] = []
     worker: NativeWorker[int] = NativeWorker("test", lambda batch: masks.append(signal.pthread_sigmask(0, ())))
-    worker.put(1)
+    worker.put_now(1)
     worker.stop()
     pool = NativePool(1)
     masks.append(pool.run(signal.pthread_sigmask, 0, ()))
@@ -148,7 +155,7 @@ def test_an_output_nobody_reads_blocks_nobody_and_says_what_it_left_out() -> Non
     assert any("lines left out here" in line for line in lines)
 
 
-def test_a_voice_says_single_lines_and_a_topic_only_changes() -> None:
+def test_the_agents_log_writes_single_lines_and_on_change_only_changes() -> None:
     agent_log = RecordedLog()
     agent_log.warning("two\nlines")
     topic = agent_log.on_change()
@@ -159,7 +166,7 @@ def test_a_voice_says_single_lines_and_a_topic_only_changes() -> None:
     assert agent_log.lines == ["two lines", "a", "b", "fine"]
 
 
-def test_a_limited_voice_counts_what_it_leaves_out() -> None:
+def test_a_rate_limited_log_counts_what_it_leaves_out() -> None:
     agent_log = RecordedLog()
     now = 100.0
     limited = RateLimitedLog(agent_log, 2, 60, clock=lambda: now)

@@ -16,7 +16,7 @@ from greenagent.uplink.http import HttpClient
 from greenagent.uplink.poller import Poller
 from greenagent.uplink.tls import ControllerTls
 from greenagent.values.message import Record
-from greenagent.values.result import PendingResult
+from greenagent.values.result import PendingBody
 from tests.support.agent_logs import RecordedLog
 
 
@@ -102,8 +102,8 @@ class MemoryOutbox:
     """An outbox in memory, as the ledger keeps it on disk."""
 
     def __init__(self) -> None:
-        self.rows: dict[int, PendingResult] = {}
-        self.aside: list[tuple[PendingResult, int, str]] = []
+        self.rows: dict[int, PendingBody] = {}
+        self.aside: list[tuple[PendingBody, int, str]] = []
         self.delivered_calls: list[list[int]] = []
         self.is_waited_for = False
         self._added = Event()
@@ -111,11 +111,11 @@ class MemoryOutbox:
 
     def add(self, job: str, body: bytes, path: str = "result") -> int:
         row, self._next = self._next, self._next + 1
-        self.rows[row] = PendingResult(row, job, body, path)
+        self.rows[row] = PendingBody(row, job, body, path)
         self._added.set()
         return row
 
-    def pending(self, controller: str, limit: int, after: int = 0, path: str = "result") -> list[PendingResult]:
+    def pending(self, controller: str, limit: int, after: int = 0, path: str = "result") -> list[PendingBody]:
         self._added.clear()
         return [self.rows[row] for row in sorted(self.rows) if row > after][:limit]
 

@@ -11,7 +11,7 @@ import pytest
 
 from greenagent.uplink.sources import ResultSource
 from greenagent.uplink.uploader import Uploader
-from greenagent.values.result import PendingResult
+from greenagent.values.result import PendingBody
 from tests.support import recording_controller as behaviour
 from tests.support.recording_controller import RecordingController, accept_after, status
 from tests.support.uplink import MemoryOutbox, Uplink, quick_backoff, running
@@ -126,7 +126,7 @@ def test_an_outbox_that_cannot_be_read_is_logged_once_and_read_again():
     class Unreadable(MemoryOutbox):
         tries = 0
 
-        def pending(self, *arguments: Any, **options: Any) -> list[PendingResult]:
+        def pending(self, *arguments: Any, **options: Any) -> list[PendingBody]:
             self.tries += 1
             if self.tries < 4:
                 raise sqlite3.DatabaseError("database disk image is malformed")

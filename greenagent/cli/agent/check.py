@@ -108,7 +108,7 @@ def _unwritable(folder: Path) -> str:
         os.rmdir(tempfile.mkdtemp(prefix=".check-", dir=above))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return ""  # the agent waits for space
+            return ""  # no fault of the configuration; a start now would say so and exit
         what = "cannot be written" if above == folder.absolute() else f"cannot be created in {str(above)!r}"
         return f"{str(folder)!r} {what}: {error.strerror}"
     return ""

@@ -41,7 +41,7 @@ class JobSummary(NamedTuple):
 
 
 def summarise_jobs(folder: LogFolder, query: LogQuery, spool: Path | None, unreadable: Unreadable) -> list[JobSummary]:
-    """Every job with matching lines, the one that printed last at the end; ``unreadable`` as in logs.reading."""
+    """Every job with matching lines, the one that printed last at the end; ``unreadable``: see logs.read.database."""
     found: dict[str, JobSummary] = {}
     texts = (f"coalesce(CAST({text} AS TEXT), '')" for text in ("jobid", "max(domain)", "max(name)"))
     columns = f"{', '.join(texts)}, count(*), min({EPOCH}), max({EPOCH})"
@@ -79,7 +79,7 @@ def _job_row(job: JobSummary) -> tuple[str, ...]:
 
 
 def count_levels(folder: LogFolder, query: LogQuery, unreadable: Unreadable) -> dict[int, Counter[int]]:
-    """Lines by minute (seconds since 1970) and level; ``unreadable`` as in logs.reading."""
+    """Lines by minute (seconds since 1970) and level; ``unreadable``: see logs.read.database."""
     counts: dict[int, Counter[int]] = defaultdict(Counter)
     columns = f"CAST({EPOCH} AS INTEGER) / 60 * 60, {LEVEL}, count(*)"
     for minute, level, count in _ask_all(folder, query, columns, "GROUP BY 1, 2", unreadable):

@@ -215,13 +215,13 @@ class JobStore:
             by_seq[seq] = self._jobs[job_id] = job
             self._next_seq = seq + 1
         by_place: dict[tuple[int, int], Assignment] = {}
-        for seq, number, gid, nid, floating, state, token, deliveries, delivered, received in self._file.read(
+        for seq, number, gid, nid, unassigned, state, token, deliveries, delivered, received in self._file.read(
             "SELECT job, number, gid, nid, floating, state, token, deliveries, delivered, received"
             " FROM assignments ORDER BY job, number"
         ):
             agent = None if gid is None else AgentKey(gid, nid)
             assignment = Assignment(
-                by_seq[seq], number, agent, bool(floating), state, token, deliveries, delivered, received
+                by_seq[seq], number, agent, bool(unassigned), state, token, deliveries, delivered, received
             )
             by_seq[seq].assignments.append(assignment)
             by_place[seq, number] = assignment

@@ -66,11 +66,6 @@ def is_locked(error: sqlite3.Error) -> bool:
     return "locked" in str(error)
 
 
-def is_no_room(error: sqlite3.Error) -> bool:
-    """True where the disk is full."""
-    return "disk is full" in str(error)
-
-
 def is_damage(error: sqlite3.Error) -> bool:
     """True when the file itself is at fault, not a lock, a disk or a missing table."""
     return type(error) is sqlite3.DatabaseError
