@@ -64,6 +64,8 @@ class Demo:
         self.folder = folder
         self.started: list[subprocess.Popen[str]] = []
         self.url = ""
+        self.figures: dict[str, float] = {}
+        """The largest value seen of each statistics key: the jobs take longer than one interval."""
 
     def start(self) -> None:
         controller = self._popen([BIN / "greenagent-controller", "--listen", "127.0.0.1:0"], "controller.log", True)
@@ -99,6 +101,12 @@ class Demo:
     def result(self, job_id: str) -> dict[str, Any]:
         found: dict[str, Any] = self.api(f"jobs/{job_id}?wait=10")["results"][0]
         return found
+
+    def collect(self) -> None:
+        """Asks the controller for the statistics it has got."""
+        for agent in self.api("stats")["agents"]:
+            for key, point in agent["figures"].items():
+                self.figures[key] = max(self.figures.get(key, 0.0), point["value"])
 
     def logs(self, *words: str) -> str:
         return subprocess.run(
@@ -171,6 +179,7 @@ def demonstrate(demo: Demo) -> None:
         job_id = f"demo{number}"
         demo.run(job_id, more)
         result = demo.result(job_id)
+        demo.collect()
         shown = result["data"]
         if title == "a chatty job":
             count = demo.logs("--job", job_id, "--level", "1", "--limit", str(CHATTY_LINES + 1), "--json").count("\n")
@@ -191,13 +200,11 @@ def demonstrate(demo: Demo) -> None:
 def show_statistics(demo: Demo) -> None:
     """Waits for the first flush (every 2 s here) and shows what the jobs of each name used and counted."""
     deadline = time.monotonic() + 15
-    figures: dict[str, float] = {}
-    while time.monotonic() < deadline and not any("lines.printed" in key for key in figures):
-        for agent in demo.api("stats")["agents"]:
-            figures.update({key: point["value"] for key, point in agent["figures"].items()})
+    while time.monotonic() < deadline and not any("lines.printed" in key for key in demo.figures):
+        demo.collect()
         time.sleep(0.2)
     jobs: dict[str, dict[str, float]] = {}
-    for key, value in figures.items():
+    for key, value in demo.figures.items():
         domain, name, figure = key.split(".", 4)[2:]
         if domain == "quickstart":
             jobs.setdefault(name, {})[figure] = value
