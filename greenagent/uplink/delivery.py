@@ -195,34 +195,43 @@ class Delivery:
         self._pause(self._probe_pause)
 
     def _judge_head(self, batch: Batch, start: int, client: HttpClient, accepted_any: bool) -> tuple[int, bool]:
-        """The record at ``start`` alone is answered 500: tries those behind it, one by one, until one is accepted.
+        """The record at ``start`` was answered 500 even alone: is it the record, or the controller?
 
-        Then what is still refused is refused for its body. Returns where to go on, and False if a refused record
-        is accepted now: what was accepted behind it went out too early. Raises ControllerUnavailable.
+        The records behind it are tried alone, one by one, until one is accepted. Of A, B and C say A and B are refused:
+
+        - C is accepted: the controller works. A and B are posted once more, since it may have failed only until then.
+          Still refused, they become dead letters, and it goes on behind C: ``(behind C, True)``. But if A is accepted
+          now, C went out too early: ``(behind A, False)``, and B and C are delivered (again) to keep the order.
+        - C is refused too: it is the controller, and all are kept: raises ControllerUnavailable. Only if records before
+          A were accepted (``accepted_any``) and no more than MAX_LAST_REFUSED are left, these become dead letters.
+
+        Returns where to go on, and whether all is in order so far.
         """
+        end = len(batch.bodies)
+        accepted = end  # no record has been, as yet
         suspects: list[tuple[int, Answer]] = []
-        for index in range(start, len(batch.bodies)):
+        for index in range(start, end):
             answer = self._try_alone(batch, index, client)
             if answer.ok:
+                accepted = index
                 break
             suspects.append((index, answer))
             if answer.classify() is ResponseClass.EITHER:
                 self._probed(answer)
-        else:
-            if not accepted_any or len(suspects) > MAX_LAST_REFUSED:
-                self._probe_limit = FIRST_PROBES  # every record was tried: there is no more to find out
-                raise ControllerUnavailable.by(suspects[-1][1])
-            index = len(batch.bodies)
-        for suspect, answer in suspects:
-            if answer.classify() is ResponseClass.EITHER and index < len(batch.bodies):
-                answer = self._post_list(batch, suspect, suspect + 1, client)
-            if answer.ok:
-                batch.done(suspect, suspect + 1)
-                return suspect + 1, False
-            self._bury(batch, suspect, answer)
-        if index < len(batch.bodies):
-            batch.done(index, index + 1)
-        return index + 1, True
+        controller_works = accepted < end
+        if not controller_works and (not accepted_any or len(suspects) > MAX_LAST_REFUSED):
+            self._probe_limit = FIRST_PROBES  # every record was tried: there is no more to find out
+            raise ControllerUnavailable.by(suspects[-1][1])
+        for suspect, refusal in suspects:
+            if controller_works and refusal.classify() is ResponseClass.EITHER:
+                refusal = self._post_list(batch, suspect, suspect + 1, client)
+                if refusal.ok:
+                    batch.done(suspect, suspect + 1)
+                    return suspect + 1, False
+            self._bury(batch, suspect, refusal)
+        if controller_works:
+            batch.done(accepted, accepted + 1)
+        return accepted + 1, True
 
     def _try_alone(self, batch: Batch, index: int, client: HttpClient) -> Answer:
         """A single record gets five answers 500 too: one may be a bad moment."""

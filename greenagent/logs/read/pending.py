@@ -32,7 +32,24 @@ _SELECT: Final = (
 
 
 class PendingLines:
-    """The lines of one upload pair (an AC logger with one of its controllers) that wait. On the hub."""
+    """The lines of one upload pair (an AC logger with one of its controllers) that wait. On the hub.
+
+    Two counts of the marked lines behind the cursor, both raised by ``stored`` and lowered by ``advance``:
+
+    - ``waiting`` says whether there is anything to send. It is never below 0, and may be too high where lines were
+      removed undelivered (``dropped``): a ``read`` that finds nothing takes back what it knew of.
+    - ``_unaccounted`` is lower by the lines that were said to be dropped. What is left of it when a ``read`` finds
+      nothing has vanished (a damaged file) and is told to ``missing``.
+
+    A batch is due (``wait_due``) when
+
+    - a period of ``flush_int`` that began at ``_last_tick`` is over, or
+    - the time ``_due`` is reached, by which a job's ``log_flush`` wants its lines to go. None: no such wish, and
+      always where nothing waits. What waits at the start is due at once. Or
+    - ``batch_size`` lines wait.
+
+    The first two make all that waits then ``_owed`` (at most ``waiting``): it goes batch after batch without a pause.
+    """
 
     def __init__(
         self,
@@ -60,7 +77,7 @@ class PendingLines:
         self._due: float | None = now if waiting else None
         self._last_tick = now
         self._read: Sequence[int] = ()
-        """The ``seq`` of the lines last read."""
+        """The ``seq`` of the lines last read that are not accepted yet, rising: ``advance`` counts by them."""
         self._unaccounted = waiting
         """Lines of which nobody has said yet that they were delivered or dropped; may fall below 0 for a moment."""
         self._changed = Event()
@@ -68,7 +85,10 @@ class PendingLines:
         """Lines that waited when a batch was due: all of them go, in as many batches as it takes."""
 
     def read(self, limit: int = 1000, max_bytes: int = UPLOAD_BYTES) -> list[Record]:
-        """The next lines behind the cursor, in order; fewer where their text is long. Raises sqlite3.Error."""
+        """The next lines behind the cursor, in order; fewer where their text is long.
+
+        Raises what the function given for reading does: in the store that is GreenagentError.
+        """
         waiting, unaccounted = self.waiting, self._unaccounted
         found = self._read_slice(self.bit, self.cursor, limit, max_bytes)
         self._read = [record.seq for record in found]

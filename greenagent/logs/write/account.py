@@ -1,4 +1,8 @@
-"""What has become of lines: stored, lost or dropped; said where people look (design, promise 3). On the hub."""
+"""What has become of lines: stored, lost or dropped; said where people look (design, promise 3). On the hub.
+
+The writer's thread posts it here. It is also the way from the writer to the uploaders: ``LineAccount`` has the
+lines that wait for each upload pair, and ``stored`` wakes the uploaders of those that got some.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,16 @@ from greenagent.values.levels import WARNING
 
 
 class LineAccount:
-    """Is told by the writer, and tells the jobs' logs and the agent's own."""
+    """Is told by the writer, and tells the jobs' logs, the agent's own, and the uploaders of ``pairs``.
+
+    The life of a note in a job's log that lines of it were lost:
+
+    1. ``not_written`` adds the lost lines to ``_unreported``.
+    2. When writing works again, ``_report`` puts the note into the writer's queue and moves its number to
+       ``_reporting``. A task right behind the notes comes back when the writer has dealt with them.
+    3. If they are stored by then, it clears ``_reporting``: done. If writing failed again, ``not_written`` came first:
+       the notes are among the lost lines, and their numbers go back to ``_unreported``.
+    """
 
     def __init__(self, folder: Path, intake: Intake, agent_log: AgentLog, log_of: Callable[[Owner], JobLog]) -> None:
         """``log_of`` gives the log of a job, also of one that has ended."""
@@ -33,10 +46,10 @@ class LineAccount:
         self._unreported: dict[Owner, int] = {}
         """Lines lost of each job that its log does not tell yet."""
         self._reporting: dict[Owner, int] = {}
-        """What notes tell that are on their way to the writer."""
+        """Lines that notes tell of which are on their way to the writer."""
 
     def stored(self, lines: int, size: int, marked: Marked) -> None:
-        """A transaction of so many lines and bytes is committed."""
+        """A transaction of ``lines`` lines and ``size`` bytes is committed: wakes the uploaders that want some."""
         self.lines += lines
         self.bytes += size
         self.batches += 1
@@ -47,7 +60,8 @@ class LineAccount:
     def not_written(self, lost: Mapping[Owner, int], reason: str) -> None:
         """Writing failed; the jobs' logs say so when it works again."""
         for owner, count in lost.items():
-            count -= owner in self._reporting  # its note, which is no line of its own
+            if owner in self._reporting:
+                count -= 1  # the note is among the lost, and is no line of the job's own
             self._log_of(owner).count_dropped(count)
             self._unreported[owner] = self._unreported.get(owner, 0) + count
         for owner, count in self._reporting.items():  # these notes may be among the lost
