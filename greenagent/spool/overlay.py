@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from greenagent.runtime.database import LOCK_TIMEOUT, Function, NativeDatabase, Outcome, transaction, wait_for_locks
 from greenagent.runtime.native import native_sleep
-from greenagent.spool.schema import RESULT_WAITS, SCHEMA, WAITS
+from greenagent.spool.schema import SCHEMA, WAITS
 from greenagent.spool.takeover import take_over_statistics
 
 MAX_MEMORY: Final = 256 * 1024 * 1024
@@ -25,6 +25,7 @@ RETRY: Final = 2.0
 """Seconds between tries to write to the file again."""
 LAST_TRIES: Final = 2.0
 """Seconds of such tries as the agent ends."""
+_NEVER: Final = float("inf")
 
 KEYS: Final = {"job": "row", "outcome": "row", "aside": "row", "cursor": "name", "meta": "key"}
 TEXTS: Final = {"job": "command", "outcome": "body", "aside": "body"}
@@ -125,9 +126,9 @@ class Overlay:
         return not any(self._first(f"SELECT EXISTS (SELECT 1 FROM memory_{name})") for name in KEYS)
 
     @property
-    def waiting_results(self) -> int:
-        """How many results wait for their controllers here and nowhere else."""
-        return self._first(f"SELECT count(*) FROM memory_outcome WHERE {RESULT_WAITS} AND body IS NOT NULL")
+    def undelivered(self) -> int:
+        """How many results and statistics wait for their controllers here and nowhere else."""
+        return self._first(f"SELECT count(*) FROM memory_outcome WHERE {WAITS} AND body IS NOT NULL")
 
     def write_back(self) -> None:
         """Moves everything into the file, in one transaction. Raises sqlite3.Error with nothing changed."""
@@ -193,11 +194,12 @@ class SpoolDatabase(NativeDatabase):
         if self._overlay is None:
             return
         deadline = time.monotonic() + LAST_TRIES
-        while not self._overlay.is_empty and time.monotonic() < deadline:
+        # Not into a damaged file: what that took would be set aside with it at the next start, and not be said lost.
+        while self._next_try < _NEVER and not self._overlay.is_empty and time.monotonic() < deadline:
             self._next_try = 0.0
             if not self._write_back(self._overlay):
                 native_sleep(0.1)
-        self.lost += self._overlay.waiting_results
+        self.lost += self._overlay.undelivered
         if self._overlay.is_empty:
             self.problem = None
         self._overlay.connection.close()
@@ -260,7 +262,7 @@ class SpoolDatabase(NativeDatabase):
         # A lock is waited for once; until the file takes something again, nobody waits for it.
         wait_for_locks(self._connection, LOCK_TIMEOUT if error is None else 0)
         if "malformed" in str(error) or "not a database" in str(error):
-            self._next_try = float("inf")  # writing to a damaged file makes it worse; the next start sets it aside
+            self._next_try = _NEVER  # writing to a damaged file makes it worse; the next start sets it aside
         elif self.problem is None:
             self._next_try = time.monotonic() + self.retry
         self.problem = problem

@@ -81,7 +81,8 @@ class Spool:
         self.database.stop()
         if self.database.problem is not None:
             self._agent_log.error(
-                f"what happened since the ledger could not be written is lost, {self.database.lost} results with it"
+                "what happened since the ledger could not be written is lost, "
+                f"{self.database.lost} results or statistics with it"
             )
         else:
             self._log_lost()

@@ -103,8 +103,9 @@ def test_what_a_controller_refuses_meanwhile_is_set_aside(spool: Spool) -> None:
 def test_the_end_of_the_agent_says_what_is_lost(spool: Spool, agent_log: RecordedLog) -> None:
     fill_disk(spool, True)
     run_job(spool, "a", "x" * 100_000)
+    spool.put_statistics(["main"], ["[1]", "[2]"], 0)
     spool.stop()
-    assert any("1 results with it" in line for line in agent_log.lines)
+    assert any("3 results or statistics with it" in line for line in agent_log.lines)
     spool.start()
     assert rows(spool, "SELECT count(*) FROM job WHERE state = 'ended'") == [(0,)]
 
@@ -230,3 +231,21 @@ def test_a_page_that_is_damaged_while_the_agent_runs_stops_nothing(spool: Spool,
     assert ids(spool) == ["new"]
     assert not spool.is_writable
     assert sum("cannot be written (database disk image is malformed)" in line for line in agent_log.lines) == 1
+
+
+def test_nothing_is_written_into_a_damaged_file_at_the_end_either(spool: Spool, agent_log: RecordedLog) -> None:
+    """The next start sets it aside: a result written into it would be lost without a word."""
+    run_job(spool, "before")
+    rows(spool, "PRAGMA wal_checkpoint(TRUNCATE)")
+    # Of what a result is written to nothing is damaged: only the statistics' index is.
+    page = rows(spool, "SELECT rootpage FROM sqlite_master WHERE name = 'outcome_statistics'")[0][0]
+    with spool.path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(bytes([255]) * 4096)
+    spool.put_statistics(["main"], ["[1]"], 0)
+    run_job(spool, "after")
+    spool.delivered("main", [one.row for one in spool.pending("main", 10, 0, "stats")], "stats")
+    assert "after" in ids(spool)
+    spool.stop()
+    assert any("1 results or statistics with it" in line for line in agent_log.lines)
+    assert rows(spool, "SELECT id FROM outcome WHERE path = 'result'") == [("before",)]
