@@ -42,10 +42,15 @@ class JobContext:
         if job.is_reported:
             return
         job.last_result = job.result_of(outcome, self.identity, round(self.settings().stats.interval))
+        # Before the spool has it: its controller may send the next command of that id before we go on.
         job.is_reported = ends
-        if job.controller is not None:
-            self.spool.report(job.row, job.controller, job.last_result, ends=ends)
-        elif ends:
-            self.spool.end(job.row)
+        try:
+            if job.controller is not None:
+                self.spool.report(job.row, job.controller, job.last_result, ends=ends)
+            elif ends:
+                self.spool.end(job.row)
+        except Exception:
+            job.is_reported = False  # another result may still be given, such as that of our own error
+            raise
         if ends and job.is_in_history:
             self.history.remove(job.id)

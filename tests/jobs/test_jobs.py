@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from greenagent.jobs.commands import Answer
 from tests.support.commands import built_in, execute, shell
-from tests.support.inside import StartInside
+from tests.support.inside import InsideAgent, StartInside
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -337,3 +338,18 @@ def test_of_a_line_beyond_a_mebibyte_the_last_piece_is_in_the_result(
     assert sum(len(text) for *_, text in agent.rows("jobid = 'long' AND level = 1")) == 1_500_003
     controller.push(shell("full", f"head -c {1024 * 1024} /dev/zero | tr '\\0' x; echo"))
     assert controller.wait_for_result("full")["streams"] == ["x" * (1024 * 1024 - 1) + "\n", ""]
+
+
+def test_a_result_that_the_spool_cannot_take_is_replaced_by_an_error(
+    controller: RecordingController, tmp_path: Path
+) -> None:
+    """Its controller would hear nothing before the next start, which would call the job cut off."""
+    with InsideAgent(tmp_path, {"main": controller.url}) as inside:
+        commands = inside.agent.commands
+        commands.built_ins = {**commands.built_ins, "ping": lambda command: Answer("\ud800")}
+        controller.push(built_in("j", "ping"))
+        result = controller.wait_for_result("j")
+        assert result["state"] == "ERROR"
+        assert result["data"].startswith("internal error of the agent: UnicodeEncodeError")
+        wait_until(lambda: not inside.agent.spool.unfinished(), what="its end in the spool")
+    assert "internal error in job j: UnicodeEncodeError" in inside.stderr
