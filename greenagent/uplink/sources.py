@@ -136,7 +136,10 @@ class OutboxSource(Source):
             buried.add(one.row)
             self._outbox.set_aside(self._controller, one.row, answer.status, answer.text)
             self._metrics.set_aside += 1
-            return f"the result of job {one.id}" if one.path == "result" else f"a record posted to '{one.path}'"
+            if one.path != "result":
+                return f"a record posted to '{one.path}'"
+            # Not ``one.id``: a dead letter that is tried again has one of its own.
+            return f"the result of job {json.loads(one.body).get('id')}"
 
         return Batch(rows[0].path, bodies, done, dead_letter)
 

@@ -86,6 +86,17 @@ def test_a_result_whose_body_is_refused_is_set_aside_and_the_next_goes_out(code)
         assert any("bad" in line and str(code) in line for line in uplink.said)
 
 
+def test_a_dead_letter_that_is_refused_again_is_told_under_its_jobs_id():
+    outbox = MemoryOutbox()
+    with RecordingController() as controller:
+        controller.reject('"bad"', 422)
+        uplink = Uplink(controller.url)
+        outbox.add("set aside 12", b'{"id": "bad"}')  # as the spool names it
+        with running(uploader(uplink, outbox)):
+            wait_until(lambda: outbox.aside, what="the refusal")
+        assert any("it refuses the result of job bad (status 422)" in line for line in uplink.said)
+
+
 def test_a_result_answered_500_is_set_aside_only_once_another_is_accepted():
     outbox = MemoryOutbox()
     with RecordingController() as controller:
