@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -136,32 +137,35 @@ class AgentStatus:
         return [thread for thread in found if thread is not None]
 
     def health(self) -> str | None:
-        """None when all that must live does, else what does not. Never waits."""
-        parts, context = self._parts, self._context
-        if parts.admission.stopping or not self.is_ready:
+        """None when all that must live does, else what does not, all of it in one line. Never waits."""
+        if self._parts.admission.stopping or not self.is_ready:
             return "the agent is stopping" if self.is_ready else "the agent is starting"
+        return "; ".join(self._faults()) or None
+
+    def _faults(self) -> Iterator[str]:
+        """What does not do what it must. One full disk may be the cause of several."""
+        parts, context = self._parts, self._context
         for thread in self.threads():
             if not thread.is_alive:
-                return f"the thread '{thread.name}' has died: {thread.failure}"
-            if thread.busy_since is not None and time.monotonic() - thread.busy_since > 60:
-                return f"the thread '{thread.name}' is stuck"
+                yield f"the thread '{thread.name}' has died: {thread.failure}"
+            elif thread.busy_since is not None and time.monotonic() - thread.busy_since > 60:
+                yield f"the thread '{thread.name}' is stuck"
         expected = [name for link in parts.connections.links.values() for name in link.services]
         for name in dict.fromkeys([*expected, *context.supervisor.services]):
             service = context.supervisor.services.get(name)
             if service is None or not service.is_running:
                 reason = f": {service.last_error}" if service is not None and service.last_error else ""
-                return f"{name} is not running{reason}"
-            if service.heartbeat.overdue:
-                return f"{name} is stuck ({service.heartbeat.activity})"
+                yield f"{name} is not running{reason}"
+            elif service.heartbeat.overdue:
+                yield f"{name} is stuck ({service.heartbeat.activity})"
         if not context.spool.is_writable:
-            return f"the ledger {context.spool.path} cannot be written"
+            yield f"the ledger {context.spool.path} cannot be written"
         if not context.history.is_writable:
-            return f"the history {context.history.path} cannot be written"
+            yield f"the history {context.history.path} cannot be written"
         if not parts.store.is_writable:
-            return f"logs cannot be written to {parts.store.folder.path}"
+            yield f"logs cannot be written to {parts.store.folder.path}"
         if context.spawner.problem:
-            return f"no program can be started: {context.spawner.problem}"
-        return None
+            yield f"no program can be started: {context.spawner.problem}"
 
     # -- for people
 

@@ -57,9 +57,10 @@ def test_a_ledger_that_becomes_read_only_loses_no_job_and_no_result(
     controller.push(shell("remembered", "sleep 1000", max_time=-1))
     for number in range(3):
         assert controller.wait_for_result(f"j{number}")["streams"] == [f"{number}\n", ""]
-    problem = f"the ledger {agent.folder / 'history.db'} cannot be written"
+    ledger = f"the ledger {agent.folder / 'history.db'} cannot be written"
+    problem = f"{ledger}; the history {agent.folder / 'history'} cannot be written"
     wait_until(lambda: get(port, "/healthz") == (503, problem + "\n"), what="the illness")
-    assert problem in agent.stderr
+    assert ledger in agent.stderr
     told = json.loads(get(port, "/status")[1])
     assert (told["problem"], told["ledger"]["writable"]) == (problem, False)
     wait_until(lambda: f"cannot write {agent.folder / 'history'} (" in agent.stderr, what="the history")

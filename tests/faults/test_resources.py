@@ -112,7 +112,11 @@ def test_a_full_disk_is_told_in_status_and_on_stderr_and_so_is_its_end(
         lambda: (now := status_of(port)) and not any(now[part]["writable"] for part in parts) and now, 20, "both told"
     )
     assert not found["healthy"]
-    assert found["problem"] == f"the ledger {small_disk}/history.db cannot be written"
+    ledger, logs = (
+        f"the ledger {small_disk}/history.db cannot be written",
+        f"logs cannot be written to {small_disk}/logs",
+    )
+    assert found["problem"] == f"{ledger}; {logs}"
     assert max(found[part]["free_bytes"] for part in parts) < 1_000_000
     assert found["jobs"]["done"]["SUCCESS"] == 2
     assert get(port, "/healthz") == (503, found["problem"] + "\n")
