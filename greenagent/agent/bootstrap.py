@@ -41,7 +41,7 @@ def make_log_store(settings: Settings, agent_log: AgentLog, console: LineOutput,
 def end_orphans(spool: Spool, agent_log: AgentLog, grace: float) -> None:
     """Ends what jobs of a crashed agent left running: found by tag, checked by pid and start time.
 
-    Only of jobs that the ledger calls running: others were left on purpose (``leave_children``).
+    Only of jobs that the spool calls running: others were left on purpose (``leave_children``).
     """
     cut_off = {record.id for record in spool.unfinished()}
     orphans = [

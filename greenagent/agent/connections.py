@@ -97,7 +97,7 @@ class Connections:
         link = Link(plan.controller, main.gid, main.nid, context.supervisor, context.agent_log)
         link.upload_results(context.spool)
         for pair in plan.pairs:
-            link.upload_logs(pair, self._store.pending(pair.name), context.spool.keep_aside)
+            link.upload_logs(pair, self._store.pending(pair.name), context.spool.keep_dead_letter)
         if plan.statistics:
             link.upload_statistics(context.spool)
         if plan.polled and self._takes_commands:

@@ -34,8 +34,8 @@ class JobRecord(NamedTuple):
     starttime: int
 
 
-class AsideRecord(NamedTuple):
-    """A record a controller refused for good (a row of table ``aside``, see schema)."""
+class DeadLetter(NamedTuple):
+    """What a controller refused for good (a row of table ``aside``, see schema)."""
 
     row: int
     controller: str

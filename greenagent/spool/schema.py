@@ -31,7 +31,8 @@ SCHEMA: Final = (
     "CREATE INDEX IF NOT EXISTS outcome_statistics ON outcome (controller, row) "
     "WHERE delivered IS NULL AND refused IS NULL AND path = 'stats'",
     "DROP INDEX IF EXISTS outcome_waiting",  # of version 0.1
-    # Dead letters: what a controller refused for good. ``due`` is 1 when somebody asked to try it again.
+    # Dead letters: what a controller refused for good; ``greenagent-logs outbox`` lists these, not the outbox.
+    # ``due`` is 1 when somebody asked to try it again.
     "CREATE TABLE IF NOT EXISTS aside (row INTEGER NOT NULL PRIMARY KEY, controller TEXT NOT NULL, path TEXT NOT NULL, "
     "body TEXT NOT NULL, status INTEGER NOT NULL, answer TEXT NOT NULL, stamp REAL NOT NULL, due INTEGER NOT NULL)",
     # How far a pair of AC logger and controller has got in the log databases: ``seq`` is the last line that the

@@ -252,19 +252,21 @@ class Spool:
         values = [{"row": row, "now": now} for row in rows]
         self.database.submit_later(lambda connection: connection.executemany(statement, values))
 
-    def set_aside(self, controller: str, row: int, status: int, answer: str) -> None:
-        """The controller refuses a pending body for good: it is kept for people to look at."""
-        self._keep(partial(statements.refuse, row=row, status=status, answer=answer, rows=self._rows))
+    def make_dead_letter(self, controller: str, row: int, status: int, answer: str) -> None:
+        """The controller refuses a body of the outbox for good: it is kept for people to look at."""
+        self._keep(partial(statements.make_dead_letter, row=row, status=status, answer=answer, rows=self._rows))
 
-    def keep_aside(self, controller: str, path: str, body: bytes, status: int, answer: str) -> None:
-        """Keeps any record a controller refuses (log lines)."""
+    def keep_dead_letter(self, controller: str, path: str, body: bytes, status: int, answer: str) -> None:
+        """Keeps what never was in the outbox (a log line) and a controller refuses for good."""
         row, text = next(self._rows), body.decode("utf-8", "replace")
-        self._keep(lambda connection: statements.set_aside(connection, row, controller, path, text, status, answer))
+        self._keep(
+            lambda connection: statements.keep_dead_letter(connection, row, controller, path, text, status, answer)
+        )
 
     def _keep(self, function: Callable[[sqlite3.Connection], int]) -> None:
         dropped = self.database.run(function)
         if dropped:
-            most = statements.MAX_ASIDE_BYTES
+            most = statements.MAX_DEAD_LETTER_BYTES
             self._agent_log.error(f"{dropped} set-aside records dropped: more than {most} bytes were set aside")
 
     def put_statistics(self, controllers: Sequence[str], bodies: Sequence[str], max_bytes: int) -> int:

@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from greenagent.runtime.clock import monotonic_epoch
-from greenagent.spool.records import ENDED, STATISTICS, AsideRecord, Waiting
+from greenagent.spool.records import ENDED, STATISTICS, DeadLetter, Waiting
 from greenagent.spool.schema import RESULT_WAITS, STATISTICS_WAIT, WAITS
 from greenagent.values.command import Command, same_json
 from greenagent.values.result import PendingBody
 
 PENDING_BYTES: Final = 4 * 1024 * 1024
 """How much of the outbox is read at a time, beyond the first row."""
-MAX_ASIDE_BYTES: Final = 64 * 1024 * 1024
+MAX_DEAD_LETTER_BYTES: Final = 64 * 1024 * 1024
 ROW_OVERHEAD: Final = 120
 """Bytes a row takes beside its body, about."""
 STATISTICS_JOB: Final = -1
@@ -174,8 +174,8 @@ def drop_statistics(connection: sqlite3.Connection, known: Sequence[str]) -> int
 # -- dead letters
 
 
-def refuse(connection: sqlite3.Connection, row: int, status: int, answer: str, rows: Iterator[int]) -> int:
-    """Moves a pending body to the dead letters; returns as ``set_aside``."""
+def make_dead_letter(connection: sqlite3.Connection, row: int, status: int, answer: str, rows: Iterator[int]) -> int:
+    """Makes a body of the outbox a dead letter; returns as ``keep_dead_letter``."""
     found = connection.execute("SELECT controller, path, body FROM outcome WHERE row = ?", (row,)).fetchone()
     if found is None:
         return 0
@@ -184,10 +184,10 @@ def refuse(connection: sqlite3.Connection, row: int, status: int, answer: str, r
         connection.execute("DELETE FROM outcome WHERE row = ?", (row,))
     else:
         connection.execute("UPDATE outcome SET refused = ? WHERE row = ?", (monotonic_epoch(), row))
-    return set_aside(connection, next(rows), controller, path, body, status, answer)
+    return keep_dead_letter(connection, next(rows), controller, path, body, status, answer)
 
 
-def set_aside(
+def keep_dead_letter(
     connection: sqlite3.Connection,
     row: int,
     controller: str,
@@ -195,9 +195,9 @@ def set_aside(
     body: str,
     status: int,
     answer: str,
-    max_bytes: int = MAX_ASIDE_BYTES,
+    max_bytes: int = MAX_DEAD_LETTER_BYTES,
 ) -> int:
-    """Keeps a refused record; returns how many old ones had to go for the cap."""
+    """Adds a dead letter; returns how many old ones had to go for the cap."""
     connection.execute(
         "INSERT INTO aside (row, controller, path, body, status, answer, stamp, due) VALUES (?,?,?,?,?,?,?,0)",
         (row, controller, path, body, status, answer, monotonic_epoch()),
@@ -217,8 +217,8 @@ def _keep_newest(connection: sqlite3.Connection, table: str, condition: str, siz
 
 
 def retry_due(connection: sqlite3.Connection, rows: Iterator[int]) -> list[str]:
-    """Puts records marked due back among the pending ones; returns the controllers concerned."""
-    due = asides(connection, due_only=True)
+    """Puts dead letters marked due back into the outbox; returns the controllers concerned."""
+    due = dead_letters(connection, due_only=True)
     for record in due:
         job = STATISTICS_JOB if record.path == STATISTICS else 0
         put(connection, next(rows), job, f"set aside {record.row}", record.controller, record.path, "", record.body)
@@ -226,16 +226,16 @@ def retry_due(connection: sqlite3.Connection, rows: Iterator[int]) -> list[str]:
     return sorted({record.controller for record in due})
 
 
-def asides(
+def dead_letters(
     connection: sqlite3.Connection, due_only: bool = False, limit: int = 1000, after: int = 0
-) -> list[AsideRecord]:
-    """Records set aside behind row ``after``, oldest first."""
+) -> list[DeadLetter]:
+    """The dead letters behind row ``after``, oldest first."""
     rows = connection.execute(
         "SELECT row, controller, path, body, status, answer, stamp, due FROM aside WHERE row > ? "
         f"{'AND due = 1 ' if due_only else ''}ORDER BY row LIMIT ?",
         (after, limit),
     )
-    return [AsideRecord(*row) for row in rows]
+    return [DeadLetter(*row) for row in rows]
 
 
 # -- upkeep

@@ -136,7 +136,7 @@ class Delivery:
             self._server_errors = 0
             batch.done(index, index + 1)
         else:
-            self._bury(batch, index, answer)
+            self._make_dead_letter(batch, index, answer)
         return True
 
     def _deliver_list(self, batch: Batch, client: HttpClient) -> bool:
@@ -162,7 +162,7 @@ class Delivery:
                     self._max_body = max(MIN_BODY, sum(map(len, batch.bodies[start:end])) // 2)
                 size = (end - start) // 2
             elif kind is ResponseClass.BODY:
-                self._bury(batch, start, answer)
+                self._make_dead_letter(batch, start, answer)
                 start += 1
             else:
                 start, in_order = self._judge_head(batch, start, client, accepted_any)
@@ -228,7 +228,7 @@ class Delivery:
                 if refusal.ok:
                     batch.done(suspect, suspect + 1)
                     return suspect + 1, False
-            self._bury(batch, suspect, refusal)
+            self._make_dead_letter(batch, suspect, refusal)
         if controller_works:
             batch.done(accepted, accepted + 1)
         return accepted + 1, True
@@ -263,7 +263,7 @@ class Delivery:
             self._accepted(records)
         return answer
 
-    def _bury(self, batch: Batch, index: int, answer: Answer) -> None:
+    def _make_dead_letter(self, batch: Batch, index: int, answer: Answer) -> None:
         """Makes one body a dead letter."""
         what = batch.dead_letter(index, answer)
         batch.done(index, index + 1)

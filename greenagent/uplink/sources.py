@@ -47,7 +47,7 @@ class Outbox(Protocol):
         """The controller has accepted these: no later ``pending`` has them."""
         ...
 
-    def set_aside(self, controller: str, row: int, status: int, answer: str) -> None:
+    def make_dead_letter(self, controller: str, row: int, status: int, answer: str) -> None:
         """The controller refuses this body: it is a dead letter and not pending any more."""
         ...
 
@@ -126,15 +126,15 @@ class OutboxSource(Source):
             self._outbox.delivered(self._controller, rows, self._path)
 
     def _batch(self, rows: Sequence[PendingBody], bodies: Sequence[bytes]) -> Batch:
-        buried: set[int] = set()
+        dead: set[int] = set()
 
         def done(start: int, end: int) -> None:
-            self._to_store += [one.row for one in rows[start:end] if one.row not in buried]
+            self._to_store += [one.row for one in rows[start:end] if one.row not in dead]
 
         def dead_letter(index: int, answer: Answer) -> str:
             one = rows[index]
-            buried.add(one.row)
-            self._outbox.set_aside(self._controller, one.row, answer.status, answer.text)
+            dead.add(one.row)
+            self._outbox.make_dead_letter(self._controller, one.row, answer.status, answer.text)
             self._metrics.set_aside += 1
             if one.path != "result":
                 return f"a record posted to '{one.path}'"

@@ -91,9 +91,9 @@ def test_what_a_controller_refuses_meanwhile_is_set_aside(spool: Spool) -> None:
     run_job(spool, "stored")
     with locked(spool):
         run_job(spool, "memory")
-        spool.keep_aside("main", "log", b"[1]", 400, "no")
+        spool.keep_dead_letter("main", "log", b"[1]", 400, "no")
         while found := spool.pending("main", 10):
-            spool.set_aside("main", found[0].row, 422, "never")
+            spool.make_dead_letter("main", found[0].row, 422, "never")
     assert spool.pending("main", 10) == []
     found = rows(spool, "SELECT path, status, body FROM aside ORDER BY row")
     assert [(path, status) for path, status, _ in found] == [("log", 400), ("result", 422), ("result", 422)]

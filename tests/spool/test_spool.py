@@ -113,9 +113,9 @@ def test_earlier_results_of_a_recurring_job_go_once_they_are_delivered(spool: Sp
 def test_a_set_aside_result_is_kept_with_its_answer(spool: Spool) -> None:
     spool.report(accept(spool, command()), "main", result(), ends=True)
     [pending] = spool.pending("main", 10)
-    spool.set_aside("main", pending.row, 400, "no")
+    spool.make_dead_letter("main", pending.row, 400, "no")
     assert spool.pending("main", 10) == []
-    [aside] = spool.database.run(statements.asides)
+    [aside] = spool.database.run(statements.dead_letters)
     assert (aside.controller, aside.path, aside.status, aside.answer) == ("main", "result", 400, "no")
     assert json.loads(aside.body)["id"] == "a"
 
@@ -123,20 +123,20 @@ def test_a_set_aside_result_is_kept_with_its_answer(spool: Spool) -> None:
 def test_set_aside_records_are_capped_oldest_first(spool: Spool) -> None:
     for number in range(5):
         dropped = spool.database.run(
-            lambda c, n=number: statements.set_aside(c, n + 1, "main", "log", f"{n}" * 100, 400, "", 250)
+            lambda c, n=number: statements.keep_dead_letter(c, n + 1, "main", "log", f"{n}" * 100, 400, "", 250)
         )
     assert dropped == 1
-    assert [aside.body[0] for aside in spool.database.run(statements.asides)] == ["3", "4"]
+    assert [aside.body[0] for aside in spool.database.run(statements.dead_letters)] == ["3", "4"]
 
 
 def test_a_record_marked_due_is_pending_again(spool: Spool) -> None:
-    spool.keep_aside("main", "log", b"[1]", 422, "no")
+    spool.keep_dead_letter("main", "log", b"[1]", 422, "no")
     spool.database.run(lambda c: c.execute("UPDATE aside SET due = 1"))
     gevent.spawn(spool.keep_up, lambda: ["main"], 0.01)
     assert spool.wait("main", 10)
     [pending] = spool.pending("main", 10)
     assert (pending.path, pending.body) == ("log", b"[1]")
-    assert spool.database.run(statements.asides) == []
+    assert spool.database.run(statements.dead_letters) == []
 
 
 def test_purge_forgets_the_old_and_never_the_undelivered(spool: Spool) -> None:

@@ -166,7 +166,7 @@ def test_a_refused_object_is_set_aside_and_comes_back_as_one(spool: Spool) -> No
     outbox, _ = make(spool)
     outbox.add([counter(60, 1)])
     [one] = spool.pending("main", 10, 0, "stats")
-    spool.set_aside("main", one.row, 400, "no")
+    spool.make_dead_letter("main", one.row, 400, "no")
     assert waiting(spool) == []
     assert rows(spool, "SELECT path, body FROM aside") == [("stats", one.body.decode())]
     spool.database.run(lambda connection: connection.execute("UPDATE aside SET due = 1"))

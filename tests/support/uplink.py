@@ -124,7 +124,7 @@ class MemoryOutbox:
         for row in rows:
             del self.rows[row]
 
-    def set_aside(self, controller: str, row: int, status: int, answer: str) -> None:
+    def make_dead_letter(self, controller: str, row: int, status: int, answer: str) -> None:
         self.aside.append((self.rows.pop(row), status, answer))
 
     def wait(self, controller: str, timeout: float, path: str = "result") -> None:

@@ -1,4 +1,6 @@
-"""``greenagent-logs outbox``: records a controller refused for good, and trying them again.
+"""``greenagent-logs outbox``: the dead letters, which a controller refused for good, and trying them again.
+
+Not what waits for a controller, which is the spool's outbox.
 
 See design, section 5 "Uploads".
 """
@@ -17,7 +19,7 @@ from typing import Final
 from greenagent.cli.common import Parser, local_time, one_line
 from greenagent.cli.logs.options import load_configuration
 from greenagent.spool import statements
-from greenagent.spool.records import AsideRecord
+from greenagent.spool.records import DeadLetter
 from greenagent.values.errors import GreenagentError
 
 MAX_SHOWN: Final = 100
@@ -112,7 +114,7 @@ def _retry(connection: sqlite3.Connection) -> None:
 
 def _show(connection: sqlite3.Connection, as_json: bool) -> None:
     after = 0
-    while records := statements.asides(connection, after=after):
+    while records := statements.dead_letters(connection, after=after):
         for record in records:
             print(_json(record) if as_json else _text(record))
         after = records[-1].row
@@ -120,11 +122,11 @@ def _show(connection: sqlite3.Connection, as_json: bool) -> None:
         print("nothing is set aside")
 
 
-def _json(record: AsideRecord) -> str:
+def _json(record: DeadLetter) -> str:
     return json.dumps({**record._asdict(), "due": bool(record.due)}, ensure_ascii=False)
 
 
-def _text(record: AsideRecord) -> str:
+def _text(record: DeadLetter) -> str:
     due = ", to be sent again" if record.due else ""
     return (
         f"{local_time(record.stamp)}  {record.controller}  {record.path}"
