@@ -71,6 +71,14 @@ def test_imports_go_one_way(path: Path) -> None:
                 assert other == own or other in ALLOWED[own], f"{own} must not import {other} ({name})"
 
 
+def test_the_log_store_reads_without_its_writer() -> None:
+    """``logs/write`` imports ``logs/read``, never the other way."""
+    readers = sorted((PACKAGE / "logs" / "read").glob("*.py"))
+    assert len(readers) > 3
+    found = [(path.name, name) for path in readers for name in imports(ast.parse(path.read_text()))]
+    assert [entry for entry in found if entry[1].startswith("greenagent.logs.write")] == []
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_nothing_forks_or_patches_behind_our_back(path: Path) -> None:
     tree = ast.parse(path.read_text())

@@ -13,13 +13,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from gevent.event import Event
 
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.read.database import connect, is_damage, is_locked, read_numbers
-from greenagent.logs.write.database import LogDatabase
 from greenagent.runtime.native import NativeLock
 from greenagent.values.message import Record
 
@@ -29,6 +28,17 @@ _SELECT: Final = (
     'SELECT seq, id, jobid, domain, name, epoch, level, data FROM "{table}" '
     "WHERE seq > ? AND marks & ? ORDER BY seq LIMIT ?"
 )
+
+
+class WrittenDatabase(Protocol):
+    """What a reader must know of the database that is written now (logs.write.database.LogDatabase)."""
+
+    lock: NativeLock
+    """Held while the file is read: the writer takes it for a checkpoint that readers hinder."""
+
+    @property
+    def path(self) -> Path:
+        """Of the file; changes when the writer goes on to the next one."""
 
 
 class PendingLines:
@@ -155,7 +165,7 @@ class PendingLines:
 class MarkedReader:
     """Reads slices for upload pairs."""
 
-    def __init__(self, folder: LogFolder, written: LogDatabase, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: LogFolder, written: WrittenDatabase, say: Callable[[str], None]) -> None:
         """``written``: the database that changes while we read. ``say`` is called from native threads."""
         self._folder = folder
         self._written = written
