@@ -1,4 +1,4 @@
-"""statsd lines as jobs print them on level 10 or send them to the local intake (protocol 8.1 and 8.2)."""
+"""statsd lines as jobs print them on level 10 or send them to their statsd port (protocol 8.1 and 8.2)."""
 
 from __future__ import annotations
 
