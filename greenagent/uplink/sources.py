@@ -26,6 +26,8 @@ OUTBOX_WAIT = 10.0
 PAGE_PAUSE = 0.01
 BATCH_PAUSE = 0.02
 """Seconds between full pages and between lists: a backlog of hours must not starve polls and jobs."""
+SETTLE_EVERY = 0.05
+"""Seconds after which what was delivered is written down within a page: its answers may take long."""
 ENCODE_SLICE = 100
 """Records turned into JSON before others get their turn."""
 
@@ -119,9 +121,12 @@ class OutboxSource(Source):
         self._path = path
         self._is_drained = False
         self._to_store: list[int] = []
+        self._settled = 0.0
+        """Monotonic time of the last ``settle`` that wrote something down."""
 
     def settle(self) -> None:
         if self._to_store:
+            self._settled = time.monotonic()
             rows, self._to_store = self._to_store, []
             self._outbox.delivered(self._controller, rows, self._path)
 
@@ -130,6 +135,8 @@ class OutboxSource(Source):
 
         def done(start: int, end: int) -> None:
             self._to_store += [one.row for one in rows[start:end] if one.row not in dead]
+            if time.monotonic() - self._settled >= SETTLE_EVERY:
+                self.settle()
 
         def dead_letter(index: int, answer: Answer) -> str:
             one = rows[index]
