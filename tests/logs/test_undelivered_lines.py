@@ -228,3 +228,14 @@ def test_lines_that_a_pair_which_left_loses_to_min_free_are_counted(stores: Stor
     rotate(store)
     assert "is removed for min_free" in said(stores, "with 2 lines not yet sent to left")[0]
     assert store.metrics.dropped == 2
+
+
+def test_a_start_that_fails_before_the_pairs_are_known_leaves_their_cursors(stores: Stores) -> None:
+    """As for a port that is taken: the clean stop carries cursors for which nothing waits to the end."""
+    store = stores.open()
+    job(store, routes=wanting(store, "a")).append([Message(1, "waits")])
+    store.stop()
+    stores.open().stop()
+    store = stores.open()
+    wanting(store, "a")
+    assert [record.data for record in store.pending("a").read(10)] == ["waits"]
