@@ -19,8 +19,8 @@ from greenagent.cli.common import EXIT_FAILED, EXIT_USAGE, Parser, count, print_
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 from greenagent.runtime.files import read_token  # noqa: E402
 from greenagent.runtime.greenlets import Supervisor  # noqa: E402
-from greenagent.values.address import parse_address  # noqa: E402
 from greenagent.values.errors import GreenagentError  # noqa: E402
+from greenagent.values.text import parse_address  # noqa: E402
 
 PROGRAM = "greenagent-controller"
 

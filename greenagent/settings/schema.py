@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from greenagent.values.address import AddressError, parse_address
 from greenagent.values.errors import LevelError
 from greenagent.values.levels import LevelSet, parse_levels
+from greenagent.values.text import AddressError, parse_address
 
 ENVIRONMENT_PREFIX: Final = "GREENAGENT_"
 _ACCOUNT = re.compile(r"""(?<=://)[^\s/"']+@""")

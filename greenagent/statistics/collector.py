@@ -9,8 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from gevent.event import Event
 
-from greenagent.runtime.greenlets import TimeSlice
-from greenagent.runtime.heartbeat import Heartbeat
+from greenagent.runtime.greenlets import Heartbeat, TimeSlice
 from greenagent.statistics.meter import ProcessUsage
 from greenagent.statistics.own import AgentMetrics
 from greenagent.statistics.series import Series, ShownMetric, feed_text

@@ -10,8 +10,7 @@ from typing import Any, Final, NamedTuple
 import gevent
 
 from greenagent.runtime import procfs
-from greenagent.runtime.greenlets import TimeSlice
-from greenagent.runtime.heartbeat import Heartbeat
+from greenagent.runtime.greenlets import Heartbeat, TimeSlice
 from greenagent.runtime.procfs import Process, Snapshot
 
 _MIN_ELAPSED = 0.1

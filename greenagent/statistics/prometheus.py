@@ -18,8 +18,8 @@ from gevent import pywsgi
 from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import USAGE_KEYS
 from greenagent.statistics.own import AgentMetrics
-from greenagent.values.address import parse_address
 from greenagent.values.errors import GreenagentError
+from greenagent.values.text import parse_address
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]

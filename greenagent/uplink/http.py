@@ -27,7 +27,7 @@ import urllib3
 from gevent import monkey
 
 from greenagent import __version__
-from greenagent.runtime.heartbeat import Heartbeat
+from greenagent.runtime.greenlets import Heartbeat
 from greenagent.runtime.interrupt import Interrupted, Interruptible
 from greenagent.uplink.answer import Answer
 from greenagent.uplink.errors import TransportError, explain

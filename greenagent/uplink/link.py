@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import gevent
 
 from greenagent.runtime.agent_log import AgentLog
-from greenagent.runtime.greenlets import Supervisor
-from greenagent.runtime.heartbeat import Heartbeat
+from greenagent.runtime.greenlets import Heartbeat, Supervisor
 from greenagent.settings.models import ControllerSettings
 from greenagent.uplink.health import ControllerHealth, UplinkMetrics
 from greenagent.uplink.http import HttpClient

@@ -1,6 +1,8 @@
-"""Text of others, made safe for a terminal."""
+"""Text that people read or write: made safe for a terminal, and HOST:PORT as options and settings hold it."""
 
 from __future__ import annotations
+
+from greenagent.values.errors import GreenagentError
 
 
 def visible(text: str, keep: str = "\t\n") -> str:
@@ -8,3 +10,23 @@ def visible(text: str, keep: str = "\t\n") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+class AddressError(GreenagentError):
+    """A text that is not HOST:PORT."""
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``; an IPv6 host stands in brackets, which are left out. Raises AddressError."""
+    host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    is_port = port.isascii() and port.isdigit() and len(port) < 10 and int(port) <= 65535
+    if not bare or (":" in bare and bare == host) or not is_port:
+        raise AddressError(
+            f"must be HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:9464 or [::1]:9464, not {text!r}"
+        )
+    try:
+        bare.encode("idna")
+    except UnicodeError as error:
+        raise AddressError(f"{bare!r} is no name of a host") from error
+    return bare, int(port)

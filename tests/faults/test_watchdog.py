@@ -17,8 +17,7 @@ import pytest
 from gevent.event import Event
 
 from greenagent.agent.watchdog import STUCK_EXIT, ServiceWatchdog, Thresholds
-from greenagent.runtime.greenlets import Supervisor
-from greenagent.runtime.heartbeat import Heartbeat
+from greenagent.runtime.greenlets import Heartbeat, Supervisor
 from greenagent.runtime.native import NativeWorker, native_sleep
 from tests.support.agent_logs import RecordedLog
 from tests.support.agents import AgentProcess, configuration

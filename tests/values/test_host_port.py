@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from greenagent.values.address import AddressError, parse_address
+from greenagent.values.text import AddressError, parse_address
 
 
 @pytest.mark.parametrize(
