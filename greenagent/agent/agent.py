@@ -209,10 +209,12 @@ class Agent:
 
         None when there can be no replacement: the reason is logged and everything goes on here.
         """
+        self.spool.write_back()
         problem = self.spool.problem or check_new_image(self.spawner, self.spool.path)
         if problem is None:
             hold_signals()
-            problem = "it is to end" if self.requests.is_to_end else None
+            self.spool.write_back()  # the check took a while
+            problem = "it is to end" if self.requests.is_to_end else self.spool.problem
         try:
             state = open_state(self.spool.path, (*self.spool.locks, *self.store.locks)) if problem is None else None
         except OSError as error:

@@ -34,6 +34,8 @@ LEDGER_VARIABLE: Final = f"{VARIABLE}_LEDGER"
 _SUFFIX: Final = ".handover"
 STATE_ROOM: Final = 16 << 20
 """Bytes of memory that must be had for the state before any job is suspended."""
+DISK_ROOM: Final = 1 << 20
+"""Bytes that the new image must find free where it opens its databases: on a full disk it cannot start."""
 CHECK_TIMEOUT: Final = 60.0
 CANNOT: Final = "the agent now installed cannot take over"
 HELD_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -75,17 +77,30 @@ def _read_all(descriptor: int) -> bytes:
     return b"".join(PipeReader(descriptor).chunks())
 
 
-def check_handover(version: str, ledger_file: Path, environment: Mapping[str, str]) -> str | None:
+def check_handover(version: str, settings: Settings, environment: Mapping[str, str]) -> str | None:
     """Answers ``--handover VERSION``: None when this image can go on from that state, else why not.
 
     Jobs are handed over as rows of the ledger: in another one those rows are nobody's or of other jobs.
     """
     if version not in map(str, READ_VERSIONS):
         return f"this agent reads handover state {readable_versions()}, not {version}"
+    ledger_file, logger = settings.main.ledger_file, settings.database_logger
+    for folder in (ledger_file.parent, *(() if logger is None else (logger.log_dir,))):
+        if _is_full(folder):
+            return f"the disk of {folder} is full"
     now, before = os.path.realpath(ledger_file), environment.get(LEDGER_VARIABLE)
     if before is not None and now != before:
         return f"main.ledger_file has changed from {before} to {now}: stop and start the agent"
     return None
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return False  # not there yet: the start makes it
+    free = found.f_bavail if os.geteuid() else found.f_bfree
+    return found.f_blocks > 0 and free * found.f_frsize < DISK_ROOM  # some network file systems tell no size
 
 
 def open_state(ledger_file: Path, locks: Iterable[FileLock]) -> HandedOver:

@@ -309,9 +309,13 @@ class Spool:
                 self._in_trouble.wait(pause)
             else:
                 gevent.sleep(min(pause, RETRY))
-            self.database.run(lambda connection: None)  # writes back what lies in memory, if it can
+            self.write_back()
             if self.is_writable:
                 self._maintain(list(known_controllers()))
+
+    def write_back(self) -> None:
+        """Has what lies in memory written, if that can be; finds out about another program's lock."""
+        self.database.run(lambda connection: None)
 
     def _maintain(self, known: list[str]) -> None:
         before = monotonic_epoch() - self.result_memory

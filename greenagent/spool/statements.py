@@ -277,8 +277,9 @@ def expire_removed(connection: sqlite3.Connection, known: Sequence[str], before:
     These are results, and dead letters of any kind but statistics that were to be tried again. They are stamped as
     settled at ``before``, not now: their memory is over already, so that the next ``purge`` forgets them.
     """
-    return connection.execute(
-        f"UPDATE outcome SET refused = ? WHERE {RESULT_WAITS} AND created < ? "
-        f"AND controller NOT IN ({','.join('?' * len(known))})",
-        (before, before, *known),
-    ).rowcount
+    which = f"{RESULT_WAITS} AND created < ? AND controller NOT IN ({','.join('?' * len(known))})"
+    # Not ``rowcount``: through the overlay's views that is 0.
+    (count,) = connection.execute(f"SELECT count(*) FROM outcome WHERE {which}", (before, *known)).fetchone()
+    if count:
+        connection.execute(f"UPDATE outcome SET refused = ? WHERE {which}", (before, before, *known))
+    return int(count)

@@ -249,3 +249,17 @@ def test_nothing_is_written_into_a_damaged_file_at_the_end_either(spool: Spool, 
     spool.stop()
     assert any("1 results or statistics with it" in line for line in agent_log.lines)
     assert rows(spool, "SELECT id FROM outcome WHERE path = 'result'") == [("before",)]
+
+
+def test_what_is_dropped_of_a_removed_controller_is_counted_under_a_lock_too(
+    spool: Spool, agent_log: RecordedLog
+) -> None:
+    """Views tell no number of changed rows: it went without a word."""
+    run_job(spool, "a")
+    run_job(spool, "b")
+    spool.result_memory = -1.0  # all of it is old
+    with locked(spool):  # taken since the upkeep found the file writable
+        spool._maintain(["other"])
+        assert not spool.is_writable, "they were dropped in memory"
+        assert ids(spool) == []
+    assert any("2 results or retried records dropped" in line for line in agent_log.lines)

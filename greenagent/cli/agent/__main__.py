@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     except GreenagentError as error:
         return _refuse(str(error).splitlines())  # of a configuration all problems
     if options.handover is not None:
-        problem = check_handover(options.handover, loaded.settings.main.ledger_file, os.environ)
+        problem = check_handover(options.handover, loaded.settings, os.environ)
         if problem is not None:
             return _refuse([problem])
     if options.check or options.print_config:
