@@ -22,8 +22,8 @@ CURRENT: Final = "current.db"
 COMPANIONS: Final = ("-wal", "-shm", "-journal")
 """What sqlite keeps beside a database, by what follows the database's name."""
 
-_NUMBERED = re.compile(r"([0-9]{1,18})\.db\Z")
-_LEFT_LOG = re.compile(r"[0-9]{1,18}\.db-wal\Z")
+_NUMBERED = re.compile(r"([0-9]+)\.db\Z")
+_LEFT_LOG = re.compile(r"([0-9]+)\.db-wal\Z")
 
 
 class LogFolder:
@@ -51,9 +51,7 @@ class LogFolder:
         """
         paths = self._numbered()
         if self.has_real_current() and not is_special(self.current):
-            is_copy = paths and _are_equal(paths[-1], self.current)  # somebody copied a folder of ours, link followed
-            if not is_copy:
-                paths.append(self.current)
+            paths.append(self.current)
         if since is None:
             return paths
         return [path for path, next_one in zip(paths, [*paths[1:], None], strict=True) if _end(path, next_one) >= since]
@@ -77,12 +75,17 @@ class LogFolder:
         return self.path / f"{max(int(time.time()), *(number + 1 for number in (*newest, above)))}.db"
 
     def has_real_current(self) -> bool:
-        """False where ``current.db`` is our link, or leads nowhere."""
-        try:
-            is_ours = _NUMBERED.match(os.readlink(self.current)) is not None
-        except OSError:
-            is_ours = False
-        return not is_ours and os.path.exists(self.current)
+        """False where ``current.db`` is a link to one of ours, however spelt, or leads nowhere.
+
+        Also where it is a second name or a copy of the newest: somebody copied a folder of ours, link followed. Under a
+        number of its own it would show every line twice; a second name would even get a second log, which destroys it.
+        """
+        place, name = os.path.split(os.path.realpath(self.current))
+        is_ours = _NUMBERED.match(name) is not None and place == os.path.realpath(self.path)
+        if is_ours or not os.path.exists(self.current):
+            return False
+        has_log = file_size(self.current.with_name(CURRENT + "-wal"))
+        return bool(has_log) or not any(_are_equal(path, self.current) for path in self._numbered()[-1:])
 
     def is_linked(self, path: Path) -> bool:
         """True while ``current.db`` is the link to this database."""
@@ -114,15 +117,17 @@ class LogFolder:
         os.rename(source, target)
 
     def moved_log(self) -> Path | None:
-        """The log that a rename has taken from a real ``current.db``, which a crash then left under its old name."""
-        if not self.has_real_current():
+        """The log that a rename has taken from a real ``current.db``, which a crash then left under its old name.
+
+        Not one that stayed of a removed database: applied to ``current.db`` it would destroy that. A rename's number
+        is above all others, and ``current.db`` has no log any more.
+        """
+        if not self.has_real_current() or file_size(self.current.with_name(CURRENT + "-wal")):
             return None
+        newest = max((number_of(path) for path in self._numbered()), default=-1)
         with os.scandir(self.path) as entries:
-            names = sorted(entry.name for entry in entries if _LEFT_LOG.match(entry.name))
-        for name in names:
-            if not (self.path / name.removesuffix("-wal")).exists():
-                return self.path / name
-        return None
+            names = [match[0] for entry in entries if (match := _LEFT_LOG.match(entry.name)) and int(match[1]) > newest]
+        return self.path / min(names) if names else None
 
     def complete_renames(self) -> None:
         """Ends renames of ``current.db`` that a crash interrupted."""

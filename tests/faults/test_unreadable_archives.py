@@ -11,6 +11,7 @@ import pytest
 
 from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
+from greenagent.logs.write.retention import StoreLimits
 from greenagent.uplink.sources import LogSource
 from greenagent.uplink.uploader import Uploader
 from greenagent.values.message import Message
@@ -26,9 +27,9 @@ PAIR = "ac/main"
 class Uploads:
     """A real store whose lines go to a real controller, one archive for each batch given."""
 
-    def __init__(self, path: Path, controller: RecordingController) -> None:
+    def __init__(self, path: Path, controller: RecordingController, limits: StoreLimits | None = None) -> None:
         self.agent_log = RecordedLog()
-        self.store = LogStore(path / "logs", path / "mid", self.agent_log)
+        self.store = LogStore(path / "logs", path / "mid", self.agent_log, limits=limits)
         self.store.start()
         bits = self.store.register_pairs([PAIR])
         self.job = self.store.open_job("j", "dom", "nam", Routes(pairs=[(bits[PAIR], None)]), "")
@@ -93,6 +94,23 @@ def test_a_damaged_archive_that_cannot_be_set_aside_stops_nothing_once_it_can(
         wait_until(lambda: uploads.store.metrics.dropped == 1, what="the other to be counted")
     assert len(uploads.complaints("file is not a database")) == 2, "once as the reason, once as set aside"
     assert len(uploads.complaints("is kept as damaged-")) == 1
+
+
+def test_lines_in_an_archive_that_a_cap_cannot_remove_are_not_said_to_be_lost(
+    tmp_path: Path, controller: RecordingController, immutable: Immutable
+) -> None:
+    """They were, every second anew, and were sent all the same."""
+    uploads = Uploads(tmp_path, controller, StoreLimits(max_dbs=1))
+    kept = uploads.archive("a")
+    immutable.set(kept)
+    uploads.archive("b")
+    wait_until(lambda: uploads.complaints("cannot be kept in order"), what="the trouble")
+    with running(uploads.uploader):
+        wait_until(lambda: arrived(controller) == ["a", "b"], what="all lines")
+    assert uploads.complaints("is removed for max_dbs") == []
+    assert uploads.store.metrics.dropped == 0
+    immutable.lift()
+    uploads.store.stop()
 
 
 def test_lines_before_a_damage_are_sent_and_those_behind_it_counted(

@@ -183,9 +183,98 @@ def test_a_copy_that_followed_the_link_has_no_line_twice(stores: Stores, tmp_pat
     store.stop()
     copied = LogFolder(tmp_path / "copied")
     shutil.copytree(stores.folder.path, copied.path)
-    assert copied.has_real_current()
+    assert not copied.current.is_symlink()
+    assert copied.current.exists()
     assert len(copied.databases()) == 1
     assert [record.data for record in newest_first(copied, LogQuery())] == ["x"]
+
+
+@pytest.mark.parametrize("kind", ["an absolute link", "a link with a dot", "a hard link", "a copy", "a copy of a log"])
+def test_a_start_makes_no_second_database_of_another_name_of_the_newest(stores: Stores, kind: str) -> None:
+    """Lines came twice, and a hard link with a log of its own gave I/O errors."""
+    database, log = crashed_files(stores)
+    path, current = stores.folder.path / "1700000000.db", stores.folder.current
+    path.write_bytes(database)
+    if kind == "a copy of a log":
+        path.with_name(path.name + "-wal").write_bytes(log)  # copied while the agent ran: current.db has no log
+    if kind == "an absolute link":
+        current.symlink_to(path)
+    elif kind == "a link with a dot":
+        current.symlink_to(f"./{path.name}")
+    elif kind == "a hard link":
+        os.link(path, current)
+    else:
+        shutil.copy(path, current)
+    stored = ["in the file", "in its log"] if kind == "a copy of a log" else ["in the file"]
+    assert [record.data for record in newest_first(stores.folder, LogQuery())] == stored[::-1]
+    store = stores.open()
+    job(store).append([Message(1, "later")])
+    store.flush()
+    assert stores.folder.databases() == [path]
+    assert os.readlink(current) == path.name
+    assert rows(stores.folder, "data") == [(text,) for text in (*stored, "later")]
+
+
+def test_a_log_that_stayed_of_a_removed_database_is_not_taken_for_that_of_current_db(stores: Stores) -> None:
+    """The start threw the real log away for it, and the lines that were only there."""
+    database, log = crashed_files(stores)
+    stores.folder.current.write_bytes(database)
+    stores.folder.current.with_name("current.db-wal").write_bytes(log)
+    (stores.folder.path / "1650000000.db-wal").write_bytes(b"of a database that is gone")
+    stores.open()
+    assert rows(stores.folder, "data") == [("in the file",), ("in its log",)]
+
+
+def test_a_log_below_the_newest_database_is_of_no_interrupted_rename(stores: Stores) -> None:
+    database, log = crashed_files(stores)
+    other = stores.folder.path / "1700000000.db"
+    other.write_bytes(database)
+    shutil.copy(Path(__file__).parents[1] / "data/original-logs/current.db", stores.folder.current)
+    (stores.folder.path / "1650000000.db-wal").write_bytes(log)
+    assert stores.folder.moved_log() is None
+    stores.open()
+    assert not (stores.folder.path / "1650000000.db").exists()
+
+
+def test_a_link_to_a_database_elsewhere_is_read_but_not_written(stores: Stores, tmp_path: Path) -> None:
+    """Our tables were made in whatever database the link led to."""
+    elsewhere = tmp_path / "elsewhere.db"
+    with closing(sqlite3.connect(elsewhere)) as connection:
+        connection.execute("CREATE TABLE precious (x)")
+    content = elsewhere.read_bytes()
+    stores.folder.create()
+    stores.folder.current.symlink_to(elsewhere)
+    store = stores.open()
+    job(store).append([Message(1, "x")])
+    store.stop()
+    assert elsewhere.read_bytes() == content
+    assert any("is left as it is" in line for line in stores.agent_log.lines)
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a link that leads nowhere"])
+def test_what_is_no_file_under_the_newest_number_does_not_stop_the_start(stores: Stores, kind: str) -> None:
+    stores.folder.create()
+    path = stores.folder.path / "1900000000.db"
+    if kind == "a folder":
+        path.mkdir()
+    else:
+        path.symlink_to("nowhere")
+    store = stores.open()
+    job(store).append([Message(1, "x")])
+    store.flush()
+    assert rows(stores.folder, "data") == [("x",)]
+    assert "is damaged (it is not a file): it is kept as damaged-" in stores.agent_log.lines[0]
+
+
+def test_no_number_is_too_long(stores: Stores) -> None:
+    """The database behind the last number of 18 digits was not seen by anybody."""
+    stores.folder.create()
+    with closing(sqlite3.connect(stores.folder.path / f"{'9' * 18}.db")) as connection:
+        connection.execute("CREATE TABLE logs (id INTEGER)")
+    store = stores.open()
+    job(store).append([Message(1, "x")])
+    store.flush()
+    assert stores.folder.databases()[-1].name == f"1{'0' * 18}.db"
 
 
 def test_one_message_larger_than_the_file_is_stored_all_the_same(stores: Stores) -> None:
@@ -251,6 +340,19 @@ def test_a_cap_that_removes_undelivered_lines_says_how_many(stores: Stores) -> N
     heard = wait_until(lambda: [line for line in stores.agent_log.lines if "not yet sent" in line], what="the warning")
     assert "max_dbs = 1 with 1 lines not yet sent to a/main" in heard[0]
     assert [record.data for record in store.pending("a/main").read() if record.level == 1] == ["2"]
+
+
+def test_an_archive_that_cannot_be_removed_costs_no_line_and_holds_no_other(stores: Stores) -> None:
+    """With every rotation the lines for which the new file was made were counted as lost."""
+    store = stores.open(limits=StoreLimits(max_db_size=MEGABYTE, max_dbs=2))
+    (stores.folder.path / "1600000000.db").mkdir()
+    job(store).append([Message(1, "x" * MEGABYTE) for _ in range(5)])
+    store.flush()
+    assert store.metrics.dropped == 0
+    assert store.is_writable
+    kept = [path for path in stores.folder.databases() if path.is_file()]
+    assert len(kept) == 3, "the one that is written, and two archives"
+    wait_until(lambda: any("cannot be kept in order" in line for line in stores.agent_log.lines), what="the word of it")
 
 
 def test_archives_older_than_max_age_go(stores: Stores) -> None:

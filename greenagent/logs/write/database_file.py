@@ -36,12 +36,17 @@ def find_newest(folder: LogFolder, warn: Callable[[str], None]) -> tuple[Path | 
         return None, LEAP
     if folder.has_real_current():
         folder.number_current()
+    elif not folder.current.is_symlink():
+        folder.current.unlink(missing_ok=True)  # a copy of the newest, until that is changed
     paths = folder.databases()
     if not paths:
         return None, 0
     newest = paths[-1]
+    if newest.is_symlink() and newest.exists():
+        warn(f"{newest} is a link to {newest.resolve()}, which is left as it is: logging goes on in a new file")
+        return None, 0
     try:
-        problem = inspect(newest)
+        problem = inspect(newest) if newest.is_file() else "it is not a file"
     except sqlite3.OperationalError as error:
         if not is_locked(error):
             raise

@@ -57,9 +57,11 @@ class Retention:
         self._not_sent = not_sent
         self._archives: dict[Path, _Archive] = {}
         self._said_free = False
+        self._failure: OSError | None = None
 
     def apply(self, cursors: Cursors, written: Path) -> None:
-        """One pass over all databases but ``written``. Raises OSError."""
+        """One pass over all databases but ``written``. Raises OSError, after all that could be removed."""
+        self._failure = None
         archives = [path for path in self._folder.databases() if path != written]
         limits = self.limits
         if limits.max_dbs:
@@ -75,6 +77,8 @@ class Retention:
         for path in archives:  # those that held only lines on their way to controllers, once these have them
             if path.exists() and not self._known(path).has_logs and not self._waiting_for(path, cursors):
                 self._remove(path)
+        if self._failure is not None:
+            raise self._failure
 
     def _make_room(self, archives: Sequence[Path], cursors: Cursors) -> None:
         for path in filter(Path.exists, archives):
@@ -98,27 +102,31 @@ class Retention:
         return cursors.wanting(known.last_seq) + left
 
     def _remove_by_cap(self, path: Path, cap: str, cursors: Cursors) -> None:
-        wanted = self._waiting_for(path, cursors)
-        if wanted:
-            self._say_undelivered(path, cap, {cursor.bit: cursor.seq for cursor in wanted}, cursors)
-        self._remove(path)
+        behind = {cursor.bit: cursor.seq for cursor in self._waiting_for(path, cursors)}
+        undelivered: Waiting | sqlite3.Error | None = None
+        if behind:
+            try:
+                undelivered = waiting_in(path, behind, _PATIENCE)
+            except sqlite3.Error as error:
+                undelivered = error
+        # Only then is it said: what cannot be removed is tried again every second, and is not lost.
+        if self._remove(path) and undelivered is not None:
+            self._say_undelivered(path, cap, undelivered, behind, cursors)
 
-    def _say_undelivered(self, path: Path, cap: str, behind: dict[int, int], cursors: Cursors) -> None:
-        try:
-            waiting = waiting_in(path, behind, _PATIENCE)
-        except sqlite3.Error as error:
-            if str(error).startswith("no such"):
+    def _say_undelivered(
+        self, path: Path, cap: str, undelivered: Waiting | sqlite3.Error, behind: dict[int, int], cursors: Cursors
+    ) -> None:
+        if isinstance(undelivered, sqlite3.Error):
+            if str(undelivered).startswith("no such"):
                 return  # a file of another version holds nothing for controllers
-            pairs = _names(cursors, behind)
             self._say(
-                f"{path.name} is removed for {cap} and cannot be read ({error}): how many of its lines "
-                f"{pairs} did not get is not known"
+                f"{path.name} is removed for {cap} and cannot be read ({undelivered}): how many of its lines "
+                f"{_names(cursors, behind)} did not get is not known"
             )
-            return
-        if waiting.lines:
-            pairs = _names(cursors, [bit for bit, lines in waiting.by_bit.items() if lines])
-            self._say(f"{path.name} is removed for {cap} with {waiting.lines} lines not yet sent to {pairs}")
-            self._not_sent(waiting, pairs, f"their database was removed for {cap}")
+        elif undelivered.lines:
+            pairs = _names(cursors, [bit for bit, lines in undelivered.by_bit.items() if lines])
+            self._say(f"{path.name} is removed for {cap} with {undelivered.lines} lines not yet sent to {pairs}")
+            self._not_sent(undelivered, pairs, f"their database was removed for {cap}")
 
     def _known(self, path: Path) -> _Archive:
         """What is in an archive; one that is locked or damaged may still hold anything."""
@@ -135,12 +143,18 @@ class Retention:
             self._archives[path] = found
         return self._archives[path]
 
-    def _remove(self, path: Path) -> None:
-        # A reader that finds an archive damaged renames it at any time.
-        path.unlink(missing_ok=True)
-        for suffix in COMPANIONS:
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    def _remove(self, path: Path) -> bool:
+        """False where that is not possible: the others are removed all the same."""
+        try:
+            # A reader that finds an archive damaged renames it at any time.
+            path.unlink(missing_ok=True)
+            for suffix in COMPANIONS:
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+        except OSError as error:
+            self._failure = error
+            return False
         self._archives.pop(path, None)
+        return True
 
 
 def _names(cursors: Cursors, bits: Iterable[int]) -> str:

@@ -253,7 +253,10 @@ class Writer:
         self.database.set_marks(self.cursors.meta())
         closed = self.database.rotate()
         self._cleaned_to = 0
-        self._retention.apply(self.cursors, self.database.path)
+        try:
+            self._retention.apply(self.cursors, self.database.path)
+        except OSError as error:
+            self._say_disorder(error)  # that is no reason to lose the lines for which there is a new file now
         return closed
 
     def _look_around(self) -> None:
@@ -264,13 +267,16 @@ class Writer:
         self._next_check = now + _CHECK_EVERY
         try:
             self.database.look_after()
-            self._retention.apply(self.cursors, self.database.path)
             self._drop_old_pairs()
+            self._retention.apply(self.cursors, self.database.path)
             self._disorder = ""
         except (sqlite3.Error, OSError) as error:
-            if self._disorder != str(error):
-                self._disorder = str(error)
-                self.warn(f"the log folder {self.folder.path} cannot be kept in order: {error}")
+            self._say_disorder(error)
+
+    def _say_disorder(self, error: sqlite3.Error | OSError) -> None:
+        if self._disorder != str(error):
+            self._disorder = str(error)
+            self.warn(f"the log folder {self.folder.path} cannot be kept in order: {error}")
 
     def _drop_old_pairs(self) -> None:
         for cursor in self.cursors.drop_old():
