@@ -137,7 +137,7 @@ class Agent:
         parts = Parts(
             context, self.admission, self.connections, self.store, self.statistics_outbox, self.monitoring.lag
         )
-        self.monitoring.start(parts, self.statistics, self.began)
+        self.monitoring.start(parts, self.statistics, self.began, must_serve=taken_over is None)
         if taken_over is not None:
             self.statistics.preset(taken_over.gauges)
             self.admission.resume(taken_over.jobs)

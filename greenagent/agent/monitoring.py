@@ -11,6 +11,7 @@ from greenagent.runtime.greenlets import Supervisor
 from greenagent.statistics.collector import Statistics
 from greenagent.statistics.own import AgentMetrics, EventLoopLag
 from greenagent.statistics.prometheus import MetricsServer
+from greenagent.values.errors import GreenagentError
 
 
 class Monitoring:
@@ -34,15 +35,24 @@ class Monitoring:
         self._metrics = metrics
         self._watchdog = HubWatchdog(lambda: self.lag.beats, self.thresholds)
 
-    def start(self, parts: Parts, statistics: Statistics, began: float) -> None:
-        """Before anything runs that would have to be ended again. Raises GreenagentError: nothing can be served."""
+    def start(self, parts: Parts, statistics: Statistics, began: float, *, must_serve: bool) -> None:
+        """Before anything runs that would have to be ended again. Raises GreenagentError: nothing can be served.
+
+        Without ``must_serve`` that is only logged: jobs that were handed over are worth more than their figures.
+        """
         self.status = AgentStatus(parts, self._metrics, began)
         listen = parts.context.settings().metrics.listen
         if listen:
             self.metrics_server = MetricsServer(
                 listen, statistics, self._metrics, self.status.health, self.status.status
             )
-            self.metrics_server.start()
+            try:
+                self.metrics_server.start()
+            except GreenagentError as error:
+                if must_serve:
+                    raise
+                self._agent_log.error(f"{error}: nothing is served until the next start or replacement")
+                self.metrics_server = None
 
         def then() -> None:
             self.status.follow()

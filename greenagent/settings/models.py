@@ -25,6 +25,7 @@ from greenagent.settings.schema import (
     Section,
     Setting,
     at_least,
+    file_name,
     given,
     http_url,
     listen_address,
@@ -64,10 +65,10 @@ class MainSettings:
         live=True,
     )
     message_id_file: Path = setting(
-        PATH, "./.mid", "Where the last reserved message id is kept.", given, originals=("message_ID_file",)
+        PATH, "./.mid", "Where the last reserved message id is kept.", file_name, originals=("message_ID_file",)
     )
     history_file: Path = setting(
-        PATH, "./.history", "The jobs to run again at start (max_time = -1), readable by people.", given
+        PATH, "./.history", "The jobs to run again at start (max_time = -1), readable by people.", file_name
     )
     roles: tuple[str, ...] = setting(
         TEXTS,

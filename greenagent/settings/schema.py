@@ -157,6 +157,11 @@ def given(value: Any) -> str:
     return "" if value is not None and str(value).strip() else "must not be empty"
 
 
+def file_name(value: Any) -> str:
+    """A path whose last part names a file, unlike ``.`` and ``/``."""
+    return given(value) or ("" if value.name else f"{str(value)!r} is a folder: name a file")
+
+
 def words(value: Any) -> str:
     """A list of words without empty ones and without control characters."""
     odd = [item for item in value if not item.strip() or not item.isprintable()]

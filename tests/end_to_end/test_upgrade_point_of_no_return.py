@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from tests.conftest import needs
 from tests.support.agents import StartAgent
 from tests.support.commands import built_in, execute, shell
+from tests.support.metrics import get, listening
 from tests.support.processes import is_running
 from tests.support.recording_controller import RecordingController, accept_after, status
 from tests.support.upgrade import replace
@@ -66,6 +68,25 @@ def test_a_job_that_does_not_stop_in_time_is_ended_and_reported_and_the_others_g
     assert controller.wait_for_result("after")["state"] == "SUCCESS"
     assert len(controller.results_of("chatty")) == 1
     assert agent.stop() == 0
+
+
+def test_an_address_for_metrics_that_another_has_costs_no_job(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    """The new image exited for it, and the jobs were nobody's."""
+    agent = start_agent()
+    gate, up = tmp_path / "gate", tmp_path / "up"
+    controller.push(shell("job", f"touch {up}; until [ -e {gate} ]; do sleep 0.02; done; echo 20::1"))
+    wait_until(up.exists, what="the job")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        agent.config.write_text(agent.config.read_text() + listening(port))
+        replace(agent, 1)
+    assert f"cannot listen on 127.0.0.1:{port}" in agent.stderr
+    gate.touch()
+    assert controller.wait_for_result("job")["data"] == "1"
+    replace(agent, 2)
+    assert get(port, "/healthz") == (200, "ok\n")
 
 
 def test_results_under_way_during_a_replacement_arrive_once(

@@ -90,10 +90,13 @@ def _check_extensions(loaded: Loaded, report: Report) -> None:
 def _no_file(path: Path) -> str:
     """Why a file of the agent's own cannot be written; "" when it can. Its folder must be there."""
     folder = path.absolute().parent
-    if not folder.is_dir():
-        return f"{str(path)!r} cannot be written: there is no folder {str(folder)!r}: make it, or name another"
-    if path.is_dir():
-        return f"{str(path)!r} is a folder: name a file"
+    try:
+        if not folder.is_dir():
+            return f"{str(path)!r} cannot be written: there is no folder {str(folder)!r}: make it, or name another"
+        if path.is_dir():
+            return f"{str(path)!r} is a folder: name a file"
+    except OSError as error:  # such as a name that is too long
+        return f"{str(path)!r} cannot be written: {error.strerror}"
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         return f"{str(path)!r} cannot be written: {os.strerror(errno.EACCES)}"
     return _unwritable(folder)

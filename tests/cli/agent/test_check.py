@@ -62,6 +62,18 @@ def test_files_that_cannot_be_written_are_problems(tmp_path: Path) -> None:
     assert not (tmp_path / "gone").exists()
 
 
+def test_files_whose_names_are_none_are_problems(tmp_path: Path) -> None:
+    """They ended ``--check`` in a traceback, and SIGHUP in an internal error."""
+    code, lines = check(tmp_path, MINIMAL.replace("[main]", "[main]\nhistory_file = '.'"))
+    assert (code, [line.split("] ", 1)[1] for line in lines]) == (1, ["history_file: '.' is a folder: name a file"])
+    name = "x" * 300
+    code, lines = check(tmp_path, MINIMAL.replace("[main]", f"[main]\nmessage_id_file = '{name}'"))
+    assert code == 1
+    assert [line.split("] ", 1)[1] for line in lines] == [
+        f"message_id_file: '{name}' cannot be written: File name too long"
+    ]
+
+
 def test_metrics_without_their_package_are_a_problem(tmp_path: Path) -> None:
     text = MINIMAL + "[metrics]\nlisten = '127.0.0.1:9464'\n"
     assert check(tmp_path, text) == (0, [])
