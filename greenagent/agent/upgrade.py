@@ -19,10 +19,11 @@ from typing import Final, NoReturn
 import gevent
 
 from greenagent.jobs.handover import READ_VERSIONS, VERSION, HandedOver, from_json, readable_versions
+from greenagent.logs.folder import LogFolder
 from greenagent.process.pipes import PipeReader
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
 from greenagent.process.termination import end
-from greenagent.runtime.files import FileLock, inherit_locks
+from greenagent.runtime.files import FileLock, inherit_locks, lock_holder
 from greenagent.runtime.native import close_descriptor, end_hub_threads, write_all
 from greenagent.settings.models import Settings
 from greenagent.values.errors import GreenagentError
@@ -91,6 +92,11 @@ def check_handover(version: str, settings: Settings, environment: Mapping[str, s
     now, before = os.path.realpath(ledger_file), environment.get(LEDGER_VARIABLE)
     if before is not None and now != before:
         return f"main.ledger_file has changed from {before} to {now}: stop and start the agent"
+    names = [settings.main.message_id_file.with_name(settings.main.message_id_file.name + ".lock")]
+    names += [] if logger is None else [LogFolder(logger.log_dir).lock]
+    for lock in names if before is not None else ():  # asked by an agent, which holds its own and is our parent
+        if (holder := lock_holder(lock)) not in ("", str(os.getppid())):
+            return f"{lock} is held by process {holder}: give this agent other files"
     return None
 
 

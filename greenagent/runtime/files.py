@@ -71,6 +71,21 @@ def inherit_locks(locks: dict[str, int]) -> None:
     _inherited.update({os.path.realpath(path): descriptor for path, descriptor in locks.items()})
 
 
+def lock_holder(path: Path) -> str:
+    """The number of the process that holds the ``FileLock`` at ``path``; "" when nobody does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return os.read(descriptor, 32).decode("ascii", "replace").strip()
+    finally:
+        os.close(descriptor)
+    return ""
+
+
 class FileLock:
     """An advisory lock on a file of its own, which is never replaced nor deleted.
 

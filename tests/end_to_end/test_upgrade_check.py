@@ -72,6 +72,30 @@ def test_an_agent_that_reads_another_state_is_not_started_and_the_old_one_goes_o
     assert "Traceback" not in agent.stderr
 
 
+def test_with_the_logs_of_another_agent_nothing_is_replaced(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    """The new image exited for the lock, and the jobs were nobody's."""
+    other, agent = start_agent(controllers={}), start_agent()
+    gate, up = tmp_path / "gate", tmp_path / "up"
+    controller.push(shell("j", f"touch {up}; while [ ! -e {gate} ]; do sleep 0.02; done; echo 20::1"))
+    wait_until(up.exists, what="the job")
+    text = agent.config.read_text()
+    for own, others in (
+        (f"{agent.folder}/logs", f"{other.folder}/logs"),
+        (f"{agent.folder}/mid", f"{other.folder}/mid"),
+    ):
+        agent.config.write_text(text.replace(own, others))
+        os.kill(agent.pid, signal.SIGUSR2)
+        wait_until(lambda: f"is held by process {other.pid}" in agent.stderr.splitlines()[-1], 30, "the refusal")
+        agent.config.write_text(text)
+        os.kill(agent.pid, signal.SIGHUP)
+        wait_until(lambda: "reloaded" in agent.stderr.splitlines()[-1], what="the next line")
+    replace(agent, 1)
+    gate.touch()
+    assert controller.wait_for_result("j")["data"] == "1"
+
+
 def test_a_child_started_after_a_replacement_has_no_descriptor_but_the_first_three(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
