@@ -65,6 +65,7 @@ class Lines:
     ``keep``: they belong in table ``logs``. ``marks``: the bits of the upload pairs that want them. ``flush``: seconds
     within which the job wants them sent, 0 for as configured. ``first_id`` is the id of the first. ``text`` is a
     block's lines, each with its newline, or "" when ``rows`` holds them. ``size`` is in bytes of UTF-8.
+    ``tells``: this is the note that so many lines of the job were lost, and no line of the job's own; else 0.
     """
 
     owner: Owner
@@ -78,6 +79,7 @@ class Lines:
     rows: Sequence[tuple[int, str]]
     count: int
     size: int
+    tells: int = 0
 
     @property
     def stored_size(self) -> int:

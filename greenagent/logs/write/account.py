@@ -22,13 +22,8 @@ from greenagent.values.levels import WARNING
 class LineAccount:
     """Is told by the writer, and tells the jobs' logs, the agent's own, and the uploaders of ``pairs``.
 
-    The life of a note in a job's log that lines of it were lost:
-
-    1. ``not_written`` adds the lost lines to ``_unreported``.
-    2. When writing works again, ``_report`` puts the note into the writer's queue and moves its number to
-       ``_reporting``. A task right behind the notes comes back when the writer has dealt with them.
-    3. If they are stored by then, it clears ``_reporting``: done. If writing failed again, ``not_written`` came first:
-       the notes are among the lost lines, and their numbers go back to ``_unreported``.
+    Lines that were lost are ``_unreported`` until writing works again: then a note for each job goes to the writer.
+    Where that note is lost as well, ``not_written`` brings the number back: what was lost is told once, in one number.
     """
 
     def __init__(self, folder: Path, intake: Intake, agent_log: AgentLog, log_of: Callable[[Owner], JobLog]) -> None:
@@ -45,8 +40,6 @@ class LineAccount:
         self._log_of = log_of
         self._unreported: dict[Owner, int] = {}
         """Lines lost of each job that its log does not tell yet."""
-        self._reporting: dict[Owner, int] = {}
-        """Lines that notes tell of which are on their way to the writer."""
 
     def stored(self, lines: int, size: int, marked: Marked) -> None:
         """A transaction of ``lines`` lines and ``size`` bytes is committed: wakes the uploaders that want some."""
@@ -57,16 +50,16 @@ class LineAccount:
             if pair.bit in marked:
                 pair.stored(*marked[pair.bit])
 
-    def not_written(self, lost: Mapping[Owner, int], reason: str) -> None:
-        """Writing failed; the jobs' logs say so when it works again."""
+    def not_written(self, lost: Mapping[Owner, int], untold: Mapping[Owner, int], reason: str) -> None:
+        """Writing failed; the jobs' logs say so when it works again.
+
+        ``untold``: of how many lines the notes tell that are lost as well; these were counted before.
+        """
         for owner, count in lost.items():
-            if owner in self._reporting:
-                count -= 1  # the note is among the lost, and is no line of the job's own
             self._log_of(owner).count_dropped(count)
-            self._unreported[owner] = self._unreported.get(owner, 0) + count
-        for owner, count in self._reporting.items():  # these notes may be among the lost
-            self._unreported[owner] = self._unreported.get(owner, 0) + count
-        self._reporting = {}
+        for counts in (lost, untold):
+            for owner, count in counts.items():
+                self._unreported[owner] = self._unreported.get(owner, 0) + count
         if not self.is_failing:
             self.is_failing = True
             self._agent_log.error(
@@ -82,27 +75,23 @@ class LineAccount:
 
     def report(self) -> None:
         """Now and then: what found no room is tried once more."""
-        if not self.is_failing and not self._reporting:
+        if not self.is_failing:
             self._report()
 
     def last_report(self, flush: Callable[[], None]) -> None:
         """The store closes: what the jobs' logs cannot tell even now is said here, and nowhere else."""
-        if self._unreported or self._reporting:
-            self._report()
-            flush()
-            if self._unreported:
-                self._agent_log.error(f"{_total(self._unreported)} were lost, and their logs cannot tell")
+        self._report()
+        flush()
+        if self._unreported:
+            self._agent_log.error(f"{_total(self._unreported)} were lost, and their logs cannot tell")
 
     def _report(self) -> None:
         """Puts a note into the log of every job that misses lines."""
         for owner, count in list(self._unreported.items()):
             text = f"{count} lines of this job were lost: the log database could not be written"
-            if not self._log_of(owner).try_append(WARNING, text):
+            if not self._log_of(owner).try_append(WARNING, text, tells=count):
                 break
-            self._reporting[owner] = self._unreported.pop(owner)
-        # When this comes back the notes are stored, or ``not_written`` has been called.
-        reporting = self._reporting
-        self._intake.soon(lambda: self._intake.post(reporting.clear))
+            del self._unreported[owner]
 
     def not_sent(self, waiting: Waiting, pairs: str, cause: str) -> None:
         """Lines that ``pairs`` still wanted went for ``cause``; the logs of the jobs that lose most say so each."""

@@ -86,14 +86,14 @@ class JobLog:
         if not self.try_append(level, text):
             self.count_dropped(1)
 
-    def try_append(self, level: int, text: str) -> bool:
-        """One message, without ever waiting; False when there is no room for it now."""
+    def try_append(self, level: int, text: str, tells: int = 0) -> bool:
+        """One message, without ever waiting; False when there is no room for it now. ``tells`` as in ``Lines``."""
         route = self.routes.for_level(level)
         if route.process:
             if not self._intake.takes_at_once:
                 return False
             text = _clean(text)
-            self._hand_over(route, level, "", [(level, text)], 1, byte_size(text))
+            self._hand_over(route, level, "", [(level, text)], 1, byte_size(text), tells)
         return True
 
     def close(self) -> None:
@@ -167,7 +167,14 @@ class JobLog:
             self.append_now(levels.WARNING, f"{count} lines of this job were not stored: {cause}")
 
     def _hand_over(
-        self, route: Route, level: int, text: str, rows: Sequence[tuple[int, str]], count: int, size: int
+        self,
+        route: Route,
+        level: int,
+        text: str,
+        rows: Sequence[tuple[int, str]],
+        count: int,
+        size: int,
+        tells: int = 0,
     ) -> None:
         """Nothing in here may yield: ids and the queue keep one order."""
         first_id = self._intake.ids.take(count)
@@ -183,6 +190,7 @@ class JobLog:
             rows,
             count,
             size,
+            tells,
         )
         if route.console and self._intake.console is not None:
             self._intake.console.show(self._label, lines)

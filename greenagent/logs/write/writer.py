@@ -38,7 +38,7 @@ class WriterEvents(Protocol):
 
     def stored(self, lines: int, size: int, marked: Marked) -> None: ...
 
-    def not_written(self, lost: Counter[Owner], reason: str) -> None: ...
+    def not_written(self, lost: Counter[Owner], untold: Counter[Owner], reason: str) -> None: ...
 
     def written_again(self) -> None: ...
 
@@ -145,10 +145,14 @@ class Writer:
                 self._failing_until = time.monotonic() + RETRY_AFTER
         if lines and self._is_failing:
             lost: Counter[Owner] = Counter()
+            untold: Counter[Owner] = Counter()
             for part in lines:
-                lost[part.owner] += part.count
+                if part.tells:
+                    untold[part.owner] += part.tells
+                else:
+                    lost[part.owner] += part.count
             reason = self._reason
-            self._post(lambda: self._events.not_written(lost, reason))
+            self._post(lambda: self._events.not_written(lost, untold, reason))
 
     def _attempt(self, lines: list[Lines]) -> str:
         """Writes ``lines`` and takes them out of the list, mending what fails; returns why some are left, if any."""
