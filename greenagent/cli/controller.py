@@ -56,6 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
         services = Services(agent_log, limits, options.state)
     except (GreenagentError, OSError) as error:
         return _refuse(str(error))
+    # Before anybody can see that it listens: a signal in between would kill it without its end being in order.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, ended.set)
     try:
         controller = Controller(
             services,
@@ -70,8 +73,6 @@ def main(arguments: list[str] | None = None) -> int:
         host, port = options.listen
         reason = (error.strerror or str(error)).partition(": (")[0]  # gevent appends the address as a tuple
         return _refuse(f"cannot listen on {host}:{port}: {reason}")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        gevent.signal_handler(number, ended.set)
     controller.start()
     try:
         print(f"listening on {controller.url}", flush=True)
