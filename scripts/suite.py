@@ -1,8 +1,7 @@
 """The whole suite, several pytest processes at once, since tests wait most of the time; run by scripts/test.
 
 Each process takes a share of the test files; what it prints comes when it has ended. A test that fails fails: there
-are no second tries. ``--fast`` runs the rooms that need neither an agent nor a controller as processes, for the
-writing hours.
+are no second tries. ``--fast`` runs the rooms that take under a minute in all, for the writing hours.
 """
 
 from __future__ import annotations
@@ -24,8 +23,10 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
 AT_ONCE = 3
 """Processes at once: tests wait, so that two cores carry three."""
-SLOW_ROOMS = ("agent", "cli", "controller", "end_to_end", "faults", "model", "packaging")
+SLOW_ROOMS = ("agent", "cli", "controller", "end_to_end", "faults", "logs", "model", "packaging")
 """Rooms that start agents, controllers or packages; the first to begin in a whole run."""
+FAST_ROOMS = ("", "runtime", "settings", "spool", "statistics", "values")
+"""Rooms that take under a minute in all; "" is the folder of tests itself."""
 SHARE = 12
 """Files in one process; a process of its own for each file would spend its time importing."""
 SUMMARY = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)")
@@ -63,16 +64,20 @@ class Share:
         return 0 if code == NO_TESTS else code
 
 
+def name_of(room: Path) -> str:
+    """The first folder below the tests: a room may have folders of its own."""
+    return (*room.relative_to(TESTS).parts, "")[0]
+
+
 def is_slow(room: Path) -> bool:
-    """By the first folder below the tests: a room may have folders of its own."""
-    return (*room.relative_to(TESTS).parts, "")[0] in SLOW_ROOMS
+    return name_of(room) in SLOW_ROOMS
 
 
 def shares(fast: bool) -> list[Share]:
     """The test files in shares of one room each, slow rooms first."""
     found = []
     for room in sorted({path.parent for path in TESTS.rglob("test_*.py")}, key=lambda room: (not is_slow(room), room)):
-        if fast and is_slow(room):
+        if fast and name_of(room) not in FAST_ROOMS:
             continue
         files = sorted(room.glob("test_*.py"))
         size = 4 if is_slow(room) else SHARE
@@ -83,7 +88,7 @@ def shares(fast: bool) -> list[Share]:
 def main() -> int:
     """Runs all shares; returns 1 if a test failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--fast", action="store_true", help="only the rooms that start no agent and no controller")
+    parser.add_argument("--fast", action="store_true", help="only the rooms that take under a minute in all")
     waiting = shares(parser.parse_args().fast)
     running: list[Share] = []
     counts: Counter[str] = Counter()
