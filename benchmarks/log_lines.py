@@ -27,10 +27,10 @@ from pathlib import Path  # noqa: E402
 import gevent  # noqa: E402
 
 from greenagent.jobs.streams import JobOutput  # noqa: E402
-from greenagent.logs.routes import Routes  # noqa: E402
 from greenagent.logs.schema import INSERT_ROW, SCHEMA  # noqa: E402
 from greenagent.logs.splitter import Splitter  # noqa: E402
 from greenagent.logs.store import LogStore  # noqa: E402
+from greenagent.logs.write.job_log import Routes  # noqa: E402
 from greenagent.process.pipes import PipeReader  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from weakref import WeakKeyDictionary
 
 from greenagent.jobs.job import Job
-from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
-from greenagent.logs.write.job_log import JobLog
+from greenagent.logs.write.job_log import JobLog, Routes
 from greenagent.settings.models import ControllerLogger, Settings
 from greenagent.spool.records import FROM_STARTUP
 from greenagent.values.levels import LevelSet

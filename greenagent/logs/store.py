@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from greenagent.logs.console import Console
-from greenagent.logs.folder import LogFolder
+from greenagent.logs.folder import LogFolder, is_damage, refuse_unreadable
 from greenagent.logs.lines import Owner
-from greenagent.logs.read.database import is_damage, refuse_unreadable
 from greenagent.logs.read.pending import MarkedReader, PendingLines
 from greenagent.logs.read.query import LogQuery, newest_first
-from greenagent.logs.routes import Routes
 from greenagent.logs.write.account import LineAccount
 from greenagent.logs.write.cursors import CursorStore
 from greenagent.logs.write.deletion import Deletion
 from greenagent.logs.write.intake import Intake
-from greenagent.logs.write.job_log import JobLog
+from greenagent.logs.write.job_log import JobLog, Routes
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.logs.write.writer import Writer
 from greenagent.runtime.agent_log import AgentLog

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
+from greenagent.logs.write.job_log import Routes
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.uplink.sources import LogSource
 from greenagent.uplink.uploader import Uploader

@@ -12,8 +12,8 @@ import pytest
 
 from greenagent.logs.lines import Block
 from greenagent.logs.read.query import LogQuery
-from greenagent.logs.routes import Routes
 from greenagent.logs.write import database, database_file
+from greenagent.logs.write.job_log import Routes
 from greenagent.values.message import Message
 from tests.support.namespaces import run_with_mount
 from tests.support.stores import CHATTY, Stores, job, rows

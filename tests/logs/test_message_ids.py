@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 from greenagent.logs.lines import Block
-from greenagent.logs.write.message_ids import BLOCK, MessageIds
+from greenagent.logs.write.intake import BLOCK, MessageIds
 from greenagent.values.errors import GreenagentError
 from greenagent.values.message import Message
 from tests.support.stores import Stores, job, rows

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.logs.folder import LogFolder
+from greenagent.logs.folder import LogFolder, reading
 from greenagent.logs.lines import Block
-from greenagent.logs.read.database import reading
 from greenagent.logs.read.query import LogQuery, newest_first, spans_of
 from greenagent.logs.read.scan import Scan
-from greenagent.logs.routes import Routes
+from greenagent.logs.write.job_log import Routes
 from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import parse_levels
 from greenagent.values.message import Message

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from greenagent.cli.logs.summary import count_levels, summarise_jobs
-from greenagent.logs.read.database import refuse_unreadable
+from greenagent.logs.folder import refuse_unreadable
 from greenagent.logs.read.query import LogQuery, newest_first
 from greenagent.logs.read.scan import Scan
 from greenagent.logs.read.verify import verify_folder

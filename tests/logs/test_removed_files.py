@@ -6,7 +6,7 @@ import pytest
 
 from greenagent.logs.read.query import LogQuery
 from greenagent.logs.read.scan import Scan
-from greenagent.logs.routes import Routes
+from greenagent.logs.write.job_log import Routes
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.values.levels import parse_levels
 from greenagent.values.message import Message

@@ -14,8 +14,8 @@ import pytest
 from greenagent.logs.folder import LogFolder, file_size, number_of
 from greenagent.logs.read.query import LogQuery, newest_first
 from greenagent.logs.read.scan import Scan
-from greenagent.logs.routes import Routes
 from greenagent.logs.splitter import Splitter
+from greenagent.logs.write.job_log import Routes
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.values.message import Message
 from tests.support.stores import Stores, crashed_files, job, rows

@@ -12,9 +12,9 @@ import pytest
 
 from greenagent.logs.folder import LogFolder, file_size
 from greenagent.logs.lines import MIXED, Block, Lines, Owner, as_rows
-from greenagent.logs.routes import Routes
 from greenagent.logs.splitter import Splitter
 from greenagent.logs.store import LogStore
+from greenagent.logs.write.job_log import Routes
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.settings.models import SMALLEST_DATABASE
 from greenagent.values.message import Message

@@ -12,10 +12,10 @@ import pytest
 from greenagent.logs.console import Console
 from greenagent.logs.lines import Block
 from greenagent.logs.read.query import LogQuery
-from greenagent.logs.routes import Routes
 from greenagent.logs.schema import LINE_COLUMNS
 from greenagent.logs.splitter import Splitter
 from greenagent.logs.store import LogStore
+from greenagent.logs.write.job_log import Routes
 from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import parse_levels
 from greenagent.values.message import Message

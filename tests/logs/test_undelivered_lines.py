@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from greenagent.logs.lines import Block
-from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
 from greenagent.logs.write import cursors, undelivered
+from greenagent.logs.write.job_log import Routes
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.runtime.native import native_sleep
 from greenagent.values.levels import WARNING, parse_levels

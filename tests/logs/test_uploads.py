@@ -6,9 +6,9 @@ import gevent
 import pytest
 
 from greenagent.logs.lines import Block
-from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
 from greenagent.logs.write import cursors
+from greenagent.logs.write.job_log import Routes
 from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import WARNING, parse_levels
 from greenagent.values.message import Message

@@ -9,13 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from greenagent.logs.folder import LogFolder
+from greenagent.logs.folder import LogFolder, reading
 from greenagent.logs.lines import ALONE, Block, Mixed, Piece
-from greenagent.logs.read.database import reading
 from greenagent.logs.read.pending import PendingLines
-from greenagent.logs.routes import Routes
 from greenagent.logs.store import LogStore
-from greenagent.logs.write.job_log import JobLog
+from greenagent.logs.write.job_log import JobLog, Routes
 from greenagent.spool.spool import Spool
 from greenagent.values.message import Message, Record
 from tests.support.agent_logs import RecordedLog

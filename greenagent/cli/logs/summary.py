@@ -14,8 +14,7 @@ from typing import Any, Final, NamedTuple, TextIO
 
 from greenagent.cli.common import local_time, print_table
 from greenagent.cli.logs.text import level_name, paint
-from greenagent.logs.folder import LogFolder
-from greenagent.logs.read.database import Unreadable, reading
+from greenagent.logs.folder import LogFolder, Unreadable, reading
 from greenagent.logs.read.query import EPOCH, LEVEL, LogQuery, ask_all, conditions, order_column
 from greenagent.values.levels import NAMES
 
@@ -41,7 +40,7 @@ class JobSummary(NamedTuple):
 
 
 def summarise_jobs(folder: LogFolder, query: LogQuery, spool: Path | None, unreadable: Unreadable) -> list[JobSummary]:
-    """Every job with matching lines, the one that printed last at the end; ``unreadable``: see logs.read.database."""
+    """Every job with matching lines, the one that printed last at the end; ``unreadable``: see logs.folder."""
     found: dict[str, JobSummary] = {}
     texts = (f"coalesce(CAST({text} AS TEXT), '')" for text in ("jobid", "max(domain)", "max(name)"))
     columns = f"{', '.join(texts)}, count(*), min({EPOCH}), max({EPOCH})"
@@ -79,7 +78,7 @@ def _job_row(job: JobSummary) -> tuple[str, ...]:
 
 
 def count_levels(folder: LogFolder, query: LogQuery, unreadable: Unreadable) -> dict[int, Counter[int]]:
-    """Lines by minute (seconds since 1970) and level; ``unreadable``: see logs.read.database."""
+    """Lines by minute (seconds since 1970) and level; ``unreadable``: see logs.folder."""
     counts: dict[int, Counter[int]] = defaultdict(Counter)
     columns = f"CAST({EPOCH} AS INTEGER) / 60 * 60, {LEVEL}, count(*)"
     for minute, level, count in _ask_all(folder, query, columns, "GROUP BY 1, 2", unreadable):

@@ -17,8 +17,7 @@ from typing import Final, Protocol
 
 from gevent.event import Event
 
-from greenagent.logs.folder import LogFolder
-from greenagent.logs.read.database import connect, is_damage, is_locked, read_numbers
+from greenagent.logs.folder import LogFolder, connect, is_damage, is_locked, read_numbers
 from greenagent.runtime.native import NativeLock
 from greenagent.values.message import Record
 

@@ -10,8 +10,7 @@ import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Final, NamedTuple, TypeVar
 
-from greenagent.logs.folder import LogFolder
-from greenagent.logs.read.database import Unreadable, reading, refuse_unreadable
+from greenagent.logs.folder import LogFolder, Unreadable, reading, refuse_unreadable
 from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import LevelSet
 from greenagent.values.message import Record

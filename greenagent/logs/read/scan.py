@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.folder import LogFolder, inode_of
-from greenagent.logs.read.database import Unreadable, read_numbers, reading, refuse_unreadable
+from greenagent.logs.folder import LogFolder, Unreadable, inode_of, read_numbers, reading, refuse_unreadable
 from greenagent.logs.read.query import LogQuery, ask, order_column
 from greenagent.values.message import Record
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from greenagent.logs.folder import LogFolder
-from greenagent.logs.read.database import reading
+from greenagent.logs.folder import LogFolder, reading
 
 SEED_COLUMNS: Final = ("id", "jobid", "domain", "name", "epoch", "level", "data")
 _OWN_COLUMNS: Final = (*SEED_COLUMNS, "marks", "seq")

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.folder import LogFolder, file_size, inode_of, number_of
+from greenagent.logs.folder import LogFolder, file_size, inode_of, number_of, read_numbers
 from greenagent.logs.lines import LAST_ID, MIXED, Lines, as_rows, block_as_json
-from greenagent.logs.read.database import read_numbers
 from greenagent.logs.schema import DELETE_META, INSERT_BLOCK, INSERT_ROW, PUT_SPAN, SCHEMA, SET_META
 from greenagent.logs.write.cursors import MARK, Cursor
 from greenagent.logs.write.database_file import (

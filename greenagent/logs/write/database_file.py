@@ -9,8 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.folder import COMPANIONS, LogFolder, file_size, is_special
-from greenagent.logs.read.database import connect, is_locked, read_numbers
+from greenagent.logs.folder import COMPANIONS, LogFolder, connect, file_size, is_locked, is_special, read_numbers
 from greenagent.logs.schema import LINE_COLUMNS, SCHEMA, SET_META
 
 PAGE_SIZE: Final = 8192

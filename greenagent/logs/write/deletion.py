@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.read.database import connect, is_damage
+from greenagent.logs.folder import connect, is_damage
 from greenagent.logs.read.query import LogQuery, ask, order_column
 from greenagent.logs.write.writer import Writer
 

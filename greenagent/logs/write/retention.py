@@ -14,8 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from greenagent.logs.folder import COMPANIONS, LogFolder
-from greenagent.logs.read.database import connect, read_numbers
+from greenagent.logs.folder import COMPANIONS, LogFolder, connect, read_numbers
 from greenagent.logs.write.cursors import Cursor, Cursors
 from greenagent.logs.write.undelivered import Waiting, waiting_in
 

@@ -9,8 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from greenagent.logs.folder import connect, read_numbers
 from greenagent.logs.lines import Owner
-from greenagent.logs.read.database import connect, read_numbers
 
 _JOBS_NAMED: Final = 1000
 """So many jobs of one file are counted one by one, those that lose most; the others together."""

@@ -14,9 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from greenagent.logs.folder import LogFolder
+from greenagent.logs.folder import LogFolder, is_locked
 from greenagent.logs.lines import Lines, Owner
-from greenagent.logs.read.database import is_locked
 from greenagent.logs.write.cursors import Cursor, CursorRow, Cursors
 from greenagent.logs.write.database import LogDatabase
 from greenagent.logs.write.intake import Task

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from greenagent.logs.lines import Block
-from greenagent.logs.routes import Routes
+from greenagent.logs.write.job_log import Routes
 from greenagent.spool.schema import SCHEMA
 from greenagent.values.message import Message
 from tests.logs.conftest import stores  # noqa: F401

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from greenagent.logs.lines import Block
-from greenagent.logs.routes import Routes
+from greenagent.logs.write.job_log import Routes
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.values.message import Message
 from tests.support.log_program import COMMAND, ENVIRONMENT

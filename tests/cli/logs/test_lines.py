@@ -11,7 +11,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from greenagent.logs.routes import Routes
+from greenagent.logs.write.job_log import Routes
 from greenagent.values.message import Message
 from tests.support.log_program import ENVIRONMENT, ORIGINAL, lines, run
 from tests.support.stores import Stores

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from greenagent.logs.lines import Block
-from greenagent.logs.routes import Routes
+from greenagent.logs.write.job_log import Routes
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.values.message import Message
 from tests.support.log_program import COMMAND, ENVIRONMENT, FORMS, lines, run

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.lines import Block
-from greenagent.logs.routes import Routes
+from greenagent.logs.write.job_log import Routes
 from tests.support.log_program import ORIGINAL, run
 from tests.support.stores import Stores
 

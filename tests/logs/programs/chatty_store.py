@@ -11,9 +11,9 @@ patch()
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from greenagent.logs.routes import Routes  # noqa: E402
 from greenagent.logs.splitter import Splitter  # noqa: E402
 from greenagent.logs.store import LogStore  # noqa: E402
+from greenagent.logs.write.job_log import Routes  # noqa: E402
 from greenagent.logs.write.retention import StoreLimits  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 

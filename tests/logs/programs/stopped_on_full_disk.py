@@ -9,8 +9,8 @@ from pathlib import Path  # noqa: E402
 
 from greenagent.logs.lines import Block  # noqa: E402
 from greenagent.logs.read.query import LogQuery  # noqa: E402
-from greenagent.logs.routes import Routes  # noqa: E402
 from greenagent.logs.store import LogStore  # noqa: E402
+from greenagent.logs.write.job_log import Routes  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 
 ids = Path(sys.argv[2])
