@@ -18,7 +18,7 @@ from greenagent.jobs.queue import JobQueue
 from greenagent.jobs.routing import split_pair_name
 from greenagent.logs.store import LogStore
 from greenagent.runtime.native import NativePool, NativeWorker
-from greenagent.spool.records import Waiting
+from greenagent.spool.schema import Waiting
 from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.statistics.own import AgentMetrics, EventLoopLag
 from greenagent.uplink.health import UplinkMetrics

@@ -19,7 +19,7 @@ from greenagent.jobs.queue import JobQueue
 from greenagent.jobs.runner import BuiltInRunner, ExternalRunner
 from greenagent.process.child import signal_name
 from greenagent.runtime.agent_log import RateLimitedLog
-from greenagent.spool.records import FROM_CONTROLLER, FROM_STARTUP
+from greenagent.spool.schema import FROM_CONTROLLER, FROM_STARTUP
 from greenagent.values import levels, states
 from greenagent.values.command import Command, parse_command, without_queue
 from greenagent.values.errors import CommandError

@@ -12,7 +12,7 @@ from gevent.event import Event
 
 from greenagent.jobs.handover import SuspendedJob
 from greenagent.process.child import Child
-from greenagent.spool.records import FROM_HISTORY
+from greenagent.spool.schema import FROM_HISTORY
 from greenagent.values import levels, states
 from greenagent.values.command import Command
 from greenagent.values.result import Result

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.context import JobContext
 from greenagent.jobs.job import Job, Outcome
-from greenagent.spool.records import FROM_CONTROLLER, FROM_HISTORY, FROM_STARTUP, RUNNING, WAITING, JobRecord
+from greenagent.spool.schema import FROM_CONTROLLER, FROM_HISTORY, FROM_STARTUP, RUNNING, WAITING, JobRecord
 from greenagent.values import states
 from greenagent.values.command import parse_command, without_queue
 from greenagent.values.errors import CommandError

@@ -9,7 +9,7 @@ from greenagent.jobs.job import Job
 from greenagent.logs.store import LogStore
 from greenagent.logs.write.job_log import JobLog, Routes
 from greenagent.settings.models import ControllerLogger, Settings
-from greenagent.spool.records import FROM_STARTUP
+from greenagent.spool.schema import FROM_STARTUP
 from greenagent.values.levels import LevelSet
 
 

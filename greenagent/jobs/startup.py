@@ -13,7 +13,7 @@ from greenagent.jobs.context import JobContext
 from greenagent.jobs.handover import StartupState
 from greenagent.jobs.job import Identity, Job, Stage
 from greenagent.settings.models import StartupTask
-from greenagent.spool.records import FROM_STARTUP
+from greenagent.spool.schema import FROM_STARTUP
 from greenagent.values import states
 from greenagent.values.command import Command, parse_command, without_queue
 

@@ -12,8 +12,9 @@ from typing import Final
 
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.spool.overlay import SpoolDatabase
-from greenagent.spool.takeover import CursorRow, read_uploads
 
+CursorRow = tuple[str, int, int, float | None]
+"""Name of the pair ``logger/controller``, its bit, the last seq its controller has, when it left the configuration."""
 _SELECT: Final = "SELECT name, bit, seq, removed FROM cursor ORDER BY bit"
 
 FLOOR: Final = ""
@@ -41,7 +42,7 @@ class CursorTable:
                 uploads.with_name(uploads.name + suffix).unlink(missing_ok=True)
         elif uploads.exists():
             try:
-                rows, floor = read_uploads(uploads)
+                rows, floor = _read_uploads(uploads)
             except sqlite3.Error as error:
                 self._agent_log.error(
                     f"{uploads} cannot be read ({error}): lines that were sent already may be sent again"
@@ -67,3 +68,14 @@ class CursorTable:
         """
         statement, values = "UPDATE cursor SET seq = ? WHERE name = ?", [(seq, name), (floor, FLOOR)]
         self._database.submit_later(lambda connection: connection.executemany(statement, values))
+
+
+def _read_uploads(path: Path) -> tuple[list[CursorRow], int]:
+    """The cursors of 0.1, and a seq above all that were in use. Raises sqlite3.Error."""
+    connection = sqlite3.connect(path, timeout=5)
+    try:
+        rows = connection.execute("SELECT name, bit, cursor, removed FROM pair ORDER BY bit").fetchall()
+        floor = connection.execute("SELECT value FROM meta WHERE key = 'floor'").fetchone()
+        return rows, int(floor[0]) if floor else 0
+    finally:
+        connection.close()

@@ -16,8 +16,8 @@ from typing import Final, NamedTuple
 
 from greenagent.runtime.database import LOCK_TIMEOUT, Function, NativeDatabase, Outcome, transaction, wait_for_locks
 from greenagent.runtime.native import native_sleep
-from greenagent.spool.schema import SCHEMA, WAITS
-from greenagent.spool.takeover import take_over_statistics
+from greenagent.spool.schema import IS_RESULT, SCHEMA, WAITS
+from greenagent.spool.statements import take_over_statistics
 
 MAX_MEMORY: Final = 256 * 1024 * 1024
 """Bytes that may lie in memory: the same cap as on disk."""
@@ -146,7 +146,7 @@ class Overlay:
         while self._used > max_bytes:
             rows = self.connection.execute(
                 f"SELECT row, {WAITS} FROM memory_outcome WHERE body IS NOT NULL "
-                "AND row < (SELECT max(row) FROM memory_outcome) ORDER BY 2, path != 'stats', row LIMIT 10"
+                f"AND row < (SELECT max(row) FROM memory_outcome) ORDER BY 2, {IS_RESULT}, row LIMIT 10"
             ).fetchall()
             if not rows:
                 break

@@ -1,11 +1,33 @@
-"""What the spool's file holds. The names are those of version 0.1: its files are used as they are.
+"""What the spool's file holds, and the rows it hands out. The names are those of version 0.1: its files are used.
 
 Plain SQL: nothing reads through a model, and the overlay asks sqlite for the columns anyway.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
+
+WAITING: Final = "waiting"
+"""Accepted, never started: it is run at the agent's next start."""
+RUNNING: Final = "running"
+"""Started at least once; sleeping between runs counts as running."""
+ENDED: Final = "ended"
+
+FROM_CONTROLLER: Final = "controller"
+FROM_HISTORY: Final = "history"
+FROM_STARTUP: Final = "startup"
+
+RESULTS: Final = "result"
+STATISTICS: Final = "stats"
+"""The two queues of the outbox, each emptied by an uploader of its own; a row's ``path`` says where it is posted.
+
+What is posted anywhere else (a log line that is tried again) waits among the results.
+"""
+IS_RESULT: Final = f"path != '{STATISTICS}'"
+WAITS: Final = "delivered IS NULL AND refused IS NULL"
+RESULT_WAITS: Final = f"{WAITS} AND {IS_RESULT}"
+STATISTICS_WAIT: Final = f"{WAITS} AND path = '{STATISTICS}'"
+"""As the partial indexes have it: sqlite uses those where their very conditions stand."""
 
 SCHEMA: Final = (
     # One accepted job; ``row`` gives the order of acceptance. ``controller`` is null for startup tasks; all stamps
@@ -26,10 +48,8 @@ SCHEMA: Final = (
     "delivered REAL, refused REAL)",
     "CREATE INDEX IF NOT EXISTS outcome_job ON outcome (job)",
     # One index each, so that statistics of days do not stand between an uploader and its next result.
-    "CREATE INDEX IF NOT EXISTS outcome_results ON outcome (controller, row) "
-    "WHERE delivered IS NULL AND refused IS NULL AND path != 'stats'",
-    "CREATE INDEX IF NOT EXISTS outcome_statistics ON outcome (controller, row) "
-    "WHERE delivered IS NULL AND refused IS NULL AND path = 'stats'",
+    f"CREATE INDEX IF NOT EXISTS outcome_results ON outcome (controller, row) WHERE {RESULT_WAITS}",
+    f"CREATE INDEX IF NOT EXISTS outcome_statistics ON outcome (controller, row) WHERE {STATISTICS_WAIT}",
     "DROP INDEX IF EXISTS outcome_waiting",  # of version 0.1
     # Dead letters: what a controller refused for good; ``greenagent-logs outbox`` lists these, not the outbox.
     # ``due`` is 1 when somebody asked to try it again.
@@ -43,7 +63,40 @@ SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL)",
 )
 
-WAITS: Final = "delivered IS NULL AND refused IS NULL"
-RESULT_WAITS: Final = f"{WAITS} AND path != 'stats'"
-STATISTICS_WAIT: Final = f"{WAITS} AND path = 'stats'"
-"""As the partial indexes have it: sqlite uses those where their very conditions stand."""
+
+class JobRecord(NamedTuple):
+    """One job as the spool knows it (columns of table ``job``)."""
+
+    row: int
+    id: str
+    controller: str | None
+    kind: str
+    command: str
+    accepted: float
+    state: str
+    run: int
+    pid: int | None
+    start_ticks: int | None
+    starttime: int
+
+
+class DeadLetter(NamedTuple):
+    """What a controller refused for good (a row of table ``aside``)."""
+
+    row: int
+    controller: str
+    path: str
+    body: str
+    status: int
+    answer: str
+    stamp: float
+    due: int
+
+
+class Waiting(NamedTuple):
+    """What one controller does not have yet."""
+
+    results: int = 0
+    statistics: int = 0
+    """Objects."""
+    statistics_bytes: int = 0

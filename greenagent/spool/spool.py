@@ -19,7 +19,7 @@ from greenagent.runtime.files import FileLock, set_aside
 from greenagent.spool import statements
 from greenagent.spool.cursors import CursorTable
 from greenagent.spool.overlay import RETRY, SpoolDatabase
-from greenagent.spool.records import FROM_CONTROLLER, RUNNING, STATISTICS, WAITING, JobRecord, Waiting
+from greenagent.spool.schema import FROM_CONTROLLER, RESULTS, RUNNING, STATISTICS, WAITING, JobRecord, Waiting
 from greenagent.values.command import Command
 from greenagent.values.errors import GreenagentError
 from greenagent.values.result import PendingBody, Result
@@ -194,7 +194,7 @@ class Spool:
         number = next(self._rows)
 
         def write(connection: sqlite3.Connection) -> None:
-            statements.put(connection, number, row, result.id, controller, "result", result.state, body)
+            statements.put(connection, number, row, result.id, controller, RESULTS, result.state, body)
             if row > 0:
                 statements.forget_earlier(connection, row, number)
             if ends:
@@ -230,21 +230,21 @@ class Spool:
         """One statement in the thread; its rows once it is committed."""
         return self.database.run(lambda connection: connection.execute(statement, values).fetchall())
 
-    # -- the outbox. ``path`` says which part of it: STATISTICS for statistics; "result" for everything else, which is
+    # -- the outbox. ``path`` says which part of it: STATISTICS for statistics; RESULTS for everything else, which is
     # results and log lines that are tried again.
 
-    def pending(self, controller: str, limit: int, after: int = 0, path: str = "result") -> list[PendingBody]:
+    def pending(self, controller: str, limit: int, after: int = 0, path: str = RESULTS) -> list[PendingBody]:
         """The oldest bodies a controller does not have, behind row ``after``: at most ``limit`` and about 4 MiB."""
         return self.database.run(lambda connection: statements.pending(connection, controller, limit, after, path))
 
-    def wait(self, controller: str, timeout: float | None = None, path: str = "result") -> bool:
+    def wait(self, controller: str, timeout: float | None = None, path: str = RESULTS) -> bool:
         """Waits for something new in the outbox; True when there may be."""
         arrival = self._arrivals.setdefault((controller, path), Event())
         came = bool(arrival.wait(timeout))
         arrival.clear()
         return came
 
-    def delivered(self, controller: str, rows: Iterable[int], path: str = "result") -> None:
+    def delivered(self, controller: str, rows: Iterable[int], path: str = RESULTS) -> None:
         """The controller has these: not pending from now on, stored soon. A crash before delivers them once more."""
         statement, now = "UPDATE outcome SET delivered = :now WHERE row = :row", monotonic_epoch()
         if path == STATISTICS:  # nobody asks for them again
@@ -294,7 +294,7 @@ class Spool:
         """How far each controller has got in the log databases: for the log store."""
         return CursorTable(self.database, self._agent_log)
 
-    def _arrived(self, controller: str | None, path: str = "result") -> None:
+    def _arrived(self, controller: str | None, path: str = RESULTS) -> None:
         arrival = self._arrivals.get((controller or "", path))
         if arrival is not None:
             arrival.set()
@@ -323,7 +323,7 @@ class Spool:
         while self.database.run(purge) >= 1000:
             gevent.sleep(0.05)
         for controller in self.database.run(partial(statements.retry_due, rows=self._rows)):
-            for path in ("result", STATISTICS):
+            for path in (RESULTS, STATISTICS):
                 self._arrived(controller, path)
         dropped = self.database.run(partial(statements.expire_removed, known=known, before=before))
         if dropped:

@@ -10,11 +10,21 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Final
 
 from greenagent.runtime.clock import monotonic_epoch
-from greenagent.spool.records import ENDED, STATISTICS, DeadLetter, Waiting
-from greenagent.spool.schema import RESULT_WAITS, STATISTICS_WAIT, WAITS
+from greenagent.runtime.database import transaction
+from greenagent.spool.schema import (
+    ENDED,
+    IS_RESULT,
+    RESULT_WAITS,
+    STATISTICS,
+    STATISTICS_WAIT,
+    WAITS,
+    DeadLetter,
+    Waiting,
+)
 from greenagent.values.command import Command, same_json
 from greenagent.values.result import PendingBody
 
@@ -139,11 +149,11 @@ def waiting(connection: sqlite3.Connection) -> dict[str, Waiting]:
     """What waits, by controller."""
     results = connection.execute(f"SELECT controller, count(*) FROM outcome WHERE {RESULT_WAITS} GROUP BY controller")
     found = {controller: Waiting(count) for controller, count in results}
-    for controller, count, size in connection.execute(
+    for controller, objects, size in connection.execute(
         f"SELECT controller, count(*), sum(length(body) + {ROW_OVERHEAD}) FROM outcome "
         f"WHERE {STATISTICS_WAIT} GROUP BY controller"
     ):
-        found[controller] = Waiting(found.get(controller, Waiting()).results, count, size)
+        found[controller] = Waiting(found.get(controller, Waiting()).results, objects, size)
     return found
 
 
@@ -252,7 +262,7 @@ def purge(connection: sqlite3.Connection, before: float, max_results: int, max_b
     ).fetchall()
     if not doomed:
         count, size = connection.execute(
-            "SELECT count(*), coalesce(sum(length(body)), 0) FROM outcome WHERE path != 'stats'"
+            f"SELECT count(*), coalesce(sum(length(body)), 0) FROM outcome WHERE {IS_RESULT}"
         ).fetchone()
         if count > max_results or size > max_bytes:
             for row, number, weight in connection.execute(
@@ -283,3 +293,22 @@ def expire_removed(connection: sqlite3.Connection, known: Sequence[str], before:
     if count:
         connection.execute(f"UPDATE outcome SET refused = ? WHERE {which}", (before, before, *known))
     return int(count)
+
+
+def take_over_statistics(connection: sqlite3.Connection) -> None:
+    """Puts statistics that wait in tables of their own, as of 0.1, into the outbox. Raises sqlite3.Error."""
+    tables = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('stats_backlog', 'stats_waiting')"
+    if connection.execute(tables).fetchone()[0] != 2:
+        return
+    with transaction(connection):
+        rows = count(last_row(connection) + 1)
+        for stamp, prefix, points, controller in connection.execute(
+            "SELECT stamp, prefix, points, controller FROM stats_waiting JOIN stats_backlog USING (row) ORDER BY row"
+        ).fetchall():
+            # A number that JSON does not know cannot be sent.
+            found = json.loads(points, parse_constant=lambda name: None)
+            series = [[prefix + key, value] for key, value, _ in found]
+            body = json.dumps([{"timestamp": stamp, "series": series}], separators=(",", ":"))
+            put(connection, next(rows), STATISTICS_JOB, "", controller, STATISTICS, "", body)
+        connection.execute("DROP TABLE stats_waiting")
+        connection.execute("DROP TABLE stats_backlog")

@@ -16,10 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from greenagent.uplink.answer import Answer, ResponseClass
-from greenagent.uplink.backoff import Backoff
-from greenagent.uplink.errors import TransportError
-from greenagent.uplink.health import ControllerHealth
+from greenagent.uplink.answer import Answer, ResponseClass, TransportError
+from greenagent.uplink.health import Backoff, ControllerHealth
 from greenagent.uplink.http import HttpClient
 
 MAX_SERVER_ERRORS = 5

@@ -1,12 +1,15 @@
-"""How one controller does, as its poller and uploaders see it: each problem is logged once."""
+"""How one controller does, as its poller and uploaders see it (each problem is logged once), and when to try again."""
 
 from __future__ import annotations
 
+import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from greenagent.runtime.agent_log import AgentLog
+from greenagent.uplink.answer import MAX_RETRY_AFTER
 
 REPEAT_AFTER = 60.0
 """Seconds in which a reason that comes back is not logged again: an answer that flaps must not fill the log."""
@@ -120,6 +123,34 @@ class ControllerHealth:
     def warn(self, text: str) -> None:
         """A warning about this controller."""
         self._agent_log.warning(f"{self._name}: {text}")
+
+
+class Backoff:
+    """Delays that double from ``first`` to ``longest`` seconds, each drawn between nothing and that.
+
+    With jitter from the first retry: ten thousand agents that lost the same controller must not come back in step.
+    """
+
+    def __init__(self, first: float = 0.5, longest: float = 30.0, draw: Callable[[], float] = random.random) -> None:
+        """``draw`` gives numbers in [0, 1)."""
+        self._first = first
+        self._longest = longest
+        self._draw = draw
+        self._failures = 0
+
+    def next(self, retry_after: float | None = None) -> float:
+        """Seconds to wait now. ``retry_after``: what the controller asked for, which is the least we wait."""
+        ceiling = min(self._longest, self._first * 2.0 ** min(self._failures, 30))
+        self._failures += 1
+        if retry_after is None:
+            return self._draw() * ceiling
+        asked = min(max(retry_after, 0.0), MAX_RETRY_AFTER)
+        # One that asks for nothing, again and again, is in trouble all the same: the own backoff goes on.
+        return asked + self._draw() * max(ceiling if asked < ceiling else 0.0, asked / 2)
+
+    def reset(self) -> None:
+        """It worked: the next failure starts from ``first`` again."""
+        self._failures = 0
 
 
 def _without_password(url: str) -> str:

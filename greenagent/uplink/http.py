@@ -27,10 +27,8 @@ import urllib3
 from gevent import monkey
 
 from greenagent import __version__
-from greenagent.runtime.greenlets import Heartbeat
-from greenagent.runtime.interrupt import Interrupted, Interruptible
-from greenagent.uplink.answer import Answer
-from greenagent.uplink.errors import TransportError, explain
+from greenagent.runtime.greenlets import Heartbeat, Interrupted, Interruptible
+from greenagent.uplink.answer import Answer, TransportError, explain
 from greenagent.uplink.tls import ControllerTls, TlsAdapter
 
 _poll = monkey.get_original("select", "poll")

@@ -10,10 +10,8 @@ from typing import Protocol
 
 from gevent.event import Event
 
-from greenagent.uplink.answer import Answer
-from greenagent.uplink.backoff import Backoff
-from greenagent.uplink.errors import TransportError
-from greenagent.uplink.health import ControllerHealth, UplinkMetrics
+from greenagent.uplink.answer import Answer, TransportError
+from greenagent.uplink.health import Backoff, ControllerHealth, UplinkMetrics
 from greenagent.uplink.http import POLL_TIMEOUT, TIMEOUT_MARGIN, HttpClient
 from greenagent.values.command import Command, decode_command, read_early_id
 from greenagent.values.errors import CommandError

@@ -11,9 +11,8 @@ from typing import Protocol
 import gevent
 
 from greenagent.uplink.answer import Answer
-from greenagent.uplink.backoff import Backoff
 from greenagent.uplink.delivery import Batch, Doubt
-from greenagent.uplink.health import UplinkMetrics
+from greenagent.uplink.health import Backoff, UplinkMetrics
 from greenagent.values.message import Record
 from greenagent.values.result import PendingBody
 

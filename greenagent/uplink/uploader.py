@@ -14,10 +14,9 @@ from collections.abc import Callable
 import gevent
 from gevent.event import Event
 
-from greenagent.runtime.interrupt import Interrupted, Interruptible
-from greenagent.uplink.backoff import Backoff
+from greenagent.runtime.greenlets import Interrupted, Interruptible
 from greenagent.uplink.delivery import PROBE_PAUSE, Batch, ControllerUnavailable, Delivery
-from greenagent.uplink.health import ControllerHealth
+from greenagent.uplink.health import Backoff, ControllerHealth
 from greenagent.uplink.http import TIMEOUT_MARGIN, HttpClient
 from greenagent.uplink.sources import Source
 from greenagent.values.errors import GreenagentError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 
-from greenagent.uplink.backoff import Backoff
+from greenagent.uplink.health import Backoff
 from tests.support.recording_controller import RecordingController
 from tests.support.uplink import Uplink, running
 from tests.support.waiting import wait_until

@@ -40,7 +40,7 @@ STAMPS = {
     "runtime/agent_log.py": "the line on stderr",
     "settings/check.py": "whether a certificate is valid today",
     "statistics/collector.py": "intervals of statistics begin at multiples of the wall clock, by protocol",
-    "uplink/backoff.py": "Retry-After as a date",
+    "uplink/answer.py": "Retry-After as a date",
     "uplink/health.py": "the last contact, as shown",
 }
 """Module and what it stamps. Everything else takes time.monotonic()."""

@@ -11,7 +11,7 @@ import pytest
 
 from greenagent.jobs.handover import HandedOver
 from greenagent.jobs.recovery import CUT_OFF, HELD_UP
-from greenagent.spool.records import FROM_CONTROLLER, FROM_STARTUP
+from greenagent.spool.schema import FROM_CONTROLLER, FROM_STARTUP
 from greenagent.values.command import parse_command
 from tests.support.commands import shell
 from tests.support.inside import InsideAgent

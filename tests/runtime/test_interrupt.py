@@ -5,7 +5,7 @@ from __future__ import annotations
 import gevent
 from gevent.event import Event
 
-from greenagent.runtime.interrupt import Interrupted, Interruptible
+from greenagent.runtime.greenlets import Interrupted, Interruptible
 
 
 def waiter(region: Interruptible, event: Event) -> str:

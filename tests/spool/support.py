@@ -9,7 +9,7 @@ from typing import Any
 
 import gevent
 
-from greenagent.spool.records import FROM_CONTROLLER
+from greenagent.spool.schema import FROM_CONTROLLER
 from greenagent.spool.spool import Spool
 from greenagent.values import states
 from greenagent.values.command import Command, parse_command

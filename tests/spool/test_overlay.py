@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from greenagent.spool.overlay import Overlay
-from greenagent.spool.records import FROM_CONTROLLER
+from greenagent.spool.schema import FROM_CONTROLLER
 from greenagent.spool.spool import Spool
 from tests.spool.support import accept, command, fill_disk, locked, result, rows, run_job, write_back
 from tests.support.agent_logs import RecordedLog

@@ -9,7 +9,7 @@ import json
 import sqlite3
 from pathlib import Path
 
-from greenagent.spool.records import FROM_CONTROLLER
+from greenagent.spool.schema import FROM_CONTROLLER
 from greenagent.spool.spool import Spool
 from greenagent.values.command import Command, parse_command
 from tests.spool.support import accept, command, result

@@ -10,7 +10,7 @@ import pytest
 
 from greenagent.runtime.files import LockedError
 from greenagent.spool import statements
-from greenagent.spool.records import FROM_CONTROLLER, FROM_STARTUP, RUNNING, WAITING
+from greenagent.spool.schema import FROM_CONTROLLER, FROM_STARTUP, RUNNING, WAITING
 from greenagent.spool.spool import Spool
 from tests.spool.support import accept, command, result
 from tests.support.agent_logs import RecordedLog

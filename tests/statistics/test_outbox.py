@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gevent
-import pytest
 
-from greenagent.spool.records import Waiting
+from greenagent.spool.schema import Waiting
 from greenagent.spool.spool import Spool
 from greenagent.statistics.collector import FlushedObject, Statistics
 from greenagent.statistics.outbox import StatisticsOutbox
@@ -23,19 +20,6 @@ from tests.support.agent_logs import RecordedLog
 from tests.support.recording_controller import RecordingController
 from tests.support.uplink import Uplink, running
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture
-def agent_log() -> RecordedLog:
-    return RecordedLog()
-
-
-@pytest.fixture
-def spool(tmp_path: Path, agent_log: RecordedLog) -> Iterator[Spool]:
-    spool = Spool(tmp_path / "ledger.db", agent_log, result_memory=1000)
-    spool.start()
-    yield spool
-    spool.stop()
 
 
 def make(

@@ -10,8 +10,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from greenagent.uplink.backoff import Backoff
-from greenagent.uplink.health import ControllerHealth, UplinkMetrics
+from greenagent.uplink.health import Backoff, ControllerHealth, UplinkMetrics
 from greenagent.uplink.http import HttpClient
 from greenagent.uplink.poller import Poller
 from greenagent.uplink.tls import ControllerTls

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenagent.uplink.backoff import Backoff, parse_retry_after
+from greenagent.uplink.answer import parse_retry_after
+from greenagent.uplink.health import Backoff
 
 
 def test_delays_double_up_to_the_longest_and_start_again():

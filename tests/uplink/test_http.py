@@ -17,7 +17,7 @@ import pytest
 from gevent.pool import Group
 from gevent.server import StreamServer
 
-from greenagent.uplink.errors import TransportError
+from greenagent.uplink.answer import TransportError
 from greenagent.uplink.http import HttpClient, _read_plain, _Replay
 from tests.support import recording_controller as behaviour
 from tests.support.certificates import security, server_context, write_authority

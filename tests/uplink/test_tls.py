@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from greenagent.runtime.tls import CertificateError
-from greenagent.uplink.errors import TransportError
+from greenagent.uplink.answer import TransportError
 from greenagent.uplink.tls import agent_context
 from tests.support.certificates import security, server_context, write_authority, write_pair
 from tests.support.recording_controller import RecordingController

@@ -19,7 +19,7 @@ from typing import Final
 from greenagent.cli.common import Parser, local_time, one_line
 from greenagent.cli.logs.options import load_configuration
 from greenagent.spool import statements
-from greenagent.spool.records import DeadLetter
+from greenagent.spool.schema import DeadLetter
 from greenagent.values.errors import GreenagentError
 
 MAX_SHOWN: Final = 100
