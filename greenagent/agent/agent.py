@@ -149,7 +149,7 @@ class Agent:
         self.monitoring.ready()
         self.agent_log.info(
             f"greenagent {self.identity.gid}:{self.identity.nid} is ready, "
-            f"polling {', '.join(self.settings.polled_controllers) or 'nobody'}"
+            f"polling {', '.join(self.settings.channel.cmds) or 'nobody'}"
         )
         if taken_over is not None and taken_over.request:
             self.requests.ask(taken_over.request)

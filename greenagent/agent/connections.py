@@ -30,7 +30,7 @@ def plans(settings: Settings) -> dict[str, Plan]:
     for logger, key in pairs(settings):
         found[key].append(LogPair(pair_name(logger.name, key), logger.batch_size, logger.flush_int))
     return {
-        key: Plan(controller, key in settings.polled_controllers, tuple(found[key]), key in settings.stats.controllers)
+        key: Plan(controller, key in settings.channel.cmds, tuple(found[key]), key in settings.stats.controllers)
         for key, controller in settings.controllers.items()
     }
 

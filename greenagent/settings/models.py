@@ -311,11 +311,6 @@ class Settings:
         }
 
     @property
-    def polled_controllers(self) -> tuple[str, ...]:
-        """The keys of the controllers to poll, in the order of the file."""
-        return self.channel.cmds
-
-    @property
     def database_logger(self) -> DatabaseLogger | None:
         """The one DB logger, if there is one."""
         return next((logger for logger in self.loggers if isinstance(logger, DatabaseLogger)), None)

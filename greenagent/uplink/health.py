@@ -6,9 +6,9 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from greenagent.runtime.agent_log import AgentLog
+from greenagent.settings.schema import hide_passwords
 from greenagent.uplink.answer import MAX_RETRY_AFTER
 
 REPEAT_AFTER = 60.0
@@ -46,7 +46,7 @@ class ControllerHealth:
         """Monotonic time of the last result or log batch that was accepted."""
         self.is_polled = False
         """True where commands are asked for."""
-        self._name = f"controller {key} ({_without_password(url)})"
+        self._name = f"controller {key} ({hide_passwords(url)})"
         self._agent_log = agent_log
         self._reasons: dict[str, str] = {}
         self._logged: dict[str, float] = {}
@@ -151,8 +151,3 @@ class Backoff:
     def reset(self) -> None:
         """It worked: the next failure starts from ``first`` again."""
         self._failures = 0
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

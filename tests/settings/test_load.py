@@ -31,7 +31,7 @@ def test_the_seed_configuration_loads_as_it_stands() -> None:
     assert settings.extensions == {
         "do_something": ExtensionSettings("do_something", "python2.7", "./python", ("{domain}/{name}.py",))
     }
-    assert settings.polled_controllers == ("main",)
+    assert settings.channel.cmds == ("main",)
     assert settings.loggers == (
         DatabaseLogger("db", Path("logs"), None, 104857600, 0, 0, 0),
         ControllerLogger("ac", 300, 1000, ("main",), parse_levels([2])),
@@ -313,7 +313,7 @@ def test_references_to_no_controller_at_all_mean_all_of_them(tmp_path: Path) -> 
         "[logging.a]\ntype = 'ac'\n[logging.b]\ntype = 'Ac'\ncontrollers = ['second']\n[logging.c]\ntype = 'CONSOLE'\n"
     )
     settings = load(tmp_path, text).settings
-    assert settings.polled_controllers == ("second",)
+    assert settings.channel.cmds == ("second",)
     assert [logger.controllers for logger in settings.controller_loggers] == [("main", "second"), ("second",)]
     assert settings.stats.controllers == ("main", "second")
     assert settings.controllers["second"].url == "https://other/base"

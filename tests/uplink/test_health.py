@@ -48,4 +48,4 @@ def test_a_password_in_the_address_is_not_said():
     said = Said("https://me:secret@somewhere:1/x")
     said.health.failed("poll", "it refuses the connection")
     assert "secret" not in said.lines[0]
-    assert "https://somewhere:1/x" in said.lines[0]
+    assert "https://***@somewhere:1/x" in said.lines[0]

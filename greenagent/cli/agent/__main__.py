@@ -169,7 +169,7 @@ def _announce_end(manager: ServiceManager, how: str) -> None:
 
 
 def _polled(agent: Agent) -> str:
-    return f"polling {', '.join(agent.settings.polled_controllers) or 'nobody'}"
+    return f"polling {', '.join(agent.settings.channel.cmds) or 'nobody'}"
 
 
 def _on_hangup(agent: Agent, load_again: Callable[[], Loaded], manager: ServiceManager) -> None:
