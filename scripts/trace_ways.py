@@ -2,7 +2,9 @@
 
 A real agent runs under a profile hook in every thread, against a real controller. The hook notes each call of a
 function of the package with its time; a window of time around one printed line, and around one command, decides
-which calls are counted. What serves no job (the watchdog, health, logging of the agent's own remarks) is left out.
+which calls are counted. What serves no job (the watchdog, health, logging of the agent's own remarks) is left out, and
+so is all that upkeep on a timer calls (retention, listings of the log folder, what is due of the statistics): it falls
+into the window by chance. Both are found by name, in this checkout and in one of 5c6a4df, with which it is compared.
 
 ``python scripts/trace_ways.py [--root CHECKOUT] [--show]``
 """
@@ -23,9 +25,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTSIDE = re.compile(
-    r"watchdog|monitoring|oversight|status|__init__|agent_log|voice|heartbeat|progress|greenlets|notify|/cli/"
+    r"watchdog|monitoring|oversight|status|__init__|agent_log|voice|heartbeat|progress|greenlets|notify|health|/cli/"
 )
 """Modules that run for every service whatever it does, or beside all of them."""
+UPKEEP = (
+    r"watchdog\.py:|status\.py:|writer\.py:(_look_around|_try_again)$|collector\.py:(run|flush_due)$|own\.py:run$|"
+    r"meter\.py:(run|_run)$|(orphans|descendants)\.py:run$|(spool|ledger)\.py:keep_up$|tls(_watch)?\.py:watch$"
+)
+"""Functions (``module:name``) that run on a timer; what they call counts as little as they do."""
 
 CONFIGURATION = """
 [main]
@@ -52,14 +59,27 @@ meter_interval = 3600
 """
 
 HOOK = """
-import sys, time, threading, importlib, atexit, json, signal
+import sys, time, importlib, json, re
 calls = []
 package = sys.argv.pop(1) + "/greenagent/"
+upkeep = re.compile(sys.argv.pop(1)).search
+is_upkeep = {}
 stamp = time.time
+def serves_no_job(frame):
+    while frame is not None:
+        code = frame.f_code
+        found = is_upkeep.get(code)
+        if found is None:
+            found = code.co_filename.startswith(package) and bool(upkeep(code.co_filename + ":" + code.co_name))
+            is_upkeep[code] = found
+        if found:
+            return True
+        frame = frame.f_back
+    return False
 def hook(frame, event, argument):
     if event == "call":
         name = frame.f_code.co_filename
-        if name.startswith(package):
+        if name.startswith(package) and not serves_no_job(frame):
             calls.append((stamp(), name[len(package):], frame.f_code.co_name))
 import greenagent.runtime.native as native
 for inner in ("_without_signals", "_caught"):
@@ -120,7 +140,7 @@ def trace(root: Path, folder: Path) -> tuple[list[tuple[float, str, str]], dict[
     (folder / "greenagent.toml").write_text(CONFIGURATION.format(folder=folder, url=url))
     calls = folder / "calls.json"
     agent = subprocess.Popen(
-        [sys.executable, "-c", HOOK, str(root), entry_point(root, "greenagent"), str(calls), "-c",
+        [sys.executable, "-c", HOOK, str(root), UPKEEP, entry_point(root, "greenagent"), str(calls), "-c",
          str(folder / "greenagent.toml")],
         cwd=folder, env=environment,
     )  # fmt: skip
