@@ -3,13 +3,14 @@
 import json
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from greenagent.builtins.machine import cpu_info, disk_info, memory_info, network_info
-from greenagent.builtins.machine_os import os_info
+from greenagent.builtins.machine import cpu_info, disk_info, memory_info, network_info, os_info
+from greenagent.values.errors import GreenagentError
 
 CPU_SHAPE = {
     "cpu": int,
@@ -209,18 +210,24 @@ def test_virtualization(tmp_path: Path, files: dict[str, str], system: str, role
 def test_nothing_forks() -> None:
     """An audit hook cannot be removed, so the check runs in an interpreter of its own."""
     import subprocess
-    import sys
 
     program = """
 import sys
 def hook(event, arguments):
     if event in ("os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "subprocess.Popen", "os.system", "pty.spawn"):
         raise SystemExit("it forks: " + event)
-from greenagent.builtins import machine, machine_os
+from greenagent.builtins import machine
 sys.addaudithook(hook)
-machine.cpu_info(), machine.disk_info(), machine.memory_info(), machine.network_info(), machine_os.os_info()
+machine.cpu_info(), machine.disk_info(), machine.memory_info(), machine.network_info(), machine.os_info()
 print("fine")
 """
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, timeout=30, check=False)
     assert (done.stdout, done.stderr) == (b"fine\n", b"")
+
+
+def test_a_package_that_went_from_under_the_agent_is_an_ordinary_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the packages are replaced while the agent runs: what is loaded late is not there."""
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    with pytest.raises(GreenagentError, match="psutil, which reads the interfaces, cannot be loaded"):
+        network_info()

@@ -14,7 +14,7 @@ READS = {
 }  # fmt: skip
 
 STAMPS = {
-    "builtins/machine_os.py": "when the machine was booted",
+    "builtins/machine.py": "when the machine was booted",
     "cli/common.py": "a stamp as text",
     "cli/ctl/show.py": "how old what people look at is, and --since",
     "cli/ctl/top.py": "how old what people look at is",
