@@ -9,6 +9,7 @@ import falcon
 
 from greenagent.controller.http.access import Access
 from greenagent.controller.http.agent_api import add_agent_routes
+from greenagent.controller.http.bodies import Bodies
 from greenagent.controller.http.disconnects import DisconnectWatch
 from greenagent.controller.http.people_api import add_people_routes
 from greenagent.controller.http.server import Server
@@ -34,7 +35,9 @@ class Controller:
         """Binds the address; with ``tls`` it serves TLS. Raises OSError."""
         self.services = services
         self._watch = DisconnectWatch()
-        application = make_application(services, self._watch, Access(token, (*host_names, listen[0])))
+        self._bodies = Bodies(services.limits)
+        access = Access(token, (*host_names, listen[0]))
+        application = make_application(services, self._watch, self._bodies, access)
         self._server = Server(listen, application, services.log, services.limits, tls)
         self._tls = tls
         self._supervisor = supervisor
@@ -48,6 +51,7 @@ class Controller:
     def start(self) -> None:
         self._server.start()
         self._supervisor.service("sweep", self.services.sweep_for_ever)
+        self._supervisor.service("connections", self._server.connections.watch)
         if self._tls is not None:
             self._supervisor.service("certificates", self._tls.watch, self.services.log)
 
@@ -59,10 +63,13 @@ class Controller:
         self._server.stop(timeout=0.5)
         self._supervisor.kill_all()
         self._watch.close()
+        self._bodies.close()
         self.services.file.close()
 
 
-def make_application(services: Services, watch: DisconnectWatch, access: Access) -> falcon.App[Any, Any]:
+def make_application(
+    services: Services, watch: DisconnectWatch, bodies: Bodies, access: Access
+) -> falcon.App[Any, Any]:
     """The falcon application with both sides' routes."""
     app: falcon.App[Any, Any] = falcon.App(middleware=[access])
     app.req_options.strip_url_path_trailing_slash = True
@@ -79,8 +86,8 @@ def make_application(services: Services, watch: DisconnectWatch, access: Access)
 
     app.add_error_handler(Exception, any_error)
     app.add_error_handler(StateError, state_error)
-    add_agent_routes(app, services, watch)
-    add_people_routes(app, services)
+    add_agent_routes(app, services, watch, bodies)
+    add_people_routes(app, services, bodies)
     return app
 
 

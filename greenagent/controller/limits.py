@@ -12,8 +12,9 @@ MIB: Final = 1024 * 1024
 class Limits:
     """Times are in seconds, sizes in bytes."""
 
-    poll: float = 60.0
-    """How long a poll waits for a command (protocol 1.3)."""
+    poll: float = 50.0
+    """How long a poll waits for a command: original agents give up after 60 s, and one that is just being answered
+    then would be lost (protocol 1.3)."""
     full_poll: float = 2.0
     """How long the poll of an agent without a free slot waits: the next one tells how many are free then."""
     live: float = 30.0
@@ -36,23 +37,33 @@ class Limits:
     """More unfinished jobs than this are refused."""
     unfinished_bytes: int = 512 * MIB
     """Commands and results of unfinished jobs; above it new jobs are refused."""
+    adopted_jobs: int = 1000
+    """Jobs kept that this controller did not post, or has forgotten, and of which a result came."""
+    adopted_per_agent: int = 100
+    """As many of one agent."""
+    adopted_bytes: int = 64 * MIB
+    """The results of these."""
     results_per_agent: int = 20
     """Results kept of a recurring job, the newest of each agent."""
     agents: int = 20_000
     """Agents remembered."""
-    log_bytes: int = 64 * MIB
-    """Uploaded log lines kept in memory."""
+    log_bytes: int = 128 * MIB
+    """Uploaded log lines kept in memory, with all they cost there."""
+    stray_lines: int = 1000
+    """Uploaded lines of one agent kept of jobs that it has no part in, or that nobody knows."""
     log_lines_per_job: int = 100_000
     """Uploaded log lines kept of one job, a number."""
     metrics_per_agent: int = 20_000
     """Statistics keys kept of one agent."""
+    metrics_bytes: int = 64 * MIB
+    """Statistics kept of all agents."""
     script_age: float = 86_400.0
     """How long a script is kept after it was last stored (protocol 10.4)."""
     script_bytes: int = 64 * MIB
     """All scripts."""
     result_body: int = 64 * MIB
     """One posted result."""
-    log_body: int = 64 * MIB
+    log_body: int = 16 * MIB
     """One posted batch of log lines."""
     stats_body: int = 16 * MIB
     """One posted batch of statistics."""
@@ -62,7 +73,18 @@ class Limits:
     """One posted command."""
     script_body: int = 4 * MIB
     """One posted script."""
+    bodies: int = 256 * MIB
+    """All bodies that are just coming."""
+    slow_body: float = 30.0
+    """A body that takes longer than this has to come with 8 KiB a second on the whole."""
     handshake: float = 10.0
     """A TLS handshake has to be over by then."""
+    head: float = 15.0
+    """The head of a request has to be complete by then, from its first byte, or from the connection's beginning."""
+    connections: int = 20_000
+    """Open connections; fewer where the limit of open files is lower."""
+    unasked_per_address: int = 64
+    """Connections of one address without a complete request yet that are older than ``unasked_for``."""
+    unasked_for: float = 3.0
     idle: float = 120.0
     """A connection that neither sends nor takes anything for this long is closed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 import falcon
@@ -11,10 +12,21 @@ import falcon
 from greenagent.controller.dispatch.agents import Poll
 from greenagent.controller.dispatch.results import ResultError
 from greenagent.controller.http.access import AgentResource
-from greenagent.controller.http.bodies import BodyError, BodyTooLargeError, NotJsonError, finite, read_json
+from greenagent.controller.http.bodies import (
+    RETRY_AFTER,
+    Bodies,
+    BodyError,
+    BodyTooLargeError,
+    NoRoomError,
+    NotJsonError,
+    finite,
+)
 from greenagent.controller.http.disconnects import DisconnectWatch
 from greenagent.controller.model import IDENTITY_DIGITS, AgentKey
 from greenagent.controller.services import Services
+from greenagent.controller.state.log_lines import parse_records
+from greenagent.controller.state.metrics import parse_points
+from greenagent.values import levels
 
 ACKNOWLEDGE: Final = "Greenagent-Acknowledge"
 DELIVERY: Final = "Greenagent-Delivery"
@@ -26,8 +38,8 @@ _OK: Final = '"ok"'
 _SLOTS: Final = re.compile("-?[0-9]{1,9}")
 
 
-def add_agent_routes(app: falcon.App[Any, Any], services: Services, watch: DisconnectWatch) -> None:
-    api = AgentApi(services, watch)
+def add_agent_routes(app: falcon.App[Any, Any], services: Services, watch: DisconnectWatch, bodies: Bodies) -> None:
+    api = AgentApi(services, watch, bodies)
     for name in ENDPOINTS:
         app.add_route(f"/{{gid}}/{{nid}}/{name}", api, suffix=name)
 
@@ -35,9 +47,11 @@ def add_agent_routes(app: falcon.App[Any, Any], services: Services, watch: Disco
 class AgentApi(AgentResource):
     """A method for each endpoint."""
 
-    def __init__(self, services: Services, watch: DisconnectWatch) -> None:
+    def __init__(self, services: Services, watch: DisconnectWatch, bodies: Bodies) -> None:
         self._services = services
         self._watch = watch
+        self._bodies = bodies
+        self._refusals = services.log.rate_limited()
 
     def on_get_cmd(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
         """The long poll."""
@@ -69,35 +83,39 @@ class AgentApi(AgentResource):
 
     def on_post_result(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
         """One result object."""
-        received = _received(req, self._services.limits.result_body, "json error")
-        key = self._heard_of(gid, nid)
+        key = _key(gid, nid)
         try:
-            self._services.results.take(key, finite(received))  # lines and metrics are looked at one by one
+            # Lines and metrics are looked at one by one: only a result may hold numbers that JSON does not know.
+            received = self._received(req, self._services.limits.result_body, "json error", finite)
+            self._heard_of(gid, nid)
+            self._services.results.take(key, received)
         except ResultError as error:
-            self._services.log.warning(f"agent {key} posted a result that was refused: {error}")
+            self._refusals.log(levels.WARNING, f"agent {key} posted a result that was refused: {error}")
             _refuse("json error")
         resp.text = _OK
 
     def on_post_log(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
         """A list of messages, kept or refused as a whole."""
-        received = _received(req, self._services.limits.log_body, "error")
-        touched = self._services.lines.take(self._heard_of(gid, nid), received)
-        if touched is None:
+        records = self._received(req, self._services.limits.log_body, "error", parse_records)
+        if records is None:
             _refuse("error")
+        key = self._heard_of(gid, nid)
+        touched = self._services.lines.take(key, records, lambda jobid: self._services.jobs.has_part(jobid, key))
         for job in filter(None, map(self._services.jobs.get, touched)):
             job.changes.announce()
         resp.text = _OK
 
     def on_post_stats(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
         """A list of flush objects, kept or refused as a whole."""
-        received = _received(req, self._services.limits.stats_body, "json error")
-        if not self._services.metrics.take(self._heard_of(gid, nid), received):
+        points = self._received(req, self._services.limits.stats_body, "json error", parse_points)
+        if points is None:
             _refuse("json error")
+        self._services.metrics.take(self._heard_of(gid, nid), points)
         resp.text = _OK
 
     def on_post_event(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
         """The agent counts as heard of."""
-        received = _received(req, self._services.limits.event_body, "Error")
+        received = self._received(req, self._services.limits.event_body, "Error")
         if not isinstance(received, dict) or not isinstance(received.get("name"), str):
             _refuse("Error")
         self._heard_of(gid, nid)
@@ -118,20 +136,24 @@ class AgentApi(AgentResource):
         self._heard_of(gid, nid)
         resp.text = _OK
 
+    def _received(
+        self, req: falcon.Request, limit: int, refusal: str, make: Callable[[Any], Any] = lambda value: value
+    ) -> Any:
+        """What ``make`` makes of the JSON value of the body, or the original's answer to one that has none."""
+        try:
+            return self._bodies.read(req, limit, make)
+        except BodyTooLargeError as error:
+            raise falcon.HTTPStatus(falcon.HTTP_413, text=json.dumps(str(error))) from None
+        except NoRoomError as error:
+            headers = {"Retry-After": str(RETRY_AFTER)}
+            raise falcon.HTTPStatus(falcon.HTTP_503, headers, json.dumps(str(error))) from None
+        except BodyError:
+            _refuse("body error")
+        except NotJsonError:
+            _refuse(refusal)
+
     def _heard_of(self, gid: str, nid: str) -> AgentKey:
         return self._services.agents.contact(_key(gid, nid)).key
-
-
-def _received(req: falcon.Request, limit: int, refusal: str) -> Any:
-    """The JSON value of the body, or the original's answer to one that has none."""
-    try:
-        return read_json(req, limit)
-    except BodyTooLargeError:
-        raise falcon.HTTPStatus(falcon.HTTP_413, text=json.dumps(f"more than {limit} bytes")) from None
-    except BodyError:
-        _refuse("body error")
-    except NotJsonError:
-        _refuse(refusal)
 
 
 def _refuse(answer: str) -> NoReturn:

@@ -11,7 +11,7 @@ import falcon
 
 from greenagent.controller.dispatch.results import EndedError, is_kill_order
 from greenagent.controller.dispatch.submission import KnownIdError, TooManyJobsError
-from greenagent.controller.http.bodies import BodyError, BodyTooLargeError, NotJsonError, read_json
+from greenagent.controller.http.bodies import Bodies, BodyError, BodyTooLargeError, NoRoomError, NotJsonError
 from greenagent.controller.model import IDENTITY_DIGITS, AgentKey, Job
 from greenagent.controller.services import Services
 from greenagent.values import states
@@ -42,12 +42,13 @@ REFUSALS: Final[dict[type[Exception], Callable[..., falcon.HTTPError]]] = {
     KnownIdError: falcon.HTTPConflict,
     EndedError: falcon.HTTPConflict,
     TooManyJobsError: falcon.HTTPServiceUnavailable,
+    NoRoomError: falcon.HTTPServiceUnavailable,
 }
 """What an error of a request is answered with; its text is the answer's."""
 
 
-def add_people_routes(app: falcon.App[Any, Any], services: Services) -> None:
-    api = PeopleApi(services)
+def add_people_routes(app: falcon.App[Any, Any], services: Services, bodies: Bodies) -> None:
+    api = PeopleApi(services, bodies)
     for path, name in ROUTES.items():
         app.add_route(path, api, suffix=name)
     app.add_error_handler(tuple(REFUSALS), _refuse)
@@ -60,12 +61,13 @@ def _refuse(req: falcon.Request, resp: falcon.Response, error: Exception, params
 class PeopleApi:
     """A method for each endpoint and verb."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, bodies: Bodies) -> None:
         self._services = services
+        self._bodies = bodies
 
     def on_post_jobs(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A command object."""
-        job = self._services.submission.submit(read_json(req, self._services.limits.job_body))
+        job = self._services.submission.submit(self._read(req, self._services.limits.job_body))
         agents = [one.agent.to_wire() for one in job.assignments if one.agent is not None and one.received == 0]
         resp.status = falcon.HTTP_202
         _show(resp, {"id": job.id, "agents": agents})
@@ -100,7 +102,7 @@ class PeopleApi:
 
     def on_post_kill(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
         """Ends a job, or sends it a signal."""
-        posted = read_json(req, self._services.limits.event_body, empty={})
+        posted = self._read(req, self._services.limits.event_body, empty={})
         signal = posted.get("signal") if isinstance(posted, dict) else False
         if signal is not None:
             parse_signal(signal)
@@ -119,13 +121,13 @@ class PeopleApi:
         deadline = time.monotonic() + max(0.0, min(_float(req, "wait", 30.0 if follow else 0.0), MAX_WAIT))
         if (req.get_param("run") or store.run) != store.run:
             after = 0  # a number from before the controller was started again
-        lines, dropped = store.read(job_id, after, limit)
         job = None if store.knows(job_id) and self._services.jobs.get(job_id) is None else self._job(job_id)
+        lines, dropped = store.read(job_id, after, limit, _agents_of(job))
         while follow and not lines and (left := deadline - time.monotonic()) > 0:
             if job is None or job.finished:
                 break
             job.changes.wait(left)
-            lines, dropped = store.read(job_id, after, limit)
+            lines, dropped = store.read(job_id, after, limit, _agents_of(job))
         shown: dict[str, Any] = {
             "id": job_id,
             "lines": [line.to_wire() for line in lines],
@@ -142,22 +144,30 @@ class PeopleApi:
 
     def on_get_stats(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The newest statistics of every agent."""
-        _show(resp, {"agents": self._services.metrics.describe()})
+        resp.text = f'{{"agents": {self._services.metrics.describe()}}}'
 
     def on_post_scripts(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A script, ``{"content": TEXT}``; answers its hash."""
-        posted = read_json(req, self._services.limits.script_body)
+        posted = self._read(req, self._services.limits.script_body)
         content = posted.get("content") if isinstance(posted, dict) else None
         if not isinstance(content, str) or not content:
             raise falcon.HTTPBadRequest(description="a script is posted as an object with 'content', its text")
         resp.status = falcon.HTTP_201
         _show(resp, {"hash": self._services.scripts.store(content)})
 
+    def _read(self, req: falcon.Request, limit: int, empty: Any = None) -> Any:
+        return self._bodies.read(req, limit, lambda value: value, empty)
+
     def _job(self, segment: str) -> Job:
         job = self._services.jobs.get(_id(segment))
         if job is None:
             raise falcon.HTTPNotFound(description=f"no job with the id {segment!r} is known, or no longer")
         return job
+
+
+def _agents_of(job: Job | None) -> set[AgentKey | None] | None:
+    """Those whose lines of a job are shown: lines that another agent uploads in its name are none of its own."""
+    return None if job is None else {one.agent for one in job.assignments}
 
 
 def _show(resp: falcon.Response, value: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 import gevent
@@ -13,23 +13,95 @@ from gevent import GreenletExit
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
+from greenagent.controller.http.connections import ASKING, HEAD, Connection, Connections
 from greenagent.controller.http.tls import close_gently, describe_refusal
 from greenagent.controller.limits import Limits
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.tls_watch import TlsContext
 
+MAX_HEAD: Final = 64 * 1024
+"""Bytes of the headers of a request."""
+
+READS_WITHOUT_PAUSE: Final = 10_000
+"""Of a body in chunks: some milliseconds."""
+
 _SLASH = re.compile("%2f", re.IGNORECASE)
+_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\r?\n")
+_ONLY_ONCE: Final = (b"content-length", b"transfer-encoding", b"host")
+
+
+class _Head:
+    """The headers of a request as they are read, refused where readers differ about what they mean."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._left = MAX_HEAD
+        self._found: dict[bytes, bytes] = {}
+
+    def readline(self, limit: int) -> bytes:
+        """The next line. Raises ValueError for one that is no header, or odd where it decides about the body."""
+        line: bytes = self._stream.readline(min(limit, self._left + 1))
+        self._left -= len(line)
+        if self._left < 0:
+            raise ValueError(f"the headers are longer than {MAX_HEAD} bytes")
+        if line in (b"\r\n", b"\n", b""):
+            return line
+        header = _HEADER.fullmatch(line)
+        if header is None:
+            raise ValueError("a line of the headers is no header")
+        name, value = header[1].lower(), header[2]
+        if name in _ONLY_ONCE:
+            if name in self._found:
+                raise ValueError(f"{name.decode()} is there twice")
+            self._found[name] = value
+            if name == b"content-length" and not value.isdigit():
+                raise ValueError("content-length must be a number")
+            if name == b"transfer-encoding" and value.lower() != b"chunked":
+                raise ValueError("only the transfer-encoding chunked is known")
+            if b"content-length" in self._found and b"transfer-encoding" in self._found:
+                raise ValueError("content-length and transfer-encoding exclude each other")
+        return line
+
+
+class _Chunks:
+    """A body in chunks as it is read: byte by byte, which must not keep the hub."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._reads = 0
+
+    def read(self, size: int) -> bytes:
+        self._reads += 1
+        if self._reads % READS_WITHOUT_PAUSE == 0:
+            gevent.sleep(0)
+        data: bytes = self._stream.read(size)
+        return data
 
 
 class Handler(WSGIHandler):  # type: ignore[misc]
     """One connection. Gives the application its descriptor and tells it when an answer was not written."""
 
-    def __init__(self, connection: Any, address: Any, server: Any) -> None:
+    def __init__(self, client: Any, address: Any, server: Any, connection: Connection) -> None:
         # The usual buffer of 8 KiB for each parked poll would be a third of what a poll costs.
-        super().__init__(connection, address, server, connection.makefile("rb", 1024))
+        super().__init__(client, address, server, client.makefile("rb", 1024))
+        self.connection = connection
+
+    def read_requestline(self) -> str:
+        self.connection.enter(ASKING if self.connection.has_asked else HEAD)
+        self.rfile.peek(1)
+        self.connection.enter(HEAD)
+        line: str = super().read_requestline()
+        return line
+
+    def MessageClass(self, stream: Any, *args: Any) -> Any:
+        return super().MessageClass(_Head(stream), *args)
 
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
+        if self.wsgi_input.chunked_input:
+            self.wsgi_input.rfile = _Chunks(self.rfile)
+        self.connection.asked()
+        environ["greenagent.connection"] = self.connection
         environ["greenagent.descriptor"] = self.socket.fileno()
         environ["greenagent.close"] = self._close_after_answer
         if "%2F" in self.path.upper() and self.path.startswith("/api/"):
@@ -57,6 +129,7 @@ class Handler(WSGIHandler):  # type: ignore[misc]
             if unwritten is not None:
                 unwritten()
             raise
+        self.connection.enter(HEAD)  # what is left of the body, which nobody wants, has to come as fast as a head
 
     def format_request(self) -> str:
         return ""
@@ -90,6 +163,7 @@ class Server(WSGIServer):  # type: ignore[misc]
         self.agent_log = log  # WSGIServer has a ``log`` of its own
         self.is_stopping = False
         self._limits = limits
+        self.connections = Connections(limits)
         self._tls = tls
         self._tls_trouble: dict[str, str] = {}
         self._accept_trouble = log.on_change()
@@ -99,7 +173,6 @@ class Server(WSGIServer):  # type: ignore[misc]
             backlog=1024,
             log=None,
             error_log=None,
-            handler_class=Handler,
             environ={"wsgi.multithread": True},
             spawn=Pool(),  # without one, connections would outlive the end of the server
         )
@@ -124,6 +197,13 @@ class Server(WSGIServer):  # type: ignore[misc]
             self.start_accepting()
 
     def handle(self, client: Any, address: Any) -> None:
+        connection = self.connections.add(str(address[0]), gevent.getcurrent())
+        try:
+            self._serve(client, address, connection)
+        finally:
+            self.connections.remove(connection)
+
+    def _serve(self, client: Any, address: Any, connection: Connection) -> None:
         try:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
@@ -139,7 +219,7 @@ class Server(WSGIServer):  # type: ignore[misc]
             client.close()
             return
         try:
-            super().handle(client, address)
+            Handler(client, address, self, connection).handle()
         except OSError:
             pass  # the client has gone before it was told what was wrong with its request
 

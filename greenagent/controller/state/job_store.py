@@ -24,6 +24,7 @@ from greenagent.controller.model import AgentKey, Assignment, Job, Target
 from greenagent.controller.state.state_file import StateFile, Statement
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
+from greenagent.values.command import RESERVED_ID
 
 MAX_REMEMBERED_REPEATS: Final = 1000
 """Results of one agent for one job by which a repeat is recognised."""
@@ -53,6 +54,13 @@ class JobStore:
 
     def get(self, job_id: str) -> Job | None:
         return self._jobs.get(job_id)
+
+    def has_part(self, job_id: str, key: AgentKey) -> bool | None:
+        """Whether an agent has been given a job, or it is its own log; None where no such job is known."""
+        if job_id == RESERVED_ID:
+            return True
+        job = self._jobs.get(job_id)
+        return None if job is None else any(one.agent == key for one in job.assignments)
 
     def all(self) -> list[Job]:
         """Oldest first."""

@@ -1,18 +1,47 @@
-"""Log lines as agents upload them, kept in memory within stated caps."""
+"""Log lines as agents upload them, kept in memory within stated caps.
+
+No agent takes another's room: where there are too many lines, the oldest go of the agent that has most, and of jobs
+that an agent has no part in, it has few.
+"""
 
 from __future__ import annotations
 
 import uuid
 from collections import OrderedDict, deque
+from collections.abc import Callable, Container
+from sys import getsizeof
 from typing import Any, Final, NamedTuple
+
+import gevent
 
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey
+from greenagent.values.command import MAX_ID_LENGTH
 
-LINE_OVERHEAD: Final = 300
-"""Bytes a kept line costs beside its text."""
+LINE_OVERHEAD: Final = 700
+"""Bytes a kept line costs beside its texts."""
+JOB_OVERHEAD: Final = 1500
+"""Bytes a job with kept lines costs beside these."""
+MAX_EMPTY: Final = 1000
+"""Jobs without a kept line of which it is known how many were dropped."""
+MAX_SHOWN: Final = 4 * 1024 * 1024
+"""Bytes of lines given at once, if it is more than one line."""
+TURN: Final = 500
+"""Lines taken until others get a turn."""
 MAX_WHOLE: Final = 2**53 - 1
 """Beyond it readers of JSON differ about a whole number; no id, stamp or level is that large."""
+
+
+class Record(NamedTuple):
+    """What an agent says of a line, with the keys people see."""
+
+    id: int
+    jobid: str
+    domain: str
+    name: str
+    epoch_ms: int
+    level: int
+    data: str
 
 
 class Line(NamedTuple):
@@ -20,37 +49,52 @@ class Line(NamedTuple):
 
     number: int
     key: AgentKey
-    record: dict[str, Any]
+    record: Record
 
     def to_wire(self) -> dict[str, Any]:
-        return {"number": self.number, **self.key.to_wire(), **self.record}
+        record = self.record._asdict()
+        return {"number": self.number, **self.key.to_wire(), **record, "epoch": self.record.epoch_ms // 1000}
 
     @property
     def size(self) -> int:
-        return LINE_OVERHEAD + len(self.record["data"])
+        record = self.record
+        return LINE_OVERHEAD + getsizeof(record.data) + getsizeof(record.domain) + getsizeof(record.name)
 
 
 class JobLines:
     """The kept lines of one job, oldest first."""
 
-    def __init__(self) -> None:
-        self.lines: deque[Line] = deque()
+    def __init__(self, jobid: str) -> None:
+        self.jobid = jobid
+        self.lines: OrderedDict[int, Line] = OrderedDict()
         self.dropped = 0
         self._ids: dict[AgentKey, set[int]] = {}
 
-    def is_repeat(self, key: AgentKey, record: dict[str, Any]) -> bool:
+    def is_repeat(self, key: AgentKey, record: Record) -> bool:
         """True when a kept line of that agent has the same message id: the batch was sent again."""
-        return record["id"] != 0 and record["id"] in self._ids.get(key, ())
+        return record.id != 0 and record.id in self._ids.get(key, ())
 
     def append(self, line: Line) -> None:
-        self.lines.append(line)
-        self._ids.setdefault(line.key, set()).add(line.record["id"])
+        self.lines[line.number] = line
+        self._ids.setdefault(line.key, set()).add(line.record.id)
 
-    def drop_oldest(self) -> Line:
-        line = self.lines.popleft()
-        self._ids[line.key].discard(line.record["id"])
-        self.dropped += 1
+    def drop(self, number: int) -> Line:
+        line = self.lines.pop(number)
+        ids = self._ids[line.key]
+        ids.discard(line.record.id)
+        if not ids:
+            del self._ids[line.key]
         return line
+
+
+class AgentLines:
+    """Whose the kept lines of one agent are, by number, oldest first."""
+
+    def __init__(self) -> None:
+        self.order: OrderedDict[int, JobLines] = OrderedDict()
+        self.stray: OrderedDict[int, bool] = OrderedDict()
+        """Those of jobs that it has no part in (True), or that nobody knows (False)."""
+        self.bytes = 0
 
 
 class LineStore:
@@ -61,50 +105,105 @@ class LineStore:
         """Another one after each start of the controller: numbers of lines count within it."""
         self._limits = limits
         self._jobs: dict[str, JobLines] = {}
-        self._order: OrderedDict[int, str] = OrderedDict()
-        """The job of every kept line by the line's number, oldest first."""
+        self._agents: dict[AgentKey, AgentLines] = {}
+        self._empty: OrderedDict[str, None] = OrderedDict()
         self._bytes = 0
         self._next = 1
 
-    def take(self, key: AgentKey, received: Any) -> set[str] | None:
-        """Takes a batch an agent posted (protocol 7.1); returns the jobs that have new lines.
+    def take(self, key: AgentKey, records: deque[Record], has_part: Callable[[str], bool | None]) -> set[str]:
+        """Takes a batch an agent posted out of ``records``; returns the known jobs that have new lines.
 
-        None when it is not a list of messages.
+        Other greenlets run meanwhile. ``has_part`` says whether the agent has a part in a job; None where nobody
+        knows the job.
         """
-        if not isinstance(received, list) or not all(isinstance(record, dict) for record in received):
-            return None
         touched: set[str] = set()
-        for received_record in received:
-            record = _normalize(received_record)
-            jobid = record["jobid"]
-            if jobid not in self._jobs:
-                self._jobs[jobid] = JobLines()
-            lines = self._jobs[jobid]
-            if lines.is_repeat(key, record):
-                continue
-            line = Line(self._next, key, record)
-            self._next += 1
-            lines.append(line)
-            self._order[line.number] = jobid
-            self._bytes += line.size
-            touched.add(jobid)
-            if len(lines.lines) > self._limits.log_lines_per_job:
-                self._drop_oldest(lines)
-        while self._bytes > self._limits.log_bytes:
-            self._drop_oldest(self._jobs[next(iter(self._order.values()))])
+        parts: dict[str, bool | None] = {}
+        while records:
+            for _ in range(min(TURN, len(records))):
+                record = records.popleft()
+                jobid = record.jobid
+                if jobid not in parts:
+                    if len(parts) > TURN:
+                        parts.clear()
+                    parts[jobid] = has_part(jobid)
+                self._add(key, record, parts[jobid])
+                if parts[jobid]:
+                    touched.add(jobid)
+            self._keep_to_caps()
+            gevent.sleep(0)
         return touched
 
-    def read(self, jobid: str, after: int, limit: int) -> tuple[list[Line], int]:
-        """Up to ``limit`` lines numbered above ``after``, and how many of the job were dropped."""
+    def _add(self, key: AgentKey, record: Record, has_part: bool | None) -> None:
+        lines = self._jobs.get(record.jobid)
+        if lines is None:
+            lines = self._jobs[record.jobid] = JobLines(record.jobid)
+            self._empty[record.jobid] = None
+        if lines.is_repeat(key, record):
+            return
+        agent = self._agents.setdefault(key, AgentLines())
+        line = Line(self._next, key, record)
+        self._next += 1
+        if not lines.lines:
+            del self._empty[record.jobid]
+            self._bytes += JOB_OVERHEAD
+        lines.append(line)
+        agent.order[line.number] = lines
+        agent.bytes += line.size
+        self._bytes += line.size
+        if not has_part:
+            agent.stray[line.number] = has_part is not None
+            if len(agent.stray) > self._limits.stray_lines:
+                number = next(iter(agent.stray))
+                self._drop(key, agent, number)
+        if len(lines.lines) > self._limits.log_lines_per_job:
+            oldest = next(iter(lines.lines.values()))
+            self._drop(oldest.key, self._agents[oldest.key], oldest.number)
+
+    def _keep_to_caps(self) -> None:
+        while self._bytes > self._limits.log_bytes:
+            key, agent = max(self._agents.items(), key=lambda item: item[1].bytes)
+            for _ in range(TURN):
+                if agent.order and self._bytes > self._limits.log_bytes:
+                    self._drop(key, agent, next(iter(agent.order)))
+        while len(self._empty) > MAX_EMPTY:
+            jobid, _ = self._empty.popitem(last=False)
+            del self._jobs[jobid]
+
+    def _drop(self, key: AgentKey, agent: AgentLines, number: int) -> None:
+        lines = agent.order.pop(number)
+        line = lines.drop(number)
+        agent.bytes -= line.size
+        self._bytes -= line.size
+        if not agent.stray.pop(number, False):  # a job's owner is not told of what others said in its name
+            lines.dropped += 1
+        if not agent.order:
+            del self._agents[key]
+        if not lines.lines:
+            self._bytes -= JOB_OVERHEAD
+            self._empty[lines.jobid] = None
+
+    def read(
+        self, jobid: str, after: int, limit: int, agents: Container[AgentKey | None] | None = None
+    ) -> tuple[list[Line], int]:
+        """Up to ``limit`` lines numbered above ``after``, and how many of the job were dropped.
+
+        ``agents``: those whose lines count; None for all.
+        """
         lines = self._jobs.get(jobid)
         if lines is None:
             return [], 0
         found: list[Line] = []
-        for line in reversed(lines.lines):
+        for line in reversed(lines.lines.values()):
             if line.number <= after:
                 break
-            found.append(line)
+            if agents is None or line.key in agents:
+                found.append(line)
         found.reverse()
+        left = MAX_SHOWN
+        for count, line in enumerate(found[:limit]):
+            left -= line.size
+            if left < 0 and count:
+                return found[:count], lines.dropped
         return found[:limit], lines.dropped
 
     def knows(self, jobid: str) -> bool:
@@ -114,30 +213,37 @@ class LineStore:
 
     def forget(self, known: set[str]) -> None:
         """Drops the counters of jobs without kept lines that are not ``known`` any more."""
-        for jobid in [jobid for jobid, lines in self._jobs.items() if not lines.lines and jobid not in known]:
-            del self._jobs[jobid]
-
-    def _drop_oldest(self, lines: JobLines) -> None:
-        line = lines.drop_oldest()
-        del self._order[line.number]
-        self._bytes -= line.size
+        for jobid in [jobid for jobid in self._empty if jobid not in known]:
+            del self._empty[jobid], self._jobs[jobid]
 
 
-def _normalize(received: dict[str, Any]) -> dict[str, Any]:
-    """A record with the keys people see; originals send no ``jobid`` and either seconds or milliseconds."""
+def parse_records(received: Any) -> deque[Record] | None:
+    """The lines of a posted batch (protocol 7.1) that belong to a job; None when it is not a list of messages.
+
+    Originals name no job: nobody could ask for such a line.
+    """
+    if not isinstance(received, list) or not all(isinstance(record, dict) for record in received):
+        return None
+    records = map(_record, received)
+    return deque(record for record in records if 0 < len(record.jobid) <= MAX_ID_LENGTH)
+
+
+def _record(received: dict[str, Any]) -> Record:
+    """Originals send either seconds or milliseconds."""
     epoch = received.get("epoch")
     epoch = epoch if isinstance(epoch, (int, float)) and abs(epoch) <= MAX_WHOLE else 0
     milliseconds = received.get("epoch_ms")
     if not isinstance(milliseconds, int) or not abs(milliseconds) <= MAX_WHOLE:
         milliseconds = int(epoch if epoch > 10**11 else epoch * 1000)
-    return {
-        "id": _as_whole(received.get("id")),
-        **{key: _as_text(received.get(key)) for key in ("jobid", "domain", "name")},
-        "epoch": milliseconds // 1000,
-        "epoch_ms": milliseconds,
-        "level": _as_whole(received.get("level")),
-        "data": _as_text(received.get("data")),
-    }
+    return Record(
+        id=_as_whole(received.get("id")),
+        jobid=_as_text(received.get("jobid")),
+        domain=_as_text(received.get("domain")),
+        name=_as_text(received.get("name")),
+        epoch_ms=milliseconds,
+        level=_as_whole(received.get("level")),
+        data=_as_text(received.get("data")),
+    )
 
 
 def _as_whole(value: Any) -> int:

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from typing import Any, Final
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+import gevent
 
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey
 from greenagent.controller.state.log_lines import MAX_WHOLE
 
 MAX_VALUE: Final = sys.float_info.max
+MAX_KEY: Final = 1000
+"""Characters of a key; a longer one is left out."""
+FIGURE_OVERHEAD: Final = 500
+"""Bytes a kept figure costs beside its key."""
+TURN: Final = 1000
+"""Figures taken or shown until others get a turn."""
+
+
+class Point(NamedTuple):
+    """One figure of a flush object."""
+
+    name: str
+    stamp: int
+    value: float
+
+    @property
+    def size(self) -> int:
+        return _size(self.name)
 
 
 class LatestMetrics:
@@ -21,56 +44,90 @@ class LatestMetrics:
         self._agents: dict[AgentKey, dict[str, tuple[int, float, int]]] = {}
         """By agent and key: stamp, value, interval."""
         self._received: dict[AgentKey, float] = {}
+        self._bytes: dict[AgentKey, int] = {}
 
-    def take(self, key: AgentKey, received: Any) -> bool:
-        """Takes a batch an agent posted (protocol 8.4); False when it is not a list of flush objects."""
-        if not isinstance(received, list):
-            return False
-        points: list[tuple[str, int, float]] = []
-        for flush in received:
-            match flush:
-                case {"timestamp": int() as stamp, "series": list() as series} if _is_number(stamp, MAX_WHOLE):
-                    for pair in series:
-                        match pair:
-                            case [str() as name, value] if _is_number(value, MAX_VALUE):
-                                points.append((name, stamp, float(value)))
-                            case _:
-                                return False
-                case _:
-                    return False
-        metrics = self._agents.setdefault(key, {})
-        self._received[key] = time.time()
-        for name, stamp, value in points:
-            old = metrics.pop(name, None)
-            if old is None:
-                metrics[name] = (stamp, value, 0)
-            elif stamp < old[0]:
-                metrics[name] = old
-            else:
-                metrics[name] = (stamp, value, stamp - old[0] or old[2])
-        while len(metrics) > self._limits.metrics_per_agent:
-            del metrics[next(iter(metrics))]
+    def take(self, key: AgentKey, points: list[Point]) -> None:
+        """Takes a batch an agent posted. Other greenlets run meanwhile."""
+        most = self._limits.metrics_per_agent
+        for first in range(0, len(points), TURN):
+            metrics = self._agents.setdefault(key, {})
+            self._received[key] = time.time()
+            self._bytes.setdefault(key, 0)
+            for point in points[first : first + TURN]:
+                name, stamp, value = point
+                old = metrics.pop(name, None)
+                if old is None:
+                    metrics[name] = (stamp, value, 0)
+                    self._bytes[key] += point.size
+                elif stamp < old[0]:
+                    metrics[name] = old
+                else:
+                    metrics[name] = (stamp, value, stamp - old[0] or old[2])
+            self._drop(key, len(metrics) - most)
+            self._keep_to_caps()
+            gevent.sleep(0)
+
+    def _keep_to_caps(self) -> None:
+        """The agent that has most gives way, so that no agent takes another's room."""
+        while sum(self._bytes.values()) > self._limits.metrics_bytes:
+            largest = max(self._bytes, key=lambda one: self._bytes[one])
+            self._drop(largest, len(self._agents[largest]) // 2 + 1)
         while len(self._agents) > self._limits.agents:
             oldest = min(self._received, key=lambda one: self._received[one])
-            del self._agents[oldest], self._received[oldest]
-        return True
+            del self._agents[oldest], self._received[oldest], self._bytes[oldest]
 
-    def describe(self) -> list[dict[str, Any]]:
-        """By agent, each key with its stamp (seconds since 1970), value and the interval it comes in.
+    def _drop(self, key: AgentKey, number: int) -> None:
+        """Drops the figures that have not come for longest."""
+        metrics = self._agents[key]
+        for name in list(islice(metrics, max(0, number))):
+            del metrics[name]
+            self._bytes[key] -= _size(name)
 
-        The interval is the distance to the stamp before, in seconds; None while there was none.
+    def describe(self) -> str:
+        """The JSON text of a list: by agent, each key with its stamp, value and the interval it comes in.
+
+        Stamps are seconds since 1970. The interval is the distance to the stamp before, in seconds; null while there
+        was none. Other greenlets run meanwhile.
         """
-        return [
-            {
-                **key.to_wire(),
-                "received": self._received[key],
-                "figures": {
-                    name: {"timestamp": stamp, "value": value, "interval": interval or None}
-                    for name, (stamp, value, interval) in metrics.items()
-                },
+        return "[" + ", ".join(self._describe(key) for key in sorted(self._agents)) + "]"
+
+    def _describe(self, key: AgentKey) -> str:
+        head = json.dumps({**key.to_wire(), "received": self._received.get(key, 0.0)})
+        figures = ", ".join(self._figures(list(self._agents.get(key, {}).items())))
+        return f'{head[:-1]}, "figures": {{{figures}}}}}'
+
+    def _figures(self, figures: list[tuple[str, tuple[int, float, int]]]) -> Iterator[str]:
+        for first in range(0, len(figures), TURN):
+            part = {
+                name: {"timestamp": stamp, "value": value, "interval": interval or None}
+                for name, (stamp, value, interval) in figures[first : first + TURN]
             }
-            for key, metrics in sorted(self._agents.items())
-        ]
+            yield json.dumps(part)[1:-1]
+            gevent.sleep(0)
+
+
+def parse_points(received: Any) -> list[Point] | None:
+    """The figures of a posted batch (protocol 8.4); None when it is not a list of flush objects."""
+    if not isinstance(received, list):
+        return None
+    points: list[Point] = []
+    for flush in received:
+        match flush:
+            case {"timestamp": int() as stamp, "series": list() as series} if _is_number(stamp, MAX_WHOLE):
+                for pair in series:
+                    match pair:
+                        case [str() as name, value] if _is_number(value, MAX_VALUE):
+                            if len(name) <= MAX_KEY:
+                                points.append(Point(name, stamp, float(value)))
+                        case _:
+                            return None
+            case _:
+                return None
+    return points
+
+
+def _size(name: str) -> int:
+    return FIGURE_OVERHEAD + sys.getsizeof(name)
 
 
 def _is_number(value: Any, most: float) -> bool:

@@ -1,0 +1,259 @@
+"""What peers do who mean harm: bodies of any shape, half requests, connections that ask for nothing."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gevent
+import greenlet
+import pytest
+
+from greenagent.controller.limits import MIB, Limits
+from tests.support.local_controller import Agent, LocalController, plain, start
+from tests.support.waiting import wait_until
+
+HELD: float = 0.1
+"""Seconds of processor time that a request may keep the hub."""
+
+
+def address_of(controller: LocalController) -> tuple[str, int]:
+    host, _, port = controller.url.removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
+def connect(controller: LocalController, data: bytes = b"") -> socket.socket:
+    client = socket.create_connection(address_of(controller))
+    client.sendall(data)
+    return client
+
+
+def is_closed(client: socket.socket) -> bool:
+    client.settimeout(0)
+    try:
+        return client.recv(1000) == b""
+    except (BlockingIOError, TimeoutError):
+        return False
+    except OSError:
+        return True
+
+
+@contextmanager
+def longest_hold(controller: LocalController) -> Iterator[list[float]]:
+    """The longest time in seconds that a request of the controller kept the hub, at the end."""
+    longest = [0.0]
+    began = time.thread_time()
+    pool = controller.controller._server.pool
+
+    def switched(event: str, places: tuple[Any, Any]) -> None:
+        nonlocal began
+        now = time.thread_time()
+        if places[0] in pool:
+            longest[0] = max(longest[0], now - began)
+        began = now
+
+    before = greenlet.settrace(switched)
+    try:
+        yield longest
+    finally:
+        greenlet.settrace(before)
+
+
+def chunked(data: bytes, size: int = 1) -> bytes:
+    pieces = (data[at : at + size] for at in range(0, len(data), size))
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+def many(number: int, record: str) -> bytes:
+    return f"[{','.join([record] * number)}]".encode()
+
+
+RESULT = '{"id": "j", "state": "SUCCESS", "starttime": 1, "data": "", "args": %s}'
+BODIES = {
+    "wide": ("log", lambda: many(600_000, "{}")),
+    "wide within the cap": ("log", lambda: many(200_000, "{}")),
+    "lines": ("log", lambda: many(40_000, '{"jobid": "j", "id": 1, "level": 1, "data": "a line of some length"}')),
+    "many jobs": ("log", lambda: ("[" + ",".join(f'{{"jobid":"{n}"}}' for n in range(100_000)) + "]").encode()),
+    "long line": ("log", lambda: json.dumps([{"jobid": "j", "data": "\n\U0001f600" * MIB}]).encode()),
+    "deep": ("result", lambda: (RESULT % ("[" * 150_000 + "]" * 150_000)).encode()),
+    "wide result": ("result", lambda: (RESULT % ("[" + "[]," * 400_000 + "[]]")).encode()),
+    "many keys": ("result", lambda: (RESULT % json.dumps({str(n): n for n in range(200_000)})).encode()),
+    "long text": ("result", lambda: json.dumps({"id": "j", "state": "SUCCESS", "data": "\n" * 6 * MIB}).encode()),
+    "long numbers": ("result", lambda: (RESULT % ("[" + "9" * 4000 + ("," + "9" * 4000) * 1000 + "]")).encode()),
+    "flushes": ("stats", lambda: many(170_000, '{"timestamp":1,"series":[]}')),
+    "figures": (
+        "stats",
+        lambda: json.dumps([{"timestamp": 1, "series": [[f"key{n}", n] for n in range(80_000)]}]).encode(),
+    ),
+    "no JSON": ("event", lambda: b"[" * 60_000),
+    "chunks of a byte": ("log", lambda: many(12_000, '{"jobid":"j","data":"x"}')),
+    "script": ("script", lambda: json.dumps({"content": "x\n" * (MIB - 20)}).encode()),
+}
+
+
+@pytest.mark.parametrize("shape", BODIES)
+def test_no_body_holds_up_the_others(controller, agent, shape) -> None:
+    endpoint, make = BODIES[shape]
+    start(controller, agent)
+    body = make()
+    path = {"job": "/api/jobs", "script": "/api/scripts"}.get(endpoint, f"/1/10/{endpoint}")
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    if shape.startswith("chunks"):
+        request = head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(body)
+    else:
+        request = head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+    with longest_hold(controller) as longest:
+        client = connect(controller)
+        sending = gevent.spawn(client.sendall, request)
+        answer = client.recv(1000)
+        while client.recv(65536):
+            pass
+    sending.kill()
+    assert answer.startswith(b"HTTP/1.1 ")
+    assert longest[0] < HELD
+    assert plain().get(f"{controller.url}/1/10/ping", timeout=5).json() == "ok"
+
+
+def half_a_request(number: int) -> bytes:
+    """Silence, the beginning of a head, or of a body."""
+    body = b"POST /1/10/log HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n["
+    return (b"", b"GET /1/10/ping HTTP/1.1\r\nHo", body)[number % 3]
+
+
+def test_a_thousand_half_open_connections_shut_no_agent_out(make_controller) -> None:
+    """Fewer may be open, as with a low limit of open files: the newest still get their turn."""
+    controller = make_controller(Limits(connections=200, unasked_for=0.2, head=5, slow_body=5))
+    agent = Agent(controller)
+    parked = agent.poll()
+    clients = []
+    for number in range(1000):
+        clients.append(connect(controller, half_a_request(number % 2)))
+        if number % 50 == 0:
+            gevent.sleep(0)
+    session = plain()
+    began = time.monotonic()
+    assert session.get(f"{controller.url}/1/10/ping", timeout=5).json() == "ok"
+    assert time.monotonic() - began < 1
+    controller.submit(id="j", gid=1, nid=10)
+    assert parked.command()["id"] == "j"
+    agent.finish("j")
+    assert controller.state("j") == "SUCCESS"
+    assert not controller.said
+    for client in clients:
+        client.close()
+
+
+def test_idle_connections_go_when_there_are_too_many_and_parked_polls_stay(make_controller) -> None:
+    controller = make_controller(Limits(connections=20))
+    parked = [Agent(controller, nid=nid).poll() for nid in range(1, 6)]
+    ping = b"GET /9/9/ping HTTP/1.1\r\nHost: x\r\n\r\n"
+    idle = []
+    for _ in range(100):
+        client = connect(controller, ping)
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        idle.append(client)
+    assert sum(is_closed(client) for client in idle) >= 80
+    assert not any(poll.over for poll in parked)
+    for nid, poll in enumerate(parked, 1):
+        controller.submit(id=f"j{nid}", gid=1, nid=nid)
+        assert poll.command()["id"] == f"j{nid}"
+
+
+def test_a_few_connections_of_one_address_may_wait_without_a_request(make_controller) -> None:
+    controller = make_controller(Limits(unasked_per_address=5, unasked_for=0.2))
+    silent = [connect(controller, half_a_request(number % 2)) for number in range(20)]
+    agents = controller.controller._server.connections
+    wait_until(lambda: len(agents._open) == 20, what="all connections to be accepted")
+    wait_until(lambda: sum(map(is_closed, silent)) == 15, timeout=5, what="the oldest to be closed")
+    assert not any(map(is_closed, silent[15:]))
+
+
+@pytest.mark.parametrize("slowly", ["", "head", "body", "chunks", "unread"])
+def test_a_request_has_to_come_in_time(make_controller, slowly) -> None:
+    """A byte now and then keeps no connection open."""
+    controller = make_controller(Limits(head=0.3, slow_body=0.3, idle=30))
+    start_of = {
+        "": b"",
+        "head": b"GET /1/10/ping HTTP/1.1\r\nX: ",
+        "body": b"POST /1/10/log HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n",
+        "chunks": b"POST /1/10/log HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "unread": b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n",
+    }[slowly]
+    client = connect(controller, start_of)
+    drop = {"": b"", "chunks": b"1\r\n \r\n"}.get(slowly, b" ")
+
+    def drips() -> bool:
+        try:
+            client.setblocking(True)
+            client.sendall(drop)
+        except OSError:
+            return True
+        return slowly != "unread" and is_closed(client)
+
+    wait_until(drips, timeout=5, what="the connection to be closed", interval=0.05)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Content-Length: 2\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 2",
+        "Content-Length: 2\r\nContent-Length: 2",
+        "Content-Length: +2",
+        "Content-Length: 0_2",
+        "Content-Length: 2, 2",
+        "Content-Length : 2",
+        "Content-Length: 2\r\n folded",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding: chunked, chunked",
+        "Content-Length: 2\r\nHost: second",
+        "Content-Length: 2\r\nno header",
+        "Content-Length: 2\r\nX: " + "x" * 70_000,
+        "Content-Length: 2\r\n" + "X: " + "x" * 30_000 + "\r\nY: " + "y" * 40_000,
+    ],
+)
+def test_heads_that_readers_take_differently_are_refused(controller, headers) -> None:
+    client = connect(controller, f"POST /1/10/log HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n[]".encode())
+    client.settimeout(5)
+    assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
+    assert is_closed(client)
+    assert not controller.said
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def test_half_sent_bodies_take_no_more_memory_than_they_may_and_small_ones_get_through(make_controller) -> None:
+    cap = 16 * MIB
+    controller = make_controller(Limits(bodies=cap))
+    agent = Agent(controller)
+    head = f"POST /1/10/log HTTP/1.1\r\nHost: x\r\nContent-Length: {12 * MIB}\r\n\r\n".encode()
+    piece = b" " * 4 * MIB
+    before = resident()
+    clients = []
+    for _ in range(20):
+        clients.append(connect(controller, head))
+        gevent.spawn(clients[-1].sendall, piece)
+        gevent.sleep(0.01)
+    wait_until(lambda: sum(map(is_answered, clients)) >= 16, what="the others to be sent away")
+    assert agent.post("log", [{"jobid": "j", "data": "x"}]).json() == "ok"
+    assert resident() - before < 1.5 * cap
+    sent_away = next(client for client in clients if is_answered(client))
+    answer = sent_away.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 5" in answer.lower()
+
+
+def is_answered(client: socket.socket) -> bool:
+    client.settimeout(0)
+    try:
+        return bool(client.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
