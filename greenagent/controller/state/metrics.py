@@ -18,7 +18,7 @@ from greenagent.controller.state.log_lines import MAX_WHOLE
 MAX_VALUE: Final = sys.float_info.max
 MAX_KEY: Final = 1000
 """Characters of a key; a longer one is left out."""
-FIGURE_OVERHEAD: Final = 500
+FIGURE_OVERHEAD: Final = 400
 """Bytes a kept figure costs beside its key."""
 TURN: Final = 1000
 """Figures taken or shown until others get a turn."""
@@ -78,10 +78,10 @@ class LatestMetrics:
 
     def _drop(self, key: AgentKey, number: int) -> None:
         """Drops the figures that have not come for longest."""
-        metrics = self._agents[key]
-        for name in list(islice(metrics, max(0, number))):
-            del metrics[name]
-            self._bytes[key] -= _size(name)
+        if number > 0:
+            metrics = self._agents[key]
+            self._bytes[key] -= sum(map(_size, islice(metrics, number)))
+            self._agents[key] = dict(islice(metrics.items(), number, None))  # made anew: a dict never shrinks
 
     def describe(self) -> str:
         """The JSON text of a list: by agent, each key with its stamp, value and the interval it comes in.
