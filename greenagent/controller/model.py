@@ -5,6 +5,7 @@ Nothing here waits, reads or writes; ``state.job_store`` says how a job may be c
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterable
@@ -21,6 +22,10 @@ NO_AGENT: Final = "No matching connected agents found"
 NOT_ACKNOWLEDGED: Final = "not acknowledged"
 IDENTITY_DIGITS: Final = 18
 """A gid or nid has 18 digits at most: the state file could not hold more."""
+RESULT_OVERHEAD: Final = 500
+"""Bytes a kept result costs beside its text."""
+MAX_SHOWN_NAME: Final = 200
+"""Characters of a command's name in a list of jobs."""
 
 
 class AgentKey(NamedTuple):
@@ -46,7 +51,8 @@ class Target(NamedTuple):
     @classmethod
     def of(cls, command: dict[str, Any]) -> Target:
         """The target of a command object that was checked before."""
-        roles = command.get("roles") or ([command["role"]] if command.get("role") else [])
+        role = command.get("role")
+        roles = command.get("roles") or ([role] if role and isinstance(role, str) else [])
         key = AgentKey(int(command.get("gid") or 0), int(command.get("nid") or 0))
         return cls(key, tuple(roles), bool(command.get("fanout")))
 
@@ -74,6 +80,24 @@ class Changes:
         self._event.wait(timeout)
 
 
+class Result(NamedTuple):
+    """One result as it is kept: text, since what agents send may be many times as large as a value."""
+
+    id: str
+    key: AgentKey
+    state: str
+    starttime: int
+    text: str
+    """The JSON object."""
+    delivered: bool = True
+    """False for one that the controller itself gives."""
+    cmd: str = ""
+
+    @property
+    def size(self) -> int:
+        return RESULT_OVERHEAD + len(self.text)
+
+
 @dataclass(eq=False, slots=True)
 class Assignment:
     """One job for one agent. Who looks at it in order to change it holds ``JobStore.lock(assignment)``."""
@@ -92,10 +116,12 @@ class Assignment:
     """When the last delivery was, by ``monotonic_epoch``."""
     received: int = 0
     """Results received, also those no longer kept."""
-    results: list[dict[str, Any]] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
     seen: dict[tuple[int, str], None] = field(default_factory=dict)
     """Start time and state of the results received: a repeat has the same."""
-    refused: dict[str, Any] | None = None
+    handed_to: set[AgentKey] = field(default_factory=set)
+    """Who was given it, also where it was taken back: it may have come through all the same."""
+    refused: Result | None = None
     """A DUPILICATE_ID result that is held back."""
     refused_at: float = 0.0
 
@@ -108,15 +134,35 @@ class Assignment:
         for name, value in changes.items():
             setattr(self, name, value)
 
-    def newest_result(self) -> dict[str, Any]:
-        """The newest result, or the placeholder that stands for it (protocol 4.2)."""
+    def newest_result(self) -> str:
+        """The JSON text of the newest result, or of the placeholder that stands for it (protocol 4.2)."""
         if self.results:
-            return self.results[-1]
+            return self.results[-1].text
         key = self.agent or self.job.target.key
         placeholder: dict[str, Any] = {"id": self.job.id, **key.to_wire(), "state": self.state}
         if self.state == states.RUNNING:
             placeholder["starttime"] = int(self.job.stamp(self.delivered) * 1000)
-        return placeholder
+        return json.dumps(placeholder)
+
+
+class Brief(NamedTuple):
+    """What a list of jobs shows of a command."""
+
+    cmd: str
+    name: str = ""
+    domain: str = ""
+    recurring: bool = False
+    """The agent, which takes whole seconds, runs it again and again (protocol 2.2)."""
+
+    @classmethod
+    def of(cls, command: dict[str, Any]) -> Brief:
+        args = command.get("args")
+        args = args if isinstance(args, dict) else {}
+        period = args.get("recurring_period")
+        recurring = isinstance(period, (int, float)) and not isinstance(period, bool) and 1 <= period < math.inf
+        texts = (command.get("cmd"), args.get("name"), args.get("domain"))
+        cmd, name, domain = (as_text(text)[:MAX_SHOWN_NAME] for text in texts)
+        return cls(cmd, name, domain, recurring)
 
 
 @dataclass(eq=False, slots=True)
@@ -129,7 +175,9 @@ class Job:
 
     seq: int
     id: str
-    command: dict[str, Any]
+    command: str
+    """The JSON object that its agents get."""
+    brief: Brief
     target: Target
     created: float
     wall_offset: float = 0.0
@@ -138,6 +186,8 @@ class Job:
     """It ends if no agent is live by then; 0: it does not wait for one."""
     finished: float = 0.0
     """When the last of its agents ended; 0 before."""
+    adopted: bool = False
+    """Nobody posted it here, or it was forgotten: a result came of it."""
     size: int = 0
     """Bytes of the command and of the results kept."""
     assignments: list[Assignment] = field(default_factory=list)
@@ -145,17 +195,10 @@ class Job:
     """Announced when an assignment changes, a result comes or lines come."""
 
     @property
-    def recurring(self) -> bool:
-        """True where the agent, which takes whole seconds, runs the job again and again (protocol 2.2)."""
-        args = self.command.get("args")
-        period = args.get("recurring_period") if isinstance(args, dict) else None
-        return isinstance(period, (int, float)) and not isinstance(period, bool) and 1 <= period < math.inf
-
-    @property
     def answered(self) -> bool:
         """True when every result shown is terminal; a recurring job is answered by its first."""
-        shown = [one.newest_result() for one in self.assignments]
-        return bool(shown) and all(states.is_terminal(result["state"]) for result in shown)
+        shown = [one.results[-1].state if one.results else one.state for one in self.assignments]
+        return bool(shown) and all(map(states.is_terminal, shown))
 
     @property
     def state(self) -> str:
@@ -171,10 +214,10 @@ class Job:
         return moment + self.wall_offset if moment else 0.0
 
     def assignment_of(self, key: AgentKey) -> Assignment | None:
-        """The agent's own, or the one that no agent has been offered yet."""
+        """The agent's own, or one that was taken back from it."""
         own = (one for one in self.assignments if one.agent == key)
-        free = (one for one in self.assignments if one.agent is None)
-        return next(own, None) or next(free, None)
+        taken_back = (one for one in self.assignments if one.agent is None and key in one.handed_to)
+        return next(own, None) or next(taken_back, None)
 
     def assign(self, agents: Iterable[AgentKey | None], **values: Any) -> list[Assignment]:
         """New assignments with the next free numbers; they belong to the job once they are stored."""
@@ -183,49 +226,45 @@ class Job:
 
     def summary(self) -> dict[str, Any]:
         """The job in a list of jobs."""
-        args = self.command.get("args")
-        args = args if isinstance(args, dict) else {}
         return {
             "id": self.id,
-            "cmd": as_text(self.command.get("cmd")),
-            "name": as_text(args.get("name")),
-            "domain": as_text(args.get("domain")),
+            **self.brief._asdict(),
             **self.target.key.to_wire(),
             "roles": list(self.target.roles),
             "fanout": self.target.fanout,
             "state": self.state,
             "created": self.created,
             "finished": self.stamp(self.finished) or None,
-            "recurring": self.recurring,
             "agents": [
                 {**(one.agent or self.target.key).to_wire(), "state": one.state, "results": one.received}
                 for one in self.assignments
             ],
         }
 
-    def full(self) -> dict[str, Any]:
-        """The job with its command and results."""
-        return {
-            **self.summary(),
-            "command": self.command,
-            "results": [one.newest_result() for one in self.assignments],
-            "earlier": [result for one in self.assignments for result in one.results[:-1]],
-        }
+    def full(self) -> str:
+        """The JSON text of the job with its command and results."""
+        results = ", ".join(one.newest_result() for one in self.assignments)
+        earlier = ", ".join(result.text for one in self.assignments for result in one.results[:-1])
+        head = json.dumps(self.summary())[:-1]
+        return f'{head}, "command": {self.command}, "results": [{results}], "earlier": [{earlier}]}}'
 
 
-def synthetic_result(assignment: Assignment, state: str, data: str, level: int = 0) -> dict[str, Any]:
+def synthetic_result(assignment: Assignment, state: str, data: str, level: int = 0) -> Result:
     """A result the controller itself gives; ``delivered`` false says that no agent answered."""
     job = assignment.job
-    args = job.command.get("args")
-    return {
+    key = assignment.agent or job.target.key
+    brief = job.brief
+    starttime = int(time.time() * 1000)
+    result = {
         "id": job.id,
-        **(assignment.agent or job.target.key).to_wire(),
-        "cmd": job.command.get("cmd") or "",
-        "args": args if isinstance(args, dict) else {},
+        **key.to_wire(),
+        "cmd": brief.cmd,
+        "args": {name: text for name, text in (("name", brief.name), ("domain", brief.domain)) if text},
         "data": data,
         "level": level,
         "state": state,
-        "starttime": int(time.time() * 1000),
+        "starttime": starttime,
         "time": 0,
         "delivered": False,
     }
+    return Result(job.id, key, state, starttime, json.dumps(result), False, brief.cmd)

@@ -140,6 +140,11 @@ def without_queue(command: Command) -> Command:
     return replace(command, arguments=replace(command.arguments, queue=""))
 
 
+def problem_of_id(value: Any) -> str:
+    """What keeps a value from being the id of a job; nothing where it may be one."""
+    return _read_id(value)[1]
+
+
 def _read_id(value: Any) -> tuple[str | None, str]:
     """The id as text and what is wrong with it; None where none can be read."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -15,6 +15,7 @@ import pytest
 
 from greenagent.controller.limits import MIB, Limits
 from tests.support.local_controller import Agent, LocalController, plain, start
+from tests.support.memory import resident
 from tests.support.waiting import wait_until
 
 HELD: float = 0.1
@@ -91,6 +92,34 @@ BODIES = {
     ),
     "no JSON": ("event", lambda: b"[" * 60_000),
     "chunks of a byte": ("log", lambda: many(12_000, '{"jobid":"j","data":"x"}')),
+    "long id": ("result", lambda: json.dumps({"id": "j" * 6 * MIB, "state": "SUCCESS"}).encode()),
+    "a job": (
+        "job",
+        lambda: json.dumps(
+            {
+                "id": "p",
+                "cmd": "x",
+                "gid": 1,
+                "nid": 9,
+                "wait_for_agent": 9,
+                "args": {"a": ["x\n"] * 200_000},
+                "data": "x\n" * 4 * MIB,
+            }
+        ).encode(),
+    ),
+    "a script": (
+        "job",
+        lambda: json.dumps(
+            {
+                "id": "p",
+                "cmd": "jumpscript_content",
+                "gid": 1,
+                "nid": 9,
+                "wait_for_agent": 9,
+                "data": json.dumps({"content": "x\n" * 4 * MIB}),
+            }
+        ).encode(),
+    ),
     "script": ("script", lambda: json.dumps({"content": "x\n" * (MIB - 20)}).encode()),
 }
 
@@ -222,12 +251,6 @@ def test_heads_that_readers_take_differently_are_refused(controller, headers) ->
     assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
     assert is_closed(client)
     assert not controller.said
-
-
-def resident() -> int:
-    """Bytes of this process in memory."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
 
 
 def test_half_sent_bodies_take_no_more_memory_than_they_may_and_small_ones_get_through(make_controller) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import gevent
 import pytest
 
-from greenagent.controller.limits import Limits
-from tests.support.local_controller import Agent, start
+from greenagent.controller.limits import MIB, Limits
+from tests.support.local_controller import Agent, plain, start
+from tests.support.memory import resident
 
 
 def test_placeholders_then_the_result(controller, agent) -> None:
@@ -165,7 +168,7 @@ def test_finished_jobs_are_kept_for_a_number_and_a_time(make_controller) -> None
 
 
 def test_whoever_waits_for_a_job_finds_it_however_little_is_kept(make_controller) -> None:
-    controller = make_controller(Limits(keep_jobs=0, keep_for=0, keep_bytes=3500))
+    controller = make_controller(Limits(keep_jobs=0, keep_for=0, keep_bytes=14_000))
     agent = Agent(controller)
     for number in range(3):
         start(controller, agent, f"j{number}")
@@ -173,7 +176,7 @@ def test_whoever_waits_for_a_job_finds_it_however_little_is_kept(make_controller
     controller.services.results.sweep()
     assert [job["id"] for job in controller.get("jobs")["jobs"]] == ["j2", "j1", "j0"]
     start(controller, agent, "large")
-    agent.finish("large", data="x" * 2500)
+    agent.finish("large", data="x" * 9000)
     controller.services.results.sweep()
     assert [job["id"] for job in controller.get("jobs")["jobs"]] == ["large"]
 
@@ -184,3 +187,74 @@ def test_too_many_unfinished_jobs_are_refused(make_controller) -> None:
         controller.submit(gid=1, nid=10, wait_for_agent=60)
     answer = controller.post("jobs", {"gid": 1, "nid": 10, "cmd": "execute"})
     assert answer.status_code == 503
+
+
+@pytest.mark.parametrize("recurring", [False, True])
+def test_results_of_jobs_nobody_posted_never_keep_posted_ones_out(make_controller, tmp_path, recurring) -> None:
+    """Also after a restart; what is too much of them goes, the oldest first."""
+    limits = Limits(unfinished_bytes=50_000, unfinished_jobs=5, adopted_bytes=100_000, adopted_per_agent=8)
+    controller = make_controller(limits, state=tmp_path / "state.db")
+    stranger = Agent(controller, nid=66)
+    args = {"recurring_period": 5} if recurring else {}
+    for number in range(20):
+        assert stranger.finish(f"invented{number}", args=args, data="x" * 9000).json() == "ok"
+    for _ in range(2):
+        jobs = controller.services.jobs
+        assert [job.id for job in jobs.all() if job.adopted] == [f"invented{number}" for number in range(13, 20)]
+        assert controller.post("jobs", {"gid": 1, "nid": 10, "cmd": "x", "wait_for_agent": 60}).status_code == 202
+        controller.stop()
+        controller = make_controller(limits, state=tmp_path / "state.db")
+
+
+def test_a_posted_job_takes_an_id_that_an_agent_has_claimed(controller, agent) -> None:
+    Agent(controller, nid=66).finish("nightly", data="claimed")
+    start(controller, agent, "nightly")
+    agent.finish("nightly", data="true")
+    [result] = controller.results("nightly")
+    assert (result["nid"], result["data"]) == (10, "true")
+
+
+@pytest.mark.parametrize("roles", [[], ["web"]])
+def test_a_result_of_an_agent_that_was_never_given_the_job_does_not_count(controller, agent, roles) -> None:
+    target = {"roles": roles} if roles else {"gid": 1, "nid": 10}
+    controller.submit(id="j", wait_for_agent=60, **target)
+    assert Agent(controller, nid=66).finish("j", data="forged").json() == "ok"
+    job = controller.get("jobs/j")
+    assert (job["state"], len(job["agents"])) == ("QUEUED", 1)
+    [said] = controller.said
+    assert "agent 1:66 posted a result of job j, which it was never given" in said
+
+
+def test_the_memory_for_results_is_what_its_cap_says(make_controller) -> None:
+    """Wherever in the result the bytes are, and however little they are as text."""
+    cap = 24 * MIB
+    controller = make_controller(Limits(keep_bytes=cap, adopted_bytes=MIB, keep_least=0))
+    agent = Agent(controller)
+    before = None
+    wide = json.dumps([[]] * 100_000)
+    for number in range(45):
+        start(controller, agent, f"j{number}")
+        data = f'"\U0001f600{"x" * MIB}"'
+        body = f'{{"id": "j{number}", "state": "SUCCESS", "starttime": 1, "args": {wide}, "data": {data}}}'
+        assert plain().post(f"{agent.url}/result", data=body.encode(), timeout=30).json() == "ok"
+        controller.services.results.sweep()
+        if number == 2:
+            before = resident()
+    assert before is not None
+    assert resident() - before < 1.5 * cap
+
+
+def test_only_what_a_result_may_hold_is_shown(controller, agent) -> None:
+    start(controller, agent)
+    agent.finish("j", delivered=False, critical=5, exit_code="7", level="x", tags=["a"])
+    [result] = controller.results("j")
+    assert "delivered" not in result
+    assert (result["critical"], result["exit_code"], result["level"], result["tags"]) == ("5", None, 0, '["a"]')
+    for bad in ("x" * 201, "a\x1b[31m", "agent"):
+        assert agent.finish(bad).json() == "json error"
+
+
+def test_what_agents_cause_is_said_within_limits(controller, agent) -> None:
+    for _ in range(100):
+        agent.post("result", {"id": 5})
+    assert len(controller.said) < 30

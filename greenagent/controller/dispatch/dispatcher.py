@@ -211,6 +211,7 @@ class Dispatcher:
                 return None  # taken back from another poll of the agent, or acknowledged by it
             if not offered and (assignment.state != states.QUEUED or assignment.agent not in (None, agent.key)):
                 return None  # handed over already
+            assignment.handed_to.add(agent.key)
             token = offered or (uuid.uuid4().hex if poll.acknowledges else "")
             number = assignment.deliveries + 1
             try:

@@ -9,12 +9,25 @@ from typing import Any, Final
 
 from greenagent.controller.dispatch.agents import AgentTable
 from greenagent.controller.dispatch.dispatcher import Dispatcher
-from greenagent.controller.dispatch.submission import Submission
+from greenagent.controller.dispatch.submission import Submission, parse_posted
 from greenagent.controller.limits import Limits
-from greenagent.controller.model import NO_AGENT, NOT_ACKNOWLEDGED, AgentKey, Assignment, Job, Target, synthetic_result
+from greenagent.controller.model import (
+    MAX_SHOWN_NAME,
+    NO_AGENT,
+    NOT_ACKNOWLEDGED,
+    AgentKey,
+    Assignment,
+    Brief,
+    Job,
+    Result,
+    Target,
+    synthetic_result,
+)
 from greenagent.controller.state.job_store import JobStore
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
+from greenagent.values.arguments import as_text
+from greenagent.values.command import problem_of_id
 from greenagent.values.errors import GreenagentError
 
 KILL_ORDER: Final = "kill-"
@@ -23,6 +36,10 @@ KILL_ORDER: Final = "kill-"
 
 class ResultError(GreenagentError):
     """A body that is not a result."""
+
+
+class NotItsJobError(GreenagentError):
+    """A result of a job that was never given to the agent."""
 
 
 class EndedError(GreenagentError):
@@ -52,20 +69,27 @@ class ResultService:
         if assignment.refused is not None:
             self._refused.append(assignment)
 
-    def take(self, key: AgentKey, received: Any) -> None:
-        """Takes a result an agent posted; a repeat is dropped. Raises ResultError, StateError."""
-        result = _checked(key, received)
-        with self._jobs.lock(result["id"]):  # the job may just be made
-            job = self._jobs.get(result["id"])
+    def take(self, result: Result) -> None:
+        """Takes a result an agent posted; a repeat is dropped.
+
+        Raises NotItsJobError for one of a job that the agent was never given, and StateError.
+        """
+        key = result.key
+        with self._jobs.lock(result.id):  # the job may just be made
+            job = self._jobs.get(result.id)
             known = job.assignment_of(key) if job is not None else None
-            assignment = known or self._adopt(job, key, result)
+            if known is None and job is not None and not job.adopted:
+                raise NotItsJobError(f"agent {key} posted a result of job {job.id}, which it was never given")
+            assignment = known or self._adopt(job, result)
         with self._jobs.lock(assignment):
             if self._jobs.is_repeat(assignment, result):
                 return
-            if result["state"] == states.DUPLICATE_ID and known is not None:
+            if result.state == states.DUPLICATE_ID and known is not None:
                 self._hold_refusal(assignment, result)
             else:
                 self._record(assignment, result)
+        if assignment.job.adopted:
+            self._jobs.trim_adopted(key)
 
     def kill(self, job: Job, signal: str | int | None) -> list[tuple[AgentKey, str]]:
         """Cancels what waits here and sends ``kill`` to the agents that have the job.
@@ -127,10 +151,10 @@ class ResultService:
         data = {"id": job_id} if signal is None else {"id": job_id, "signal": signal}
         order_id = f"{KILL_ORDER}{uuid.uuid4()}"
         order = {"id": order_id, **agent.to_wire(), "cmd": "kill", "args": {}, "data": json.dumps(data)}
-        self._submission.submit(order, force=True)
+        self._submission.submit(parse_posted(order), force=True)
         return order_id
 
-    def _hold_refusal(self, assignment: Assignment, result: dict[str, Any]) -> None:
+    def _hold_refusal(self, assignment: Assignment, result: Result) -> None:
         """A DUPILICATE_ID never ends the job that owns the id (design, section 5 "Roles and the embedded controller").
 
         Handed out twice, the second copy was refused and the first one runs. Handed out once, it
@@ -146,17 +170,18 @@ class ResultService:
         """Ends an assignment for want of an agent's result. The caller holds its lock."""
         self._record(assignment, synthetic_result(assignment, state, text))
 
-    def _record(self, assignment: Assignment, result: dict[str, Any]) -> None:
+    def _record(self, assignment: Assignment, result: Result) -> None:
         self._jobs.record(assignment, result, _state_after(assignment.job, result))
 
-    def _adopt(self, job: Job | None, key: AgentKey, result: dict[str, Any]) -> Assignment:
+    def _adopt(self, job: Job | None, result: Result) -> Assignment:
         """An assignment for a result nobody here waits for: the controller forgot the job, or never asked for it."""
+        key = result.key
         if job is not None:
             added = job.assign([key], state=states.RUNNING)
             self._jobs.extend(job, added)
             return added[0]
-        command = {"id": result["id"], **key.to_wire(), "cmd": result.get("cmd") or "", "args": result.get("args")}
-        job = self._jobs.new(command, Target(key, (), False))
+        command = json.dumps({"id": result.id, **key.to_wire(), "cmd": result.cmd, "args": {}})
+        job = self._jobs.new(result.id, command, Brief(result.cmd), Target(key, (), False), adopted=True)
         job.assignments = job.assign([key], state=states.RUNNING)
         self._jobs.add(job)
         return job.assignments[0]
@@ -170,25 +195,31 @@ def _has_waited_enough(assignment: Assignment) -> bool:
 
 def is_kill_order(job: Job) -> bool:
     """True for the job by which this controller has an agent end another one."""
-    return job.command.get("cmd") == "kill" and job.id.startswith(KILL_ORDER)
+    return job.brief.cmd == "kill" and job.id.startswith(KILL_ORDER)
 
 
-def _state_after(job: Job, result: dict[str, Any]) -> str:
+def _state_after(job: Job, result: Result) -> str:
     """The state of the assignment after a result: a recurring job goes on after each run of an agent."""
-    state: str = result["state"]
-    is_run = result["starttime"] > 0 and result.get("delivered", True)
-    if job.recurring and is_run and state in (states.SUCCESS, states.ERROR, states.TIMEOUT):
+    state = result.state
+    is_run = result.starttime > 0 and result.delivered
+    if job.brief.recurring and is_run and state in (states.SUCCESS, states.ERROR, states.TIMEOUT):
         return states.RUNNING
     return state
 
 
-def _checked(key: AgentKey, received: Any) -> dict[str, Any]:
-    """The result with the types the rest relies on (protocol 4.1); identity is that of the URL."""
+def parse_result(key: AgentKey, received: Any) -> Result:
+    """A result an agent posted, with the types that readers rely on (protocol 4.1); identity is that of the URL.
+
+    Looks at nothing else, so it may be called in a native thread. Raises ResultError.
+    """
     if not isinstance(received, dict):
         raise ResultError("a result is a JSON object")
     result = {**received, **key.to_wire()}
+    result.pop("delivered", None)  # this controller's word for what no agent answered
     if not isinstance(result.get("id"), str) or not result["id"]:
         raise ResultError("a result needs the id of its job")
+    if problem := problem_of_id(result["id"]):
+        raise ResultError(problem)
     if not isinstance(result.get("state"), str) or result["state"] not in states.TERMINAL:
         raise ResultError("a result needs a final state")
     for name in ("starttime", "time"):
@@ -203,4 +234,11 @@ def _checked(key: AgentKey, received: Any) -> dict[str, Any]:
     streams = result.get("streams")
     if streams is not None and not (isinstance(streams, list) and all(isinstance(text, str) for text in streams)):
         raise ResultError("'streams' of a result must be a list of texts")
-    return result
+    for name in ("cmd", "critical", "signal", "tags"):
+        if result.get(name) is not None:
+            result[name] = as_text(result[name])
+    for name, instead in (("level", 0), ("exit_code", None)):
+        if name in result and (isinstance(result[name], bool) or not isinstance(result[name], int)):
+            result[name] = instead
+    cmd = (result.get("cmd") or "")[:MAX_SHOWN_NAME]
+    return Result(result["id"], key, result["state"], result["starttime"], json.dumps(result), cmd=cmd)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import Any, Final
+from types import NoneType
+from typing import Any, Final, NamedTuple
 
 from greenagent.controller.dispatch.dispatcher import Dispatcher
 from greenagent.controller.limits import Limits
-from greenagent.controller.model import IDENTITY_DIGITS, NO_AGENT, AgentKey, Job, Target, synthetic_result
+from greenagent.controller.model import IDENTITY_DIGITS, NO_AGENT, AgentKey, Brief, Job, Target, synthetic_result
 from greenagent.controller.state.job_store import JobStore
-from greenagent.controller.state.scripts import ScriptStore
+from greenagent.controller.state.scripts import Script, ScriptStore, parse_script
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import levels, states
 from greenagent.values.command import parse_command
@@ -31,6 +32,41 @@ class TooManyJobsError(GreenagentError):
     """More jobs are waiting or running than the controller remembers."""
 
 
+class Posted(NamedTuple):
+    """A command object that was checked, and the script that is to be kept for it."""
+
+    id: str
+    text: str
+    brief: Brief
+    target: Target
+    patience: float
+    script: Script | None = None
+    wanted_script: str = ""
+    """The hash of one that has to be here."""
+
+
+def parse_posted(posted: Any) -> Posted:
+    """Checks a command object. Raises CommandError.
+
+    Looks at nothing else, so it may be called in a native thread.
+    """
+    if not isinstance(posted, dict):
+        raise CommandError("a command is a JSON object")
+    command = dict(posted)
+    patience = _checked_patience(command.pop("wait_for_agent", None))
+    if command.get("id") is None:
+        command["id"] = str(uuid.uuid4())
+    parsed = parse_command(command)
+    if not parsed.cmd:
+        raise CommandError("'cmd' is missing: the name of the command to run")
+    command = {**parsed.received, "id": parsed.id, "cmd": parsed.cmd}
+    target = _checked_target(command)
+    script, wanted = None, ""
+    if parsed.cmd == "jumpscript_content":
+        command["data"], script, wanted = parse_script(parsed.data)
+    return Posted(parsed.id, json.dumps(command), Brief.of(command), target, patience, script, wanted)
+
+
 class Submission:
     """Turns command objects into jobs."""
 
@@ -40,34 +76,28 @@ class Submission:
         self._scripts = scripts
         self._limits = limits
 
-    def submit(self, posted: Any, *, force: bool = False) -> Job:
-        """Takes a command object and starts its dispatch.
+    def submit(self, posted: Posted, *, force: bool = False) -> Job:
+        """Takes a command and starts its dispatch. Posted, an id belongs to its poster, whatever agents said of it.
 
         ``force``: queue it for its node even if that is not live, and however many jobs wait (as ``kill`` needs
         it, which makes room). Raises CommandError, KnownIdError, TooManyJobsError, StateError.
         """
-        if not isinstance(posted, dict):
-            raise CommandError("a command is a JSON object")
-        command = dict(posted)
-        patience = _checked_patience(command.pop("wait_for_agent", None))
-        if command.get("id") is None:
-            command["id"] = str(uuid.uuid4())
-        parsed = parse_command(command)
-        command = {**parsed.received, "id": parsed.id}
-        if not parsed.cmd:
-            raise CommandError("'cmd' is missing: the name of the command to run")
-        command["cmd"] = parsed.cmd
-        target = _checked_target(command)
-        if parsed.cmd == "jumpscript_content":
-            command["data"] = self._scripts.replace_content(parsed.data)
-        with self._jobs.lock(parsed.id):
-            if self._jobs.get(parsed.id) is not None:
-                raise KnownIdError(f"a job with the id {parsed.id!r} is known already: give the new one another id")
+        if posted.script is not None:
+            self._scripts.store(posted.script)
+        elif posted.wanted_script and self._scripts.get(posted.wanted_script) is None:
+            raise CommandError(f"no script with the hash {posted.wanted_script!r} is stored here: post it again")
+        with self._jobs.lock(posted.id):
+            known = self._jobs.get(posted.id)
+            if known is not None and not known.adopted:
+                raise KnownIdError(f"a job with the id {posted.id!r} is known already: give the new one another id")
             if not force:
                 self._check_room()
-            job = self._jobs.new(command, target, wait_until=monotonic_epoch() + patience if patience else 0.0)
-            if parsed.cmd == "controller":
-                self._answer_here(job, parsed.arguments.name)
+            if known is not None:
+                self._jobs.drop_adopted([known])
+            wait_until = monotonic_epoch() + posted.patience if posted.patience else 0.0
+            job = self._jobs.new(posted.id, posted.text, posted.brief, posted.target, wait_until=wait_until)
+            if posted.brief.cmd == "controller":
+                self._answer_here(job, posted.brief.name)
             else:
                 job.assignments = self._dispatcher.choose(job, force)
             if not job.assignments:
@@ -112,6 +142,8 @@ def _checked_patience(value: Any) -> float:
 def _checked_target(command: dict[str, Any]) -> Target:
     """Protocol 2.1: gid and nid, gid and role, or role alone."""
     target = Target.of(command)
+    if not command.get("roles") and not isinstance(command.get("role"), (str, NoneType)):
+        raise CommandError("'role' must be text")
     gid, nid = target.key
     if gid < 0 or nid < 0:
         raise CommandError("'gid' and 'nid' must not be negative")

@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 import falcon
 
 from greenagent.controller.dispatch.agents import Poll
-from greenagent.controller.dispatch.results import ResultError
+from greenagent.controller.dispatch.results import NotItsJobError, ResultError, parse_result
 from greenagent.controller.http.access import AgentResource
 from greenagent.controller.http.bodies import (
     RETRY_AFTER,
@@ -76,7 +76,7 @@ class AgentApi(AgentResource):
         if delivery is None:
             resp.text = ""
             return
-        resp.text = json.dumps(delivery.assignment.job.command)
+        resp.text = delivery.assignment.job.command
         if delivery.token:
             resp.set_header(DELIVERY, delivery.token)
         req.env["greenagent.unwritten"] = lambda: dispatcher.take_back(delivery)
@@ -85,10 +85,13 @@ class AgentApi(AgentResource):
         """One result object."""
         key = _key(gid, nid)
         try:
-            # Lines and metrics are looked at one by one: only a result may hold numbers that JSON does not know.
-            received = self._received(req, self._services.limits.result_body, "json error", finite)
+            result = self._received(
+                req, self._services.limits.result_body, "json error", lambda value: parse_result(key, finite(value))
+            )
             self._heard_of(gid, nid)
-            self._services.results.take(key, received)
+            self._services.results.take(result)
+        except NotItsJobError as error:
+            self._refusals.log(levels.WARNING, f"{error}: it does not count")
         except ResultError as error:
             self._refusals.log(levels.WARNING, f"agent {key} posted a result that was refused: {error}")
             _refuse("json error")

@@ -10,10 +10,11 @@ from typing import Any, Final
 import falcon
 
 from greenagent.controller.dispatch.results import EndedError, is_kill_order
-from greenagent.controller.dispatch.submission import KnownIdError, TooManyJobsError
+from greenagent.controller.dispatch.submission import KnownIdError, TooManyJobsError, parse_posted
 from greenagent.controller.http.bodies import Bodies, BodyError, BodyTooLargeError, NoRoomError, NotJsonError
 from greenagent.controller.model import IDENTITY_DIGITS, AgentKey, Job
 from greenagent.controller.services import Services
+from greenagent.controller.state.scripts import Script
 from greenagent.values import states
 from greenagent.values.errors import CommandError, SignalError
 from greenagent.values.signals import parse_signal
@@ -67,7 +68,7 @@ class PeopleApi:
 
     def on_post_jobs(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A command object."""
-        job = self._services.submission.submit(self._read(req, self._services.limits.job_body))
+        job = self._services.submission.submit(self._bodies.read(req, self._services.limits.job_body, parse_posted))
         agents = [one.agent.to_wire() for one in job.assignments if one.agent is not None and one.received == 0]
         resp.status = falcon.HTTP_202
         _show(resp, {"id": job.id, "agents": agents})
@@ -98,7 +99,7 @@ class PeopleApi:
         deadline = time.monotonic() + max(0.0, min(_float(req, "wait", 0.0), MAX_WAIT))
         while not job.answered and (left := deadline - time.monotonic()) > 0:
             job.changes.wait(left)
-        _show(resp, job.full())
+        resp.text = job.full()
 
     def on_post_kill(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
         """Ends a job, or sends it a signal."""
@@ -153,7 +154,7 @@ class PeopleApi:
         if not isinstance(content, str) or not content:
             raise falcon.HTTPBadRequest(description="a script is posted as an object with 'content', its text")
         resp.status = falcon.HTTP_201
-        _show(resp, {"hash": self._services.scripts.store(content)})
+        _show(resp, {"hash": self._services.scripts.store(Script.of(content))})
 
     def _read(self, req: falcon.Request, limit: int, empty: Any = None) -> Any:
         return self._bodies.read(req, limit, lambda value: value, empty)

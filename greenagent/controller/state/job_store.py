@@ -20,7 +20,7 @@ from typing import Any, Final
 from gevent.event import Event
 
 from greenagent.controller.limits import Limits
-from greenagent.controller.model import AgentKey, Assignment, Job, Target
+from greenagent.controller.model import AgentKey, Assignment, Brief, Job, Result, Target
 from greenagent.controller.state.state_file import StateFile, Statement
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
@@ -30,6 +30,12 @@ MAX_REMEMBERED_REPEATS: Final = 1000
 """Results of one agent for one job by which a repeat is recognised."""
 MAX_DROPPED_AT_ONCE: Final = 1000
 """Jobs removed in one transaction."""
+MAX_EARLIER: Final = 4 * 1024 * 1024
+"""Bytes of results of one agent for one job beside the newest."""
+JOB_OVERHEAD: Final = 2000
+ASSIGNMENT_OVERHEAD: Final = 1000
+MARK_OVERHEAD: Final = 200
+"""Bytes that each costs beside its texts."""
 
 _UNOWNED_ASSIGNMENTS: Final = "FROM assignments WHERE job NOT IN (SELECT seq FROM jobs)"
 _UNOWNED_RESULTS: Final = (
@@ -47,6 +53,8 @@ class JobStore:
         self._jobs: dict[str, Job] = {}
         self._finished: dict[str, Job] = {}
         self._finished_bytes = 0
+        self._adopted: dict[str, Job] = {}
+        self._adopted_bytes = 0
         self._locks: dict[str | Assignment, Event] = {}
         self._next_seq = 1
         self.unfinished_bytes = 0
@@ -68,7 +76,7 @@ class JobStore:
 
     @property
     def unfinished(self) -> int:
-        return len(self._jobs) - len(self._finished)
+        return len(self._jobs) - len(self._finished) - len(self._adopted)
 
     @contextmanager
     def lock(self, key: str | Assignment) -> Iterator[None]:
@@ -85,12 +93,12 @@ class JobStore:
             del self._locks[key]
             released.set()
 
-    def new(self, command: dict[str, Any], target: Target, **values: Any) -> Job:
+    def new(self, job_id: str, command: str, brief: Brief, target: Target, **values: Any) -> Job:
         """A job nobody knows before ``add``; who makes it holds the lock of its id until then."""
         now = time.time()
-        size = len(json.dumps(command))
+        size = JOB_OVERHEAD + len(command)
         offset = now - monotonic_epoch()
-        job = Job(self._next_seq, command["id"], command, target, now, wall_offset=offset, size=size, **values)
+        job = Job(self._next_seq, job_id, command, brief, target, now, wall_offset=offset, size=size, **values)
         self._next_seq += 1
         return job
 
@@ -98,7 +106,8 @@ class JobStore:
         """Stores a new job with its assignments and what results they have. Raises StateError."""
         self._file.write(_rows_of(job))
         self._jobs[job.id] = job
-        self.unfinished_bytes += job.size
+        job.size += ASSIGNMENT_OVERHEAD * len(job.assignments) + sum(one.size for _, one in _results(job))
+        self._enter(job)
         if job.finished:
             self._finish(job)
 
@@ -106,6 +115,7 @@ class JobStore:
         """Stores further assignments of a job. Raises StateError."""
         self._file.write(map(_row_of, added))
         job.assignments.extend(added)
+        self._count(job, ASSIGNMENT_OVERHEAD * len(added))
 
     def update(
         self,
@@ -126,25 +136,26 @@ class JobStore:
         self._file.write([("UPDATE jobs SET wait_until = 0 WHERE seq = ?", (job.seq,))])
         job.wait_until = 0.0
 
-    def hold_refusal(self, assignment: Assignment, result: dict[str, Any]) -> None:
+    def hold_refusal(self, assignment: Assignment, result: Result) -> None:
         """Stores a DUPILICATE_ID result that does not count yet; the next result takes its place. Raises StateError."""
         rows = _result_rows(assignment, result, assignment.received + 1, self._limits.results_per_agent)
         self.update(assignment, rows=rows, refused=result, refused_at=monotonic_epoch())
 
-    def record(self, assignment: Assignment, result: dict[str, Any], state: str) -> None:
+    def record(self, assignment: Assignment, result: Result, state: str) -> None:
         """Adds a result; ``state`` is what it makes of the assignment. Raises StateError."""
         job = assignment.job
-        keep = self._limits.results_per_agent
+        keep = 1 + _that_fit(assignment.results, self._limits.results_per_agent - 1)
         ends = states.is_terminal(state) and _have_ended(job, but=assignment)
         finished = job.finished or (monotonic_epoch() if ends else 0.0)
         received = assignment.received + 1
         agent = assignment.agent
-        if agent is None and result.get("delivered", True):
-            agent = AgentKey(result["gid"], result["nid"])
+        if agent is None and result.delivered:
+            agent = result.key
         rows = _result_rows(assignment, result, received, keep)
         if finished:
             rows = chain(rows, [_finished_row(job, finished)])
         self.update(assignment, rows=rows, agent=agent, state=state, token="", received=received, refused=None)
+        is_counted = len(assignment.seen) >= MAX_REMEMBERED_REPEATS
         assignment.seen[_mark(result)] = None
         while len(assignment.seen) > MAX_REMEMBERED_REPEATS:
             del assignment.seen[next(iter(assignment.seen))]
@@ -152,19 +163,23 @@ class JobStore:
         dropped = assignment.results[:-keep]
         del assignment.results[: len(dropped)]
         if self._jobs.get(job.id) is job:  # it was not dropped while the result was written
-            self._count(job, _size(result) - sum(map(_size, dropped)))
+            mark = 0 if is_counted else MARK_OVERHEAD
+            self._count(job, result.size + mark - sum(one.size for one in dropped))
         if _have_ended(job):
             job.finished = finished or monotonic_epoch()
             self._finish(job)
             if not finished:  # the last two results were written at once, neither knowing of the other
                 self._file.write([_finished_row(job, job.finished)])
 
-    def is_repeat(self, assignment: Assignment, result: dict[str, Any]) -> bool:
+    def is_repeat(self, assignment: Assignment, result: Result) -> bool:
         """Whether the agent has given this result before."""
         return _mark(result) in assignment.seen
 
     def trim(self) -> None:
         """Drops finished jobs that are too old or too many, oldest first. Raises StateError."""
+        now = monotonic_epoch()
+        keep_for = max(self._limits.keep_for, self._limits.keep_least)
+        self.drop_adopted([job for job in self._adopted.values() if job.finished and now - job.finished > keep_for])
         while drop := self._superfluous():
             # From the file first: rows left there would be taken for those of the next job of that id.
             self._file.write([row for job in drop for row in _removal_rows(job)])
@@ -172,6 +187,31 @@ class JobStore:
                 del self._finished[job.id]
                 del self._jobs[job.id]
                 self._finished_bytes -= job.size
+
+    def trim_adopted(self, key: AgentKey) -> None:
+        """Drops the oldest adopted jobs where an agent has too many, or all together. Raises StateError."""
+        limits = self._limits
+        own = [job for job in self._adopted.values() if job.assignments[0].agent == key]
+        drop = own[: max(0, len(own) - limits.adopted_per_agent)]
+        left = len(self._adopted) - len(drop)
+        size = self._adopted_bytes - sum(job.size for job in drop)
+        for job in self._adopted.values():
+            if left <= limits.adopted_jobs and size <= limits.adopted_bytes:
+                break
+            if job not in drop:
+                drop.append(job)
+                left -= 1
+                size -= job.size
+        self.drop_adopted(drop)
+
+    def drop_adopted(self, drop: Sequence[Job]) -> None:
+        """Forgets adopted jobs. Raises StateError."""
+        if drop:
+            self._file.write([row for job in drop for row in _removal_rows(job)])
+        for job in drop:
+            if self._adopted.pop(job.id, None) is not None:
+                del self._jobs[job.id]
+                self._adopted_bytes -= job.size
 
     def _superfluous(self) -> list[Job]:
         limits = self._limits
@@ -191,15 +231,27 @@ class JobStore:
         return drop
 
     def _finish(self, job: Job) -> None:
-        """From now on the job is kept for a limited time."""
+        """From now on the job is kept for a limited time; adopted ones are in a book of their own."""
+        if job.adopted:
+            return
         if self._jobs.get(job.id) is job and job.id not in self._finished:
             self._finished[job.id] = job
             self._finished_bytes += job.size
             self.unfinished_bytes -= job.size
 
+    def _enter(self, job: Job) -> None:
+        """Counts a job that is new here."""
+        if job.adopted:
+            self._adopted[job.id] = job
+            self._adopted_bytes += job.size
+        else:
+            self.unfinished_bytes += job.size
+
     def _count(self, job: Job, size: int) -> None:
         job.size += size
-        if job.id in self._finished:
+        if job.adopted:
+            self._adopted_bytes += size
+        elif job.id in self._finished:
             self._finished_bytes += size
         else:
             self.unfinished_bytes += size
@@ -213,13 +265,14 @@ class JobStore:
             # A result came while its job was removed.
             self._file.write([(f"DELETE {_UNOWNED_ASSIGNMENTS}", ()), (f"DELETE {_UNOWNED_RESULTS}", ())])
         by_seq: dict[int, Job] = {}
-        for seq, job_id, text, created, wait_until, finished in self._file.read(
-            "SELECT seq, id, command, created, wait_until, finished FROM jobs ORDER BY seq"
+        for seq, job_id, text, created, wait_until, finished, adopted in self._file.read(
+            "SELECT seq, id, command, created, wait_until, finished, adopted FROM jobs ORDER BY seq"
         ):
             command = json.loads(text)
             finished = min(finished, monotonic_epoch())  # stamped while the clock was ahead, it would be kept for ever
-            job = Job(seq, job_id, command, Target.of(command), created, 0.0, wait_until, finished)
-            job.size = len(text)
+            job = Job(seq, job_id, text, Brief.of(command), Target.of(command), created, 0.0, wait_until, finished)
+            job.adopted = bool(adopted)
+            job.size = JOB_OVERHEAD + len(text)
             by_seq[seq] = self._jobs[job_id] = job
             self._next_seq = seq + 1
         by_place: dict[tuple[int, int], Assignment] = {}
@@ -232,18 +285,19 @@ class JobStore:
                 by_seq[seq], number, agent, bool(unassigned), state, token, deliveries, delivered, received
             )
             by_seq[seq].assignments.append(assignment)
+            by_seq[seq].size += ASSIGNMENT_OVERHEAD
             by_place[seq, number] = assignment
         for seq, number, text in self._file.read("SELECT job, number, body FROM results ORDER BY job, number, serial"):
-            result = json.loads(text)
             assignment = by_place[seq, number]
-            assignment.job.size += len(text)
-            if result["state"] == states.DUPLICATE_ID and not assignment.ended:
+            result = _result_of(assignment, json.loads(text), text)
+            assignment.job.size += result.size + MARK_OVERHEAD
+            if result.state == states.DUPLICATE_ID and not assignment.ended:
                 assignment.change(refused=result, refused_at=monotonic_epoch())
             else:
                 assignment.results.append(result)
                 assignment.seen[_mark(result)] = None
         for job in by_seq.values():
-            self.unfinished_bytes += job.size
+            self._enter(job)
             if not job.finished and all(one.ended for one in job.assignments):
                 job.finished = monotonic_epoch()  # killed between its last results and the note that it has ended
         for job in sorted(by_seq.values(), key=lambda job: job.finished):
@@ -257,22 +311,40 @@ def _have_ended(job: Job, but: Assignment | None = None) -> bool:
     return all(one.ended for one in reversed(job.assignments) if one is not but)
 
 
-def _mark(result: dict[str, Any]) -> tuple[int, str]:
-    return result["starttime"], result["state"]
+def _mark(result: Result) -> tuple[int, str]:
+    return result.starttime, result.state
 
 
-def _size(result: dict[str, Any]) -> int:
-    """The bytes a result takes, about."""
-    return len(result["data"]) + sum(map(len, result.get("streams") or ())) + 500
+def _that_fit(results: list[Result], most: int) -> int:
+    """How many of the newest results are kept beside a further one."""
+    left = MAX_EARLIER
+    for number, result in enumerate(reversed(results)):
+        left -= result.size
+        if left < 0 or number == most:
+            return number
+    return len(results)
+
+
+def _results(job: Job) -> Iterator[tuple[Assignment, Result]]:
+    return ((assignment, result) for assignment in job.assignments for result in assignment.results)
+
+
+def _result_of(assignment: Assignment, result: dict[str, Any], text: str) -> Result:
+    """A result from the state file."""
+    job = assignment.job
+    key = assignment.agent or job.target.key
+    return Result(job.id, key, result["state"], result["starttime"], text, result.get("delivered", True))
 
 
 def _rows_of(job: Job) -> Iterator[Statement]:
     """Stamps in the state file are the wall clock's: the monotonic one ends with the process."""
     times = (job.created, job.stamp(job.wait_until), job.stamp(job.finished))
-    yield "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, 0)", (job.seq, job.id, json.dumps(job.command), *times)
+    values = (job.seq, job.id, job.command, *times, job.adopted)
+    yield "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)", values
     for assignment in job.assignments:
         yield _row_of(assignment)
-        for serial, result in enumerate(assignment.results, 1):
+        first = assignment.received - len(assignment.results) + 1
+        for serial, result in enumerate(assignment.results, first):
             yield from _result_rows(assignment, result, serial, serial)
 
 
@@ -290,10 +362,10 @@ def _finished_row(job: Job, finished: float) -> Statement:
     return ("UPDATE jobs SET finished = ? WHERE seq = ?", (job.stamp(finished), job.seq))
 
 
-def _result_rows(assignment: Assignment, result: dict[str, Any], serial: int, keep: int) -> Iterable[Statement]:
+def _result_rows(assignment: Assignment, result: Result, serial: int, keep: int) -> Iterable[Statement]:
     """A new result, and the removal of those no longer kept. Not even begun where there is no state file."""
     place = (assignment.job.seq, assignment.number)
-    yield "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", (*place, serial, json.dumps(result))
+    yield "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", (*place, serial, result.text)
     yield "DELETE FROM results WHERE job = ? AND number = ? AND serial <= ?", (*place, serial - keep)
 
 

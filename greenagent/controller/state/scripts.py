@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import NamedTuple
 
 from greenagent.controller.limits import Limits
 from greenagent.controller.state.state_file import StateFile, Statement
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values.command import load_json
 from greenagent.values.errors import CommandError
+
+
+class Script(NamedTuple):
+    """A script and its md5 in hexadecimal.
+
+    md5 is the protocol's name for a script; no secret hangs on it.
+    """
+
+    digest: str
+    content: str
+
+    @classmethod
+    def of(cls, content: str) -> Script:
+        return cls(hashlib.md5(content.encode("utf-8", "replace"), usedforsecurity=False).hexdigest(), content)
+
 
 Scripts = dict[str, tuple[str, float]]
 """By hash, each with the time it was last stored."""
@@ -29,12 +45,11 @@ class ScriptStore:
         for digest, content, stored in self._file.read("SELECT hash, content, stored FROM scripts ORDER BY stored"):
             self._keep(digest, content, stored)
 
-    def store(self, content: str) -> str:
-        """Keeps a script and returns its md5 in hexadecimal. Raises StateError.
-
-        md5 is the protocol's name for a script; no secret hangs on it.
-        """
-        digest = hashlib.md5(content.encode("utf-8", "replace"), usedforsecurity=False).hexdigest()
+    def store(self, script: Script) -> str:
+        """Keeps a script and returns its hash. One that is known is never replaced by another. Raises StateError."""
+        digest, content = script
+        if digest in self._scripts:
+            content = self._scripts[digest][0]
         now = monotonic_epoch()
         drop = self._superfluous(len(content))
         insertion = ("INSERT OR REPLACE INTO scripts VALUES (?, ?, ?)", (digest, content, now))
@@ -46,26 +61,6 @@ class ScriptStore:
     def get(self, digest: str) -> str | None:
         kept = self._scripts.get(digest.lower())
         return kept[0] if kept is not None else None
-
-    def replace_content(self, data: str) -> str:
-        """The data of a ``jumpscript_content`` command with ``hash`` for ``content``.
-
-        Raises CommandError when it cannot be read, StateError when the script cannot be kept.
-        """
-        try:
-            wanted = load_json(data)
-        except (ValueError, RecursionError) as error:
-            raise CommandError(f"'data' of jumpscript_content is not JSON: {error}") from error
-        if not isinstance(wanted, dict):
-            raise CommandError("'data' of jumpscript_content must be an object with 'content' and 'args'")
-        content = wanted.pop("content", None)
-        if content is None and isinstance(wanted.get("hash"), str):
-            if self.get(wanted["hash"]) is None:
-                raise CommandError(f"no script with the hash {wanted['hash']!r} is stored here: post it again")
-            return data
-        if not isinstance(content, str) or not content:
-            raise CommandError("'data' of jumpscript_content needs 'content', the text of the script")
-        return json.dumps({**wanted, "hash": self.store(content)})
 
     def trim(self) -> None:
         """Drops scripts that are too old or too many, oldest first. Raises StateError."""
@@ -95,6 +90,26 @@ class ScriptStore:
             if self._scripts.get(digest) == kept:  # it was not stored again while the file was written
                 del self._scripts[digest]
                 self._bytes -= len(kept[0])
+
+
+def parse_script(data: str) -> tuple[str, Script | None, str]:
+    """The data of a ``jumpscript_content`` command with ``hash`` for ``content``, the script, or the hash alone.
+
+    Raises CommandError when it cannot be read.
+    """
+    try:
+        wanted = load_json(data)
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"'data' of jumpscript_content is not JSON: {error}") from error
+    if not isinstance(wanted, dict):
+        raise CommandError("'data' of jumpscript_content must be an object with 'content' and 'args'")
+    content = wanted.pop("content", None)
+    if content is None and isinstance(wanted.get("hash"), str):
+        return data, None, wanted["hash"]
+    if not isinstance(content, str) or not content:
+        raise CommandError("'data' of jumpscript_content needs 'content', the text of the script")
+    script = Script.of(content)
+    return json.dumps({**wanted, "hash": script.digest}), script, ""
 
 
 def _removals(scripts: Scripts) -> list[Statement]:

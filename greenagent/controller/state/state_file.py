@@ -15,7 +15,7 @@ from greenagent.values.errors import GreenagentError
 Statement = tuple[str, tuple[Any, ...]]
 
 # The names are those of 0.1, whose files are used as they are: ``floating`` is ``Assignment.unassigned``; ``adopted``
-# is 0 in every row and read by nobody: it stays, since files made by 0.1 want a value there.
+# was 0 in every row of 0.1.
 SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS jobs (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, command TEXT NOT NULL,
     created REAL NOT NULL, wait_until REAL NOT NULL, finished REAL NOT NULL, adopted INTEGER NOT NULL)""",
