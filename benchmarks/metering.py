@@ -19,8 +19,7 @@ patch()
 import gevent  # noqa: E402
 import psutil  # noqa: E402
 
-from greenagent.process.job_tree import JobTree  # noqa: E402
-from greenagent.process.reaper import Reaper  # noqa: E402
+from greenagent.process.job_tree import JobTree, Reaper  # noqa: E402
 from greenagent.statistics.meter import Meter  # noqa: E402
 from greenagent.statistics.own import EventLoopLag  # noqa: E402
 

@@ -16,10 +16,9 @@ from pathlib import Path  # noqa: E402
 import gevent  # noqa: E402
 from gevent.pool import Pool  # noqa: E402
 
-from greenagent.process.child import Child  # noqa: E402
+from greenagent.process.child import Child, sweep  # noqa: E402
 from greenagent.process.pipes import PipeFeeder, PipeReader  # noqa: E402
 from greenagent.process.spawn import Spawner, SpawnRequest  # noqa: E402
-from greenagent.process.termination import sweep  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog  # noqa: E402
 
 

@@ -18,14 +18,12 @@ from greenagent.agent.status import Parts
 from greenagent.agent.upgrade import check_new_image, hold_signals, open_state, release_signals
 from greenagent.agent.watchdog import Thresholds
 from greenagent.jobs.admission import Admission
-from greenagent.jobs.commands import Commands
-from greenagent.jobs.context import JobContext
+from greenagent.jobs.commands import Commands, Scripts
 from greenagent.jobs.handover import HandedOver, SuspendedJob
 from greenagent.jobs.job import Identity, Reason
-from greenagent.jobs.recovery import recover
 from greenagent.jobs.routing import Routing, own_routes
-from greenagent.jobs.scripts import Scripts
-from greenagent.jobs.startup import StartupTasks, warn_of
+from greenagent.jobs.runner import JobContext
+from greenagent.jobs.startup import StartupTasks, recover, warn_of
 from greenagent.process.orphans import OrphanReaper
 from greenagent.process.spawn import Spawner
 from greenagent.runtime.agent_log import AgentLog, LineOutput

@@ -8,8 +8,8 @@ from greenagent.logs.console import Console
 from greenagent.logs.store import LogStore
 from greenagent.logs.write.cursors import CursorStore
 from greenagent.logs.write.retention import StoreLimits
+from greenagent.process.job_tree import parse_tag
 from greenagent.process.orphans import end_orphan, find_by_tag
-from greenagent.process.tags import parse_tag
 from greenagent.runtime.agent_log import AgentLog, LineOutput
 from greenagent.settings.models import Settings
 from greenagent.spool.spool import Spool

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from greenagent.jobs.admission import Admission
-from greenagent.jobs.context import JobContext
 from greenagent.jobs.routing import pair_name, pairs
+from greenagent.jobs.runner import JobContext
 from greenagent.logs.store import LogStore
 from greenagent.settings.models import ControllerSettings, Settings
 from greenagent.statistics.outbox import StatisticsOutbox

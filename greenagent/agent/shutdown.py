@@ -9,7 +9,7 @@ import gevent
 from gevent.event import AsyncResult, Event
 
 from greenagent.jobs.job import Job
-from greenagent.process.termination import end
+from greenagent.process.child import end
 
 EXIT: Final = "exit"
 RESTART: Final = "restart"

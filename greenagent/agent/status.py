@@ -12,10 +12,9 @@ from typing import Any, Final, NamedTuple
 from greenagent import __version__
 from greenagent.agent.connections import Connections
 from greenagent.jobs.admission import Admission
-from greenagent.jobs.context import JobContext
-from greenagent.jobs.job import Job
-from greenagent.jobs.queue import JobQueue
+from greenagent.jobs.job import Job, JobQueue
 from greenagent.jobs.routing import split_pair_name
+from greenagent.jobs.runner import JobContext
 from greenagent.logs.store import LogStore
 from greenagent.runtime.native import NativePool, NativeWorker
 from greenagent.spool.schema import Waiting

@@ -20,9 +20,9 @@ import gevent
 
 from greenagent.jobs.handover import READ_VERSIONS, VERSION, HandedOver, from_json, readable_versions
 from greenagent.logs.folder import LogFolder
+from greenagent.process.child import end
 from greenagent.process.pipes import PipeReader
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
-from greenagent.process.termination import end
 from greenagent.runtime.files import FileLock, inherit_locks, lock_holder
 from greenagent.runtime.native import close_descriptor, end_hub_threads, write_all
 from greenagent.settings.models import Settings

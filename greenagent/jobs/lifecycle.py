@@ -9,10 +9,9 @@ from dataclasses import asdict, replace
 from enum import Enum
 from typing import Final, NamedTuple
 
-from greenagent.jobs.context import JobContext
 from greenagent.jobs.handover import Suspended, SuspendedJob
 from greenagent.jobs.job import Job, Outcome, Reason, Stage, killed_before_start
-from greenagent.jobs.runner import Runner
+from greenagent.jobs.runner import JobContext, Runner
 from greenagent.values import states
 
 AFTER_KILL_ALL: Final = 1.0

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from greenagent.jobs.commands import Execution, RemovedExtensionError, child_environment
-from greenagent.jobs.context import JobContext
+from greenagent.jobs.commands import Commands, Execution, RemovedExtensionError, child_environment
 from greenagent.jobs.handover import Suspended, SuspendedRun, SuspendedStreams
-from greenagent.jobs.job import Job, Outcome, Reason, killed_before_start
-from greenagent.jobs.monitor import JobMonitor
+from greenagent.jobs.job import Identity, Job, Outcome, Reason, killed_before_start
+from greenagent.jobs.monitor import AnnouncedPids, JobMonitor
+from greenagent.jobs.routing import Routing
 from greenagent.jobs.streams import JobOutput, StreamCopier
-from greenagent.process.child import Child, ExitStatus
-from greenagent.process.spawn import SpawnError, SpawnRequest
-from greenagent.process.tags import job_tag
-from greenagent.process.termination import Survivor, end, sweep
-from greenagent.settings.models import MainSettings
+from greenagent.process.child import Child, ExitStatus, Survivor, end, sweep
+from greenagent.process.job_tree import job_tag
+from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
+from greenagent.runtime.agent_log import AgentLog
+from greenagent.runtime.greenlets import Supervisor
+from greenagent.settings.models import MainSettings, Settings
+from greenagent.spool.history import HistoryFile
+from greenagent.spool.spool import Spool
+from greenagent.statistics.collector import Statistics
+from greenagent.statistics.meter import Meter
 from greenagent.values import levels, states
 from greenagent.values.errors import CommandError, GreenagentError
 from greenagent.values.message import Message
@@ -25,11 +31,44 @@ START_PAUSES: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds between the tries of a start for which the system has no room just now."""
 SUSPEND: Final = "suspend"
 """Not a state: the run goes on in the agent's new image."""
-MAX_LOOKED_UP: Final = 200
-"""Processes looked up in a second: each costs a walk through /proc."""
-MAX_REPORTED: Final = 10
-"""Refusals logged one by one in a run; further ones are counted."""
-_PERIOD: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobContext:
+    """The parts of the agent that every job uses, made once by the agent; ``settings`` gives those in force."""
+
+    settings: Callable[[], Settings]
+    identity: Identity
+    agent_log: AgentLog
+    supervisor: Supervisor
+    spool: Spool
+    history: HistoryFile
+    spawner: Spawner
+    routing: Routing
+    statistics: Statistics
+    meter: Meter
+    commands: Commands
+
+    def report(self, job: Job, outcome: Outcome, *, ends: bool = True) -> None:
+        """Puts a result into the spool, where its controller finds it; with ``ends`` the job is over.
+
+        The spool first, then the history (design, section 3). A job is reported over once.
+        """
+        if job.is_reported:
+            return
+        job.last_result = job.result_of(outcome, self.identity, round(self.settings().stats.interval))
+        # Before the spool has it: its controller may send the next command of that id before we go on.
+        job.is_reported = ends
+        try:
+            if job.controller is not None:
+                self.spool.report(job.row, job.controller, job.last_result, ends=ends)
+            elif ends:
+                self.spool.end(job.row)
+        except Exception:
+            job.is_reported = False  # another result may still be given, such as that of our own error
+            raise
+        if ends and job.is_in_history:
+            self.history.remove(job.id)
 
 
 class BuiltInRunner:
@@ -295,57 +334,3 @@ Runner = ExternalRunner | BuiltInRunner
 
 def _named(processes: tuple[Survivor, ...]) -> str:
     return ", ".join(f"{pid} ({command})" for pid, command in processes)
-
-
-class AnnouncedPids:
-    """Gives the processes a job announces to its child. A flood of them costs little and says little.
-
-    A process is looked up once in a second, however often it is named: it may become the job's later.
-    """
-
-    def __init__(self, child: Child, warn: Callable[[str], None]) -> None:
-        """``warn`` puts a warning into the job's own log."""
-        self._child = child
-        self._warn = warn
-        self._refused: set[int | str] = set()
-        self._unreported = 0
-        self._passed_over = 0
-        self._period_ends = 0.0
-        self._looked_up: dict[int, bool] = {}
-
-    def take(self, text: str) -> None:
-        """The text of one message."""
-        if not (text.isascii() and text.strip().isdigit()) or len(text) > 10:
-            self._refuse(text[:40], f"101::{text[:40]} names no process and is left out")
-            return
-        pid = int(text)
-        now = time.monotonic()
-        if now >= self._period_ends:
-            self._period_ends = now + _PERIOD
-            self._looked_up.clear()
-        believed = self._looked_up.get(pid)
-        if believed is None:
-            if len(self._looked_up) >= MAX_LOOKED_UP:
-                self._passed_over += 1
-                return
-            believed = self._looked_up[pid] = self._child.tree.announce(pid)
-        if not believed:
-            self._refuse(pid, f"process {pid} is not one of this job's and is left alone")
-
-    def end(self) -> None:
-        """The run is over, or goes on in another image: says what was only counted."""
-        if self._unreported:
-            self._warn(f"{self._unreported} more 101:: lines named no process of this job")
-        if self._passed_over:
-            self._warn(
-                f"{self._passed_over} 101:: lines were not looked at: "
-                f"more than {MAX_LOOKED_UP} processes were announced in a second"
-            )
-        self._unreported = self._passed_over = 0
-
-    def _refuse(self, key: int | str, text: str) -> None:
-        if key in self._refused or len(self._refused) >= MAX_REPORTED:
-            self._unreported += 1
-            return
-        self._refused.add(key)
-        self._warn(text)

@@ -1,23 +1,197 @@
-"""Which processes belong to a job, wherever they went."""
+"""Which processes belong to a job, wherever they went: by its tag, by descent, or as orphans that the agent was given.
+
+A child of ours must never be waited for by anybody but its owner: a wait for any child shows and
+eats exit codes (design, section 3). So everything that reaps goes by pid and under one lock.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
 
 import gevent
 
-from greenagent.process.reaper import Reaper
-from greenagent.process.tags import parse_tag, read_tag
 from greenagent.runtime import procfs
+from greenagent.runtime.native import NativeLock
 from greenagent.runtime.procfs import Process, Snapshot
+
+VARIABLE = "GREENAGENT_JOB"
+"""The environment variable; ``args.env`` cannot override it (design, section 5 "Commands and admission")."""
 
 LEADERS_REMEMBERED = 60.0
 """Seconds for which a session or group is known as the job's after its leader was last seen."""
 
 Pipe = tuple[int, int]
 """Device and inode."""
+_VARIABLE = VARIABLE.encode() + b"="
+
+
+class Tag(NamedTuple):
+    """What a tag says: the agent's instance, the job's id and which of its runs."""
+
+    instance: str
+    job_id: str
+    run: int
+
+
+def job_tag(instance: str, job_id: str, run: int) -> str:
+    """The variable's value: ``<instance>:<percent-encoded id>:<run>``."""
+    return f"{instance}:{quote(job_id, safe='', errors='surrogatepass')}:{run}"
+
+
+def parse_tag(text: str) -> Tag | None:
+    """The parts of a value, or None where it is not one of ours."""
+    parts = text.split(":")
+    if len(parts) != 3 or not parts[0] or not (parts[2].isascii() and parts[2].isdigit()):
+        return None
+    return Tag(parts[0], unquote(parts[1], errors="surrogatepass"), int(parts[2][:18]))
+
+
+def is_of(text: str, instance: str) -> bool:
+    """Whether a value is a tag of this agent."""
+    tag = parse_tag(text)
+    return tag is not None and tag.instance == instance
+
+
+def read_tag(pid: int) -> str | None:
+    """The tag in a process's environment; None where there is none or it may not be read."""
+    for variable in procfs.read(f"/proc/{pid}/environ").split(b"\0"):
+        if variable.startswith(_VARIABLE):
+            return variable[len(_VARIABLE) :].decode("utf-8", "backslashreplace")
+    return None
+
+
+class Reaper:
+    """Tells the children the agent started (``own``) from orphans that were reparented to it."""
+
+    def __init__(self) -> None:
+        self.lock = NativeLock()
+        self.own: dict[int, Any] = {}
+        """The children the agent started, by pid (``Child``): from before one can be seen ended until it is reaped."""
+        self._starting = 0
+        self._started = 0
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Around a start and its ``own.add``: there may be a child that is not in ``own`` yet. In any thread."""
+        with self.lock:
+            self._starting += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._starting -= 1
+                self._started += 1
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether a start is under way just now."""
+        return self._starting > 0
+
+    def reap(self, pid: int, pidfd: int) -> None:
+        """Frees the number of a child of ours; it must have ended."""
+        with self.lock:
+            try:
+                os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+            except ChildProcessError:
+                pass
+            self.own.pop(pid, None)
+
+    def reparented(self) -> list[int]:
+        """The agent's children that it did not start: orphans of jobs, given to the subreaper.
+
+        The kernel gives them to the main thread, while those of ``posix_spawn`` belong to the
+        spawner's threads: so a child that is just being started is never among them.
+        """
+        agent = os.getpid()
+        pids = procfs.children_of_thread(agent, agent)
+        if pids is None:
+            pids = self._reparented_by_parent(agent)
+        with self.lock:
+            return [pid for pid in pids if pid not in self.own]
+
+    def orphans(self) -> Iterator[Process]:
+        """The living ones among ``reparented``; reaps the dead."""
+        for pid in self.reparented():
+            process = procfs.read_process(pid)
+            if process is not None and process.is_dead:
+                self.reap_reparented(pid)
+            elif process is not None:
+                yield process
+
+    def _reparented_by_parent(self, agent: int) -> list[int]:
+        """For kernels that do not list children by thread; tells of none while a start is under way."""
+        before = self._started
+        pids = procfs.children_by_parent(agent)
+        with self.lock:
+            return pids if self._starting == 0 and self._started == before else []
+
+    def reap_reparented(self, pid: int) -> None:
+        """Frees the number of an ended orphan; harmless if it lives."""
+        with self.lock:
+            if pid in self.own:
+                return
+            try:
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+            except ChildProcessError:
+                pass
+
+
+@dataclass(slots=True)
+class _Run:
+    """A run that left processes: those seen by start time, and since when others may have come from it."""
+
+    start_ticks: int
+    known: dict[int, int]
+    missed: int = 0
+
+
+class DetachedProcesses:
+    """Which runs left processes on purpose, by tag, and which processes without a tag may be theirs."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, _Run] = {}
+
+    def leave(self, tag: str, start_ticks: int = 0, known: Mapping[int, int] | None = None) -> None:
+        """What carries this tag may outlive its job, and so may ``known``, by start time.
+
+        ``start_ticks``: of the run; what is younger and carries no tag may have come from it, too.
+        """
+        self._runs.setdefault(tag, _Run(start_ticks, {})).known.update(known or {})
+
+    def includes(self, tag: str) -> bool:
+        """Whether the run of this tag left processes on purpose."""
+        return tag in self._runs
+
+    def may_include(self, process: Process) -> list[str]:
+        """The tags of the runs that may have left this process, which carries none, on purpose."""
+        return [
+            tag
+            for tag, run in self._runs.items()
+            if run.known.get(process.pid) == process.start_ticks
+            or (run.known and process.start_ticks >= run.start_ticks)
+        ]
+
+    def forget_all_but(self, seen: set[str]) -> None:
+        """Drops the tags of which nothing was there in two passes."""
+        for tag, run in list(self._runs.items()):
+            run.missed = 0 if tag in seen else run.missed + 1
+            if run.missed >= 2:
+                del self._runs[tag]
+
+    def state(self) -> list[list[Any]]:
+        """For ``restore`` in another image of the agent."""
+        return [[tag, run.start_ticks, list(run.known.items())] for tag, run in self._runs.items()]
+
+    def restore(self, state: Iterable[Iterable[Any]]) -> None:
+        """Goes on where another image was."""
+        for tag, start_ticks, known in state:
+            self.leave(tag, start_ticks, {int(pid): int(start) for pid, start in known})
 
 
 class JobTree:

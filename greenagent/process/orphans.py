@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 import gevent
 
-from greenagent.process.child import Children
-from greenagent.process.tags import is_of, parse_tag, read_tag
-from greenagent.process.termination import send_signal
+from greenagent.process.child import Children, send_signal
+from greenagent.process.job_tree import is_of, parse_tag, read_tag
 from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.procfs import Process

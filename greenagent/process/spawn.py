@@ -14,8 +14,8 @@ from gevent.event import Event
 
 from greenagent.process import libc
 from greenagent.process.child import Child, Children
-from greenagent.process.request import Program, SpawnError, SpawnRequest
-from greenagent.process.tags import VARIABLE
+from greenagent.process.job_tree import VARIABLE
+from greenagent.process.program import Launcher, Program, SpawnError, SpawnRequest
 from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.native import HubMailbox, NativeLock, NoThreadError, close_descriptor, start_thread
@@ -48,15 +48,13 @@ class Spawner:
     hundred at once do not stall the hub.
     """
 
-    def __init__(
-        self, agent_log: AgentLog, search_path: str | None = None, launcher: libc.Launcher | None = None
-    ) -> None:
+    def __init__(self, agent_log: AgentLog, search_path: str | None = None, launcher: Launcher | None = None) -> None:
         """``search_path``: where programs without a slash are searched; by default the agent's own PATH."""
         self.children = Children()
         self._agent_log = agent_log
         self._search_path = search_path if search_path is not None else os.environ.get("PATH", os.defpath)
         self._orders: SimpleQueue[_Order | Child | None] = SimpleQueue()
-        self._launcher = launcher if launcher is not None else libc.Launcher()
+        self._launcher = launcher if launcher is not None else Launcher()
         self._lock = NativeLock()
         self._threads = 0
         self._busy = 0

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from greenagent.jobs.admission import TOO_MANY
-from greenagent.jobs.queue import MAX_WAITING
+from greenagent.jobs.job import MAX_WAITING
 from tests.support.agents import StartAgent, assert_well
 from tests.support.commands import built_in, execute, shell
 from tests.support.metrics import free_port, get, listening
@@ -32,7 +32,7 @@ def test_a_waiting_job_takes_less_than_four_kilobytes_and_those_beyond_the_limit
 ) -> None:
     port = free_port()
     package = copy_package(tmp_path / "installed")
-    change_package(package, "jobs/queue.py", f"MAX_WAITING: Final = {MAX_WAITING:_}", f"MAX_WAITING: Final = {JOBS}")
+    change_package(package, "jobs/job.py", f"MAX_WAITING: Final = {MAX_WAITING:_}", f"MAX_WAITING: Final = {JOBS}")
     agent = start_agent(max_jobs=1, more=listening(port), python_path=str(package))
     gate = tmp_path / "gate"
     controller.push(shell("first", f"while [ ! -e {gate} ]; do sleep 0.1; done"))

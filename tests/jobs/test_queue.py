@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenagent.jobs import queue as queue_module
-from greenagent.jobs.job import Job
-from greenagent.jobs.queue import JobQueue
+from greenagent.jobs import job as job_module
+from greenagent.jobs.job import Job, JobQueue
 from greenagent.values.command import parse_command
 
 rows = count(1)
@@ -66,7 +65,7 @@ def test_a_removed_middle_does_not_start_its_successor_early() -> None:
 
 
 def test_the_line_is_full_by_number_or_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_module, "MAX_WAITING", 2)
+    monkeypatch.setattr(job_module, "MAX_WAITING", 2)
     jobs_queue = JobQueue(1)
     jobs = [make() for _ in range(3)]
     jobs_queue.add(jobs[0])
@@ -77,7 +76,7 @@ def test_the_line_is_full_by_number_or_by_size(monkeypatch: pytest.MonkeyPatch) 
     assert jobs_queue.is_full
     assert jobs_queue.remove(jobs[1])
     assert not jobs_queue.is_full
-    monkeypatch.setattr(queue_module, "MAX_WAITING_BYTES", 6000)
+    monkeypatch.setattr(job_module, "MAX_WAITING_BYTES", 6000)
     jobs_queue.add(make())
     assert jobs_queue.is_full
     jobs_queue.finish(jobs[0])

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 import gevent
 import pytest
 
-from greenagent.process.child import Child
+from greenagent.process.child import Child, end, sweep
 from greenagent.process.orphans import OrphanReaper
 from greenagent.process.pipes import PipeFeeder, PipeReader
 from greenagent.process.spawn import Spawner, SpawnRequest
-from greenagent.process.termination import end, sweep
 from greenagent.runtime.agent_log import AgentLog
 from tests.support.children import INSTANCE, PATH, Ended
 

@@ -9,9 +9,8 @@ import time
 import gevent
 import pytest
 
-from greenagent.process.child import ExitStatus
-from greenagent.process.tags import job_tag
-from greenagent.process.termination import end, sweep
+from greenagent.process.child import ExitStatus, end, sweep
+from greenagent.process.job_tree import job_tag
 from tests.support.children import close_pipes, daemon, read_some
 from tests.support.processes import is_running, state_of, zombies_of
 from tests.support.waiting import wait_until

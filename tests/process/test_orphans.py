@@ -7,10 +7,10 @@ import os
 import gevent
 import pytest
 
+from greenagent.process.child import end
+from greenagent.process.job_tree import Tag, job_tag, parse_tag
 from greenagent.process.libc import check_platform
 from greenagent.process.orphans import OrphanReaper, end_orphan, find_by_tag
-from greenagent.process.tags import Tag, job_tag, parse_tag
-from greenagent.process.termination import end
 from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog
 from tests.support.children import INSTANCE, close_pipes, daemon, read_some

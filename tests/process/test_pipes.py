@@ -7,8 +7,8 @@ import time
 
 import gevent
 
+from greenagent.process.child import end, sweep
 from greenagent.process.pipes import PipeFeeder, PipeReader
-from greenagent.process.termination import end, sweep
 from greenagent.runtime.native import close_descriptor
 from tests.support.children import close_pipes, read_some
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from greenagent.process.job_tree import job_tag
 from greenagent.process.orphans import end_orphan, find_by_tag
-from greenagent.process.tags import job_tag
 from tests.support.processes import is_running, run_script
 
 SCRIPTS = Path(__file__).parent / "scripts"

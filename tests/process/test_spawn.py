@@ -9,7 +9,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from greenagent.process.libc import Launcher
+from greenagent.process.program import Launcher
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.native import close_descriptor, native_sleep

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from greenagent.process.tags import job_tag, read_tag
-from greenagent.process.termination import end, sweep
+from greenagent.process.child import end, sweep
+from greenagent.process.job_tree import job_tag, read_tag
 from greenagent.runtime import procfs
 from tests.support.children import INSTANCE, close_pipes
 from tests.support.job_lives import wait_for_words

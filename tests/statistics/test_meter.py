@@ -11,8 +11,7 @@ from contextlib import ExitStack, contextmanager
 import gevent
 import pytest
 
-from greenagent.process.job_tree import JobTree
-from greenagent.process.reaper import Reaper
+from greenagent.process.job_tree import JobTree, Reaper
 from greenagent.runtime import procfs
 from greenagent.statistics.meter import Meter, ProcessUsage
 from tests.support.waiting import wait_until

@@ -9,11 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from greenagent import builtins
-from greenagent.jobs.commands import EXECUTE, Commands
+from greenagent.jobs.commands import EXECUTE, Commands, Scripts
 from greenagent.jobs.job import Identity
-from greenagent.jobs.scripts import Scripts
 from greenagent.jobs.startup import startup_command
-from greenagent.process.request import Program, SpawnError, SpawnRequest
+from greenagent.process.program import Program, SpawnError, SpawnRequest
 from greenagent.settings import Loaded
 from greenagent.settings.check import check_limits
 from greenagent.settings.models import StartupTask, ledger_beside

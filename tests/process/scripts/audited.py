@@ -15,9 +15,9 @@ from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
 
+from greenagent.process.child import sweep  # noqa: E402
 from greenagent.process.pipes import PipeFeeder, PipeReader  # noqa: E402
 from greenagent.process.spawn import Spawner, SpawnRequest  # noqa: E402
-from greenagent.process.termination import sweep  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog  # noqa: E402
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as a careless parent leaves it

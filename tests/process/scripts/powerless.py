@@ -6,18 +6,18 @@ patch()
 
 import os  # noqa: E402
 
-from greenagent.process import termination  # noqa: E402
+from greenagent.process import child as children  # noqa: E402
 from greenagent.process.spawn import Spawner, SpawnRequest  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog  # noqa: E402
 
-termination.KILL_LIMIT = 0.2
+children.KILL_LIMIT = 0.2
 spawner = Spawner(AgentLog(None))
 spawner.start()
 child = spawner.spawn(SpawnRequest("sleep", ("30",)))
 os.setresuid(65534, 65534, 0)
-survivors = termination.end(child, 0.05)
+survivors = children.end(child, 0.05)
 print([survivor.pid for survivor in survivors] == [child.pid], [survivor.command for survivor in survivors])
 os.setresuid(0, 0, 0)
-termination.end(child, 0)
+children.end(child, 0)
 child.reap()
 spawner.stop()
