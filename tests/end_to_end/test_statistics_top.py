@@ -95,7 +95,7 @@ def test_figures_go_out_with_their_interval_and_not_one_later(
     wait_until(lambda: len(arrivals(controller)[key]) >= 3, 20, "two whole intervals")
     first = arrivals(controller)[key][0][1]
     for at, stamp, _ in arrivals(controller)[key]:
-        # The first begins with the agent: in an interval's last second it takes the next one's stamp, which gets another.
+        # The first begins with the agent; begun in an interval's last second, it takes the next one's stamp.
         assert stamp % interval == 0 or stamp <= first + 1
         assert at + offset - (stamp + interval) < interval, "it waited for another interval"
 
