@@ -21,8 +21,18 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
-AT_ONCE = 3
-"""Processes at once: tests wait, so that two cores carry three."""
+AT_ONCE = 4
+"""Processes at once: tests wait, so that two cores carry four."""
+LONGEST = (
+    "model/test_model.py",
+    "end_to_end/test_ctl.py",
+    "faults/test_outbox.py",
+    "logs/test_size_limit.py",
+    "cli/ctl/test_run.py",
+    "end_to_end/test_upgrade.py",
+    "end_to_end/test_tls.py",
+)
+"""Files that take longest, each begun first and by itself: else one would go on alone in the end."""
 SLOW_ROOMS = ("agent", "cli", "controller", "end_to_end", "faults", "logs", "model", "packaging")
 """Rooms that start agents, controllers or packages; the first to begin in a whole run."""
 FAST_ROOMS = ("", "runtime", "settings", "spool", "statistics", "values")
@@ -74,12 +84,13 @@ def is_slow(room: Path) -> bool:
 
 
 def shares(fast: bool) -> list[Share]:
-    """The test files in shares of one room each, slow rooms first."""
-    found = []
+    """The longest test files by themselves, then the others in shares of one room each, slow rooms first."""
+    longest = [TESTS / name for name in LONGEST]
+    found = [] if fast else [Share([path]) for path in longest]
     for room in sorted({path.parent for path in TESTS.rglob("test_*.py")}, key=lambda room: (not is_slow(room), room)):
         if fast and name_of(room) not in FAST_ROOMS:
             continue
-        files = sorted(room.glob("test_*.py"))
+        files = [path for path in sorted(room.glob("test_*.py")) if fast or path not in longest]
         size = 4 if is_slow(room) else SHARE
         found += [Share(files[first : first + size]) for first in range(0, len(files), size)]
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import Final
 
-from gevent import monkey
+from gevent import events, monkey
 
 _M_MMAP_THRESHOLD: Final = -3
 _LARGE: Final = 1 << 20
@@ -17,7 +17,11 @@ def patch() -> None:
     ``subprocess``, ``os`` and ``signal`` stay as they are: patched, they would have libev reap
     children, and the exit codes of jobs would be lost (design, section 3); and ``os.close`` would
     close later than asked.
+
+    No plugin of gevent is asked: for each of some twenty patched modules it would search the metadata of every
+    installed package, which takes a program a third of its start. Nothing but time depends on this name.
     """
+    events.notify_and_call_entry_points = events.notify
     if not monkey.is_module_patched("socket"):
         monkey.patch_all(subprocess=False, os=False, signal=False)
 
