@@ -17,7 +17,6 @@ from gevent.event import Event  # noqa: E402
 from greenagent import __version__  # noqa: E402
 from greenagent.cli.common import EXIT_FAILED, EXIT_USAGE, Parser, count, print_error  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
-from greenagent.runtime.files import read_token  # noqa: E402
 from greenagent.runtime.greenlets import Supervisor  # noqa: E402
 from greenagent.values.errors import GreenagentError  # noqa: E402
 from greenagent.values.text import parse_address  # noqa: E402
@@ -33,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ImportError:
         return _refuse("falcon is missing: install greenagent[controller]")
     from greenagent.controller.controller import Controller
+    from greenagent.controller.http.access import TokenFile
     from greenagent.controller.http.tls import served_context
     from greenagent.controller.limits import Limits
     from greenagent.controller.services import Services
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     limits = Limits(keep_jobs=options.keep_jobs, keep_for=options.keep_for)
     try:
         tls = served_context(options.tls_cert, options.tls_key, options.client_ca) if options.tls_cert else None
-        token = read_token(options.token_file) if options.token_file else None
+        token = TokenFile(options.token_file, agent_log) if options.token_file else None
         services = Services(agent_log, limits, options.state)
     except (GreenagentError, OSError) as error:
         return _refuse(str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import falcon
@@ -28,7 +29,7 @@ class Controller:
         supervisor: Supervisor,
         listen: tuple[str, int],
         *,
-        token: str | None = None,
+        token: Callable[[], str] | None = None,
         host_names: tuple[str, ...] = (),
         tls: TlsContext | None = None,
     ) -> None:
@@ -36,7 +37,7 @@ class Controller:
         self.services = services
         self._watch = DisconnectWatch()
         self._bodies = Bodies(services.limits)
-        access = Access(token, (*host_names, listen[0]))
+        access = Access(token, (*host_names, listen[0]), services.log)
         application = make_application(services, self._watch, self._bodies, access)
         self._server = Server(listen, application, services.log, services.limits, tls)
         self._tls = tls

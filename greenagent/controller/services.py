@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import gevent
@@ -27,6 +28,8 @@ class Services:
         self.log = log
         self.limits = limits
         self.file = StateFile(state)
+        if self.file.was_empty:
+            log.warning(f"the state file {state} was empty: begun anew; if it held jobs before, they are not known now")
         self.agents = AgentTable(limits)
         self.jobs = JobStore(self.file, limits)
         self.scripts = ScriptStore(self.file, limits)
@@ -47,6 +50,7 @@ class Services:
     def sweep_for_ever(self) -> None:
         """Once a second: ends what has waited too long and drops what is too old."""
         trouble = self.log.on_change()
+        watched = self.log.on_change()
         rounds = 0
         while True:
             gevent.sleep(1)
@@ -57,6 +61,8 @@ class Services:
                     " nid, since a job for it may run on both"
                 )
             try:
+                if remark := self.file.look(lambda: chain(self.jobs.rows(), self.scripts.rows())):
+                    watched.warning(remark)
                 self.results.sweep()
                 self.scripts.trim()
                 if rounds % 60 == 0:

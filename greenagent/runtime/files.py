@@ -43,6 +43,8 @@ def replace_file(path: Path, content: bytes, mode: int = 0o640) -> None:
 def read_token(path: Path) -> str:
     """The token in a file, without the white space around it. Raises GreenagentError."""
     try:
+        if path.stat().st_mode & 0o002 and path.is_file():
+            raise GreenagentError(f"everybody here can write the token file {path}: make a new token and chmod o-w it")
         token = path.read_text("utf-8").strip()
     except (OSError, ValueError) as error:
         raise GreenagentError(f"cannot read the token file {path}: {error}") from error

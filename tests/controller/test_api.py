@@ -7,8 +7,9 @@ import json
 import gevent
 import pytest
 
-from greenagent.controller.http.access import Access
+from greenagent.controller.http.access import Access, TokenFile
 from greenagent.controller.limits import Limits
+from greenagent.runtime.agent_log import AgentLog
 from tests.support.calls import note_calls
 from tests.support.local_controller import Agent, plain, start
 from tests.support.waiting import wait_until
@@ -39,7 +40,7 @@ def test_posts_need_their_content_type(controller, path, content_type) -> None:
 
 
 def test_the_token_is_asked_for(make_controller) -> None:
-    controller = make_controller(token="secret")
+    controller = make_controller(token=lambda: "secret")
     url = f"{controller.url}/api/agents"
     for header in (None, "Bearer wrong", "secret", "Bearer", "Bearer \xe9"):
         headers = {} if header is None else {"Authorization": header.encode("latin-1")}
@@ -68,7 +69,7 @@ def test_other_machines_are_refused_without_a_token(address, allowed) -> None:
 
     request = falcon.Request(create_environ("/api/agents", remote_addr=address, host="localhost"))
     request.env["REMOTE_ADDR"] = address
-    access = Access(None, ())
+    access = Access(None, (), AgentLog(None))
     if allowed:
         access.process_resource(request, falcon.Response(), object(), {})
     else:
@@ -231,3 +232,50 @@ def test_the_newest_figures_are_shown(controller, agent) -> None:
         "1.10.d.n.cpu": {"timestamp": 120, "value": 6.5, "interval": 60},
         "1.10.d.n.rss": {"timestamp": 60, "value": 7.0, "interval": None},
     }
+
+
+def test_the_token_is_read_again_when_its_file_changes(make_controller, tmp_path) -> None:
+    path = tmp_path / "token"
+    path.write_text("a" * 32)
+    path.chmod(0o640)
+    said: list[str] = []
+    agent_log = AgentLog(None)
+    agent_log.attach(lambda level, text: said.append(text))
+    controller = make_controller(token=TokenFile(path, agent_log))
+    assert not said
+
+    def asked(token: str) -> int:
+        headers = {"Authorization": f"Bearer {token}"}
+        return plain().get(f"{controller.url}/api/agents", headers=headers, timeout=10).status_code
+
+    assert (asked("a" * 32), asked("b" * 32)) == (200, 401)
+    assert "refused a wrong token from 127.0.0.1" in controller.said[-1]
+    path.write_text("b" * 33)
+    assert (asked("a" * 32), asked("b" * 33)) == (401, 200)
+    path.chmod(0o646)
+    assert asked("b" * 33) == 200
+    assert "everybody here can write" in said[-1]
+    path.write_text("short")
+    path.chmod(0o644)
+    assert asked("short") == 200
+    assert "everybody here can read" in said[-3]
+    assert "is short" in said[-2]
+
+
+def test_a_signal_for_an_original_agent_is_refused_since_it_would_end_the_job(controller) -> None:
+    agent = Agent(controller, user_agent="Go-http-client/1.1")
+    start(controller, agent)
+    refused = controller.post("jobs/j/kill", {"signal": "HUP"})
+    assert refused.status_code == 409
+    assert "agent 1:10 is an original one" in refused.text
+    assert controller.post("jobs/j/kill", {}).status_code == 202
+
+
+def test_restart_of_an_original_agent_ends_when_it_is_there_again(controller) -> None:
+    agent = Agent(controller, user_agent="Go-http-client/1.1")
+    start(controller, agent, cmd="restart")
+    agent.post("event", {"name": "other"})
+    assert controller.state("j") == "RUNNING"
+    agent.post("event", {"name": "startup"})
+    [result] = controller.results("j")
+    assert (result["state"], result["data"]) == ("SUCCESS", "the agent has been started again")

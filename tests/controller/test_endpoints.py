@@ -174,6 +174,16 @@ def test_a_web_page_cannot_take_commands(controller) -> None:
     assert controller.get("agents") == {"agents": []}
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [{"User-Agent": "Mozilla/5.0 (X11)"}, {"Accept-Language": "en"}, {"Referer": "http://x/"}, {"Cookie": "a=b"}],
+)
+def test_a_page_opened_under_a_name_of_the_controllers_takes_no_commands(controller, headers) -> None:
+    """As DNS rebinding does: neither Origin nor Sec-Fetch-Site is sent."""
+    answer = plain().get(f"{controller.url}/1/10/ping", headers=headers, timeout=10)
+    assert answer.status_code == 403
+
+
 def test_connections_have_no_delay(controller, agent) -> None:
     """Nagle's algorithm and delayed acknowledgements would cost 40 ms for each of these."""
     session = plain()

@@ -15,7 +15,7 @@ import requests
 
 from greenagent.controller.limits import Limits
 from tests.support.controllers import ControllerProcess
-from tests.support.local_controller import Agent, LocalController, plain
+from tests.support.local_controller import Agent, LocalController, plain, start
 from tests.support.programs import refused
 from tests.support.waiting import wait_until
 
@@ -323,3 +323,44 @@ def test_a_command_whose_agent_came_in_time_waits_on_after_a_restart(make_contro
     controller = make_controller(Limits(live=0), state=state)
     controller.services.results.sweep()
     assert controller.state("second") == "QUEUED"
+
+
+def test_a_state_file_that_is_removed_is_said_and_made_again(make_controller, tmp_path) -> None:
+    state = tmp_path / "state.db"
+    controller = make_controller(state=state)
+    agent = Agent(controller)
+    start(controller, agent)
+    agent.finish("j", data="kept")
+    controller.submit(id="waits", gid=1, nid=10, wait_for_agent=60)
+    controller.post("scripts", {"content": "text"})
+    state.unlink()
+    wait_until(lambda: any("was removed while in use" in line for line in controller.said), what="that to be said")
+    controller.submit(id="later", gid=1, nid=10, wait_for_agent=60)
+    controller.stop()
+    again = make_controller(state=state)
+    assert {job["id"]: job["state"] for job in again.get("jobs")["jobs"]} == {
+        "j": "SUCCESS",
+        "waits": "QUEUED",
+        "later": "QUEUED",
+    }
+    assert again.results("j")[0]["data"] == "kept"
+    assert again.services.scripts.rows()
+
+
+def test_while_the_state_files_folder_is_gone_nothing_is_acknowledged(make_controller, tmp_path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    controller = make_controller(state=folder / "state.db")
+    folder.rename(tmp_path / "elsewhere")
+    wait_until(lambda: any("cannot be made again" in line for line in controller.said), what="that to be said")
+    assert controller.post("jobs", {"cmd": "x", "gid": 1, "nid": 10, "wait_for_agent": 60}).status_code == 503
+    folder.mkdir()
+    wait_until(lambda: any("made again, with all" in line for line in controller.said), what="it to be made again")
+    controller.submit(id="j", gid=1, nid=10, wait_for_agent=60)
+
+
+def test_an_empty_state_file_is_said(make_controller, tmp_path) -> None:
+    (tmp_path / "state.db").touch()
+    [said] = make_controller(state=tmp_path / "state.db").said
+    assert "was empty" in said
+    assert make_controller(state=tmp_path / "new.db").said == []

@@ -89,8 +89,9 @@ class Poller:
         roles: Iterable[str] = (),
         slots: int | None = None,
         acknowledge: str | None = None,
+        user_agent: str = "greenagent/0.2.0",
     ) -> None:
-        headers = {}
+        headers = {"User-Agent": user_agent}
         if slots is not None:
             headers["Greenagent-Free-Slots"] = str(slots)
         if acknowledge is not None:
@@ -144,7 +145,10 @@ class Agent:
         roles: Iterable[str] = (),
         slots: int | None = None,
         acknowledge: str | None = None,
+        user_agent: str = "greenagent/0.2.0",
     ) -> None:
+        """``user_agent``: original agents have another."""
+        self.user_agent = user_agent
         self.controller = controller
         self.gid = gid
         self.nid = nid
@@ -157,7 +161,9 @@ class Agent:
         """Begins a poll and returns once it is open at the controller."""
         agents = self.controller.services.agents
         before = self._parked(agents)
-        poller = Poller(self.controller.url, self.gid, self.nid, self.roles, self.slots, self.acknowledge)
+        poller = Poller(
+            self.controller.url, self.gid, self.nid, self.roles, self.slots, self.acknowledge, self.user_agent
+        )
         wait_until(lambda: poller.over or self._parked(agents) > before, what="the poll to be open")
         return poller
 

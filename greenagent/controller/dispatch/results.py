@@ -42,6 +42,10 @@ class NotItsJobError(GreenagentError):
     """A result of a job that was never given to the agent."""
 
 
+class SignalNotKnownError(GreenagentError):
+    """An original agent takes every kill for the end of the job."""
+
+
 class EndedError(GreenagentError):
     """The job has ended already."""
 
@@ -94,11 +98,17 @@ class ResultService:
     def kill(self, job: Job, signal: str | int | None) -> list[tuple[AgentKey, str]]:
         """Cancels what waits here and sends ``kill`` to the agents that have the job.
 
-        Returns those agents with the id of the kill command for each. Raises EndedError, StateError.
+        Returns those agents with the id of the kill command for each. Raises EndedError,
+        SignalNotKnownError, StateError.
         """
         open_ones = [one for one in job.assignments if not one.ended]
         if not open_ones:
             raise EndedError(f"job {job.id} has ended already ({job.state})")
+        for one in open_ones:
+            if signal is not None and one.state == states.RUNNING and one.agent and self._is_original(one.agent):
+                raise SignalNotKnownError(
+                    f"agent {one.agent} is an original one: it would end the job instead of sending it a signal"
+                )
         sent: list[tuple[AgentKey, str]] = []
         for assignment in open_ones:
             with self._jobs.lock(assignment):  # it may just be on its way to an agent, or back
@@ -107,6 +117,23 @@ class ResultService:
                 elif not assignment.ended and assignment.agent is not None:
                     sent.append((assignment.agent, self._order_kill(assignment.agent, job.id, signal)))
         return sent
+
+    def has_started(self, key: AgentKey) -> None:
+        """An agent says that it has just been started: that answers ``restart``, which originals never do otherwise."""
+        if not self._is_original(key):
+            return
+        for job in self._jobs.all():
+            if job.finished or job.brief.cmd != "restart":
+                continue
+            for assignment in job.assignments:
+                if assignment.agent == key and assignment.state == states.RUNNING:
+                    with self._jobs.lock(assignment):
+                        if not assignment.ended:
+                            self._conclude(assignment, states.SUCCESS, "the agent has been started again")
+
+    def _is_original(self, key: AgentKey) -> bool:
+        agent = self._agents.get(key)
+        return agent is not None and agent.has_polled and not agent.version
 
     def sweep(self) -> None:
         """Ends what has waited too long. Raises StateError."""

@@ -8,8 +8,60 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
 
 import falcon
+
+from greenagent.runtime.agent_log import AgentLog
+from greenagent.runtime.files import read_token
+from greenagent.values import levels
+from greenagent.values.errors import GreenagentError
+
+SHORT_TOKEN: Final = 16
+"""Characters; a shorter one could be guessed."""
+BROWSER_HEADERS: Final = ("Origin", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Referer", "Accept-Language", "Cookie")
+"""No agent sends one of these; a page that was opened under a name of ours (DNS rebinding) cannot leave all out."""
+
+
+class TokenFile:
+    """The token of ``--token-file``, read again when the file changes."""
+
+    def __init__(self, path: Path, log: AgentLog) -> None:
+        """Raises GreenagentError."""
+        self._path = path
+        self._log = log
+        self._trouble = log.on_change()
+        self._mark: tuple[int, ...] | None = None
+        self._token = self._read()
+
+    def __call__(self) -> str:
+        """The token as it is now; the one before while the file cannot be used."""
+        try:
+            if self._found() != self._mark:
+                self._token = self._read()
+        except (GreenagentError, OSError) as error:
+            self._trouble.warning(f"{error}; the token before is still asked for")
+        else:
+            self._trouble.resolved(f"the token file {self._path} can be used again")
+        return self._token
+
+    def _found(self) -> tuple[int, ...]:
+        found = self._path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            return ()  # a pipe can be read only once
+        return found.st_ino, found.st_mtime_ns, found.st_size, found.st_mode
+
+    def _read(self) -> str:
+        token = read_token(self._path)
+        self._mark = self._found()
+        if self._mark and self._mark[3] & stat.S_IROTH:
+            self._log.warning(f"everybody here can read the token file {self._path}: chmod o-r {self._path}")
+        if len(token) < SHORT_TOKEN:
+            self._log.warning(f"the token in {self._path} is short: {SHORT_TOKEN} random characters cannot be guessed")
+        return token
 
 
 class AgentResource:
@@ -19,9 +71,10 @@ class AgentResource:
 class Access:
     """Falcon middleware: the rules hold for ``/api``; agents are free to come."""
 
-    def __init__(self, token: str | None, names: tuple[str, ...]) -> None:
+    def __init__(self, token: Callable[[], str] | None, names: tuple[str, ...], log: AgentLog) -> None:
         """``names``: host names this controller is reached by, beside this machine's own."""
         self._token = token
+        self._refusals = log.rate_limited()
         own = ("localhost", socket.gethostname())
         self._names = frozenset(name.lower().rstrip(".") for name in (*own, *names))
 
@@ -41,7 +94,8 @@ class Access:
 
     def _check_no_browser(self, req: falcon.Request) -> None:
         """A web page on this machine must not take commands or give results in an agent's name."""
-        if req.get_header("Origin") is not None or req.get_header("Sec-Fetch-Site") is not None:
+        is_page = any(req.get_header(name) is not None for name in BROWSER_HEADERS)
+        if is_page or "Mozilla/" in (req.user_agent or ""):
             raise falcon.HTTPForbidden(description="this endpoint is for agents, not for web pages")
 
     def _check_client(self, req: falcon.Request) -> None:
@@ -61,8 +115,9 @@ class Access:
                 description="this controller wants its token: give --token-file", challenges=["Bearer"]
             )
         scheme, _, given = (req.get_header("Authorization") or "").partition(" ")
-        expected = self._token.encode()
+        expected = self._token().encode()
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("utf-8", "replace"), expected):
+            self._refusals.log(levels.WARNING, f"refused a wrong token from {req.env.get('REMOTE_ADDR', '')}")
             raise falcon.HTTPUnauthorized(
                 description="the token is not that of this controller: look at --token-file", challenges=["Bearer"]
             )

@@ -121,7 +121,9 @@ class AgentApi(AgentResource):
         received = self._received(req, self._services.limits.event_body, "Error")
         if not isinstance(received, dict) or not isinstance(received.get("name"), str):
             _refuse("Error")
-        self._heard_of(gid, nid)
+        key = self._heard_of(gid, nid)
+        if received["name"] == "startup":
+            self._services.results.has_started(key)
         resp.text = _OK
 
     def on_get_script(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import falcon
 
-from greenagent.controller.dispatch.results import EndedError, is_kill_order
+from greenagent.controller.dispatch.results import EndedError, SignalNotKnownError, is_kill_order
 from greenagent.controller.dispatch.submission import KnownIdError, TooManyJobsError, parse_posted
 from greenagent.controller.http.bodies import Bodies, BodyError, BodyTooLargeError, NoRoomError, NotJsonError
 from greenagent.controller.model import IDENTITY_DIGITS, AgentKey, Job
@@ -42,6 +42,7 @@ REFUSALS: Final[dict[type[Exception], Callable[..., falcon.HTTPError]]] = {
     BodyTooLargeError: falcon.HTTPContentTooLarge,
     KnownIdError: falcon.HTTPConflict,
     EndedError: falcon.HTTPConflict,
+    SignalNotKnownError: falcon.HTTPConflict,
     TooManyJobsError: falcon.HTTPServiceUnavailable,
     NoRoomError: falcon.HTTPServiceUnavailable,
 }

@@ -256,6 +256,14 @@ class JobStore:
         else:
             self.unfinished_bytes += size
 
+    def rows(self) -> Iterator[Statement]:
+        """All jobs as they are in the state file."""
+        for job in self._jobs.values():
+            yield from _rows_of(job)
+            for assignment in job.assignments:
+                if assignment.refused is not None:
+                    yield from _result_rows(assignment, assignment.refused, assignment.received + 1, 0)
+
     def load(self) -> list[Assignment]:
         """Reads the state file; returns the assignments that are not ended, in order. Raises StateError.
 

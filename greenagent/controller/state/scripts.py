@@ -58,6 +58,11 @@ class ScriptStore:
         self._drop(drop)
         return digest
 
+    def rows(self) -> list[Statement]:
+        """All scripts as they are in the state file."""
+        statement = "INSERT OR REPLACE INTO scripts VALUES (?, ?, ?)"
+        return [(statement, (digest, *kept)) for digest, kept in self._scripts.items()]
+
     def get(self, digest: str) -> str | None:
         kept = self._scripts.get(digest.lower())
         return kept[0] if kept is not None else None

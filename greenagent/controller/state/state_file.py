@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
+
+import gevent
 
 from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.files import FileLock
@@ -38,6 +40,9 @@ class StateFile:
     def __init__(self, path: Path | None) -> None:
         """Opens or makes the file. Raises StateError."""
         self._path = path
+        self.was_empty = False
+        """There was a file of no length: what it once held is lost."""
+        self._failure: StateError | None = None
         self._database: NativeDatabase | None = None
         if path is None:
             return
@@ -47,18 +52,60 @@ class StateFile:
                 raise OSError(errno.EINVAL, "give the name of a file, this is a folder or a device")
         except (OSError, RuntimeError) as error:
             raise StateError(f"cannot use the state file {path}: {_reason(error)}") from error
+        self._target = target
         self._lock = FileLock(target.with_name(target.name + ".lock"), f"the state file {path}")
-        database = NativeDatabase(target, SCHEMA)
+        self._database = self._open()
+
+    def _open(self) -> NativeDatabase:
+        database = NativeDatabase(self._target, SCHEMA)
         try:
             self._lock.acquire()
+            self.was_empty = self._target.exists() and not self._target.stat().st_size
             database.start()
+            self._identity = _identity(self._target)
         except (sqlite3.Error, OSError, UnicodeError) as error:
             self._lock.release()
-            raise StateError(f"cannot use the state file {path}: {_reason(error)}") from error
-        self._database = database
+            raise StateError(f"cannot use the state file {self._path}: {_reason(error)}") from error
+        return database
+
+    def look(self, rows: Callable[[], Iterable[Statement]]) -> str:
+        """Makes the file again where it was removed, of ``rows``: all there is in memory. What is to be said of it.
+
+        Raises StateError while that is not possible; until then nothing can be written.
+        """
+        if self._path is None:
+            return ""
+        if self._database is not None:
+            found = _identity(self._target)
+            if found == self._identity:
+                return ""
+            if found is not None:
+                return (
+                    f"the state file {self._path} was replaced by another while this controller uses it: stop the"
+                    " controller, put the right file in its place, and start it again"
+                )
+        database, self._database = self._database, None  # what is written meanwhile is in memory, and among the rows
+        if database is not None:
+            database.stop()
+            gevent.sleep(0)
+        self._lock.release()
+        try:
+            for left in (f"{self._target}-wal", f"{self._target}-shm"):
+                Path(left).unlink(missing_ok=True)
+            database = self._open()
+            batch = list(rows())
+            written = database.submit(lambda connection: [connection.execute(*statement) for statement in batch])
+            self._database, self._failure = database, None
+            written.get()
+        except (StateError, sqlite3.Error, OSError) as error:
+            self._failure = StateError(f"the state file {self._path} was removed and cannot be made again: {error}")
+            raise self._failure from error
+        return f"the state file {self._path} was removed while in use: it is made again, with all that is known"
 
     def write(self, statements: Iterable[Statement]) -> None:
         """Returns once all of it is safe, or raises StateError and nothing of it is. Other greenlets run meanwhile."""
+        if self._failure is not None:
+            raise self._failure
         if self._database is None:
             return
         batch = list(statements)  # here: the database's thread must not look at jobs
@@ -87,6 +134,15 @@ class StateFile:
 
 
 _ADVICE: Final = "move it away, or put a copy in its place, and start again"
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file that is; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _reason(error: Exception) -> str:

@@ -35,7 +35,7 @@ def test_tls_and_token_from_options_and_environment(make_controller, tmp_path) -
     chain, key = write_pair(authority.issue_cert("127.0.0.1"), tmp_path, "server")
     ca = write_authority(authority, tmp_path / "ca.pem")
     mine, mine_key = write_pair(authority.issue_cert("me"), tmp_path, "me")
-    controller = make_controller(tls=served_context(chain, key, ca), token="secret")
+    controller = make_controller(tls=served_context(chain, key, ca), token=lambda: "secret")
     token = tmp_path / "token"
     token.write_text("secret\n")
     options = {"--ca": ca, "--cert": mine, "--key": mine_key, "--token-file": token}
@@ -59,7 +59,7 @@ def test_http_on_a_tls_port_and_a_wrong_token_are_told(make_controller, tmp_path
     authority = trustme.CA()
     chain, key = write_pair(authority.issue_cert("127.0.0.1"), tmp_path, "server")
     ca = write_authority(authority, tmp_path / "ca.pem")
-    secure = make_controller(tls=served_context(chain, key, None), token="secret")
+    secure = make_controller(tls=served_context(chain, key, None), token=lambda: "secret")
     done = ctl("http" + secure.url.removeprefix("https"), "agents")
     assert done.code == 3
     assert done.err.endswith("it closed the connection: if it speaks TLS, the URL must begin with https\n")
