@@ -41,10 +41,10 @@ class Monitoring:
         Without ``must_serve`` that is only logged: jobs that were handed over are worth more than their figures.
         """
         self.status = AgentStatus(parts, self._metrics, began)
-        listen = parts.context.settings().metrics.listen
-        if listen:
+        wanted = parts.context.settings().metrics
+        if wanted.listen:
             self.metrics_server = MetricsServer(
-                listen, statistics, self._metrics, self.status.health, self.status.status
+                wanted.listen, statistics, self._metrics, self.status.health, self.status.status, wanted.host_names
             )
             try:
                 self.metrics_server.start()

@@ -27,9 +27,12 @@ from greenagent.values.arguments import KNOWN_ARGUMENTS
 from greenagent.values.command import parse_command
 from greenagent.values.errors import CommandError
 from greenagent.values.message import MAX_PAIRS
+from greenagent.values.text import is_loopback, parse_address
 
 DESCRIPTORS_PER_JOB: Final = 5
 """Pipes for stdin, stdout and stderr, the pidfd, and one to spare."""
+OTHER_DESCRIPTORS: Final = 100
+"""Databases, connections to controllers and of those who read the metrics (32 at most)."""
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
@@ -108,13 +111,21 @@ def check_pairs(settings: Settings, report: Report) -> None:
         report.problem(("logging", loggers[-1].name, "controllers"), text)
 
 
+def check_listen(settings: Settings, report: Report) -> None:
+    """The figures, and what jobs run, have no password: served beyond this machine, that is a warning."""
+    listen = settings.metrics.listen
+    if listen and "metrics.listen" in settings.origins and not is_loopback(parse_address(listen)[0]):
+        text = "is not a loopback address: whoever reaches it reads without a password what jobs run here"
+        report.warning(("metrics", "listen"), text)
+
+
 def check_limits(settings: Settings) -> tuple[str, ...]:
     """Warnings, one line each, for ``--check``: ``max_jobs`` against the limit of open files.
 
     The agent never changes that limit, since its children would inherit it (design, section 3).
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = settings.main.max_jobs * DESCRIPTORS_PER_JOB
+    needed = settings.main.max_jobs * DESCRIPTORS_PER_JOB + OTHER_DESCRIPTORS
     if soft == resource.RLIM_INFINITY or needed <= soft:
         return ()
     return (

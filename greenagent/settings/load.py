@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from greenagent.settings.check import check_certificates, check_pairs, check_startup
+from greenagent.settings.check import check_certificates, check_listen, check_pairs, check_startup
 from greenagent.settings.models import (
     LOGGER_TYPE,
     LOGGERS,
@@ -125,6 +125,7 @@ class _Loader:
             origins=self._origins,
         )
         check_pairs(settings, self._report)
+        check_listen(settings, self._report)
         check_startup(settings, self._report)
         return settings
 

@@ -246,6 +246,12 @@ class MetricsSettings:
 
     section: ClassVar = Section("metrics")
     listen: str = setting(TEXT, "", "HOST:PORT to serve them on. Empty: off.", listen_address)
+    host_names: tuple[str, ...] = setting(
+        TEXTS,
+        [],
+        "Names it may be asked by (the Host header), beside addresses, localhost and this machine's own name.",
+        words,
+    )
 
 
 @dataclass(frozen=True, slots=True)

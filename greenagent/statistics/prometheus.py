@@ -11,15 +11,21 @@ import math
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
-from gevent import pywsgi
+import gevent
+from gevent import Greenlet, pywsgi
 
 from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import USAGE_KEYS
 from greenagent.statistics.own import AgentMetrics
 from greenagent.values.errors import GreenagentError
-from greenagent.values.text import parse_address
+from greenagent.values.text import name_of_host, parse_address
+
+MAX_CONNECTIONS: Final = 32
+"""Open at once; one more takes the place of another, so that no visitor takes the descriptors that jobs need."""
+_LIFETIME = 30.0
+"""Seconds after which a connection is closed, whatever happens on it."""
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
@@ -40,6 +46,36 @@ _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_]")
 _PLAIN = "text/plain; charset=utf-8"
 
 
+class _Server(pywsgi.WSGIServer):  # type: ignore[misc]
+    """Keeps at most ``MAX_CONNECTIONS``: where there are more, the one that asked longest ago is closed."""
+
+    max_accept = 1  # the connection closed for a new one is gone before the next is taken
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.visitors: dict[Greenlet, None] = {}
+        """Those who serve a connection; who began or was asked something last stands last."""
+
+    def handle(self, sock: Any, address: Any) -> None:
+        """Serves one connection, within its time."""
+        if len(self.visitors) >= MAX_CONNECTIONS:
+            oldest = next(iter(self.visitors))
+            del self.visitors[oldest]
+            oldest.kill(block=False)
+        self.touch()
+        try:
+            with gevent.Timeout(_LIFETIME, False):
+                super().handle(sock, address)
+        finally:
+            self.visitors.pop(gevent.getcurrent(), None)
+
+    def touch(self) -> None:
+        """Something was asked on this greenlet's connection."""
+        own = gevent.getcurrent()
+        self.visitors.pop(own, None)
+        self.visitors[own] = None
+
+
 class MetricsServer:
     """A small HTTP server on one address; it answers GET only and keeps no secrets."""
 
@@ -50,8 +86,11 @@ class MetricsServer:
         metrics: AgentMetrics,
         health: Callable[[], str | None],
         status: Callable[[], dict[str, Any]],
+        host_names: Iterable[str] = (),
     ) -> None:
         """``health`` gives None when all is well, else the reason; ``status`` an object JSON can tell.
+
+        ``host_names``: names it may be asked by, beside ``localhost`` and this machine's own.
 
         Raises GreenagentError when the address cannot be read or ``prometheus_client`` is missing.
         """
@@ -61,7 +100,8 @@ class MetricsServer:
         self._metrics = metrics
         self._health = health
         self._status = status
-        self._server: pywsgi.WSGIServer | None = None
+        self._names = {name.lower().rstrip(".") for name in ("localhost", socket.gethostname(), *host_names)}
+        self._server: _Server | None = None
         try:
             import prometheus_client
             from prometheus_client import core
@@ -78,7 +118,7 @@ class MetricsServer:
 
     def start(self) -> None:
         """Listens from now on. Raises GreenagentError when the address cannot be had."""
-        server = pywsgi.WSGIServer(self._address, self._answer, log=None, error_log=None)
+        server = _Server(self._address, self._answer, log=None, error_log=None)
         try:
             server.init_socket()
             # Accepted connections inherit it; without it each answer waits for an acknowledgement.
@@ -103,13 +143,23 @@ class MetricsServer:
             self._server = None
 
     def _answer(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if self._server is not None:
+            self._server.touch()
         try:
-            status, kind, body = self._respond(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+            status, kind, body = self._refuse(environ) or self._respond(environ["REQUEST_METHOD"], environ["PATH_INFO"])
         except Exception as error:  # a traceback on stderr helps nobody who asks over HTTP
             status, kind = "500 Internal Server Error", _PLAIN
             body = f"{type(error).__name__}: {error}\n".encode()
         start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
         return [body] if environ["REQUEST_METHOD"] != "HEAD" else []
+
+    def _refuse(self, environ: Environ) -> tuple[str, str, bytes] | None:
+        """A browser that a web page made ask here, under a name of the page's own."""
+        name = name_of_host(environ.get("HTTP_HOST", ""))
+        if not name or name in self._names:
+            return None
+        text = f"the Host {name!r} is not known here: add it to host_names in [metrics]\n"
+        return "403 Forbidden", _PLAIN, text.encode("utf-8", "backslashreplace")
 
     def _respond(self, method: str, path: str) -> tuple[str, str, bytes]:
         if method not in ("GET", "HEAD"):

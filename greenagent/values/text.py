@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from greenagent.values.errors import GreenagentError
 
 
@@ -30,3 +32,26 @@ def parse_address(text: str) -> tuple[str, int]:
     except UnicodeError as error:
         raise AddressError(f"{bare!r} is no name of a host") from error
     return bare, int(port)
+
+
+def name_of_host(header: str) -> str:
+    """The name in a Host header, in small letters and without its port; empty for an address or nothing at all.
+
+    A web page can make a browser ask a server of this machine under a name of the page's own (DNS rebinding), never
+    under an address: so a server that wants no such visitors has to know the names it is asked by.
+    """
+    host = header.strip().lower()
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
+    try:
+        ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return name.rstrip(".")
+    return ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as settings and options name it, is this machine alone."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"

@@ -321,6 +321,19 @@ def test_references_to_no_controller_at_all_mean_all_of_them(tmp_path: Path) -> 
     assert [logger.name for logger in settings.console_loggers] == ["c"]
 
 
+def test_metrics_served_beyond_this_machine_are_a_warning(tmp_path: Path) -> None:
+    for listen, said in {
+        "127.0.0.1:1": 0,
+        "[::1]:1": 0,
+        "localhost:1": 0,
+        "0.0.0.0:1": 1,
+        "[::]:1": 1,
+        "n7:1": 1,
+    }.items():
+        found = warnings(tmp_path, MINIMAL + f"[metrics]\nlisten = '{listen}'\n")
+        assert len([line for line in found if "[metrics] listen: is not a loopback address" in line]) == said, listen
+
+
 def test_a_limit_of_open_files_below_what_max_jobs_needs_is_a_warning(tmp_path: Path) -> None:
     few = load(tmp_path, MINIMAL + "", {"GREENAGENT_MAIN_MAX_JOBS": "1"}).settings
     assert check_limits(few) == ()

@@ -1,11 +1,14 @@
 """What Prometheus and people read on ``[metrics] listen``."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import ProcessUsage
 from greenagent.statistics.own import AgentMetrics
-from greenagent.statistics.prometheus import MetricsServer
+from greenagent.statistics.prometheus import MAX_CONNECTIONS, MetricsServer
 from greenagent.values.errors import GreenagentError
 
 
@@ -30,12 +33,13 @@ class Served:
         self.trouble: str | None = None
         self.status: dict = {"jobs": {"running": 3}}
         self.server = MetricsServer(
-            "127.0.0.1:0", self.statistics, self.metrics, lambda: self.trouble, lambda: self.status
+            "127.0.0.1:0", self.statistics, self.metrics, lambda: self.trouble, lambda: self.status, ("scrape.example",)
         )
         self.server.start()
 
-    def get(self, path: str, method: str = "GET") -> tuple[int, str, str]:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.server.port}{path}", method=method)
+    def get(self, path: str, method: str = "GET", host: str = "") -> tuple[int, str, str]:
+        headers = {"Host": host} if host else {}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.server.port}{path}", method=method, headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 return answer.status, answer.headers["Content-Type"], answer.read().decode()
@@ -112,6 +116,31 @@ def test_what_is_not_there_says_what_is(served: Served) -> None:
     code, _, text = served.get("/status")
     assert code == 500
     assert text.startswith("TypeError")
+
+
+def test_connections_that_ask_nothing_take_no_descriptors_of_jobs_and_keep_nobody_out(served: Served) -> None:
+    def open_descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = open_descriptors()
+    with ExitStack() as idle:
+        for number in range(300):
+            client = socket.create_connection(("127.0.0.1", served.server.port), timeout=10)
+            idle.callback(client.close)
+            if number % 50 == 0:
+                assert served.get("/healthz")[0] == 200
+        assert served.get("/metrics")[0] == 200
+        assert served.get("/status")[0] == 200
+        assert open_descriptors() - before - 300 <= MAX_CONNECTIONS + 2
+    assert served.get("/healthz")[0] == 200
+
+
+def test_a_name_that_nobody_gave_this_server_is_refused(served: Served) -> None:
+    for known in ("127.0.0.1:9464", "[::1]:9464", "LOCALHOST", socket.gethostname() + ":1", "scrape.example."):
+        assert served.get("/status", host=known)[0] == 200, known
+    code, _, text = served.get("/status", host="rebind.attacker.example:18907")
+    assert code == 403
+    assert text == "the Host 'rebind.attacker.example' is not known here: add it to host_names in [metrics]\n"
 
 
 def test_a_port_in_use_is_one_clear_error(served: Served) -> None:
