@@ -113,7 +113,6 @@ SMALL_ON_PURPOSE = {
     "values/errors.py": "the errors that all rooms share",
     "values/signals.py": "signals as people name them",
     "values/states.py": "the table of states, which imports nothing",
-    "values/text.py": "escapes and HOST:PORT, for programs and settings alike",
 }
 """Modules under 40 lines, and why they are no slice of a neighbour."""
 
