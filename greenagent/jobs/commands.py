@@ -202,8 +202,9 @@ def child_environment(
     """
     environment = {
         "PATH": search_path(),
-        "HOME": os.environ.get("HOME") or str(Path.home()),
-        "AGENT_HOME": str(Path.cwd()),
+        "HOME": os.environ.get("HOME") or _home(),
+        # Not os.getcwd(), which fails once the folder is removed: jobs go on then.
+        "AGENT_HOME": os.readlink("/proc/self/cwd").removesuffix(" (deleted)"),
         "AGENT_GID": str(gid),
         "AGENT_NID": str(nid),
     }
@@ -217,6 +218,14 @@ def child_environment(
             "AGENT_CONTROLLER_CLIENT_CERT_KEY": _absolute(security.client_certificate_key),
         }
     return {**environment, **wanted, VARIABLE: tag}
+
+
+def _home() -> str:
+    """The home folder of the agent's user; ``/`` for a user that the system does not know."""
+    try:
+        return str(Path.home())
+    except RuntimeError:
+        return "/"
 
 
 def _absolute(path: Path | None) -> str:

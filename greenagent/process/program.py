@@ -105,7 +105,7 @@ class Program:
         if self.directory is not None:
             self._check_directory(self.directory)
         if "/" in self.name:
-            path = os.path.join(os.getcwd(), self.directory or "", self.name)
+            path = self._absolute(os.path.join(self.directory or "", self.name))
             reason = _not_executable(path)
             if reason is not None:
                 where = "" if path == self.name else f" ({_shorten(path)})"
@@ -113,13 +113,19 @@ class Program:
             return path
         found = ""
         for folder in filter(None, search_path.split(os.pathsep)):
-            path = os.path.join(os.getcwd(), folder, self.name)  # absolute: the child changes its directory first
+            path = self._absolute(os.path.join(folder, self.name))  # the child changes its directory first
             reason = _not_executable(path)
             if reason is None:
                 return path
             if os.path.lexists(path) and not found:
                 found = f"{reason} ({path})"
         raise self.failure(found or f"no such file or directory (searched PATH {search_path})", missing=True)
+
+    def _absolute(self, path: str) -> str:
+        try:
+            return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+        except FileNotFoundError as gone:
+            raise self.failure("the folder that the agent was started in is gone") from gone
 
     def _check_directory(self, directory: str) -> None:
         reason = ""

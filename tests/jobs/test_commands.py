@@ -1,8 +1,11 @@
 """What an extension makes of a command (protocol 10.1, 10.2)."""
 
+from pathlib import Path
+
 import pytest
 
-from greenagent.jobs.commands import resolve_extension
+from greenagent.jobs.commands import child_environment, resolve_extension
+from greenagent.process.program import Program, SpawnError, SpawnRequest
 from greenagent.settings.models import ExtensionSettings
 from greenagent.values.command import Command, parse_command
 from greenagent.values.errors import CommandError
@@ -49,3 +52,23 @@ def test_dots_that_lead_nowhere_are_text(value: str) -> None:
 def test_commands_are_the_same_as_json_not_as_python() -> None:
     assert command(number=1).is_same_as(command(number=1))
     assert not command(number=1).is_same_as(command(number=True))
+
+
+def test_a_user_without_an_entry_and_without_home_runs_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 123456)
+    assert child_environment({}, "tag", 1, 10, None)["HOME"] == "/"
+
+
+def test_jobs_get_their_environment_when_the_working_folder_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert child_environment({}, "tag", 1, 10, None)["AGENT_HOME"] == str(gone)
+    assert Program(SpawnRequest("/bin/true")).locate("/bin") == "/bin/true"
+    assert Program(SpawnRequest("true")).locate("/bin") == "/bin/true"
+    with pytest.raises(SpawnError, match="the folder that the agent was started in is gone"):
+        Program(SpawnRequest("./true")).locate("/bin")
