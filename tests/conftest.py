@@ -11,7 +11,7 @@ from collections.abc import Iterator  # noqa: E402
 
 import pytest  # noqa: E402
 
-# Without bytecode every program that a test starts would compile the whole package: 0.2 s of a processor for each agent.
+# Without bytecode every program that a test starts would compile the whole package: 0.2 s of processor time an agent.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
