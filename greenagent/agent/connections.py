@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from greenagent.jobs.admission import Admission
-from greenagent.jobs.routing import pair_name, pairs
+from greenagent.jobs.routing import pairs
 from greenagent.jobs.runner import JobContext
 from greenagent.logs.store import LogStore
+from greenagent.logs.write.cursors import pair_name
 from greenagent.settings.models import ControllerSettings, Settings
 from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.uplink.link import Link, LogPair

@@ -13,9 +13,9 @@ from greenagent import __version__
 from greenagent.agent.connections import Connections
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.job import Job, JobQueue
-from greenagent.jobs.routing import split_pair_name
 from greenagent.jobs.runner import JobContext
 from greenagent.logs.store import LogStore
+from greenagent.logs.write.cursors import split_pair_name
 from greenagent.runtime.native import NativePool, NativeWorker
 from greenagent.spool.schema import Waiting
 from greenagent.statistics.outbox import StatisticsOutbox
@@ -161,8 +161,8 @@ class AgentStatus:
             yield f"the ledger {context.spool.path} cannot be written"
         if not context.history.is_writable:
             yield f"the history {context.history.path} cannot be written"
-        if not parts.store.is_writable:
-            yield f"logs cannot be written to {parts.store.folder.path}"
+        if parts.store.problem:
+            yield parts.store.problem
         if context.spawner.problem:
             yield f"no program can be started: {context.spawner.problem}"
 

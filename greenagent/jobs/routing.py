@@ -7,25 +7,11 @@ from weakref import WeakKeyDictionary
 
 from greenagent.jobs.job import Job
 from greenagent.logs.store import LogStore
+from greenagent.logs.write.cursors import pair_name
 from greenagent.logs.write.job_log import JobLog, Routes
 from greenagent.settings.models import ControllerLogger, Settings
 from greenagent.spool.schema import FROM_STARTUP
 from greenagent.values.levels import LevelSet
-
-
-def pair_name(logger: str, controller: str) -> str:
-    """What the log store calls an AC logger together with one of its controllers.
-
-    Both may have a ``/`` in their names. Escaped in the logger's, the first one divides: no two pairs share a name,
-    and so a cursor. The names are stored with the cursors: written otherwise, a pair begins at the end of the log.
-    """
-    return f"{logger.replace('%', '%25').replace('/', '%2F')}/{controller}"
-
-
-def split_pair_name(pair: str) -> tuple[str, str]:
-    """The names of the AC logger and the controller."""
-    logger, _, controller = pair.partition("/")
-    return logger.replace("%2F", "/").replace("%25", "%"), controller
 
 
 def pairs(settings: Settings) -> Iterable[tuple[ControllerLogger, str]]:

@@ -7,8 +7,8 @@ for a controller is found by ``PendingLines``, what people ask for by ``LogQuery
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -164,6 +164,11 @@ class LogStore:
         return not self._account.is_failing
 
     @property
+    def problem(self) -> str:
+        """Why lines are lost, or the folder is not kept in order; "" when all is well. For health; never waits."""
+        return self._account.problem
+
+    @property
     def metrics(self) -> StoreMetrics:
         account = self._account
         return StoreMetrics(account.lines, account.bytes, account.batches, self.intake.dropped, self.intake.weight)
@@ -176,7 +181,8 @@ class LogStore:
         Known ones go on at their cursor, new ones begin at the end of the store; one that left is
         kept for 7 days in case it returns. Raises GreenagentError, and then nothing has changed.
         """
-        known: dict[str, tuple[int, int, int]] = self.intake.call(lambda: self.writer.register(list(names)))
+        with self._readable():
+            known: dict[str, tuple[int, int, int]] = self.intake.call(lambda: self.writer.register(list(names)))
         pairs = self._account.pairs
         for name in set(pairs) - set(known):
             self._removed[name] = pairs.pop(name)
@@ -194,10 +200,8 @@ class LogStore:
         return self._account.pairs.get(pair) or self._removed[pair]
 
     def _read_marked(self, *asked: int) -> list[Record]:
-        try:
+        with self._readable():
             return self._native(self._reader.read, *asked)
-        except sqlite3.Error as error:
-            raise GreenagentError(f"the log databases in {self.folder.path} cannot be read: {error}") from error
 
     def _advance(self, pair: PendingLines) -> None:
         bit, seq = pair.bit, pair.cursor
@@ -221,7 +225,8 @@ class LogStore:
             with closing(newest_first(self.folder, query, self._pass_over)) as records:
                 return take(records)
 
-        return self._native(ask)
+        with self._readable():
+            return self._native(ask)
 
     def delete(self, query: LogQuery) -> tuple[int, int]:
         """Deletes matching lines of all databases, in slices; returns how many went and how many stayed.
@@ -232,12 +237,20 @@ class LogStore:
         try:
             while self.intake.call(lambda: deletion.step(self.writer)):
                 pass
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             gone = f"{deletion.deleted} lines are deleted so far"
             raise GreenagentError(
                 f"the log databases in {self.folder.path} cannot be changed ({error}); {gone}"
             ) from error
         return deletion.deleted, deletion.kept
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Whatever the folder is like, the agent lives. Raises GreenagentError."""
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise GreenagentError(f"the log databases in {self.folder.path} cannot be read: {error}") from error
 
     def _native(self, function: Callable[..., Answer], *args: Any) -> Answer:
         if self._pool is None:

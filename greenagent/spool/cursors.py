@@ -12,6 +12,7 @@ from typing import Final
 
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.spool.overlay import SpoolDatabase
+from greenagent.values.errors import GreenagentError
 
 CursorRow = tuple[str, int, int, float | None]
 """Name of the pair ``logger/controller``, its bit, the last seq its controller has, when it left the configuration."""
@@ -32,7 +33,8 @@ class CursorTable:
         """All cursors, and the floor: a seq above all that were in use when it was last stored.
 
         ``uploads``: the file ``uploads.sqlite`` in which version 0.1 kept them. It is read if the spool
-        has none yet, and removed at the next start, when they are certainly in the spool's file.
+        has none yet, and removed at the next start, when they are certainly in the spool's file. Raises
+        GreenagentError where it is not damaged and cannot be read now: what waits is not given up for that.
         """
         rows = self._database.run(lambda connection: connection.execute(_SELECT).fetchall())
         floor = sum(seq for name, _, seq, _ in rows if name == FLOOR)
@@ -44,6 +46,8 @@ class CursorTable:
             try:
                 rows, floor = _read_uploads(uploads)
             except sqlite3.Error as error:
+                if type(error) is not sqlite3.DatabaseError and "no such table" not in str(error):
+                    raise GreenagentError(f"{uploads} cannot be read: {error}") from error
                 self._agent_log.error(
                     f"{uploads} cannot be read ({error}): lines that were sent already may be sent again"
                 )

@@ -31,8 +31,6 @@ STAMPS = {
     "logs/console.py": "the stamp of a line",
     "logs/folder.py": "names of databases",
     "logs/write/job_log.py": "the epoch of a line",
-    "logs/write/retention.py": "max_age of archives, by the stamp of the file",
-    "logs/write/cursors.py": "how long a pair has been gone (days), which outlives a restart",
     "runtime/files.py": "the name of a file set aside",
     "runtime/clock.py": "the start of the clock that does not jump",
     "runtime/greenlets.py": "the line on stderr",

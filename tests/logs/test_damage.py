@@ -58,14 +58,39 @@ def test_a_damaged_file_is_set_aside_at_start(stores: Stores, how: str) -> None:
     assert rows(stores.folder, "seq")[0][0] > 2000
 
 
-def test_an_empty_file_is_simply_used(stores: Stores) -> None:
-    stores.folder.create()
-    stores.folder.current.touch()
+def test_a_database_that_was_emptied_is_said(stores: Stores) -> None:
+    fill(stores)
+    (path,) = stores.folder.databases()
+    os.truncate(path, 0)
     store = stores.open()
     job(store).append([Message(1, "new")])
     store.flush()
     assert rows(stores.folder, "data") == [("new",)]
-    assert stores.agent_log.lines == []
+    assert rows(stores.folder, "seq")[0][0] > 2000
+    assert [line for line in stores.agent_log.lines if f"{path} was empty" in line]
+
+
+@pytest.mark.parametrize("error", ["disk I/O error", "unable to open database file", "database or disk is full"])
+def test_trouble_at_the_start_that_is_no_damage_touches_no_healthy_file(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    fill(stores, lines=1)
+    before = sorted(os.listdir(stores.folder.path))
+
+    def connect(*args: object, **kwargs: object) -> None:
+        raise sqlite3.OperationalError(error)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database_file.sqlite3, "connect", connect)
+        (path,) = stores.folder.databases()
+        with pytest.raises(sqlite3.OperationalError, match=error):
+            database_file.inspect(path)
+        with pytest.raises(sqlite3.OperationalError, match=error):
+            database_file.find_newest(stores.folder, stores.agent_log.warning)
+    assert sorted(os.listdir(stores.folder.path)) == before
+    stores.open()
+    assert rows(stores.folder, "data") == [("old line of some length",)]
+    assert not damaged(stores)
 
 
 @pytest.mark.parametrize("how", ["overwritten", "truncated"])

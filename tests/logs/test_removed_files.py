@@ -1,6 +1,8 @@
-"""Reading on while files are removed: what was lost is counted."""
+"""The log folder or its files are swept away while a store is open: it goes on, and what was lost is counted."""
 
 from __future__ import annotations
+
+import shutil
 
 import pytest
 
@@ -8,9 +10,11 @@ from greenagent.logs.read.query import LogQuery
 from greenagent.logs.read.scan import Scan
 from greenagent.logs.write.job_log import Routes
 from greenagent.logs.write.retention import StoreLimits
+from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import parse_levels
 from greenagent.values.message import Message
-from tests.support.stores import Stores
+from tests.support.stores import Stores, job, rows
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("levels", [None, "1"])
@@ -43,3 +47,60 @@ def test_a_reader_says_what_was_removed_before_it_came_to_it(stores: Stores, lev
     write(14)
     assert [record.data for record in scan.advance()] == ["14", "15"]
     assert told == [8]
+
+
+@pytest.mark.parametrize("how", ["removed", "renamed"])
+def test_a_log_folder_swept_away_is_made_again(stores: Stores, how: str) -> None:
+    store = stores.open()
+    bits = store.register_pairs(["a"])
+    log = job(store, routes=Routes(pairs=[(bits["a"], None)]))
+    log.append([Message(1, "before")])
+    store.flush()
+    if how == "removed":
+        shutil.rmtree(stores.folder.path)
+    else:
+        stores.folder.path.rename(stores.folder.path.with_name("elsewhere"))
+    with pytest.raises(GreenagentError, match="cannot be read"):
+        store.pending("a").read()
+    with pytest.raises(GreenagentError, match="cannot be read"):
+        store.query(LogQuery())
+
+    def made_again() -> bool:
+        store.tick()
+        return bool(stores.folder.path.exists() and stores.folder.databases())
+
+    wait_until(made_again, what="the folder to be made again")
+    log.append([Message(1, "after")])
+    store.flush()
+    assert rows(stores.folder, "data") == [("after",)]
+    assert [record.data for record in store.pending("a").read()] == ["after"]
+    assert [line for line in stores.agent_log.lines if "was removed: logging goes on in a new file" in line]
+    assert not store.problem
+
+
+def test_a_log_folder_out_of_reach_goes_on_taking_lines_and_is_said(stores: Stores) -> None:
+    """The folder's name leads round in a circle, which stops root as well; the database that is open takes lines."""
+    store = stores.open()
+    log = job(store)
+    elsewhere = stores.folder.path.with_name("elsewhere")
+    stores.folder.path.rename(elsewhere)
+    stores.folder.path.symlink_to(stores.folder.path)
+
+    def said() -> bool:
+        store.tick()
+        return "cannot be kept in order" in store.problem
+
+    wait_until(said, what="health to say so")
+    log.append([Message(1, "meanwhile")])
+    store.flush()
+    assert store.is_writable
+    stores.folder.path.unlink()
+    elsewhere.rename(stores.folder.path)
+
+    def fine() -> bool:
+        store.tick()
+        return not store.problem
+
+    wait_until(fine, what="health to be fine again")
+    assert rows(stores.folder, "data") == [("meanwhile",)]
+    assert not [line for line in stores.agent_log.lines if "truncated" in line or "was removed" in line]

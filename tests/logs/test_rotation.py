@@ -356,13 +356,15 @@ def test_an_archive_that_cannot_be_removed_costs_no_line_and_holds_no_other(stor
 
 
 def test_archives_older_than_max_age_go(stores: Stores) -> None:
-    store = stores.open(limits=StoreLimits(max_age=3600))
+    store = stores.open()
     log = job(store)
     for number in range(2):
         log.append([Message(1, str(number))])
         store.intake.call(store.writer.rotate)
+    store.stop()
     old = stores.folder.archives()[0]
     os.utime(old, (1_000_000, 1_000_000))
+    store = stores.open(limits=StoreLimits(max_age=3600))
 
     def gone() -> bool:
         store.tick()
@@ -370,6 +372,28 @@ def test_archives_older_than_max_age_go(stores: Stores) -> None:
 
     wait_until(gone, what="the old archive to go")
     assert len(stores.folder.archives()) == 1
+
+
+def test_a_clock_that_jumps_removes_no_young_archive(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = stores.open(limits=StoreLimits(max_age=3600))
+    log = job(store)
+    log.append([Message(1, "x")])
+    store.intake.call(store.writer.rotate)
+    (young,) = stores.folder.archives()
+    os.utime(young, (1_000_000, 1_000_000))  # as if the clock had been behind when it was closed
+    jumped = time.time() + 10 * 365 * 86400
+    monkeypatch.setattr(time, "time", lambda: jumped)
+    store.intake.call(lambda: store.writer._retention.apply(store.writer.cursors, store.writer.database.path))
+    assert young.exists()
+
+
+def test_a_clock_that_jumps_drops_no_pair_that_left(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = stores.open()
+    store.register_pairs(["a"])
+    store.register_pairs([])
+    jumped = time.time() + 10 * 365 * 86400
+    monkeypatch.setattr(time, "time", lambda: jumped)
+    assert not store.writer.cursors.drop_old()
 
 
 def test_min_free_removes_delivered_archives_only_and_never_current(stores: Stores) -> None:

@@ -275,3 +275,14 @@ def test_log_flush_of_a_job_makes_its_batch_due(stores: Stores) -> None:
     waiter = gevent.spawn(store.pending("a").wait_due, 1000, 1000.0)
     job(store, routes=routes).append([Message(1, "x")])
     waiter.get(timeout=5)
+
+
+def test_pairs_of_loggers_with_odd_names_go_on_where_version_0_1_left_them(stores: Stores) -> None:
+    """0.1 escaped neither ``/`` nor ``%`` in the name of a logger."""
+    store = stores.open()
+    log = job(store, routes=wanting(store, **{"a/b/main": "*", "50%/main": "*"}))
+    log.append([Message(1, "waits")])
+    store.stop()
+    store = stores.open()
+    store.register_pairs([cursors.pair_name("a/b", "main"), cursors.pair_name("50%", "main")])
+    assert texts(store, "a%2Fb/main") == texts(store, "50%25/main") == ["waits"]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from greenagent.spool.spool import Spool
+from greenagent.values.errors import GreenagentError
 from tests.data.make_state_0_1 import STATE
 from tests.support.agent_logs import RecordedLog
 
@@ -49,3 +52,10 @@ def test_a_damaged_file_of_0_1_is_said(spool: Spool, tmp_path: Path, agent_log: 
     uploads.write_bytes(b"this is no database " * 1000)
     assert spool.cursors.load(uploads) == ([], 0)
     assert any("uploads.sqlite cannot be read" in line for line in agent_log.lines)
+
+
+def test_a_file_of_0_1_that_cannot_be_read_now_is_no_damaged_one(spool: Spool, tmp_path: Path) -> None:
+    uploads = tmp_path / "uploads.sqlite"
+    uploads.mkdir()  # sqlite: unable to open database file
+    with pytest.raises(GreenagentError, match=r"uploads\.sqlite cannot be read: unable to open"):
+        spool.cursors.load(uploads)

@@ -32,6 +32,7 @@ class LineAccount:
         """Stored since the start."""
         self.is_failing = False
         """True while lines are only counted because writing them failed."""
+        self._failure = self._disorder = ""
         self.pairs: dict[str, PendingLines] = {}
         """What waits for each upload pair."""
         self._folder = folder
@@ -40,6 +41,11 @@ class LineAccount:
         self._log_of = log_of
         self._unreported: dict[Owner, int] = {}
         """Lines lost of each job that its log does not tell yet."""
+
+    @property
+    def problem(self) -> str:
+        """Why lines are lost, or the folder is not kept in order; "" when all is well."""
+        return self._failure or self._disorder
 
     def stored(self, lines: int, size: int, marked: Marked) -> None:
         """A transaction of ``lines`` lines and ``size`` bytes is committed: wakes the uploaders that want some."""
@@ -62,16 +68,22 @@ class LineAccount:
                 self._unreported[owner] = self._unreported.get(owner, 0) + count
         if not self.is_failing:
             self.is_failing = True
-            self._agent_log.error(
-                f"logs cannot be written to {self._folder} ({reason}): lines are counted until they can; jobs go on"
-            )
+            self._failure = f"logs cannot be written to {self._folder} ({reason})"
+            self._agent_log.error(f"{self._failure}: lines are counted until they can; jobs go on")
 
     def written_again(self) -> None:
         """Every job's log says what it misses."""
         self.is_failing = False
+        self._failure = ""
         lost = f": {_total(self._unreported)} were lost" if self._unreported else ""
         self._agent_log.warning(f"logs can be written again{lost}")
         self.report()
+
+    def disorder(self, reason: str) -> None:
+        """The folder cannot be kept in order for this reason, "" when it can again; lines may be written meanwhile."""
+        self._disorder = f"the log folder {self._folder} cannot be kept in order: {reason}" if reason else ""
+        if reason:
+            self._agent_log.warning(self._disorder)
 
     def report(self) -> None:
         """Now and then: what found no room is tried once more."""

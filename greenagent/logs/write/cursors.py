@@ -8,12 +8,12 @@ cursor as the file was begun: where the cursors are lost, lines go out again ins
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values.errors import GreenagentError
 from greenagent.values.message import MAX_PAIRS
 
@@ -21,6 +21,22 @@ REMOVED_MEMORY: Final = 7 * 86400.0
 """Seconds for which the cursor of a pair that left the configuration is kept."""
 MARK: Final = "pair "
 """Begins the key of a pair in the meta table of a log database: ``pair BIT NAME``."""
+
+
+def pair_name(logger: str, controller: str) -> str:
+    """What an AC logger together with one of its controllers is called.
+
+    Both may have a ``/`` in their names. Escaped in the logger's, the first one divides: no two pairs share a name,
+    and so a cursor. The names are stored with the cursors: written otherwise, a pair begins at the end of the log.
+    """
+    return f"{logger.replace('%', '%25').replace('/', '%2F')}/{controller}"
+
+
+def split_pair_name(pair: str) -> tuple[str, str]:
+    """The names of the AC logger and the controller."""
+    logger, _, controller = pair.partition("/")
+    return logger.replace("%2F", "/").replace("%25", "%"), controller
+
 
 CursorRow = tuple[str, int, int, float | None]
 """Name of the pair ``logger/controller``, its bit, the last seq its controller has, when it left the configuration."""
@@ -81,7 +97,7 @@ class Cursors:
             if key.startswith(MARK):
                 bit_text, name = key.removeprefix(MARK).split(" ", 1)
                 known = kept.pop(name, None)
-                removed = known.removed if known is not None else time.time()
+                removed = known.removed if known is not None else monotonic_epoch()
                 if known is not None and known.bit == int(bit_text):
                     seq = max(seq, known.seq)
                 self.by_bit[int(bit_text)] = Cursor(name, int(bit_text), seq, removed)
@@ -102,19 +118,24 @@ class Cursors:
         Raises GreenagentError, and then nothing has changed.
         """
         known = {cursor.name: cursor for cursor in self.by_bit.values()}
+        for name in names:
+            old = known.get("/".join(split_pair_name(name)))  # what 0.1 called it, without escapes
+            if name not in known and old is not None and old.removed is None and old.name not in names:
+                known[name] = known.pop(old.name)
+                old.name = name
         free = [1 << n for n in range(MAX_PAIRS) if 1 << n not in self.by_bit]
         new = [name for name in dict.fromkeys(names) if name not in known]
         if len(new) > len(free):
             raise GreenagentError(f"more than {MAX_PAIRS} pairs of AC logger and controller")
         for cursor in known.values():
-            cursor.removed = None if cursor.name in names else cursor.removed or time.time()
+            cursor.removed = None if cursor.name in names else cursor.removed or monotonic_epoch()
         for name, bit in zip(new, free, strict=False):
             known[name] = self.by_bit[bit] = Cursor(name, bit, end, last_marked=0)
         return [known[name] for name in names]
 
     def drop_old(self) -> list[Cursor]:
         """Takes out the pairs that left the configuration long ago, and returns them."""
-        oldest = time.time() - REMOVED_MEMORY
+        oldest = monotonic_epoch() - REMOVED_MEMORY
         old = [cursor for cursor in self.by_bit.values() if cursor.removed is not None and cursor.removed < oldest]
         for cursor in old:
             del self.by_bit[cursor.bit]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -142,7 +143,10 @@ class LogDatabase:
 
     def is_shrunk(self) -> bool:
         """True when somebody truncated the file: nothing of ours ever makes it smaller."""
-        return file_size(self.path) < self._file_bytes and not self._is_gone()
+        try:
+            return os.stat(self.path).st_size < self._file_bytes and not self._is_gone()
+        except OSError:
+            return False  # gone, which is seen to every second, or out of sight: it is open, and takes lines still
 
     def close(self) -> None:
         """The clean end: the file is readable for people with read access only."""
@@ -157,10 +161,14 @@ class LogDatabase:
         self._close(_CLOSE_WAIT)
 
     def _is_gone(self) -> bool:
-        """True when somebody removed or replaced the file."""
-        return inode_of(self.path) != self._inode
+        """True when somebody removed or replaced the file. Raises OSError where that cannot be seen."""
+        try:
+            return os.stat(self.path).st_ino != self._inode
+        except FileNotFoundError:
+            return True
 
     def _begin_file(self) -> None:
+        self._folder.create()  # where somebody removed it
         if self._folder.has_real_current():
             self._folder.number_current()
         path = self._folder.next_path(above=self._number)

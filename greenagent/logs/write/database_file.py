@@ -9,7 +9,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.folder import COMPANIONS, LogFolder, connect, file_size, is_locked, is_special, read_numbers
+from greenagent.logs.folder import (
+    COMPANIONS,
+    LogFolder,
+    connect,
+    file_size,
+    is_damage,
+    is_locked,
+    is_special,
+    read_numbers,
+)
 from greenagent.logs.schema import LINE_COLUMNS, SCHEMA, SET_META
 
 PAGE_SIZE: Final = 8192
@@ -57,6 +66,9 @@ def find_newest(folder: LogFolder, warn: Callable[[str], None]) -> tuple[Path | 
     if problem:
         set_aside(folder, newest, problem, warn)
         return None, LEAP
+    if not file_size(newest):
+        warn(f"{newest} was empty: what it held is lost, logging goes on in it")
+        return newest, LEAP
     return newest, 0
 
 
@@ -87,14 +99,15 @@ def create_database(path: Path, numbers: list[tuple[str, int]]) -> None:
 
 
 def inspect(path: Path) -> str:
-    """What is wrong with a database that is about to be written; "" when nothing is. Raises sqlite3.OperationalError.
+    """What is wrong with a database that is about to be written; "" when nothing is.
 
-    Only where it was not closed cleanly is every page read.
+    Only where it was not closed cleanly is every page read. Raises OSError or sqlite3.OperationalError where it cannot
+    be told: a lock, a full disk, a missing permission. That is no damage, and the file stays where it is.
     """
     with open(path, "rb") as file:
         header = file.read(100)
-    if not header:
-        return ""
+    if not header:  # sqlite would take it for a new one, and do away with its log
+        return "it is empty" if file_size(path.with_name(path.name + "-wal")) else ""
     if header[:16] != b"SQLite format 3\x00" or len(header) < 100:
         return "it is not a database"
     with closing(sqlite3.connect(str(path), timeout=LOCK_WAIT, isolation_level=None)) as connection:
@@ -109,11 +122,9 @@ def inspect(path: Path) -> str:
                 if answer != "ok":
                     return answer.splitlines()[-1]
             columns = tuple(row[1] for row in connection.execute('PRAGMA table_info("logs")'))
-        except sqlite3.OperationalError as error:
-            if is_locked(error):
-                raise
-            return str(error)
         except sqlite3.DatabaseError as error:
+            if not is_damage(error) and str(error) != "unsupported file format":
+                raise
             return str(error)
     return "" if columns in ((), LINE_COLUMNS) else OTHER_COLUMNS
 

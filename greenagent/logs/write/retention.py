@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Final, NamedTuple
 from greenagent.logs.folder import COMPANIONS, LogFolder, connect, read_numbers
 from greenagent.logs.write.cursors import Cursor, Cursors
 from greenagent.logs.write.undelivered import Waiting, waiting_in
+from greenagent.runtime.clock import monotonic_epoch
 
 _PATIENCE: Final = 0.05
 """Seconds to wait for an archive that another program has locked: the writer must go on."""
@@ -55,6 +55,9 @@ class Retention:
         self._say = say
         self._not_sent = not_sent
         self._archives: dict[Path, _Archive] = {}
+        self._since: dict[Path, float] = {}
+        """From when on the age of each archive counts, by the clock that nobody can set."""
+        self._has_looked = False
         self._said_free = False
         self._failure: OSError | None = None
 
@@ -67,10 +70,8 @@ class Retention:
             for path in archives[: max(0, len(archives) - limits.max_dbs)]:
                 self._remove_by_cap(path, f"max_dbs = {limits.max_dbs}", cursors)
         if limits.max_age:
-            oldest = time.time() - limits.max_age
-            for path in archives:
-                if _modified(path) < oldest:
-                    self._remove_by_cap(path, f"max_age = {limits.max_age:g}", cursors)
+            for path in self._older_than(limits.max_age, archives):
+                self._remove_by_cap(path, f"max_age = {limits.max_age:g}", cursors)
         if limits.min_free:
             self._make_room(archives, cursors)
         for path in archives:  # those that held only lines on their way to controllers, once these have them
@@ -78,6 +79,18 @@ class Retention:
                 self._remove(path)
         if self._failure is not None:
             raise self._failure
+
+    def _older_than(self, age: float, archives: Sequence[Path]) -> list[Path]:
+        """What this process has first seen as an archive is as old as that, whatever the machine's clock says since.
+
+        Of those that were there before, the file's stamp tells; one from the future counts from the start on.
+        """
+        now = monotonic_epoch()
+        self._since = {
+            path: self._since.get(path, now if self._has_looked else min(now, _modified(path))) for path in archives
+        }
+        self._has_looked = True
+        return [path for path, since in self._since.items() if since < now - age]
 
     def _make_room(self, archives: Sequence[Path], cursors: Cursors) -> None:
         for path in filter(Path.exists, archives):
@@ -165,4 +178,4 @@ def _modified(path: Path) -> float:
     try:
         return os.stat(path).st_mtime
     except FileNotFoundError:
-        return time.time()
+        return monotonic_epoch()

@@ -43,6 +43,8 @@ class WriterEvents(Protocol):
 
     def not_sent(self, waiting: Waiting, pairs: str, cause: str) -> None: ...
 
+    def disorder(self, reason: str) -> None: ...
+
 
 class Writer:
     """Writes lines and runs tasks, in the order given."""
@@ -240,6 +242,7 @@ class Writer:
         if not self._is_failing or time.monotonic() < self._failing_until:
             return
         try:
+            self.folder.create()
             if self.folder.free_bytes() >= ROOM_TO_GO_ON:
                 if not self.database.is_open:
                     self.database.reopen()
@@ -259,7 +262,7 @@ class Writer:
         try:
             self._retention.apply(self.cursors, self.database.path)
         except OSError as error:
-            self._say_disorder(error)  # that is no reason to lose the lines for which there is a new file now
+            self._say_disorder(str(error))  # that is no reason to lose the lines for which there is a new file now
         return closed
 
     def _look_around(self) -> None:
@@ -272,14 +275,15 @@ class Writer:
             self.database.look_after()
             self._drop_old_pairs()
             self._retention.apply(self.cursors, self.database.path)
-            self._disorder = ""
+            self._say_disorder("")
         except (sqlite3.Error, OSError) as error:
-            self._say_disorder(error)
+            self._say_disorder(str(error))
 
-    def _say_disorder(self, error: sqlite3.Error | OSError) -> None:
-        if self._disorder != str(error):
-            self._disorder = str(error)
-            self.warn(f"the log folder {self.folder.path} cannot be kept in order: {error}")
+    def _say_disorder(self, disorder: str) -> None:
+        """What is wrong with the folder now; "" for nothing."""
+        if self._disorder != disorder:
+            self._disorder = disorder
+            self._post(lambda: self._events.disorder(disorder))
 
     def _drop_old_pairs(self) -> None:
         for cursor in self.cursors.drop_old():
