@@ -14,6 +14,7 @@ from __future__ import annotations
 import http.client
 import io
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from select import POLLIN
@@ -51,8 +52,11 @@ TIMEOUT_MARGIN = 120.0
 PIECE = 64 * 1024
 """Bytes written or read at a time."""
 MAX_HEAD = 64 * 1024
+MAX_IDLE = 30.0
+"""Seconds after which an open connection is opened anew: relays forget idle ones without a word."""
 
-_HEADER = re.compile(rb"([!-9;-~]+):[ \t]*([^\r\n]*?)[ \t]*")
+_STATUS = re.compile(rb"HTTP/1\.1 (\d{3})(?: [\t -~]*)?")
+_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*")
 _SPECIAL_HEADERS = frozenset({"transfer-encoding", "content-encoding", "upgrade"})
 _FAILURES = (
     requests.RequestException,
@@ -99,6 +103,7 @@ class HttpClient:
         self._may_be_called_off = False
         self._has_old_context = False
         self._has_answered = False
+        self._last_use = 0.0
 
     def get(
         self,
@@ -148,7 +153,8 @@ class HttpClient:
             # Subscribed as long as something is open: a client that is closed for good must not be kept for ever.
             self._tls.subscribe(self._context_changed)
             self._adapter = TlsAdapter(self._tls.context)
-        if self._connection is not None and not self._connection.is_usable:
+        is_stale = time.monotonic() - self._last_use > MAX_IDLE
+        if self._connection is not None and (is_stale or not self._connection.is_usable):
             self._connection.close()
             self._connection = None
         limit = timeout + len(body) / MIN_UPLOAD_RATE
@@ -169,6 +175,7 @@ class HttpClient:
                 raise
             raise failure from error
         finally:
+            self._last_use = time.monotonic()
             self.heartbeat.expect_within(TIMEOUT_MARGIN, "what follows a request")
 
     def _failure(self, error: BaseException) -> TransportError | None:
@@ -346,15 +353,13 @@ def _read_plain(received: bytes, end: int) -> Answer | None:
     # connection and another as the second. So every line that is not plainly "name: value" is refused: a folded
     # header, a bare line feed, a name that comes twice or has odd characters (http.client ends the head there).
     first, *lines = received[:end].split(b"\r\n")
-    code = first[9:12]
-    if not first.startswith(b"HTTP/1.1 ") or not code.isdigit() or first[12:13] not in (b" ", b""):
-        return None
-    status = int(code)
+    line = _STATUS.fullmatch(first)
+    status = 0 if line is None else int(line[1])
     if status < 200 or status in (204, 304) or len(lines) > 100:
         return None
     headers: dict[str, str] = {}
-    for line in lines:
-        header = _HEADER.fullmatch(line)
+    for text in lines:
+        header = _HEADER.fullmatch(text)
         if header is None:
             return None
         name = header[1].decode("ascii").lower()

@@ -17,6 +17,7 @@ import pytest
 from gevent.pool import Group
 from gevent.server import StreamServer
 
+from greenagent.uplink import http as http_module
 from greenagent.uplink.answer import TransportError
 from greenagent.uplink.http import HttpClient, _read_plain, _Replay
 from tests.support import recording_controller as behaviour
@@ -403,3 +404,23 @@ def test_a_closed_client_is_forgotten_by_the_certificates_it_used():
         del sender
         gc.collect()
         assert forgotten() is None
+
+
+def test_a_connection_that_was_idle_for_long_is_opened_anew(monkeypatch):
+    with RecordingController(park=0) as controller:
+        client = answered(controller)
+        before = client._connection
+        client.get("cmd")
+        assert client._connection is before
+        monkeypatch.setattr(http_module, "MAX_IDLE", -1.0)
+        client.get("cmd")
+        assert client._connection is not before
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"HTTP/1.1 200 OK\nA: b\r\nContent-Length: 0", b'HTTP/1.1 200 OK\r\nContent"Length: 1\r\nContent-Length: 0'],
+)
+def test_a_head_that_is_not_well_formed_is_left_to_the_parser_of_the_first_answer(head):
+    assert _read_plain(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 34) is not None
+    assert _read_plain(head + b"\r\n\r\n", len(head)) is None
