@@ -6,6 +6,7 @@ Nothing here decides anything about a job, a line or a request: that is behind t
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from gevent.lock import Semaphore
 
@@ -29,6 +30,7 @@ from greenagent.process.spawn import Spawner
 from greenagent.runtime.agent_log import AgentLog, LineOutput
 from greenagent.runtime.greenlets import Supervisor, log_hub_errors
 from greenagent.runtime.native import start_hub_threads
+from greenagent.runtime.state_files import StateFiles
 from greenagent.settings.models import Settings
 from greenagent.settings.reload import changes, merge
 from greenagent.spool.history import HistoryFile
@@ -53,6 +55,7 @@ class Agent:
         self.began = time.monotonic()
         self.supervisor = Supervisor(agent_log, self._give_up)
         self.metrics = AgentMetrics()
+        self.state_files = StateFiles(agent_log)
         self.monitoring = Monitoring(self.supervisor, agent_log, self._give_up, self.metrics, thresholds)
         self._is_replaced = False
         self._reloading = Semaphore()
@@ -133,7 +136,13 @@ class Agent:
         self.routing.register_pairs()
         self._start_services(taken_over)
         parts = Parts(
-            context, self.admission, self.connections, self.store, self.statistics_outbox, self.monitoring.lag
+            context,
+            self.admission,
+            self.connections,
+            self.store,
+            self.statistics_outbox,
+            self.state_files,
+            self.monitoring.lag,
         )
         self.monitoring.start(parts, self.statistics, self.began, must_serve=taken_over is None)
         if taken_over is not None:
@@ -141,6 +150,7 @@ class Agent:
             self.admission.resume(taken_over.jobs)
         recover(context, self.admission, None if taken_over is None else {job.row for job in taken_over.jobs})
         warn_of(self.settings.startup, self.identity, self.agent_log.warning)
+        self._watch_state()
         self.startup = StartupTasks(context, self.admission)
         self.startup.start(self.settings.startup, taken_over.startup if taken_over is not None else None)
         self.connections.update()
@@ -162,6 +172,18 @@ class Agent:
         self.supervisor.service("meter", self.meter.run, heartbeat=self.meter.heartbeat)
         self.supervisor.service("statistics", self.statistics.run, heartbeat=self.statistics.heartbeat)
         self.supervisor.service("ledger upkeep", self.spool.keep_up, lambda: list(self.settings.controllers))
+
+    def _watch_state(self) -> None:
+        for lock in (*self.spool.locks, *self.store.locks):
+            self.state_files.watch(lock.path, "the lock", lock.held, lock.renew)
+        self.state_files.watch(self.history.path, "the history", lambda: self.history.written, self.history.write_again)
+        intake = self.store.intake
+
+        def store_ids(_: str) -> None:
+            intake.call(partial(intake.ids.store, intake.ids.reserved_to))
+
+        self.state_files.watch(intake.ids.path, "the message id file", lambda: intake.ids.written, store_ids)
+        self.supervisor.service("state files", self.state_files.run)
 
     def _fetch_script(self, controller: str, digest: str) -> bytes:
         link = self.connections.links.get(controller)
@@ -275,6 +297,7 @@ class Agent:
         self.agent_log.detach(self._own_log.append_now)
         self.monitoring.stop()
         self.supervisor.kill_all()
+        self.state_files.close()
         self.store.stop()
         self.spool.stop()
         self.console.close()

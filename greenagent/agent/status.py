@@ -17,6 +17,7 @@ from greenagent.jobs.runner import JobContext
 from greenagent.logs.store import LogStore
 from greenagent.logs.write.cursors import split_pair_name
 from greenagent.runtime.native import NativePool, NativeWorker
+from greenagent.runtime.state_files import StateFiles
 from greenagent.spool.schema import Waiting
 from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.statistics.own import AgentMetrics, EventLoopLag
@@ -38,6 +39,7 @@ class Parts(NamedTuple):
     connections: Connections
     store: LogStore
     statistics: StatisticsOutbox
+    state_files: StateFiles
     lag: EventLoopLag
 
 
@@ -163,6 +165,7 @@ class AgentStatus:
             yield f"the history {context.history.path} cannot be written"
         if parts.store.problem:
             yield parts.store.problem
+        yield from parts.state_files.problems
         if context.spawner.problem:
             yield f"no program can be started: {context.spawner.problem}"
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from greenagent.values.errors import GreenagentError
 
@@ -25,19 +27,49 @@ class LockedError(GreenagentError):
     """Another agent holds these files."""
 
 
-def replace_file(path: Path, content: bytes, mode: int = 0o640) -> None:
-    """Replaces ``path`` in one step: readers see the old content or the new, also after a crash. Raises OSError."""
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+class FileId(NamedTuple):
+    """Which file it is, whatever its name."""
+
+    device: int
+    inode: int
+
+
+def file_id(file: Path | int) -> FileId | None:
+    """Of a path or an open descriptor; None where there is no such file. Raises OSError."""
+    try:
+        found = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return FileId(found.st_dev, found.st_ino)
+
+
+def replace_file(path: Path, content: bytes, mode: int = 0o640) -> FileId:
+    """Replaces ``path`` in one step: readers see the old content or the new, also after a crash. Raises OSError.
+
+    Nobody can have prepared the new file: its name is random, and it is made by this call.
+    """
+    temporary = path.with_name(f"{path.name}.{os.urandom(6).hex()}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         view = memoryview(content)
         while view:
             view = view[os.write(descriptor, view) :]
         os.fsync(descriptor)
+        found = os.fstat(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     finally:
         os.close(descriptor)
-    os.replace(temporary, path)
     sync_folder(path.parent)
+    return FileId(found.st_dev, found.st_ino)
+
+
+def refuse_link(path: Path, what: str) -> None:
+    """Raises GreenagentError where ``path`` is a symbolic link: what it points at must not become our state."""
+    if path.is_symlink():
+        raise GreenagentError(f"{what} {path} is a symbolic link: put a file of the agent's own there, or name another")
 
 
 def read_token(path: Path) -> str:
@@ -101,23 +133,51 @@ class FileLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Takes the lock at once or raises LockedError naming who holds it; OSError if there is no such place."""
+        """Takes the lock at once or raises LockedError naming who holds it; OSError if there is no such place.
+
+        Raises GreenagentError where something else than a plain file lies in its place, which is left untouched.
+        """
         inherited = _inherited.pop(os.path.realpath(self.path), None)
-        if inherited is not None:
-            self._descriptor = inherited
-            return
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._descriptor = self._take() if inherited is None else inherited
+
+    def _take(self) -> int:
+        refuse_link(self.path, "the lock")
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(self.path, flags, 0o640)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                raise GreenagentError(f"the lock {self.path} is no file of its own: remove it, or name another place")
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+                who = f"process {holder}" if holder.isdigit() else "another process"
+                raise LockedError(
+                    f"{self.guards} is in use by {who} (lock {self.path}): stop that one or give this one other files"
+                ) from error
+            self._sign(descriptor)
+        except BaseException:
             os.close(descriptor)
-            who = f"process {holder}" if holder.isdigit() else "another process"
-            raise LockedError(
-                f"{self.guards} is in use by {who} (lock {self.path}): stop that one or give this one other files"
-            ) from error
+            raise
+        return descriptor
+
+    def _sign(self, descriptor: int) -> None:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def held(self) -> FileId | None:
+        """The file that is locked; None when none is."""
+        return None if self._descriptor is None else file_id(self._descriptor)
+
+    def renew(self, fault: str) -> None:
+        """Takes the lock anew under its name, since its file ``fault``: was removed, say. Raises as ``acquire``."""
+        assert self._descriptor is not None, "only a lock that is held can be renewed"
+        if file_id(self.path) == self.held():
+            self._sign(self._descriptor)
+            return
+        descriptor = self._take()
+        os.close(self._descriptor)
         self._descriptor = descriptor
 
     def duplicate(self) -> int:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from greenagent.runtime.agent_log import AgentLog
-from greenagent.runtime.files import replace_file, set_aside
+from greenagent.runtime.files import FileId, file_id, refuse_link, replace_file, set_aside
 from greenagent.values.command import Command, parse_command, without_half_characters
-from greenagent.values.errors import CommandError
+from greenagent.values.errors import CommandError, GreenagentError
 
 CONTROLLER = "controller"
 ACCEPTED = "accepted"
@@ -37,6 +37,8 @@ class HistoryFile:
         self._agent_log = agent_log
         self._entries: dict[str, dict[str, Any]] = {}
         """What stands in the file, by job id and in order."""
+        self.written: FileId | None = None
+        """The file as it was read or written last; None where there is none."""
 
     @property
     def is_writable(self) -> bool:
@@ -49,14 +51,26 @@ class HistoryFile:
             self._write()
 
     def load(self) -> list[Remembered]:
-        """Reads the file. A damaged one is set aside, and a bad entry left out, each said once."""
+        """Reads the file. A damaged one is set aside, and a bad entry left out, each said once.
+
+        Raises GreenagentError where it cannot be read, which is no damage: it must stay as it is.
+        """
+        refuse_link(self.path, "main.history_file:")
         try:
-            content = json.loads(self.path.read_bytes())
-            if not isinstance(content, list):
-                raise ValueError("it is not a list")
+            data = self.path.read_bytes()
+            self.written = file_id(self.path)
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, RecursionError) as error:
+        except OSError as error:
+            raise GreenagentError(f"main.history_file: cannot read {self.path}: {error.strerror}") from error
+        if not data:
+            self._agent_log.warning(f"{self.path} was empty: it names no remembered job")
+            return []
+        try:
+            content = json.loads(data)
+            if not isinstance(content, list):
+                raise ValueError("it is not a list")
+        except (ValueError, RecursionError) as error:
             self._set_aside(error)
             return []
         found: dict[str, Remembered] = {}
@@ -84,15 +98,26 @@ class HistoryFile:
         if self._entries.pop(job_id, None) is not None:
             self._write()
 
+    def write_again(self, fault: str) -> None:
+        """Somebody removed, replaced or emptied the file: it holds what it should again. Raises OSError.
+
+        What another program put in its place is left beside it.
+        """
+        if fault == "was replaced":
+            self._agent_log.warning(f"{self.path}: what was put in its place is kept as {set_aside(self.path).name}")
+        self.written = replace_file(self.path, self._content())
+
+    def _content(self) -> bytes:
+        entries = list(self._entries.values())
+        return without_half_characters(json.dumps(entries, ensure_ascii=False, indent=1)).encode() + b"\n"
+
     def _put(self, job_id: str, entry: dict[str, Any]) -> None:
         self._entries.pop(job_id, None)
         self._entries[job_id] = entry
 
     def _write(self) -> None:
-        entries = list(self._entries.values())
-        content = without_half_characters(json.dumps(entries, ensure_ascii=False, indent=1)).encode() + b"\n"
         try:
-            replace_file(self.path, content)
+            self.written = replace_file(self.path, self._content())
         except OSError as error:
             self._trouble.warning(
                 f"main.history_file: cannot write {self.path} ({error.strerror}): remembered jobs would be forgotten"
@@ -103,6 +128,7 @@ class HistoryFile:
     def _set_aside(self, error: Exception) -> None:
         try:
             aside = set_aside(self.path)
+            self.written = None
         except OSError:
             self._agent_log.error(f"main.history_file: cannot read {self.path} ({error}): starting without history")
         else:

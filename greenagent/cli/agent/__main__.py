@@ -114,6 +114,7 @@ def run(
     _handle_signals(agent, load_again, manager)  # before anybody can read our pid: SIGHUP would kill
     try:
         pid.write()
+        pid.watch(agent.state_files)
     except GreenagentError as error:
         agent_log.error(str(error))
         agent.stop()  # jobs may run already: none is left behind

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from greenagent.runtime.files import replace_file
+from greenagent.runtime.files import FileId, replace_file
+from greenagent.runtime.state_files import StateFiles
 from greenagent.values.errors import GreenagentError
 
 
@@ -16,6 +18,7 @@ class PidFile:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
+        self._written: FileId | None = None
 
     def probe(self) -> None:
         """Finds out before any job runs whether it can be written. Raises GreenagentError."""
@@ -23,16 +26,29 @@ class PidFile:
             return
         if self._path.is_dir():
             raise GreenagentError(f"--pid-file {self._path}: this is a folder; name a file in it")
-        trial = self._path.with_name(self._path.name + ".new")
         with self._naming_it("written"):
-            os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
-            trial.unlink()
+            descriptor, trial = tempfile.mkstemp(".new", self._path.name, self._path.parent)
+            os.close(descriptor)
+            os.unlink(trial)
 
     def write(self) -> None:
         """Says that the agent is ready. Raises GreenagentError."""
         if self._path is not None:
             with self._naming_it("written"):
-                replace_file(self._path, f"{os.getpid()}\n".encode(), 0o644)
+                self._written = replace_file(self._path, f"{os.getpid()}\n".encode(), 0o644)
+
+    def watch(self, state_files: StateFiles) -> None:
+        """From now on it is written again when somebody removes, replaces or empties it."""
+        if self._path is not None:
+            state_files.watch(self._path, "the pid file", lambda: self._written, self._write_again)
+
+    def _write_again(self, fault: str) -> None:
+        assert self._path is not None
+        is_file = self._path.is_file() and not self._path.is_symlink()
+        named = self._path.read_bytes()[:20].decode("ascii", "replace").strip() if is_file else ""
+        if named.isdecimal() and int(named) != os.getpid() and os.path.exists(f"/proc/{int(named)}"):
+            raise GreenagentError(f"it names process {named}, which runs")
+        self.write()
 
     def remove(self) -> None:
         """Raises GreenagentError."""

@@ -12,7 +12,7 @@ from gevent.event import Event
 from greenagent.logs.console import Console
 from greenagent.logs.lines import LAST_ID, Lines
 from greenagent.runtime.agent_log import AgentLog
-from greenagent.runtime.files import replace_file
+from greenagent.runtime.files import FileId, refuse_link, replace_file
 from greenagent.runtime.native import NativeWorker
 from greenagent.values.errors import GreenagentError
 
@@ -43,6 +43,8 @@ class MessageIds:
         warn: Callable[[str], None],
     ) -> None:
         self.path = path
+        self.written: FileId | None = None
+        """The file as it was written last."""
         self._run_soon = run_soon
         self._post = post
         self._warn = warn
@@ -57,8 +59,9 @@ class MessageIds:
     def start(self, newest: int) -> None:
         """Reads the file and reserves the first block at once. ``newest``: the newest line's id, -1 if none.
 
-        Raises OSError where the file cannot be written.
+        Raises OSError where the file cannot be written, GreenagentError where it is a link.
         """
+        refuse_link(self.path, "main.message_id_file:")
         last, known = self._read(), True
         if last is None:
             known = False
@@ -71,7 +74,7 @@ class MessageIds:
         self._next = (last + 1) & LAST_ID
         self._left = 0
         end = (last + BLOCK) & LAST_ID
-        replace_file(self.path, str(end).encode("ascii"))
+        self.store(end)
         self._left = BLOCK
 
     def _read(self) -> int | None:
@@ -122,7 +125,16 @@ class MessageIds:
 
     def store_last_used(self) -> None:
         """At a clean stop, in any thread: nothing reserved is wasted. Raises OSError."""
-        replace_file(self.path, str(self.last_used()).encode("ascii"))
+        self.store(self.last_used())
+
+    @property
+    def reserved_to(self) -> int:
+        """The last id of what is reserved, or is being reserved now."""
+        return (self._next + self._left + self._asked - 1) & LAST_ID
+
+    def store(self, last: int) -> None:
+        """In the writer's thread, once the ids are in use. Raises OSError."""
+        self.written = replace_file(self.path, str(last).encode("ascii"))
 
     def _reserve(self, count: int) -> None:
         if self._asked:
@@ -137,7 +149,7 @@ class MessageIds:
     def _write(self, end: int) -> None:
         problem = ""
         try:
-            replace_file(self.path, str(end).encode("ascii"))
+            self.store(end)
         except OSError as error:
             problem = f"{self.path} cannot be written ({error}): ids go on from memory"
         self._post(lambda: self._grant(problem))
