@@ -64,7 +64,7 @@ class LogFolder:
             paths.append(self.current)
         if since is None:
             return paths
-        return [path for path, next_one in zip(paths, [*paths[1:], None], strict=True) if _end(next_one) >= since]
+        return [path for path, next_one in zip(paths, [*paths[1:], None], strict=True) if _end(path, next_one) >= since]
 
     def archives(self) -> list[Path]:
         """All but the newest, oldest first: nobody writes them any more."""
@@ -167,12 +167,11 @@ def number_of(path: Path) -> int:
     return int(path.stem)
 
 
-def _end(next_one: Path | None) -> float:
-    """Seconds since 1970 from which on a database holds no lines: whatever the next one's number means, it is later.
-
-    A real ``current.db`` tells nothing.
-    """
-    return float("inf") if next_one is None or next_one.name == CURRENT else number_of(next_one) + 1
+def _end(path: Path, next_one: Path | None) -> float:
+    """Seconds since 1970 from which on a database holds no lines: an old name tells it, of ours the next one."""
+    if next_one is None:
+        return float("inf")
+    return number_of(path if next_one.name == CURRENT else next_one) + 1
 
 
 def _are_equal(one: Path, other: Path) -> bool:

@@ -131,11 +131,3 @@ def test_a_query_sees_what_was_flushed_while_a_job_goes_on(stores: Stores) -> No
         log.append([Message(1, str(number))])
         store.flush()
         assert store.query(LogQuery(jobid="j", limit=1))[0].data == str(number)
-
-
-def test_a_time_asked_for_leaves_no_database_out_beside_a_real_current_db(stores: Stores) -> None:
-    """The newest number is the second in which that file was begun: how long it was written it does not tell."""
-    stores.folder.create()
-    for name in ("1000.db", "2000.db", "current.db"):
-        (stores.folder.path / name).write_bytes(name.encode())
-    assert [path.name for path in stores.folder.databases(since=5000)] == ["2000.db", "current.db"]
