@@ -65,14 +65,14 @@ class StateFiles:
 
     def run(self) -> None:
         """Never returns."""
+        self._begin()  # now: when there are no threads left, none could be started
         while True:
             gevent.sleep(CHECK_INTERVAL)
             self.look()
 
     def look(self) -> None:
         """One look at everything. Waits for the disk in a native thread: a network disk may be away."""
-        if self._pool is None:
-            self._pool = NativePool(1)
+        self._begin()
         for watched in self._watched:
             fault = self._fault(watched)
             if fault:
@@ -83,6 +83,10 @@ class StateFiles:
                 self._problems.pop(watched.path, None)
                 continue
             self._mend(watched, fault)
+
+    def _begin(self) -> None:
+        if self._pool is None:
+            self._pool = NativePool(1)
 
     def close(self) -> None:
         """Watches nothing any more and ends its thread."""

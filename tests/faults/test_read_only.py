@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 from tests.support.agents import StartAgent, assert_well
 from tests.support.commands import built_in, execute, shell
@@ -25,10 +26,11 @@ def test_a_log_folder_that_becomes_read_only_costs_lines_but_no_job(
     controller.push(shell("lossy", "seq 1 1000; echo 20::7"))
     assert controller.wait_for_result("lossy")["data"] == "7"
     problem = f"logs cannot be written to {agent.folder / 'logs'}"
-    wait_until(lambda: get(port, "/healthz") == (503, problem + "\n"), what="the illness")
+    _, said = wait_until(lambda: (now := get(port, "/healthz"))[0] == 503 and now, what="the illness")
+    assert re.fullmatch(re.escape(problem) + r" \(.+\)\n", said), said
     assert problem in agent.stderr
     told = json.loads(get(port, "/status")[1])
-    assert (told["problem"], told["logs"]["writable"]) == (problem, False)
+    assert (told["problem"] + "\n", told["logs"]["writable"]) == (said, False)
     controller.push(built_in("deaf", "ping"))
     assert controller.wait_for_result("deaf")["state"] == "SUCCESS"
 

@@ -114,7 +114,7 @@ def test_a_full_disk_is_told_in_status_and_on_stderr_and_so_is_its_end(
     assert not found["healthy"]
     ledger, logs = (
         f"the ledger {small_disk}/history.db cannot be written",
-        f"logs cannot be written to {small_disk}/logs",
+        f"logs cannot be written to {small_disk}/logs (database or disk is full)",
     )
     assert found["problem"] == f"{ledger}; {logs}"
     assert max(found[part]["free_bytes"] for part in parts) < 1_000_000
