@@ -57,7 +57,8 @@ def test_jobs_and_results(old: Path, controller: RecordingController, start_agen
     assert (path, json.loads(body)["id"], code) == ("result", "refused", 400)
     controller.push(shell("delivered", "echo '10::hits:1|c'; " + lines(2500, "delivered")))
     assert controller.wait_for_result("delivered")["state"] == "SUCCESS"
-    assert agent.newest("delivered", 2).epoch < agent.newest("waiting", 1).epoch  # type: ignore[union-attr]
+    waiting = wait_until(lambda: agent.newest("waiting", 1), what="its line, which may be stored after the result went")
+    assert agent.newest("delivered", 2).epoch < waiting.epoch  # type: ignore[union-attr]
     assert [result["id"] for result in controller.results if result["id"] in ACKNOWLEDGED["results"]] == ["delivered"]
     assert sorted(result["id"] for result in controller.results) == ["delivered", "running", "undelivered", "waiting"]
     assert agent.stop() == 0
