@@ -20,7 +20,7 @@ from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import USAGE_KEYS
 from greenagent.statistics.own import AgentMetrics
 from greenagent.values.errors import GreenagentError
-from greenagent.values.text import name_of_host, parse_address
+from greenagent.values.text import HostNames, parse_address
 
 MAX_CONNECTIONS: Final = 32
 """Open at once; one more takes the place of another, so that no visitor takes the descriptors that jobs need."""
@@ -100,7 +100,7 @@ class MetricsServer:
         self._metrics = metrics
         self._health = health
         self._status = status
-        self._names = {name.lower().rstrip(".") for name in ("localhost", socket.gethostname(), *host_names)}
+        self._names = HostNames(("localhost", socket.gethostname(), *host_names))
         self._server: _Server | None = None
         try:
             import prometheus_client
@@ -155,8 +155,8 @@ class MetricsServer:
 
     def _refuse(self, environ: Environ) -> tuple[str, str, bytes] | None:
         """A browser that a web page made ask here, under a name of the page's own."""
-        name = name_of_host(environ.get("HTTP_HOST", ""))
-        if not name or name in self._names:
+        name = self._names.unknown(environ.get("HTTP_HOST", ""))
+        if not name:
             return None
         text = f"the Host {name!r} is not known here: add it to host_names in [metrics]\n"
         return "403 Forbidden", _PLAIN, text.encode("utf-8", "backslashreplace")

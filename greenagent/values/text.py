@@ -1,8 +1,9 @@
-"""Text that people read or write: made safe for a terminal, and HOST:PORT as options and settings hold it."""
+"""Text that people read or write: made safe for a terminal; and hosts, as settings, options and requests name them."""
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 
 from greenagent.values.errors import GreenagentError
 
@@ -34,19 +35,30 @@ def parse_address(text: str) -> tuple[str, int]:
     return bare, int(port)
 
 
-def name_of_host(header: str) -> str:
-    """The name in a Host header, in small letters and without its port; empty for an address or nothing at all.
+class HostNames:
+    """The names that a server is asked by.
 
     A web page can make a browser ask a server of this machine under a name of the page's own (DNS rebinding), never
-    under an address: so a server that wants no such visitors has to know the names it is asked by.
+    under an address: so a server that wants no such visitors has to know its names.
     """
-    host = header.strip().lower()
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
-    try:
-        ipaddress.ip_address(name.partition("%")[0])
-    except ValueError:
-        return name.rstrip(".")
-    return ""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._known = frozenset(name.lower().rstrip(".") for name in names)
+
+    def unknown(self, header: str) -> str | None:
+        """The name in a Host header, in small letters and without its port ("" for no header); None where it is known.
+
+        Every address is known.
+        """
+        host = header.strip().lower()
+        name = host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
+        if name.rstrip(".") in self._known:
+            return None
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name
+        return None
 
 
 def is_loopback(host: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from greenagent.values.text import AddressError, parse_address
+from greenagent.values.text import AddressError, HostNames, parse_address
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,22 @@ def test_an_address_that_is_none_is_refused(text: str) -> None:
 def test_a_host_no_lookup_can_find_is_refused(host: str) -> None:
     with pytest.raises(AddressError, match="is no name of a host"):
         parse_address(f"{host}:80")
+
+
+@pytest.mark.parametrize(
+    ("header", "unknown"),
+    [
+        ("Known.Example", None),
+        ("known.example.:8966", None),
+        ("127.0.0.1:8966", None),
+        ("[::1]:8966", None),
+        ("[fe80::1%lo]", None),
+        ("", ""),
+        ("[]:8966", ""),
+        (" Other.example:1 ", "other.example"),
+        ("127.0.0.1.example", "127.0.0.1.example"),
+        ("127.0.0.1%x", "127.0.0.1%x"),
+    ],
+)
+def test_a_name_that_a_server_does_not_have_is_told_from_its_own_and_from_addresses(header, unknown) -> None:
+    assert HostNames(["KNOWN.example."]).unknown(header) == unknown

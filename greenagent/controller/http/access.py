@@ -19,6 +19,7 @@ from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.files import read_token
 from greenagent.values import levels
 from greenagent.values.errors import GreenagentError
+from greenagent.values.text import HostNames
 
 SHORT_TOKEN: Final = 16
 """Characters; a shorter one could be guessed."""
@@ -75,8 +76,7 @@ class Access:
         """``names``: host names this controller is reached by, beside this machine's own."""
         self._token = token
         self._refusals = log.rate_limited()
-        own = ("localhost", socket.gethostname())
-        self._names = frozenset(name.lower().rstrip(".") for name in (*own, *names))
+        self._names = HostNames(("localhost", socket.gethostname(), *names))
 
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, str]
@@ -127,13 +127,12 @@ class Access:
 
         An address cannot be rebound, so only names have to be known.
         """
-        host = (req.get_header("Host") or "").strip().lower()
-        name = host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
-        if name.rstrip(".") in self._names or _address(name) is not None:
-            return
-        raise falcon.HTTPForbidden(
-            description=f"the Host {name!r} is not known here: start the controller with --host-name {name or 'NAME'}"
-        )
+        name = self._names.unknown(req.get_header("Host") or "")
+        if name is not None:
+            raise falcon.HTTPForbidden(
+                description=f"the Host {name!r} is not known here: "
+                f"start the controller with --host-name {name or 'NAME'}"
+            )
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -93,7 +93,7 @@ class Bodies:
             if not body.data and empty is not None:
                 return make(empty)
             data = body.data
-            if len(data) <= FEW_BYTES and sum(map(data.count, _PART_SIGNS)) <= FEW_PARTS:
+            if len(data) <= FEW_BYTES and _count_signs(data) <= FEW_PARTS:
                 return make(_value(data))
             return self._pool.run(lambda: make(_value(data)))
         except (BodyError, BodyTooLargeError, NoRoomError):
@@ -144,7 +144,7 @@ class Bodies:
 
 def _value(data: bytearray) -> Any:
     """The JSON value of a body. Raises BodyTooLargeError, NotJsonError."""
-    if sum(map(data.count, _PART_SIGNS)) > MAX_PARTS and _count_parts(data) > MAX_PARTS:
+    if _count_signs(data) > MAX_PARTS and _count_parts(data) > MAX_PARTS:
         raise BodyTooLargeError(f"the body has more than {MAX_PARTS} members")
     try:
         value = load_json(data.decode("utf-8", "replace"))
@@ -156,12 +156,14 @@ def _value(data: bytearray) -> Any:
     return value
 
 
+def _count_signs(data: bytearray, *span: int) -> int:
+    """The commas and opening brackets, of all of the body or between two places."""
+    return sum(data.count(sign, *span) for sign in _PART_SIGNS)
+
+
 def _count_parts(data: bytearray) -> int:
-    """The commas and opening brackets outside of texts, up to the first fault."""
-    found = sum(map(data.count, _PART_SIGNS))
-    for text in _TEXT.finditer(data):
-        found -= sum(data.count(sign, *text.span()) for sign in _PART_SIGNS)
-    return found
+    """Those outside of texts, up to the first fault."""
+    return _count_signs(data) - sum(_count_signs(data, *text.span()) for text in _TEXT.finditer(data))
 
 
 def finite(value: Any) -> Any:

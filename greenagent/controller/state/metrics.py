@@ -31,10 +31,6 @@ class Point(NamedTuple):
     stamp: int
     value: float
 
-    @property
-    def size(self) -> int:
-        return _size(self.name)
-
 
 class LatestMetrics:
     """The newest value of every statistics key of every agent, for ``ctl top``."""
@@ -45,6 +41,8 @@ class LatestMetrics:
         """By agent and key: stamp, value, interval."""
         self._received: dict[AgentKey, float] = {}
         self._bytes: dict[AgentKey, int] = {}
+        self._all_bytes = 0
+        """The sum of these: with thousands of agents it is too much to add up for every batch."""
 
     def take(self, key: AgentKey, points: list[Point]) -> None:
         """Takes a batch an agent posted. Other greenlets run meanwhile."""
@@ -58,7 +56,7 @@ class LatestMetrics:
                 old = metrics.pop(name, None)
                 if old is None:
                     metrics[name] = (stamp, value, 0)
-                    self._bytes[key] += point.size
+                    self._count(key, _size(name))
                 elif stamp < old[0]:
                     metrics[name] = old
                 else:
@@ -69,18 +67,23 @@ class LatestMetrics:
 
     def _keep_to_caps(self) -> None:
         """The agent that has most gives way, so that no agent takes another's room."""
-        while sum(self._bytes.values()) > self._limits.metrics_bytes:
+        while self._all_bytes > self._limits.metrics_bytes:
             largest = max(self._bytes, key=lambda one: self._bytes[one])
             self._drop(largest, len(self._agents[largest]) // 2 + 1)
         while len(self._agents) > self._limits.agents:
             oldest = min(self._received, key=lambda one: self._received[one])
+            self._all_bytes -= self._bytes[oldest]
             del self._agents[oldest], self._received[oldest], self._bytes[oldest]
+
+    def _count(self, key: AgentKey, size: int) -> None:
+        self._bytes[key] += size
+        self._all_bytes += size
 
     def _drop(self, key: AgentKey, number: int) -> None:
         """Drops the figures that have not come for longest."""
         if number > 0:
             metrics = self._agents[key]
-            self._bytes[key] -= sum(map(_size, islice(metrics, number)))
+            self._count(key, -sum(map(_size, islice(metrics, number))))
             self._agents[key] = dict(islice(metrics.items(), number, None))  # made anew: a dict never shrinks
 
     def describe(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from greenagent.controller.limits import Limits
 from greenagent.controller.state.state_file import StateFile, Statement
@@ -26,6 +26,8 @@ class Script(NamedTuple):
     def of(cls, content: str) -> Script:
         return cls(hashlib.md5(content.encode("utf-8", "replace"), usedforsecurity=False).hexdigest(), content)
 
+
+_INSERT: Final = "INSERT OR REPLACE INTO scripts VALUES (?, ?, ?)"
 
 Scripts = dict[str, tuple[str, float]]
 """By hash, each with the time it was last stored."""
@@ -52,7 +54,7 @@ class ScriptStore:
             content = self._scripts[digest][0]
         now = monotonic_epoch()
         drop = self._superfluous(len(content))
-        insertion = ("INSERT OR REPLACE INTO scripts VALUES (?, ?, ?)", (digest, content, now))
+        insertion = (_INSERT, (digest, content, now))
         self._file.write([insertion, *_removals(drop)])
         self._keep(digest, content, now)
         self._drop(drop)
@@ -60,8 +62,7 @@ class ScriptStore:
 
     def rows(self) -> list[Statement]:
         """All scripts as they are in the state file."""
-        statement = "INSERT OR REPLACE INTO scripts VALUES (?, ?, ?)"
-        return [(statement, (digest, *kept)) for digest, kept in self._scripts.items()]
+        return [(_INSERT, (digest, *kept)) for digest, kept in self._scripts.items()]
 
     def get(self, digest: str) -> str | None:
         kept = self._scripts.get(digest.lower())

@@ -11,7 +11,7 @@ from typing import Any, Final
 import gevent
 
 from greenagent.runtime.database import NativeDatabase
-from greenagent.runtime.files import FileLock
+from greenagent.runtime.files import FileLock, file_id
 from greenagent.values.errors import GreenagentError
 
 Statement = tuple[str, tuple[Any, ...]]
@@ -62,7 +62,7 @@ class StateFile:
             self._lock.acquire()
             self.was_empty = self._target.exists() and not self._target.stat().st_size
             database.start()
-            self._identity = _identity(self._target)
+            self._file_id = file_id(self._target)
         except (sqlite3.Error, OSError, UnicodeError) as error:
             self._lock.release()
             raise StateError(f"cannot use the state file {self._path}: {_reason(error)}") from error
@@ -76,8 +76,11 @@ class StateFile:
         if self._path is None:
             return ""
         if self._database is not None:
-            found = _identity(self._target)
-            if found == self._identity:
+            try:
+                found = file_id(self._target)
+            except OSError:
+                found = None
+            if found == self._file_id:
                 return ""
             if found is not None:
                 return (
@@ -93,8 +96,7 @@ class StateFile:
             for left in (f"{self._target}-wal", f"{self._target}-shm"):
                 Path(left).unlink(missing_ok=True)
             database = self._open()
-            batch = list(rows())
-            written = database.submit(lambda connection: [connection.execute(*statement) for statement in batch])
+            written = database.submit(_executing(rows()))
             self._database, self._failure = database, None
             written.get()
         except (StateError, sqlite3.Error, OSError) as error:
@@ -108,9 +110,9 @@ class StateFile:
             raise self._failure
         if self._database is None:
             return
-        batch = list(statements)  # here: the database's thread must not look at jobs
+        execute = _executing(statements)
         try:
-            self._database.run(lambda connection: [connection.execute(*statement) for statement in batch])
+            self._database.run(execute)
         except sqlite3.Error as error:
             raise StateError(f"cannot write the state file {self._path}: {_reason(error)}") from error
 
@@ -136,13 +138,15 @@ class StateFile:
 _ADVICE: Final = "move it away, or put a copy in its place, and start again"
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file that is; None where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+def _executing(statements: Iterable[Statement]) -> Callable[[sqlite3.Connection], None]:
+    """What the database's thread is to do. The statements are made here: it must not look at jobs."""
+    batch = list(statements)
+
+    def execute(connection: sqlite3.Connection) -> None:
+        for statement in batch:
+            connection.execute(*statement)
+
+    return execute
 
 
 def _reason(error: Exception) -> str:

@@ -30,8 +30,6 @@ class LineAccount:
         """``log_of`` gives the log of a job, also of one that has ended."""
         self.lines = self.bytes = self.batches = 0
         """Stored since the start."""
-        self.is_failing = False
-        """True while lines are only counted because writing them failed."""
         self._failure = self._disorder = ""
         self.pairs: dict[str, PendingLines] = {}
         """What waits for each upload pair."""
@@ -41,6 +39,11 @@ class LineAccount:
         self._log_of = log_of
         self._unreported: dict[Owner, int] = {}
         """Lines lost of each job that its log does not tell yet."""
+
+    @property
+    def is_failing(self) -> bool:
+        """True while lines are only counted because writing them failed."""
+        return bool(self._failure)
 
     @property
     def problem(self) -> str:
@@ -67,13 +70,11 @@ class LineAccount:
             for owner, count in counts.items():
                 self._unreported[owner] = self._unreported.get(owner, 0) + count
         if not self.is_failing:
-            self.is_failing = True
             self._failure = f"logs cannot be written to {self._folder} ({reason})"
             self._agent_log.error(f"{self._failure}: lines are counted until they can; jobs go on")
 
     def written_again(self) -> None:
         """Every job's log says what it misses."""
-        self.is_failing = False
         self._failure = ""
         lost = f": {_total(self._unreported)} were lost" if self._unreported else ""
         self._agent_log.warning(f"logs can be written again{lost}")
