@@ -66,10 +66,13 @@ def replace_file(path: Path, content: bytes, mode: int = 0o640) -> FileId:
     return FileId(found.st_dev, found.st_ino)
 
 
+LINK = "is a symbolic link: put a file of the agent's own there, or name another"
+
+
 def refuse_link(path: Path, what: str) -> None:
     """Raises GreenagentError where ``path`` is a symbolic link: what it points at must not become our state."""
     if path.is_symlink():
-        raise GreenagentError(f"{what} {path} is a symbolic link: put a file of the agent's own there, or name another")
+        raise GreenagentError(f"{what} {path} {LINK}")
 
 
 def read_token(path: Path) -> str:

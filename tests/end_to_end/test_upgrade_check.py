@@ -96,6 +96,26 @@ def test_with_the_logs_of_another_agent_nothing_is_replaced(
     assert controller.wait_for_result("j")["data"] == "1"
 
 
+@pytest.mark.parametrize("name", ["history", "mid"])
+def test_with_a_state_file_that_is_a_link_nothing_is_replaced(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path, name: str
+) -> None:
+    """The new image exited for the link, and the jobs were nobody's."""
+    agent = start_agent()
+    gate, up = tmp_path / "gate", tmp_path / "up"
+    controller.push(shell("j", f"touch {up}; while [ ! -e {gate} ]; do sleep 0.02; done; echo 20::1"))
+    wait_until(up.exists, what="the job")
+    path, moved = agent.folder / name, agent.folder / "moved"
+    moved.write_text("[]" if name == "history" else "7")
+    path.unlink(missing_ok=True)
+    path.symlink_to(moved)
+    os.kill(agent.pid, signal.SIGUSR2)
+    wait_until(lambda: "not replaced, the agent goes on as it is" in agent.stderr, 30, "the refusal")
+    assert f"'{path}' is a symbolic link: put a file of the agent's own there, or name another" in agent.stderr
+    gate.touch()
+    assert controller.wait_for_result("j")["data"] == "1"
+
+
 def test_a_child_started_after_a_replacement_has_no_descriptor_but_the_first_three(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from greenagent.jobs.commands import EXECUTE, Commands, Scripts
 from greenagent.jobs.job import Identity
 from greenagent.jobs.startup import startup_command
 from greenagent.process.program import Program, SpawnError, SpawnRequest
+from greenagent.runtime.files import LINK
 from greenagent.settings import Loaded
 from greenagent.settings.check import check_limits
 from greenagent.settings.models import StartupTask, ledger_beside
@@ -46,7 +47,11 @@ def _check_files(loaded: Loaded, report: Report) -> None:
     if main.ledger_file == ledger_beside(main.history_file):
         names.remove("ledger_file")  # beside the history, where nobody named another place
     for name in names:
-        if text := _no_file(getattr(main, name)):
+        path = getattr(main, name)
+        text = _no_file(path)
+        if not text and name != "ledger_file" and path.is_symlink():
+            text = f"{str(path)!r} {LINK}"  # the start refuses it, which is too late for a replacement
+        if text:
             report.problem(("main", name), text)
 
 

@@ -62,6 +62,17 @@ def test_files_that_cannot_be_written_are_problems(tmp_path: Path) -> None:
     assert not (tmp_path / "gone").exists()
 
 
+def test_state_files_that_are_links_are_problems(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("[]")
+    (tmp_path / "link").symlink_to("target")
+    for name in ("message_id_file", "history_file"):
+        code, lines = check(tmp_path, MINIMAL.replace("[main]", f"[main]\n{name} = './link'"))
+        assert (code, [line.split("] ", 1)[1] for line in lines]) == (
+            1,
+            [f"{name}: 'link' is a symbolic link: put a file of the agent's own there, or name another"],
+        )
+
+
 def test_files_whose_names_are_none_are_problems(tmp_path: Path) -> None:
     """They ended ``--check`` in a traceback, and SIGHUP in an internal error."""
     code, lines = check(tmp_path, MINIMAL.replace("[main]", "[main]\nhistory_file = '.'"))
