@@ -62,53 +62,59 @@ def test_the_wrong_data_for_every_built_in_is_answered(
     assert_well(agent, controller)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"null",
-        b"7",
-        b'"execute"',
-        b"[]",
-        b"{}",
-        b'{"cmd": "ping"}',
-        b'{"id": null, "cmd": "ping"}',
-        b'{"id": {"a": 1}, "cmd": "ping"}',
-        b'{"id": "cut',
-        b"\xff\xfe{\x00}\x00",
-        b"[" * 1_000_000,
-        b'{"a":' * 200_000,
-    ],
-    ids=lambda body: repr(body[:20]),
+NO_COMMANDS = (
+    b"null",
+    b"7",
+    b'"execute"',
+    b"[]",
+    b"{}",
+    b'{"cmd": "ping"}',
+    b'{"id": null, "cmd": "ping"}',
+    b'{"id": {"a": 1}, "cmd": "ping"}',
+    b'{"id": "cut',
+    b"\xff\xfe{\x00}\x00",
+    b"[" * 1_000_000,
+    b'{"a":' * 200_000,
 )
+
+
 def test_what_is_no_command_is_said_and_polling_goes_on(
-    controller: RecordingController, start_agent: StartAgent, body: bytes
+    controller: RecordingController, start_agent: StartAgent
 ) -> None:
     agent = start_agent()
-    controller.push(body)
-    wait_until(lambda: "a command is refused" in agent.stderr, what="the refusal")
+    for number, body in enumerate(NO_COMMANDS, 1):
+        controller.push(body)
+        wait_until(lambda: agent.stderr.count("a command is refused") >= number, what=f"the refusal of {body[:20]!r}")  # noqa: B023
+        controller.push(built_in(f"after-{number}", "ping"))
+        controller.wait_for_result(f"after-{number}")
     assert_well(agent, controller)
-    assert [result["id"] for result in controller.results] == ["still-there"]
+    wanted = [f"after-{number}" for number in range(1, len(NO_COMMANDS) + 1)]
+    assert [result["id"] for result in controller.results] == [*wanted, "still-there"]
+    assert agent.stderr.count("a command is refused") == len(NO_COMMANDS)
 
 
-@pytest.mark.parametrize(
-    ("rest", "reason"),
-    [
-        (b'"cmd": "ping"} trailing', "not JSON"),
-        (b'"cmd": "execute", "args": {"name": "tr', "not JSON"),
-        (b'"cmd": "ping", "data": "a\tb"}', "not JSON"),
-        (b'"cmd": "execute", "args": {"name": "true", "max_time": ' + b"9" * 5000 + b"}}", "too many digits"),
-        (b'"cmd": "ping", "args": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "nested too deeply"),
-    ],
-    ids=["trailing", "cut off", "tab", "digits", "deep"],
-)
+UNREADABLE = {
+    "trailing": (b'"cmd": "ping"} trailing', "not JSON"),
+    "cut off": (b'"cmd": "execute", "args": {"name": "tr', "not JSON"),
+    "tab": (b'"cmd": "ping", "data": "a\tb"}', "not JSON"),
+    "digits": (
+        b'"cmd": "execute", "args": {"name": "true", "max_time": ' + b"9" * 5000 + b"}}",
+        "too many digits",
+    ),
+    "deep": (b'"cmd": "ping", "args": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "nested too deeply"),
+}
+"""What is wrong: the command behind its id, a word of the answer."""
+
+
 def test_what_is_no_command_but_has_an_id_is_answered_under_it(
-    controller: RecordingController, start_agent: StartAgent, rest: bytes, reason: str
+    controller: RecordingController, start_agent: StartAgent
 ) -> None:
     agent = start_agent()
-    controller.push(b'{"id": "readable", "gid": 1, "nid": 10, ' + rest)
-    result = controller.wait_for_result("readable")
-    assert result["state"] == "ERROR"
-    assert reason in result["data"]
+    for kind, (rest, reason) in UNREADABLE.items():
+        controller.push(b'{"id": "%s", "gid": 1, "nid": 10, ' % kind.encode() + rest)
+        result = controller.wait_for_result(kind)
+        assert result["state"] == "ERROR", kind
+        assert reason in result["data"], kind
     assert_well(agent, controller)
 
 
@@ -253,34 +259,34 @@ def test_a_flood_of_repeated_and_unknown_commands_does_not_fill_our_log(
     assert_well(agent, controller)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("name", "tr\0ue"),
-        ("args", ["a\0b"]),
-        ("working_dir", "/tmp\0"),
-        ("env", ["A=b\0c"]),
-        ("env", {"A\0": "b"}),
-        ("args", ["x" * 300_000]),
-        ("args", ["x" * 50_000] * 200),
-        ("env", ["LONG=" + "x" * 4_000_000]),
-        ("name", "x" * 5000),
-        ("name", "a/" * 3000),
-        ("working_dir", "/no/such/folder"),
-        ("working_dir", "/etc/passwd"),
-    ],
-    ids=lambda value: repr(value)[:20],
+NOT_STARTABLE: tuple[tuple[str, Any], ...] = (
+    ("name", "tr\0ue"),
+    ("args", ["a\0b"]),
+    ("working_dir", "/tmp\0"),
+    ("env", ["A=b\0c"]),
+    ("env", {"A\0": "b"}),
+    ("args", ["x" * 300_000]),
+    ("args", ["x" * 50_000] * 200),
+    ("env", ["LONG=" + "x" * 4_000_000]),
+    ("name", "x" * 5000),
+    ("name", "a/" * 3000),
+    ("working_dir", "/no/such/folder"),
+    ("working_dir", "/etc/passwd"),
 )
+
+
 def test_what_cannot_be_started_is_an_error_with_the_reason(
-    controller: RecordingController, start_agent: StartAgent, field: str, value: Any
+    controller: RecordingController, start_agent: StartAgent
 ) -> None:
     agent = start_agent()
-    controller.push(execute("j", **{"name": "true", field: value}))
-    result = controller.wait_for_result("j", 30)
-    assert result["state"] == "ERROR"
-    assert result["data"]
-    assert "\n" not in result["data"]
-    assert len(result["data"]) < 2000
+    for number, (field, value) in enumerate(NOT_STARTABLE):
+        case = f"{field} = {value!r:.20}"
+        controller.push(execute(f"j{number}", **{"name": "true", field: value}))
+        result = controller.wait_for_result(f"j{number}", 30)
+        assert result["state"] == "ERROR", case
+        assert result["data"], case
+        assert "\n" not in result["data"], case
+        assert len(result["data"]) < 2000, case
     assert_well(agent, controller)
 
 
