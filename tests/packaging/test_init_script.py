@@ -47,9 +47,12 @@ class Service:
     def configuration(self) -> Path:
         return Path(self.defaults["CONFIG"])
 
+    more: str = ""
+    """Lines of the defaults file as they stand."""
+
     def run(self, *arguments: str) -> tuple[int, str]:
         """The exit code of the script and all that it printed."""
-        lines = [f"{name}='{value}'\n" for name, value in self.defaults.items()]
+        lines = [*(f"{name}='{value}'\n" for name, value in self.defaults.items()), self.more]
         (self.folder / "defaults").write_text("".join(lines))
         output = self.folder / "printed"
         with open(output, "wb") as printed:
@@ -191,19 +194,155 @@ def test_a_killed_agent_leaves_a_stale_pid_file(agent: Service) -> None:
     assert agent.run("stop")[0] == 0
 
 
-def test_a_pid_that_went_to_another_program_is_left_alone(agent: Service) -> None:
-    other = subprocess.Popen(["sleep", "1000"])
+@pytest.mark.parametrize(
+    "command", ["sleep 1000", "tail -f FOLDER/greenagent-notes", "cat --pid-file FOLDER/other.pid -"]
+)
+def test_a_pid_that_went_to_another_program_is_left_alone(service: Service, command: str) -> None:
+    program(service, "")
+    (service.folder / "greenagent-notes").touch()
+    (service.folder / "cat").write_text("#!/bin/sh\nsleep 1000 & wait\n")
+    (service.folder / "cat").chmod(0o755)
+    words = command.replace("FOLDER", str(service.folder)).split()
+    if words[0] == "cat":
+        words[0] = str(service.folder / "cat")
+    other = subprocess.Popen(words, start_new_session=True)
     try:
-        agent.pid_file.parent.mkdir()
-        agent.pid_file.write_text(f"{other.pid}\n")
-        assert agent.run("status")[0] == 1
-        assert agent.run("start")[0] == 0
-        assert agent.pid() != other.pid
-        assert agent.run("stop")[0] == 0
+        service.pid_file.parent.mkdir()
+        service.pid_file.write_text(f"{other.pid}\n")
+        assert service.run("status")[0] == 1
+        assert service.run("reload")[0] == 7
+        assert service.run("stop")[0] == 0
+        service.pid_file.write_text(f"{other.pid}\n")
+        assert service.run("start")[0] == 0
+        assert service.pid() != other.pid
+        assert service.run("restart")[0] == 0
+        assert service.run("stop")[0] == 0
         assert other.poll() is None
     finally:
-        other.kill()
+        os.killpg(other.pid, signal.SIGKILL)
         other.wait()
+
+
+def test_a_process_of_another_user_is_left_alone_whatever_its_arguments_say(service: Service) -> None:
+    """What a job writes into the pid file, or calls itself, gives it no process of root."""
+    program(service, "")
+    service.defaults["USER"] = "daemon"
+    pid_file = str(service.pid_file)
+    other = subprocess.Popen(
+        ["/bin/sh", "-c", "sleep 1000 & wait", "agent", "--pid-file", pid_file], start_new_session=True
+    )
+    try:
+        service.pid_file.parent.mkdir()
+        service.pid_file.write_text(f"{other.pid}\n")
+        assert service.run("status")[0] == 1
+        assert service.run("stop")[0] == 0
+        assert service.run("stop") == (0, "greenagent: is not running\n")
+        assert other.poll() is None
+    finally:
+        os.killpg(other.pid, signal.SIGKILL)
+        other.wait()
+
+
+def test_an_agent_whose_pid_file_went_is_still_known(service: Service) -> None:
+    program(service, "")
+    assert service.run("start")[0] == 0
+    pid = service.pid()
+    try:
+        service.pid_file.unlink()
+        assert service.run("status") == (0, f"greenagent: is running (pid {pid})\n")
+        assert service.run("start") == (0, f"greenagent: is already running (pid {pid})\n")
+        assert service.run("stop") == (0, "greenagent: stopped\n")
+        assert not running(pid)
+    finally:
+        if running(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_program_of_any_name_is_known(service: Service) -> None:
+    service.defaults["DAEMON"] = str(service.folder / "ga")
+    program(service, "")
+    assert service.run("start")[0] == 0
+    assert service.run("status")[0] == 0
+    assert service.run("stop")[0] == 0
+
+
+@pytest.mark.parametrize("kind", ["link to a file", "link to nothing", "pipe"])
+def test_root_opens_nothing_that_a_job_put_in_the_place_of_the_output(service: Service, kind: str) -> None:
+    program(service, "")
+    service.defaults["USER"] = "daemon"
+    assert service.run("start")[0] == 0
+    assert service.run("stop")[0] == 0
+    output = Path(service.defaults["OUTPUT"])
+    assert (output.owner(), output.stat().st_mode & 0o777) == ("daemon", 0o640)
+    mine = service.folder / "of-root"
+    mine.mkdir(0o700)
+    target = mine / "secret"
+    output.unlink()
+    if kind == "pipe":
+        os.mkfifo(output)
+        os.chown(output, service.pid_file.parent.stat().st_uid, -1)
+    else:
+        os.symlink(target, output)
+    if kind == "link to a file":
+        target.write_text("as it was")
+    code, text = service.run("start")
+    assert code == 1
+    assert f"cannot write to {output}" in text
+    assert not service.pid_file.exists()
+    assert target.exists() == (kind == "link to a file")
+    if target.exists():
+        assert (target.read_text(), target.owner()) == ("as it was", "root")
+
+
+@pytest.mark.parametrize(
+    ("line", "arguments"),
+    [
+        ("OPTIONS=--roles web,database", ["--roles", "web,database"]),
+        ('  OPTIONS="--roles web,database"  ', ["--roles", "web,database"]),
+        ("OPTIONS='--roles *'", ["--roles", "*"]),
+        ("# OPTIONS=--check\n; nothing\n\nOPTIONS=", []),
+    ],
+)
+def test_a_line_of_the_defaults_file_means_what_systemd_takes_it_for(
+    service: Service, line: str, arguments: list[str]
+) -> None:
+    program(service, "")
+    service.more = f"{line}\nGREENAGENT_MAIN_ROLES=web db\nhttp_proxy='http://proxy:$8'\n"
+    code, text = service.run("start")
+    assert code == 0, text
+    pid = service.pid()
+    assert Path(f"/proc/{pid}/cmdline").read_text().split("\0")[4:-3] == arguments
+    variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    assert {"GREENAGENT_MAIN_ROLES=web db", "http_proxy=http://proxy:$8"} <= set(variables)
+    assert service.run("stop")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "export GREENAGENT_MAIN_NID=77",
+        "GREENAGENT_MAIN_NID = 7",
+        "GREENAGENT_MAIN_NID= 7",
+        "GREENAGENT_MAIN_NID=7 # mine",
+        "OPTIONS=\"--roles 'web east,db'\"",
+        "CONFIG=$HOME/agent.toml",
+        'CONFIG="`pwd`/agent.toml"',
+        "OPTIONS=--roles a \\\n b",
+        "NID=7; export NID",
+        "if [ -e /etc/x ]; then",
+        "7=8",
+        "STOP_TIMEOUT=1m",
+        'OPTIONS="',
+    ],
+)
+def test_a_line_that_systemd_would_take_for_something_else_is_refused(service: Service, line: str) -> None:
+    program(service, "")
+    service.more = f"{line}\n"
+    number = len(service.defaults) + 1
+    for action, code in (("start", 6), ("stop", 6), ("status", 4)):
+        assert service.run(action)[0] == code
+        assert f"{service.folder}/defaults: line {number}" in service.run(action)[1]
+    assert not service.pid_file.exists()
 
 
 @pytest.mark.parametrize("content", ["", "none\n", "99999999999\n", "-1\n", "0\n"])

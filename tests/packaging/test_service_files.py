@@ -50,7 +50,7 @@ def test_the_init_script_is_posix_shell_with_an_lsb_header() -> None:
     assert {"Provides", "Required-Start", "Required-Stop", "Default-Start", "Default-Stop", "Short-Description"} <= keys
     assert INIT_SCRIPT.stat().st_mode & 0o111
     code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    assert not re.search(r"\[\[|\blocal \w|\bfunction \w|start-stop-daemon|init-functions", code)
+    assert not re.search(r"\[\[\s|\blocal \w|\bfunction \w|start-stop-daemon|init-functions", code)
     subprocess.run([needs("sh"), "-n", str(INIT_SCRIPT)], check=True)
 
 
@@ -92,7 +92,7 @@ def test_the_page_about_the_service_has_the_defaults_and_exit_codes_of_the_scrip
     page = (ETC.parent / "docs" / "service.md").read_text()
     script = INIT_SCRIPT.read_text()
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (?:`(.*?)`)? ?\|", page, re.MULTILINE))
-    defaults = dict(re.findall(r"^([A-Z_]+)=(.*)$", script.split("\nif ")[0], re.MULTILINE))
+    defaults = dict(re.findall(r"^([A-Z_]+)=(.*)$", script.split("\nsay() ")[0], re.MULTILINE))
     for name in ("DEFAULTS", "NAME", "PATH"):
         defaults.pop(name)
     assert rows == defaults
