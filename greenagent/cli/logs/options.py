@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import sqlite3
-from datetime import datetime, timedelta
+import time
+from bisect import bisect_left
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -101,21 +104,33 @@ def regex(text: str) -> str:
     return text
 
 
-def moment(text: str, now: datetime | None = None) -> float:
+def moment(text: str, now: float | None = None) -> float:
     """Seconds since 1970 of an option such as ``1h`` (ago), an ISO date or time, a time of today, or such seconds.
 
-    Local time unless the text names an offset.
+    Local time unless the text names an offset. A span is one of seconds, not of the clock on the wall. Of a time that
+    there was twice the first counts; one that a change of the clock left out is the moment of that change.
     """
     text = text.strip()
-    now = now or datetime.now()
+    now = time.time() if now is None else now
     try:
         if (ago := span(text)) is not None:
-            return (now - timedelta(seconds=ago)).timestamp()
+            return datetime.fromtimestamp(now - ago, timezone.utc).timestamp()
         if re.fullmatch(r"[0-9]{9,11}(\.[0-9]+)?", text):
             return float(text)
         if re.fullmatch(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?", text):
-            text = f"{now:%Y-%m-%d}T{text.zfill(5) if text.count(':') == 1 else text.zfill(8)}"
+            text = f"{datetime.fromtimestamp(now):%Y-%m-%d}T{text.zfill(5) if text.count(':') == 1 else text.zfill(8)}"
         # Python before 3.11 knows no Z.
-        return datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text).timestamp()
+        return _since_1970(datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text))
     except (ValueError, OverflowError, OSError) as error:
         raise UsageError(f"{text!r} is no time: say 90s, 15m, 1h, 2d, 1w ago, or 2026-01-31T12:30") from error
+
+
+def _since_1970(read: datetime) -> float:
+    first = read.timestamp()
+    if read.tzinfo is not None or datetime.fromtimestamp(first) == read:
+        return first
+    # The clock went forward over it: with the offset before the change it is too late, with the one after it too early.
+    early = read.replace(fold=1).timestamp()
+    offset = time.localtime(early).tm_gmtoff
+    changes = range(math.ceil(early), math.ceil(first) + 1)
+    return float(changes[bisect_left(changes, True, key=lambda at: time.localtime(at).tm_gmtoff != offset)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -65,17 +67,54 @@ def test_a_configuration_with_problems_suggests_the_folder(tmp_path: Path) -> No
 
 
 def test_times_are_read_in_every_form() -> None:
-    now = datetime(2026, 1, 31, 12, 0)
-    assert moment("90s", now) == now.timestamp() - 90
-    assert moment("2d", now) == now.timestamp() - 172800
-    assert moment("11:30", now) == now.timestamp() - 1800
-    assert moment("2026-01-31T10:00", now) == now.timestamp() - 7200
+    now = datetime(2026, 1, 31, 12, 0).timestamp()
+    assert moment("90s", now) == now - 90
+    assert moment("2d", now) == now - 172800
+    assert moment("11:30", now) == now - 1800
+    assert moment("2026-01-31T10:00", now) == now - 7200
     assert moment("2026-01-31") == datetime(2026, 1, 31).timestamp()
     assert moment("2026-01-31T10:00Z") == datetime(2026, 1, 31, 10, tzinfo=timezone.utc).timestamp()
     assert moment("1769853600") == 1769853600
     for bad in ("", "1", "1y", "soon", "2026-13-01", "99:99", "999999999w"):
         with pytest.raises(UsageError, match="is no time"):
             moment(bad, now)
+
+
+@pytest.fixture
+def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    def use(name: str) -> None:
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield use
+    monkeypatch.undo()
+    time.tzset()
+
+
+CHANGE_TO_SUMMER = 1774746000.0
+"""2026-03-29 01:00 UTC: 02:00 to 03:00 did not exist in Central Europe."""
+CHANGE_TO_WINTER = 1792890000.0
+"""2026-10-25 01:00 UTC: 02:00 to 03:00 came twice."""
+CENTRAL_EUROPE = "CET-1CEST,M3.5.0,M10.5.0/3"
+
+
+@pytest.mark.parametrize(
+    "now", [CHANGE_TO_SUMMER + 60, CHANGE_TO_SUMMER + 1800, CHANGE_TO_WINTER + 60, CHANGE_TO_WINTER + 900]
+)
+def test_a_span_is_one_of_seconds_also_over_a_change_of_the_clock(zone: Callable[[str], None], now: float) -> None:
+    zone(CENTRAL_EUROPE)
+    for text, seconds in (("5m", 300), ("59m", 3540), ("1h", 3600), ("61m", 3660), ("1d", 86400)):
+        assert moment(text, now) == now - seconds
+
+
+def test_a_time_that_the_clock_left_out_is_the_moment_of_its_change(zone: Callable[[str], None]) -> None:
+    zone(CENTRAL_EUROPE)
+    for text in ("02:00", "02:00:01", "02:30", "2026-03-29T02:59:59.5"):
+        assert moment(text, CHANGE_TO_SUMMER + 7200) == CHANGE_TO_SUMMER
+    assert moment("01:59:59", CHANGE_TO_SUMMER + 7200) == CHANGE_TO_SUMMER - 1
+    assert moment("03:00", CHANGE_TO_SUMMER + 7200) == CHANGE_TO_SUMMER
+    assert moment("2026-10-25T02:30") == CHANGE_TO_WINTER - 1800
+    assert moment("2026-10-25T02:30+01:00") == CHANGE_TO_WINTER + 1800
 
 
 def test_levels_may_be_named() -> None:
