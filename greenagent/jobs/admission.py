@@ -15,13 +15,13 @@ from greenagent.jobs.handover import Suspended, SuspendedJob
 from greenagent.jobs.job import Job, JobQueue, Outcome, Reason, Stage, killed_before_start
 from greenagent.jobs.lifecycle import Lifecycle
 from greenagent.jobs.runner import BuiltInRunner, ExternalRunner, JobContext
-from greenagent.process.child import signal_name
 from greenagent.runtime.agent_log import RateLimitedLog
 from greenagent.spool.schema import FROM_CONTROLLER, FROM_STARTUP
 from greenagent.values import levels, states
 from greenagent.values.command import Command, parse_command, without_queue
 from greenagent.values.errors import CommandError
 from greenagent.values.result import Result
+from greenagent.values.signals import signal_name
 
 UNKILLABLE_WAIT = 5.0
 """Seconds beyond grace and drain after which a kill answers that a job would not die."""

@@ -17,6 +17,7 @@ from greenagent.process.job_tree import DetachedProcesses, JobTree, Reaper, pars
 from greenagent.runtime import procfs
 from greenagent.runtime.native import close_descriptor
 from greenagent.runtime.procfs import Process
+from greenagent.values.signals import signal_name
 
 _READABLE = 1
 KILL_LIMIT = 4.0
@@ -35,16 +36,6 @@ class ExitStatus:
 
     code: int | None
     signal: str | None
-
-
-def signal_name(number: int) -> str:
-    """``SIGTERM`` for 15; real-time signals as ``SIGRTMIN+n``."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        if signal.SIGRTMIN < number < signal.SIGRTMAX:
-            return f"SIGRTMIN+{number - signal.SIGRTMIN}"
-        return f"SIG{number}"
 
 
 class Child:
