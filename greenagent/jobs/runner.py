@@ -190,8 +190,9 @@ class ExternalRunner:
 
     def _environment(self, execution: Execution) -> dict[str, str]:
         job, context = self._job, self._context
-        controller = context.settings().controllers.get(job.controller) if job.controller is not None else None
-        wanted = {**self._monitor.environment(), **execution.environment}
+        settings = context.settings()
+        controller = settings.controllers.get(job.controller) if job.controller is not None else None
+        wanted = {**settings.main.env, **self._monitor.environment(), **execution.environment}
         tag = job_tag(context.spool.instance, job.id, job.run)
         return child_environment(wanted, tag, context.identity.gid, context.identity.nid, controller)
 

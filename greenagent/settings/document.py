@@ -24,7 +24,8 @@ effective settings and where each came from.
 - A flag beats an environment variable, which beats the file, which beats the default. Flags:
   {flags}.
 - Environment variables exist for the sections with a fixed name: {sections}. Lists are
-  comma-separated: `GREENAGENT_MAIN_ROLES=web,database`. For a setting that is true or false, {true}
+  comma-separated: `GREENAGENT_MAIN_ROLES=web,database`, `GREENAGENT_MAIN_ENV=LANG=C.UTF-8,TZ=UTC`.
+  For a setting that is true or false, {true}
   count as true and {false} as false, in capitals or not.
 - Unknown sections and settings are refused, with the nearest known name.
 - The file must be TOML for the `toml` library and for Python's `tomllib` (on Python 3.10 for the

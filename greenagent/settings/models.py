@@ -106,6 +106,12 @@ class MainSettings:
     allow_reboot: bool = setting(FLAG, False, "Whether controllers may reboot this machine.")
     scripts_dir: Path = setting(PATH, "./scripts", "The folder of jumpscripts (domain/name.py).", given)
     script_python: str = setting(TEXT, "", "The Python that runs jumpscripts. Empty: the agent's own.")
+    env: dict[str, str] = setting(
+        TEXT_TABLE,
+        {},
+        "Environment variables for every job, which inherits none of the agent's. Those of an extension or caller win.",
+        live=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,13 @@ def _levels(value: Any) -> LevelSet | None:
         raise ValueProblem(f"is no list of levels: {error}") from None
 
 
+def _parse_variables(text: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in _parse_list(text)]
+    if not all(sign for _, sign, _ in pairs):
+        raise ValueProblem(f"must be NAME=VALUE, comma-separated, not {text!r}")
+    return {name: value for name, _, value in pairs}
+
+
 def _variables(value: dict[str, Any]) -> dict[str, str]:
     for key, item in value.items():
         if not isinstance(item, str):
@@ -121,7 +128,7 @@ CONTROLLERS: Final = replace(TEXTS)
 """Keys of controllers; empty for all of them. The loader, which knows the controllers, knows this kind by identity."""
 LEVELS: Final = Kind("level list", "a list of levels", (object,), _levels)
 TABLE: Final = Kind("table", "a table", (dict,), dict)
-TEXT_TABLE: Final = Kind("table of texts", "a table", (dict,), _variables)
+TEXT_TABLE: Final = Kind("table of texts", "a table", (dict,), _variables, _parse_variables)
 
 
 # -- checks of single values: each returns what is wrong, or an empty text

@@ -151,6 +151,20 @@ def test_environment_and_working_directory(
     assert controller.wait_for_result("w")["streams"][0] == f"{where}\n"
 
 
+def test_variables_for_all_jobs_stand_below_those_of_the_caller(
+    controller: RecordingController, start_agent: StartInside
+) -> None:
+    agent = start_agent(main='env = {LANG = "C.UTF-8", TZ = "UTC", HOME = "/h", GREENAGENT_JOB = "x"}')
+    controller.push(execute("e", "env", env=["TZ=CET"]))
+    variables = dict(line.split("=", 1) for line in controller.wait_for_result("e")["streams"][0].splitlines())
+    assert (variables["LANG"], variables["TZ"], variables["HOME"]) == ("C.UTF-8", "CET", "/h")
+    assert variables["GREENAGENT_JOB"].split(":")[1:] == ["e", "1"]
+    agent.agent.reload(agent.settings({"main": controller.url}, main='env = {LANG = "de_DE.UTF-8"}'))
+    controller.push(execute("f", "env"))
+    variables = dict(line.split("=", 1) for line in controller.wait_for_result("f")["streams"][0].splitlines())
+    assert (variables["LANG"], "TZ" in variables) == ("de_DE.UTF-8", False)
+
+
 def test_max_time_ends_the_whole_group(controller: RecordingController, start_agent: StartInside) -> None:
     start_agent()
     controller.push(shell("t", "echo $$; sleep 1000 & echo $!; wait", max_time=1))

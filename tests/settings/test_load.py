@@ -283,6 +283,17 @@ def test_an_unknown_variable_is_a_warning_but_those_of_other_programs_are_not(tm
     ]
 
 
+def test_variables_for_jobs_are_given_by_file_or_variable(tmp_path: Path) -> None:
+    text = MINIMAL.replace("[main]", '[main]\nenv = {TZ = "UTC"}', 1)
+    assert load(tmp_path, text).settings.main.env == {"TZ": "UTC"}
+    given = {"GREENAGENT_MAIN_ENV": "LANG=C.UTF-8, A=b=c,EMPTY="}
+    assert load(tmp_path, text, given).settings.main.env == {"LANG": "C.UTF-8", "A": "b=c", "EMPTY": ""}
+    (problem,) = problems(tmp_path, text, {"GREENAGENT_MAIN_ENV": "LANG"})
+    assert "must be NAME=VALUE, comma-separated, not 'LANG'" in problem
+    (problem,) = problems(tmp_path, text.replace('"UTC"', "1"))
+    assert "must be a table of texts, but 'TZ' is a whole number" in problem
+
+
 def test_no_controller_is_allowed_with_a_warning(tmp_path: Path) -> None:
     assert warnings(tmp_path, MAIN) == ["agent.toml: no controller is configured, only startup tasks run"]
 
