@@ -166,15 +166,18 @@ class Admission:
         if number is not None:
             if job.child is None:
                 return f"job '{job_id}' has no process that could be signalled"
-            job.signals.add(signal_name(number))
-            if not job.child.signal(number):
-                return f"job '{job_id}' had ended before the signal was sent"
+            try:
+                if not job.child.signal(number):
+                    return f"job '{job_id}' had ended before the signal was sent"
+            except PermissionError:
+                return f"job '{job_id}': the agent's user may not signal process {job.child.pid}"
+            job.signals.add(signal_name(number))  # its end is not seen before: nothing gave way
             return None
         self.end_job(job, Reason.KILL)
         main = self._context.settings().main
         if job.ended.wait(main.kill_grace + main.pipe_drain + UNKILLABLE_WAIT):
             if job.unkillable:
-                return f"job '{job_id}' left processes that would not die: {', '.join(job.unkillable)}"
+                return f"job '{job_id}' left processes that could not be ended: {job.unkillable}"
             return None
         pid = job.child.pid if job.child is not None else "unknown"
         return f"job '{job_id}' does not end: process {pid} would not die"

@@ -124,8 +124,8 @@ class Job:
     """How the run before this one, or before the pause, ended; reported or not."""
     is_reported: bool = False
     """True from the moment the last result goes into the spool: the job is over, whatever is left to tidy up."""
-    unkillable: tuple[str, ...] = ()
-    """Pids of its processes that did not die."""
+    unkillable: str = ""
+    """Its processes that could not be ended, in words."""
     greenlet: Greenlet | None = None
     after_report: Callable[[], None] | None = None
     """What a built-in does once its answer is in the spool."""

@@ -284,15 +284,15 @@ class ExternalRunner:
 
     def _clean_up(self, run: _Run, cause: str | None, survivors: tuple[Survivor, ...]) -> None:
         """Ends what the process left behind: no process outlives its job (design, promise 5)."""
-        if survivors:
-            self._job.unkillable = tuple(str(process.pid) for process in survivors)
-            self._write(levels.OPERATIONS_ERROR, f"would not die: {_named(survivors)}")
-        elif cause is None and run.leave_children:
+        if cause is None and run.leave_children and run.child.wait() == ExitStatus(0, None):
             run.child.leave_children()
-        else:
-            swept = sweep(run.child, self._main.kill_grace)
+        elif not survivors:
+            swept, survivors = sweep(run.child, self._main.kill_grace)
             if cause is None and swept:
                 self._warn(f"ended what the job left running: {_named(swept)}")
+        if survivors:
+            self._job.unkillable = _named(survivors)
+            self._write(levels.OPERATIONS_ERROR, f"could not be ended: {_named(survivors)}")
 
     def _warn(self, text: str) -> None:
         self._write(levels.WARNING, text)
@@ -334,4 +334,4 @@ Runner = ExternalRunner | BuiltInRunner
 
 
 def _named(processes: tuple[Survivor, ...]) -> str:
-    return ", ".join(f"{pid} ({command})" for pid, command in processes)
+    return ", ".join(map(str, processes))

@@ -109,16 +109,25 @@ class Child:
             self._exit_event().wait(seconds)
 
     def signal(self, number: int) -> bool:
-        """Sends a signal to the group; False when the leader had ended before."""
-        return not self.has_exited and self.signal_group(number)
+        """Sends a signal to the group; False when the leader had ended before.
 
-    def signal_group(self, number: int) -> bool:
-        """As ``signal``, also after the leader's end, until it is reaped."""
+        Raises PermissionError where no process of the group may be signalled, such as programs of another user.
+        """
+        return not self.has_exited and self._signal_group(number)
+
+    def signal_group(self, number: int) -> None:
+        """As ``signal``, also after the leader's end, until it is reaped; what may not be signalled is left alone."""
+        try:
+            self._signal_group(number)
+        except PermissionError:
+            pass
+
+    def _signal_group(self, number: int) -> bool:
         if self.tree.leader_is_reaped:
             return False  # the number may belong to strangers by now
         try:
             os.killpg(self.pid, number)
-        except OSError:
+        except ProcessLookupError:
             return False
         return True
 
@@ -213,10 +222,21 @@ class Children:
 
 
 class Survivor(NamedTuple):
-    """A process that outlived its job."""
+    """A process that outlived its job; ``reason``: why it could not be ended, where that is known."""
 
     pid: int
     command: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.pid} ({self.command}{self.reason and f', {self.reason}'})"
+
+
+class Swept(NamedTuple):
+    """What a child left behind: what was ended, and what could not be."""
+
+    ended: tuple[Survivor, ...] = ()
+    left: tuple[Survivor, ...] = ()
 
 
 def end(child: Child, grace: float) -> tuple[Survivor, ...]:
@@ -229,13 +249,16 @@ def end(child: Child, grace: float) -> tuple[Survivor, ...]:
     return _kill(child)[0]
 
 
-def sweep(child: Child, grace: float = 0) -> tuple[Survivor, ...]:
+def sweep(child: Child, grace: float = 0) -> Swept:
     """After the exit: ends what the child left behind (KILL at once without ``grace``) and returns what it was."""
     if child.has_exited and not child.members():
-        return ()  # whatever a dead leader left is ours by now (subreaper), or below one that is
+        return Swept()  # whatever a dead leader left is ours by now (subreaper), or below one that is
     found = _terminate(child, grace) if grace > 0 else {}
-    found.update(_kill(child)[1])
-    return tuple(Survivor(pid, command) for pid, command in found.items())
+    left, killed = _kill(child)
+    found.update(killed)
+    for survivor in left:
+        found.pop(survivor.pid, None)
+    return Swept(tuple(Survivor(pid, command) for pid, command in found.items()), left)
 
 
 def _terminate(child: Child, grace: float) -> dict[int, str]:
@@ -285,9 +308,20 @@ def _kill(child: Child) -> tuple[tuple[Survivor, ...], dict[int, str]]:
         if time.monotonic() >= deadline:
             leader = None if child.has_exited else procfs.read_process(child.pid)
             left = members if leader is None else [leader, *members]
-            return tuple(Survivor(process.pid, process.command) for process in left), found
+            return tuple(Survivor(process.pid, process.command, _why_alive(process)) for process in left), found
         child.sleep(pause)
         pause = min(pause * 2, 0.05)
+
+
+def _why_alive(process: Process) -> str:
+    """Why a process does not die of KILL."""
+    try:
+        os.kill(process.pid, 0)
+    except PermissionError:
+        return "not permitted"
+    except OSError:
+        return ""
+    return "it waits for a device or a file system" if process.state == "D" else ""
 
 
 def send_signal(pid: int, start_ticks: int, number: int) -> bool:

@@ -159,7 +159,7 @@ class OrphanReaper:
             return
         parsed = parse_tag(tag)
         name = f"job {parsed.job_id}" if parsed is not None else "a job that is over"
-        what = f"{name} left process {process.pid} ({process.command}) behind: ended with {number.name}"
+        what = f"{name} left process {process.pid} ({process.command}) behind: {number.name} was sent"
         self._log.log(levels.WARNING, what)
 
 

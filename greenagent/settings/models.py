@@ -149,7 +149,12 @@ class ExtensionSettings:
     )
     env: dict[str, str] = setting(TEXT_TABLE, {}, "Environment variables for it.", live=True)
     allow_parent: bool = setting(FLAG, False, "Whether a value may climb out of cwd with '..'.", live=True)
-    leave_children: bool = setting(FLAG, False, "Whether children it leaves behind after SUCCESS go on.", live=True)
+    leave_children: bool = setting(
+        FLAG,
+        False,
+        "Whether children it leaves behind after exit code 0 go on; a stop of the systemd unit ends them all the same.",
+        live=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def test_without_them_it_ends_after_the_last_job_that_may_own_it_also_after_a_re
     agent.stop()
     said = [data for _, _, level, data in agent.rows("jobid = 'agent'") if level == 7]
     assert [text for text in said if str(pid) in text] == [
-        f"a job that is over left process {pid} (sleep) behind: ended with SIGTERM"
+        f"a job that is over left process {pid} (sleep) behind: SIGTERM was sent"
     ]
 
 

@@ -102,6 +102,21 @@ def test_leave_children_lets_them_go_on(
             os.kill(pid, 9)
 
 
+@pytest.mark.parametrize("end", ["exit 3", "kill -9 $$"])
+def test_a_run_that_failed_leaves_no_children_whatever_it_asked_for(
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path, end: str
+) -> None:
+    agent = start_agent(kill_grace=0.2)
+    pids = tmp_path / "pids"
+    script = f"setsid sleep 1000 < /dev/null > /dev/null 2>&1 & echo $! >> {pids}; {end}"
+    controller.push(shell("failing", script, leave_children=True, max_restart=2))
+    assert controller.wait_for_result("failing")["state"] == "ERROR"
+    assert len(pids.read_text().split()) == 3
+    wait_until(lambda: running_pids(pids) == [], what="the end of what each run left")
+    told = agent.rows("level = 7 AND jobid = 'failing'")
+    assert len([row for row in told if "ended what the job left running" in row[-1]]) == 3
+
+
 @pytest.mark.parametrize("script", ["exit 0", "sleep 0.01"])
 def test_kills_that_race_with_the_end_harm_nothing(
     controller: RecordingController, start_agent: StartInside, script: str

@@ -110,7 +110,7 @@ def test_daemon_is_ended_by_its_tag(start):
     pid = int(read_some(child))
     child.wait(10)
     wait_until(lambda: [process.pid for process in child.members()] == [pid], what="the orphan to be given to us")
-    assert [left.pid for left in sweep(child)] == [pid]
+    assert [left.pid for left in sweep(child).ended] == [pid]
     assert not is_running(pid)
     child.reap()
     assert zombies_of(os.getpid()) == []
@@ -144,7 +144,7 @@ def test_daemon_without_tag_is_ended_when_it_was_noted(start):
     close_pipes(child)
     child.wait(10)
     assert is_running(grandchild)
-    assert sweep(child) == ((grandchild, "sleep"),)
+    assert sweep(child) == (((grandchild, "sleep", ""),), ())
     assert not is_running(grandchild)
     child.reap()
 
@@ -154,8 +154,8 @@ def test_sweep_names_what_a_finished_child_left(start):
     pid = int(read_some(child))
     child.wait(10)
     wait_until(lambda: [process.command for process in child.members()] == ["sleep"], what="the sleep")
-    assert sweep(child, 30) == ((pid, "sleep"),)
-    assert sweep(child) == ()
+    assert sweep(child, 30) == (((pid, "sleep", ""),), ())
+    assert sweep(child) == ((), ())
     assert child.reap() == ExitStatus(0, None)
     close_pipes(child)
 

@@ -55,7 +55,7 @@ def next_tick():
 def test_an_untagged_orphan_that_holds_its_jobs_pipes_is_ended_with_its_job(make_orphan):
     child, pid = make_orphan("holds", pipes="")
     child.wait(10)
-    assert [leftover.pid for leftover in sweep(child)] == [pid]
+    assert [leftover.pid for leftover in sweep(child).ended] == [pid]
     assert not is_running(pid)
     over(child)
 
@@ -71,7 +71,7 @@ def test_a_process_whose_session_was_seen_is_known_after_its_leader_is_gone(star
     pid = int(wait_for_words(pids, 2)[1])
     child.wait(10)
     wait_until(lambda: procfs.read_process(pid).parent == os.getpid() and not read_tag(pid), what="its escape")
-    assert [leftover.pid for leftover in sweep(child)] == [pid]
+    assert [leftover.pid for leftover in sweep(child).ended] == [pid]
     over(child)
 
 
@@ -86,7 +86,7 @@ def test_a_process_that_only_the_meter_saw_is_known_wherever_it_went(start, tmp_
     gate.touch()
     child.wait(10)
     wait_until(lambda: procfs.read_process(pid).parent == os.getpid(), what="the adoption")
-    assert [leftover.pid for leftover in sweep(child)] == [pid]
+    assert [leftover.pid for leftover in sweep(child).ended] == [pid]
     over(child)
 
 
@@ -98,7 +98,7 @@ def test_an_untagged_orphan_is_ended_once_no_run_lives_that_may_own_it(make_orph
     younger = start("sleep", "600", tag=job_tag(INSTANCE, "younger", 1))
     orphan_reaper.check()
     child.wait(10)
-    assert sweep(child) == ()
+    assert sweep(child) == ((), ())
     over(child)
     for _ in range(3):
         orphan_reaper.check()
@@ -204,4 +204,4 @@ def test_at_the_agents_end_all_untagged_orphans_are_ended_also_those_that_ignore
     assert not is_running(hard)
     words = " ".join(text for _, text in said)
     assert f"process {pid} (sleep)" in words
-    assert f"process {hard} (sh) behind: ended with SIGKILL" in words
+    assert f"process {hard} (sh) behind: SIGKILL was sent" in words

@@ -1,10 +1,11 @@
-"""Cannot signal its child any more (it gave up being root): says what ending it answers."""
+"""Cannot signal its children any more (it gave up being root): what signalling, ending and sweeping them answers."""
 
 from greenagent.runtime.patch import patch
 
 patch()
 
 import os  # noqa: E402
+import signal  # noqa: E402
 
 from greenagent.process import child as children  # noqa: E402
 from greenagent.process.spawn import Spawner, SpawnRequest  # noqa: E402
@@ -14,10 +15,19 @@ children.KILL_LIMIT = 0.2
 spawner = Spawner(AgentLog(None))
 spawner.start()
 child = spawner.spawn(SpawnRequest("sleep", ("30",)))
+parent = spawner.spawn(SpawnRequest("sh", ("-c", "sleep 30 & exit 0")))
+parent.wait()
 os.setresuid(65534, 65534, 0)
+try:
+    print(child.signal(signal.SIGTERM))
+except PermissionError:
+    print("not permitted")
 survivors = children.end(child, 0.05)
-print([survivor.pid for survivor in survivors] == [child.pid], [survivor.command for survivor in survivors])
+print([survivor.pid for survivor in survivors] == [child.pid], [survivor[1:] for survivor in survivors])
+ended, left = children.sweep(parent, 0.05)
+print(ended, [survivor[1:] for survivor in left])
 os.setresuid(0, 0, 0)
-children.end(child, 0)
-child.reap()
+for each in (child, parent):
+    children.end(each, 0)
+    each.reap()
 spawner.stop()
