@@ -294,6 +294,27 @@ def test_root_opens_nothing_that_a_job_put_in_the_place_of_the_output(service: S
         assert (target.read_text(), target.owner()) == ("as it was", "root")
 
 
+def test_root_makes_and_removes_nothing_where_a_link_on_the_way_leads(service: Service) -> None:
+    program(service, "")
+    service.defaults["USER"] = "daemon"
+    assert service.run("start")[0] == 0
+    assert service.run("stop")[0] == 0
+    mine = service.folder / "of-root"
+    mine.mkdir(0o700)
+    link = service.pid_file.parent / "link"  # as a job can, in the folder of its user
+    link.symlink_to(mine)
+    os.lchown(link, link.parent.stat().st_uid, -1)
+    service.defaults["PIDFILE"] = str(link / "new" / "agent.pid")
+    code, text = service.run("start")
+    assert code == 1
+    assert f"cannot make the folder {link}/new" in text
+    assert not list(mine.iterdir())
+    service.defaults["PIDFILE"] = str(link / "agent.pid")
+    (mine / "agent.pid").write_text("of root\n")
+    assert service.run("stop")[0] == 0
+    assert (mine / "agent.pid").exists()
+
+
 @pytest.mark.parametrize(
     ("line", "arguments"),
     [
@@ -332,6 +353,10 @@ def test_a_line_of_the_defaults_file_means_what_systemd_takes_it_for(
         "if [ -e /etc/x ]; then",
         "7=8",
         "STOP_TIMEOUT=1m",
+        "STOP_TIMEOUT=08",
+        "PIDFILE=~/agent.pid",
+        "CONFIG=",
+        "# a comment \\",
         'OPTIONS="',
     ],
 )
@@ -448,7 +473,7 @@ def test_another_user(service: Service, means: str) -> None:
     if means == "su":
         text = service.script.read_text()
         service.script.write_text(text.replace("if setpriv ", "if false "))
-    program(service, "")
+    program(service, "sleep 0.5")  # as long as the real agent takes
     service.defaults["USER"] = "daemon"
     code, text = service.run("start")
     assert code == 0, text
