@@ -14,10 +14,16 @@ SET: Final = "s"
 
 TYPES: Final = frozenset({KEY_VALUE, GAUGE, TIMER, COUNTER, SET})
 
+_ALIASES: Final = {"h": TIMER, "d": TIMER}
+"""Histograms and distributions of Datadog's dialect."""
+
 MAX_KEY: Final = 1000
 """Characters of a key; a longer one is refused, since every interval repeats it."""
 
-_LINE = re.compile(r"([^:|]*):([^:|]*)\|([^|]*)(?:\|(.*))?\Z", re.DOTALL)
+_LINE = re.compile(r"([^:|]*):([^:|]*)\|([^|]*)(?:\|(@[^|]*))?\Z", re.DOTALL)
+"""What most clients send; all else takes ``_parse_dialect``."""
+_DROPPED = re.compile(r"\s*(?:#|c:|e:|card:|T[0-9])")
+"""Sections of Datadog's dialect that mean nothing here: tags, container, external data, cardinality, time stamp."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
 _SHOWN = 80
 
@@ -43,9 +49,11 @@ class Parsed(NamedTuple):
 
 
 def parse(text: str) -> Parsed:
-    """Reads ``key:value|type[|@rate]`` lines, one metric each; blank lines mean nothing.
+    """Reads ``key:value|type[|@rate]`` lines; blank lines mean nothing.
 
-    A line that cannot be read is refused by itself: the others count (design, section 5 "Statistics").
+    Of Datadog's dialect several values (``key:1:2|c``) are as many metrics, ``h`` and ``d`` are timers, and tags and
+    the like are dropped. A line that cannot be read is refused by itself: the others count (design, section 5
+    "Statistics").
     """
     metrics: list[Metric] = []
     refused: list[str] = []
@@ -56,8 +64,10 @@ def parse(text: str) -> Parsed:
         outcome = _parse_line(stripped)
         if isinstance(outcome, str):
             refused.append(f"{shorten(stripped)!r}: {outcome}")
-        else:
+        elif isinstance(outcome, Metric):
             metrics.append(outcome)
+        else:
+            metrics += outcome
     return Parsed(metrics, refused)
 
 
@@ -66,19 +76,56 @@ def shorten(text: str) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
-def _parse_line(line: str) -> Metric | str:
+def _parse_line(line: str) -> Metric | list[Metric] | str:
     match = _LINE.match(line)
     if match is None:
-        return "not of the form key:value|type"
+        return _parse_dialect(line)
     key, value, kind, flag = match.groups()
-    key = key.strip()
-    kind = kind.strip()
+    return _metric(key.strip(), value, kind.strip(), flag)
+
+
+def _parse_dialect(line: str) -> list[Metric] | str:
+    """A line with several values, with colons or bars in a set's member, or with sections behind the type."""
+    if line.startswith(("_e{", "_sc|")):
+        return "events and service checks are no metrics"
+    key, colon, rest = line.partition(":")
+    fields = rest.split("|")
+    at = next((number for number in range(len(fields) - 1, 0, -1) if not _is_section(fields[number])), 0)
+    if not colon or "|" in key or at == 0:
+        return "not of the form key:value|type"
+    kind = fields[at].strip()
+    value = "|".join(fields[:at])
+    rates = [section.strip() for section in fields[at + 1 :] if section.strip().startswith("@")]
+    if kind != SET and at > 1:
+        return (
+            f"{shorten(fields[at])!r} is neither a sample rate nor tags"
+            if fields[1].strip() in TYPES
+            else ("not of the form key:value|type")
+        )
+    if len(rates) > 1:
+        return "it has more than one sample rate"
+    metrics: list[Metric] = []
+    for part in [value] if kind == SET else value.split(":"):
+        metric = _metric(key.strip(), part, kind, rates[0] if rates else None)
+        if isinstance(metric, str):
+            return metric
+        metrics.append(metric)
+    return metrics
+
+
+def _is_section(field: str) -> bool:
+    return field.strip().startswith("@") or _DROPPED.match(field) is not None
+
+
+def _metric(key: str, value: str, kind: str, flag: str | None) -> Metric | str:
     if not key:
         return "the key is empty"
     if len(key) > MAX_KEY:
         return f"the key is longer than {MAX_KEY} characters"
     if kind not in TYPES:
-        return f"unknown type {shorten(kind)!r} (known: c, g, kv, ms, s)"
+        if kind not in _ALIASES:
+            return f"unknown type {shorten(kind)!r} (known: c, d, g, h, kv, ms, s)"
+        kind = _ALIASES[kind]
     rate = 1.0
     if flag is not None:
         read = _parse_rate(flag.strip())

@@ -27,9 +27,14 @@ def test_vector(vector: dict) -> None:
         ("x:infinity|g", "not a finite number"),
         ("x:+|g", "not a finite number"),
         ("x:1|c|@1.5", "sample rate"),
-        ("x:1|c|#tag:a", "sample rate"),
-        ("a:b:1|c", "not of the form"),
+        ("x:1|c|tag:a", "sample rate"),
+        ("a:b:1|c", "not a finite number"),
         ("x:1|c|@0.1|@0.1", "sample rate"),
+        ("x:1:2|c|@2|#a", "sample rate"),
+        ("x:1|2|c", "not of the form"),
+        ("a|b:1|c", "not of the form"),
+        ("_e{5,4}:title|text|#a:b", "events and service checks"),
+        ("_sc|disk|0|#a:b", "events and service checks"),
         ("k" * (MAX_KEY + 1) + ":1|c", "longer than"),
     ],
 )
@@ -39,6 +44,37 @@ def test_a_refusal_names_the_line_and_the_reason(line: str, reason: str) -> None
     assert len(parsed.refused) == 1
     assert line[:20] in parsed.refused[0]
     assert reason in parsed.refused[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "metrics"),
+    [
+        ("page:1|c|#env:dev", [("page", 1.0, "c", 1.0)]),
+        ("page:1|c|@0.5|#env:dev,b", [("page", 1.0, "c", 0.5)]),
+        ("page:1|c|#env:dev|@0.5|c:ci-8f|T1656581400", [("page", 1.0, "c", 0.5)]),
+        ("took:3|h", [("took", 3.0, "ms", 1.0)]),
+        ("took:3:4.5|d|@0.1|#a", [("took", 3.0, "ms", 0.1), ("took", 4.5, "ms", 0.1)]),
+        ("a:1:2:3|c", [("a", 1.0, "c", 1.0), ("a", 2.0, "c", 1.0), ("a", 3.0, "c", 1.0)]),
+        ("q:+1:-2|g", [("q", "+1", "g", 1.0), ("q", "-2", "g", 1.0)]),
+        ("v:7|kv|#a:b|e:it-false|card:low", [("v", 7.0, "kv", 1.0)]),
+    ],
+)
+def test_the_dialect_of_datadog_counts_and_its_tags_are_dropped(line: str, metrics: list[tuple]) -> None:
+    assert parse(line) == (metrics, [])
+
+
+@pytest.mark.parametrize(
+    ("line", "member"),
+    [
+        ("peers:10.0.0.7:8080|s", "10.0.0.7:8080"),
+        ("peers:2001:db8::1|s|@1", "2001:db8::1"),
+        ("peers:a|b|s", "a|b"),
+        ("peers:a|s|s|#t:x", "a|s"),
+        ("peers:|s", ""),
+    ],
+)
+def test_a_member_of_a_set_is_any_text(line: str, member: str) -> None:
+    assert parse(line) == ([("peers", member, "s", 1.0)], [])
 
 
 @pytest.mark.parametrize("text", ["9" * 400 + "|c", "x" * 5000, "x:" + "9" * 400 + "|c"])
