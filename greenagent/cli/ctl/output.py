@@ -37,7 +37,10 @@ def as_argument(job_id: str) -> str:
 
 
 class LiveOutput:
-    """Prints level 1 to stdout and other text of the job to stderr, and remembers what it printed."""
+    """Prints level 1 to stdout and other text of the job to stderr, and remembers what it printed.
+
+    Text is every level but statistics and results; one that is none of the protocol's is printed with its number.
+    """
 
     def __init__(self, prefix: bool, quiet: bool = False) -> None:
         """``prefix``: every line begins with gid:nid. ``quiet``: print nothing."""
@@ -63,8 +66,11 @@ class LiveOutput:
             shown.extend((text, stamp) for text in texts)
         elif level == levels.CRITICAL:
             self._critical[agent] = (line["data"], stamp)
-        if level <= levels.CRITICAL or level == levels.DEBUG:
-            self.show(line, level, texts)
+        if level == levels.STATISTICS or level in levels.RESULTS:
+            return
+        if level not in levels.NAMES:
+            texts[0] = f"{level}::{texts[0]}"  # very likely text of a program that knows nothing of levels
+        self.show(line, level, texts)
 
     def is_complete(self, result: dict[str, Any]) -> bool:
         """True when everything the result tells of has been printed."""

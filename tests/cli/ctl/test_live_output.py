@@ -39,6 +39,28 @@ def test_output_is_shown_while_the_job_runs(controller, answering) -> None:
     assert running.done() == (0, "first\nlast\nnever uploaded\n", "oops\n")
 
 
+def test_text_of_every_level_is_shown_but_statistics_and_results(controller, answering) -> None:
+    """What looks like a level and is none of the protocol's was very likely meant as text: its number is shown too."""
+    lines = Lines()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        for level, text in (
+            (2001, "/32 dev sit0"),
+            (12, "34"),
+            (11, "debug"),
+            (4, "operator"),
+            (10, "a:1|c"),
+            (20, "{}"),
+        ):
+            lines.send(agent, command["id"], text, level=level)
+        agent.finish(command["id"], exit_code=0, streams=["", ""])
+
+    answering(controller, answer)
+    done = ctl(controller.url, *on_node("--", "job"))
+    assert (done.code, done.out) == (0, "")
+    assert done.err.splitlines() == ["2001::/32 dev sit0", "12::34", "debug", "operator"]
+
+
 def test_lines_that_come_after_the_result_are_shown_once(controller, answering) -> None:
     lines = Lines()
 
