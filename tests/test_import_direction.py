@@ -106,6 +106,7 @@ def test_the_entry_points_patch_before_anything_else() -> None:
 
 
 SMALL_ON_PURPOSE = {
+    "uplink/proxy.py": "asked by the client, by what is said of a controller, and by --check",
     "cli/logs/verify.py": "a command of its own, loaded only when it is given",
     "logs/console.py": "the console loggers",
     "runtime/clock.py": "the one clock that nobody sets; tests/faults/test_wall_clock.py names it",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.settings.schema import hide_passwords
 from greenagent.uplink.answer import MAX_RETRY_AFTER
+from greenagent.uplink.proxy import proxy_variable
 
 REPEAT_AFTER = 60.0
 """Seconds in which a reason that comes back is not logged again: an answer that flaps must not fill the log."""
@@ -46,7 +47,8 @@ class ControllerHealth:
         """Monotonic time of the last result or log batch that was accepted."""
         self.is_polled = False
         """True where commands are asked for."""
-        self._name = f"controller {key} ({hide_passwords(url)})"
+        way = f", through the proxy of {variable}" if (variable := proxy_variable(url)) else ""
+        self._name = f"controller {key} ({hide_passwords(url)}{way})"
         self._agent_log = agent_log
         self._reasons: dict[str, str] = {}
         self._logged: dict[str, float] = {}

@@ -30,6 +30,7 @@ from gevent import monkey
 from greenagent import __version__
 from greenagent.runtime.greenlets import Heartbeat, Interrupted, Interruptible
 from greenagent.uplink.answer import Answer, TransportError, explain
+from greenagent.uplink.proxy import proxies_for
 from greenagent.uplink.tls import ControllerTls, TlsAdapter
 
 _poll = monkey.get_original("select", "poll")
@@ -70,8 +71,7 @@ _FAILURES = (
 class HttpClient:
     """Requests to ``<url>/<gid>/<nid>/``, one at a time, over a connection that is kept open.
 
-    Redirects are not followed and no cookie is kept. Proxies come from the environment, nothing
-    else does. Give every purpose a client of its own, so that none waits for another.
+    Redirects are not followed, no cookie is kept, of the environment only proxies count. One client for each purpose.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class HttpClient:
         self._connect_timeout = connect_timeout
         self._command_limit = command_limit
         self._body_grace = body_grace
-        self._proxies = requests.utils.get_environ_proxies(self._base)
+        self._proxies = proxies_for(self._base)
         # Through a proxy every request goes the way of ``requests``, which knows the kinds there are.
         self._is_proxied = requests.utils.select_proxy(self._base, self._proxies) is not None
         self._adapter: TlsAdapter | None = None

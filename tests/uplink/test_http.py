@@ -19,8 +19,11 @@ from gevent.server import StreamServer
 
 from greenagent.uplink import http as http_module
 from greenagent.uplink.answer import TransportError
+from greenagent.uplink.health import ControllerHealth
 from greenagent.uplink.http import HttpClient, _read_plain, _Replay
+from greenagent.uplink.proxy import proxy_variable
 from tests.support import recording_controller as behaviour
+from tests.support.agent_logs import RecordedLog
 from tests.support.certificates import security, server_context, write_authority
 from tests.support.recording_controller import RecordingController, status
 from tests.support.uplink import Uplink
@@ -332,13 +335,29 @@ def test_a_proxy_of_the_environment_is_used_and_its_failure_named(monkeypatch):
         monkeypatch.setenv("http_proxy", proxy.url)
         assert Uplink("http://controller.invalid:8966").client().post("event", b"{}").ok
         assert proxy.events == [{}]
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        with RecordingController() as direct:
-            Uplink(direct.url).client().post("event", b"{}")
-            assert direct.events == [{}]
     with pytest.raises(TransportError, match="the proxy of the environment: it refuses") as caught:
         Uplink("http://controller.invalid:8966").client().post("event", b"{}")
     assert caught.value.kind == "proxy"
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
+def test_a_controller_on_this_machine_is_never_asked_through_a_proxy(monkeypatch, name, variable):
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    with RecordingController() as direct:
+        Uplink(f"http://{name}:{direct.port}").client().post("event", b"{}")
+        assert direct.events == [{}]
+
+
+@pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
+def test_what_is_said_of_a_controller_names_the_variable_of_its_proxy(monkeypatch, variable):
+    monkeypatch.setenv(variable, "http://proxy:3128")
+    assert proxy_variable("https://controller.invalid") == variable
+    log = RecordedLog()
+    ControllerHealth("main", "https://controller.invalid", log).failed("results", "it does not let us in (status 403)")
+    assert f"(https://controller.invalid, through the proxy of {variable})" in "\n".join(log.lines)
+    monkeypatch.setenv("no_proxy", "controller.invalid")
+    assert proxy_variable("https://controller.invalid") == ""
 
 
 def test_tls_through_a_proxy_trusts_what_the_configuration_says(monkeypatch, tmp_path):
@@ -346,7 +365,7 @@ def test_tls_through_a_proxy_trusts_what_the_configuration_says(monkeypatch, tmp
 
     authority = trustme.CA()
     trusted = security(write_authority(authority, tmp_path / "ca"))
-    with RecordingController(tls=server_context(authority.issue_cert("127.0.0.1"))) as controller:
+    with RecordingController(tls=server_context(authority.issue_cert("controller.test"))) as controller:
         tunnels: list[bytes] = []
 
         def tunnel(client: socket.socket, _: object) -> None:
@@ -362,9 +381,10 @@ def test_tls_through_a_proxy_trusts_what_the_configuration_says(monkeypatch, tmp
         proxy.start()
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.server_port}")
         try:
-            assert Uplink(controller.url, trusted).client().post("event", b"{}").ok
+            url = f"https://controller.test:{controller.port}"
+            assert Uplink(url, trusted).client().post("event", b"{}").ok
             with pytest.raises(TransportError, match="issuer is unknown"):
-                Uplink(controller.url).client().post("event", b"{}")
+                Uplink(url).client().post("event", b"{}")
         finally:
             proxy.stop(timeout=0)
         assert tunnels == [b"CONNECT", b"CONNECT"]

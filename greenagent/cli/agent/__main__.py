@@ -39,6 +39,7 @@ from greenagent.runtime.patch import return_large_blocks  # noqa: E402
 from greenagent.settings import Loaded, SettingsError, load_settings  # noqa: E402
 from greenagent.settings.check import check_limits  # noqa: E402
 from greenagent.settings.show import print_config  # noqa: E402
+from greenagent.uplink.proxy import proxy_variable  # noqa: E402
 from greenagent.values.errors import GreenagentError  # noqa: E402
 
 PROGRAM = "greenagent"
@@ -207,7 +208,12 @@ def _show(loaded: Loaded, print_all: bool) -> int:
     """What ``--check`` or ``--print-config`` was asked for."""
     problems: tuple[str, ...]
     problems, warnings = ((), check_limits(loaded.settings)) if print_all else check_machine(loaded)
-    for warning in (*loaded.warnings, *warnings):
+    proxied = [
+        f"[controllers.{key}] url: it is asked through the proxy of {variable}"
+        for key, controller in loaded.settings.controllers.items()
+        if (variable := proxy_variable(controller.url))
+    ]
+    for warning in (*loaded.warnings, *warnings, *proxied):
         print_error(PROGRAM, f"warning: {warning}")
     if problems:
         return _refuse(problems)
