@@ -1,6 +1,7 @@
 """Modules import in one direction only (docs/architecture.md), patch in one place, and never fork behind our back."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,11 +93,14 @@ def test_nothing_forks_or_patches_behind_our_back(path: Path) -> None:
 
 
 def test_the_entry_points_patch_before_anything_else() -> None:
-    """A socket or lock made before the patch would block the hub for ever."""
+    """A socket or lock made before the patch would block the hub for ever. Signals come even before that."""
     for name in ("agent/__main__", "controller"):
         body = ast.parse((PACKAGE / "cli" / f"{name}.py").read_text()).body
         first = [node for node in body if not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call)]
         first = [node for node in first if ast.unparse(node) != "from __future__ import annotations"]
+        early = [node for node in first[:3] if re.search("early|interrupt|signals", ast.unparse(node))]
+        assert ast.unparse(early[0]).startswith("from greenagent.cli.early import ")
+        first = first[len(early) :]
         assert [ast.unparse(node) for node in first[:4]] == [
             "from greenagent.cli.common import open_missing_streams",  # imports nothing that could be patched
             "from greenagent.runtime.patch import patch",
@@ -106,11 +110,12 @@ def test_the_entry_points_patch_before_anything_else() -> None:
 
 
 SMALL_ON_PURPOSE = {
+    "cli/early.py": "imported before everything else",
     "uplink/proxy.py": "asked by the client, by what is said of a controller, and by --check",
     "cli/logs/verify.py": "a command of its own, loaded only when it is given",
     "logs/console.py": "the console loggers",
     "runtime/clock.py": "the one clock that nobody sets; tests/faults/test_wall_clock.py names it",
-    "runtime/patch.py": "imported before everything else",
+    "runtime/patch.py": "imported before everything but cli/early.py",
     "values/errors.py": "the errors that all rooms share",
     "values/signals.py": "signals as people name them",
     "values/states.py": "the table of states, which imports nothing",

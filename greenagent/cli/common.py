@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final, NoReturn, TextIO
 
+from greenagent.cli.early import raise_interrupt
 from greenagent.values.errors import GreenagentError
 from greenagent.values.text import visible
 
@@ -38,6 +39,7 @@ def run_program(program: str, act: Callable[[], int | None]) -> int:
     is 1. Of a reader of stdout that goes away nothing is said.
     """
     try:
+        raise_interrupt()
         if sys.stdout is None:
             raise OSError("stdout is closed")
         try:

@@ -1,7 +1,11 @@
 """``greenagent-controller``: starts the embedded controller."""
 
-from greenagent.cli.common import open_missing_streams
-from greenagent.runtime.patch import patch
+from greenagent.cli.early import end_at_interrupt
+
+end_at_interrupt()
+
+from greenagent.cli.common import open_missing_streams  # noqa: E402
+from greenagent.runtime.patch import patch  # noqa: E402
 
 open_missing_streams()
 patch()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from greenagent.cli.common import open_missing_streams
-from greenagent.runtime.patch import patch
+from greenagent.cli.early import end_at_interrupt, hold_signals
+
+end_at_interrupt()
+hold_signals()
+
+from greenagent.cli.common import open_missing_streams  # noqa: E402
+from greenagent.runtime.patch import patch  # noqa: E402
 
 open_missing_streams()
 patch()
@@ -121,8 +126,7 @@ def run(
         agent.stop()  # jobs may run already: none is left behind
         output.close()
         return 1
-    if taken_over is not None:
-        release_signals()
+    release_signals()
     manager.ready(_polled(agent))
     while (how := agent.requests.wait()) == RESTART:
         manager.reloading()  # what goes on in our place says when it is ready

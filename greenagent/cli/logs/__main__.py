@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import sys
-import time
-from itertools import chain
-from typing import Final
+from greenagent.cli.early import end_at_interrupt
 
-from greenagent import __version__
-from greenagent.cli.common import (
+end_at_interrupt()
+
+import argparse  # noqa: E402
+import importlib  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from itertools import chain  # noqa: E402
+from typing import Final  # noqa: E402
+
+from greenagent import __version__  # noqa: E402
+from greenagent.cli.common import (  # noqa: E402
     Parser,
     UsageError,
     end_with_reader,
@@ -20,11 +24,11 @@ from greenagent.cli.common import (
     print_error,
     run_program,
 )
-from greenagent.cli.logs.options import LogPlace, Unread, add_place, find_place, levels, moment, regex
-from greenagent.cli.logs.text import printer, utf8_output, wants_colour
-from greenagent.logs.read.query import LogQuery, newest_first
-from greenagent.logs.read.scan import Scan
-from greenagent.values.text import visible
+from greenagent.cli.logs.options import LogPlace, Unread, add_place, find_place, levels, moment, regex  # noqa: E402
+from greenagent.cli.logs.text import printer, utf8_output, wants_colour  # noqa: E402
+from greenagent.logs.read.query import LogQuery, newest_first  # noqa: E402
+from greenagent.logs.read.scan import Scan  # noqa: E402
+from greenagent.values.text import visible  # noqa: E402
 
 PROGRAM: Final = "greenagent-logs"
 SUBCOMMANDS: Final = ("verify", "outbox")
