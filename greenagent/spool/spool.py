@@ -222,6 +222,15 @@ class Spool:
             self._arrived(controller)
         return known
 
+    def send_end_again(self, job_id: str) -> bool:
+        """Puts the results of an ended job back into the outbox, for a controller that does not know of its end."""
+        since = monotonic_epoch() - self.result_memory
+        controller = self.database.run(
+            lambda connection: statements.send_end_again(connection, job_id, since, self._rows)
+        )
+        self._arrived(controller)
+        return controller is not None
+
     def _send_again(self, connection: sqlite3.Connection, command: Command, controller: str | None) -> bool:
         since = monotonic_epoch() - self.result_memory
         return statements.send_again(connection, command, controller, since, self._rows)
@@ -252,19 +261,28 @@ class Spool:
         values = [{"row": row, "now": now} for row in rows]
         self.database.submit_later(lambda connection: connection.executemany(statement, values))
 
-    def make_dead_letter(self, controller: str, row: int, status: int, answer: str) -> None:
-        """The controller refuses a body of the outbox for good: it is kept for people to look at."""
-        self._keep(partial(statements.make_dead_letter, row=row, status=status, answer=answer, rows=self._rows))
+    def make_dead_letter(self, controller: str, row: int, status: int, answer: str) -> bool:
+        """The controller refuses a body of the outbox for good: it is kept for people to look at.
+
+        True for a job's result: where no later one says more, it waits on without its output.
+        """
+        function = partial(statements.make_dead_letter, row=row, status=status, answer=answer, rows=self._rows)
+        dropped, waits_on = self.database.run(function)
+        self._log_dropped(dropped)
+        if waits_on:
+            self._arrived(controller)
+        return waits_on
 
     def keep_dead_letter(self, controller: str, path: str, body: bytes, status: int, answer: str) -> None:
         """Keeps what never was in the outbox (a log line) and a controller refuses for good."""
         row, text = next(self._rows), body.decode("utf-8", "replace")
-        self._keep(
-            lambda connection: statements.keep_dead_letter(connection, row, controller, path, text, status, answer)
+        self._log_dropped(
+            self.database.run(
+                lambda connection: statements.keep_dead_letter(connection, row, controller, path, text, status, answer)
+            )
         )
 
-    def _keep(self, function: Callable[[sqlite3.Connection], int]) -> None:
-        dropped = self.database.run(function)
+    def _log_dropped(self, dropped: int) -> None:
         if dropped:
             most = statements.MAX_DEAD_LETTER_BYTES
             self._agent_log.error(f"{dropped} set-aside records dropped: more than {most} bytes were set aside")

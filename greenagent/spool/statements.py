@@ -19,6 +19,7 @@ from greenagent.spool.schema import (
     ENDED,
     IS_RESULT,
     RESULT_WAITS,
+    RESULTS,
     STATISTICS,
     STATISTICS_WAIT,
     WAITS,
@@ -26,7 +27,7 @@ from greenagent.spool.schema import (
     Waiting,
 )
 from greenagent.values.command import Command, same_json
-from greenagent.values.result import PendingBody
+from greenagent.values.result import PendingBody, without_output
 
 PENDING_BYTES: Final = 4 * 1024 * 1024
 """How much of the outbox is read at a time, beyond the first row."""
@@ -100,6 +101,24 @@ def send_again(
     job = _ended_job(connection, command, controller, since)
     if job is None:
         return False
+    _send_results_again(connection, job, rows)
+    return True
+
+
+def send_end_again(connection: sqlite3.Connection, job_id: str, since: float, rows: Iterator[int]) -> str | None:
+    """Sends the results of the newest job of this id once more if it ended after ``since``; returns its controller."""
+    found = connection.execute(
+        "SELECT row, controller FROM job WHERE id = ? AND controller IS NOT NULL AND state = 'ended' AND ended >= ? "
+        "ORDER BY row DESC LIMIT 1",
+        (job_id, since),
+    ).fetchone()
+    if found is None:
+        return None
+    _send_results_again(connection, found[0], rows)
+    return str(found[1])
+
+
+def _send_results_again(connection: sqlite3.Connection, job: int, rows: Iterator[int]) -> None:
     found = connection.execute("SELECT max(row) FROM outcome WHERE job = ? GROUP BY body ORDER BY 1", (job,))
     for (row,) in found.fetchall():
         connection.execute(
@@ -109,7 +128,6 @@ def send_again(
             (next(rows), monotonic_epoch(), row),
         )
         connection.execute("DELETE FROM outcome WHERE row = ? AND coalesce(delivered, refused) IS NOT NULL", (row,))
-    return True
 
 
 def _ended_job(connection: sqlite3.Connection, command: Command, controller: str | None, since: float) -> int | None:
@@ -184,17 +202,31 @@ def drop_statistics(connection: sqlite3.Connection, known: Sequence[str]) -> int
 # -- dead letters
 
 
-def make_dead_letter(connection: sqlite3.Connection, row: int, status: int, answer: str, rows: Iterator[int]) -> int:
-    """Makes a body of the outbox a dead letter; returns as ``keep_dead_letter``."""
-    found = connection.execute("SELECT controller, path, body FROM outcome WHERE row = ?", (row,)).fetchone()
-    if found is None:
-        return 0
-    controller, path, body = found
-    if path == STATISTICS:
+def make_dead_letter(
+    connection: sqlite3.Connection, row: int, status: int, answer: str, rows: Iterator[int]
+) -> tuple[int, bool]:
+    """Makes a body of the outbox a dead letter.
+
+    In place of a job's last result one without its output waits, since the job must end at its controller too.
+    Returns as ``keep_dead_letter``, and whether there is one.
+    """
+    found = connection.execute("SELECT controller, path, body, job, id, state FROM outcome WHERE row = ?", (row,))
+    if (outcome := found.fetchone()) is None:
+        return 0, False
+    controller, path, body, job, job_id, state = outcome
+    is_result = path == RESULTS and job > 0
+    shorter = without_output(body, status) if is_result else None
+    is_last = not connection.execute("SELECT 1 FROM outcome WHERE job = ? AND row > ?", (job, row)).fetchone()
+    waits_on = shorter is not None and is_last
+    if path == STATISTICS or waits_on:
         connection.execute("DELETE FROM outcome WHERE row = ?", (row,))
     else:
         connection.execute("UPDATE outcome SET refused = ? WHERE row = ?", (monotonic_epoch(), row))
-    return keep_dead_letter(connection, next(rows), controller, path, body, status, answer)
+    if is_result and shorter is None:  # refused once more: the whole one is kept already
+        return 0, False
+    if shorter is not None and waits_on:
+        put(connection, next(rows), job, job_id, controller, path, state, shorter)
+    return keep_dead_letter(connection, next(rows), controller, path, body, status, answer), waits_on
 
 
 def keep_dead_letter(

@@ -48,8 +48,11 @@ class Outbox(Protocol):
         """The controller has accepted these: no later ``pending`` has them."""
         ...
 
-    def make_dead_letter(self, controller: str, row: int, status: int, answer: str) -> None:
-        """The controller refuses this body: it is a dead letter and not pending any more."""
+    def make_dead_letter(self, controller: str, row: int, status: int, answer: str) -> bool:
+        """The controller refuses this body: it is a dead letter and not pending any more.
+
+        True where it is pending without its output, as a new row.
+        """
         ...
 
     def wait(self, controller: str, timeout: float, path: str = "result") -> object:
@@ -140,12 +143,13 @@ class OutboxSource(Source):
         def dead_letter(index: int, answer: Answer) -> str:
             one = rows[index]
             dead.add(one.row)
-            self._outbox.make_dead_letter(self._controller, one.row, answer.status, answer.text)
+            is_shortened = self._outbox.make_dead_letter(self._controller, one.row, answer.status, answer.text)
             self._metrics.set_aside += 1
             if one.path != "result":
                 return f"a record posted to '{one.path}'"
             # Not ``one.id``: a dead letter that is tried again has one of its own.
-            return f"the result of job {json.loads(one.body).get('id')}"
+            what = f"the result of job {json.loads(one.body).get('id')}"
+            return f"{what}, which is sent without its output" if is_shortened else what
 
         return Batch(rows[0].path, bodies, done, dead_letter)
 

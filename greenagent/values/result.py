@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -71,3 +72,29 @@ class Result:
         if self.truncated:
             wire["truncated"] = True
         return wire
+
+
+SHORTENED = (
+    "left out: the controller refused the whole result (status {status}), greenagent-logs outbox has it on {agent}"
+)
+KEPT_ARGS = 16 * 1024
+"""Bytes of JSON beyond which the run arguments are left out too."""
+
+
+def without_output(body: str, status: int) -> str | None:
+    """A result's body without what may be large: ``streams`` and ``data`` say so. None where it is so already.
+
+    ``status``: what the controller answered to the whole one.
+    """
+    wire = json.loads(body)
+    note = SHORTENED.format(status=status, agent=f"{wire.get('gid')}:{wire.get('nid')}")
+    if str(wire.get("data", "")).startswith(SHORTENED.partition("(")[0]):
+        return None
+    wire |= {"data": note, "level": 0, "truncated": True}
+    if wire.get("streams"):
+        wire["streams"] = [f"{note}\n" if text else "" for text in wire["streams"]]
+    if "critical" in wire:
+        wire["critical"] = note
+    if len(json.dumps(wire.get("args"))) > KEPT_ARGS:
+        wire["args"] = {}
+    return json.dumps(wire, ensure_ascii=False, separators=(",", ":"))

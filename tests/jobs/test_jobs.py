@@ -151,6 +151,28 @@ def test_environment_and_working_directory(
     assert controller.wait_for_result("w")["streams"][0] == f"{where}\n"
 
 
+@pytest.mark.parametrize(
+    "output",
+    ["yes \"$(printf '%0200d' 7)\" | head -n 1000", "printf '20::'; yes x | tr -d '\\n' | head -c 200000; echo"],
+)
+def test_a_result_that_its_controller_does_not_take_still_ends_the_job_there(
+    controller: RecordingController, start_agent: StartInside, output: str
+) -> None:
+    controller.reject_larger(64 * 1024)
+    agent = start_agent()
+    controller.push(shell("big", f"{output}; exit 3"))
+    result = controller.wait_for_result("big")
+    assert (result["state"], result["exit_code"], result["truncated"]) == ("ERROR", 3, True)
+    note = "left out: the controller refused the whole result (status 413), greenagent-logs outbox has it on 1:10"
+    assert result["data"] == note
+    assert result["streams"] in ([f"{note}\n", ""], ["", ""])
+    assert "the result of job big, which is sent without its output (status 413): set aside" in agent.stderr
+    controller.push(built_in("k", "kill", json.dumps({"id": "big"})))
+    told = controller.wait_for_result("k")
+    assert (told["state"], told["data"]) == ("ERROR", "job 'big' had ended before: its result is sent once more")
+    wait_until(lambda: controller.results_of("big") == [result, result], what="the result once more")
+
+
 def test_variables_for_all_jobs_stand_below_those_of_the_caller(
     controller: RecordingController, start_agent: StartInside
 ) -> None:

@@ -21,8 +21,8 @@ def command(job_id: str = "a", **more: object) -> Command:
     return parse_command({"id": job_id, "cmd": "execute", "args": {"name": "true"}, **more})
 
 
-def result(job_id: str = "a", data: str = "") -> Result:
-    return Result(id=job_id, gid=1, nid=2, cmd="execute", state=states.SUCCESS, data=data)
+def result(job_id: str = "a", data: str = "", **more: Any) -> Result:
+    return Result(id=job_id, gid=1, nid=2, cmd="execute", state=states.SUCCESS, data=data, **more)
 
 
 def accept(spool: Spool, job: Command, waiting: bool = False) -> int:

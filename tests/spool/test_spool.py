@@ -110,14 +110,25 @@ def test_earlier_results_of_a_recurring_job_go_once_they_are_delivered(spool: Sp
     assert [json.loads(body)["data"] for (body,) in kept] == ["2", "3"]
 
 
-def test_a_set_aside_result_is_kept_with_its_answer(spool: Spool) -> None:
-    spool.report(accept(spool, command()), "main", result(), ends=True)
+def test_a_refused_result_is_kept_whole_and_waits_on_without_its_output(spool: Spool) -> None:
+    whole = result(data="x" * 1000, streams=("out\n", ""), critical="c", args={"name": "sh"}, exit_code=3)
+    spool.report(accept(spool, command()), "main", whole, ends=True)
     [pending] = spool.pending("main", 10)
-    spool.make_dead_letter("main", pending.row, 400, "no")
+    spool.wait("main", 0)
+    assert spool.make_dead_letter("main", pending.row, 413, "no")
+    assert spool.wait("main", 0)
+    [shorter] = spool.pending("main", 10)
+    note = "left out: the controller refused the whole result (status 413), greenagent-logs outbox has it on 1:2"
+    expected = {**whole.to_wire(), "data": note, "level": 0, "truncated": True, "critical": note}
+    assert json.loads(shorter.body) == {**expected, "streams": [f"{note}\n", ""]}
+    assert not spool.make_dead_letter("main", shorter.row, 413, "no")
     assert spool.pending("main", 10) == []
     [aside] = spool.database.run(statements.dead_letters)
-    assert (aside.controller, aside.path, aside.status, aside.answer) == ("main", "result", 400, "no")
-    assert json.loads(aside.body)["id"] == "a"
+    assert (aside.controller, aside.path, aside.status, aside.answer) == ("main", "result", 413, "no")
+    assert json.loads(aside.body) == whole.to_wire()
+    assert spool.send_end_again("a")
+    assert [one.body for one in spool.pending("main", 10)] == [shorter.body]
+    assert not spool.send_end_again("another")
 
 
 def test_set_aside_records_are_capped_oldest_first(spool: Spool) -> None:

@@ -248,6 +248,10 @@ class RecordingController:
             Behaviour(status(code).answer, lambda body: text.encode() in body),
         )
 
+    def reject_larger(self, size: int, endpoint: str = "*") -> None:
+        """Answers 413 to every body of more than ``size`` bytes, as a proxy in front of a controller does."""
+        self._behaviours[endpoint].append(Behaviour(status(413).answer, lambda body: len(body) > size))
+
     def behave(self, endpoint: str | None = None) -> None:
         """Takes back what ``misbehave`` and ``reject`` ordered, for one endpoint or all."""
         if endpoint is None:

@@ -123,8 +123,9 @@ class MemoryOutbox:
         for row in rows:
             del self.rows[row]
 
-    def make_dead_letter(self, controller: str, row: int, status: int, answer: str) -> None:
+    def make_dead_letter(self, controller: str, row: int, status: int, answer: str) -> bool:
         self.aside.append((self.rows.pop(row), status, answer))
+        return False
 
     def wait(self, controller: str, timeout: float, path: str = "result") -> None:
         self.is_waited_for = True
