@@ -113,8 +113,8 @@ def test_an_agent_whose_state_file_is_a_link_does_not_start_and_names_it(tmp_pat
     target = tmp_path / "elsewhere"
     target.write_text("untouched")
     path.symlink_to(target)
-    with pytest.raises(GreenagentError, match=f"{name}.*is a symbolic link"):
-        inside.agent.start()
+    with pytest.raises(GreenagentError, match=f"{name}.*is a symbolic link"), inside:
+        pass
     assert target.read_text() == "untouched"
 
 
@@ -126,9 +126,8 @@ def test_an_empty_history_is_said_and_one_that_cannot_be_read_stays_as_it_is(tmp
         assert f"{path} was empty" in inside.stderr
     path.unlink()
     path.mkdir()
-    again = InsideAgent(tmp_path, {})
-    with pytest.raises(GreenagentError, match="cannot read"):
-        again.agent.start()
+    with pytest.raises(GreenagentError, match="cannot read"), InsideAgent(tmp_path, {}):
+        pass
     assert path.is_dir()
 
 

@@ -36,7 +36,11 @@ class InsideAgent(AgentFolder):
         return load_settings(str(file), {}, {}).settings
 
     def __enter__(self) -> InsideAgent:
-        self.agent.start()
+        try:
+            self.agent.start()
+        except BaseException:
+            self.agent.supervisor.kill_all()  # or its reaper ends what later tests start: their processes are ours
+            raise
         return self
 
     def __exit__(
