@@ -76,6 +76,11 @@ class Agent:
         main = self.settings.main
         self.spool = Spool(main.ledger_file, self.agent_log, result_memory=main.result_memory)
         self.spool.start()
+        if self.spool.is_new and main.message_id_file.exists():
+            self.agent_log.warning(
+                f"the ledger {main.ledger_file} is new or was empty, but {main.message_id_file} is of an earlier run: "
+                "if that was this agent, the results it still owed its controllers are lost"
+            )
         self.console = LineOutput(1, "console")
         self.store = make_log_store(self.settings, self.agent_log, self.console, self.spool.cursors)
         try:
@@ -176,6 +181,8 @@ class Agent:
     def _watch_state(self) -> None:
         for lock in (*self.spool.locks, *self.store.locks):
             self.state_files.watch(lock.path, "the lock", lock.held, lock.renew)
+        database = self.spool.database
+        self.state_files.watch(self.spool.path, "the ledger", lambda: database.held, self.spool.make_again)
         self.state_files.watch(self.history.path, "the history", lambda: self.history.written, self.history.write_again)
         intake = self.store.intake
 

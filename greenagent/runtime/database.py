@@ -7,14 +7,16 @@ else that waits, and they go on after the commit (design, section 3).
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from gevent.event import AsyncResult
 
+from greenagent.runtime.files import FileId, file_id, set_aside
 from greenagent.runtime.native import NativeWorker
 
 T = TypeVar("T")
@@ -43,6 +45,11 @@ class NativeDatabase:
         self._worker: NativeWorker[tuple[Function, AsyncResult]] | None = None
         self._is_locked = False
         self._is_closing = False
+        self._to_make_again: AsyncResult | None = None
+        self._must_open = False
+        """It was closed to be made again, and could not be opened since."""
+        self.held: FileId | None = None
+        """Which file is open."""
 
     def start(self) -> None:
         """Opens the file, creating it 0640. Raises sqlite3.Error or OSError."""
@@ -93,6 +100,16 @@ class NativeDatabase:
             self._worker.stop()
             self._worker = None
 
+    def make_again(self) -> bool:
+        """Puts what is open in its place again, after the file was removed, replaced or emptied.
+
+        True when nothing is lost; False when what it held is, and only what lay in memory is in the new file.
+        Another file found in its place is renamed. Raises sqlite3.Error or OSError.
+        """
+        result = AsyncResult()
+        self.submit(lambda _: setattr(self, "_to_make_again", result))
+        return bool(result.get())
+
     @property
     def _started(self) -> NativeWorker[Any]:
         if self._worker is None:
@@ -108,15 +125,49 @@ class NativeDatabase:
             connection.execute("PRAGMA synchronous=NORMAL")
             for statement in self._schema:
                 connection.execute(statement)
-            # Damage is told in the row; the statement itself succeeds.
-            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                raise sqlite3.DatabaseError("malformed: " + " ".join(found.split()))
+            _check(connection)
         except BaseException:
             connection.close()
             raise
         wait_for_locks(connection, LOCK_TIMEOUT)
         self._connection = connection
+        self._must_open = False
+        self.held = file_id(self.path)
+
+    def _make_again(self) -> bool:
+        """Not in a transaction: sqlite copies a whole database only so."""
+        assert self._connection is not None
+        copy = self.path.with_name(f"{self.path.name}.{os.urandom(6).hex()}.new")
+        try:
+            is_whole = self._copy(self._connection, copy)
+            os.chmod(copy, 0o640)
+            if file_id(self.path) not in (None, self.held):
+                set_aside(self.path, "found")
+            self._close()
+            for suffix in ("-wal", "-shm"):  # of the file that is gone: it would be taken for the new one's
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+            self._must_open = True
+            os.replace(copy, self.path)
+        finally:
+            copy.unlink(missing_ok=True)
+        self._open()
+        return is_whole
+
+    def _copy(self, connection: sqlite3.Connection, copy: Path) -> bool:
+        """All that is in the open file, whatever became of its name; False if it cannot be read: then a new one."""
+        try:
+            connection.execute("VACUUM INTO ?", (str(copy),))
+            with closing(sqlite3.connect(copy)) as copied:
+                _check(copied)
+            return True
+        except sqlite3.DatabaseError as error:
+            if "malformed" not in str(error) and "not a database" not in str(error):
+                raise  # a full disk, say: what is open is whole, and is copied once there is room
+            copy.unlink(missing_ok=True)
+            with closing(sqlite3.connect(copy, isolation_level=None)) as made:
+                for statement in self._schema:
+                    made.execute(statement)
+            return False
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -127,10 +178,19 @@ class NativeDatabase:
         assert self._worker is not None
         functions = [function for function, _ in batch]
         try:
+            if self._must_open:
+                self._open()
             # Without a connection it is ``start`` that runs ``_open``, and nobody else is there.
             outcomes = [Outcome(functions[0](None))] if self._connection is None else self._execute(functions)
         except BaseException as error:
             outcomes = [Outcome(None, error)] * len(functions)
+        if self._to_make_again is not None:
+            asked, self._to_make_again = self._to_make_again, None
+            try:
+                made = Outcome(self._make_again())
+            except BaseException as error:
+                made = Outcome(None, error)
+            self._worker.post(lambda: _tell(asked, made))
         if self._is_closing:
             self._close()
         for (_, result), outcome in zip(batch, outcomes, strict=True):
@@ -178,6 +238,13 @@ class NativeDatabase:
     def _fails_all(self, error: BaseException) -> bool:
         """Whether what one function raised undoes the whole transaction."""
         return False
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Raises sqlite3.DatabaseError for a damaged file: damage is told in a row, the statement itself succeeds."""
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError("malformed: " + " ".join(found.split()))
 
 
 def begin_immediate(connection: sqlite3.Connection) -> None:

@@ -12,15 +12,30 @@ from typing import NamedTuple
 from greenagent.values.errors import GreenagentError
 
 
-def set_aside(path: Path) -> Path:
-    """Renames a damaged file, with the log of a database; returns its new place. Raises OSError."""
-    aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
+def set_aside(path: Path, why: str = "damaged") -> Path:
+    """Renames a damaged file, or one ``found`` in the place of ours; returns its new place. Raises OSError.
+
+    The log of a database goes with it, unless this process has it open: then it is that of another file.
+    """
+    aside = path.with_name(f"{path.name}.{why}-{int(time.time())}")
     path.rename(aside)
     for suffix in ("-wal", "-shm"):
         part = path.with_name(path.name + suffix)
-        if part.exists():
+        if part.exists() and not (why == "found" and _is_open(part)):
             part.rename(aside.with_name(aside.name + suffix))
     return aside
+
+
+def _is_open(path: Path) -> bool:
+    """Whether this process has that very file open."""
+    wanted = file_id(path)
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            if file_id(int(descriptor)) == wanted:
+                return True
+        except OSError:
+            continue  # it was that of the list
+    return False
 
 
 class LockedError(GreenagentError):

@@ -130,6 +130,18 @@ class Overlay:
         """How many results and statistics wait for their controllers here and nowhere else."""
         return self._first(f"SELECT count(*) FROM memory_outcome WHERE {WAITS} AND body IS NOT NULL")
 
+    def move_to(self, path: Path, is_whole: bool) -> None:
+        """Lies over another file from now on, and writes everything into it.
+
+        ``is_whole``: it has the rows of the file before; else what only refers to those goes. Raises sqlite3.Error.
+        """
+        if not is_whole:
+            for name, text in TEXTS.items():
+                self.connection.execute(f"DELETE FROM memory_{name} WHERE {text} IS NULL")
+        self.connection.execute("DETACH file")
+        self.connection.execute("ATTACH ? AS file", (str(path),))
+        self.write_back()
+
     def write_back(self) -> None:
         """Moves everything into the file, in one transaction. Raises sqlite3.Error with nothing changed."""
         with transaction(self.connection):
@@ -205,6 +217,12 @@ class SpoolDatabase(NativeDatabase):
         self._overlay.connection.close()
         self._overlay = None
         super()._close()
+
+    def _copy(self, connection: sqlite3.Connection, copy: Path) -> bool:
+        assert self._overlay is not None
+        is_whole = super()._copy(connection, copy)
+        self._overlay.move_to(copy, is_whole)
+        return is_whole
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE" if connection is self._connection else "BEGIN")

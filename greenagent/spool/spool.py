@@ -42,6 +42,8 @@ class Spool:
         self.result_memory = result_memory
         self._agent_log = agent_log
         self._trouble = agent_log.on_change()
+        self.is_new = False
+        """Whether there was no such file, or an empty one, at the start."""
         self._lock = FileLock(path.with_name(path.name + ".lock"), f"the ledger {path}")
         self.database = SpoolDatabase(path, self._problem_changed)
         self._rows = count(1)
@@ -55,6 +57,7 @@ class Spool:
         """Takes the lock and opens the file; a damaged one is set aside, said once. Raises GreenagentError."""
         try:
             self._lock.acquire()
+            self.is_new = not (self.path.is_file() and self.path.stat().st_size)
             self._open()
         except BaseException as error:
             self._lock.release()
@@ -330,6 +333,18 @@ class Spool:
             self.write_back()
             if self.is_writable:
                 self._maintain(list(known_controllers()))
+
+    def make_again(self, fault: str) -> str | None:
+        """Puts the file in its place again while the agent lives; says what is lost with it, None if nothing is.
+
+        ``fault``: what became of it, such as "was removed". Raises sqlite3.Error or OSError.
+        """
+        is_whole = self.database.make_again()
+        self.database.run(partial(statements.keep_instance, name=self.instance))
+        self._problem_changed()
+        if is_whole:
+            return None
+        return "a new one is made; results that had not been delivered and what is known of ended jobs are lost with it"
 
     def write_back(self) -> None:
         """Has what lies in memory written, if that can be; finds out about another program's lock."""

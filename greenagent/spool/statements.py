@@ -53,6 +53,12 @@ def instance(connection: sqlite3.Connection) -> str:
     return made
 
 
+def keep_instance(connection: sqlite3.Connection, name: str) -> None:
+    """A new file under a living agent goes by the old name: its jobs carry it in their tags."""
+    connection.execute("DELETE FROM meta WHERE key = 'instance'")
+    connection.execute("INSERT INTO meta (key, value) VALUES ('instance', ?)", (name,))
+
+
 def last_row(connection: sqlite3.Connection) -> int:
     """The largest row number in use. One series of numbers serves all tables."""
     tables = ("job", "outcome", "aside")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from greenagent.cli.agent.pid_file import PidFile
 from greenagent.runtime.files import FileLock, LockedError, lock_holder, replace_file
 from greenagent.runtime.state_files import StateFiles
 from greenagent.values.errors import GreenagentError
+from greenagent.values.result import Result
 from tests.support.agent_logs import RecordedLog
 from tests.support.commands import shell
 from tests.support.inside import InsideAgent
@@ -49,6 +52,70 @@ def test_a_state_file_that_goes_under_a_running_agent_is_said_once_and_made_agai
         assert int(agent.store.intake.ids.path.read_text()) >= agent.store.intake.ids.last_used()
         assert agent.monitoring.status.health() is None
         assert "kept" in agent.admission.live
+
+
+@pytest.mark.parametrize("is_locked", [False, True])
+@pytest.mark.parametrize("how", ["was removed", "was replaced", "was emptied"])
+def test_a_ledger_that_goes_under_a_running_agent_is_put_back_with_what_it_held(
+    tmp_path: Path, how: str, is_locked: bool
+) -> None:
+    """Also what lay in memory because another program held it locked."""
+    with InsideAgent(tmp_path, {"main": "http://127.0.0.1:9"}) as inside:
+        agent = inside.agent
+        spool, path = agent.spool, agent.spool.path
+        job = inside.start_job(shell("kept", "sleep 60"))
+        spool.report(0, "main", Result("one", 1, 10, "ping"), ends=False)
+        if is_locked:
+            with closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                spool.report(0, "main", Result("two", 1, 10, "ping"), ends=False)
+                assert not spool.is_writable
+                spoil(path, how)
+                agent.state_files.look()
+                other.execute("ROLLBACK")
+        else:
+            spool.report(0, "main", Result("two", 1, 10, "ping"), ends=False)
+            if how == "was emptied":  # nothing is in its log or in memory any more
+                with closing(sqlite3.connect(path)) as other:
+                    other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                spool.database.run(lambda connection: connection.execute("PRAGMA shrink_memory"))
+            spoil(path, how)
+            agent.state_files.look()
+        agent.state_files.look()
+        said = [line for line in inside.agent_log.lines if f"the ledger {path} {how}: " in line]
+        assert len(said) == 1
+        assert spool.is_writable
+        assert agent.monitoring.status.health() is None
+        is_lost = how == "was emptied" and not is_locked
+        assert ("lost with it" in said[0]) == is_lost
+        wanted = [] if is_lost else ["one", "two"]
+        assert [pending.id for pending in spool.pending("main", 10)] == wanted
+        with closing(sqlite3.connect(path)) as reader:
+            assert reader.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            assert reader.execute("SELECT value FROM meta WHERE key = 'instance'").fetchall() == [(spool.instance,)]
+            if not is_lost:
+                assert reader.execute("SELECT id, state FROM job WHERE row = ?", (job.row,)).fetchall() == [
+                    ("kept", "running")
+                ]
+        assert path.stat().st_mode & 0o777 == 0o640
+        found = list(tmp_path.glob(f"{path.name}.found-*"))
+        assert [file.read_text() for file in found] == (["other"] if how == "was replaced" else [])
+        agent.admission.kill("kept")
+        assert [pending.id for pending in spool.pending("main", 10)] == [*wanted, "kept"]
+
+
+@pytest.mark.parametrize("how", ["was removed", "was emptied"])
+def test_a_ledger_that_went_while_the_agent_was_stopped_is_said_at_the_start(tmp_path: Path, how: str) -> None:
+    with InsideAgent(tmp_path, {}) as first:
+        assert "is of an earlier run" not in first.stderr
+        path = first.agent.spool.path
+    with InsideAgent(tmp_path, {}) as second:
+        assert "is of an earlier run" not in second.stderr
+    spoil(path, how)
+    with InsideAgent(tmp_path, {}) as third:
+        said = [line for line in third.agent_log.lines if f"the ledger {path} is new or was empty" in line]
+        assert len(said) == 1
+        assert "the results it still owed its controllers are lost" in said[0]
 
 
 def test_a_state_file_that_cannot_be_made_again_makes_health_say_so_until_it_can(tmp_path: Path) -> None:
