@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import ssl
@@ -11,6 +12,7 @@ from datetime import datetime, timezone
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from greenagent.runtime.tls import (
     CERTIFICATE,
@@ -21,8 +23,9 @@ from greenagent.runtime.tls import (
     load_authority,
     load_pair,
 )
-from greenagent.settings.models import ControllerSettings, Settings, StartupTask
-from greenagent.settings.problems import Report, nearest
+from greenagent.settings.models import ControllerSettings, SecuritySettings, Settings, StartupTask
+from greenagent.settings.problems import Place, Report, nearest
+from greenagent.settings.schema import declared
 from greenagent.values.arguments import KNOWN_ARGUMENTS
 from greenagent.values.command import parse_command
 from greenagent.values.errors import CommandError
@@ -37,6 +40,40 @@ _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
 # -- certificate files: looked at before anything connects, each fault told apart (protocol 1.4)
+
+
+def check_files(settings: Settings, report: Report) -> None:
+    """What the files that the agent trusts are like: its certificates, and who can change those and the configuration.
+
+    A root agent refuses files that others can write, since they could make themselves root; for others it is a warning.
+    """
+    files: list[tuple[Place, Path]] = [((), settings.path)]
+    for key, controller in settings.controllers.items():
+        check_certificates(controller, report)
+        for name in declared(SecuritySettings):
+            if (path := getattr(controller.security, name)) is not None:
+                files.append((("controllers", key, "security", name), path))
+    note = report.problem if os.geteuid() == 0 else report.warning
+    for place, path in files:
+        if text := who_can_write(path):
+            note(place, f"{str(path)!r}: {text}" if place else text)
+
+
+def who_can_write(path: Path) -> str:
+    """Which others than its owner can change a file or folder, or put another in its place; "" for none."""
+    real = Path(os.path.realpath(path))
+    try:
+        found = real.stat()
+        if found.st_mode & stat.S_IWOTH:
+            return f"everybody here can write it (chmod o-w {path})"
+        if found.st_mode & stat.S_IWGRP and found.st_gid not in (0, os.getegid()):
+            return f"group {found.st_gid} can write it (chmod g-w {path})"
+        for folder in real.parents:
+            if folder.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+                return f"everybody here can replace it, since they can write {folder}"
+    except OSError:
+        return ""  # it is missing or out of reach, which is said where it is used
+    return ""
 
 
 def check_certificates(controller: ControllerSettings, report: Report) -> None:
@@ -109,6 +146,19 @@ def check_pairs(settings: Settings, report: Report) -> None:
             f"no more than {MAX_PAIRS} are possible: name fewer controllers"
         )
         report.problem(("logging", loggers[-1].name, "controllers"), text)
+
+
+def check_transport(settings: Settings, report: Report) -> None:
+    """Whoever is between two machines reads and changes what goes over plain http."""
+    for key, controller in settings.controllers.items():
+        parts = urlsplit(controller.url)
+        if parts.scheme.lower() != "http" or is_loopback(parts.hostname or ""):
+            continue
+        if settings.main.require_tls:
+            report.problem(("controllers", key, "url"), "is http to another machine, which main.require_tls refuses")
+        else:
+            text = "is http to another machine: whoever is on the way can read and change commands, use https"
+            report.warning(("controllers", key, "url"), text)
 
 
 def check_listen(settings: Settings, report: Report) -> None:

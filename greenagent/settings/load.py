@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from greenagent.settings.check import check_certificates, check_listen, check_pairs, check_startup
+from greenagent.settings.check import check_files, check_listen, check_pairs, check_startup, check_transport
 from greenagent.settings.models import (
     LOGGER_TYPE,
     LOGGERS,
@@ -67,19 +67,19 @@ def load_settings(
     environment: Mapping[str, str] | None = None,
     flags: Mapping[str, object] | None = None,
     *,
-    certificates: bool = True,
+    files: bool = True,
 ) -> Loaded:
     """Reads a configuration file; ``flags`` are ``gid``, ``nid`` and ``roles`` (None = not given).
 
-    Without ``certificates`` the files of the ``security`` sections are left alone, for programs that
-    do not talk to controllers: their users need not be allowed to read the private key.
+    Without ``files`` nobody looks at what the files are like that an agent trusts (``check_files``), for programs
+    that are none: their users need not be allowed to read the private key.
 
     Raises SettingsError with one line per problem. Nothing is created or opened for writing.
     """
     path = Path(path)
     values, lines = read_toml(path)
     report = Report(path, lines)
-    settings = _Loader(values, environment or {}, flags or {}, report).load(path, certificates)
+    settings = _Loader(values, environment or {}, flags or {}, report).load(path, files)
     if report.problems:
         raise SettingsError(report.problems)
     return Loaded(settings, report.warnings, lines)
@@ -111,11 +111,11 @@ class _Loader:
             elif variable.startswith(ENVIRONMENT_PREFIX) and not variable.startswith(OTHER_VARIABLES):
                 self._report.warning((), f"this variable sets nothing{nearest(variable, known)}", variable)
 
-    def load(self, path: Path, certificates: bool) -> Settings:
+    def load(self, path: Path, files: bool) -> Settings:
         """All sections, whatever is wrong with them: the caller looks at the report."""
         self._check_groups()
         main = self._main()
-        self._controllers = {key: self._controller(key, certificates) for key in self._names("controllers")}
+        self._controllers = {key: self._controller(key) for key in self._names("controllers")}
         if not self._controllers:
             self._report.warning((), "no controller is configured, only startup tasks run")
         settings = Settings(
@@ -130,6 +130,9 @@ class _Loader:
             path=path,
             origins=self._origins,
         )
+        if files:
+            check_files(settings, self._report)
+        check_transport(settings, self._report)
         check_pairs(settings, self._report)
         check_listen(settings, self._report)
         check_startup(settings, self._report)
@@ -150,12 +153,10 @@ class _Loader:
                 taken[path] = name
         return main
 
-    def _controller(self, key: str, certificates: bool) -> ControllerSettings:
+    def _controller(self, key: str) -> ControllerSettings:
         place = ("controllers", key)
         security = self._section(SecuritySettings, (*place, "security"))
         controller = self._section(ControllerSettings, place, also="security", key=key, security=security)
-        if certificates:
-            check_certificates(controller, self._report)
         if controller.url.lower().startswith("http:") and security != SecuritySettings():
             self._report.warning((*place, "url"), "is not https, so the files of its security section are not used")
         return replace(controller, url=controller.url.rstrip("/"))

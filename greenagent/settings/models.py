@@ -29,7 +29,9 @@ from greenagent.settings.schema import (
     given,
     http_url,
     listen_address,
+    literal,
     one_of,
+    program,
     setting,
     words,
     zero_or_at_least,
@@ -103,9 +105,10 @@ class MainSettings:
     max_log_per_job: int = setting(
         WHOLE, 0, "Past so much output a job's lines are counted instead of stored. 0: no cap.", at_least(0), "bytes"
     )
+    require_tls: bool = setting(FLAG, False, "Whether controllers on other machines must be reached by https.")
     allow_reboot: bool = setting(FLAG, False, "Whether controllers may reboot this machine.")
     scripts_dir: Path = setting(PATH, "./scripts", "The folder of jumpscripts (domain/name.py).", given)
-    script_python: str = setting(TEXT, "", "The Python that runs jumpscripts. Empty: the agent's own.")
+    script_python: str = setting(TEXT, "", "The Python that runs jumpscripts. Empty: the agent's own.", literal)
     env: dict[str, str] = setting(
         TEXT_TABLE,
         {},
@@ -142,8 +145,8 @@ class ExtensionSettings:
 
     section: ClassVar = Section("extensions.<name>", live=True)
     name: str
-    binary: str = setting(TEXT, REQUIRED, "The program: a path, or a name found in PATH.", given, live=True)
-    cwd: str = setting(TEXT, "", "The folder it runs in. Empty: the agent's.", live=True)
+    binary: str = setting(TEXT, REQUIRED, "The program: a path, or a name found in PATH.", program, live=True)
+    cwd: str = setting(TEXT, "", "The folder it runs in. Empty: the agent's.", literal, live=True)
     args: tuple[str, ...] = setting(
         TEXTS, [], "Its arguments, {key} filled in from the run arguments; the caller's args follow.", live=True
     )

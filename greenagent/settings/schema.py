@@ -118,11 +118,17 @@ def _variables(value: dict[str, Any]) -> dict[str, str]:
     return dict(value)
 
 
+def _path(value: str) -> Path | None:
+    if text := literal(value):
+        raise ValueProblem(text)
+    return Path(value) if value else None
+
+
 WHOLE: Final = Kind("whole number", "a whole number", (int,), _number(int, 2**63), int)
 SECONDS: Final = Kind("number", "a number of seconds", (int, float), _number(float, 2**31), float)
 FLAG: Final = Kind("true or false", "true or false", (bool,), parse=_parse_flag)
 TEXT: Final = Kind("text", "text", (str,))
-PATH: Final = Kind("path", "text", (str,), lambda value: Path(value) if value else None)
+PATH: Final = Kind("path", "text", (str,), _path)
 TEXTS: Final = Kind("list of texts", "a list of texts", (list,), _texts, _parse_list)
 CONTROLLERS: Final = replace(TEXTS)
 """Keys of controllers; empty for all of them. The loader, which knows the controllers, knows this kind by identity."""
@@ -162,6 +168,17 @@ def one_of(*choices: str, any_case: bool = False) -> Check:
 def given(value: Any) -> str:
     """A text or path that must not be empty."""
     return "" if value is not None and str(value).strip() else "must not be empty"
+
+
+def literal(value: str) -> str:
+    """A path or program. Nothing expands it, so what a shell would expand is a mistake; ``./~x`` is a name."""
+    sign = "~" if value.startswith("~") else "$" if "$" in value else ""
+    return f"is taken as it stands, write the path without {sign!r}: {value!r}" if sign else ""
+
+
+def program(value: str) -> str:
+    """What is executed: given, and literal."""
+    return given(value) or literal(value)
 
 
 def file_name(value: Any) -> str:

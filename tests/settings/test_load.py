@@ -227,7 +227,7 @@ enabled = true
 
 
 def test_the_original_spelling_gives_way_to_the_seeds(tmp_path: Path) -> None:
-    text = MAIN + "message_ID_file = 'later'\nmessage_id_file = 'seed'\n" + "[controllers.a]\nurl = 'http://h'\n"
+    text = MAIN + "message_ID_file = 'later'\nmessage_id_file = 'seed'\n" + "[controllers.a]\nurl = 'https://h'\n"
     loaded = load(tmp_path, text)
     assert loaded.settings.main.message_id_file == Path("seed")
     (warning,) = loaded.warnings

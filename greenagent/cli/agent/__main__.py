@@ -80,9 +80,13 @@ def main(arguments: list[str] | None = None) -> int:
         if not options.config:
             return _refuse(["no configuration: name one with -c FILE"])
         flags = {name: value for name in ("gid", "nid", "roles") if (value := getattr(options, name)) is not None}
-        loaded = load_settings(options.config, os.environ, flags)
+        # --check looks at the files itself, so that their faults hide nothing else.
+        loaded = load_settings(options.config, os.environ, flags, files=not options.check)
     except GreenagentError as error:
-        return _refuse(str(error).splitlines())  # of a configuration all problems
+        problems = str(error).splitlines()  # of a configuration all
+        if options.check and isinstance(error, SettingsError) and options.handover is None:
+            problems.append("mend this first, then check again: what it needs of this machine was not looked at")
+        return _refuse(problems)
     if options.handover is not None:
         problem = check_handover(options.handover, loaded.settings, os.environ)
         if problem is not None:

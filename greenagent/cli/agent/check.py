@@ -15,7 +15,7 @@ from greenagent.jobs.startup import startup_command
 from greenagent.process.program import Program, SpawnError, SpawnRequest
 from greenagent.runtime.files import LINK
 from greenagent.settings import Loaded
-from greenagent.settings.check import check_limits
+from greenagent.settings.check import check_files, check_limits, who_can_write
 from greenagent.settings.models import StartupTask, ledger_beside
 from greenagent.settings.problems import Report, nearest
 from greenagent.settings.toml_file import SECOND_PARSER
@@ -26,6 +26,7 @@ def check_machine(loaded: Loaded) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Problems, which keep the agent from starting, and warnings; one line each. Leaves nothing behind."""
     settings = loaded.settings
     report = Report(settings.path, loaded.lines)
+    check_files(settings, report)
     _check_commands(loaded, report)
     _check_extensions(loaded, report)
     logger = settings.database_logger
@@ -48,7 +49,7 @@ def _check_files(loaded: Loaded, report: Report) -> None:
         names.remove("ledger_file")  # beside the history, where nobody named another place
     for name in names:
         path = getattr(main, name)
-        text = _no_file(path)
+        text = no_file(path)
         if not text and name != "ledger_file" and path.is_symlink():
             text = f"{str(path)!r} {LINK}"  # the start refuses it, which is too late for a replacement
         if text:
@@ -80,18 +81,25 @@ def _refused(task: StartupTask, commands: Commands, identity: Identity) -> str:
 
 
 def _check_extensions(loaded: Loaded, report: Report) -> None:
+    scripts = loaded.settings.main.scripts_dir
+    if text := who_can_write(scripts):
+        report.warning(("main", "scripts_dir"), f"{str(scripts)!r}: {text}, and so decides what the agent runs")
     search_path = os.environ.get("PATH", os.defpath)
     for extension in loaded.settings.extensions.values():
         if "/" in extension.binary and not extension.cwd and not os.path.isabs(extension.binary):
             continue  # it is meant inside the folder that a command names
         try:
-            Program(SpawnRequest(extension.binary, directory=extension.cwd or None)).locate(search_path)
+            path = Program(SpawnRequest(extension.binary, directory=extension.cwd or None)).locate(search_path)
+            text = who_can_write(Path(path))
+            warning = f"{path!r}: {text}, and so decides what the agent runs" if text else ""
         except SpawnError as error:
+            warning = error.reason
+        if warning:
             section = "extensions" if ("extensions", extension.name) in loaded.lines else "extension"
-            report.warning((section, extension.name, "binary"), error.reason)
+            report.warning((section, extension.name, "binary"), warning)
 
 
-def _no_file(path: Path) -> str:
+def no_file(path: Path) -> str:
     """Why a file of the agent's own cannot be written; "" when it can. Its folder must be there."""
     folder = path.absolute().parent
     try:
@@ -99,10 +107,10 @@ def _no_file(path: Path) -> str:
             return f"{str(path)!r} cannot be written: there is no folder {str(folder)!r}: make it, or name another"
         if path.is_dir():
             return f"{str(path)!r} is a folder: name a file"
-    except OSError as error:  # such as a name that is too long
+        if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+            return f"{str(path)!r} cannot be written: {os.strerror(errno.EACCES)}"
+    except OSError as error:  # such as a name that is too long, or a folder that may not be entered
         return f"{str(path)!r} cannot be written: {error.strerror}"
-    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
-        return f"{str(path)!r} cannot be written: {os.strerror(errno.EACCES)}"
     return _unwritable(folder)
 
 

@@ -81,7 +81,7 @@ def load_configuration(path: str) -> Any:
     from greenagent.settings import SettingsError, load_settings
 
     try:
-        return load_settings(path, os.environ, certificates=False).settings
+        return load_settings(path, os.environ, files=False).settings
     except SettingsError as error:
         raise GreenagentError(f"{error} (or name the folder with --dir DIR)") from error
 

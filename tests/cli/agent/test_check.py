@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
+from greenagent.cli.agent.check import no_file
 from tests.settings.support import MINIMAL
 from tests.support.programs import ROOT, SEED, check
 
@@ -62,6 +65,41 @@ def test_files_that_cannot_be_written_are_problems(tmp_path: Path) -> None:
     assert not (tmp_path / "gone").exists()
 
 
+def test_files_in_a_folder_that_may_not_be_entered_are_problems(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("SKIPPED FOR LACK OF ROOT: run the tests as root to look as another user")
+    tmp_path.chmod(0o700)
+    os.seteuid(65534)
+    try:
+        text = no_file(tmp_path / "mid")
+    finally:
+        os.seteuid(0)
+    assert text == f"'{tmp_path}/mid' cannot be written: Permission denied"
+
+
+def test_faults_of_certificates_hide_nothing_else(tmp_path: Path) -> None:
+    text = MINIMAL.replace("[main]", "[main]\nhistory_file = '/nowhere/h'")
+    text = text.replace("http:", "https:")
+    code, lines = check(tmp_path, text + "[controllers.main.security]\ncertificate_authority = '/nowhere.pem'\n")
+    assert code == 1
+    assert [line.split("] ", 1)[1].split(":")[0] for line in lines] == ["history_file", "certificate_authority"]
+
+
+def test_programs_and_scripts_that_others_can_write_are_warnings(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o777)
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts").chmod(0o777)
+    code, lines = check(tmp_path, MINIMAL + f"[extensions.mine]\nbinary = '{program}'\n")
+    assert code == 0
+    said = "everybody here can write it (chmod o-w {}), and so decides what the agent runs"
+    assert lines == [
+        f"greenagent: warning: 2: [main] scripts_dir: 'scripts': {said.format('scripts')}",
+        f"greenagent: warning: 8: [extensions.mine] binary: '{program}': {said.format(program)}",
+    ]
+
+
 def test_state_files_that_are_links_are_problems(tmp_path: Path) -> None:
     (tmp_path / "target").write_text("[]")
     (tmp_path / "link").symlink_to("target")
@@ -76,7 +114,13 @@ def test_state_files_that_are_links_are_problems(tmp_path: Path) -> None:
 def test_files_whose_names_are_none_are_problems(tmp_path: Path) -> None:
     """They ended ``--check`` in a traceback, and SIGHUP in an internal error."""
     code, lines = check(tmp_path, MINIMAL.replace("[main]", "[main]\nhistory_file = '.'"))
-    assert (code, [line.split("] ", 1)[1] for line in lines]) == (1, ["history_file: '.' is a folder: name a file"])
+    assert (code, lines) == (
+        1,
+        [
+            "greenagent: 3: [main] history_file: '.' is a folder: name a file",
+            "greenagent: mend this first, then check again: what it needs of this machine was not looked at",
+        ],
+    )
     name = "x" * 300
     code, lines = check(tmp_path, MINIMAL.replace("[main]", f"[main]\nmessage_id_file = '{name}'"))
     assert code == 1
