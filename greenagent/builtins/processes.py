@@ -71,6 +71,8 @@ def _entry(job: LiveJob) -> dict[str, Any]:
     shown = _short(job.command.received, "args" if arguments else "")
     if arguments:
         shown["args"] = _short(arguments)
+        if isinstance(environment := shown["args"].get("env"), dict):
+            shown["args"]["env"] = dict.fromkeys(environment, "***")  # passwords are given there, and whoever may ask
     return {"cmd": shown, **job.usage}
 
 

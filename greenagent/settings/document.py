@@ -19,7 +19,8 @@ This page is made from the declarations in `greenagent/settings/models.py`:
 
 The agent reads one TOML file (`-c FILE`). `greenagent -c FILE --check` names everything that is
 wrong with it, one line each, and exits 0 or 1. `greenagent -c FILE --print-config` prints the
-effective settings and where each came from.
+effective settings and where each came from; `env`, `args`, `data` and passwords in URLs show as `***` without
+`--show-secrets`.
 
 - A flag beats an environment variable, which beats the file, which beats the default. Flags:
   {flags}.

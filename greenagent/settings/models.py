@@ -114,6 +114,7 @@ class MainSettings:
         {},
         "Environment variables for every job, which inherits none of the agent's. Those of an extension or caller win.",
         live=True,
+        secret=True,
     )
 
 
@@ -148,9 +149,13 @@ class ExtensionSettings:
     binary: str = setting(TEXT, REQUIRED, "The program: a path, or a name found in PATH.", program, live=True)
     cwd: str = setting(TEXT, "", "The folder it runs in. Empty: the agent's.", literal, live=True)
     args: tuple[str, ...] = setting(
-        TEXTS, [], "Its arguments, {key} filled in from the run arguments; the caller's args follow.", live=True
+        TEXTS,
+        [],
+        "Its arguments, {key} filled in from the run arguments; the caller's args follow.",
+        live=True,
+        secret=True,
     )
-    env: dict[str, str] = setting(TEXT_TABLE, {}, "Environment variables for it.", live=True)
+    env: dict[str, str] = setting(TEXT_TABLE, {}, "Environment variables for it.", live=True, secret=True)
     allow_parent: bool = setting(FLAG, False, "Whether a value may climb out of cwd with '..'.", live=True)
     leave_children: bool = setting(
         FLAG,
@@ -275,8 +280,8 @@ class StartupTask:
     section: ClassVar = Section("startup.<id>")
     id: str
     name: str = setting(TEXT, REQUIRED, "The command: a built-in or an extension.", given)
-    args: dict[str, Any] = setting(TABLE, {}, "Its run arguments.")
-    data: str = setting(TEXT, "", "Text for its standard input.")
+    args: dict[str, Any] = setting(TABLE, {}, "Its run arguments.", secret=True)
+    data: str = setting(TEXT, "", "Text for its standard input.", secret=True)
     after: tuple[str, ...] = setting(TEXTS, [], "Ids of startup tasks that must have started well before it.")
     must_exit: bool = setting(FLAG, False, "Whether those that wait for it wait until it has ended with SUCCESS.")
 

@@ -248,6 +248,8 @@ class Setting:
     unit: str = ""
     live: bool = False
     originals: tuple[str, ...] = ()
+    secret: bool = False
+    """Passwords and the like are given here: shown as ``***`` unless asked for."""
 
     @property
     def stand_in(self) -> Any:

@@ -35,3 +35,11 @@ def test_what_is_no_text_is_refused(key: str, value: Any) -> None:
     figures = usage_of_one if key == "id" else usage_of_matching
     with pytest.raises(BuiltInError, match=f"{key} must be text"):
         figures(JOBS, {key: value})
+
+
+def test_the_environment_that_a_caller_gives_is_not_shown_to_others() -> None:
+    args = {"name": "n", "env": {"MYSQL_PWD": "hunter2"}}
+    job = LiveJob(parse_command({"id": "a", "cmd": "execute", "args": args}), {"rss": 1})
+    [entry] = json.loads(usage_of_matching([job], {}).data)
+    assert entry["cmd"]["args"] == {"name": "n", "env": {"MYSQL_PWD": "***"}}
+    assert args["env"] == {"MYSQL_PWD": "hunter2"}, "the job has it"

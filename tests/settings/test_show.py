@@ -31,11 +31,14 @@ def test_printed_lines_are_complete_and_name_the_origin() -> None:
 def test_secrets_are_not_printed(tmp_path: Path) -> None:
     text = MINIMAL.replace("localhost", "user:hunter2@localhost") + (
         "[extensions.a]\nbinary = 'x'\nargs = ['--from=https://me:hunter3@host/x', 'ftp://a:hunter?8@h,http://b:hunter#9@h']\n"
-        "env = {DB_PASSWORD = 'hunter4', API_TOKEN = 'hunter5', PLAIN = 'seen'}\n"
+        "env = {DB_PASSWORD = 'hunter4', API_TOKEN = 'hunter5', MYSQL_PWD = 'hunter1'}\n"
         "[startup.b]\nname = 'a'\ndata = 'ftp://hunter6@host'\nargs = {env = {SECRET_KEY = 'hunter7'}, domain = 'x'}\n"
     )
     printed = print_config(load(tmp_path, text).settings)
     assert "hunter" not in printed
     assert "***@localhost:8966" in printed
-    assert '"PLAIN" = "seen"' in printed
-    assert "https://***@host/x" in printed
+    assert 'extensions.a.env = {"DB_PASSWORD" = "***", "API_TOKEN" = "***", "MYSQL_PWD" = "***"}' in printed
+    assert 'extensions.a.args = ["***", "***"]' in printed
+    assert 'startup.b.args = {"env" = "***", "domain" = "***"}' in printed
+    assert 'startup.b.data = "***"' in printed
+    assert print_config(load(tmp_path, text).settings, secrets=True).count("hunter") == 9

@@ -58,6 +58,9 @@ def build_parser() -> Parser:
     parser.add_argument("-c", "--config", metavar="FILE", help="the configuration file (TOML); required")
     parser.add_argument("--check", action="store_true", help="check the configuration, name every problem, and exit")
     parser.add_argument("--print-config", action="store_true", help="show every setting and where it comes from")
+    parser.add_argument(
+        "--show-secrets", action="store_true", help="with --print-config: also passwords, env, args, data"
+    )
     parser.add_argument("--gid", "-gid", type=int, metavar="N", help="grid id, instead of main.gid")
     parser.add_argument("--nid", "-nid", type=int, metavar="N", help="node id, instead of main.nid")
     parser.add_argument("--roles", "-roles", metavar="A,B", help="roles, instead of main.roles")
@@ -92,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         if problem is not None:
             return _refuse([problem])
     if options.check or options.print_config:
-        return run_program(PROGRAM, lambda: _show(loaded, options.print_config))
+        return run_program(PROGRAM, lambda: _show(loaded, options))
     return run(loaded, options.pid_file, lambda: load_settings(options.config, os.environ, flags), taken_over)
 
 
@@ -212,10 +215,10 @@ def _reboot() -> int:
     return 0
 
 
-def _show(loaded: Loaded, print_all: bool) -> int:
+def _show(loaded: Loaded, options: argparse.Namespace) -> int:
     """What ``--check`` or ``--print-config`` was asked for."""
     problems: tuple[str, ...]
-    problems, warnings = ((), check_limits(loaded.settings)) if print_all else check_machine(loaded)
+    problems, warnings = ((), check_limits(loaded.settings)) if options.print_config else check_machine(loaded)
     proxied = [
         f"[controllers.{key}] url: it is asked through the proxy of {variable}"
         for key, controller in loaded.settings.controllers.items()
@@ -226,7 +229,7 @@ def _show(loaded: Loaded, print_all: bool) -> int:
     if problems:
         return _refuse(problems)
     fine = f"{loaded.settings.path}: the configuration is fine\n"
-    print(print_config(loaded.settings) if print_all else fine, end="")
+    print(print_config(loaded.settings, options.show_secrets) if options.print_config else fine, end="")
     return 0
 
 
