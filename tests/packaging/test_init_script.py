@@ -371,12 +371,13 @@ def test_a_line_that_systemd_would_take_for_something_else_is_refused(service: S
 
 
 @pytest.mark.parametrize("content", ["", "none\n", "99999999999\n", "-1\n", "0\n"])
-def test_a_damaged_pid_file_counts_as_stale(agent: Service, content: str) -> None:
-    agent.pid_file.parent.mkdir()
-    agent.pid_file.write_text(content)
-    assert agent.run("status")[0] == 1
-    assert agent.run("stop")[0] == 0
-    assert not agent.pid_file.exists()
+def test_a_damaged_pid_file_counts_as_stale(service: Service, content: str) -> None:
+    program(service, "")
+    service.pid_file.parent.mkdir()
+    service.pid_file.write_text(content)
+    assert service.run("status")[0] == 1
+    assert service.run("stop")[0] == 0
+    assert not service.pid_file.exists()
 
 
 def test_a_broken_configuration_starts_nothing_and_stops_nothing(agent: Service) -> None:
@@ -414,6 +415,18 @@ def test_an_agent_that_ends_at_once_is_reported_with_its_last_lines(agent: Servi
     assert "ended before it was ready" in text
     assert re.search(r"in use by process \d+", text), text
     assert not agent.pid_file.exists()
+    pid = int(first.read_text())
+    code, text = agent.run("stop")
+    assert (code, running(pid)) == (1, True)
+    assert (
+        text == f"greenagent: is not running, but process {pid} has its files: it is left alone, kill {pid} ends it\n"
+    )
+    good = agent.configuration.read_text()
+    agent.configuration.write_text("[main]")
+    code, text = agent.run("stop")
+    assert code == 1
+    assert f"cannot know whether it is running: there is no {agent.pid_file}" in text
+    agent.configuration.write_text(good)
     agent.defaults["PIDFILE"] = str(first)
     assert agent.run("stop")[0] == 0
 
@@ -434,23 +447,13 @@ def test_what_is_not_there(agent: Service) -> None:
     assert "is not installed" in text
 
 
-def test_options_and_variables_reach_the_agent(agent: Service) -> None:
-    agent.defaults["OPTIONS"] = "--roles one,two"
-    agent.defaults["GREENAGENT_MAIN_NID"] = "77"
-    assert agent.run("start")[0] == 0
-    pid = agent.pid()
-    arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    assert arguments[arguments.index(b"--roles") + 1] == b"one,two"
-    assert b"GREENAGENT_MAIN_NID=77" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    assert agent.run("stop")[0] == 0
-
-
 PROGRAM = """#!/bin/sh
 # Behaves like the agent towards the script; any user can run it, wherever Python may live.
 pid_file=
 while [ $# -gt 0 ]; do
     case $1 in
         --check) exit 0 ;;
+        --show-pid) exit 3 ;;
         --pid-file) pid_file=$2; shift ;;
     esac
     shift
