@@ -90,11 +90,28 @@ def refuse_link(path: Path, what: str) -> None:
         raise GreenagentError(f"{what} {path} {LINK}")
 
 
+def who_can_write(path: Path) -> str:
+    """Which others than its owner can change a file or folder, or put another in its place; "" for none."""
+    real = Path(os.path.realpath(path))
+    try:
+        found = real.stat()
+        if found.st_mode & stat.S_IWOTH:
+            return f"everybody here can write it (chmod o-w {path})"
+        if found.st_mode & stat.S_IWGRP and found.st_gid not in (0, os.getegid()):
+            return f"group {found.st_gid} can write it (chmod g-w {path})"
+        for folder in real.parents:
+            if folder.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+                return f"everybody here can replace it, since they can write {folder}"
+    except OSError:
+        return ""  # it is missing or out of reach, which is said where it is used
+    return ""
+
+
 def read_token(path: Path) -> str:
     """The token in a file, without the white space around it. Raises GreenagentError."""
     try:
-        if path.stat().st_mode & 0o002 and path.is_file():
-            raise GreenagentError(f"everybody here can write the token file {path}: make a new token and chmod o-w it")
+        if path.is_file() and (text := who_can_write(path)):
+            raise GreenagentError(f"the token file {path} holds no secret, make a new one: {text}")
         token = path.read_text("utf-8").strip()
     except (OSError, ValueError) as error:
         raise GreenagentError(f"cannot read the token file {path}: {error}") from error

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from greenagent.runtime.files import who_can_write
 from greenagent.runtime.tls import (
     CERTIFICATE,
     PRIVATE_KEY,
@@ -57,23 +58,6 @@ def check_files(settings: Settings, report: Report) -> None:
     for place, path in files:
         if text := who_can_write(path):
             note(place, f"{str(path)!r}: {text}" if place else text)
-
-
-def who_can_write(path: Path) -> str:
-    """Which others than its owner can change a file or folder, or put another in its place; "" for none."""
-    real = Path(os.path.realpath(path))
-    try:
-        found = real.stat()
-        if found.st_mode & stat.S_IWOTH:
-            return f"everybody here can write it (chmod o-w {path})"
-        if found.st_mode & stat.S_IWGRP and found.st_gid not in (0, os.getegid()):
-            return f"group {found.st_gid} can write it (chmod g-w {path})"
-        for folder in real.parents:
-            if folder.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
-                return f"everybody here can replace it, since they can write {folder}"
-    except OSError:
-        return ""  # it is missing or out of reach, which is said where it is used
-    return ""
 
 
 def check_certificates(controller: ControllerSettings, report: Report) -> None:

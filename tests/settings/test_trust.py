@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.settings.check import who_can_write
+from greenagent.runtime.files import who_can_write
 from greenagent.settings.models import DatabaseLogger, ExtensionSettings, MainSettings, SecuritySettings
 from greenagent.settings.schema import PATH, declared
 from tests.settings.support import MINIMAL, problems, warnings

@@ -13,9 +13,9 @@ from greenagent.jobs.commands import EXECUTE, Commands, Scripts
 from greenagent.jobs.job import Identity
 from greenagent.jobs.startup import startup_command
 from greenagent.process.program import Program, SpawnError, SpawnRequest
-from greenagent.runtime.files import LINK
+from greenagent.runtime.files import LINK, who_can_write
 from greenagent.settings import Loaded
-from greenagent.settings.check import check_files, check_limits, who_can_write
+from greenagent.settings.check import check_files, check_limits
 from greenagent.settings.models import StartupTask, ledger_beside
 from greenagent.settings.problems import Report, nearest
 from greenagent.settings.toml_file import SECOND_PARSER
