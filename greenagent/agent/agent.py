@@ -6,12 +6,13 @@ Nothing here decides anything about a job, a line or a request: that is behind t
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 
 from gevent.lock import Semaphore
 
 from greenagent import builtins
-from greenagent.agent.bootstrap import end_orphans, make_log_store
+from greenagent.agent.bootstrap import end_orphans, leave_copied, make_log_store, settle_former
 from greenagent.agent.connections import Connections
 from greenagent.agent.monitoring import Monitoring
 from greenagent.agent.shutdown import DRAIN, EXIT, LAST_KILL, REBOOT, RESTART, ShutdownRequests, end_at_once
@@ -74,7 +75,8 @@ class Agent:
         log_hub_errors(self.agent_log)
         start_hub_threads()
         main = self.settings.main
-        self.spool = Spool(main.ledger_file, self.agent_log, result_memory=main.result_memory)
+        address = f"{self.identity.gid}/{self.identity.nid}"
+        self.spool = Spool(main.ledger_file, self.agent_log, result_memory=main.result_memory, address=address)
         self.spool.start()
         if self.spool.is_new and main.message_id_file.exists():
             self.agent_log.warning(
@@ -153,7 +155,15 @@ class Agent:
         if taken_over is not None:
             self.statistics.preset(taken_over.gauges)
             self.admission.resume(taken_over.jobs)
-        recover(context, self.admission, None if taken_over is None else {job.row for job in taken_over.jobs})
+        leave_copied(self.spool, self.agent_log)
+        former = self.spool.claim.former
+        was = Identity(*map(int, former.split("/"))) if former else self.identity
+        recover(
+            replace(context, identity=was),
+            self.admission,
+            None if taken_over is None else {job.row for job in taken_over.jobs},
+        )
+        settle_former(self.spool, self.store.last_seq, self.agent_log)
         warn_of(self.settings.startup, self.identity, self.agent_log.warning)
         self._watch_state()
         self.startup = StartupTasks(context, self.admission)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import gevent
 
 from greenagent.logs.console import Console
@@ -12,6 +14,7 @@ from greenagent.process.job_tree import living_agent, parse_tag
 from greenagent.process.orphans import end_orphan, find_by_tag
 from greenagent.runtime.agent_log import AgentLog, LineOutput
 from greenagent.settings.models import Settings
+from greenagent.spool.identity import Former, add_former, send_as_former
 from greenagent.spool.spool import Spool
 
 
@@ -61,3 +64,34 @@ def end_orphans(spool: Spool, agent_log: AgentLog, grace: float) -> None:
                 "give each agent a history_file of its own"
             )
     gevent.joinall([gevent.spawn(end_orphan, orphan, grace) for orphan in orphans])
+
+
+def leave_copied(spool: Spool, agent_log: AgentLog) -> None:
+    """Before ``recover``: what is in a copy of another agent's ledger is that agent's to do and to tell."""
+    claim = spool.claim
+    if claim.former and claim.is_copy:
+        owed = spool.leave_to_former()
+        agent_log.warning(
+            f"the ledger {spool.path} is a copy of that of agent {claim.former.replace('/', ':')}, which goes on with "
+            f"its {owed.jobs} unfinished jobs; {owed.bodies} results and statistics that it owes are set aside here "
+            "(see greenagent-logs outbox)"
+        )
+
+
+def settle_former(spool: Spool, last_seq: int, agent_log: AgentLog) -> None:
+    """After ``recover``: what was made under another gid or nid goes out under that.
+
+    ``last_seq``: of the log lines so far.
+    """
+    claim = spool.claim
+    if not claim.former:
+        return
+    if not claim.is_copy:
+        owed = spool.database.run(partial(send_as_former, address=claim.former))
+        agent_log.warning(
+            f"this agent was {claim.former.replace('/', ':')}: log lines, and {owed.bodies} results and statistics "
+            "that wait, go to their controllers under that name"
+        )
+    former = Former(last_seq, "" if claim.is_copy else claim.former)
+    spool.database.run(partial(add_former, former=former))
+    spool.formers.append(former)

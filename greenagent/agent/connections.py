@@ -98,7 +98,8 @@ class Connections:
         link = Link(plan.controller, main.gid, main.nid, context.supervisor, context.agent_log)
         link.upload_results(context.spool)
         for pair in plan.pairs:
-            link.upload_logs(pair, self._store.pending(pair.name), context.spool.keep_dead_letter)
+            pending, spool = self._store.pending(pair.name), context.spool
+            link.upload_logs(pair, pending, spool.keep_dead_letter, spool.formers)
         if plan.statistics:
             link.upload_statistics(context.spool)
         if plan.polled and self._takes_commands:

@@ -161,6 +161,8 @@ class AgentStatus:
                 yield f"{name} is stuck ({service.heartbeat.activity})"
         if not context.spool.is_writable:
             yield f"the ledger {context.spool.path} cannot be written"
+        if context.spool.owed_to_removed:
+            yield context.spool.owed_to_removed
         if not context.history.is_writable:
             yield f"the history {context.history.path} cannot be written"
         if parts.store.problem:
@@ -191,6 +193,7 @@ class AgentStatus:
             "ledger": {
                 "file": str(context.spool.path),
                 "writable": context.spool.is_writable,
+                "owed_to_removed": context.spool.owed_to_removed,
                 "free_bytes": self._free(context.spool.path),
             },
             "statistics": {"waiting_bytes": self._statistics_bytes(), "dropped": parts.statistics.dropped},

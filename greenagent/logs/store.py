@@ -159,6 +159,11 @@ class LogStore:
             self.intake.soon(lambda: None)
 
     @property
+    def last_seq(self) -> int:
+        """Of the newest line stored."""
+        return self.writer.database.next_seq - 1
+
+    @property
     def is_writable(self) -> bool:
         """False while lines are only counted because writing them failed."""
         return not self._account.is_failing

@@ -16,8 +16,9 @@ from gevent.event import Event
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.runtime.files import FileLock, set_aside
-from greenagent.spool import statements
+from greenagent.spool import identity, statements
 from greenagent.spool.cursors import CursorTable
+from greenagent.spool.identity import Claim, Former, Owed
 from greenagent.spool.overlay import RETRY, SpoolDatabase
 from greenagent.spool.schema import FROM_CONTROLLER, RESULTS, RUNNING, STATISTICS, WAITING, JobRecord, Waiting
 from greenagent.values.command import Command
@@ -35,10 +36,16 @@ class Spool:
     and is written when that is possible again: both are said once. See ``overlay``.
     """
 
-    def __init__(self, path: Path, agent_log: AgentLog, *, result_memory: float) -> None:
-        """``result_memory``: seconds for which an ended job's results are kept."""
+    def __init__(self, path: Path, agent_log: AgentLog, *, result_memory: float, address: str = "") -> None:
+        """``result_memory``: seconds for which an ended job's results are kept. ``address``: the agent's, gid/nid."""
         self.path = path
-        self.instance = ""
+        self.claim = Claim("")
+        self.formers: list[Former] = []
+        """Addresses under which log lines were written, oldest first."""
+        self._address = address
+        self._removed = agent_log.on_change()
+        self.owed_to_removed = ""
+        """What waits for controllers that are not configured, in words."""
         self.result_memory = result_memory
         self._agent_log = agent_log
         self._trouble = agent_log.on_change()
@@ -76,7 +83,12 @@ class Spool:
                 f"the ledger {self.path} is damaged ({error}): set aside as {aside.name}, starting anew"
             )
             self.database.start()
-        self.instance = self.database.run(statements.instance)
+        try:
+            self.claim = self.database.run(partial(identity.claim, held=self.database.held, address=self._address))
+        except GreenagentError as error:
+            self.database.stop()
+            raise GreenagentError(f"main.ledger_file: {self.path} is {error}") from error
+        self.formers = self.database.run(identity.formers)
         self._rows = count(self.database.run(statements.last_row) + 1)
 
     def stop(self) -> None:
@@ -90,6 +102,11 @@ class Spool:
         else:
             self._log_lost()
         self._lock.release()
+
+    @property
+    def instance(self) -> str:
+        """The ledger's own name."""
+        return self.claim.instance
 
     @property
     def locks(self) -> tuple[FileLock, ...]:
@@ -123,6 +140,10 @@ class Spool:
                 f"{self.database.lost} results or statistics lost: the ledger could not be written too long"
             )
             self.database.lost = 0
+
+    def leave_to_former(self) -> Owed:
+        """Of a copy of another agent's ledger: its jobs, and all that waits, are left to that agent."""
+        return self.database.run(partial(identity.leave_to_former, address=self.claim.former, rows=self._rows))
 
     # -- the life of a job
 
@@ -340,7 +361,7 @@ class Spool:
         ``fault``: what became of it, such as "was removed". Raises sqlite3.Error or OSError.
         """
         is_whole = self.database.make_again()
-        self.database.run(partial(statements.keep_instance, name=self.instance))
+        self.database.run(partial(identity.note, instance=self.instance, held=self.database.held))
         self._problem_changed()
         if is_whole:
             return None
@@ -358,8 +379,21 @@ class Spool:
         for controller in self.database.run(partial(statements.retry_due, rows=self._rows)):
             for path in (RESULTS, STATISTICS):
                 self._arrived(controller, path)
+        self._say_owed(known)
         dropped = self.database.run(partial(statements.expire_removed, known=known, before=before))
         if dropped:
             self._agent_log.error(
                 f"{dropped} results or retried records dropped: their controller is no longer configured"
             )
+
+    def _say_owed(self, known: list[str]) -> None:
+        """A controller that was renamed or removed: what it is owed waits unseen, and goes in the end."""
+        owed = {key: waits.results for key, waits in self.waiting().items() if key not in known and waits.results}
+        self.owed_to_removed = "; ".join(
+            f"{number} results wait for controller '{key}', which is not configured" for key, number in owed.items()
+        )
+        if self.owed_to_removed:
+            remedy = f"name it again within main.result_memory ({self.result_memory:g} s), or they are dropped"
+            self._removed.warning(f"{self.owed_to_removed}: {remedy}")
+        else:
+            self._removed.resolved("nothing waits any more for a controller that is not configured")

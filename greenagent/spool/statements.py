@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import uuid
 from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Final
@@ -40,23 +39,6 @@ _ENDED_JOBS: Final = (
     "SELECT row, command FROM job WHERE id = ? AND controller IS ? AND state = 'ended' AND ended >= ? "
     "AND kind != 'startup' ORDER BY row DESC LIMIT "
 )
-
-
-def instance(connection: sqlite3.Connection) -> str:
-    """The spool's own name, made once with it; children carry it in their tag."""
-    row = connection.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()
-    if row is not None:
-        return str(row[0])
-    # uuid4 reads os.urandom; uuid1 and getnode would start programs behind our back.
-    made = uuid.uuid4().hex
-    connection.execute("INSERT INTO meta (key, value) VALUES ('instance', ?)", (made,))
-    return made
-
-
-def keep_instance(connection: sqlite3.Connection, name: str) -> None:
-    """A new file under a living agent goes by the old name: its jobs carry it in their tags."""
-    connection.execute("DELETE FROM meta WHERE key = 'instance'")
-    connection.execute("INSERT INTO meta (key, value) VALUES ('instance', ?)", (name,))
 
 
 def last_row(connection: sqlite3.Connection) -> int:
@@ -220,7 +202,7 @@ def make_dead_letter(
     if (outcome := found.fetchone()) is None:
         return 0, False
     controller, path, body, job, job_id, state = outcome
-    is_result = path == RESULTS and job > 0
+    is_result = path.rpartition("/")[2] == RESULTS and job > 0  # also of a former gid and nid
     shorter = without_output(body, status) if is_result else None
     is_last = not connection.execute("SELECT 1 FROM outcome WHERE job = ? AND row > ?", (job, row)).fetchone()
     waits_on = shorter is not None and is_last

@@ -70,7 +70,6 @@ _FAILURES = (
 
 class HttpClient:
     """Requests to ``<url>/<gid>/<nid>/``, one at a time, over a connection that is kept open.
-
     Redirects are not followed, no cookie is kept, of the environment only proxies count. One client for each purpose.
     """
 
@@ -118,7 +117,8 @@ class HttpClient:
     def post(self, path: str, body: bytes, timeout: float = POST_TIMEOUT) -> Answer:
         """POST of a JSON text; ``timeout`` as for ``get``. Raises TransportError."""
         headers = {"Content-Length": str(len(body))}
-        return self._send(_template("POST", self._base + path), headers, body, timeout)
+        base = self._url if path.startswith("/") else self._base  # a former gid and nid may stand in the path
+        return self._send(_template("POST", base + path), headers, body, timeout)
 
     def interrupt(self) -> bool:
         """Ends a GET that still waits for the head of its answer; it raises TransportError ``interrupted``.

@@ -79,9 +79,13 @@ class Link:
         """Starts delivering the results that wait for this controller."""
         self._upload(ResultSource(self.key, outbox, self.metrics))
 
-    def upload_logs(self, pair: LogPair, lines: PendingLines, dead_letters: DeadLetters) -> None:
-        """Starts uploading the lines one AC logger wants sent here."""
-        source = LogSource(self.key, lines, pair.batch_size, pair.flush_int, dead_letters, self.metrics)
+    def upload_logs(
+        self, pair: LogPair, lines: PendingLines, dead_letters: DeadLetters, formers: Sequence[tuple[int, str]] = ()
+    ) -> None:
+        """Starts uploading the lines one AC logger wants sent here; ``formers`` as for ``LogSource``."""
+        source = LogSource(
+            self.key, lines, pair.batch_size, pair.flush_int, dead_letters, self.metrics, formers=formers
+        )
         self._upload(source)
 
     def upload_statistics(self, outbox: Outbox) -> None:

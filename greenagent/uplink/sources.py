@@ -273,15 +273,20 @@ class LogSource(Source):
         dead_letters: DeadLetters,
         metrics: UplinkMetrics,
         *,
+        formers: Sequence[tuple[int, str]] = (),
         batch_pause: float = BATCH_PAUSE,
     ) -> None:
-        """``batch_size`` in lines; ``flush_int`` and ``batch_pause`` in seconds."""
+        """``batch_size`` in lines; ``flush_int`` and ``batch_pause`` in seconds.
+
+        ``formers``: up to which line, ascending, another address counts (gid/nid); an empty one: nothing is sent.
+        """
         super().__init__(controller, metrics)
         self.part = f"logs {lines.name}"
         self._lines = lines
         self._batch_size = batch_size
         self._flush_int = flush_int
         self._dead_letters = dead_letters
+        self._formers = formers
         self._batch_pause = batch_pause
 
     def wait(self) -> None:
@@ -292,17 +297,26 @@ class LogSource(Source):
         records = self._lines.read(self._batch_size)
         if not records:
             return []
+        path = "log"
+        for until, address in self._formers:
+            if records[0].seq <= until:
+                records = [record for record in records if record.seq <= until]
+                if not address:
+                    self._lines.advance(records[-1].seq)
+                    return self.next()
+                path = f"/{address}/log"
+                break
         bodies = _encode(records)
 
         def done(start: int, end: int) -> None:
             self._lines.advance(records[end - 1].seq)
 
         def dead_letter(index: int, answer: Answer) -> str:
-            self._dead_letters(self._controller, "log", b"[" + bodies[index] + b"]", answer.status, answer.text)
+            self._dead_letters(self._controller, path, b"[" + bodies[index] + b"]", answer.status, answer.text)
             self._metrics.set_aside += 1
             return "a record posted to 'log'"
 
-        return [Batch("log", bodies, done, dead_letter)]
+        return [Batch(path, bodies, done, dead_letter)]
 
     def accepted(self, records: int) -> None:
         self._metrics.log_batches_sent += 1

@@ -1,0 +1,119 @@
+"""Whose ledger it is: which process has it open, and which agent owes what is in it.
+
+A state folder is copied, moved to another disk, or brought under another gid or nid. What one agent owes its
+controllers must never be counted as another's, and jobs of a living agent are nobody else's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from greenagent.runtime import procfs
+from greenagent.runtime.clock import monotonic_epoch
+from greenagent.runtime.files import FileId, LockedError
+from greenagent.spool.schema import WAITS
+from greenagent.spool.statements import keep_dead_letter
+
+
+class Former(NamedTuple):
+    """Another address under which log lines were written: those up to the number ``until``.
+
+    ``address`` is ``gid/nid``; empty for lines that another agent owes.
+    """
+
+    until: int
+    address: str
+
+
+class Claim(NamedTuple):
+    """What was found when the ledger was opened. ``former``: the address it was used under, where that is another."""
+
+    instance: str
+    former: str = ""
+    is_copy: bool = False
+    """Whether it may have been copied since: then the agent of that address goes on elsewhere."""
+
+
+class Owed(NamedTuple):
+    """How much an agent owes under another address."""
+
+    bodies: int
+    jobs: int
+
+
+def claim(connection: sqlite3.Connection, held: FileId | None, address: str) -> Claim:
+    """Notes that this process has the ledger now, for the agent of ``address``; "" leaves that as it is.
+
+    Raises LockedError where another process has this very file open, although its lock file is gone.
+    """
+    facts = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    inode = held.inode if held is not None else 0
+    here = os.uname().nodename
+    instance, former, is_copy = facts.get("instance", ""), "", False
+    if "owner" in facts:
+        pid, start_ticks, inode_before, host = json.loads(facts["owner"])
+        is_same_file = inode_before == inode
+        if is_same_file and pid != os.getpid() and procfs.is_same(pid, start_ticks):
+            raise LockedError(f"in use by process {pid}, although the lock file is gone")
+        if not is_same_file:
+            instance = ""  # what carries the old one in its tag is of the agent that goes on with the first file
+        is_copy = not is_same_file or host != here
+    if address and facts.get("address", address) != address:
+        former = facts["address"]
+    # uuid4 reads os.urandom; uuid1 and getnode would start programs behind our back.
+    instance = instance or uuid.uuid4().hex
+    note(connection, instance, held)
+    if address:
+        _put(connection, "address", address)
+    return Claim(instance, former, is_copy)
+
+
+def note(connection: sqlite3.Connection, instance: str, held: FileId | None) -> None:
+    """Writes down the ledger's own name, which children carry in their tag, and who has it open."""
+    own = procfs.read_process(os.getpid())
+    inode = held.inode if held is not None else 0
+    _put(connection, "instance", instance)
+    owner = [os.getpid(), own.start_ticks if own is not None else 0, inode, os.uname().nodename]
+    _put(connection, "owner", json.dumps(owner))
+
+
+def formers(connection: sqlite3.Connection) -> list[Former]:
+    """All addresses it was used under before, oldest first."""
+    found = connection.execute("SELECT value FROM meta WHERE key = 'former'").fetchone()
+    return [Former(*entry) for entry in json.loads(found[0])] if found is not None else []
+
+
+def add_former(connection: sqlite3.Connection, former: Former) -> None:
+    """From now on lines behind ``former.until`` are those of the present address."""
+    _put(connection, "former", json.dumps([*formers(connection), former]))
+
+
+def send_as_former(connection: sqlite3.Connection, address: str) -> Owed:
+    """All that waits goes to its controllers under the address it was made under."""
+    which = f"{WAITS} AND path NOT LIKE '/%'"
+    (bodies,) = connection.execute(f"SELECT count(*) FROM outcome WHERE {which}").fetchone()
+    connection.execute(f"UPDATE outcome SET path = ? || path WHERE {which}", (f"/{address}/",))
+    return Owed(bodies, 0)
+
+
+def leave_to_former(connection: sqlite3.Connection, address: str, rows: Iterator[int]) -> Owed:
+    """The ledger is a copy: what waits are dead letters here, and unfinished jobs are over, with nothing reported."""
+    waiting = connection.execute(f"SELECT row, controller, path, body FROM outcome WHERE {WAITS}").fetchall()
+    answer = f"owed by {address.replace('/', ':')}, of whose ledger this is a copy"
+    for row, controller, path, body in waiting:
+        where = path if path.startswith("/") else f"/{address}/{path}"
+        keep_dead_letter(connection, next(rows), controller, where, body, 0, answer)
+        connection.execute("DELETE FROM outcome WHERE row = ?", (row,))
+    (jobs,) = connection.execute("SELECT count(*) FROM job WHERE state != 'ended'").fetchone()
+    connection.execute("UPDATE job SET state = 'ended', ended = ? WHERE state != 'ended'", (monotonic_epoch(),))
+    return Owed(len(waiting), jobs)
+
+
+def _put(connection: sqlite3.Connection, key: str, value: str) -> None:
+    connection.execute("DELETE FROM meta WHERE key = ?", (key,))
+    connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (key, value))

@@ -1,0 +1,137 @@
+"""A state folder that comes under another gid or nid, is copied, or names a controller that is not configured."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import gevent
+import pytest
+
+from greenagent.runtime import procfs
+from greenagent.spool import statements
+from greenagent.spool.spool import Spool
+from greenagent.values.errors import GreenagentError
+from tests.support.agent_logs import RecordedLog
+from tests.support.agents import configuration
+from tests.support.commands import shell
+from tests.support.inside import InsideAgent
+from tests.support.recording_controller import RecordingController
+from tests.support.waiting import wait_until
+
+AWAY = "http://127.0.0.1:9"
+
+
+def as_node_11(folder: Path, url: str) -> InsideAgent:
+    text = configuration(folder, {"main": url}).replace("nid = 10", "nid = 11")
+    return InsideAgent(folder, {}, text.replace("interval = 60", "interval = 1"))
+
+
+def work(agent: InsideAgent, job_id: str) -> None:
+    """A job that prints a line for its controller and ends."""
+    job = agent.accept(shell(job_id, f"echo {job_id} >&2"))
+    assert job is not None
+    wait_until(job.ended.is_set, what=f"the end of {job_id}")
+
+
+def test_what_waits_goes_out_under_the_gid_and_nid_it_was_made_under(tmp_path: Path) -> None:
+    with InsideAgent(tmp_path, {"main": AWAY}) as first:
+        work(first, "old")
+        first.start_job(shell("cut", "sleep 60"))
+        path = first.agent.spool.path
+    with closing(sqlite3.connect(path)) as ledger, ledger:  # as kill -9 leaves it
+        ledger.execute("DELETE FROM outcome WHERE id = 'cut'")
+        ledger.execute("UPDATE job SET state = 'running', ended = NULL WHERE id = 'cut'")
+    with RecordingController() as controller, as_node_11(tmp_path, controller.url) as second:
+        work(second, "new")
+        wait_until(lambda: len(controller.results) == 3 and len(controller.logs) == 2, what="results and lines")
+        told = {result["id"]: (result["state"], result["nid"]) for result in controller.results}
+        assert told == {"old": ("SUCCESS", 10), "cut": ("ERROR", 10), "new": ("SUCCESS", 11)}
+        for post in controller.posts:
+            if post.endpoint == "result":
+                assert (post.gid, post.nid) == (1, post.value["nid"])
+        lines = [
+            (post.nid, [line["data"] for line in post.value]) for post in controller.posts if post.endpoint == "log"
+        ]
+        assert lines == [(10, ["old"]), (11, ["new"])]
+        assert "this agent was 1:10: log lines, and " in second.stderr
+    with as_node_11(tmp_path, AWAY) as third:
+        assert "this agent was" not in third.stderr
+
+
+def test_a_copy_under_another_nid_neither_sends_nor_ends_what_is_the_first_agents(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    with InsideAgent(tmp_path / "one", {"main": AWAY}) as first, RecordingController() as controller:
+        work(first, "old")
+        running = first.start_job(shell("running", "sleep 60"))
+        shutil.copytree(tmp_path / "one", tmp_path / "two")
+        with as_node_11(tmp_path / "two", controller.url) as second:
+            work(second, "new")
+            wait_until(lambda: controller.results and controller.logs, what="result and line")
+            assert [(result["id"], result["nid"]) for result in controller.results] == [("new", 11)]
+            assert [line["data"] for line in controller.logs] == ["new"]
+            assert (
+                "is a copy of that of agent 1:10, which goes on with its 1 unfinished jobs; 1 results" in second.stderr
+            )
+            letters = second.agent.spool.database.run(statements.dead_letters)
+            assert [(letter.path, json.loads(letter.body)["id"]) for letter in letters] == [("/1/10/result", "old")]
+            assert second.agent.spool.instance != first.agent.spool.instance
+        assert not running.ended.is_set()
+
+
+def test_a_ledger_keeps_its_name_until_it_is_copied(tmp_path: Path) -> None:
+    def instance(path: Path) -> str:
+        spool = Spool(path, RecordedLog(), result_memory=10)
+        spool.start()
+        spool.stop()
+        return spool.instance
+
+    name = instance(tmp_path / "a.db")
+    assert instance(tmp_path / "a.db") == name
+    (tmp_path / "a.db").rename(tmp_path / "b.db")
+    assert instance(tmp_path / "b.db") == name
+    shutil.copy(tmp_path / "b.db", tmp_path / "c.db")
+    assert instance(tmp_path / "c.db") != name
+
+
+def test_a_ledger_that_a_living_process_has_is_refused_also_without_its_lock(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "a.db", RecordedLog(), result_memory=10)
+    spool.start()
+    spool.stop()
+    parent = procfs.read_process(os.getppid())
+    assert parent is not None
+    with closing(sqlite3.connect(spool.path)) as ledger, ledger:
+        (owner,) = ledger.execute("SELECT value FROM meta WHERE key = 'owner'").fetchone()
+        owner = json.dumps([parent.pid, parent.start_ticks, *json.loads(owner)[2:]])
+        ledger.execute("UPDATE meta SET value = ? WHERE key = 'owner'", (owner,))
+    with pytest.raises(
+        GreenagentError, match=f"a.db is in use by process {parent.pid}, although the lock file is gone"
+    ):
+        spool.start()
+    shutil.copy(spool.path, tmp_path / "b.db")
+    copy = Spool(tmp_path / "b.db", RecordedLog(), result_memory=10)
+    copy.start()
+    copy.stop()
+
+
+def test_what_waits_for_a_controller_that_is_not_configured_is_said_and_makes_health_say_so(tmp_path: Path) -> None:
+    with InsideAgent(tmp_path, {"old": AWAY}) as first:
+        job = first.accept(shell("j", "true"), "old")
+        assert job is not None
+        wait_until(job.ended.is_set, what="the end of j")
+    with InsideAgent(tmp_path, {"new": AWAY}) as second:
+        spool = second.agent.spool
+        upkeep = gevent.spawn(spool.keep_up, lambda: ["new"], 0.01)
+        words = "1 results wait for controller 'old', which is not configured"
+        wait_until(lambda: f"{words}: name it again within main.result_memory" in second.stderr, what="the warning")
+        assert words in (second.agent.monitoring.status.health() or "")
+        assert second.agent.monitoring.status.status()["ledger"]["owed_to_removed"] == words
+        upkeep.kill()
+        upkeep = gevent.spawn(spool.keep_up, lambda: ["new", "old"], 0.01)
+        wait_until(lambda: not spool.owed_to_removed, what="the end of it")
+        assert second.agent.monitoring.status.health() is None
+        upkeep.kill()
