@@ -10,7 +10,7 @@ from greenagent.logs.console import Console
 from greenagent.logs.store import LogStore
 from greenagent.logs.write.cursors import CursorStore
 from greenagent.logs.write.retention import StoreLimits
-from greenagent.process.job_tree import living_agent, parse_tag
+from greenagent.process.job_tree import parse_tag
 from greenagent.process.orphans import end_orphan, find_by_tag
 from greenagent.runtime.agent_log import AgentLog, LineOutput
 from greenagent.settings.models import Settings
@@ -44,25 +44,16 @@ def make_log_store(settings: Settings, agent_log: AgentLog, console: LineOutput,
 def end_orphans(spool: Spool, agent_log: AgentLog, grace: float) -> None:
     """Ends what jobs of a crashed agent left running: found by tag, checked by pid and start time.
 
-    Only of jobs that the spool calls running: others were left on purpose (``leave_children``). What an agent that
-    runs has started is nobody's orphan, whatever this ledger, a copy of its, says.
+    Only of jobs that the spool calls running: others were left on purpose (``leave_children``).
     """
     cut_off = {record.id for record in spool.unfinished()}
-    orphans = []
-    for orphan in find_by_tag(f"{spool.instance}:"):
-        tag = parse_tag(orphan.tag)
-        if tag is None or tag.job_id not in cut_off:
-            continue
-        agent = living_agent(orphan.pid)
-        if agent is None:
-            agent_log.warning(f"process {orphan.pid} ({orphan.command}) is left from an earlier run: it is ended")
-            orphans.append(orphan)
-        else:
-            agent_log.error(
-                f"process {orphan.pid} ({orphan.command}) of job {tag.job_id} is of another agent, process {agent}, "
-                "which runs: it is left alone. The ledger here is a copy of that agent's, or the same file: "
-                "give each agent a history_file of its own"
-            )
+    orphans = [
+        orphan
+        for orphan in find_by_tag(f"{spool.instance}:")
+        if (tag := parse_tag(orphan.tag)) is not None and tag.job_id in cut_off
+    ]
+    for orphan in orphans:
+        agent_log.warning(f"process {orphan.pid} ({orphan.command}) is left from an earlier run: it is ended")
     gevent.joinall([gevent.spawn(end_orphan, orphan, grace) for orphan in orphans])
 
 

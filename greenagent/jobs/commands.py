@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from greenagent.process.job_tree import AGENT_VARIABLE, VARIABLE, own_mark
+from greenagent.process.job_tree import VARIABLE
 from greenagent.settings.models import ControllerSettings, ExtensionSettings, Settings
 from greenagent.values import levels
 from greenagent.values.arguments import as_text
@@ -198,7 +198,7 @@ def child_environment(
     """All variables of one run; nothing is inherited. ``controller`` is who asked for it, None for startup tasks.
 
     The caller's variables may replace any of ours but the job's tag, by which the agent finds its own again after a
-    crash, and the mark of the agent, by which another one with a copy of the ledger leaves them alone.
+    crash.
     """
     environment = {
         "PATH": search_path(),
@@ -217,7 +217,7 @@ def child_environment(
             "AGENT_CONTROLLER_CLIENT_CERT": _absolute(security.client_certificate),
             "AGENT_CONTROLLER_CLIENT_CERT_KEY": _absolute(security.client_certificate_key),
         }
-    return {**environment, **wanted, VARIABLE: tag, AGENT_VARIABLE: own_mark()}
+    return {**environment, **wanted, VARIABLE: tag}
 
 
 def _home() -> str:

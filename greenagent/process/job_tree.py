@@ -23,14 +23,12 @@ from greenagent.runtime.procfs import Process, Snapshot
 VARIABLE = "GREENAGENT_JOB"
 """The environment variable; ``args.env`` cannot override it (design, section 5 "Commands and admission")."""
 
-AGENT_VARIABLE = "GREENAGENT_PID"
-"""Beside the tag: the agent that started the process, as ``<pid>:<start time in ticks>``."""
-
 LEADERS_REMEMBERED = 60.0
 """Seconds for which a session or group is known as the job's after its leader was last seen."""
 
 Pipe = tuple[int, int]
 """Device and inode."""
+_VARIABLE = VARIABLE.encode() + b"="
 
 
 class Tag(NamedTuple):
@@ -62,28 +60,9 @@ def is_of(text: str, instance: str) -> bool:
 
 def read_tag(pid: int) -> str | None:
     """The tag in a process's environment; None where there is none or it may not be read."""
-    return _read_variable(pid, VARIABLE)
-
-
-def own_mark() -> str:
-    """The value of ``AGENT_VARIABLE`` for what this agent starts; a replacement in place keeps it."""
-    agent = procfs.read_process(os.getpid())
-    return f"{os.getpid()}:{agent.start_ticks if agent is not None else 0}"
-
-
-def living_agent(pid: int) -> int | None:
-    """The pid of the agent that started a process of a job; None when it has ended, cannot be told, or is this one."""
-    agent, _, start_ticks = (_read_variable(pid, AGENT_VARIABLE) or "").partition(":")
-    if not (agent.isdecimal() and start_ticks.isdecimal()) or int(agent) == os.getpid():
-        return None
-    return int(agent) if procfs.is_same(int(agent), int(start_ticks)) else None
-
-
-def _read_variable(pid: int, name: str) -> str | None:
-    wanted = name.encode() + b"="
     for variable in procfs.read(f"/proc/{pid}/environ").split(b"\0"):
-        if variable.startswith(wanted):
-            return variable[len(wanted) :].decode("utf-8", "backslashreplace")
+        if variable.startswith(_VARIABLE):
+            return variable[len(_VARIABLE) :].decode("utf-8", "backslashreplace")
     return None
 
 

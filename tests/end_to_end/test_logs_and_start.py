@@ -194,22 +194,6 @@ def test_a_job_cut_off_by_kill_minus_nine_is_reported_and_its_orphans_ended(
         wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), what="the orphans' end")
 
 
-def test_a_copy_of_the_ledger_ends_nothing_of_the_agent_that_runs(
-    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
-) -> None:
-    start_agent(folder=tmp_path / "one")
-    pids = tmp_path / "pids"
-    controller.push(shell("long", f"(setsid sleep 1000 & echo $! $$ > {pids}); sleep 1000"))
-    wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, what="both pids")
-    shutil.copytree(tmp_path / "one", tmp_path / "two")
-    other = start_agent("--nid=11", folder=tmp_path / "two")
-    for pid in pids.read_text().split():
-        assert Path(f"/proc/{pid}").exists()
-        assert f"process {pid} (" in other.stderr
-    assert "is of another agent" in other.stderr
-    assert "is ended" not in other.stderr
-
-
 def test_sigterm_ends_jobs_reports_them_and_exits_zero(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:

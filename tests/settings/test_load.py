@@ -272,7 +272,6 @@ def test_an_unknown_variable_is_a_warning_but_those_of_other_programs_are_not(tm
         "GREENAGENT_MAIN_GDI": "1",
         "GREENAGENT_CONTROLLERS_MAIN_URL": "http://x",
         "GREENAGENT_JOB": "x",
-        "GREENAGENT_PID": "x",
         "GREENAGENT_CTL_URL": "x",
         "PATH": "/bin",
     }
