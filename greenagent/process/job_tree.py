@@ -219,16 +219,16 @@ class JobTree:
     def announce(self, pid: int) -> bool:
         """A ``101::PID`` message: the process belongs to the job from now on.
 
-        Believed only for descendants and for processes with the job's tag; False otherwise
-        (design, section 5 "Commands and admission").
+        Believed only for descendants and for processes with the job's tag; False for any other that lives
+        (design, section 5 "Commands and admission"). What has ended meanwhile is nobody's.
         """
         if pid <= 1 or pid == os.getpid() or pid in self._reaper.own:
             return pid == self.leader
         process = procfs.read_process(pid)
         if process is None or process.is_dead:
-            return False
+            return True
         if not procfs.is_descendant(pid, self.leader) and (self.tag is None or read_tag(pid) != self.tag):
-            return False
+            return not procfs.is_same(pid, process.start_ticks)
         self.attach(process)
         return True
 

@@ -47,7 +47,8 @@ def check_platform() -> str | None:
     except OSError as error:
         if error.errno == errno.ENOSYS:
             return "this kernel has no pidfd: Linux 5.4 or newer is needed"
-        return f"cannot open a pidfd: {error.strerror}"
+        hint = ": a seccomp filter forbids it, such as that of an old container runtime" * (error.errno == errno.EPERM)
+        return f"cannot open a pidfd: {error.strerror}{hint}"
     return None
 
 

@@ -141,6 +141,8 @@ class Program:
 
     def refused(self, path: str, error: OSError) -> SpawnError:
         """The error for a start that the system refused although ``path`` was there."""
+        if error.errno == errno.ENOENT:
+            return self.failure(_missing_interpreter(path), missing=True)
         reason = _UNUSABLE.get(error.errno or 0)
         if reason is not None:
             return self.failure(reason.replace("PATH", path), missing=True)
@@ -148,7 +150,6 @@ class Program:
 
 
 _UNUSABLE = {
-    errno.ENOENT: "the interpreter that PATH names does not exist",
     errno.ENOEXEC: "PATH is neither a program nor a script that begins with #!",
     errno.EACCES: "permission denied (PATH, its interpreter, or the working directory)",
 }
@@ -168,6 +169,23 @@ def _not_executable(path: str) -> str | None:
     if not stat.S_ISREG(mode) or not os.access(path, os.X_OK):
         return "permission denied: the file is not executable"
     return None
+
+
+def _missing_interpreter(path: str) -> str:
+    """Words for a file that is there while what is to run it is not: the first line of a script names that."""
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(_SHOWN)
+    except OSError:
+        line = b""
+    words = line[2:].strip(b" \t\n").split(None, 1) if line.startswith(b"#!") else []
+    if not words:
+        return f"the interpreter that {path} names does not exist"
+    # The kernel takes blanks and tabs for the end of the name only: a carriage return is part of it.
+    is_windows = line.endswith(b"\r\n") and len(words) == 1
+    name = words[0].decode("utf-8", "backslashreplace") + "\r" * is_windows
+    hint = ": its lines end in CR LF as on Windows, let them end in LF" * is_windows
+    return f"the interpreter {name!r} that {path} names does not exist{hint}"
 
 
 def _shorten(text: str) -> str:

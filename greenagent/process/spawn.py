@@ -26,6 +26,9 @@ THREADS = 2
 MAX_THREADS = 32
 _SOME_MEMORY = 1 << 20
 """Bytes that must be had before memory counts as there again."""
+_FOR_ALL = 0o666
+"""Mode of a child's pipes: a program that becomes another user opens ``/dev/stdout``, too. It is reached by no path but
+those in /proc of the processes that have it, which lets nobody else in."""
 STUCK_AFTER = 0.5
 """Seconds a start may wait before another thread helps: an exec on a dead network disk must not block the others."""
 
@@ -196,6 +199,7 @@ class Spawner:
         try:
             for number in range(3):
                 read_end, write_end = _pipe()
+                os.fchmod(read_end, _FOR_ALL)
                 ours.append(write_end if number == 0 else read_end)
                 theirs.append(read_end if number == 0 else write_end)
                 os.set_blocking(ours[-1], False)

@@ -195,7 +195,7 @@ def test_announced_process_is_ended_with_the_job(start):
 def test_announcement_of_a_stranger_is_not_believed(start):
     child = start("sleep", "600", tag=job_tag("i", "liar", 1))
     stranger = start("sleep", "600", tag=job_tag("i", "stranger", 1))
-    for pid in (stranger.pid, os.getpid(), os.getppid(), 1, 0, -1, 4_194_304_000):
+    for pid in (stranger.pid, os.getpid(), os.getppid(), 1, 0, -1):
         assert not child.tree.announce(pid)
     assert child.tree.announce(child.pid)
     end(child, 0)
@@ -205,6 +205,18 @@ def test_announcement_of_a_stranger_is_not_believed(start):
     stranger.reap()
     close_pipes(child)
     close_pipes(stranger)
+
+
+def test_announcement_of_a_process_that_has_ended_accuses_nobody(start):
+    child = start("sh", "-c", "true & echo $!; sleep 600")
+    ended = int(read_some(child))
+    wait_until(lambda: not is_running(ended), what="the end of the process that is announced")
+    assert child.tree.announce(ended), "a zombie"
+    assert child.tree.announce(4_194_304_000), "nobody has this number"
+    assert child.tree.known == {}
+    end(child, 0)
+    child.reap()
+    close_pipes(child)
 
 
 def test_two_who_end_the_same_child(start):

@@ -19,6 +19,13 @@ def test_nothing_forks_but_posix_spawn_and_sigchld_is_not_caught():
     assert (ran.stdout, ran.stderr) == ("True [] False\n", "")
 
 
+def test_a_filter_that_forbids_pidfds_is_named():
+    ran = run_script(SCRIPTS / "filtered.py")
+    assert ran.stderr == ""
+    assert ran.stdout.startswith("cannot open a pidfd: Operation not permitted: ")
+    assert "seccomp" in ran.stdout
+
+
 @pytest.mark.parametrize(
     ("lack", "reason"),
     [

@@ -130,6 +130,19 @@ def test_what_cannot_be_executed(start, tmp_path):
         assert error.missing
 
 
+def test_an_interpreter_that_is_not_there_is_named_with_the_line_end_of_windows(start, tmp_path):
+    script = tmp_path / "script"
+    script.write_bytes(b"#! /bin/sh\r\necho\r\n")
+    script.chmod(0o755)
+    reason = refusal(start, str(script)).reason
+    assert "interpreter '/bin/sh\\r'" in reason
+    assert "CR LF" in reason
+    script.write_bytes(b"#!/no/such/interpreter -x\n")
+    reason = refusal(start, str(script)).reason
+    assert "interpreter '/no/such/interpreter'" in reason
+    assert "CR" not in reason
+
+
 def test_relative_search_path_is_against_the_agents_directory(finish, tmp_path):
     program = tmp_path / "tool"
     program.write_text("#!/bin/sh\npwd\n")
@@ -251,3 +264,12 @@ def test_nothing_is_left_after_five_hundred_jobs(start, finish, spawner):
     assert len(os.listdir("/proc/self/fd")) == before
     assert zombies_of(os.getpid()) == []
     assert spawner.children.reaper.own == {}
+
+
+if os.geteuid() == 0:  # nobody else can become another user
+
+    def test_a_program_that_runs_as_another_user_opens_its_streams_by_name(start, finish):
+        script = "read line </dev/stdin; echo $line >/dev/stdout; echo err >/dev/stderr"
+        become = "import os; os.setgroups([]); os.setresuid(65534, 65534, 65534); os.execv('/bin/sh', ['sh', '-c', %r])"
+        ended = finish(start("python3", "-c", become % script), b"in\n")
+        assert (ended.stdout, ended.stderr) == (b"in\n", b"err\n")
