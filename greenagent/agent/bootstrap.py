@@ -10,8 +10,10 @@ from greenagent.logs.console import Console
 from greenagent.logs.store import LogStore
 from greenagent.logs.write.cursors import CursorStore
 from greenagent.logs.write.retention import StoreLimits
+from greenagent.process.child import why_alive
 from greenagent.process.job_tree import parse_tag
 from greenagent.process.orphans import end_orphan, find_by_tag
+from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog, LineOutput
 from greenagent.settings.models import Settings
 from greenagent.spool.identity import Former, add_former, send_as_former
@@ -54,7 +56,12 @@ def end_orphans(spool: Spool, agent_log: AgentLog, grace: float) -> None:
     ]
     for orphan in orphans:
         agent_log.warning(f"process {orphan.pid} ({orphan.command}) is left from an earlier run: it is ended")
-    gevent.joinall([gevent.spawn(end_orphan, orphan, grace) for orphan in orphans])
+    ends = [gevent.spawn(end_orphan, orphan, grace) for orphan in orphans]
+    gevent.joinall(ends)
+    for orphan, end in zip(orphans, ends, strict=True):
+        if end.value is False and (process := procfs.read_process(orphan.pid)) is not None:
+            reason = why_alive(process)
+            agent_log.error(f"process {orphan.pid} ({orphan.command}) could not be ended{reason and f' ({reason})'}")
 
 
 def leave_copied(spool: Spool, agent_log: AgentLog) -> None:

@@ -308,13 +308,13 @@ def _kill(child: Child) -> tuple[tuple[Survivor, ...], dict[int, str]]:
         if time.monotonic() >= deadline:
             leader = None if child.has_exited else procfs.read_process(child.pid)
             left = members if leader is None else [leader, *members]
-            return tuple(Survivor(process.pid, process.command, _why_alive(process)) for process in left), found
+            return tuple(Survivor(process.pid, process.command, why_alive(process)) for process in left), found
         child.sleep(pause)
         pause = min(pause * 2, 0.05)
 
 
-def _why_alive(process: Process) -> str:
-    """Why a process does not die of KILL."""
+def why_alive(process: Process) -> str:
+    """Why a process does not die of KILL, in words; "" where that is not known."""
     try:
         os.kill(process.pid, 0)
     except PermissionError:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import gevent
 
-from greenagent.process.child import Children, send_signal
+from greenagent.process.child import Children, send_signal, why_alive
 from greenagent.process.job_tree import is_of, parse_tag, read_tag
 from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog
@@ -23,6 +23,9 @@ INTERVAL = 5.0
 LAST_GRACE = 1.0
 """Seconds between TERM and KILL for an orphan at the agent's end."""
 LAST_LIMIT = 3.0
+
+_KILLED = 2
+_GIVEN_UP = 3
 
 
 class Orphan(NamedTuple):
@@ -56,7 +59,7 @@ class OrphanReaper:
         self._instance = instance
         self._interval = interval
         self._signalled: dict[tuple[int, int], int] = {}
-        """How many signals an orphan got, by pid and start time."""
+        """How many signals an orphan got, by pid and start time, or that it was given up."""
         self._is_init = os.getpid() == 1
 
     def begin(self) -> None:
@@ -97,7 +100,7 @@ class OrphanReaper:
             elif is_of(tag, self._instance):
                 tags_seen.add(tag)
                 if self._is_finished(tag):
-                    self._end(process, tag)
+                    self._end_step(process, tag)
             else:
                 may_be = self._detached.may_include(process)
                 tags_seen.update(may_be)
@@ -109,7 +112,7 @@ class OrphanReaper:
             if living is None or any(child.start_ticks <= process.start_ticks for child in living):
                 continue
             if not self._detached.may_include(process):  # its run may have ended meanwhile
-                self._end(process, "")
+                self._end_step(process, "")
         self._signalled = {key: times for key, times in self._signalled.items() if key in present}
         self._detached.forget_all_but(tags_seen)
 
@@ -122,6 +125,8 @@ class OrphanReaper:
             found = [(process, tag) for process, tag in self._orphans() if self._must_end(process, tag)]
             waited = time.monotonic() - began
             if not found or waited > LAST_LIMIT:
+                for process, tag in found:
+                    self._give_up(process, tag)
                 return
             for process, tag in found:
                 if waited >= LAST_GRACE or (process.pid, process.start_ticks) not in self._signalled:
@@ -145,22 +150,40 @@ class OrphanReaper:
             return False
         return all(child.tag != tag for child in self._children.live())
 
+    def _end_step(self, process: Process, tag: str) -> None:
+        """One step of one check: TERM, KILL, then it is given up."""
+        if self._signalled.get((process.pid, process.start_ticks)) == _KILLED:
+            self._give_up(process, tag)
+        else:
+            self._end(process, tag)
+
     def _end(self, process: Process, tag: str) -> None:
         """TERM, and KILL when it was signalled before; logs it."""
         key = (process.pid, process.start_ticks)
         times = self._signalled.get(key, 0)
         number = signal.SIGKILL if times else signal.SIGTERM
         if not send_signal(process.pid, process.start_ticks, number):
+            if procfs.is_same(process.pid, process.start_ticks):
+                self._give_up(process, tag)
             return
         if not times:
             send_signal(process.pid, process.start_ticks, signal.SIGCONT)  # a stopped one would not see the TERM
-        self._signalled[key] = times + 1
-        if times >= 2:  # one that does not even die of KILL is logged no more
-            return
+        if times < _KILLED:
+            self._signalled[key] = times + 1
+            self._say(process, tag, f"{number.name} was sent")
+
+    def _give_up(self, process: Process, tag: str) -> None:
+        """It may not be signalled, or lives on after KILL: said once."""
+        key = (process.pid, process.start_ticks)
+        if self._signalled.get(key) != _GIVEN_UP:
+            self._signalled[key] = _GIVEN_UP
+            reason = why_alive(process)
+            self._say(process, tag, f"it could not be ended{reason and f' ({reason})'}")
+
+    def _say(self, process: Process, tag: str, what: str) -> None:
         parsed = parse_tag(tag)
         name = f"job {parsed.job_id}" if parsed is not None else "a job that is over"
-        what = f"{name} left process {process.pid} ({process.command}) behind: {number.name} was sent"
-        self._log.log(levels.WARNING, what)
+        self._log.log(levels.WARNING, f"{name} left process {process.pid} ({process.command}) behind: {what}")
 
 
 def find_by_tag(prefix: str) -> list[Orphan]:

@@ -46,6 +46,8 @@ if os.geteuid() == 0:  # nobody else can give up the right to signal a child
             "not permitted",
             "True [('sleep', 'not permitted')]",
             "() [('sleep', 'not permitted')]",
+            "a job that is over left process PID (sleep) behind: it could not be ended (not permitted)",
+            "a job that is over left process PID (sleep) behind: SIGTERM was sent",
         ]
         assert ran.stderr == ""
 

@@ -1,4 +1,4 @@
-"""Cannot signal its children any more (it gave up being root): what signalling, ending and sweeping them answers."""
+"""Cannot signal its children any more (it gave up being root): what ending, sweeping and reaping them says."""
 
 from greenagent.runtime.patch import patch
 
@@ -8,6 +8,7 @@ import os  # noqa: E402
 import signal  # noqa: E402
 
 from greenagent.process import child as children  # noqa: E402
+from greenagent.process.orphans import OrphanReaper  # noqa: E402
 from greenagent.process.spawn import Spawner, SpawnRequest  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog  # noqa: E402
 
@@ -27,7 +28,16 @@ print([survivor.pid for survivor in survivors] == [child.pid], [survivor[1:] for
 ended, left = children.sweep(parent, 0.05)
 print(ended, [survivor[1:] for survivor in left])
 os.setresuid(0, 0, 0)
-for each in (child, parent):
-    children.end(each, 0)
-    each.reap()
+children.end(child, 0)
+child.reap()
+parent.reap()
+os.setresuid(65534, 65534, 0)
+[orphan] = spawner.children.reaper.orphans()
+said = AgentLog(None)
+said.attach(lambda level, text: print(text.replace(str(orphan.pid), "PID")))
+reaper = OrphanReaper(spawner.children, said, "instance")
+for _ in range(3):
+    reaper.check()
+os.setresuid(0, 0, 0)
+reaper.end_all()
 spawner.stop()
