@@ -16,6 +16,7 @@ from greenagent.jobs.job import Job, JobQueue
 from greenagent.jobs.runner import JobContext
 from greenagent.logs.store import LogStore
 from greenagent.logs.write.cursors import split_pair_name
+from greenagent.runtime.files import working_folder
 from greenagent.runtime.native import NativePool, NativeWorker
 from greenagent.runtime.state_files import StateFiles
 from greenagent.spool.schema import Waiting
@@ -168,6 +169,11 @@ class AgentStatus:
         if parts.store.problem:
             yield parts.store.problem
         yield from parts.state_files.problems
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            text = "relative names of files and programs lead nowhere until the agent is restarted in one that is there"
+            yield f"the folder that the agent was started in, {working_folder()}, was removed: {text}"
         if context.spawner.problem:
             yield f"no program can be started: {context.spawner.problem}"
 

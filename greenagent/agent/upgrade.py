@@ -23,7 +23,7 @@ from greenagent.logs.folder import LogFolder
 from greenagent.process.child import end
 from greenagent.process.pipes import PipeReader
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
-from greenagent.runtime.files import FileLock, inherit_locks, lock_holder
+from greenagent.runtime.files import FileLock, absolute, inherit_locks, lock_holder
 from greenagent.runtime.native import close_descriptor, end_hub_threads, write_all
 from greenagent.settings.models import Settings
 from greenagent.values.errors import GreenagentError
@@ -114,7 +114,7 @@ def open_state(ledger_file: Path, locks: Iterable[FileLock]) -> HandedOver:
 
     Its room is memory, where no full disk is in its way.
     """
-    state = HandedOver(ledger_file=ledger_file.absolute())
+    state = HandedOver(ledger_file=absolute(ledger_file))
     try:
         state.descriptor = os.memfd_create("greenagent-handover")
         os.posix_fallocate(state.descriptor, 0, STATE_ROOM)

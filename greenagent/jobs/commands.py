@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from greenagent.process.job_tree import VARIABLE
+from greenagent.runtime.files import absolute, working_folder
 from greenagent.settings.models import ControllerSettings, ExtensionSettings, Settings
 from greenagent.values import levels
 from greenagent.values.arguments import as_text
@@ -203,8 +204,7 @@ def child_environment(
     environment = {
         "PATH": search_path(),
         "HOME": os.environ.get("HOME") or _home(),
-        # Not os.getcwd(), which fails once the folder is removed: jobs go on then.
-        "AGENT_HOME": os.readlink("/proc/self/cwd").removesuffix(" (deleted)"),
+        "AGENT_HOME": str(working_folder()),
         "AGENT_GID": str(gid),
         "AGENT_NID": str(nid),
     }
@@ -229,7 +229,7 @@ def _home() -> str:
 
 
 def _absolute(path: Path | None) -> str:
-    return str(path.absolute()) if path is not None else ""
+    return str(absolute(path)) if path is not None else ""
 
 
 FetchScript = Callable[[str, str], bytes]
@@ -261,7 +261,7 @@ class Scripts:
             raise CommandError("jumpscript needs args.name, the script's name")
         if posixpath.isabs(name) or ".." in name.split("/"):
             raise CommandError(f"the script '{name}' lies outside of main.scripts_dir")
-        path = (self._settings().main.scripts_dir / f"{name}.py").absolute()
+        path = absolute(self._settings().main.scripts_dir / f"{name}.py")
         if not path.is_file():
             raise CommandError(f"there is no script {path}")
         return self._python(command, {"path": str(path), "args": data_object(command)})

@@ -90,9 +90,22 @@ def refuse_link(path: Path, what: str) -> None:
         raise GreenagentError(f"{what} {path} {LINK}")
 
 
+def working_folder() -> Path:
+    """Where this process runs; also once that is removed, when ``os.getcwd`` and ``Path.absolute`` fail."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path(os.readlink("/proc/self/cwd").removesuffix(" (deleted)"))
+
+
+def absolute(path: Path) -> Path:
+    """As ``Path.absolute``, also where the working folder is removed: nothing is at the path then."""
+    return path if path.is_absolute() else working_folder() / path
+
+
 def who_can_write(path: Path) -> str:
     """Which others than its owner can change a file or folder, or put another in its place; "" for none."""
-    real = Path(os.path.realpath(path))
+    real = Path(os.path.realpath(absolute(path)))
     try:
         found = real.stat()
         if found.st_mode & stat.S_IWOTH:

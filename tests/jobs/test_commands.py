@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from greenagent.cli.agent.check import no_file
 from greenagent.jobs.commands import child_environment, resolve_extension
 from greenagent.process.program import Program, SpawnError, SpawnRequest
-from greenagent.settings.models import ExtensionSettings
+from greenagent.runtime.files import who_can_write
+from greenagent.settings.models import ControllerSettings, ExtensionSettings, SecuritySettings
 from greenagent.values.command import Command, parse_command
 from greenagent.values.errors import CommandError
 
@@ -67,7 +69,12 @@ def test_jobs_get_their_environment_when_the_working_folder_is_removed(
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert child_environment({}, "tag", 1, 10, None)["AGENT_HOME"] == str(gone)
+    controller = ControllerSettings("main", "https://c", SecuritySettings(certificate_authority=Path("ca.pem")))
+    environment = child_environment({}, "tag", 1, 10, controller)
+    assert environment["AGENT_HOME"] == str(gone)
+    assert environment["AGENT_CONTROLLER_CA"] == f"{gone}/ca.pem"
+    assert who_can_write(Path("scripts")) == ""
+    assert "there is no folder" in no_file(Path("mid"))
     assert Program(SpawnRequest("/bin/true")).locate("/bin") == "/bin/true"
     assert Program(SpawnRequest("true")).locate("/bin") == "/bin/true"
     with pytest.raises(SpawnError, match="the folder that the agent was started in is gone"):

@@ -389,3 +389,20 @@ def test_a_result_that_the_spool_cannot_take_is_replaced_by_an_error(
         assert result["data"].startswith("internal error of the agent: UnicodeEncodeError")
         wait_until(lambda: not inside.agent.spool.unfinished(), what="its end in the spool")
     assert "internal error in job j: UnicodeEncodeError" in inside.stderr
+
+
+def test_in_a_removed_working_folder_jobs_go_on_and_health_names_it(
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = start_agent()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    controller.push(shell("repeats", "echo beat", recurring_period=1))
+    controller.push(execute("restarts", "./relative", max_restart=1))
+    controller.push({"id": "script", "cmd": "jumpscript", "args": {"domain": "d", "name": "n"}})
+    assert controller.wait_for_result("script")["data"] == f"there is no script {gone}/scripts/d/n.py"
+    wait_until(lambda: len(agent.rows("jobid = 'repeats'")) >= 2, what="another run")
+    assert "folder that the agent was started in" in controller.wait_for_result("restarts")["data"]
+    assert f"started in, {gone}, was removed" in agent.agent.monitoring.status.health()

@@ -13,7 +13,7 @@ from greenagent.jobs.commands import EXECUTE, Commands, Scripts
 from greenagent.jobs.job import Identity
 from greenagent.jobs.startup import startup_command
 from greenagent.process.program import Program, SpawnError, SpawnRequest
-from greenagent.runtime.files import LINK, who_can_write
+from greenagent.runtime.files import LINK, absolute, who_can_write
 from greenagent.settings import Loaded
 from greenagent.settings.check import check_files, check_limits
 from greenagent.settings.models import StartupTask, ledger_beside
@@ -101,7 +101,7 @@ def _check_extensions(loaded: Loaded, report: Report) -> None:
 
 def no_file(path: Path) -> str:
     """Why a file of the agent's own cannot be written; "" when it can. Its folder must be there."""
-    folder = path.absolute().parent
+    folder = absolute(path).parent
     try:
         if not folder.is_dir():
             return f"{str(path)!r} cannot be written: there is no folder {str(folder)!r}: make it, or name another"
@@ -116,7 +116,7 @@ def no_file(path: Path) -> str:
 
 def _unwritable(folder: Path) -> str:
     """Why files cannot be made in a folder, or in the nearest one above it that is there; "" when they can."""
-    above = folder.absolute()
+    above = absolute(folder)
     try:
         while not above.exists():
             above = above.parent
@@ -124,6 +124,6 @@ def _unwritable(folder: Path) -> str:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return ""  # no fault of the configuration; a start now would say so and exit
-        what = "cannot be written" if above == folder.absolute() else f"cannot be created in {str(above)!r}"
+        what = "cannot be written" if above == absolute(folder) else f"cannot be created in {str(above)!r}"
         return f"{str(folder)!r} {what}: {error.strerror}"
     return ""
