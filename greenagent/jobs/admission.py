@@ -162,7 +162,7 @@ class Admission:
         """Ends a job, or sends it a signal; returns what went wrong, None when it is gone (or was signalled)."""
         job = self.live.get(job_id)
         if job is None:
-            if self._context.spool.send_end_again(job_id):
+            if self._context.spool.send_refused_again(job_id):
                 return f"job '{job_id}' had ended before: its result is sent once more"
             return f"there is no job with the id '{job_id}'"
         if number is not None:

@@ -246,12 +246,9 @@ class Spool:
             self._arrived(controller)
         return known
 
-    def send_end_again(self, job_id: str) -> bool:
-        """Puts the results of an ended job back into the outbox, for a controller that does not know of its end."""
-        since = monotonic_epoch() - self.result_memory
-        controller = self.database.run(
-            lambda connection: statements.send_end_again(connection, job_id, since, self._rows)
-        )
+    def send_refused_again(self, job_id: str) -> bool:
+        """Puts the last result of an ended job back into the outbox if its controller refused it."""
+        controller = self.database.run(lambda connection: statements.send_refused_again(connection, job_id, self._rows))
         self._arrived(controller)
         return controller is not None
 

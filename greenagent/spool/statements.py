@@ -89,24 +89,6 @@ def send_again(
     job = _ended_job(connection, command, controller, since)
     if job is None:
         return False
-    _send_results_again(connection, job, rows)
-    return True
-
-
-def send_end_again(connection: sqlite3.Connection, job_id: str, since: float, rows: Iterator[int]) -> str | None:
-    """Sends the results of the newest job of this id once more if it ended after ``since``; returns its controller."""
-    found = connection.execute(
-        "SELECT row, controller FROM job WHERE id = ? AND controller IS NOT NULL AND state = 'ended' AND ended >= ? "
-        "ORDER BY row DESC LIMIT 1",
-        (job_id, since),
-    ).fetchone()
-    if found is None:
-        return None
-    _send_results_again(connection, found[0], rows)
-    return str(found[1])
-
-
-def _send_results_again(connection: sqlite3.Connection, job: int, rows: Iterator[int]) -> None:
     found = connection.execute("SELECT max(row) FROM outcome WHERE job = ? GROUP BY body ORDER BY 1", (job,))
     for (row,) in found.fetchall():
         connection.execute(
@@ -116,6 +98,25 @@ def _send_results_again(connection: sqlite3.Connection, job: int, rows: Iterator
             (next(rows), monotonic_epoch(), row),
         )
         connection.execute("DELETE FROM outcome WHERE row = ? AND coalesce(delivered, refused) IS NOT NULL", (row,))
+    return True
+
+
+def send_refused_again(connection: sqlite3.Connection, job_id: str, rows: Iterator[int]) -> str | None:
+    """Sends the last result of an ended job of this id once more if it was refused; returns its controller."""
+    found = connection.execute(
+        "SELECT outcome.row, outcome.job, outcome.controller, path, outcome.state, body "
+        "FROM job JOIN outcome ON outcome.job = job.row "
+        "WHERE job.id = ? AND job.state = 'ended' ORDER BY outcome.row DESC LIMIT 1",
+        (job_id,),
+    ).fetchone()
+    if found is None:
+        return None
+    row, job, controller, path, state, body = found
+    if not connection.execute("SELECT 1 FROM outcome WHERE row = ? AND refused IS NOT NULL", (row,)).fetchone():
+        return None
+    connection.execute("DELETE FROM outcome WHERE row = ?", (row,))
+    put(connection, next(rows), job, job_id, controller, path, state, body)
+    return str(controller)
 
 
 def _ended_job(connection: sqlite3.Connection, command: Command, controller: str | None, since: float) -> int | None:

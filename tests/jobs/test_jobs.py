@@ -162,10 +162,23 @@ def test_a_result_that_its_controller_does_not_take_still_ends_the_job_there(
     assert result["data"] == note
     assert result["streams"] in ([f"{note}\n", ""], ["", ""])
     assert "the result of job big, which is sent without its output (status 413): set aside" in agent.stderr
-    controller.push(built_in("k", "kill", json.dumps({"id": "big"})))
+
+
+def test_a_kill_of_a_job_whose_result_was_refused_delivers_its_end(
+    controller: RecordingController, start_agent: StartInside
+) -> None:
+    agent = start_agent()
+    controller.reject('"odd"', 422)
+    controller.push(execute("odd", "true"))
+    wait_until(lambda: len(controller.refused_posts) == 2, what="the refusal of the result, and of the shorter one")
+    wait_until(lambda: "odd" not in agent.agent.admission.live, what="its end")
+    controller.behave()
+    controller.push(built_in("k", "kill", json.dumps({"id": "odd"})))
     told = controller.wait_for_result("k")
-    assert (told["state"], told["data"]) == ("ERROR", "job 'big' had ended before: its result is sent once more")
-    wait_until(lambda: controller.results_of("big") == [result, result], what="the result once more")
+    assert (told["state"], told["data"]) == ("ERROR", "job 'odd' had ended before: its result is sent once more")
+    assert controller.wait_for_result("odd")["state"] == "SUCCESS"
+    controller.push(built_in("l", "kill", json.dumps({"id": "odd"})))
+    assert "there is no job with the id 'odd'" in controller.wait_for_result("l")["data"]
 
 
 def test_variables_for_all_jobs_stand_below_those_of_the_caller(

@@ -126,9 +126,13 @@ def test_a_refused_result_is_kept_whole_and_waits_on_without_its_output(spool: S
     [aside] = spool.database.run(statements.dead_letters)
     assert (aside.controller, aside.path, aside.status, aside.answer) == ("main", "result", 413, "no")
     assert json.loads(aside.body) == whole.to_wire()
-    assert spool.send_end_again("a")
-    assert [one.body for one in spool.pending("main", 10)] == [shorter.body]
-    assert not spool.send_end_again("another")
+    assert spool.send_refused_again("a")
+    [again] = spool.pending("main", 10)
+    assert again.body == shorter.body
+    assert not spool.send_refused_again("a")  # it waits
+    spool.delivered("main", [again.row])
+    assert not spool.send_refused_again("a")
+    assert not spool.send_refused_again("another")
 
 
 def test_set_aside_records_are_capped_oldest_first(spool: Spool) -> None:
