@@ -40,14 +40,17 @@ class Tag(NamedTuple):
 
 
 def job_tag(instance: str, job_id: str, run: int) -> str:
-    """The variable's value: ``<instance>:<percent-encoded id>:<run>``."""
-    return f"{instance}:{quote(job_id, safe='', errors='surrogatepass')}:{run}"
+    """The variable's value for a new run: ``<instance>:<percent-encoded id>:<run>:<secret>``.
+
+    The secret keeps a process from giving itself the tag of another job, whose end it would wait for.
+    """
+    return f"{instance}:{quote(job_id, safe='', errors='surrogatepass')}:{run}:{os.urandom(8).hex()}"
 
 
 def parse_tag(text: str) -> Tag | None:
-    """The parts of a value, or None where it is not one of ours."""
+    """The parts of a value, also of one without a secret as in 0.1, or None where it is not one of ours."""
     parts = text.split(":")
-    if len(parts) != 3 or not parts[0] or not (parts[2].isascii() and parts[2].isdigit()):
+    if len(parts) not in (3, 4) or not parts[0] or not (parts[2].isascii() and parts[2].isdigit()):
         return None
     return Tag(parts[0], unquote(parts[1], errors="surrogatepass"), int(parts[2][:18]))
 
@@ -296,13 +299,13 @@ class JobTree:
         if orphan.start_ticks < self.start_ticks:
             return False  # older than the job: known at once, since others may have left many
         tag = read_tag(orphan.pid) or ""
-        return self.knows(orphan, tag, procfs.pipes_of(orphan.pid) if parse_tag(tag) is None else ())
+        return self.knows(orphan, tag, procfs.pipes_of(orphan.pid))
 
     def knows(self, process: Process, tag: str, pipes: Collection[Pipe]) -> bool:
         """Whether a process is known as the job's: by earlier sight, session, group, its tag, or the job's pipes.
 
-        ``pipes``: what a process without a tag has open (``procfs.pipes_of``). They tell also of one
-        that cleared its environment and left its session, unless it closed them.
+        ``pipes``: what the process has open (``procfs.pipes_of``). They tell also of one that cleared or changed
+        its environment and left its session, unless it closed them.
         """
         return self._has_seen(process) or (bool(tag) and tag == self.tag) or not self._pipes.isdisjoint(pipes)
 

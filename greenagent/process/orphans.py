@@ -93,7 +93,7 @@ class OrphanReaper:
         present: set[tuple[int, int]] = set()
         for process, tag in self._orphans():
             present.add((process.pid, process.start_ticks))
-            pipes = procfs.pipes_of(process.pid) if parse_tag(tag) is None else ()
+            pipes = procfs.pipes_of(process.pid)
             owner = next((child for child in children if child.tree.knows(process, tag, pipes)), None)
             if owner is not None:
                 owner.tree.attach(process)

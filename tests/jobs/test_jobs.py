@@ -141,7 +141,7 @@ def test_environment_and_working_directory(
     assert variables["AGENT_CONTROLLER_NAME"] == "main"
     assert variables["AGENT_CONTROLLER_CA"] == ""
     assert variables["PATH"] == os.environ["PATH"]
-    assert variables["GREENAGENT_JOB"].split(":")[1:] == ["e", "1"]
+    assert variables["GREENAGENT_JOB"].split(":")[1:3] == ["e", "1"]
     assert "SECRET_OF_THE_AGENT" not in variables
     assert controller.wait_for_result("w")["streams"][0] == f"{where}\n"
 
@@ -188,7 +188,7 @@ def test_variables_for_all_jobs_stand_below_those_of_the_caller(
     controller.push(execute("e", "env", env=["TZ=CET"]))
     variables = dict(line.split("=", 1) for line in controller.wait_for_result("e")["streams"][0].splitlines())
     assert (variables["LANG"], variables["TZ"], variables["HOME"]) == ("C.UTF-8", "CET", "/h")
-    assert variables["GREENAGENT_JOB"].split(":")[1:] == ["e", "1"]
+    assert variables["GREENAGENT_JOB"].split(":")[1:3] == ["e", "1"]
     agent.agent.reload(agent.settings({"main": controller.url}, main='env = {LANG = "de_DE.UTF-8"}'))
     controller.push(execute("f", "env"))
     variables = dict(line.split("=", 1) for line in controller.wait_for_result("f")["streams"][0].splitlines())

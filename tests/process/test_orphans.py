@@ -7,7 +7,7 @@ import os
 import gevent
 import pytest
 
-from greenagent.process.child import end
+from greenagent.process.child import end, sweep
 from greenagent.process.job_tree import Tag, job_tag, parse_tag
 from greenagent.process.libc import check_platform
 from greenagent.process.orphans import OrphanReaper, end_orphan, find_by_tag
@@ -38,12 +38,12 @@ def test_platform_is_good_enough_here():
 @pytest.mark.parametrize("job", ["plain", "a:b/c d%20", "é漢", "\ud800", "x" * 200])
 def test_tag_says_what_it_was_made_of(job):
     text = job_tag(INSTANCE, job, 12)
-    assert text.count(":") == 2
+    assert text.count(":") == 3
     assert text.isascii()
-    assert parse_tag(text) == Tag(INSTANCE, job, 12)
+    assert parse_tag(text) == parse_tag(text.rpartition(":")[0]) == Tag(INSTANCE, job, 12)
 
 
-@pytest.mark.parametrize("text", ["", "a", "a:b", "a:b:c", ":b:1", "a:b:1:2", "a:b:-1", "a:b:²"])
+@pytest.mark.parametrize("text", ["", "a", "a:b", "a:b:c", ":b:1", "a:b:1:2:3", "a:b:-1", "a:b:²"])
 def test_other_texts_are_no_tags(text):
     assert parse_tag(text) is None
 
@@ -115,6 +115,23 @@ def test_orphans_of_living_jobs_and_of_others_are_left_alone(start, orphan_reape
     wait_until(lambda: state_of(foreign) == "Z", what="the zombie")
     orphan_reaper.check()
     assert zombies_of(os.getpid()) == []
+
+
+def test_a_process_that_takes_the_tag_of_a_living_job_ends_with_its_own(start, orphan_reaper):
+    tag = job_tag(INSTANCE, "alive", 1)
+    living = start("sleep", "600", tag=tag)
+    hidden = finished_with_daemon(start, f"{INSTANCE}:alive:1")
+    orphan_reaper.check()
+    wait_until(lambda: not is_running(hidden), what="the end of what made a tag up")
+    child = start("sh", "-c", f"GREENAGENT_JOB={tag} setsid -f sleep 600", tag=job_tag(INSTANCE, "over", 1))
+    child.wait(10)
+    assert len(sweep(child).ended) == 1, "it has its own job's pipes"
+    assert is_running(living.pid)
+    end(living, 0)
+    for each in (living, child):
+        each.reap()
+        close_pipes(each)
+    orphan_reaper.check()
 
 
 def test_orphan_of_an_earlier_run_is_ended_while_the_next_one_lives(start, orphan_reaper):
