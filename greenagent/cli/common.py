@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import signal
@@ -93,7 +94,7 @@ def end_with_reader() -> None:
 def print_error(program: str, text: str) -> None:
     """One line on stderr; nothing happens where nobody reads that either."""
     try:
-        print(f"{program}: {text}", file=sys.stderr, flush=True)
+        print(f"{program}: {one_line(text)}", file=sys.stderr, flush=True)
     except OSError:
         pass
 
@@ -174,6 +175,36 @@ def local_time(epoch: float, form: str = "%Y-%m-%d %H:%M:%S", unknown: str = "")
         return time.strftime(form, time.localtime(epoch))
     except (ValueError, OverflowError, OSError):
         return unknown or str(epoch)
+
+
+class VisibleTerminal:
+    """A terminal on which control characters show as escapes: nothing that a job or a controller sends may steer it."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self.terminal = terminal
+
+    @classmethod
+    def guard(cls) -> None:
+        """From now on stdout and stderr, where they are terminals, are such."""
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is not None and stream.isatty():
+                setattr(sys, name, cls(stream))
+
+    def write(self, text: str) -> int:
+        return self.terminal.write(visible(text))
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.terminal.writelines(map(visible, lines))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.terminal, name)
+
+
+def json_line(value: Any) -> str:
+    """JSON on one line, letters of all scripts as they are; what a terminal would obey is escaped as JSON has it."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def one_line(text: str) -> str:

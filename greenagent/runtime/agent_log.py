@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from greenagent.runtime.native import NativeWorker, write_all
 from greenagent.values import levels
+from greenagent.values.text import visible
 
 Sink = Callable[[int, str], None]
 
@@ -90,8 +91,8 @@ class AgentLog:
         self.log(levels.OPERATIONS_ERROR, text)
 
     def log(self, level: int, text: str) -> None:
-        """One line at a level; newlines inside become blanks."""
-        line = " ".join(text.splitlines())
+        """One line at a level: newlines inside become blanks, other control characters escapes."""
+        line = visible(" ".join(text.splitlines()), keep="\t")
         if self._output is not None:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
             self._output.write(f"{stamp} {_WORDS.get(level, str(level))}: {line}")

@@ -65,5 +65,6 @@ class _EveryLine(LiveOutput):
             print(json.dumps(line), flush=True)
         else:
             clock = local_time(line["epoch"], "%H:%M:%S", unknown="--:--:--")
-            print(f"{clock} {agent_name(line)} {line['level']:>2} {line['data']}", flush=True)
+            text = line["data"].replace("\n", "\n    ")  # a message must not make lines of another agent
+            print(f"{clock} {agent_name(line)} {line['level']:>2} {text}", flush=True)
         super().line(line)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from greenagent import __version__
-from greenagent.cli.common import Parser, is_text, positive, run_program, seconds
+from greenagent.cli.common import Parser, VisibleTerminal, is_text, positive, run_program, seconds
 from greenagent.cli.ctl import kill, logs, show, top
 from greenagent.cli.ctl.client import DEFAULT_URL, Client, ControllerError
 from greenagent.cli.ctl.output import PROGRAM
@@ -37,6 +37,8 @@ def run_command(given: list[str]) -> int:
 
 
 def _act(options: argparse.Namespace) -> int:
+    if not getattr(options, "raw", False):
+        VisibleTerminal.guard()
     client = Client(**{name: getattr(options, name) for name in CONNECTION})
     action: Action = options.action
     try:
@@ -98,7 +100,11 @@ def build_parser() -> Parser:
             command.usage = f"{command.prog} [OPTION ...] [--] ID"
         return command
 
-    add_run_options(add("run", run, "run a command on agents and show its output"))
+    def add_raw(command: Parser) -> Parser:
+        command.add_argument("--raw", action="store_true", help="control characters as they are, also on a terminal")
+        return command
+
+    add_run_options(add_raw(add("run", run, "run a command on agents and show its output")))
     add("agents", show.agents, "the agents the controller knows")
     jobs = add("jobs", show.jobs, "the jobs the controller knows, newest first")
     jobs.add_argument("--state", help="only jobs in this state")
@@ -106,8 +112,8 @@ def build_parser() -> Parser:
     jobs.add_argument("--since", type=show.since, metavar="WHEN", help="only jobs of the last 30s, 15m, 1h, 2d")
     jobs.add_argument("--all", action="store_true", help="also the kill commands the controller has sent")
     jobs.add_argument("--limit", type=positive, default=100, metavar="N", help="at most N jobs (default 100)")
-    add("show", show.show, "one job with its results", of_one_job=True)
-    lines = add("logs", logs.logs, "the lines of a job that agents have uploaded", of_one_job=True)
+    add_raw(add("show", show.show, "one job with its results", of_one_job=True))
+    lines = add_raw(add("logs", logs.logs, "the lines of a job that agents have uploaded", of_one_job=True))
     lines.add_argument("--follow", action="store_true", help="go on until the job ends")
     end = add("kill", kill.kill, "end a job and say what became of it", of_one_job=True)
     end.add_argument("--signal", type=kill.signal_name, metavar="NAME", help="send just this signal (name or number)")

@@ -61,7 +61,7 @@ def top(client: Client, options: argparse.Namespace) -> int:
             print(json.dumps(shown), flush=True)
         else:
             if live:
-                print("\x1b[H\x1b[2J", end="")
+                print("\x1b[H\x1b[2J", end="", file=sys.__stdout__)
             _show(shown)
         if options.once or not (live or options.json):
             return 0

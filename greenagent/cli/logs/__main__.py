@@ -84,6 +84,7 @@ def build_parser() -> Parser:
     form = how.add_mutually_exclusive_group()
     form.add_argument("--json", dest="form", action="store_const", const="json", default="", help="one object a line")
     form.add_argument("--csv", dest="form", action="store_const", const="csv", help="a header, then one row a line")
+    how.add_argument("--raw", action="store_true", help="control characters as they are, not as escapes")
     how.add_argument("--colour", "--color", choices=("auto", "always", "never"), default="auto")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     return parser
@@ -125,7 +126,7 @@ def show_logs(arguments: list[str]) -> int:
 def _show_lines(options: argparse.Namespace, place: LogPlace, query: LogQuery, unread: Unread) -> bool:
     """False when there are none."""
     out = utf8_output()
-    show = printer(options.form, out, wants_colour(options.colour, out), one_job=options.job is not None)
+    show = printer(options.form, out, wants_colour(options.colour, out), options.job is not None, options.raw)
     scan = Scan(place.folder, query, unread, _say_removed)
     if options.follow:
         if query.limit or query.time_from is None:

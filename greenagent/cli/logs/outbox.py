@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from greenagent.cli.common import Parser, local_time, one_line
+from greenagent.cli.common import Parser, json_line, local_time, one_line
 from greenagent.cli.logs.options import load_configuration
 from greenagent.spool import statements
 from greenagent.spool.schema import DeadLetter
@@ -123,13 +122,13 @@ def _show(connection: sqlite3.Connection, as_json: bool) -> None:
 
 
 def _json(record: DeadLetter) -> str:
-    return json.dumps({**record._asdict(), "due": bool(record.due)}, ensure_ascii=False)
+    return json_line({**record._asdict(), "due": bool(record.due)})
 
 
 def _text(record: DeadLetter) -> str:
     due = ", to be sent again" if record.due else ""
     return (
-        f"{local_time(record.stamp)}  {record.controller}  {record.path}"
+        f"{local_time(record.stamp)}  {one_line(record.controller)}  {one_line(record.path)}"
         f"  status {record.status} {_short(record.answer)}{due}\n    {_short(record.body)}"
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import sqlite3
@@ -12,8 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
-from greenagent.cli.common import local_time, print_table
-from greenagent.cli.logs.text import level_name, paint
+from greenagent.cli.common import json_line, local_time, print_table
+from greenagent.cli.logs.text import csv_writer, level_name, paint
 from greenagent.logs.folder import LogFolder, Unreadable, reading
 from greenagent.logs.read.query import EPOCH, LEVEL, LogQuery, ask_all, conditions, order_column
 from greenagent.values.levels import NAMES
@@ -64,9 +63,9 @@ def summarise_jobs(folder: LogFolder, query: LogQuery, spool: Path | None, unrea
 def print_jobs(jobs: list[JobSummary], form: str, out: TextIO) -> None:
     """A table; ``form`` "json": one object a line, "csv": one row a line."""
     if form == "json":
-        out.writelines(json.dumps(job._asdict(), ensure_ascii=False) + "\n" for job in jobs)
+        out.writelines(json_line(job._asdict()) + "\n" for job in jobs)
     elif form == "csv":
-        csv.writer(out).writerows([JobSummary._fields, *jobs])
+        csv_writer(out)([JobSummary._fields, *jobs])
     elif jobs:
         heads = ("JOB", "DOMAIN/NAME", "LINES", "FIRST", "LAST", "STATE")
         print_table(heads, map(_job_row, jobs), out, right=2)
@@ -96,7 +95,7 @@ def print_stats(counts: dict[int, Counter[int]], form: str, colour: bool, out: T
         out.writelines(json.dumps({"minute": minute, "levels": dict(levels)}) + "\n" for minute, levels in minutes)
     elif form == "csv":
         rows = [(minute, *level) for minute, levels in minutes for level in levels]
-        csv.writer(out).writerows([("minute", "level", "lines"), *rows])
+        csv_writer(out)([("minute", "level", "lines"), *rows])
     elif counts:
         out.writelines(_chart(counts, colour))
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import Final, TextIO
 
-from greenagent.cli.common import local_time
+from greenagent.cli.common import json_line, local_time
 from greenagent.values import levels
 from greenagent.values.message import Record
 from greenagent.values.text import visible
@@ -33,25 +32,34 @@ COLUMNS: Final = ("id", "jobid", "domain", "name", "epoch", "epoch_ms", "level",
 Printer = Callable[[Iterable[Record]], None]
 
 
-def printer(form: str, out: TextIO, colour: bool, one_job: bool) -> Printer:
-    """Prints records in a form: "json", "csv", or "" for people; ``one_job`` leaves out what names the job."""
-    if form == "json":  # the same as controllers get
-        return lambda records: out.writelines(json.dumps(one.to_wire(), ensure_ascii=False) + "\n" for one in records)
-    if form == "csv":
-        writer = csv.writer(out)
-        writer.writerow(COLUMNS)
-        return lambda records: writer.writerows(one.to_wire().values() for one in records)
-    return lambda records: out.writelines(text_line(one, colour, one_job) for one in records)
+def printer(form: str, out: TextIO, colour: bool, one_job: bool, raw: bool = False) -> Printer:
+    """Prints records in a form: "json", "csv", or "" for people; ``one_job`` leaves out what names the job.
 
-
-def text_line(record: Record, colour: bool, one_job: bool) -> str:
-    """Local time, job, level name, domain and name, text: one line, further ones of the text indented.
-
-    Control characters show as escapes: a job must not steer the reader's terminal.
+    Control characters show as escapes, unless ``raw``: a job must not steer the reader's terminal or spreadsheet.
     """
+    shown: Callable[[str], str] = str if raw else visible
+    if form == "json":  # the same as controllers get
+        return lambda records: out.writelines(json_line(one.to_wire()) + "\n" for one in records)
+    if form == "csv":
+        rows = csv_writer(out, shown)
+        rows([COLUMNS])
+        return lambda records: rows(one.to_wire().values() for one in records)
+    return lambda records: out.writelines(text_line(one, colour, one_job, shown) for one in records)
+
+
+def csv_writer(out: TextIO, shown: Callable[[str], str] = visible) -> Callable[[Iterable[Iterable[object]]], None]:
+    """Writes rows, texts as ``shown`` gives them."""
+    writer = csv.writer(out)
+    return lambda rows: writer.writerows(
+        [shown(cell) if isinstance(cell, str) else cell for cell in row] for row in rows
+    )
+
+
+def text_line(record: Record, colour: bool, one_job: bool, shown: Callable[[str], str] = visible) -> str:
+    """Local time, job, level name, domain and name, text: one line, further ones of the text indented."""
     second = int(record.epoch)
     stamp = f"{local_time(second)}.{round((record.epoch - second) * 1000) % 1000:03d}"
-    text = visible(record.data).replace("\n", "\n    ")
+    text = shown(record.data).replace("\n", "\n    ")
     level = f"{level_name(record.level):<9}"
     if colour:
         text, level = paint(text, record.level), paint(level, record.level)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
-from greenagent.cli.common import EXIT_FAILED, Parser
+from greenagent.cli.common import EXIT_FAILED, Parser, json_line
 from greenagent.cli.logs.options import add_place, find_place
 from greenagent.logs.read.verify import verify_folder
 
@@ -24,5 +22,5 @@ def run(arguments: list[str]) -> int:
     for report in verify_folder(place.folder):
         if report.problems:
             code = EXIT_FAILED
-        print(json.dumps(report.to_json(), ensure_ascii=False) if options.json else report.line(), flush=True)
+        print(json_line(report.to_json()) if options.json else report.line(), flush=True)
     return code

@@ -91,3 +91,23 @@ def test_neither_gevent_nor_the_agent_is_loaded(folder: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.stdout.splitlines()[-1] == "[] False"
+
+
+HOSTILE = "\x1b[2J\x9b31m\u202etxt\x85\x08end"
+
+
+def test_control_characters_show_as_escapes_in_every_form_unless_they_are_asked_for(tmp_path: Path) -> None:
+    stores = Stores(tmp_path)
+    job = stores.open().open_job("j", HOSTILE, HOSTILE, Routes(), "")
+    job.append([Message(1, HOSTILE)])
+    job.close()
+    stores.close()
+    folder = tmp_path / "logs"
+    for form in ((), ("--csv",), ("--json",), ("--jobs",), ("--jobs", "--csv"), ("--jobs", "--json")):
+        for line in lines("--dir", folder, *form):
+            assert line.isprintable(), form
+    (record,) = map(json.loads, lines("--dir", folder, "--json"))
+    assert (record["data"], record["domain"]) == (HOSTILE, HOSTILE)
+    assert HOSTILE in run("--dir", folder, "--raw").stdout
+    raw = run("--dir", folder, "--csv", "--raw").stdout
+    assert next(csv.DictReader(io.StringIO(raw, newline="")))["data"] == HOSTILE
