@@ -113,8 +113,8 @@ def test_a_run_that_failed_leaves_no_children_whatever_it_asked_for(
     assert controller.wait_for_result("failing")["state"] == "ERROR"
     assert len(pids.read_text().split()) == 3
     wait_until(lambda: running_pids(pids) == [], what="the end of what each run left")
-    told = agent.rows("level = 7 AND jobid = 'failing'")
-    assert len([row for row in told if "ended what the job left running" in row[-1]]) == 3
+    told = "level = 7 AND jobid = 'failing' AND data LIKE '%ended what the job left running%'"
+    wait_until(lambda: len(agent.rows(told)) == 3, what="a line for each run")
 
 
 @pytest.mark.parametrize("script", ["exit 0", "sleep 0.01"])
