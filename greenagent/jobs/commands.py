@@ -35,6 +35,11 @@ CHILD_PROGRAM: Final = str(Path(__file__).parents[1] / "builtins" / "script_chil
 """The program that runs a script; it is executed by path, with any Python."""
 _HASH: Final = re.compile(r"[0-9a-f]{32}\Z")
 _NO_PATH = re.compile(r"[^\w./-]+")
+_ABSOLUTE = re.compile(r"(?:^|=)/")
+_DECIDES = re.compile(
+    r"(LD_|PYTHON|PERL|RUBY|GIT_|BASH_FUNC_).*|.*_ENV|PATH|ENV|GLIBC_TUNABLES|NODE_OPTIONS|IFS|SHELLOPTS|BASHOPTS"
+)
+"""Variables that decide which code a program runs."""
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
@@ -120,12 +125,18 @@ def resolve_extension(command: Command, extension: ExtensionSettings) -> Executi
     """A configured extension: its arguments filled in, the caller's appended, environments merged.
 
     The extension's own environment wins over the caller's. Raises CommandError naming the missing
-    argument, or a value that climbs out of ``cwd``.
+    argument, a value that leads out of ``cwd``, or a variable that would decide which code runs.
     """
     received = command.arguments.received
     filled = tuple(_fill(text, received, extension) for text in extension.args)
-    if not extension.allow_parent and any(map(_climbs, command.arguments.args)):
-        raise CommandError(_leaves("args.args", extension))
+    if not extension.allow_parent:
+        if any(map(_climbs, command.arguments.args)):
+            raise CommandError(_leaves("args.args", extension))
+        if decides := next((name for name, _ in command.arguments.env if _DECIDES.fullmatch(name)), None):
+            raise CommandError(
+                f"args.env: {decides} decides what extension '{extension.name}' runs "
+                "(allow_parent = true in its section permits that)"
+            )
     return Execution(
         executable=extension.binary,
         arguments=tuple(_without_nul(text, "args") for text in (*filled, *command.arguments.args)),
@@ -147,14 +158,17 @@ def _fill(text: str, received: Mapping[str, Any], extension: ExtensionSettings) 
         return found
 
     filled = _PLACEHOLDER.sub(value, text)
-    if filled != text and not extension.allow_parent and _climbs(filled):
-        raise CommandError(_leaves("what the arguments make of it", extension))
+    if filled != text and not extension.allow_parent:
+        if _climbs(filled):
+            raise CommandError(_leaves("what the arguments make of it", extension))
+        if _ABSOLUTE.search(filled) and not _ABSOLUTE.search(text):
+            raise CommandError(_leaves(f"'{filled[:100]}', which the arguments make,", extension, "an absolute path"))
     return filled
 
 
-def _leaves(what: str, extension: ExtensionSettings) -> str:
+def _leaves(what: str, extension: ExtensionSettings, way: str = "'..'") -> str:
     return (
-        f"{what} leaves the directory of extension '{extension.name}' with '..' "
+        f"{what} leaves the directory of extension '{extension.name}' with {way} "
         "(allow_parent = true in its section permits that)"
     )
 

@@ -156,7 +156,13 @@ class ExtensionSettings:
         secret=True,
     )
     env: dict[str, str] = setting(TEXT_TABLE, {}, "Environment variables for it.", live=True, secret=True)
-    allow_parent: bool = setting(FLAG, False, "Whether a value may climb out of cwd with '..'.", live=True)
+    allow_parent: bool = setting(
+        FLAG,
+        False,
+        "Whether a value may lead out of cwd, by '..' or as an absolute path, and a caller's variable may decide what "
+        "runs (PATH, LD_*, PYTHON*, BASH_ENV and their like).",
+        live=True,
+    )
     leave_children: bool = setting(
         FLAG,
         False,

@@ -1,5 +1,6 @@
 """What an extension makes of a command (protocol 10.1, 10.2)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,58 @@ def test_a_value_that_climbs_out_is_refused_unless_permitted(key: str, value: st
     climbing = command(**{key: [value] if key == "args" else value})
     with pytest.raises(CommandError, match="allow_parent"):
         resolve_extension(climbing, EXTENSION)
-    permitted = ExtensionSettings(**{**{f: getattr(EXTENSION, f) for f in EXTENSION.__slots__}, "allow_parent": True})
+    permitted = replace(EXTENSION, allow_parent=True)
     assert any(value in argument for argument in resolve_extension(climbing, permitted).arguments)
+
+
+@pytest.mark.parametrize(
+    ("template", "arguments"),
+    [
+        ("{domain}/{name}.sh", {"domain": "/tmp/x", "name": "evil"}),
+        ("{domain}/{name}.sh", {"domain": "", "name": "evil"}),
+        ("--file={path}", {"path": "/etc/passwd"}),
+    ],
+)
+def test_an_absolute_path_that_a_value_makes_is_refused_unless_permitted(template: str, arguments: dict) -> None:
+    extension = replace(EXTENSION, args=(template,))
+    with pytest.raises(CommandError, match=r"with an absolute path \(allow_parent"):
+        resolve_extension(command(**arguments), extension)
+    filled = template.format(**arguments)
+    assert resolve_extension(command(**arguments), replace(extension, allow_parent=True)).arguments == (filled,)
+
+
+@pytest.mark.parametrize("template", ["/opt/{name}.sh", "--url={name}", "{name}"])
+def test_absolute_paths_of_the_configuration_and_urls_are_fine(template: str) -> None:
+    execution = resolve_extension(command(name="http://x/y"), replace(EXTENSION, args=(template,)))
+    assert execution.arguments == (template.format(name="http://x/y"),)
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "LD_PRELOAD",
+        "LD_LIBRARY_PATH",
+        "BASH_ENV",
+        "ENV",
+        "PATH",
+        "PYTHONPATH",
+        "PERL5OPT",
+        "RUBYOPT",
+        "NODE_OPTIONS",
+        "GIT_SSH_COMMAND",
+        "IFS",
+        "SHELLOPTS",
+        "BASH_FUNC_ls%%",
+        "GLIBC_TUNABLES",
+    ],
+)
+def test_a_callers_variable_that_decides_which_code_runs_is_refused_unless_permitted(variable: str) -> None:
+    given = command(env={variable: "x"})
+    with pytest.raises(CommandError, match=f"args.env: {variable} decides what extension 'x' runs"):
+        resolve_extension(given, EXTENSION)
+    assert resolve_extension(given, replace(EXTENSION, allow_parent=True)).environment == {variable: "x"}
+    for harmless in ("LANG", "HOME", "ENVIRONMENT", "MY_PATH", "PATHS"):
+        assert harmless in resolve_extension(command(env={harmless: "x"}), EXTENSION).environment
 
 
 @pytest.mark.parametrize("value", ["a/../b", "...", "a..b", "v1..v2", "x..", "--range=1..5"])
