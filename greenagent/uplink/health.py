@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from gevent.event import Event
 
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.settings.schema import hide_passwords
@@ -47,6 +50,8 @@ class ControllerHealth:
         """Monotonic time of the last result or log batch that was accepted."""
         self.is_polled = False
         """True where commands are asked for."""
+        self.answered = Event()
+        """Set when anything that was posted is accepted; whoever waits for the controller to come back clears it."""
         way = f", through the proxy of {variable}" if (variable := proxy_variable(url)) else ""
         self._name = f"controller {key} ({hide_passwords(url)}{way})"
         self._agent_log = agent_log
@@ -140,9 +145,12 @@ class Backoff:
         self._draw = draw
         self._failures = 0
 
-    def next(self, retry_after: float | None = None) -> float:
-        """Seconds to wait now. ``retry_after``: what the controller asked for, which is the least we wait."""
-        ceiling = min(self._longest, self._first * 2.0 ** min(self._failures, 30))
+    def next(self, retry_after: float | None = None, longest: float = math.inf) -> float:
+        """Seconds to wait now, less than ``longest``.
+
+        ``retry_after``: what the controller asked for, which is the least we wait.
+        """
+        ceiling = min(self._longest, longest, self._first * 2.0 ** min(self._failures, 30))
         self._failures += 1
         if retry_after is None:
             return self._draw() * ceiling

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import gevent
 from gevent.event import Event
 
 from greenagent.uplink.answer import Answer, TransportError
@@ -25,6 +27,10 @@ EVENT_TIMEOUT = 10.0
 GATEWAY_ERRORS = (502, 503, 504)
 NOBODY_THERE = ("refused", "name", "unreachable")
 """Kinds of TransportError that hold for every request alike: there was nobody to send it to."""
+BEGINNING = 60.0
+SOON = 5.0
+"""Seconds of an outage in which polls are not further apart than ``SOON``: a controller that was only restarted refuses
+commands for an agent that has not polled again."""
 QUICK = 0.5
 """Seconds; an empty answer that comes faster than this three times in a row is not from a long poll."""
 
@@ -83,10 +89,14 @@ class Poller:
         self._in_event = False
         self._acknowledge = ""
         self._quick_answers = 0
+        self._failing_since: float | None = None
+        self._is_woken = False
+        """Whether nobody answered, so that an answer to anything that is posted ends the wait."""
 
     def run(self) -> None:
         """Polls until ``stop``; goes on where it was when it is started again after an error."""
         while not self._stopping.is_set():
+            self._is_woken = False
             try:
                 if self._owes_startup:
                     self._send_startup_event()
@@ -98,7 +108,12 @@ class Poller:
             if delay > 0:
                 self.state = "waiting"
                 self.heartbeat.expect_within(delay + TIMEOUT_MARGIN, "waiting")
-                self._stopping.wait(delay)
+                if self._is_woken:
+                    gevent.wait([self._stopping, self.health.answered], delay, count=1)
+                    if self.health.answered.is_set():
+                        self._backoff.reset()
+                else:
+                    self._stopping.wait(delay)
         self.state = "stopped"
         self.heartbeat.clear()
 
@@ -148,8 +163,9 @@ class Poller:
             self.metrics.poll_errors += 1
             self._was_behind_gateway = self._was_behind_gateway or answer.status in GATEWAY_ERRORS
             self.health.failed("poll", answer.refusal())
-            return self._backoff.next(answer.retry_after)
+            return self._delay(answer.status in GATEWAY_ERRORS, answer.retry_after)
         self.health.contact()
+        self._failing_since = None
         if self._was_behind_gateway:
             # A server in front told of the outage; the controller behind it may have forgotten us.
             self._was_behind_gateway = False
@@ -211,7 +227,14 @@ class Poller:
         self.metrics.poll_errors += 1
         self._owes_startup = True
         self.health.failed("poll", error.reason, error.hint, unreached=error.is_unreached)
-        return self._backoff.next()
+        return self._delay(error.is_unreached or error.kind == "timeout")
+
+    def _delay(self, nobody_answered: bool, retry_after: float | None = None) -> float:
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        self._is_woken = nobody_answered
+        self.health.answered.clear()
+        return self._backoff.next(retry_after, SOON if now - self._failing_since < BEGINNING else math.inf)
 
 
 def _too_large(error: TransportError) -> str:

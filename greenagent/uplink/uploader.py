@@ -184,6 +184,7 @@ class Uploader:
         if self._source.vouches:
             self._health.accepted()
         self._health.worked(self._source.part)
+        self._health.answered.set()
         self._backoff.reset()
 
     def _close_others(self) -> None:

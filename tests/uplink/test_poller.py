@@ -7,10 +7,13 @@ import json
 import pytest
 from gevent.event import Event
 
+from greenagent.uplink.health import Backoff
+from greenagent.uplink.sources import ResultSource
+from greenagent.uplink.uploader import Uploader
 from greenagent.values.command import read_early_id
 from tests.support import recording_controller as behaviour
 from tests.support.recording_controller import RecordingController, status
-from tests.support.uplink import Sink, Uplink, running
+from tests.support.uplink import MemoryOutbox, Sink, Uplink, running
 from tests.support.waiting import wait_until
 
 
@@ -213,6 +216,36 @@ def test_stopping_ends_the_wait_of_a_backoff():
             poller.stop()
             greenlet.join(2)
             assert greenlet.dead
+
+
+@pytest.mark.parametrize("trouble", [behaviour.close_at_once(), status(503)], ids=["closed", "503"])
+def test_an_acceptance_of_anything_ends_the_wait_for_the_next_poll(trouble):
+    with RecordingController() as controller:
+        controller.misbehave("cmd", trouble)
+        uplink = Uplink(controller.url)
+        poller, _ = uplink.poller(backoff=Backoff(first=1000, longest=1000, draw=lambda: 0.9))
+        poller._failing_since = -1e9  # long ago
+        with running(poller):
+            wait_until(lambda: poller.state == "waiting", what="the backoff")
+            controller.behave()
+            before = len(controller.polls)
+            outbox = MemoryOutbox()
+            outbox.add("a", b'{"id": "a"}')
+            with running(Uploader(ResultSource(uplink.key, outbox, uplink.metrics), uplink.client, uplink.health)):
+                wait_until(lambda: len(controller.polls) > before, what="the next poll")
+        assert [result["id"] for result in controller.results] == ["a"]
+
+
+def test_polls_are_not_far_apart_in_the_first_minute_of_an_outage():
+    delays = Backoff(first=1000, longest=1000, draw=lambda: 0.99)
+    with RecordingController() as controller:
+        controller.misbehave("cmd", status(503))
+        poller, _ = Uplink(controller.url).poller(backoff=delays)
+        with running(poller):
+            wait_until(lambda: poller.state == "waiting", what="the backoff")
+        assert poller._delay(True) < 5
+        poller._failing_since -= 60
+        assert poller._delay(True) == 990
 
 
 def test_roles_and_free_slots_are_asked_for_every_poll():
