@@ -42,7 +42,13 @@ FLAGS = ("gid", "nid", "roles")
 """Command line flags (without ``--``), each of which overrides the setting of its name in ``main``."""
 OTHER_VARIABLES = ("GREENAGENT_JOB", "GREENAGENT_CTL_", "GREENAGENT_CONTROLLER_", "GREENAGENT_HANDOVER")
 """Names and beginnings of variables that are no settings: a job's tag, other programs' options, a handover."""
-IGNORED_SECTIONS = {"hubble": "is not used, tunnels are not offered"}
+IGNORED_SECTIONS = {
+    "hubble": "is not used, tunnels are not offered",
+    "redis_stats": "is not used, statistics go to controllers",
+}
+IGNORED_LOGGERS = {"redis": "is not used, there is no logger of type redis"}
+LONG_INTERVAL = 3600
+"""Seconds between statistics from which on milliseconds were probably meant, as an original counts them."""
 
 Part = TypeVar("Part")
 
@@ -130,6 +136,12 @@ class _Loader:
         check_pairs(settings, self._report)
         check_listen(settings, self._report)
         check_startup(settings, self._report)
+        if settings.stats.interval >= LONG_INTERVAL:
+            given = settings.stats.interval
+            text = (
+                f"is {given} seconds; if milliseconds are meant, as original agents count them, write {given // 1000}"
+            )
+            self._report.warning(("stats", "interval"), f"{text} {given // 1000}")
         return settings
 
     # -- sections
@@ -170,6 +182,10 @@ class _Loader:
         database = ""
         for name in self._names("logging"):
             place = ("logging", name)
+            kind = self._table(place).get("type")
+            if isinstance(kind, str) and kind.lower() in IGNORED_LOGGERS:
+                self._report.warning(place, IGNORED_LOGGERS[kind.lower()])
+                continue
             model = types.get(self._value((*place, "type"), LOGGER_TYPE, self._table(place)).lower())
             if model is None:
                 continue

@@ -54,7 +54,11 @@ class MainSettings:
     """Who this agent is, and how it runs and ends jobs."""
 
     section: ClassVar = Section(
-        "main", ignored={"include": "folders of partial configurations are not supported, put everything in this file"}
+        "main",
+        ignored={
+            "include": "folders of partial configurations are not supported, put everything in this file",
+            "network": "is not used, the agent waits for its controllers by itself",
+        },
     )
     gid: int = setting(WHOLE, REQUIRED, "Grid id of this agent.", at_least(1))
     nid: int = setting(WHOLE, REQUIRED, "Node id of this agent, unique in its grid.", at_least(1))

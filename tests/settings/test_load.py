@@ -160,9 +160,9 @@ ONE_PROBLEM = {
     "long controller name": (MAIN + f"[controllers.{'a' * 201}]\nurl = 'http://h'", "1 to 200 characters"),
     "polling nobody": (MAIN + "[channel]\ncmds = ['a']", "there is no controller 'a' (configured: none)"),
     "logger to nobody": (CONTROLLER + "[logging.a]\ntype = 'AC'\ncontrollers = ['man']", "did you mean 'main'?"),
-    "logger of type redis": (
-        MAIN + "[logging.a]\ntype = 'redis'\naddress = 'x'",
-        "must be one of DB, AC, console, not 'redis'",
+    "logger of type syslog": (
+        MAIN + "[logging.a]\ntype = 'syslog'\naddress = 'x'",
+        "must be one of DB, AC, console, not 'syslog'",
     ),
     "logger type a number": (MAIN + "[logging.a]\ntype = 3", "type: must be text, not a whole number"),
     "level 0": (MAIN + "[logging.a]\ntype = 'console'\nlevels = [0]", "levels begin at 1"),
@@ -280,6 +280,89 @@ def test_an_unknown_variable_is_a_warning_but_those_of_other_programs_are_not(tm
         "GREENAGENT_CONTROLLERS_MAIN_URL: this variable sets nothing, did you mean 'GREENAGENT_STATS_CONTROLLERS'?",
         "GREENAGENT_MAIN_GDI: this variable sets nothing, did you mean 'GREENAGENT_MAIN_GID'?",
     ]
+
+
+ORIGINALS = {
+    "the first": """
+[main]
+gid = 1
+nid = 10
+max_jobs = 100
+message_ID_file = "./.mid"
+history_file = "./.history"
+roles = []
+[controllers]
+    [controllers.main]
+    url = "http://localhost:8966"
+        [controllers.main.security]
+        client_certificate = ""
+        client_certificate_key = ""
+        certificate_authority = ""
+[extensions]
+    [extensions.syncthing]
+    binary = "./syncthing"
+    cwd = "./extensions/syncthing"
+    args = ["-home", "./home", "-gui-address", "127.0.0.1:18384"]
+[logging]
+    [logging.db]
+    type = "DB"
+    log_dir = "./logs"
+    levels = [2, 4, 7, 8, 9, 11]
+[stats]
+interval = 60
+controllers = []
+[channel]
+cmds = []
+[hubble]
+controllers = []
+""",
+    "a later one": """
+[main]
+gid = 1
+nid = 1
+max_jobs = 100
+message_ID_file = "./.mid"
+include = "./conf"
+network = "./network.toml"
+[controllers.main]
+url = "http://127.0.0.1:8966"
+[logging.db]
+type = "DB"
+address = "./logs"
+levels = [2, 4, 7, 8, 9, 11]
+[logging.redis]
+type = "redis"
+address = "127.0.0.1:6379"
+[logging.ac]
+type = "AC"
+flush_int = 300
+batch_size = 1000
+[stats]
+interval = 60000
+[redis_stats]
+address = "127.0.0.1:6379"
+enabled = false
+[stats.ac]
+enabled = true
+[stats.redis]
+enabled = false
+[hubble]
+controllers = []
+""",
+}
+
+
+@pytest.mark.parametrize("text", ORIGINALS.values(), ids=ORIGINALS)
+def test_the_files_of_the_original_agents_load_and_what_is_not_used_is_said(tmp_path: Path, text: str) -> None:
+    said = "\n".join(warnings(tmp_path, text))
+    assert load(tmp_path, text).settings.controllers["main"].url
+    for key in ("hubble", "redis_stats", "network", "include", "address", "ac"):
+        if f"{key}]" in text or f"\n{key} =" in text:
+            assert key in said
+    assert ("[logging] redis" in said) == ("logging.redis" in text)
+    assert ("is 60000 seconds; if milliseconds are meant, as original agents count them, write 60" in said) == (
+        "60000" in text
+    )
 
 
 def test_variables_for_jobs_are_given_by_file_or_variable(tmp_path: Path) -> None:
