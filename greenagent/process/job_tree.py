@@ -26,6 +26,9 @@ VARIABLE = "GREENAGENT_JOB"
 LEADERS_REMEMBERED = 60.0
 """Seconds for which a session or group is known as the job's after its leader was last seen."""
 
+EXEC_LIMIT = 0.1
+"""Seconds to wait for a process that becomes another program."""
+
 Pipe = tuple[int, int]
 """Device and inode."""
 _VARIABLE = VARIABLE.encode() + b"="
@@ -62,8 +65,16 @@ def is_of(text: str, instance: str) -> bool:
 
 
 def read_tag(pid: int) -> str | None:
-    """The tag in a process's environment; None where there is none or it may not be read."""
-    for variable in procfs.read(f"/proc/{pid}/environ").split(b"\0"):
+    """The tag in a process's environment; None where there is none or it may not be read.
+
+    Waits while the process is between two programs: it has no environment then.
+    """
+    until = time.monotonic() + EXEC_LIMIT
+    while (data := procfs.read_environment(pid)) is None:
+        if time.monotonic() > until:
+            return None
+        gevent.sleep(0.001)
+    for variable in data.split(b"\0"):
         if variable.startswith(_VARIABLE):
             return variable[len(_VARIABLE) :].decode("utf-8", "backslashreplace")
     return None

@@ -84,6 +84,28 @@ def is_same(pid: int, start_ticks: int) -> bool:
     return process is not None and process.start_ticks == start_ticks and not process.is_dead
 
 
+def read_environment(pid: int) -> bytes | None:
+    """The environment a process began with, NUL after each variable; empty where there is none or we may not know.
+
+    None while the process is between two programs (``exec``), when it has none: ask again.
+    """
+    path = f"/proc/{pid}/environ"
+    if data := read(path):
+        return data
+    stat_line = read(f"/proc/{pid}/stat")
+    fields = stat_line[stat_line.rfind(b")") + 2 :].split()
+    if len(fields) <= 48 or fields[20] == b"0":
+        return b""  # it is gone, a zombie, or a thread of the kernel
+    begin, end = fields[47:49]
+    if end != b"0":
+        return b"" if begin == end else None
+    try:
+        close_descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return b""  # we may not know
+    return None
+
+
 def all_pids() -> list[int]:
     """Every pid of the system. Raises OSError while no descriptor is left."""
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]

@@ -160,6 +160,17 @@ def test_sweep_names_what_a_finished_child_left(start):
     close_pipes(child)
 
 
+def test_what_is_between_two_programs_is_swept_too(start):
+    """It has no environment then, and so no tag, for a moment."""
+    script = "setsid sleep 600 </dev/null >/dev/null 2>&1 & exit 0"
+    for number in range(100):
+        child = start("sh", "-c", script, tag=job_tag("i", f"between{number}", 1))
+        child.wait(10)
+        assert len(sweep(child).ended) == 1
+        child.reap()
+        close_pipes(child)
+
+
 def test_tree_that_grows_while_it_is_killed(start):
     script = "trap '' TERM; grow() { while :; do (trap '' TERM; sleep 600) & sleep 0.002; done; }; echo; grow"
     child = start("bash", "-c", script, tag=job_tag("i", "growing", 1))
