@@ -21,6 +21,9 @@ class LiveJob(NamedTuple):
 
     command: Command
     usage: Mapping[str, Any]
+    gid: int = 0
+    nid: int = 0
+    """The agent's own, for a command that came by its role and names none."""
 
 
 @command("get_process_stats")
@@ -61,8 +64,9 @@ def usage_of_matching(jobs: Iterable[LiveJob], data: Mapping[str, Any]) -> Answe
 
 
 def _live_jobs(agent: Context) -> Iterator[LiveJob]:
+    main = agent.settings().main
     for job in list(agent.admission.live.values()):
-        yield LiveJob(job.command, agent.meter.usage(job.id).to_wire())
+        yield LiveJob(job.command, agent.meter.usage(job.id).to_wire(), main.gid, main.nid)
 
 
 def _entry(job: LiveJob) -> dict[str, Any]:
@@ -73,6 +77,9 @@ def _entry(job: LiveJob) -> dict[str, Any]:
         shown["args"] = _short(arguments)
         if isinstance(environment := shown["args"].get("env"), dict):
             shown["args"]["env"] = dict.fromkeys(environment, "***")  # passwords are given there, and whoever may ask
+    for key, own in (("gid", job.gid), ("nid", job.nid)):
+        if own and not shown.get(key):
+            shown[key] = own
     return {"cmd": shown, **job.usage}
 
 

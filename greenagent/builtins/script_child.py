@@ -1,7 +1,8 @@
 """The program that runs one jumpscript, in a process of its own (protocol 10.4).
 
 It is started as ``PYTHON script_child.py`` and reads one JSON object from its input: ``path`` (a
-script's file) or ``content`` (its text), and ``args``. It calls the script's ``action(**args)``,
+script's file) or ``content`` (its text), and ``args``. It calls the script's ``action(**args)``, or
+``action(args)`` where args is no object or its names do not fit, as the first original does. It
 prints what that returns as JSON on level 20, or an exception as a JSON object on level 9, and then
 exits 1. Whatever the script itself prints goes through as it is.
 
@@ -17,7 +18,7 @@ import os
 import sys
 import traceback
 import types
-from typing import Any, TextIO
+from typing import Any, Callable, TextIO  # noqa: UP035  Python 3.7 may run this
 
 MODULE = "jumpscript"
 WITHOUT_FILE = "<jumpscript>"
@@ -41,7 +42,7 @@ class LineKeeper:
         return self._write(text)
 
 
-def read_task() -> tuple[bytes, str, dict[str, Any]]:
+def read_task() -> tuple[bytes, str, Any]:
     """The script's text, its name for errors, and the arguments."""
     try:
         task = json.loads(sys.stdin.buffer.read().decode("utf-8"))
@@ -49,11 +50,7 @@ def read_task() -> tuple[bytes, str, dict[str, Any]]:
         raise ScriptError(f"the input is not JSON: {error}") from None
     if not isinstance(task, dict) or not (isinstance(task.get("path"), str) or isinstance(task.get("content"), str)):
         raise ScriptError("the input names neither path nor content")
-    arguments = task.get("args")
-    if arguments is None:
-        arguments = {}
-    if not isinstance(arguments, dict):
-        raise ScriptError("the arguments of a script are an object of names and values")
+    arguments = {} if task.get("args") is None else task["args"]
     if isinstance(task.get("path"), str):
         path = os.path.abspath(task["path"])
         try:
@@ -64,7 +61,30 @@ def read_task() -> tuple[bytes, str, dict[str, Any]]:
     return task["content"].encode("utf-8", "surrogatepass"), WITHOUT_FILE, arguments
 
 
-def run(source: bytes, name: str, arguments: dict[str, Any]) -> str:
+def call(action: Callable[..., Any], arguments: Any) -> Any:
+    """``action(**arguments)``, or ``action(arguments)`` where they are not its names."""
+    if not isinstance(arguments, dict):
+        return action(arguments)
+    try:
+        return action(**arguments)
+    except TypeError as error:
+        if not arguments or _came_from_inside(error):
+            raise
+        misfit = error
+    try:
+        return action(arguments)
+    except TypeError as error:
+        if _came_from_inside(error):
+            raise
+        raise misfit from None
+
+
+def _came_from_inside(error: TypeError) -> bool:
+    """Whether the function had begun; else its arguments do not fit."""
+    return error.__traceback__ is not None and error.__traceback__.tb_next is not None
+
+
+def run(source: bytes, name: str, arguments: Any) -> str:
     """Loads the script and calls its action; returns the JSON of what that returns."""
     # Our own folder comes first on the path of modules: it is none of the script's business.
     sys.path[0:1] = [os.path.dirname(name)] if name != WITHOUT_FILE else []
@@ -78,7 +98,7 @@ def run(source: bytes, name: str, arguments: dict[str, Any]) -> str:
     action = getattr(module, "action", None)
     if not callable(action):
         raise ScriptError(f"{name} has no function named action")
-    value = action(**arguments)
+    value = call(action, arguments)
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

@@ -186,15 +186,19 @@ def _without_nul(text: str, where: str) -> str:
     return text
 
 
+def _data(command: Command) -> Any:
+    try:
+        return load_json(command.data) if command.data.strip() else None
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"data of {command.cmd} is not JSON: {error}") from error
+
+
 def data_object(command: Command) -> dict[str, Any]:
     """``data`` as the JSON object that built-ins and scripts take; empty text is an empty object.
 
     Raises CommandError when it is something else.
     """
-    try:
-        data = load_json(command.data) if command.data.strip() else None
-    except (ValueError, RecursionError) as error:
-        raise CommandError(f"data of {command.cmd} is not JSON: {error}") from error
+    data = _data(command)
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -278,7 +282,7 @@ class Scripts:
         path = absolute(self._settings().main.scripts_dir / f"{name}.py")
         if not path.is_file():
             raise CommandError(f"there is no script {path}")
-        return self._python(command, {"path": str(path), "args": data_object(command)})
+        return self._python(command, {"path": str(path), "args": _data(command)})
 
     def jumpscript_content(self, command: Command, controller: str | None) -> Execution:
         """``data`` holds ``hash`` (or ``content``) and ``args``; the text is fetched from the asking controller."""
@@ -288,7 +292,7 @@ class Scripts:
             content = self._by_hash(data.get("hash"), controller)
         if not isinstance(content, str):
             raise CommandError("jumpscript_content needs 'hash' or 'content' in its data, as text")
-        return self._python(command, {"content": content, "args": data.get("args") or {}})
+        return self._python(command, {"content": content, "args": data.get("args")})
 
     def _by_hash(self, digest: object, controller: str | None) -> str:
         if not isinstance(digest, str) or not _HASH.match(digest):

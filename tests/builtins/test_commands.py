@@ -48,7 +48,7 @@ def test_live_usage_of_one_job_of_some_and_of_all(
     program = f"x = bytearray(60_000_000); open('{up}', 'a').write('x '); import time; time.sleep(1000)"
     command = shell("fat", f'python3 -c "{program}" & echo $$ >> {up}; wait', domain="d")
     controller.push(command)
-    controller.push(shell("thin", "sleep 1000", domain="e"))
+    controller.push({**shell("thin", "sleep 1000", domain="e"), "gid": 0, "nid": 0, "role": "web"})
     wait_for_words(up, 2)
 
     def one() -> Any:
@@ -62,6 +62,7 @@ def test_live_usage_of_one_job_of_some_and_of_all(
     assert ids == ["fat"]
     every = answer_of(controller, "get_processes_stats")
     assert {"fat", "thin"} <= {found["cmd"]["id"] for found in every}
+    assert {(found["cmd"]["gid"], found["cmd"]["nid"]) for found in every} == {(1, 10)}, "also of what came by a role"
     total = answer_of(controller, "get_aggregated_stats")
     assert total["cmd"] is None
     assert total["rss"] > entry["rss"] + 10_000_000, "all jobs and the agent itself"

@@ -98,7 +98,7 @@ def test_figures_of_jobs_leave_out_what_is_long() -> None:
     assert first == {"id": "job 0", **brief, "data": "short", "tags": "t"}
     assert others == [
         {"id": "job 1", **brief, "tags": "t"},
-        {"id": "job 2", "cmd": "execute", "args": {"name": "cat", "domain": "d", "env": {"A": "b"}}},
+        {"id": "job 2", "cmd": "execute", "args": {"name": "cat", "domain": "d", "env": {"A": "***"}}},
         {"id": "job 3", **brief},
     ]
     assert json.loads(stats(*jobs, job_id="job 1").data)["cmd"] == others[0]

@@ -84,7 +84,7 @@ def test_the_traceback_of_a_text_shows_its_lines() -> None:
         ({"content": "def action():\n    return object()\n"}, "not JSON"),
         ({"content": "def action():\n    return float('nan')\n"}, "not JSON"),
         ({"content": "def action():\n    x = []\n    x.append(x)\n    return x\n"}, "not JSON"),
-        ({"content": "def action():\n    return 1\n", "args": [1]}, "an object of names"),
+        ({"content": "def action():\n    return 1\n", "args": [1]}, "takes 0 positional arguments but 1 was given"),
         ({"path": "/nonexistent/x.py"}, "/nonexistent/x.py: No such file"),
         ({"args": {}}, "neither path nor content"),
         (b"{", "the input is not JSON"),
@@ -95,6 +95,19 @@ def test_the_traceback_of_a_text_shows_its_lines() -> None:
 )
 def test_what_cannot_run_is_an_error_that_says_why(task: object, words: str) -> None:
     assert words in error_of(task)["message"]
+
+
+@pytest.mark.parametrize("value", [5, "text", [1, {"a": 2}], False, {"no": 1, "name": 2}, {"not a name": 1}])
+def test_what_are_no_names_of_action_is_its_one_argument(value: object) -> None:
+    code, lines, _ = run({"content": "def action(data):\n    return data\n", "args": value})
+    assert (code, json.loads(lines[0][5:])) == (0, value)
+
+
+def test_a_type_error_of_the_script_itself_is_told_and_it_runs_once() -> None:
+    content = "def action(data=None, **more):\n    print('ran')\n    return 1 + 'x'\n"
+    code, lines, _ = run({"content": content, "args": {"a": 1}})
+    assert (code, lines[:-1]) == (1, ["ran"])
+    assert "unsupported operand" in json.loads(lines[-1][3:])["message"]
 
 
 def test_an_exit_of_the_script_is_its_own() -> None:
