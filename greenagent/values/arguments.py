@@ -130,6 +130,8 @@ def _lenient_whole(received: Mapping[str, Any], key: str, warn: Callable[[str], 
     except (OverflowError, ValueError):
         warn(f"args.{key} is not a finite number and counts as 0")
         return 0
+    if number == 0 != value:
+        warn(f"args.{key} is {value:g}, no whole number, and counts as 0")
     return max(-(2**31), min(number, 2**31 - 1))
 
 

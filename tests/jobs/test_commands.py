@@ -12,6 +12,7 @@ from greenagent.runtime.files import who_can_write
 from greenagent.settings.models import ControllerSettings, ExtensionSettings, SecuritySettings
 from greenagent.values.command import Command, parse_command
 from greenagent.values.errors import CommandError
+from tests.support.processes import ROOT
 
 EXTENSION = ExtensionSettings(name="x", binary="sh", cwd="scripts", args=("{domain}/{name}.sh", "{}", "{number}"))
 
@@ -130,3 +131,10 @@ def test_jobs_get_their_environment_when_the_working_folder_is_removed(
     assert Program(SpawnRequest("true")).locate("/bin") == "/bin/true"
     with pytest.raises(SpawnError, match="the folder that the agent was started in is gone"):
         Program(SpawnRequest("./true")).locate("/bin")
+
+
+def test_the_page_about_jobs_names_every_variable_that_a_job_gets() -> None:
+    page = (ROOT / "docs" / "jobs.md").read_text()
+    controller = ControllerSettings("main", "https://c")
+    variables = [*child_environment({}, "tag", 1, 10, controller), "STATSD_HOST", "STATSD_PORT", "leave_children"]
+    assert [name for name in variables if name not in page] == []

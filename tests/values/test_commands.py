@@ -12,6 +12,7 @@ from greenagent.values.signals import parse_signal
 
 LENIENT = {
     "a number with a fraction": ("max_time", 3.9, 3),
+    "less than one": ("max_time", 0.5, 0),
     "a number below -1": ("max_time", -2, 0),
     "remembered": ("max_time", -1, -1),
     "a negative count": ("max_restart", -1, 0),
