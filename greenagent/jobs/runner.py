@@ -290,9 +290,11 @@ class ExternalRunner:
             swept, survivors = sweep(run.child, self._main.kill_grace)
             if cause is None and swept:
                 self._warn(f"ended what the job left running: {_named(swept)}")
+        self._job.unkillable = _named(survivors)
         if survivors:
-            self._job.unkillable = _named(survivors)
-            self._write(levels.OPERATIONS_ERROR, f"could not be ended: {_named(survivors)}")
+            text = f"could not be ended: {self._job.unkillable}"
+            self._write(levels.OPERATIONS_ERROR, text)
+            self._context.agent_log.error(f"job {self._job.id}: {text}")
 
     def _warn(self, text: str) -> None:
         self._write(levels.WARNING, text)
@@ -315,6 +317,8 @@ class ExternalRunner:
             data = f"exit code {status.code}" if status.code is not None else f"ended by {status.signal}"
         elif state == states.TIMEOUT:
             data = f"ended after max_time, {self._job.command.arguments.max_time} s"
+        if self._job.unkillable and output.result is None and state != states.SUCCESS:
+            data = f"{data and f'{data}; '}could not be ended: {self._job.unkillable}"
         return Outcome(
             state=state,
             data=data,

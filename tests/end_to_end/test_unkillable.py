@@ -48,7 +48,10 @@ if os.geteuid() == 0:  # nobody else can lose the right to signal a child
             [pid] = words(pids)
             assert result["state"] == "ERROR"
             assert pid in result["data"]
-            assert controller.wait_for_result("stuck", 20)["state"] == "KILLED"
+            left = f"could not be ended: {pid} (python3, not permitted)"
+            killed = controller.wait_for_result("stuck", 20)
+            assert (killed["state"], killed["data"]) == ("KILLED", left)
+            assert f"job stuck: {left}" in agent.stderr
             controller.push(shell("next", "true"))
             assert controller.wait_for_result("next", 20)["state"] == "SUCCESS", "its slot is free"
             assert is_running(int(pid))
