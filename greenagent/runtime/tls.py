@@ -82,9 +82,13 @@ class Wording(NamedTuple):
 
 
 def client_context(
-    authority: PemFile | None, certificate: PemFile | None = None, key: PemFile | None = None
+    authority: PemFile | None,
+    certificate: PemFile | None = None,
+    key: PemFile | None = None,
+    *,
+    system_roots: bool = True,
 ) -> ssl.SSLContext:
-    """TLS 1.2 or newer; names and chains are verified against the system's roots and ``authority``.
+    """TLS 1.2 or newer; names and chains are verified against ``authority`` and, with ``system_roots``, the system's.
 
     Raises CertificateError.
     """
@@ -93,7 +97,8 @@ def client_context(
     # As in the original, whatever certificate is named as authority is trusted, also an
     # intermediate one or a server's own.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.load_default_certs()
+    if system_roots:
+        context.load_default_certs()
     if authority is not None:
         load_authority(context, authority)
     if certificate is not None and key is not None:

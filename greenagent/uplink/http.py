@@ -1,12 +1,11 @@
 """The HTTP client: one connection to one controller for one purpose (protocol 1.2).
 
-``requests`` connects, shakes hands and makes the first exchange. Further requests are written to
-the open socket, and an ordinary answer is read here, at a tenth of the processor time. Any other
-answer goes, from its first byte, through the parsers that read the first one, so it means the same
-and fails for the same reasons.
+``requests`` connects, shakes hands and makes the first exchange. Further requests are written to the open socket, and
+an ordinary answer is read here, at a tenth of the processor time. Any other answer goes, from its first byte, through the
+parsers that read the first one, so it means the same and fails for the same reasons.
 
-Every wait is bounded: connecting, each silence, and the request as a whole, so that a peer that
-sends a byte now and then is cut off too; and so is the size of an answer.
+Every wait is bounded: connecting, each silence, and the request as a whole (a peer may send a byte now and then); and
+so is the size of an answer.
 """
 
 from __future__ import annotations
@@ -29,9 +28,10 @@ from gevent import monkey
 
 from greenagent import __version__
 from greenagent.runtime.greenlets import Heartbeat, Interrupted, Interruptible
+from greenagent.runtime.tls_adapter import TlsAdapter
 from greenagent.uplink.answer import Answer, TransportError, explain
 from greenagent.uplink.proxy import proxies_for
-from greenagent.uplink.tls import ControllerTls, TlsAdapter
+from greenagent.uplink.tls import ControllerTls
 
 _poll = monkey.get_original("select", "poll")
 

@@ -10,8 +10,6 @@ import ssl
 from pathlib import Path
 from typing import Any, Final
 
-import requests.adapters
-
 from greenagent.runtime.tls import CertificateError, PemFile, Wording, client_context
 from greenagent.runtime.tls_watch import TlsContext
 
@@ -54,24 +52,3 @@ def agent_context(security: Any) -> ssl.SSLContext:
 def _named(security: Any, setting: str) -> PemFile | None:
     path = getattr(security, setting, None)
     return PemFile(setting, Path(path)) if path else None
-
-
-class TlsAdapter(requests.adapters.HTTPAdapter):
-    """Uses our TLS context alone: ``requests`` would add the roots it brings along."""
-
-    def __init__(self, context: ssl.SSLContext | None) -> None:
-        self._tls: dict[str, Any] = {} if context is None else {"ssl_context": context}
-        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
-
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **more: Any) -> None:
-        super().init_poolmanager(connections, maxsize, block, **more, **self._tls)
-
-    def proxy_manager_for(self, proxy: Any, **more: Any) -> Any:
-        return super().proxy_manager_for(proxy, **more, **self._tls)
-
-    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
-        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, self._tls if host["scheme"] == "https" else {}
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """The context has everything already."""

@@ -11,11 +11,13 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 import requests
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from greenagent import __version__
 from greenagent.cli.common import EXIT_USAGE, UsageError
 from greenagent.runtime.files import read_token
-from greenagent.runtime.tls import CertificateError, PemFile, Wording, explain, load_authority, load_pair
+from greenagent.runtime.tls import CertificateError, PemFile, Wording, client_context, explain
+from greenagent.runtime.tls_adapter import TlsAdapter
 from greenagent.values.errors import GreenagentError
 
 EXIT_NOT_DELIVERED: Final = 3
@@ -61,11 +63,9 @@ class Client:
         self._session.headers["User-Agent"] = f"greenagent-ctl/{__version__}"
         if key and not cert:
             raise UsageError("--key needs --cert")
-        _check_files(ca, cert, key)
-        if ca:
-            self._session.verify = ca
-        if cert:
-            self._session.cert = (cert, key) if key else cert
+        context = _context(ca, cert, key)
+        if not self._may_be_tls:
+            self._session.mount("https://", TlsAdapter(context))
         if token_file:
             try:
                 self._session.headers["Authorization"] = f"Bearer {read_token(Path(token_file))}"
@@ -112,15 +112,17 @@ class Client:
         return value
 
 
-def _check_files(ca: str, cert: str, key: str) -> None:
-    """Raises UsageError for files that cannot be used; a key may be in the file of ``cert``."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    certificate = PemFile("--cert", Path(cert))
+def _context(ca: str, cert: str, key: str) -> ssl.SSLContext:
+    """Trusts ``ca`` alone, or the roots that ``requests`` brings. A key may be in the file of ``cert``.
+
+    Raises UsageError for files that cannot be used.
+    """
+    authority = PemFile("--ca", Path(ca)) if ca else PemFile("the roots of requests", Path(DEFAULT_CA_BUNDLE_PATH))
+    certificate = PemFile("--cert", Path(cert)) if cert else None
     try:
-        if ca:
-            load_authority(context, PemFile("--ca", Path(ca)))
-        if cert:
-            load_pair(context, certificate, PemFile("--key", Path(key)) if key else certificate)
+        return client_context(
+            authority, certificate, PemFile("--key", Path(key)) if key else certificate, system_roots=False
+        )
     except CertificateError as error:
         raise UsageError(str(error)) from error
 

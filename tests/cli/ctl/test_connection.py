@@ -11,7 +11,7 @@ from gevent.pywsgi import WSGIServer
 from gevent.server import StreamServer
 
 from greenagent.controller.http.tls import served_context
-from tests.support.certificates import write_authority, write_pair
+from tests.support.certificates import certificate_without_key_identifiers, write_authority, write_pair
 from tests.support.ctl import (
     Ctl,
     answers,
@@ -53,6 +53,14 @@ def test_tls_and_token_from_options_and_environment(make_controller, tmp_path) -
     without_ca = ctl(controller.url, "agents")
     assert (without_ca.code, without_ca.err.count("\n")) == (3, 1)
     assert "issuer" in without_ca.err or "self-signed" in without_ca.err
+
+
+def test_a_certificate_without_key_identifiers_is_accepted(make_controller, tmp_path) -> None:
+    """As OpenSSL before 3 makes them; Python from 3.13 on refuses them where it makes the context itself."""
+    ca, chain, key = certificate_without_key_identifiers(tmp_path)
+    controller = make_controller(tls=served_context(chain, key, None))
+    done = ctl(controller.url, "--ca", str(ca), "agents")
+    assert (done.code, done.err) == (0, "")
 
 
 def test_http_on_a_tls_port_and_a_wrong_token_are_told(make_controller, tmp_path) -> None:
