@@ -1,8 +1,8 @@
 """The HTTP client: one connection to one controller for one purpose (protocol 1.2).
 
-``requests`` connects, shakes hands and makes the first exchange. Further requests are written to the open socket, and
-an ordinary answer is read here, at a tenth of the processor time. Any other answer goes, from its first byte, through the
-parsers that read the first one, so it means the same and fails for the same reasons.
+``requests`` connects, shakes hands and makes the first exchange. Further requests go over the open socket, and
+an ordinary answer is read here, at a tenth of the processor time. Any other answer goes, from its first byte, through
+the parsers that read the first one, so it means the same and fails for the same reasons.
 
 Every wait is bounded: connecting, each silence, and the request as a whole (a peer may send a byte now and then); and
 so is the size of an answer.
