@@ -110,7 +110,6 @@ def test_the_entry_points_patch_before_anything_else() -> None:
 
 
 SMALL_ON_PURPOSE = {
-    "runtime/tls_adapter.py": "needs requests, which not every program with TLS loads",
     "cli/early.py": "imported before everything else",
     "uplink/proxy.py": "asked by the client, by what is said of a controller, and by --check",
     "cli/logs/verify.py": "a command of its own, loaded only when it is given",

@@ -31,6 +31,7 @@ from tests.support.waiting import wait_until
 
 BODY = b'{"a": 1}'
 HEAD = b"HTTP/1.1 200 OK\r\n"
+OPTIONS = ("KEEPIDLE", "KEEPINTVL", "KEEPCNT", "USER_TIMEOUT", "NODELAY")
 
 
 def fresh(controller: RecordingController, **options: object) -> HttpClient:
@@ -328,6 +329,16 @@ def test_one_that_hangs_slows_no_other():
             for _ in range(20):
                 assert sender.post("event", b"{}").ok
         hanging.kill()
+
+
+def test_a_connection_finds_out_within_a_minute_that_the_other_side_is_gone():
+    with RecordingController(park=0) as controller:
+        sender = fresh(controller)
+        assert sender.post("event", b"{}").ok
+        sock = sender._connection._connection.sock
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        tcp = [sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{name}")) for name in OPTIONS]
+        assert tcp == [30, 10, 3, 30_000, 1]
 
 
 def test_a_proxy_of_the_environment_is_used_and_its_failure_named(monkeypatch):
