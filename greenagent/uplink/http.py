@@ -4,8 +4,7 @@
 an ordinary answer is read here, at a tenth of the processor time. Any other answer goes, from its first byte, through
 the parsers that read the first one, so it means the same and fails for the same reasons.
 
-Every wait is bounded: connecting, each silence, and the request as a whole (a peer may send a byte now and then); and
-so is the size of an answer.
+Every wait is bounded: connecting, each silence, the request as a whole; and so is the size of an answer.
 """
 
 from __future__ import annotations
@@ -123,9 +122,10 @@ class HttpClient:
     def interrupt(self) -> bool:
         """Ends a GET that still waits for the head of its answer; it raises TransportError ``interrupted``.
 
-        An answer that has begun is read to its end: there may be a command in it.
+        An answer that has begun, or lies unread, is read to its end: there may be a command in it.
         """
-        return self._may_be_called_off and self._request.interrupt()
+        is_quiet = self._connection is None or self._connection.is_usable
+        return self._may_be_called_off and is_quiet and self._request.interrupt()
 
     def abort(self) -> bool:
         """Ends whatever request is under way; it raises TransportError ``interrupted``."""

@@ -269,6 +269,28 @@ def test_a_poll_can_be_called_off_and_a_body_that_has_begun_cannot():
         assert poll.get(timeout=5).body == b'{"a": 1} '
 
 
+def test_an_answer_that_lies_unread_is_taken_when_the_poll_is_called_off():
+    """The controller has handed the command over: closed now, it would be lost."""
+    answer = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+    called_off: list[bool] = []
+
+    def serve(client: socket.socket, _: object) -> None:
+        client.recv(4096)
+        client.sendall(answer)
+        client.recv(4096)
+        client.sendall(answer)
+        called_off.append(poller.interrupt())  # nobody has had a turn since: the answer lies there
+        client.recv(4096)
+
+    server = StreamServer(("127.0.0.1", 0), serve)
+    server.start()
+    poller = Uplink(f"http://127.0.0.1:{server.server_port}").client()
+    assert [poller.get("cmd").body, poller.get("cmd").body] == [BODY, BODY]
+    assert called_off == [False]
+    poller.close()
+    server.stop(timeout=0)
+
+
 def outcome(function: Callable[..., object], *args: object) -> object:
     """What a call returns or raises."""
     try:
