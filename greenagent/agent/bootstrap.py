@@ -12,7 +12,7 @@ from greenagent.logs.write.cursors import CursorStore
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.process.child import why_alive
 from greenagent.process.job_tree import parse_tag
-from greenagent.process.orphans import end_orphan, find_by_tag
+from greenagent.process.orphans import end_orphan, find_by_tag, living_owner
 from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog, LineOutput
 from greenagent.settings.models import Settings
@@ -46,16 +46,28 @@ def make_log_store(settings: Settings, agent_log: AgentLog, console: LineOutput,
 def end_orphans(spool: Spool, agent_log: AgentLog, grace: float) -> None:
     """Ends what jobs of a crashed agent left running: found by tag, checked by pid and start time.
 
-    Only of jobs that the spool calls running: others were left on purpose (``leave_children``).
+    Only of jobs that the spool calls running: others were left on purpose (``leave_children``). What runs under a
+    living process is nobody's orphan, whatever this ledger says: it may be a copy that is not known for one.
     """
     cut_off = {record.id for record in spool.unfinished()}
-    orphans = [
-        orphan
-        for orphan in find_by_tag(f"{spool.instance}:")
-        if (tag := parse_tag(orphan.tag)) is not None and tag.job_id in cut_off
-    ]
-    for orphan in orphans:
-        agent_log.warning(f"process {orphan.pid} ({orphan.command}) is left from an earlier run: it is ended")
+    orphans = []
+    owned: dict[str, int] = {}
+    for found in find_by_tag(f"{spool.instance}:"):
+        tag = parse_tag(found.tag)
+        if tag is None or tag.job_id not in cut_off:
+            continue
+        owner = living_owner(found.pid, spool.instance)
+        if owner is None:
+            agent_log.warning(f"process {found.pid} ({found.command}) is left from an earlier run: it is ended")
+            orphans.append(found)
+        else:
+            name = f"{owner.pid} ({owner.command})"
+            owned[name] = owned.get(name, 0) + 1
+    for name, number in owned.items():
+        agent_log.warning(
+            f"{number} processes of jobs in this ledger run under the living process {name}: they are left alone; "
+            "does another agent use a copy of this ledger?"
+        )
     ends = [gevent.spawn(end_orphan, orphan, grace) for orphan in orphans]
     gevent.joinall(ends)
     for orphan, end in zip(orphans, ends, strict=True):

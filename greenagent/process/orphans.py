@@ -200,6 +200,21 @@ def find_by_tag(prefix: str) -> list[Orphan]:
     return found
 
 
+def living_owner(pid: int, instance: str) -> Process | None:
+    """The living process that a process with a tag of ``instance`` runs under; None for an orphan.
+
+    That is who started the uppermost one with such a tag. An orphan was given to init, or to a subreaper above
+    this agent. An agent that carries such a tag itself was started by a job: all that is above it counts as an owner.
+    """
+    above = procfs.read_process(pid)
+    while above is not None and is_of(read_tag(above.pid) or "", instance):
+        above = procfs.read_process(above.parent) if above.parent > 1 else None
+    if above is None or above.pid == os.getpid():
+        return None
+    inside = is_of(read_tag(os.getpid()) or "", instance)
+    return None if not inside and procfs.is_descendant(os.getpid(), above.pid) else above
+
+
 def end_orphan(orphan: Orphan, grace: float) -> bool:
     """Ends a process if pid, start time and tag all are those given: TERM, ``grace`` seconds, KILL.
 
