@@ -29,6 +29,7 @@ from greenagent.jobs.startup import StartupTasks, recover, warn_of
 from greenagent.process.orphans import OrphanReaper
 from greenagent.process.spawn import Spawner
 from greenagent.runtime.agent_log import AgentLog, LineOutput
+from greenagent.runtime.database import BESIDE
 from greenagent.runtime.greenlets import Supervisor, log_hub_errors
 from greenagent.runtime.native import start_hub_threads
 from greenagent.runtime.state_files import StateFiles
@@ -193,6 +194,10 @@ class Agent:
             self.state_files.watch(lock.path, "the lock", lock.held, lock.renew)
         database = self.spool.database
         self.state_files.watch(self.spool.path, "the ledger", lambda: database.held, self.spool.make_again)
+        for suffix in BESIDE:
+            path = self.spool.path.with_name(self.spool.path.name + suffix)
+            held = partial(lambda suffix: database.held_beside[suffix], suffix)
+            self.state_files.watch(path, "the ledger's", held, self.spool.make_again)
         self.state_files.watch(self.history.path, "the history", lambda: self.history.written, self.history.write_again)
         intake = self.store.intake
 

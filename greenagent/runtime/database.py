@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from gevent.event import AsyncResult
 
@@ -25,6 +25,9 @@ Function = Callable[[Any], Any]
 
 LOCK_TIMEOUT = 1.0
 """Seconds to wait for another program's write lock. After one such wait, writes fail at once until it lets go."""
+
+BESIDE: Final = ("-wal", "-shm")
+"""What sqlite keeps beside a database. Without them no other program sees what was written lately, nor its locks."""
 
 
 class Outcome(NamedTuple):
@@ -50,6 +53,8 @@ class NativeDatabase:
         """It was closed to be made again, and could not be opened since."""
         self.held: FileId | None = None
         """Which file is open."""
+        self.held_beside: dict[str, FileId | None] = dict.fromkeys(BESIDE)
+        """Which files of sqlite's own are open beside it, by the end of their names."""
 
     def start(self) -> None:
         """Opens the file, creating it 0640. Raises sqlite3.Error or OSError."""
@@ -133,6 +138,10 @@ class NativeDatabase:
         self._connection = connection
         self._must_open = False
         self.held = file_id(self.path)
+        self.held_beside = {suffix: file_id(self._beside(suffix)) for suffix in BESIDE}
+
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
 
     def _make_again(self) -> bool:
         """Not in a transaction: sqlite copies a whole database only so."""
@@ -144,8 +153,8 @@ class NativeDatabase:
             if file_id(self.path) not in (None, self.held):
                 set_aside(self.path, "found")
             self._close()
-            for suffix in ("-wal", "-shm"):  # of the file that is gone: it would be taken for the new one's
-                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+            for suffix in BESIDE:  # of the file that is gone: it would be taken for the new one's
+                self._beside(suffix).unlink(missing_ok=True)
             self._must_open = True
             os.replace(copy, self.path)
         finally:

@@ -89,6 +89,7 @@ class Spool:
             self.database.stop()
             raise GreenagentError(f"main.ledger_file: {self.path} is {error}") from error
         self.formers = self.database.run(identity.formers)
+        self.database.run(partial(statements.leave_future, now=monotonic_epoch()))
         self._rows = count(self.database.run(statements.last_row) + 1)
 
     def stop(self) -> None:

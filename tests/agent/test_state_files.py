@@ -104,6 +104,43 @@ def test_a_ledger_that_goes_under_a_running_agent_is_put_back_with_what_it_held(
         assert [pending.id for pending in spool.pending("main", 10)] == [*wanted, "kept"]
 
 
+@pytest.mark.parametrize(("how", "suffix"), [("was removed", "-wal"), ("was replaced", "-shm")])
+def test_what_sqlite_keeps_beside_the_ledger_is_watched_too(tmp_path: Path, how: str, suffix: str) -> None:
+    """Without them the next start does not find what was written lately, and other programs' locks do not count."""
+    with InsideAgent(tmp_path, {"main": "http://127.0.0.1:9"}) as inside:
+        agent = inside.agent
+        spool = agent.spool
+        beside = spool.path.with_name(spool.path.name + suffix)
+        spool.report(0, "main", Result("one", 1, 10, "ping"), ends=False)
+        spoil(beside, how)
+        spool.report(0, "main", Result("two", 1, 10, "ping"), ends=False)
+        agent.state_files.look()
+        agent.state_files.look()
+        assert len([line for line in inside.agent_log.lines if f"{beside} {how}: it is made again" in line]) == 1
+        spool.report(0, "main", Result("three", 1, 10, "ping"), ends=False)
+        with closing(sqlite3.connect(spool.path, isolation_level=None, timeout=0)) as other:
+            found = other.execute("SELECT id FROM outcome ORDER BY row").fetchall()
+            assert found == [("one",), ("two",), ("three",)]
+            other.execute("BEGIN IMMEDIATE")
+            spool.report(0, "main", Result("four", 1, 10, "ping"), ends=False)
+            assert not spool.is_writable
+            other.execute("ROLLBACK")
+
+
+def test_a_state_folder_that_is_moved_away_is_made_again_with_the_ledgers_content(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    with InsideAgent(folder, {"main": "http://127.0.0.1:9"}) as inside:
+        agent = inside.agent
+        agent.spool.report(0, "main", Result("one", 1, 10, "ping"), ends=False)
+        folder.rename(tmp_path / "away")
+        agent.state_files.look()
+        said = f"the ledger {agent.spool.path} was removed: it is made again"
+        assert len([line for line in inside.agent_log.lines if said in line]) == 1
+        with closing(sqlite3.connect(agent.spool.path)) as other:
+            assert other.execute("SELECT id FROM outcome").fetchall() == [("one",)]
+
+
 @pytest.mark.parametrize("how", ["was removed", "was emptied"])
 def test_a_ledger_that_went_while_the_agent_was_stopped_is_said_at_the_start(tmp_path: Path, how: str) -> None:
     with InsideAgent(tmp_path, {}) as first:

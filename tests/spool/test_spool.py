@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 import gevent
@@ -12,7 +13,7 @@ from greenagent.runtime.files import LockedError
 from greenagent.spool import statements
 from greenagent.spool.schema import FROM_CONTROLLER, FROM_STARTUP, RUNNING, WAITING
 from greenagent.spool.spool import Spool
-from tests.spool.support import accept, command, result
+from tests.spool.support import accept, command, result, rows
 from tests.support.agent_logs import RecordedLog
 
 
@@ -162,6 +163,22 @@ def test_purge_forgets_the_old_and_never_the_undelivered(spool: Spool) -> None:
     future = 10**12
     assert spool.database.run(lambda c: statements.purge(c, future, 100, 10**9)) == 1
     assert [pending.id for pending in spool.pending("main", 10)] == ["kept"]
+
+
+def test_stamps_of_a_clock_that_was_ahead_count_from_the_next_start(spool: Spool) -> None:
+    for name, controller in (("settled", "main"), ("owed", "gone")):
+        spool.report(accept(spool, command(name)), controller, result(name), ends=True)
+    spool.report(0, "main", result("duplicate"), ends=False)
+    spool.delivered("main", [pending.row for pending in spool.pending("main", 10)])
+    for column in ("created", "delivered"):
+        spool.database.run(lambda c, column=column: c.execute(f"UPDATE outcome SET {column} = {column} + 1e9"))
+    spool.database.run(lambda c: c.execute("UPDATE job SET ended = ended + 1e9"))
+    spool.stop()
+    spool.start()
+    later = time.time() + 1
+    assert spool.database.run(lambda c: statements.purge(c, later, 100, 10**9)) == 1
+    assert spool.database.run(lambda c: statements.expire_removed(c, ["main"], later)) == 1
+    assert rows(spool, "SELECT id FROM outcome") == [("owed",)]
 
 
 def test_purge_keeps_within_the_caps(spool: Spool) -> None:
