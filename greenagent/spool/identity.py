@@ -82,6 +82,13 @@ def note(connection: sqlite3.Connection, instance: str, held: FileId | None) -> 
     _put(connection, "owner", json.dumps(owner))
 
 
+def release(connection: sqlite3.Connection) -> None:
+    """An orderly end: this process may live on for a moment, and the next agent may start in it."""
+    found = connection.execute("SELECT value FROM meta WHERE key = 'owner'").fetchone()
+    if found is not None:
+        _put(connection, "owner", json.dumps([0, 0, *json.loads(found[0])[2:]]))
+
+
 def formers(connection: sqlite3.Connection) -> list[Former]:
     """All addresses it was used under before, oldest first."""
     found = connection.execute("SELECT value FROM meta WHERE key = 'former'").fetchone()

@@ -94,6 +94,8 @@ class Spool:
 
     def stop(self) -> None:
         """Commits what waits, closes the file and gives the lock back."""
+        if self.database.thread is not None:
+            self.database.run(identity.release)
         self.database.stop()
         if self.database.problem is not None:
             self._agent_log.error(
