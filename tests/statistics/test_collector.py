@@ -214,7 +214,7 @@ def test_refused_lines_are_returned_and_counted() -> None:
     statistics, _, _ = make(metrics=metrics)
     handle = statistics.open("execute", "d", "n")
     assert handle.feed("a:1|c\nb:1|zz\na:1|g") == [
-        "'b:1|zz': unknown type 'zz' (known: c, g, kv, ms, s)",
+        "'b:1|zz': unknown type 'zz' (known: c, d, g, h, kv, ms, s)",
         "key 'a': the key is of type c, not g",
     ]
     assert handle.refused == 2
