@@ -66,6 +66,7 @@ class Monitoring:
         )
         self._supervisor.service("hub ticker", self.lag.run)
         self._supervisor.service("watchdog", watch.run)
+        self._supervisor.service("open lines", parts.store.watch_open_text)
         self._watchdog.start()
 
     def ready(self) -> None:

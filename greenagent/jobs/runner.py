@@ -230,6 +230,7 @@ class ExternalRunner:
         copier = StreamCopier(job.id, child, data, self._main.max_line, output, supervisor)
         if before is not None:
             copier.restore(before)
+        self._log.watch(copier.splitters)
         copier.start()
         child.when_exited(job.changed.set)
         cause = self._await_end(run)

@@ -218,6 +218,11 @@ class StreamCopier:
         self._readers: list[Any] = []
         self._feeding: Any = None
 
+    @property
+    def splitters(self) -> dict[int, Splitter]:
+        """By the level of their stream."""
+        return {levels.STDOUT: self._streams[0].splitter, levels.STDERR: self._streams[1].splitter}
+
     def restore(self, suspended: SuspendedStreams) -> None:
         """Goes on where an earlier image stopped; before ``start``."""
         self._output.restore(suspended.output)

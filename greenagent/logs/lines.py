@@ -58,6 +58,24 @@ class Owner(NamedTuple):
     name: str
 
 
+class OpenText(NamedTuple):
+    """What a stream has begun and not ended: ``key`` tells it from the next one, ``size`` grows with it (bytes)."""
+
+    key: tuple[bool, int]
+    size: int
+
+
+class OpenLine(NamedTuple):
+    """A row of table ``open_lines``: the end of an open text of ``size`` bytes. ``stream``: 1 stdout, 2 stderr."""
+
+    owner: Owner
+    stream: int
+    epoch: float
+    level: int
+    data: str
+    size: int
+
+
 @dataclass(slots=True)
 class Lines:
     """Messages of one job that take one way: either a block of one level, or (level, text) each.
@@ -66,6 +84,7 @@ class Lines:
     within which the job wants them sent, 0 for as configured. ``first_id`` is the id of the first. ``text`` is a
     block's lines, each with its newline, or "" when ``rows`` holds them. ``size`` is in bytes of UTF-8.
     ``tells``: this is the note that so many lines of the job were lost, and no line of the job's own; else 0.
+    ``closes``: the streams whose open text is whole with these lines.
     """
 
     owner: Owner
@@ -80,6 +99,7 @@ class Lines:
     count: int
     size: int
     tells: int = 0
+    closes: tuple[int, ...] = ()
 
     @property
     def stored_size(self) -> int:

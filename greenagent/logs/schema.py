@@ -71,6 +71,25 @@ class Spans(LogModel):
         without_rowid = True
 
 
+class OpenLines(LogModel):
+    """What a stream of a job has begun and not ended, for whoever looks on (design, section 8).
+
+    In the newest file only, one row per stream, overwritten as it grows. ``data`` is the end of ``size`` bytes.
+    """
+
+    jobid = TextField()
+    stream = IntegerField()
+    domain = TextField()
+    name = TextField()
+    epoch = FloatField()
+    level = IntegerField()
+    data = TextField()
+    size = IntegerField()
+
+    class Meta:
+        primary_key = CompositeKey("jobid", "stream")
+
+
 class Meta(LogModel):
     """Numbers that go with the file: ``next_seq`` and ``last_id``, written with every batch, and ``first_seq``.
 
@@ -98,7 +117,7 @@ def _columns(model: Any) -> list[str]:
 LINE_COLUMNS: Final = tuple(_columns(Logs))
 """In the order of the table: also the order of the values of INSERT_ROW."""
 
-SCHEMA: Final = tuple(statement for model in (Logs, Outgoing, Spans, Meta) for statement in _creation(model))
+SCHEMA: Final = tuple(statement for model in (Logs, Outgoing, Spans, OpenLines, Meta) for statement in _creation(model))
 """Statements that create what is missing in a log database."""
 
 
@@ -133,5 +152,8 @@ INSERT_BLOCK: Final = {
 }
 """By "belongs in logs" and "is mixed"."""
 PUT_SPAN: Final = f'INSERT OR REPLACE INTO "{_table(Spans)}" ("jobid", "first", "last") VALUES (?, ?, ?)'
+PUT_OPEN: Final = f'INSERT OR REPLACE INTO "{_table(OpenLines)}" VALUES (?, ?, ?, ?, ?, ?, ?, ?)'
+CLOSE_OPEN: Final = f'DELETE FROM "{_table(OpenLines)}" WHERE "jobid" = ? AND "stream" = ?'
+CLEAR_OPEN: Final = f'DELETE FROM "{_table(OpenLines)}"'
 SET_META: Final = f'INSERT OR REPLACE INTO "{_table(Meta)}" VALUES (?, ?)'
 DELETE_META: Final = f'DELETE FROM "{_table(Meta)}" WHERE "key" LIKE ?'

@@ -9,10 +9,11 @@ level leaves as one block of text. Only what a job's output handler must see alo
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Any, Final
 
-from greenagent.logs.lines import ALONE, Block, Mixed, Piece
+from greenagent.logs.lines import ALONE, Block, Mixed, OpenText, Piece
 from greenagent.values import levels
 from greenagent.values.message import Message
 
@@ -55,8 +56,11 @@ class Splitter:
         """The open message is one long line: a newline ends it."""
         self._mid_line = False
         self._open_was_cut = False
+        self._open_number = 0
         self.truncated = 0
         self.result_truncated = False
+        self._begun = 0
+        """How often a line or a message was begun."""
 
     def feed(self, chunk: bytes) -> list[Piece]:
         """Takes the next bytes and returns what is complete."""
@@ -69,6 +73,7 @@ class Splitter:
             else:
                 block = chunk[:end]
             self._tail = bytearray(chunk[end:])
+            self._begun += 1
             self._lines(block, pieces)
         else:
             self._tail += chunk
@@ -89,6 +94,36 @@ class Splitter:
         if self._open is not None:
             self._close_open(pieces)
         return pieces
+
+    def open_text(self) -> OpenText | None:
+        """What is begun and not ended, None where nothing is; cheap."""
+        if self._open is not None:
+            return OpenText((True, self._open_number), len(self._open) + len(self._tail))
+        return OpenText((False, self._begun), len(self._tail)) if self._tail else None
+
+    def peek(self, limit: int) -> tuple[int, str]:
+        """Level and text of what is open, its last ``limit`` bytes at most, as ``finish`` would give it."""
+        tail = bytes(self._tail[-limit - _SLACK :])
+        if self._open is not None:
+            level = self._open_level
+            if not self._open_is_line and not self._mid_line:
+                tail = b"" if b":::".startswith(tail[:3]) else b"\n" + tail
+            data = bytes(self._open[-limit:]) + tail
+            size = len(self._open) + len(tail)
+        else:
+            match = _PREFIX.match(self._tail) if self._continued is None else None
+            level = _meant(int(match.group(1))) if match is not None else 0
+            start = 0
+            if match is None or level == 0:
+                level = self._level if self._continued is None else self._continued
+            else:
+                start = match.end()
+            size = len(self._tail) - start
+            data = bytes(self._tail[max(start, len(self._tail) - limit) :])
+        if size > limit:  # never begins within a character
+            data = data[-limit:]
+            data = data[next((at for at in range(min(4, len(data))) if data[at] & 0xC0 != 0x80), 0) :]
+        return level, codecs.getincrementaldecoder("utf-8")("backslashreplace").decode(data)
 
     def state(self) -> dict[str, Any]:
         """What is unfinished between two chunks, for ``restore`` in another process; bytes as latin-1 text."""
@@ -266,6 +301,7 @@ class Splitter:
                 self._continued = level
             if len(tail) <= self._max_line + 1:
                 return
+        self._begun += 1
         cut = _boundary(tail, self._max_line)
         pieces.append(Message(self._continued, _decode_line(bytes(tail[:cut]))))
         del tail[:cut]
@@ -280,6 +316,8 @@ class Splitter:
 
     def _begin(self, level: int, is_line: bool) -> None:
         self._open = bytearray()
+        self._begun += 1
+        self._open_number = self._begun
         self._open_level = level
         self._open_is_line = is_line
         self._mid_line = False

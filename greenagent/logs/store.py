@@ -10,11 +10,13 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
+
+import gevent
 
 from greenagent.logs.console import Console
 from greenagent.logs.folder import LogFolder, is_damage, refuse_unreadable
-from greenagent.logs.lines import Owner
+from greenagent.logs.lines import Lines, OpenLine, Owner, byte_size
 from greenagent.logs.read.pending import MarkedReader, PendingLines
 from greenagent.logs.read.query import LogQuery, newest_first
 from greenagent.logs.write.account import LineAccount
@@ -22,6 +24,7 @@ from greenagent.logs.write.cursors import CursorStore
 from greenagent.logs.write.deletion import Deletion
 from greenagent.logs.write.intake import Intake
 from greenagent.logs.write.job_log import JobLog, Routes
+from greenagent.logs.write.open_lines import CUT_OFF
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.logs.write.writer import Writer
 from greenagent.runtime.agent_log import AgentLog
@@ -31,6 +34,9 @@ from greenagent.values.errors import GreenagentError
 from greenagent.values.message import Record
 
 Answer = TypeVar("Answer")
+
+_LOOK_EVERY: Final = 0.5
+"""Seconds between looks for open text."""
 
 
 class StoreMetrics(NamedTuple):
@@ -99,6 +105,7 @@ class LogStore:
                 self.intake.ids.start(self.writer.database.last_id)
             except OSError as error:
                 raise GreenagentError(f"{self.locks[1].guards} cannot be used: {error.strerror}") from error
+            self._store_cut_off(self.intake.call(self.writer.open_rows))
             self._pool = NativePool(4)
             # Of 0.1: counts of lines lost on a full disk. It has said them, and no log of 0.2 would tell them.
             self.intake.ids.path.with_name(self.intake.ids.path.name + ".losses").unlink(missing_ok=True)
@@ -132,6 +139,18 @@ class LogStore:
         for lock in self.locks:
             lock.release()
 
+    def _store_cut_off(self, rows: Sequence[OpenLine]) -> None:
+        """What a crash left open becomes lines; each row goes in the transaction that stores its line."""
+        for owner, stream, epoch, level, data, size in rows:
+            left_out = size - byte_size(data)
+            begin = f"[the last of {size} bytes] " if left_out > 16 else ""
+            text = f"{begin}{data}{CUT_OFF}"
+            row_id = self.intake.ids.take(1)
+            weight = byte_size(text)
+            rows_of = [(level, text)]
+            lines = Lines(owner, epoch, self.keep, 0, 0.0, row_id, level, "", rows_of, 1, weight, closes=(stream,))
+            self.intake.put(lines, weight)
+
     # -- lines in
 
     def open_job(self, jobid: str, domain: str, name: str, routes: Routes, label: str, max_bytes: int = 0) -> JobLog:
@@ -139,6 +158,26 @@ class LogStore:
         job = JobLog(self.intake, Owner(jobid, domain, name), label, routes, max_bytes, self._closed)
         self._jobs[job.owner] = job
         return job
+
+    def watch_open_text(self) -> None:
+        """Body of a service: what jobs have begun and not ended is shown in table ``open_lines``."""
+        while True:
+            gevent.sleep(_LOOK_EVERY)
+            self.look_at_open_text()
+
+    def look_at_open_text(self) -> None:
+        """One look at all jobs; never waits."""
+        if not self.intake.takes_at_once:
+            return
+        rows: list[OpenLine] = []
+        over: list[tuple[str, int]] = []
+        place = self.writer.open_lines_place
+        for job in list(self._jobs.values()):
+            written, ended = job.look(place)
+            rows += written
+            over += ended
+        if rows or over:
+            self.intake.soon(lambda: self.writer.change_open(rows, over))
 
     def _closed(self, job: JobLog) -> None:
         if self._jobs.get(job.owner) is job:

@@ -6,12 +6,22 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from greenagent.logs.folder import LogFolder, file_size, inode_of, number_of, read_numbers
 from greenagent.logs.lines import LAST_ID, MIXED, Lines, as_rows, block_as_json
-from greenagent.logs.schema import DELETE_META, INSERT_BLOCK, INSERT_ROW, PUT_SPAN, SCHEMA, SET_META
+from greenagent.logs.schema import (
+    CLEAR_OPEN,
+    CLOSE_OPEN,
+    DELETE_META,
+    INSERT_BLOCK,
+    INSERT_ROW,
+    PUT_SPAN,
+    SCHEMA,
+    SET_META,
+)
 from greenagent.logs.write.cursors import MARK, Cursor
 from greenagent.logs.write.database_file import (
     LOCK_WAIT,
@@ -215,6 +225,8 @@ class LogDatabase:
         """Merges the log and closes; where somebody else has the file open, the log is merged later."""
         deadline = time.monotonic() + patience
         self.connection.execute("PRAGMA busy_timeout=0")
+        with suppress(sqlite3.Error):  # of no use in a file that is not the newest
+            self.connection.execute(CLEAR_OPEN)
         while not merge_for_good(self.connection):
             if time.monotonic() >= deadline:
                 self.unfinished.append(self.path)
@@ -249,6 +261,8 @@ class LogDatabase:
         self._pages = self._page_count()
         self.next_seq = first + lines.count
         self.last_id = (lines.first_id + lines.count - 1) & LAST_ID
+        if lines.closes:
+            self.connection.executemany(CLOSE_OPEN, [(lines.owner.jobid, stream) for stream in lines.closes])
         if lines.keep:
             span = self._spans[-1] if self._spans else None
             if span is not None and span[0] == lines.owner.jobid and span[2] == first - 1:

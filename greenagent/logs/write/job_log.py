@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from greenagent.logs.lines import MIXED, Block, Lines, Mixed, Owner, Piece, byte_size
+from greenagent.logs.lines import MIXED, Block, Lines, Mixed, OpenLine, Owner, Piece, byte_size
 from greenagent.logs.write.intake import Intake
+from greenagent.logs.write.open_lines import OpenStream, Source
 from greenagent.values import levels
 from greenagent.values.levels import LevelSet
 from greenagent.values.message import Message
@@ -113,6 +114,9 @@ class JobLog:
         self._over = 0
         self._over_said = -_SAY_EVERY
         self._capped = False
+        self._open: list[OpenStream] = []
+        self._ended: tuple[int, ...] = ()
+        """Streams whose open text is over, and became no line that is stored."""
         self.dropped = 0
         """Messages that were counted instead of stored, for whatever reason."""
 
@@ -121,6 +125,7 @@ class JobLog:
 
         Messages that the routes drop get no id (protocol 3.4). Level 101 is not for the log and is passed over.
         """
+        closes = tuple(stream.stream for stream in self._open if stream.ends())
         rows: list[tuple[int, str]] = []
         rows_route = DROPPED
         for piece in self._unmixed(pieces):
@@ -129,20 +134,21 @@ class JobLog:
                 if not route.process or piece.level == levels.PROCESS_ANNOUNCEMENT:
                     continue
                 if rows and route != rows_route:
-                    self._put_rows(rows, rows_route)
+                    closes = self._put_rows(rows, rows_route, closes)
                     rows = []
                 rows.append((piece.level, _clean(piece.text)))
                 rows_route = route
                 continue
             if rows:
-                self._put_rows(rows, rows_route)
+                closes = self._put_rows(rows, rows_route, closes)
                 rows = []
             level = piece.level if isinstance(piece, Block) else next(iter(piece.levels))
             route = self.routes.for_level(level)
             if route.process:
-                self._put_block(piece, route)
+                closes = self._put_block(piece, route, closes)
         if rows:
-            self._put_rows(rows, rows_route)
+            closes = self._put_rows(rows, rows_route, closes)
+        self._ended += closes
 
     def _unmixed(self, pieces: Sequence[Piece]) -> Iterator[Piece]:
         """The same messages; mixed blocks stay whole only where one way and no cap is for all their levels."""
@@ -153,6 +159,25 @@ class JobLog:
                     yield from piece.messages()
                     continue
             yield piece
+
+    def watch(self, sources: Mapping[int, Source]) -> None:
+        """What these streams of the job have open is shown from now on, and that of no others."""
+        self._open = [OpenStream(self.owner, stream, source) for stream, source in sources.items()]
+
+    def look(self, file: object) -> tuple[list[OpenLine], list[tuple[str, int]]]:
+        """Rows of open text to be written now, and the keys of those that are over; ``file`` as for ``OpenStream``."""
+        written: list[OpenLine] = []
+        for stream in self._open:
+            if stream.is_stale() and stream.ends():
+                self._ended += (stream.stream,)
+            row = stream.look(file)
+            if row is not None and not self._capped:
+                route = self.routes.for_level(row.level)
+                if route.process and route.keep and row.level != levels.PROCESS_ANNOUNCEMENT:
+                    written.append(row._replace(data=_clean(row.data)))
+        over = [(self.owner.jobid, stream) for stream in self._ended]
+        self._ended = ()
+        return written, over
 
     def append_now(self, level: int, text: str) -> None:
         """One message, without ever waiting: it is counted as dropped when there is no room even for such."""
@@ -172,6 +197,7 @@ class JobLog:
     def close(self) -> None:
         """The job has ended: what its cap left out is said."""
         self._say_over()
+        self._open = []
         self._on_close(self)
 
     def state(self) -> dict[str, Any]:
@@ -196,26 +222,28 @@ class JobLog:
         self.dropped += count
         self._intake.dropped += count
 
-    def _put_block(self, block: Block | Mixed, route: Route) -> None:
+    def _put_block(self, block: Block | Mixed, route: Route, closes: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns those of ``closes`` that no line handed over has closed; so does ``_put_rows``."""
         size = byte_size(block.text)
         level = MIXED
         if isinstance(block, Block):
             level = block.level
             if self._max_bytes and (self._capped or self._bytes + size - block.count > self._max_bytes):
-                self._put_rows([(level, line) for line in block.lines()], route)
-                return
+                return self._put_rows([(level, line) for line in block.lines()], route, closes)
             self._bytes += size - block.count
         self._intake.wait_for_room(block.count)
-        self._hand_over(route, level, block.text, (), block.count, size)
+        return self._hand_over(route, level, block.text, (), block.count, size, closes=closes)
 
-    def _put_rows(self, rows: list[tuple[int, str]], route: Route) -> None:
+    def _put_rows(self, rows: list[tuple[int, str]], route: Route, closes: tuple[int, ...] = ()) -> tuple[int, ...]:
         if self._max_bytes:
             rows = self._within_cap(rows)
         if rows:
             self._intake.wait_for_room(len(rows))
-            self._hand_over(route, rows[0][0], "", rows, len(rows), sum(byte_size(text) for _, text in rows))
+            size = sum(byte_size(text) for _, text in rows)
+            closes = self._hand_over(route, rows[0][0], "", rows, len(rows), size, closes=closes)
         if self._over and time.monotonic() - self._over_said >= _SAY_EVERY:
             self._say_over()
+        return closes
 
     def _within_cap(self, rows: list[tuple[int, str]]) -> list[tuple[int, str]]:
         """What still fits under ``max_log_per_job``; once something did not, nothing does."""
@@ -248,7 +276,8 @@ class JobLog:
         count: int,
         size: int,
         tells: int = 0,
-    ) -> None:
+        closes: tuple[int, ...] = (),
+    ) -> tuple[int, ...]:
         """Nothing in here may yield: ids and the queue keep one order."""
         first_id = self._intake.ids.take(count)
         lines = Lines(
@@ -264,11 +293,14 @@ class JobLog:
             count,
             size,
             tells,
+            closes,
         )
         if route.console and self._intake.console is not None:
             self._intake.console.show(self._label, lines)
         if route.keep or route.marks:
             self._intake.put(lines, size + _OVERHEAD * (len(rows) or 1))
+            return ()
+        return closes
 
 
 def _clean(text: str) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from greenagent.logs.folder import LogFolder, is_locked
-from greenagent.logs.lines import Lines, Owner
+from greenagent.logs.lines import Lines, OpenLine, Owner, byte_size
+from greenagent.logs.schema import CLOSE_OPEN, PUT_OPEN
 from greenagent.logs.write.cursors import Cursor, CursorRow, Cursors
 from greenagent.logs.write.database import LogDatabase
 from greenagent.logs.write.intake import Task
@@ -73,6 +74,9 @@ class Writer:
         self._disorder = ""
         """Why the folder could not be kept in order when last looked after."""
         self._cleaned_to = 0
+        self._over: set[tuple[str, int]] = set()
+        """Keys of rows of ``open_lines`` that are still to be deleted."""
+        self._open_failures = 0
 
     def open(self, cursors: Sequence[CursorRow], floor: int) -> None:
         """Opens the files; ``floor``: a seq above all that were in use when the cursors were stored.
@@ -152,6 +156,7 @@ class Writer:
                     untold[part.owner] += part.tells
                 else:
                     lost[part.owner] += part.count
+                self._over.update((part.owner.jobid, stream) for stream in part.closes)
             reason = self._reason
             self._post(lambda: self._events.not_written(lost, untold, reason))
 
@@ -253,6 +258,46 @@ class Writer:
             self.database.rollback()
             self._failing_until = time.monotonic() + RETRY_AFTER
 
+    @property
+    def open_lines_place(self) -> tuple[Path, int]:
+        """Where the rows of open text are: once this is another they are to be written again. For any thread."""
+        return self.database.path, self._open_failures
+
+    def change_open(self, rows: Sequence[OpenLine], over: Sequence[tuple[str, int]]) -> None:
+        """Writes rows of open text and deletes those that are over. They wait while no lines can be written."""
+        self._over.update(over)
+        database = self.database
+        try:
+            if self._is_failing or not database.is_open or database.is_shrunk():
+                self._open_failures += 1
+                return
+            if self._over:
+                database.begin()
+                database.connection.executemany(CLOSE_OPEN, list(self._over))
+                database.commit()
+                self._over.clear()
+            for owner, stream, epoch, level, data, full in rows:
+                size = byte_size(data)
+                if size > database.transaction_limit:
+                    continue
+                if database.needs_next(size):
+                    self.rotate()
+                if not database.is_full(size):
+                    database.begin()
+                    row = (owner.jobid, stream, owner.domain, owner.name, epoch, level, data, full)
+                    database.connection.execute(PUT_OPEN, row)
+                    database.commit()
+        except (sqlite3.Error, OSError):
+            database.rollback()  # lines find out what it is, and mend it
+            self._open_failures += 1
+
+    def open_rows(self) -> list[OpenLine]:
+        """What a crash left open. Raises sqlite3.Error."""
+        found = self.database.connection.execute(
+            "SELECT jobid, domain, name, stream, epoch, level, data, size FROM open_lines ORDER BY epoch, stream"
+        )
+        return [OpenLine(Owner(*row[:3]), *row[3:]) for row in found]
+
     def rotate(self) -> Path:
         """Closes the file and begins the next one; returns the closed one."""
         self.cursors.catch_up(self.database.next_seq - 1)
@@ -276,6 +321,8 @@ class Writer:
             self._drop_old_pairs()
             self._retention.apply(self.cursors, self.database.path)
             self._say_disorder("")
+            if self._over:
+                self.change_open((), ())
         except (sqlite3.Error, OSError) as error:
             self._say_disorder(str(error))
 

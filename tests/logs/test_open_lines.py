@@ -1,0 +1,176 @@
+"""Unfinished output: it is seen while it is open, costs finished lines nothing, and outlives the agent."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from greenagent.logs.folder import LogFolder
+from greenagent.logs.read.query import LogQuery
+from greenagent.logs.splitter import Splitter
+from greenagent.logs.write import open_lines
+from greenagent.logs.write.job_log import JobLog, Route, Routes
+from greenagent.values.levels import parse_levels
+from tests.support.stores import Stores, job, rows
+
+COLUMNS = "jobid, stream, level, data, size"
+
+
+class Typing:
+    """A job whose stdout is written piece by piece; time passes when the test says so."""
+
+    def __init__(self, stores: Stores, monkeypatch: pytest.MonkeyPatch, routes: Routes | None = None) -> None:
+        self.stores = stores
+        self.store = stores.open()
+        self.log: JobLog = job(self.store, routes=routes)
+        self.splitter = Splitter(1)
+        self.log.watch({1: self.splitter})
+        self.now = 1000.0
+        monkeypatch.setattr(open_lines, "monotonic", lambda: self.now)
+
+    def prints(self, text: str) -> None:
+        pieces = self.splitter.feed(text.encode())
+        if pieces:
+            self.log.append(pieces)
+        self.store.look_at_open_text()
+
+    def later(self, seconds: float) -> list[tuple]:
+        self.now += seconds
+        self.store.look_at_open_text()
+        return self.table()
+
+    def table(self) -> list[tuple]:
+        self.store.flush()
+        with closing(sqlite3.connect(self.stores.folder.current)) as connection:
+            return connection.execute(f"SELECT {COLUMNS} FROM open_lines ORDER BY stream").fetchall()
+
+
+@pytest.fixture
+def typing(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> Typing:
+    return Typing(stores, monkeypatch)
+
+
+def test_a_prompt_is_there_two_seconds_after_its_first_byte_and_no_line(typing: Typing) -> None:
+    typing.prints("done\nProceed? [y/N] ")
+    assert typing.later(1.9) == []
+    assert typing.later(0.2) == [("j", 1, 1, "Proceed? [y/N] ", 15)]
+    assert rows(typing.stores.folder) == [(1, 1, "done")]
+    assert typing.store.metrics.lines == 1
+
+
+def test_it_is_gone_with_the_transaction_that_stores_the_whole(typing: Typing) -> None:
+    typing.prints("Proceed? ")
+    assert typing.later(0) == typing.later(1.5) == []
+    assert typing.later(1)
+    typing.prints("yes\nnext\n")
+    assert typing.table() == []
+    assert [data for _, _, data in rows(typing.stores.folder)] == ["Proceed? yes", "next"]
+
+
+def test_a_bar_costs_one_writing_a_second(typing: Typing) -> None:
+    typing.prints("\r  0%")
+    typing.later(2)
+    before = typing.store.writer.database.connection.total_changes
+    for percent in range(101):
+        typing.now += 0.01
+        typing.prints(f"\r{percent:3}%")
+    typing.store.flush()
+    changes = typing.store.writer.database.connection.total_changes - before
+    assert changes == 1 + 2  # the row, and the two numbers that go with every transaction
+    assert typing.table()[0][3].endswith("100%")
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "shown"),
+    [
+        ("7:::first\nsecond\nthi", 7, "first\nsecond\nthi"),
+        ("7:::first\n::", 7, "first"),
+        ("20::{", 20, "{"),
+        ("8::half a warn", 8, "half a warn"),
+        ("0::text", 1, "0::text"),
+        ("12", 1, "12"),
+        ("caf\u00e9", 1, "caf\u00e9"),
+    ],
+)
+def test_what_is_open_has_the_level_and_text_that_it_will_be_stored_with(
+    typing: Typing, text: str, level: int, shown: str
+) -> None:
+    typing.prints(text)
+    assert typing.later(0) == []
+    assert [row[2:4] for row in typing.later(2)] == [(level, shown)]
+
+
+def test_no_character_is_shown_in_halves_and_no_more_than_the_end(typing: Typing) -> None:
+    typing.log.append(typing.splitter.feed(b"\xc3"))
+    typing.prints("")
+    assert [row[3] for row in typing.later(2)] == [""]
+    typing.log.append(typing.splitter.feed(b"\xa9" + "\u20ac".encode() * 30_000))
+    ((_, _, _, data, size),) = typing.later(1)
+    assert data == "\u20ac" * (open_lines.SHOWN // 3)
+    assert size == 90_002
+
+
+def test_an_announcement_or_a_level_that_is_not_kept_is_not_shown(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typing = Typing(stores, monkeypatch, Routes(database=parse_levels("1")))
+    assert typing.log.routes.for_level(8) == Route(True, False, 0, False)
+    for text in ("101::77", "\n8::half"):
+        typing.prints(text)
+        assert typing.later(2) == typing.later(2) == []
+
+
+def test_it_goes_on_in_the_next_file_and_the_last_one_has_it_no_more(typing: Typing) -> None:
+    typing.prints("one\nopen")
+    assert typing.later(2)
+    closed = typing.store.intake.call(typing.store.writer.rotate)
+    assert [row[3] for row in typing.later(1)] == ["open"]
+    with closing(sqlite3.connect(closed)) as connection:
+        assert connection.execute("SELECT * FROM open_lines").fetchall() == []
+
+
+def test_it_is_written_again_where_the_database_was_removed(typing: Typing) -> None:
+    typing.prints("open")
+    assert typing.later(2)
+    typing.store.writer.database.path.unlink()
+    typing.store.intake.call(typing.store.writer.database.look_after)
+    assert [row[3] for row in typing.later(1)] == ["open"]
+
+
+def test_the_end_of_the_stream_and_of_the_job_leave_no_row(typing: Typing) -> None:
+    typing.prints("open")
+    assert typing.later(2)
+    typing.log.append(typing.splitter.finish())
+    typing.log.close()
+    assert typing.table() == []
+    assert [data for _, _, data in rows(typing.stores.folder)] == ["open"]
+
+
+def test_what_a_killed_agent_left_open_becomes_a_line_that_says_so(typing: Typing, tmp_path) -> None:
+    typing.prints("whole\nhalf of it")
+    assert typing.later(2)
+    copied = Stores(tmp_path / "copy")
+    shutil.copytree(typing.stores.folder.path, copied.folder.path, symlinks=True)  # as kill -9 leaves it
+    try:
+        store = copied.open()
+        store.flush()
+        expected = [(1, "whole"), (1, "half of it" + open_lines.CUT_OFF)]
+        assert rows(LogFolder(copied.folder.path), "level, data") == expected
+        asked = [record.data for record in store.query(LogQuery(jobid="j"))]
+        assert asked == [data for _, data in reversed(expected)]
+        with closing(sqlite3.connect(copied.folder.current)) as connection:
+            assert connection.execute("SELECT * FROM open_lines").fetchall() == []
+    finally:
+        copied.close()
+
+
+def test_a_clean_stop_leaves_nothing_that_the_next_start_takes_for_cut_off(typing: Typing) -> None:
+    typing.prints("handed over")
+    assert typing.later(2)
+    typing.store.stop()
+    store = typing.stores.open()
+    store.flush()
+    assert rows(typing.stores.folder) == []
