@@ -88,6 +88,7 @@ class OpenLines(LogModel):
 
     class Meta:
         primary_key = CompositeKey("jobid", "stream")
+        without_rowid = True  # one page less in each file
 
 
 class Meta(LogModel):

@@ -10,47 +10,11 @@ import pytest
 
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.read.query import LogQuery
-from greenagent.logs.splitter import Splitter
 from greenagent.logs.write import open_lines
-from greenagent.logs.write.job_log import JobLog, Route, Routes
+from greenagent.logs.write.job_log import Route, Routes
 from greenagent.values.levels import parse_levels
-from tests.support.stores import Stores, job, rows
-
-COLUMNS = "jobid, stream, level, data, size"
-
-
-class Typing:
-    """A job whose stdout is written piece by piece; time passes when the test says so."""
-
-    def __init__(self, stores: Stores, monkeypatch: pytest.MonkeyPatch, routes: Routes | None = None) -> None:
-        self.stores = stores
-        self.store = stores.open()
-        self.log: JobLog = job(self.store, routes=routes)
-        self.splitter = Splitter(1)
-        self.log.watch({1: self.splitter})
-        self.now = 1000.0
-        monkeypatch.setattr(open_lines, "monotonic", lambda: self.now)
-
-    def prints(self, text: str) -> None:
-        pieces = self.splitter.feed(text.encode())
-        if pieces:
-            self.log.append(pieces)
-        self.store.look_at_open_text()
-
-    def later(self, seconds: float) -> list[tuple]:
-        self.now += seconds
-        self.store.look_at_open_text()
-        return self.table()
-
-    def table(self) -> list[tuple]:
-        self.store.flush()
-        with closing(sqlite3.connect(self.stores.folder.current)) as connection:
-            return connection.execute(f"SELECT {COLUMNS} FROM open_lines ORDER BY stream").fetchall()
-
-
-@pytest.fixture
-def typing(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> Typing:
-    return Typing(stores, monkeypatch)
+from tests.support.open_text import Typing
+from tests.support.stores import Stores, rows
 
 
 def test_a_prompt_is_there_two_seconds_after_its_first_byte_and_no_line(typing: Typing) -> None:

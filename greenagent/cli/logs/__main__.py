@@ -10,7 +10,7 @@ import argparse  # noqa: E402
 import importlib  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
-from itertools import chain  # noqa: E402
+from itertools import chain, count  # noqa: E402
 from typing import Final  # noqa: E402
 
 from greenagent import __version__  # noqa: E402
@@ -25,9 +25,11 @@ from greenagent.cli.common import (  # noqa: E402
     run_program,
 )
 from greenagent.cli.logs.options import LogPlace, Unread, add_place, find_place, levels, moment, regex  # noqa: E402
-from greenagent.cli.logs.text import printer, utf8_output, wants_colour  # noqa: E402
+from greenagent.cli.logs.text import UNFINISHED, printer, utf8_output, wants_colour  # noqa: E402
+from greenagent.logs.read.open_lines import StreamKey, open_lines  # noqa: E402
 from greenagent.logs.read.query import LogQuery, newest_first  # noqa: E402
 from greenagent.logs.read.scan import Scan  # noqa: E402
+from greenagent.values.message import Record  # noqa: E402
 from greenagent.values.text import visible  # noqa: E402
 
 PROGRAM: Final = "greenagent-logs"
@@ -37,6 +39,8 @@ FOLLOW_TAIL: Final = 10
 """Lines that ``--follow`` shows of the past unless told otherwise."""
 _FOLLOW_INTERVAL: Final = 0.2
 """Seconds between looks for new lines."""
+_OPEN_EVERY: Final = 8
+"""Looks at the lines for one at open text: more than the second in which its row may change."""
 _MAX_LINES: Final = 1 << 40
 """More lines than any store holds: such a difference of two numbers comes from damage."""
 
@@ -135,8 +139,11 @@ def _show_lines(options: argparse.Namespace, place: LogPlace, query: LogQuery, u
             for record in tail:
                 scan.pass_over(record.seq)
             show(reversed(tail))
-        while True:
+        unfinished = _Unfinished()
+        for turn in count():
             show(scan.advance())
+            if not options.form and turn % _OPEN_EVERY == 0:
+                show(unfinished.news(open_lines(place.folder, query, unread)))
             out.flush()
             time.sleep(_FOLLOW_INTERVAL)
     records = scan.advance()
@@ -145,7 +152,35 @@ def _show_lines(options: argparse.Namespace, place: LogPlace, query: LogQuery, u
     first = next(records, None)
     if first is not None:
         show(chain([first], records))
-    return first is not None
+    # Rows of JSON and CSV are lines, and are counted by those who read them.
+    still_open = [] if options.form else [_marked(one) for one in open_lines(place.folder, query, unread).values()]
+    show(still_open)
+    return first is not None or bool(still_open)
+
+
+def _marked(record: Record) -> Record:
+    return record._replace(data=record.data + UNFINISHED)
+
+
+class _Unfinished:
+    """What ``--follow`` shows of open text: each once when it is seen first, and again whenever it stands still."""
+
+    def __init__(self) -> None:
+        self._seen: dict[StreamKey, Record] = {}
+        self._shown: dict[StreamKey, Record] = {}
+
+    def news(self, found: dict[StreamKey, Record]) -> list[Record]:
+        """``found``: what is open now. What is whole by now has become a line, which is shown as one."""
+        new: list[Record] = []
+        for key, record in found.items():
+            shown = self._shown.get(key)
+            is_another = shown is None or shown.epoch != record.epoch
+            if is_another or (record != shown and record == self._seen.get(key)):
+                self._shown[key] = record
+                new.append(_marked(record))
+        self._shown = {key: record for key, record in self._shown.items() if key in found}
+        self._seen = found
+        return new
 
 
 def _summarise(options: argparse.Namespace, place: LogPlace, query: LogQuery, unread: Unread) -> bool:

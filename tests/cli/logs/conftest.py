@@ -13,7 +13,7 @@ from greenagent.logs.lines import Block
 from greenagent.logs.write.job_log import Routes
 from greenagent.spool.schema import SCHEMA
 from greenagent.values.message import Message
-from tests.logs.conftest import stores  # noqa: F401
+from tests.logs.conftest import stores, typing  # noqa: F401
 from tests.support.log_program import ORIGINAL
 from tests.support.stores import Stores
 

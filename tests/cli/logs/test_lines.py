@@ -14,6 +14,7 @@ from pathlib import Path
 from greenagent.logs.write.job_log import Routes
 from greenagent.values.message import Message
 from tests.support.log_program import ENVIRONMENT, ORIGINAL, lines, run
+from tests.support.open_text import Typing
 from tests.support.stores import Stores
 
 
@@ -111,3 +112,17 @@ def test_control_characters_show_as_escapes_in_every_form_unless_they_are_asked_
     assert HOSTILE in run("--dir", folder, "--raw").stdout
     raw = run("--dir", folder, "--csv", "--raw").stdout
     assert next(csv.DictReader(io.StringIO(raw, newline="")))["data"] == HOSTILE
+
+
+def test_unfinished_output_is_shown_as_such_and_is_no_line(typing: Typing) -> None:
+    typing.prints("7::whole\n\x1b[1mProceed? [y/N] ")
+    assert typing.later(0) == []
+    assert typing.later(2)
+    place = ["--dir", str(typing.stores.folder.path)]
+    whole, prompt = run(*place, "--job", "j").stdout.splitlines()
+    assert whole.endswith("whole")
+    assert prompt.endswith("stdout    \\x1b[1mProceed? [y/N]  [unfinished]")
+    assert len(run(*place, "--job", "j", "--json").stdout.splitlines()) == 1
+    assert len(run(*place, "--job", "j", "--csv").stdout.splitlines()) == 2
+    assert " 1 " in run(*place, "--jobs").stdout
+    assert run(*place, "--level", "8", "--job", "j").stdout == ""

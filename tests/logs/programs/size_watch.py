@@ -19,7 +19,7 @@ def sizes(folder: str) -> tuple[tuple[int, int], ...]:
 
 def main(folder: str) -> None:
     worst = 0
-    while not select.select([sys.stdin], [], [], 0)[0]:
+    while not select.select([sys.stdin], [], [], 0.0002)[0]:
         seen = sizes(folder)
         if seen == sizes(folder):  # else the two are of different moments, perhaps of different files
             worst = max(worst, sum(size for _, size in seen))
