@@ -157,12 +157,13 @@ def test_orphan_reaper_never_takes_the_exit_code_of_a_child(start, orphan_reaper
 
 
 def test_processes_are_found_by_tag_and_ended_by_pid_time_and_tag(start):
-    tag = job_tag(INSTANCE, "orphan", 3)
+    instance = f"{INSTANCE}-{os.getpid()}"  # other tests run beside this one
+    tag = job_tag(instance, "orphan", 3)
     child = start("bash", "-c", "trap '' TERM; echo; sleep 600 & wait; wait", tag=tag)
     other = start("sleep", "600", tag=job_tag("another", "orphan", 3))
     read_some(child)
     wait_until(lambda: len(find_by_tag(tag)) == 2, what="the child and its sleep")
-    orphans = find_by_tag(f"{INSTANCE}:")
+    orphans = find_by_tag(f"{instance}:")
     assert child.pid in [orphan.pid for orphan in orphans]
     assert {orphan.tag for orphan in orphans} == {tag}
     assert other.pid not in [orphan.pid for orphan in orphans]
