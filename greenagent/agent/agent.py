@@ -29,7 +29,7 @@ from greenagent.jobs.startup import StartupTasks, recover, warn_of
 from greenagent.process.orphans import OrphanReaper
 from greenagent.process.spawn import Spawner
 from greenagent.runtime.agent_log import AgentLog, LineOutput
-from greenagent.runtime.database import BESIDE
+from greenagent.runtime.database import BEGINS
 from greenagent.runtime.greenlets import Supervisor, log_hub_errors
 from greenagent.runtime.native import start_hub_threads
 from greenagent.runtime.state_files import StateFiles
@@ -193,11 +193,9 @@ class Agent:
         for lock in (*self.spool.locks, *self.store.locks):
             self.state_files.watch(lock.path, "the lock", lock.held, lock.renew)
         database = self.spool.database
-        self.state_files.watch(self.spool.path, "the ledger", lambda: database.held, self.spool.make_again)
-        for suffix in BESIDE:
-            path = self.spool.path.with_name(self.spool.path.name + suffix)
-            held = partial(lambda suffix: database.held_beside[suffix], suffix)
-            self.state_files.watch(path, "the ledger's", held, self.spool.make_again)
+        for suffix, begins in BEGINS.items():
+            held = partial(database.held, suffix)
+            self.state_files.watch(database.file(suffix), "the ledger", held, self.spool.make_again, begins)
         self.state_files.watch(self.history.path, "the history", lambda: self.history.written, self.history.write_again)
         intake = self.store.intake
 

@@ -26,8 +26,11 @@ Function = Callable[[Any], Any]
 LOCK_TIMEOUT = 1.0
 """Seconds to wait for another program's write lock. After one such wait, writes fail at once until it lets go."""
 
-BESIDE: Final = ("-wal", "-shm")
-"""What sqlite keeps beside a database. Without them no other program sees what was written lately, nor its locks."""
+BEGINS: Final = {"": b"SQLite format 3\0", "-wal": b"\x37\x7f\x06", "-shm": b""}
+"""The files of a database by the end of their names, and how each begins while it is open.
+
+Without the last two no other program sees what was written lately, nor its locks.
+"""
 
 
 class Outcome(NamedTuple):
@@ -51,10 +54,7 @@ class NativeDatabase:
         self._to_make_again: AsyncResult | None = None
         self._must_open = False
         """It was closed to be made again, and could not be opened since."""
-        self.held: FileId | None = None
-        """Which file is open."""
-        self.held_beside: dict[str, FileId | None] = dict.fromkeys(BESIDE)
-        """Which files of sqlite's own are open beside it, by the end of their names."""
+        self._held: dict[str, FileId | None] = {}
 
     def start(self) -> None:
         """Opens the file, creating it 0640. Raises sqlite3.Error or OSError."""
@@ -67,6 +67,14 @@ class NativeDatabase:
             self._worker.stop()
             self._worker = self._connection = None
             raise
+
+    def file(self, suffix: str) -> Path:
+        """One of its files (see ``BEGINS``)."""
+        return self.path.with_name(self.path.name + suffix)
+
+    def held(self, suffix: str) -> FileId | None:
+        """Which file is open as that; None before the start."""
+        return self._held.get(suffix)
 
     @property
     def thread(self) -> NativeWorker[Any] | None:
@@ -137,11 +145,7 @@ class NativeDatabase:
         wait_for_locks(connection, LOCK_TIMEOUT)
         self._connection = connection
         self._must_open = False
-        self.held = file_id(self.path)
-        self.held_beside = {suffix: file_id(self._beside(suffix)) for suffix in BESIDE}
-
-    def _beside(self, suffix: str) -> Path:
-        return self.path.with_name(self.path.name + suffix)
+        self._held = {suffix: file_id(self.file(suffix)) for suffix in BEGINS}
 
     def _make_again(self) -> bool:
         """Not in a transaction: sqlite copies a whole database only so."""
@@ -150,11 +154,11 @@ class NativeDatabase:
         try:
             is_whole = self._copy(self._connection, copy)
             os.chmod(copy, 0o640)
-            if file_id(self.path) not in (None, self.held):
+            if file_id(self.path) not in (None, self.held("")):
                 set_aside(self.path, "found")
             self._close()
-            for suffix in BESIDE:  # of the file that is gone: it would be taken for the new one's
-                self._beside(suffix).unlink(missing_ok=True)
+            for suffix in ("-wal", "-shm"):  # of the file that is gone: it would be taken for the new one's
+                self.file(suffix).unlink(missing_ok=True)
             self._must_open = True
             os.replace(copy, self.path)
         finally:
@@ -170,13 +174,19 @@ class NativeDatabase:
                 _check(copied)
             return True
         except sqlite3.DatabaseError as error:
-            if "malformed" not in str(error) and "not a database" not in str(error):
+            is_damaged = "malformed" in str(error) or "not a database" in str(error) or self._is_log_emptied()
+            if not is_damaged:
                 raise  # a full disk, say: what is open is whole, and is copied once there is room
             copy.unlink(missing_ok=True)
             with closing(sqlite3.connect(copy, isolation_level=None)) as made:
                 for statement in self._schema:
                     made.execute(statement)
             return False
+
+    def _is_log_emptied(self) -> bool:
+        """Then sqlite reads nothing where it wrote, and takes that for an error of the disk."""
+        log = self.file("-wal")
+        return file_id(log) == self.held("-wal") and not log.stat().st_size
 
     def _close(self) -> None:
         if self._connection is not None:

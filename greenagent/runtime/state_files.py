@@ -31,6 +31,7 @@ class _Watched(NamedTuple):
     what: str
     held: Callable[[], FileId | None]
     mend: Callable[[str], str | None]
+    begins: bytes
     trouble: LogOnChange
 
 
@@ -52,16 +53,22 @@ class StateFiles:
         return list(self._problems.values())
 
     def watch(
-        self, path: Path, what: str, held: Callable[[], FileId | None], mend: Callable[[str], str | None]
+        self,
+        path: Path,
+        what: str,
+        held: Callable[[], FileId | None],
+        mend: Callable[[str], str | None],
+        begins: bytes = b"",
     ) -> None:
         """Looks after ``path``, a file or a folder, from now on.
 
         ``what`` names it for people, such as "the ledger". ``held`` tells which file the owner has open or wrote last;
         None: there is none to watch now. ``mend`` gets the fault in words, such as "was removed", makes the file again,
         and returns what came of it if that is not just "it is made again"; GreenagentError, OSError and sqlite3.Error
-        say why it cannot. It is called again at every look until the file is right.
+        say why it cannot. It is called again at every look until the file is right. ``begins``: what the file always
+        begins with; else its owner has written on after it was emptied.
         """
-        self._watched.append(_Watched(path, what, held, mend, self._agent_log.on_change()))
+        self._watched.append(_Watched(path, what, held, mend, begins, self._agent_log.on_change()))
 
     def run(self) -> None:
         """Never returns."""
@@ -102,14 +109,18 @@ class StateFiles:
             return ""
         assert self._pool is not None
         try:
-            found = self._pool.run(os.stat, watched.path)
+            found, begins = self._pool.run(_look_at, watched.path, len(watched.begins))
         except (FileNotFoundError, NotADirectoryError):
             return "was removed"
         except OSError as error:
             return f"cannot be reached ({error.strerror})"
         if (found.st_dev, found.st_ino) != held:
             return "was replaced"
-        return "was emptied" if stat.S_ISREG(found.st_mode) and not found.st_size else ""
+        if not stat.S_ISREG(found.st_mode):
+            return ""
+        if not found.st_size:
+            return "was emptied"
+        return "was overwritten" if begins != watched.begins else ""
 
     def _mend(self, watched: _Watched, fault: str) -> None:
         try:
@@ -125,3 +136,12 @@ class StateFiles:
             self._problems.pop(watched.path, None)
             if watched.trouble.is_open:
                 watched.trouble.resolved(f"{watched.what} {watched.path} is right again")
+
+
+def _look_at(path: Path, length: int) -> tuple[os.stat_result, bytes]:
+    """What lies at ``path``, and how it begins. Raises OSError."""
+    found = os.stat(path)
+    if not length or not stat.S_ISREG(found.st_mode):
+        return found, b""
+    with path.open("rb") as file:
+        return found, file.read(length)

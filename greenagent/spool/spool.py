@@ -84,7 +84,7 @@ class Spool:
             )
             self.database.start()
         try:
-            self.claim = self.database.run(partial(identity.claim, held=self.database.held, address=self._address))
+            self.claim = self.database.run(partial(identity.claim, held=self.database.held(""), address=self._address))
         except GreenagentError as error:
             self.database.stop()
             raise GreenagentError(f"main.ledger_file: {self.path} is {error}") from error
@@ -361,7 +361,7 @@ class Spool:
         ``fault``: what became of it, such as "was removed". Raises sqlite3.Error or OSError.
         """
         is_whole = self.database.make_again()
-        self.database.run(partial(identity.note, instance=self.instance, held=self.database.held))
+        self.database.run(partial(identity.note, instance=self.instance, held=self.database.held("")))
         self._problem_changed()
         if is_whole:
             return None

@@ -12,6 +12,7 @@ import pytest
 from greenagent.cli.agent.pid_file import PidFile
 from greenagent.runtime.files import FileLock, LockedError, lock_holder, replace_file
 from greenagent.runtime.state_files import StateFiles
+from greenagent.spool.spool import Spool
 from greenagent.values.errors import GreenagentError
 from greenagent.values.result import Result
 from tests.support.agent_logs import RecordedLog
@@ -110,7 +111,7 @@ def test_what_sqlite_keeps_beside_the_ledger_is_watched_too(tmp_path: Path, how:
     with InsideAgent(tmp_path, {"main": "http://127.0.0.1:9"}) as inside:
         agent = inside.agent
         spool = agent.spool
-        beside = spool.path.with_name(spool.path.name + suffix)
+        beside = spool.database.file(suffix)
         spool.report(0, "main", Result("one", 1, 10, "ping"), ends=False)
         spoil(beside, how)
         spool.report(0, "main", Result("two", 1, 10, "ping"), ends=False)
@@ -125,6 +126,33 @@ def test_what_sqlite_keeps_beside_the_ledger_is_watched_too(tmp_path: Path, how:
             spool.report(0, "main", Result("four", 1, 10, "ping"), ends=False)
             assert not spool.is_writable
             other.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize(("content", "is_read_since"), [(b"", False), (b"x" * 100_000, True)])
+def test_a_ledger_whose_log_is_overwritten_is_put_back_or_what_is_lost_is_said(
+    tmp_path: Path, content: bytes, is_read_since: bool
+) -> None:
+    """What sqlite has in memory is all there is then; its next start would find the whole ledger damaged."""
+    with InsideAgent(tmp_path, {"main": "http://127.0.0.1:9"}) as inside:
+        agent = inside.agent
+        spool = agent.spool
+        log = spool.database.file("-wal")
+        spool.report(0, "main", Result("one", 1, 10, "ping"), ends=False)
+        if not is_read_since:
+            spool.database.run(lambda connection: connection.execute("PRAGMA shrink_memory"))
+        log.write_bytes(content)
+        spool.report(0, "main", Result("two", 1, 10, "ping"), ends=False)
+        agent.state_files.look()
+        agent.state_files.look()
+        [said] = [line for line in inside.agent_log.lines if str(log) in line]
+        assert ("lost with it" in said) != is_read_since
+        assert agent.monitoring.status.health() is None
+        wanted = ["one", "two"] if is_read_since else ["two"]
+        assert [pending.id for pending in spool.pending("main", 10)] == wanted
+    again = Spool(spool.path, inside.agent_log, result_memory=10)
+    again.start()
+    assert [pending.id for pending in again.pending("main", 10)] == wanted
+    again.stop()
 
 
 def test_a_state_folder_that_is_moved_away_is_made_again_with_the_ledgers_content(tmp_path: Path) -> None:
