@@ -182,6 +182,9 @@ class LogStore:
     def _closed(self, job: JobLog) -> None:
         if self._jobs.get(job.owner) is job:
             del self._jobs[job.owner]
+        over = job.over()
+        if over and self.intake.is_alive:
+            self.intake.soon(lambda: self.writer.change_open((), over))
 
     def _log_of(self, owner: Owner) -> JobLog:
         """Also of a job that has ended."""

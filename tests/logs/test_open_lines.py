@@ -10,6 +10,7 @@ import pytest
 
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.read.query import LogQuery
+from greenagent.logs.splitter import Splitter
 from greenagent.logs.write import open_lines
 from greenagent.logs.write.job_log import Route, Routes
 from greenagent.values.levels import parse_levels
@@ -138,3 +139,33 @@ def test_a_clean_stop_leaves_nothing_that_the_next_start_takes_for_cut_off(typin
     store = typing.stores.open()
     store.flush()
     assert rows(typing.stores.folder) == []
+
+
+def test_a_job_that_ends_before_its_stream_does_leaves_no_row(typing: Typing) -> None:
+    typing.prints("open")
+    assert typing.later(2)
+    typing.log.close()
+    assert typing.table() == []
+
+
+def test_a_run_that_goes_on_elsewhere_leaves_no_row_behind(typing: Typing) -> None:
+    """As after a replacement in place that was refused: the text is whole before it is shown again."""
+    typing.prints("open")
+    assert typing.later(2)
+    state, typing.splitter = typing.splitter.state(), Splitter(1)
+    typing.splitter.restore(state)
+    typing.log.watch({1: typing.splitter})
+    typing.prints(" and whole\n")
+    assert typing.later(1) == []
+    assert [data for _, _, data in rows(typing.stores.folder)] == ["open and whole"]
+
+
+def test_what_finds_no_room_is_tried_again_and_is_no_lost_line(typing: Typing) -> None:
+    database = typing.store.writer.database
+    typing.store.intake.call(lambda: database.connection.execute("PRAGMA max_page_count = 1"))
+    typing.prints("x" * 60_000)
+    assert typing.later(2) == []
+    assert typing.store.metrics.dropped == 0
+    assert typing.store.is_writable
+    typing.store.intake.call(lambda: database.connection.execute("PRAGMA max_page_count = 100000"))
+    assert [row[4] for row in typing.later(1)] == [60_000]

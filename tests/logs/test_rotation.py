@@ -10,6 +10,7 @@ from pathlib import Path
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from greenagent.logs.folder import LogFolder, file_size, number_of
 from greenagent.logs.read.query import LogQuery, newest_first
@@ -38,6 +39,7 @@ def test_rotation_under_load_loses_nothing_and_keeps_the_limit(stores: Stores) -
     uploaded: list[str] = []
     biggest = 0
     finished = False
+    to_upload, to_ask = Event(), Event()
 
     def upload() -> None:
         nonlocal biggest
@@ -48,13 +50,16 @@ def test_rotation_under_load_loses_nothing_and_keeps_the_limit(stores: Stores) -
                 store.pending("a").advance(records[-1].seq)
             elif finished:
                 return
+            else:
+                to_upload.wait()
+                to_upload.clear()
             biggest = max(biggest, largest(stores))
-            gevent.sleep(0.001)
 
     def ask() -> None:
         while not finished:
             store.query(LogQuery(jobid="quiet", limit=10))
-            gevent.sleep(0.01)
+            to_ask.wait()
+            to_ask.clear()
 
     readers = [gevent.spawn(upload), gevent.spawn(ask)]
     log = job(store, routes=Routes(pairs=[(bits["a"], None)]))
@@ -65,9 +70,13 @@ def test_rotation_under_load_loses_nothing_and_keeps_the_limit(stores: Stores) -
         chunk = "".join(f"{next(numbers):08} {'x' * 70}\n" for _ in range(1600))
         count += 1600
         log.append(splitter.feed(chunk.encode()))
+        to_upload.set()
+        to_ask.set()
         biggest = max(biggest, largest(stores))
     store.flush()
     finished = True
+    to_upload.set()
+    to_ask.set()
     gevent.joinall(readers, timeout=60, raise_error=True)
     assert biggest <= limit
     assert len(stores.folder.archives()) > 15

@@ -162,6 +162,7 @@ class JobLog:
 
     def watch(self, sources: Mapping[int, Source]) -> None:
         """What these streams of the job have open is shown from now on, and that of no others."""
+        self._ended += tuple(stream.stream for stream in self._open if stream.has_row)
         self._open = [OpenStream(self.owner, stream, source) for stream, source in sources.items()]
 
     def look(self, file: object) -> tuple[list[OpenLine], list[tuple[str, int]]]:
@@ -175,9 +176,13 @@ class JobLog:
                 route = self.routes.for_level(row.level)
                 if route.process and route.keep and row.level != levels.PROCESS_ANNOUNCEMENT:
                     written.append(row._replace(data=_clean(row.data)))
+        return written, self.over()
+
+    def over(self) -> list[tuple[str, int]]:
+        """The keys of rows that no line will close; each is told once."""
         over = [(self.owner.jobid, stream) for stream in self._ended]
         self._ended = ()
-        return written, over
+        return over
 
     def append_now(self, level: int, text: str) -> None:
         """One message, without ever waiting: it is counted as dropped when there is no room even for such."""
@@ -197,7 +202,7 @@ class JobLog:
     def close(self) -> None:
         """The job has ended: what its cap left out is said."""
         self._say_over()
-        self._open = []
+        self.watch({})
         self._on_close(self)
 
     def state(self) -> dict[str, Any]:

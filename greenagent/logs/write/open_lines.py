@@ -57,9 +57,14 @@ class OpenStream:
         level, text = self._source.peek(SHOWN)
         return OpenLine(self._owner, self.stream, self._epoch, level, text, found.size)
 
+    @property
+    def has_row(self) -> bool:
+        """True when a row was written that no line has closed."""
+        return self._written is not None
+
     def is_stale(self) -> bool:
         """True when nothing is open any more and there is a row all the same."""
-        return self._written is not None and self._source.open_text() is None
+        return self.has_row and self._source.open_text() is None
 
     def ends(self) -> bool:
         """True once, when the text that the row holds is whole: with the pieces that the source has just given."""
