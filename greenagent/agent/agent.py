@@ -79,9 +79,9 @@ class Agent:
         address = f"{self.identity.gid}/{self.identity.nid}"
         self.spool = Spool(main.ledger_file, self.agent_log, result_memory=main.result_memory, address=address)
         self.spool.start()
-        if self.spool.is_new and main.message_id_file.exists():
+        if self.spool.claim.is_new and main.message_id_file.exists():
             self.agent_log.warning(
-                f"the ledger {main.ledger_file} is new or was empty, but {main.message_id_file} is of an earlier run: "
+                f"the ledger {main.ledger_file} holds nothing of an earlier run, but {main.message_id_file} is of one: "
                 "if that was this agent, the results it still owed its controllers are lost"
             )
         self.console = LineOutput(1, "console")

@@ -34,6 +34,8 @@ class Claim(NamedTuple):
     """What was found when the ledger was opened. ``former``: the address it was used under, where that is another."""
 
     instance: str
+    is_new: bool = False
+    """Whether no agent has used it before."""
     former: str = ""
     is_copy: bool = False
     """Whether it may have been copied since: then the agent of that address goes on elsewhere."""
@@ -70,7 +72,7 @@ def claim(connection: sqlite3.Connection, held: FileId | None, address: str) -> 
     note(connection, instance, held)
     if address:
         _put(connection, "address", address)
-    return Claim(instance, former, is_copy)
+    return Claim(instance, "instance" not in facts, former, is_copy)
 
 
 def note(connection: sqlite3.Connection, instance: str, held: FileId | None) -> None:

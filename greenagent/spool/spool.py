@@ -49,8 +49,6 @@ class Spool:
         self.result_memory = result_memory
         self._agent_log = agent_log
         self._trouble = agent_log.on_change()
-        self.is_new = False
-        """Whether there was no such file, or an empty one, at the start."""
         self._lock = FileLock(path.with_name(path.name + ".lock"), f"the ledger {path}")
         self.database = SpoolDatabase(path, self._problem_changed)
         self._rows = count(1)
@@ -64,7 +62,6 @@ class Spool:
         """Takes the lock and opens the file; a damaged one is set aside, said once. Raises GreenagentError."""
         try:
             self._lock.acquire()
-            self.is_new = not (self.path.is_file() and self.path.stat().st_size)
             self._open()
         except BaseException as error:
             self._lock.release()

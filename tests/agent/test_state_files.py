@@ -169,16 +169,21 @@ def test_a_state_folder_that_is_moved_away_is_made_again_with_the_ledgers_conten
             assert other.execute("SELECT id FROM outcome").fetchall() == [("one",)]
 
 
-@pytest.mark.parametrize("how", ["was removed", "was emptied"])
+@pytest.mark.parametrize("how", ["was removed", "was emptied", "was another program's"])
 def test_a_ledger_that_went_while_the_agent_was_stopped_is_said_at_the_start(tmp_path: Path, how: str) -> None:
     with InsideAgent(tmp_path, {}) as first:
-        assert "is of an earlier run" not in first.stderr
+        assert "holds nothing of" not in first.stderr
         path = first.agent.spool.path
     with InsideAgent(tmp_path, {}) as second:
-        assert "is of an earlier run" not in second.stderr
-    spoil(path, how)
+        assert "holds nothing of" not in second.stderr
+    if how == "was another program's":
+        path.unlink()
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("CREATE TABLE other (x)")
+    else:
+        spoil(path, how)
     with InsideAgent(tmp_path, {}) as third:
-        said = [line for line in third.agent_log.lines if f"the ledger {path} is new or was empty" in line]
+        said = [line for line in third.agent_log.lines if f"the ledger {path} holds nothing of an earlier run" in line]
         assert len(said) == 1
         assert "the results it still owed its controllers are lost" in said[0]
 
