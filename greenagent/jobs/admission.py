@@ -47,6 +47,17 @@ class Admission:
 
     # -- in
 
+    def acknowledges(self, controller: str) -> None:
+        """This controller may deliver a command again: from now on one that has ended is answered, not run."""
+        self._context.spool.acknowledging.add(controller)
+
+    def _reruns(self, controller: str | None) -> bool:
+        """Whether a command equal to one that has ended is to run again."""
+        settings = self._context.settings().controllers.get(controller or "")
+        if settings is None or settings.rerun_ended == "auto":
+            return settings is not None and controller not in self._context.spool.acknowledging
+        return settings.rerun_ended == "true"
+
     def accept(self, command: Command, controller: str) -> None:
         """Takes a command of a controller; returns once the spool has it. Never raises for a bad command."""
         for warning in command.warnings:
@@ -69,7 +80,8 @@ class Admission:
             refused = self.queue.is_full and self._context.commands.is_external(command.cmd)
             # Asked before the history is written, which comes before the spool; and before a refusal.
             ask_first = refused or command.arguments.remembered
-            if ask_first and self._context.spool.answer_again(command, controller):
+            may_answer = ask_first and not self._reruns(controller)
+            if may_answer and self._context.spool.answer_again(command, controller):
                 self._was_answered(job)
             elif refused:
                 self.live.pop(command.id, None)
@@ -126,7 +138,13 @@ class Admission:
         if not job.row:
             begins = bool(external) and self._begins_at_once(command)
             row = self._context.spool.accept(
-                command, job.controller, job.kind, waiting=bool(external), accepted=job.accepted, begins=begins
+                command,
+                job.controller,
+                job.kind,
+                waiting=bool(external),
+                accepted=job.accepted,
+                begins=begins,
+                reruns=self._reruns(job.controller),
             )
             if row is None:
                 self._was_answered(job)

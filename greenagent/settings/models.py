@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from greenagent.settings.schema import (
+    AUTOMATIC,
     CONTROLLERS,
     FLAG,
     LEVELS,
@@ -142,6 +143,14 @@ class ControllerSettings:
     key: str
     url: str = setting(TEXT, REQUIRED, "Base URL, http or https; it may carry a path.", http_url, live=True)
     security: SecuritySettings = field(default_factory=SecuritySettings)
+    rerun_ended: str = setting(
+        AUTOMATIC,
+        "auto",
+        "Whether a command equal to one that has ended runs again, as with the original agents; else its result is "
+        "sent once more. auto: not once this controller has asked for acknowledgements, since it may deliver again.",
+        one_of("auto", "true", "false"),
+        live=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)

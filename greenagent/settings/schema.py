@@ -128,6 +128,10 @@ WHOLE: Final = Kind("whole number", "a whole number", (int,), _number(int, 2**63
 SECONDS: Final = Kind("number", "a number of seconds", (int, float), _number(float, 2**31), float)
 FLAG: Final = Kind("true or false", "true or false", (bool,), parse=_parse_flag)
 TEXT: Final = Kind("text", "text", (str,))
+AUTOMATIC: Final = Kind(
+    "auto, true or false", '"auto", true or false', (bool, str), lambda value: str(value).lower(), str.strip
+)
+"""A flag that the agent may decide by itself: ``auto``, ``true`` or ``false`` as text."""
 PATH: Final = Kind("path", "text", (str,), _path)
 TEXTS: Final = Kind("list of texts", "a list of texts", (list,), _texts, _parse_list)
 CONTROLLERS: Final = replace(TEXTS)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from greenagent.runtime import procfs
 from greenagent.runtime.clock import monotonic_epoch
+from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.files import FileId, LockedError
 from greenagent.spool.schema import WAITS
 from greenagent.spool.statements import keep_dead_letter
@@ -46,6 +47,30 @@ class Owed(NamedTuple):
 
     bodies: int
     jobs: int
+
+
+class Acknowledging:
+    """The controllers that have asked for acknowledgements, at any time: they may deliver a command again."""
+
+    def __init__(self, database: NativeDatabase) -> None:
+        self._database = database
+        self._known: set[str] = set()
+
+    def load(self) -> None:
+        """What was written down before."""
+        query = "SELECT value FROM meta WHERE key = 'acknowledging'"
+        found = self._database.run(lambda connection: connection.execute(query).fetchone())
+        self._known = set(json.loads(found[0])) if found is not None else set()
+
+    def __contains__(self, controller: object) -> bool:
+        return controller in self._known
+
+    def add(self, controller: str) -> None:
+        """Written down when this returns."""
+        if controller not in self._known:
+            self._known.add(controller)
+            text = json.dumps(sorted(self._known))
+            self._database.run(lambda connection: _put(connection, "acknowledging", text))
 
 
 def claim(connection: sqlite3.Connection, held: FileId | None, address: str) -> Claim:

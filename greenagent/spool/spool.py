@@ -18,7 +18,7 @@ from greenagent.runtime.clock import monotonic_epoch
 from greenagent.runtime.files import FileLock, set_aside
 from greenagent.spool import identity, statements
 from greenagent.spool.cursors import CursorTable
-from greenagent.spool.identity import Claim, Former, Owed
+from greenagent.spool.identity import Acknowledging, Claim, Former, Owed
 from greenagent.spool.overlay import RETRY, SpoolDatabase
 from greenagent.spool.schema import FROM_CONTROLLER, RESULTS, RUNNING, STATISTICS, WAITING, JobRecord, Waiting
 from greenagent.values.command import Command
@@ -51,6 +51,7 @@ class Spool:
         self._trouble = agent_log.on_change()
         self._lock = FileLock(path.with_name(path.name + ".lock"), f"the ledger {path}")
         self.database = SpoolDatabase(path, self._problem_changed)
+        self.acknowledging = Acknowledging(self.database)
         self._rows = count(1)
         """Numbers for new rows, given here so that a row in memory keeps its number in the file."""
         self._in_trouble = Event()
@@ -86,6 +87,7 @@ class Spool:
             self.database.stop()
             raise GreenagentError(f"main.ledger_file: {self.path} is {error}") from error
         self.formers = self.database.run(identity.formers)
+        self.acknowledging.load()
         self.database.run(partial(statements.leave_future, now=monotonic_epoch()))
         self._rows = count(self.database.run(statements.last_row) + 1)
 
@@ -95,10 +97,8 @@ class Spool:
             self.database.run(identity.release)
         self.database.stop()
         if self.database.problem is not None:
-            self._agent_log.error(
-                "what happened since the ledger could not be written is lost, "
-                f"{self.database.lost} results or statistics with it"
-            )
+            lost = f"{self.database.lost} results or statistics with it"
+            self._agent_log.error(f"what happened since the ledger could not be written is lost, {lost}")
         else:
             self._log_lost()
         self._lock.release()
@@ -156,6 +156,7 @@ class Spool:
         waiting: bool,
         accepted: float | None = None,
         begins: bool = False,
+        reruns: bool = False,
     ) -> int | None:
         """Writes a job down before anything is done about it; returns its row once committed.
 
@@ -165,8 +166,8 @@ class Spool:
         ``begins``: its first run is to follow at once, so ``running`` need not be called for it; if
         it does not follow after all, ``not_begun`` must be.
 
-        None when a controller's command was delivered once more after its job's end, within
-        ``result_memory``: its results are put back into the outbox, and it is not to be run.
+        None when a controller's command comes again after its job's end, within ``result_memory``, and not ``reruns``:
+        its results are put back into the outbox, and it is not to be run.
         """
         row, now = next(self._rows), monotonic_epoch()
         state = WAITING if waiting and not begins else RUNNING
@@ -175,7 +176,7 @@ class Spool:
         text = statements.command_text(command)
 
         def write(connection: sqlite3.Connection) -> bool:
-            if kind == FROM_CONTROLLER and self._send_again(connection, command, controller):
+            if kind == FROM_CONTROLLER and not reruns and self._send_again(connection, command, controller):
                 return False
             connection.execute(
                 "INSERT INTO job (row, id, controller, kind, command, accepted, state, run, starttime) "
@@ -260,8 +261,7 @@ class Spool:
         """One statement in the thread; its rows once it is committed."""
         return self.database.run(lambda connection: connection.execute(statement, values).fetchall())
 
-    # -- the outbox. ``path`` says which part of it: STATISTICS for statistics; RESULTS for everything else, which is
-    # results and log lines that are tried again.
+    # -- the outbox. ``path``: STATISTICS for statistics; RESULTS for all else, results and lines that are tried again.
 
     def pending(self, controller: str, limit: int, after: int = 0, path: str = RESULTS) -> list[PendingBody]:
         """The oldest bodies a controller does not have, behind row ``after``: at most ``limit`` and about 4 MiB."""

@@ -48,6 +48,10 @@ class CommandSink(Protocol):
         """Answers what cannot be understood."""
         ...
 
+    def acknowledges(self, controller: str) -> None:
+        """The controller asks for acknowledgements: it may deliver a command again. Before ``accept``."""
+        ...
+
 
 class Poller:
     """The poll loop of one controller: ``run`` is the body of a service, ``stop`` ends it.
@@ -189,6 +193,8 @@ class Poller:
         self.state = "accepting"
         self._quick_answers = 0
         delay = 0.0
+        if DELIVERY.lower() in answer.headers:
+            self._sink.acknowledges(self.key)
         try:
             command = decode_command(answer.body)
         except CommandError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from greenagent.jobs.commands import Answer
+from tests.support.agents import configuration
 from tests.support.commands import built_in, execute, shell
 from tests.support.inside import InsideAgent, StartInside
 from tests.support.recording_controller import RecordingController
@@ -179,6 +180,27 @@ def test_a_kill_of_a_job_whose_result_was_refused_delivers_its_end(
     assert controller.wait_for_result("odd")["state"] == "SUCCESS"
     controller.push(built_in("l", "kill", json.dumps({"id": "odd"})))
     assert "there is no job with the id 'odd'" in controller.wait_for_result("l")["data"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "hand_over", "runs"), [("auto", False, 3), ("auto", True, 1), ("true", True, 3), ("false", False, 1)]
+)
+def test_a_command_equal_to_one_that_has_ended_runs_again_as_its_controller_is_used_to(
+    controller: RecordingController, tmp_path: Path, setting: str, hand_over: bool, runs: int
+) -> None:
+    value = setting if setting != "auto" else '"auto"'
+    text = configuration(tmp_path, {"main": controller.url}).replace("rerun_ended = false", f"rerun_ended = {value}")
+    controller.hand_over = hand_over
+    command = shell("j", f"echo ran >> {tmp_path}/runs")
+    with InsideAgent(tmp_path, {}, text):
+        for count in (1, 2):
+            controller.push(command)
+            wait_until(lambda count=count: len(controller.results_of("j")) == count, what=f"result {count}")
+    with InsideAgent(tmp_path, {}, text):  # what was seen of the controller is remembered
+        controller.hand_over = False
+        controller.push(command)
+        wait_until(lambda: len(controller.results_of("j")) == 3, what="the third result")
+    assert (tmp_path / "runs").read_text().split() == ["ran"] * runs
 
 
 def test_variables_for_all_jobs_stand_below_those_of_the_caller(

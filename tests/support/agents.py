@@ -76,7 +76,7 @@ def configuration(
     ``main``, ``logging`` and ``more`` are further lines for section main, for the DB logger, and at the end;
     ``stats`` are those of section stats.
     """
-    sections = "\n".join(f'[controllers.{key}]\nurl = "{url}"' for key, url in controllers.items())
+    sections = "\n".join(f'[controllers.{key}]\nurl = "{url}"\nrerun_ended = false' for key, url in controllers.items())
     return CONFIGURATION.format(
         folder=folder,
         max_jobs=max_jobs,

@@ -32,6 +32,9 @@ class Sink:
     def refuse(self, error: Any, controller: str) -> None:
         self._refused.append(error)
 
+    def acknowledges(self, controller: str) -> None:
+        """Nothing is run here, nor run again."""
+
 
 class Uplink:
     """Everything one controller needs, with short times; lines that were said are in ``said``."""
