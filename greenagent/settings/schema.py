@@ -208,6 +208,7 @@ def http_url(value: str) -> str:
         "must begin with http:// or https://": parts.scheme.lower() not in ("http", "https"),
         "names no host": not parts.hostname,
         "has the impossible port 0": port == 0,
+        "names a zone of IPv6, which is not supported": "%" in (parts.hostname or ""),
         "must not hold a query or fragment": bool(parts.query or parts.fragment),
         "holds blanks or control characters": not value.isprintable() or " " in value,
     }

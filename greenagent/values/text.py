@@ -28,6 +28,8 @@ def parse_address(text: str) -> tuple[str, int]:
         raise AddressError(
             f"must be HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:9464 or [::1]:9464, not {text!r}"
         )
+    if "%" in bare:
+        raise AddressError(f"names a zone of IPv6 ({text!r}), which is not supported: listen on another address")
     try:
         bare.encode("idna")
     except UnicodeError as error:

@@ -22,6 +22,12 @@ def test_an_address_that_is_none_is_refused(text: str) -> None:
         parse_address(text)
 
 
+@pytest.mark.parametrize("text", ["[fe80::1%lo]:8966", "[fe80::1%25eth0]:80"])
+def test_a_zone_of_ipv6_is_refused_with_the_reason(text: str) -> None:
+    with pytest.raises(AddressError, match="names a zone of IPv6"):
+        parse_address(text)
+
+
 @pytest.mark.parametrize("host", ["a..b", "\udcff", "x" * 64])
 def test_a_host_no_lookup_can_find_is_refused(host: str) -> None:
     with pytest.raises(AddressError, match="is no name of a host"):

@@ -56,6 +56,8 @@ class Client:
             usable = False
         if not usable:
             raise UsageError(f"--url {url!r} is not an http or https address")
+        if "%" in (parts.hostname or ""):
+            raise UsageError(f"--url {url!r} names a zone of IPv6, which is not supported")
         self.url = url.rstrip("/")
         self._may_be_tls = not self.url.lower().startswith("https:")
         self._session = requests.Session()

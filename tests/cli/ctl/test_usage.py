@@ -21,6 +21,7 @@ from tests.support.ctl import (
         (("jobs", "--state", "foo"), "--state 'foo' is none of DUPILICATE_ID, ERROR, KILLED, QUEUED, RUNNING, SUCCESS"),
         (("jobs", "--limit", "0"), "'0' is not a positive number"),
         (("jobs", "--limit", "-3"), "'-3' is not a positive number"),
+        (("--url", "http://[fe80::1%25lo]:1", "agents"), "names a zone of IPv6, which is not supported"),
         (("kill", "x", "--signal", "FOO"), "--signal: there is no signal 'FOO'"),
         (("kill", "x", "--signal", "99"), "--signal: there is no signal '99'"),
         (("show", ""), "an empty text is no job's id"),
