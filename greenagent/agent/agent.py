@@ -193,9 +193,9 @@ class Agent:
         for lock in (*self.spool.locks, *self.store.locks):
             self.state_files.watch(lock.path, "the lock", lock.held, lock.renew)
         database = self.spool.database
-        for suffix, begins in BEGINS.items():
-            held = partial(database.held, suffix)
-            self.state_files.watch(database.file(suffix), "the ledger", held, self.spool.make_again, begins)
+        for suffix in BEGINS:
+            held, is_intact = partial(database.held, suffix), partial(database.is_intact, suffix)
+            self.state_files.watch(database.file(suffix), "the ledger", held, self.spool.make_again, is_intact)
         self.state_files.watch(self.history.path, "the history", lambda: self.history.written, self.history.write_again)
         intake = self.store.intake
 

@@ -55,6 +55,10 @@ class NativeDatabase:
         self._must_open = False
         """It was closed to be made again, and could not be opened since."""
         self._held: dict[str, FileId | None] = {}
+        self._looks: dict[str, int] = {}
+        """A descriptor of each file for ``is_intact``, kept as long as the connection: to close any descriptor of a
+        file drops all locks that sqlite has on it in this process, and the next program that closes the database would
+        take itself for the last one and remove its log."""
 
     def start(self) -> None:
         """Opens the file, creating it 0640. Raises sqlite3.Error or OSError."""
@@ -75,6 +79,14 @@ class NativeDatabase:
     def held(self, suffix: str) -> FileId | None:
         """Which file is open as that; None before the start."""
         return self._held.get(suffix)
+
+    def is_intact(self, suffix: str) -> bool:
+        """False when the open file was overwritten; for any native thread."""
+        begins = BEGINS[suffix]
+        try:
+            return suffix not in self._looks or os.pread(self._looks[suffix], len(begins), 0) == begins
+        except (KeyError, OSError):
+            return True  # it is just being closed, or cannot be told
 
     @property
     def thread(self) -> NativeWorker[Any] | None:
@@ -139,13 +151,17 @@ class NativeDatabase:
             for statement in self._schema:
                 connection.execute(statement)
             _check(connection)
+            self._held = {suffix: file_id(self.file(suffix)) for suffix in BEGINS}
+            for suffix, begins in BEGINS.items():
+                if begins and self._held[suffix] is not None:
+                    self._looks[suffix] = os.open(self.file(suffix), os.O_RDONLY | os.O_CLOEXEC)
         except BaseException:
             connection.close()
+            self._end_looks()
             raise
         wait_for_locks(connection, LOCK_TIMEOUT)
         self._connection = connection
         self._must_open = False
-        self._held = {suffix: file_id(self.file(suffix)) for suffix in BEGINS}
 
     def _make_again(self) -> bool:
         """Not in a transaction: sqlite copies a whole database only so."""
@@ -192,6 +208,12 @@ class NativeDatabase:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            self._end_looks()
+
+    def _end_looks(self) -> None:
+        """After the connection: before, it would lose its locks."""
+        while self._looks:
+            os.close(self._looks.popitem()[1])
 
     def _handle(self, batch: list[tuple[Function, AsyncResult]]) -> None:
         assert self._worker is not None

@@ -31,7 +31,7 @@ class _Watched(NamedTuple):
     what: str
     held: Callable[[], FileId | None]
     mend: Callable[[str], str | None]
-    begins: bytes
+    is_intact: Callable[[], bool] | None
     trouble: LogOnChange
 
 
@@ -58,17 +58,17 @@ class StateFiles:
         what: str,
         held: Callable[[], FileId | None],
         mend: Callable[[str], str | None],
-        begins: bytes = b"",
+        is_intact: Callable[[], bool] | None = None,
     ) -> None:
         """Looks after ``path``, a file or a folder, from now on.
 
         ``what`` names it for people, such as "the ledger". ``held`` tells which file the owner has open or wrote last;
         None: there is none to watch now. ``mend`` gets the fault in words, such as "was removed", makes the file again,
         and returns what came of it if that is not just "it is made again"; GreenagentError, OSError and sqlite3.Error
-        say why it cannot. It is called again at every look until the file is right. ``begins``: what the file always
-        begins with; else its owner has written on after it was emptied.
+        say why it cannot. It is called again at every look until the file is right. ``is_intact``,
+        asked in a native thread, tells whether the open file was overwritten in its place.
         """
-        self._watched.append(_Watched(path, what, held, mend, begins, self._agent_log.on_change()))
+        self._watched.append(_Watched(path, what, held, mend, is_intact, self._agent_log.on_change()))
 
     def run(self) -> None:
         """Never returns."""
@@ -109,7 +109,8 @@ class StateFiles:
             return ""
         assert self._pool is not None
         try:
-            found, begins = self._pool.run(_look_at, watched.path, len(watched.begins))
+            # Never opened: to close it again would drop the locks that sqlite has on it.
+            found = self._pool.run(os.stat, watched.path)
         except (FileNotFoundError, NotADirectoryError):
             return "was removed"
         except OSError as error:
@@ -120,7 +121,7 @@ class StateFiles:
             return ""
         if not found.st_size:
             return "was emptied"
-        return "was overwritten" if begins != watched.begins else ""
+        return "" if watched.is_intact is None or self._pool.run(watched.is_intact) else "was overwritten"
 
     def _mend(self, watched: _Watched, fault: str) -> None:
         try:
@@ -136,12 +137,3 @@ class StateFiles:
             self._problems.pop(watched.path, None)
             if watched.trouble.is_open:
                 watched.trouble.resolved(f"{watched.what} {watched.path} is right again")
-
-
-def _look_at(path: Path, length: int) -> tuple[os.stat_result, bytes]:
-    """What lies at ``path``, and how it begins. Raises OSError."""
-    found = os.stat(path)
-    if not length or not stat.S_ISREG(found.st_mode):
-        return found, b""
-    with path.open("rb") as file:
-        return found, file.read(length)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -186,6 +188,18 @@ def test_a_ledger_that_went_while_the_agent_was_stopped_is_said_at_the_start(tmp
         said = [line for line in third.agent_log.lines if f"the ledger {path} holds nothing of an earlier run" in line]
         assert len(said) == 1
         assert "the results it still owed its controllers are lost" in said[0]
+
+
+def test_looking_at_the_ledger_takes_none_of_its_locks_away(tmp_path: Path) -> None:
+    """Else the next program that closes the ledger takes itself for the last one, and removes its log under us."""
+    read = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT count(*) FROM job'); c.close()"
+    with InsideAgent(tmp_path, {}) as inside:
+        path = inside.agent.spool.path
+        inside.agent.state_files.look()
+        subprocess.run([sys.executable, "-c", read, str(path)], check=True)
+        assert path.with_name(path.name + "-wal").exists()
+        inside.agent.state_files.look()
+        assert "made again" not in inside.stderr
 
 
 def test_a_state_file_that_cannot_be_made_again_makes_health_say_so_until_it_can(tmp_path: Path) -> None:

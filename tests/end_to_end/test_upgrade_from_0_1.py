@@ -7,6 +7,7 @@ import shutil
 import signal
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from tests.support.agents import AgentProcess, StartAgent
 from tests.support.commands import shell
@@ -46,7 +47,8 @@ name = "execute"
 name = "sh"
 args = ["-c", "echo startup >> {runs}; exec sleep 1000"]
 """
-    agent = start_agent(python_path=install(installed, old=True), max_jobs=5, more=more, stats="local_intake = true")
+    known_to_it: dict[str, Any] = {"max_jobs": 5, "more": more, "stats": "local_intake = true", "controller": ""}
+    agent = start_agent(python_path=install(installed, old=True), **known_to_it)
     controller.push(shell("count", f"n=0; until [ -e {gate} ]; do n=$((n+1)); echo $n; sleep 0.01; done; echo 20::$n"))
     controller.push(shell("input", f"echo begun; {wait}; wc -c", data="x" * 1_000_000))
     controller.push(shell("open", f"echo 20:::first; {wait}; echo second; echo :::; exit 4", queue="q"))

@@ -31,6 +31,7 @@ STAMPS = {
     "logs/console.py": "the stamp of a line",
     "logs/folder.py": "names of databases",
     "logs/write/job_log.py": "the epoch of a line",
+    "logs/write/open_lines.py": "the epoch of open text",
     "runtime/files.py": "the name of a file set aside",
     "runtime/clock.py": "the start of the clock that does not jump",
     "runtime/greenlets.py": "the line on stderr",

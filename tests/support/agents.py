@@ -69,14 +69,16 @@ def configuration(
     main: str = "",
     logging: str = "",
     stats: str = "interval = 60",
+    controller: str = "rerun_ended = false",
     more: str = "",
 ) -> str:
     """A configuration of an agent whose files all lie in ``folder``; ``controllers`` maps keys to URLs.
 
-    ``main``, ``logging`` and ``more`` are further lines for section main, for the DB logger, and at the end;
+    ``main``, ``logging``, ``controller`` and ``more`` are further lines for section main, for the DB logger, for each
+    controller, and at the end;
     ``stats`` are those of section stats.
     """
-    sections = "\n".join(f'[controllers.{key}]\nurl = "{url}"\nrerun_ended = false' for key, url in controllers.items())
+    sections = "\n".join(f'[controllers.{key}]\nurl = "{url}"\n{controller}' for key, url in controllers.items())
     return CONFIGURATION.format(
         folder=folder,
         max_jobs=max_jobs,
@@ -225,4 +227,4 @@ def assert_well(agent: AgentProcess, controller: RecordingController, name: str 
     assert controller.wait_for_result(name, 30)["state"] == "SUCCESS"
     assert agent.poll() is None
     assert "Traceback" not in agent.stderr
-    assert "internal error" not in agent.stderr
+    assert "internal error" not in agent.stderr, agent.stderr
