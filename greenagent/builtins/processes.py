@@ -75,8 +75,11 @@ def _entry(job: LiveJob) -> dict[str, Any]:
     shown = _short(job.command.received, "args" if arguments else "")
     if arguments:
         shown["args"] = _short(arguments)
-        if isinstance(environment := shown["args"].get("env"), dict):
-            shown["args"]["env"] = dict.fromkeys(environment, "***")  # passwords are given there, and whoever may ask
+        environment = shown["args"].get("env")  # passwords are given there, and whoever may ask
+        if isinstance(environment, dict):
+            shown["args"]["env"] = dict.fromkeys(environment, "***")
+        elif isinstance(environment, list):
+            shown["args"]["env"] = [f"{str(text).partition('=')[0]}=***" for text in environment]
     for key, own in (("gid", job.gid), ("nid", job.nid)):
         if own and not shown.get(key):
             shown[key] = own

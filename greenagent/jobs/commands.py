@@ -37,7 +37,8 @@ _HASH: Final = re.compile(r"[0-9a-f]{32}\Z")
 _NO_PATH = re.compile(r"[^\w./-]+")
 _ABSOLUTE = re.compile(r"(?:^|=)/")
 _DECIDES = re.compile(
-    r"(LD_|PYTHON|PERL|RUBY|GIT_|BASH_FUNC_).*|.*_ENV|PATH|ENV|GLIBC_TUNABLES|NODE_OPTIONS|IFS|SHELLOPTS|BASHOPTS"
+    r"(LD_|PYTHON|PERL|RUBY|GIT_|BASH_FUNC_|LUA_|NODE_).*|.*_(ENV|OPTIONS|PRELOAD)|PATH|ENV|GLIBC_TUNABLES|GCONV_PATH|"
+    r"CLASSPATH|IFS|SHELLOPTS|BASHOPTS|PS4|RSYNC_RSH|OPENSSL_CONF|LESSOPEN"
 )
 """Variables that decide which code a program runs."""
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")

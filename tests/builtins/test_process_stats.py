@@ -37,9 +37,16 @@ def test_what_is_no_text_is_refused(key: str, value: Any) -> None:
         figures(JOBS, {key: value})
 
 
-def test_the_environment_that_a_caller_gives_is_not_shown_to_others() -> None:
-    args = {"name": "n", "env": {"MYSQL_PWD": "hunter2"}}
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"MYSQL_PWD": "hunter2"}, {"MYSQL_PWD": "***"}),
+        (["MYSQL_PWD=hunter2", "A=b=hunter2", "hunter2"], ["MYSQL_PWD=***", "A=***", "hunter2=***"]),
+    ],
+)
+def test_the_environment_that_a_caller_gives_is_not_shown_to_others(given: object, shown: object) -> None:
+    args = {"name": "n", "env": given}
     job = LiveJob(parse_command({"id": "a", "cmd": "execute", "args": args}), {"rss": 1})
     [entry] = json.loads(usage_of_matching([job], {}).data)
-    assert entry["cmd"]["args"] == {"name": "n", "env": {"MYSQL_PWD": "***"}}
-    assert args["env"] == {"MYSQL_PWD": "hunter2"}, "the job has it"
+    assert entry["cmd"]["args"] == {"name": "n", "env": shown}
+    assert args["env"] == given, "the job has it"

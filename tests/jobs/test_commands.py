@@ -86,6 +86,11 @@ def test_absolute_paths_of_the_configuration_and_urls_are_fine(template: str) ->
         "IFS",
         "SHELLOPTS",
         "BASH_FUNC_ls%%",
+        "GCONV_PATH",
+        "JAVA_TOOL_OPTIONS",
+        "TAR_OPTIONS",
+        "NODE_PATH",
+        "PS4",
         "GLIBC_TUNABLES",
     ],
 )
