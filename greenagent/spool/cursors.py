@@ -18,6 +18,8 @@ CursorRow = tuple[str, int, int, float | None]
 """Name of the pair ``logger/controller``, its bit, the last seq its controller has, when it left the configuration."""
 _SELECT: Final = "SELECT name, bit, seq, removed FROM cursor ORDER BY bit"
 
+LOOK_TIMEOUT: Final = 1.0
+"""Seconds to wait for a lock on the file of 0.1 before a replacement."""
 FLOOR: Final = ""
 """The row without a name is no cursor: its seq is above all that were in use when it was last stored."""
 
@@ -46,7 +48,7 @@ class CursorTable:
             try:
                 rows, floor = _read_uploads(uploads)
             except sqlite3.Error as error:
-                if type(error) is not sqlite3.DatabaseError and "no such table" not in str(error):
+                if not _is_damage(error):
                     raise GreenagentError(f"{uploads} cannot be read: {error}") from error
                 self._agent_log.error(
                     f"{uploads} cannot be read ({error}): lines that were sent already may be sent again"
@@ -74,9 +76,24 @@ class CursorTable:
         self._database.submit_later(lambda connection: connection.executemany(statement, values))
 
 
-def _read_uploads(path: Path) -> tuple[list[CursorRow], int]:
+def uploads_problem(uploads: Path) -> str | None:
+    """Why the file in which version 0.1 kept the cursors cannot be taken over just now; None where it can."""
+    try:
+        if uploads.exists():
+            _read_uploads(uploads, LOOK_TIMEOUT)
+    except sqlite3.Error as error:
+        return None if _is_damage(error) else f"{uploads} cannot be read: {error}"
+    return None
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Else it may be readable later."""
+    return type(error) is sqlite3.DatabaseError or "no such table" in str(error)
+
+
+def _read_uploads(path: Path, timeout: float = 5) -> tuple[list[CursorRow], int]:
     """The cursors of 0.1, and a seq above all that were in use. Raises sqlite3.Error."""
-    connection = sqlite3.connect(path, timeout=5)
+    connection = sqlite3.connect(path, timeout=timeout)
     try:
         rows = connection.execute("SELECT name, bit, cursor, removed FROM pair ORDER BY bit").fetchall()
         floor = connection.execute("SELECT value FROM meta WHERE key = 'floor'").fetchone()

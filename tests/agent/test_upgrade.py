@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from greenagent.agent.upgrade import STATE_ROOM, open_state
+from greenagent.agent.upgrade import STATE_ROOM, check_handover, open_state
 from greenagent.runtime.files import FileLock
 from tests.support.inside import InsideAgent
 
@@ -46,3 +48,19 @@ def test_without_room_nothing_is_held(tmp_path: Path) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert open_descriptors() == before
+
+
+def test_nothing_is_replaced_while_the_cursors_of_0_1_cannot_be_read(tmp_path: Path) -> None:
+    """The new image would refuse to start, after the old one is gone."""
+    settings = InsideAgent(tmp_path, {}).agent.settings
+    (tmp_path / "logs").mkdir()
+    uploads = tmp_path / "logs" / "uploads.sqlite"
+    with closing(sqlite3.connect(uploads, isolation_level=None)) as other:
+        other.execute("CREATE TABLE pair (name, bit, cursor, removed)")
+        other.execute("CREATE TABLE meta (key, value)")
+        assert check_handover("1", settings, {}) is None
+        other.execute("BEGIN EXCLUSIVE")
+        assert check_handover("1", settings, {}) == f"{uploads} cannot be read: database is locked"
+        other.execute("ROLLBACK")
+    uploads.write_text("damaged, so there is nothing to wait for")
+    assert check_handover("1", settings, {}) is None
