@@ -97,6 +97,11 @@ class Result(NamedTuple):
     def size(self) -> int:
         return RESULT_OVERHEAD + len(self.text)
 
+    def without_output(self, why: str) -> Result:
+        """The same with ``why`` in place of all that may be large. Its text is not parsed: that would take long."""
+        wire = {"id": self.id, **self.key.to_wire(), "cmd": self.cmd, "state": self.state, "starttime": self.starttime}
+        return self._replace(text=json.dumps({**wire, "data": why, "level": 0, "time": 0, "truncated": True}))
+
 
 @dataclass(eq=False, slots=True)
 class Assignment:

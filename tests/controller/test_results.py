@@ -206,6 +206,19 @@ def test_results_of_jobs_nobody_posted_never_keep_posted_ones_out(make_controlle
         controller = make_controller(limits, state=tmp_path / "state.db")
 
 
+def test_results_of_jobs_that_go_on_never_keep_new_jobs_out(make_controller) -> None:
+    """As many recurring jobs with results as large as they may be once filled the memory for unfinished jobs."""
+    controller = make_controller(Limits(unfinished_bytes=200_000))
+    agent = Agent(controller)
+    for number in range(18):
+        start(controller, agent, f"r{number}", args={"recurring_period": 5})
+        assert agent.finish(f"r{number}", args={"recurring_period": 5}, data="x" * 12_000).json() == "ok"
+    data = [controller.results(f"r{number}")[0]["data"] for number in range(18)]
+    assert data[0] == "x" * 12_000
+    assert data[-1].startswith("left out: results of jobs that go on take half of the memory")
+    assert controller.post("jobs", {"gid": 1, "nid": 10, "cmd": "x", "wait_for_agent": 60}).status_code == 202
+
+
 def test_a_posted_job_takes_an_id_that_an_agent_has_claimed(controller, agent) -> None:
     Agent(controller, nid=66).finish("nightly", data="claimed")
     start(controller, agent, "nightly")

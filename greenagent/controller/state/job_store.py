@@ -26,6 +26,7 @@ from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
 from greenagent.values.command import RESERVED_ID
 
+LEFT_OUT: Final = "left out: results of jobs that go on take half of the memory for unfinished jobs at the controller"
 MAX_REMEMBERED_REPEATS: Final = 1000
 """Results of one agent for one job by which a repeat is recognised."""
 MAX_DROPPED_AT_ONCE: Final = 1000
@@ -144,6 +145,9 @@ class JobStore:
     def record(self, assignment: Assignment, result: Result, state: str) -> None:
         """Adds a result; ``state`` is what it makes of the assignment. Raises StateError."""
         job = assignment.job
+        goes_on = not job.adopted and not states.is_terminal(state)
+        if goes_on and self.unfinished_bytes + result.size > self._limits.unfinished_bytes // 2:
+            result = result.without_output(LEFT_OUT)
         keep = 1 + _that_fit(assignment.results, self._limits.results_per_agent - 1)
         ends = states.is_terminal(state) and _have_ended(job, but=assignment)
         finished = job.finished or (monotonic_epoch() if ends else 0.0)
