@@ -38,7 +38,7 @@ Printer = Callable[[Iterable[Record]], None]
 def printer(form: str, out: TextIO, colour: bool, one_job: bool, raw: bool = False) -> Printer:
     """Prints records in a form: "json", "csv", or "" for people; ``one_job`` leaves out what names the job.
 
-    Control characters show as escapes, unless ``raw``: a job must not steer the reader's terminal or spreadsheet.
+    Control characters show as escapes, unless ``raw``: a job must not steer the reader's terminal.
     """
     shown: Callable[[str], str] = str if raw else visible
     if form == "json":  # the same as controllers get
