@@ -51,7 +51,8 @@ def test_top_shows_agents_and_jobs_with_what_they_use(tmp_path: Path, start_agen
         assert agent["rss"] > 10_000_000
         assert agent["cpu"] is not None
         assert (job["gid"], job["nid"], job["domain"], job["name"]) == (1, 10, "my_web", "sh")
-        assert 0 < job["lines_per_second"] <= 60
+        # It prints at most 50; an interval that is flushed late under load has the lines of more than a second.
+        assert 0 < job["lines_per_second"] <= 100
         assert job["rss"] > 500_000
         assert job["cpu"] is not None
         text = ctl(controller.url, "top", "--once").out
