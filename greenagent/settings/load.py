@@ -138,9 +138,7 @@ class _Loader:
         check_startup(settings, self._report)
         if settings.stats.interval >= LONG_INTERVAL:
             given = settings.stats.interval
-            text = (
-                f"is {given} seconds; if milliseconds are meant, as original agents count them, write {given // 1000}"
-            )
+            text = f"is {given} seconds; if milliseconds are meant, as original agents count them, write"
             self._report.warning(("stats", "interval"), f"{text} {given // 1000}")
         return settings
 

@@ -367,6 +367,9 @@ def test_the_files_of_the_original_agents_load_and_what_is_not_used_is_said(tmp_
     assert ("is 60000 seconds; if milliseconds are meant, as original agents count them, write 60" in said) == (
         "60000" in text
     )
+    assert [line.rpartition(", write ")[2] for line in said.splitlines() if "if milliseconds are meant" in line] == (
+        ["60"] if "60000" in text else []
+    )
 
 
 def test_variables_for_jobs_are_given_by_file_or_variable(tmp_path: Path) -> None:
