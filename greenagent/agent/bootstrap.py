@@ -97,9 +97,9 @@ def settle_former(spool: Spool, last_seq: int, agent_log: AgentLog) -> None:
     if not claim.former:
         return
     if not claim.is_copy:
-        owed = spool.database.run(partial(send_as_former, address=claim.former))
+        bodies = spool.database.run(partial(send_as_former, address=claim.former))
         agent_log.warning(
-            f"this agent was {claim.former.replace('/', ':')}: log lines, and {owed.bodies} results and statistics "
+            f"this agent was {claim.former.replace('/', ':')}: log lines, and {bodies} results and statistics "
             "that wait, go to their controllers under that name"
         )
     former = Former(last_seq, "" if claim.is_copy else claim.former)

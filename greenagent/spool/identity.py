@@ -58,9 +58,8 @@ class Acknowledging:
 
     def load(self) -> None:
         """What was written down before."""
-        query = "SELECT value FROM meta WHERE key = 'acknowledging'"
-        found = self._database.run(lambda connection: connection.execute(query).fetchone())
-        self._known = set(json.loads(found[0])) if found is not None else set()
+        text = self._database.run(lambda connection: _get(connection, "acknowledging"))
+        self._known = set(json.loads(text)) if text is not None else set()
 
     def __contains__(self, controller: object) -> bool:
         return controller in self._known
@@ -111,15 +110,15 @@ def note(connection: sqlite3.Connection, instance: str, held: FileId | None) -> 
 
 def release(connection: sqlite3.Connection) -> None:
     """An orderly end: this process may live on for a moment, and the next agent may start in it."""
-    found = connection.execute("SELECT value FROM meta WHERE key = 'owner'").fetchone()
-    if found is not None:
-        _put(connection, "owner", json.dumps([0, 0, *json.loads(found[0])[2:]]))
+    owner = _get(connection, "owner")
+    if owner is not None:
+        _put(connection, "owner", json.dumps([0, 0, *json.loads(owner)[2:]]))
 
 
 def formers(connection: sqlite3.Connection) -> list[Former]:
     """All addresses it was used under before, oldest first."""
-    found = connection.execute("SELECT value FROM meta WHERE key = 'former'").fetchone()
-    return [Former(*entry) for entry in json.loads(found[0])] if found is not None else []
+    text = _get(connection, "former")
+    return [Former(*entry) for entry in json.loads(text)] if text is not None else []
 
 
 def add_former(connection: sqlite3.Connection, former: Former) -> None:
@@ -127,12 +126,12 @@ def add_former(connection: sqlite3.Connection, former: Former) -> None:
     _put(connection, "former", json.dumps([*formers(connection), former]))
 
 
-def send_as_former(connection: sqlite3.Connection, address: str) -> Owed:
-    """All that waits goes to its controllers under the address it was made under."""
+def send_as_former(connection: sqlite3.Connection, address: str) -> int:
+    """All that waits goes to its controllers under the address it was made under; returns how many bodies."""
     which = f"{WAITS} AND path NOT LIKE '/%'"
     (bodies,) = connection.execute(f"SELECT count(*) FROM outcome WHERE {which}").fetchone()
     connection.execute(f"UPDATE outcome SET path = ? || path WHERE {which}", (f"/{address}/",))
-    return Owed(bodies, 0)
+    return int(bodies)
 
 
 def leave_to_former(connection: sqlite3.Connection, address: str, rows: Iterator[int]) -> Owed:
@@ -146,6 +145,11 @@ def leave_to_former(connection: sqlite3.Connection, address: str, rows: Iterator
     (jobs,) = connection.execute("SELECT count(*) FROM job WHERE state != 'ended'").fetchone()
     connection.execute("UPDATE job SET state = 'ended', ended = ? WHERE state != 'ended'", (monotonic_epoch(),))
     return Owed(len(waiting), jobs)
+
+
+def _get(connection: sqlite3.Connection, key: str) -> str | None:
+    found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if found is None else str(found[0])
 
 
 def _put(connection: sqlite3.Connection, key: str, value: str) -> None:

@@ -104,15 +104,15 @@ def send_again(
 def send_refused_again(connection: sqlite3.Connection, job_id: str, rows: Iterator[int]) -> str | None:
     """Sends the last result of an ended job of this id once more if it was refused; returns its controller."""
     found = connection.execute(
-        "SELECT outcome.row, outcome.job, outcome.controller, path, outcome.state, body "
+        "SELECT outcome.row, outcome.job, outcome.controller, path, outcome.state, body, refused "
         "FROM job JOIN outcome ON outcome.job = job.row "
         "WHERE job.id = ? AND job.state = 'ended' ORDER BY outcome.row DESC LIMIT 1",
         (job_id,),
     ).fetchone()
     if found is None:
         return None
-    row, job, controller, path, state, body = found
-    if not connection.execute("SELECT 1 FROM outcome WHERE row = ? AND refused IS NOT NULL", (row,)).fetchone():
+    row, job, controller, path, state, body, refused = found
+    if refused is None:
         return None
     connection.execute("DELETE FROM outcome WHERE row = ?", (row,))
     put(connection, next(rows), job, job_id, controller, path, state, body)

@@ -1,5 +1,6 @@
 """The init script through its whole life, with the real agent and as root."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -194,6 +195,19 @@ def test_a_killed_agent_leaves_a_stale_pid_file(agent: Service) -> None:
     assert agent.run("stop")[0] == 0
 
 
+@contextlib.contextmanager
+def in_pid_file(service: Service, words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of another program whose number the pid file holds; ended with all it started."""
+    other = subprocess.Popen(words, start_new_session=True)
+    try:
+        service.pid_file.parent.mkdir()
+        service.pid_file.write_text(f"{other.pid}\n")
+        yield other
+    finally:
+        os.killpg(other.pid, signal.SIGKILL)
+        other.wait()
+
+
 @pytest.mark.parametrize(
     "command", ["sleep 1000", "tail -f FOLDER/greenagent-notes", "cat --pid-file FOLDER/other.pid -"]
 )
@@ -205,10 +219,7 @@ def test_a_pid_that_went_to_another_program_is_left_alone(service: Service, comm
     words = command.replace("FOLDER", str(service.folder)).split()
     if words[0] == "cat":
         words[0] = str(service.folder / "cat")
-    other = subprocess.Popen(words, start_new_session=True)
-    try:
-        service.pid_file.parent.mkdir()
-        service.pid_file.write_text(f"{other.pid}\n")
+    with in_pid_file(service, words) as other:
         assert service.run("status")[0] == 1
         assert service.run("reload")[0] == 7
         assert service.run("stop")[0] == 0
@@ -218,9 +229,6 @@ def test_a_pid_that_went_to_another_program_is_left_alone(service: Service, comm
         assert service.run("restart")[0] == 0
         assert service.run("stop")[0] == 0
         assert other.poll() is None
-    finally:
-        os.killpg(other.pid, signal.SIGKILL)
-        other.wait()
 
 
 def test_a_process_of_another_user_is_left_alone_whatever_its_arguments_say(service: Service) -> None:
@@ -228,19 +236,12 @@ def test_a_process_of_another_user_is_left_alone_whatever_its_arguments_say(serv
     program(service, "")
     service.defaults["USER"] = "daemon"
     pid_file = str(service.pid_file)
-    other = subprocess.Popen(
-        ["/bin/sh", "-c", "sleep 1000 & wait", "agent", "--pid-file", pid_file], start_new_session=True
-    )
-    try:
-        service.pid_file.parent.mkdir()
-        service.pid_file.write_text(f"{other.pid}\n")
+    words = ["/bin/sh", "-c", "sleep 1000 & wait", "agent", "--pid-file", pid_file]
+    with in_pid_file(service, words) as other:
         assert service.run("status")[0] == 1
         assert service.run("stop")[0] == 0
         assert service.run("stop") == (0, "greenagent: is not running\n")
         assert other.poll() is None
-    finally:
-        os.killpg(other.pid, signal.SIGKILL)
-        other.wait()
 
 
 def test_an_agent_whose_pid_file_went_is_still_known(service: Service) -> None:
