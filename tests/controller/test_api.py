@@ -11,7 +11,7 @@ from greenagent.controller.http.access import Access, TokenFile
 from greenagent.controller.limits import Limits
 from greenagent.runtime.agent_log import AgentLog
 from tests.support.calls import note_calls
-from tests.support.local_controller import Agent, plain, start
+from tests.support.local_controller import ORIGINAL, Agent, plain, start
 from tests.support.waiting import wait_until
 
 
@@ -263,7 +263,7 @@ def test_the_token_is_read_again_when_its_file_changes(make_controller, tmp_path
 
 
 def test_a_signal_for_an_original_agent_is_refused_since_it_would_end_the_job(controller) -> None:
-    agent = Agent(controller, user_agent="Go-http-client/1.1")
+    agent = Agent(controller, user_agent=ORIGINAL)
     start(controller, agent)
     refused = controller.post("jobs/j/kill", {"signal": "HUP"})
     assert refused.status_code == 409
@@ -272,7 +272,7 @@ def test_a_signal_for_an_original_agent_is_refused_since_it_would_end_the_job(co
 
 
 def test_restart_of_an_original_agent_ends_when_it_is_there_again(controller) -> None:
-    agent = Agent(controller, user_agent="Go-http-client/1.1")
+    agent = Agent(controller, user_agent=ORIGINAL)
     start(controller, agent, cmd="restart")
     agent.post("event", {"name": "other"})
     assert controller.state("j") == "RUNNING"

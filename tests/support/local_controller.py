@@ -18,6 +18,9 @@ from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
 from tests.support.waiting import wait_until
 
+ORIGINAL = "Go-http-client/1.1"
+"""What original agents call themselves."""
+
 
 class LocalController:
     """An in-process controller on a free port; ``said`` holds what it says, ``asked`` the paths of all requests."""

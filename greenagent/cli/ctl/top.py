@@ -7,48 +7,19 @@ import json
 import sys
 import time
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from greenagent.cli.common import print_table
 from greenagent.cli.ctl.client import Client
 from greenagent.cli.ctl.output import agent_name
+from greenagent.cli.ctl.series import JOB_FIGURES, OWN, OWN_FIGURES, Point, RunningJobs, series_of, series_of_original
 
 MAX_AGE: Final = 180.0
 """Seconds after which figures of a series without running jobs are not shown any more."""
 DEFAULT_INTERVAL: Final = 60.0
 """Seconds between the figures of a series, where only one has come yet (the agent's default)."""
-MAX_STAMP: Final = 1e11
-"""Seconds since 1970; a stamp further away is none, and may be too large to be reckoned with."""
 DELIVERY_TIME: Final = 10.0
 """Seconds figures may take from the end of their interval to here."""
-
-_JOB_FIGURES: Final = {name: name for name in ("cpu", "rss", "lines_per_second")}
-_OWN: Final = ("greenagent", "agent")
-_OWN_FIGURES: Final = {
-    "agent_cpu_percent": "cpu",
-    "agent_resident_bytes": "rss",
-    "jobs_running": "jobs_running",
-    "jobs_waiting": "jobs_waiting",
-    "log_lines_dropped": "log_lines_dropped",
-    "hub_stall_seconds": "hub_stall_seconds",
-}
-"""Keys an agent sends of itself in the series ``_OWN``, and what the figures are called here."""
-
-
-class Point(NamedTuple):
-    """One figure; ``interval`` is the seconds since the one before (0 if there was none)."""
-
-    stamp: float
-    value: float | None
-    interval: float
-
-
-class SeriesKey(NamedTuple):
-    """What an agent sends under one prefix; ``cmd`` is empty in the ``seed`` layout of keys."""
-
-    cmd: str
-    domain: str
-    name: str
 
 
 def top(client: Client, options: argparse.Namespace) -> int:
@@ -76,24 +47,29 @@ def picture(
 ) -> dict[str, Any]:
     """Agents and their series of jobs. Figures that were not received are null; ``age`` is in seconds."""
     figures = {agent_name(one): one["figures"] for one in statistics}
-    ids = _running_ids(running)
+    agents = list(agents)
+    # Controllers of 0.1 do not tell which are originals.
+    originals = {agent_name(agent) for agent in agents if agent.get("original")}
+    jobs = RunningJobs(running, originals)
     shown: dict[str, Any] = {"agents": [], "jobs": []}
     for agent in agents:
         identity = {"gid": agent["gid"], "nid": agent["nid"]}
         own: dict[str, Point] = {}
         rates = []
-        for key, found in sorted(_series(figures.get(agent_name(agent), {})).items()):
-            if key[1:] == _OWN:
+        sent = figures.get(name := agent_name(agent), {})
+        series = series_of_original(name, sent, jobs) if name in originals else series_of(sent)
+        for key, found in sorted(series.items()):
+            if key[1:] == OWN and name not in originals:
                 own = found
                 continue
-            names = sorted(ids.get((agent_name(agent), key.domain, key.name), []))
+            ids = jobs.of(name, key)
             age = _age(found, now)
-            if names or age <= MAX_AGE:
-                job = {**identity, **key._asdict(), "ids": names, "age": age, **_current(found, age)}
+            if ids or age <= MAX_AGE:
+                job = {**identity, **key._asdict(), "ids": ids, "age": age, **_current(found, age)}
                 shown["jobs"].append(job)
-                if names and job["lines_per_second"] is not None:
+                if ids and job["lines_per_second"] is not None:
                     rates.append(job["lines_per_second"])
-        values: dict[str, Any] = {name: own[name].value if name in own else None for name in _OWN_FIGURES.values()}
+        values: dict[str, Any] = {one: own[one].value if one in own else None for one in OWN_FIGURES.values()}
         values["lines_per_second"] = sum(rates) if rates else (0.0 if own else None)
         age_of_own = _age(own, now) if own else None
         shown["agents"].append({**identity, "live": agent["live"], "age": age_of_own, **values})
@@ -109,42 +85,11 @@ def _current(found: dict[str, Point], age: float) -> dict[str, float | None]:
     newest = max(point.stamp for point in found.values())
     # A key that was not sent again with the others is not true any more.
     current = {name: point.value for name, point in found.items() if point.stamp == newest}
-    values = {name: current.get(name) for name in _JOB_FIGURES}
+    values = {name: current.get(name) for name in JOB_FIGURES}
     interval = max(point.interval for point in found.values()) or DEFAULT_INTERVAL
     if age > 2 * interval + DELIVERY_TIME:
         values["lines_per_second"] = None  # a rate of long ago says nothing about now
     return values
-
-
-def _running_ids(jobs: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], list[str]]:
-    """The ids of running jobs by agent and by what names their series."""
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for job in jobs:
-        for one in job["agents"]:
-            if one["state"] == "RUNNING":
-                key = (agent_name(one), job["domain"].replace(".", "_"), job["name"].replace(".", "_"))
-                found.setdefault(key, []).append(job["id"])
-    return found
-
-
-def _series(figures: dict[str, dict[str, float]]) -> dict[SeriesKey, dict[str, Point]]:
-    """What an agent sent, by series and by the names figures have here.
-
-    A full key is ``gid.nid.[cmd.]domain.name.key``. The agent's own series tells the layout: jobs
-    cannot use that name.
-    """
-    split = [(key.split("."), one) for key, one in figures.items()]
-    has_cmd = any(len(parts) == 6 and parts[2:5] == ["agent", *_OWN] for parts, _ in split)
-    series: dict[SeriesKey, dict[str, Point]] = {}
-    for parts, one in split:
-        if len(parts) != 5 + has_cmd or abs(one["timestamp"]) > MAX_STAMP:
-            continue
-        *_, domain, name, figure = parts
-        names = _OWN_FIGURES if (domain, name) == _OWN else _JOB_FIGURES
-        if figure in names:
-            point = Point(one["timestamp"], one["value"], one.get("interval") or 0.0)
-            series.setdefault(SeriesKey(parts[2] if has_cmd else "", domain, name), {})[names[figure]] = point
-    return series
 
 
 def _show(shown: dict[str, Any]) -> None:

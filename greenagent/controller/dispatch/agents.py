@@ -77,6 +77,11 @@ class Agent:
         """A poll is open or ended less than 30 s ago (protocol 12.3)."""
         return self.open_polls > 0 or (self.has_polled and time.monotonic() - self.last_poll < limits.live)
 
+    @property
+    def is_original(self) -> bool:
+        """It polled, and not as a greenagent."""
+        return self.has_polled and not self.version
+
     def unacknowledged(self) -> list[Assignment]:
         """What the agent has not acknowledged, oldest first."""
         for token in [token for token, one in self.deliveries.items() if one.token != token]:

@@ -160,6 +160,7 @@ class Dispatcher:
                 "last_contact": agent.last_contact or None,
                 "free_slots": agent.slots,
                 "version": agent.version,
+                "original": agent.is_original,
                 "queued": len(list(self.agent_queues.get(agent.key, ()))),
                 "unacknowledged": len(agent.unacknowledged()),
             }

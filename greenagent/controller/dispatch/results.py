@@ -133,7 +133,7 @@ class ResultService:
 
     def _is_original(self, key: AgentKey) -> bool:
         agent = self._agents.get(key)
-        return agent is not None and agent.has_polled and not agent.version
+        return agent is not None and agent.is_original
 
     def sweep(self) -> None:
         """Ends what has waited too long. Raises StateError."""

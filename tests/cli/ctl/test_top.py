@@ -15,7 +15,7 @@ from tests.support.ctl import (
     answers,
     ctl,
 )
-from tests.support.local_controller import Agent
+from tests.support.local_controller import ORIGINAL, Agent, start
 from tests.support.programs import ROOT, command
 from tests.support.waiting import wait_until
 
@@ -134,3 +134,54 @@ def test_top_leaves_out_figures_with_a_stamp_no_calendar_has() -> None:
         shown = ctl(url, "top", "--once")
     assert (done.code, done.err, json.loads(done.out)["jobs"]) == (0, "", [])
     assert (shown.code, shown.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("keys", "shown"),
+    [
+        (  # the first generation: the identity of the command, which has none where it went to a role
+            {"0.0.web.crawl.cpu": 50, "0.0.web.crawl.rss": 2048, "0.0.web.crawl.vms": 1, "0.0..python2.7.cpu": 3},
+            [("", "", "python2.7", 3.0, None, ["b"]), ("", "web", "crawl", 50.0, 2048.0, ["a"])],
+        ),
+        (  # the later one: a command that names neither domain nor name has empty ones
+            {
+                "1.10.execute.web.crawl._cpu_": 50,
+                "1.10.execute.web.crawl._rss_": 2048,
+                "1.10.execute.web.crawl.cpu": 7,
+                "1.10.execute..python2.7._cpu_": 3,
+                "1.10.sync..._cpu_": 1,
+            },
+            [
+                ("execute", "", "python2.7", 3.0, None, ["b"]),
+                ("execute", "web", "crawl", 50.0, 2048.0, ["a"]),
+                ("sync", "", "", 1.0, None, ["c"]),
+            ],
+        ),
+        (  # the last one, which writes "unknown" for these
+            {
+                "1.10.execute.unknown.python2.7._cpu_": 3,
+                "1.10.sync.unknown.unknown._rss_": 1,
+                "1.10.execute.nobody.knows.what._cpu_": 9,
+                "1.10.execute.greenagent.agent._cpu_": 4,
+            },
+            [
+                ("execute", "greenagent", "agent", 4.0, None, []),
+                ("execute", "unknown", "python2.7", 3.0, None, ["b"]),
+                ("sync", "unknown", "unknown", None, 1.0, ["c"]),
+            ],
+        ),
+    ],
+    ids=["first", "later", "last"],
+)
+def test_top_shows_what_each_generation_of_originals_sends(controller, keys, shown) -> None:
+    agent = Agent(controller, user_agent=ORIGINAL)
+    start(controller, agent, "a", args={"domain": "web", "name": "crawl"})
+    start(controller, agent, "b", args={"name": "python2.7"})
+    start(controller, agent, "c", cmd="sync")
+    series = [list(pair) for pair in keys.items()]
+    assert agent.post("stats", [{"timestamp": int(time.time()), "series": series}]).status_code == 200
+    picture = json.loads(ctl(controller.url, "top", "--once", "--json").out)
+    names = ("cmd", "domain", "name", "cpu", "rss", "ids")
+    assert [tuple(job[name] for name in names) for job in picture["jobs"]] == shown
+    [agent_shown] = picture["agents"]
+    assert (agent_shown["cpu"], agent_shown["jobs_running"]) == (None, None)
