@@ -47,6 +47,8 @@ class Limits:
     """Results kept of a recurring job, the newest of each agent."""
     agents: int = 20_000
     """Agents remembered."""
+    roles: int = 64 * MIB
+    """The roles of all agents, with all they cost in memory; above it those go that take most."""
     log_bytes: int = 128 * MIB
     """Uploaded log lines kept in memory, with all they cost there."""
     stray_lines: int = 1000
@@ -79,6 +81,9 @@ class Limits:
     """A body that takes longer than this has to come with 8 KiB a second on the whole."""
     handshake: float = 10.0
     """A TLS handshake has to be over by then."""
+    heads: int = 64 * MIB
+    """Heads of requests in work, which parked polls are too, with all they cost in memory; above it large ones are
+    refused."""
     head: float = 15.0
     """The head of a request has to be complete by then, from its first byte, or from the connection's beginning."""
     connections: int = 20_000

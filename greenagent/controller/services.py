@@ -60,6 +60,12 @@ class Services:
                     f"two polls of agent {agent.key} stand open: if two nodes have that gid and nid, give one another"
                     " nid, since a job for it may run on both"
                 )
+            if without := self.agents.newly_without_roles():
+                others = f" and {len(without) - 1} others" if without[1:] else ""
+                self.log.warning(
+                    f"agents name more roles than {self.limits.roles} bytes hold: those of {without[0]}{others} are"
+                    " left out until the next poll"
+                )
             try:
                 if remark := self.file.look(lambda: chain(self.jobs.rows(), self.scripts.rows())):
                     watched.warning(remark)

@@ -13,9 +13,11 @@ import gevent
 import greenlet
 import pytest
 
+from greenagent.controller.dispatch.agents import AgentTable, Poll
 from greenagent.controller.limits import MIB, Limits
+from greenagent.controller.model import AgentKey, Target
 from tests.support.local_controller import Agent, LocalController, plain, start
-from tests.support.memory import resident
+from tests.support.memory import held_by, resident
 from tests.support.waiting import wait_until
 
 HELD: float = 0.1
@@ -280,3 +282,64 @@ def is_answered(client: socket.socket) -> bool:
         return bool(client.recv(1, socket.MSG_PEEK))
     except OSError:
         return False
+
+
+def poll_head(nid: int, parameters: str = "", *headers: str) -> bytes:
+    lines = (f"GET /1/{nid}/cmd{parameters} HTTP/1.1", "Host: x", "User-Agent: greenagent/0.2.0", *headers, "", "")
+    return "\r\n".join(lines).encode()
+
+
+@pytest.mark.parametrize("headers", [["A: " + "x" * 60_000], [f"A{n}: {'x' * 600}" for n in range(95)]])
+def test_heads_of_parked_polls_take_no_more_memory_than_they_may_and_small_ones_get_through(
+    make_controller, headers
+) -> None:
+    cap = 16 * MIB
+    controller = make_controller(Limits(heads=cap))
+    polls = [Agent(controller, nid=nid).poll() for nid in range(1, 200)]  # what the first ones need stays
+    for poll in polls:
+        poll.hang_up()
+    before = resident()
+    clients = []
+    for nid in range(1, 500):
+        clients.append(connect(controller, poll_head(nid, "", *headers)))
+        gevent.sleep(0.001)
+    wait_until(lambda: sum(map(is_answered, clients)) >= 350, what="the others to be sent away")
+    assert Agent(controller).post("log", [{"jobid": "j", "data": "x"}]).json() == "ok"
+    assert resident() - before < 1.5 * cap
+    answer = next(client for client in clients if is_answered(client)).recv(1000)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 5" in answer.lower()
+    parked = Agent(controller, nid=1000).poll()
+    controller.submit(id="j", gid=1, nid=1000)
+    assert parked.command()["id"] == "j"
+    for client in clients:
+        client.close()
+
+
+def test_roles_of_agents_take_no_more_memory_than_they_may() -> None:
+    """Those of the agents that name most go, and no honest agent's."""
+    cap = 2 * MIB
+    table = AgentTable(Limits(roles=cap))
+    honest = AgentKey(1, 1)
+    table.poll_began(Poll(honest, ("web", "database")))
+    for nid in range(2, 1000):
+        agent = table.poll_began(Poll(AgentKey(1, nid), tuple(f"{nid}.{n}" for n in range(500))))
+        table.poll_ended(agent)
+    assert cap / 2.5 < held_by(table) < 1.5 * cap
+    assert table.live(Target(AgentKey(0, 0), ("web",), False))
+    left_out = table.newly_without_roles()
+    assert honest not in left_out
+    assert 800 < len(left_out) < 1000
+    assert not table.newly_without_roles()
+
+
+def test_agents_whose_roles_are_too_many_are_said(make_controller) -> None:
+    controller = make_controller(Limits(roles=20_000))
+    Agent(controller, nid=7, roles=[f"role{n}" for n in range(500)]).poll()
+    wait_until(lambda: controller.said, what="the controller to say so")
+    assert controller.said == [
+        "agents name more roles than 20000 bytes hold: those of 1:7 are left out until the next poll"
+    ]
+    parked = Agent(controller, nid=8, roles=["web"]).poll()
+    controller.submit(id="j", roles=["web"])
+    assert parked.command()["id"] == "j"

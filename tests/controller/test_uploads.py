@@ -14,6 +14,7 @@ from greenagent.controller.model import AgentKey
 from greenagent.controller.state.log_lines import JOB_OVERHEAD, LINE_OVERHEAD, LineStore, parse_records
 from greenagent.controller.state.metrics import LatestMetrics, parse_points
 from tests.support.local_controller import Agent, plain, start
+from tests.support.memory import held_by
 
 KEY = AgentKey(1, 10)
 SIZE = LINE_OVERHEAD + sys.getsizeof("x") + 2 * sys.getsizeof("")
@@ -163,25 +164,3 @@ def test_a_figure_whose_key_is_no_key_is_left_out(controller, agent) -> None:
     agent.post("stats", [{"timestamp": 5, "series": [["a" * 1001, 1], ["b", 2]]}])
     [shown] = controller.get("stats")["agents"]
     assert list(shown["figures"]) == ["b"]
-
-
-def held_by(value: Any) -> int:
-    """Bytes of everything that can be reached from a value."""
-    seen: set[int] = set()
-    waiting = [value]
-    total = 0
-    while waiting:
-        one = waiting.pop()
-        if id(one) in seen or isinstance(one, type):
-            continue
-        seen.add(id(one))
-        total += sys.getsizeof(one)
-        if isinstance(one, dict):
-            waiting.extend([*one.keys(), *one.values()])
-        elif isinstance(one, (str, bytes, int, float)):
-            continue
-        elif hasattr(one, "__dict__") and type(one).__module__.startswith("greenagent"):
-            waiting.extend(vars(one).values())
-        elif hasattr(one, "__iter__"):
-            waiting.extend(one)
-    return total

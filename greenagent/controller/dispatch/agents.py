@@ -5,11 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from sys import getsizeof
+from typing import Final
 
 from gevent.event import Event
 
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey, Assignment, Target
+
+ROOM_MADE: Final = 1 / 16
+"""Of the roles' cap, when it is reached: looking for the largest at every poll would be a load of its own."""
 
 
 @dataclass(eq=False, slots=True)
@@ -72,6 +77,8 @@ class Agent:
     """By token; those that were acknowledged or answered since do not count any more."""
     is_shared: bool = False
     """It has been logged that two nodes seem to have this identity."""
+    role_bytes: int = 0
+    """What its roles cost in memory."""
 
     def is_live(self, limits: Limits) -> bool:
         """A poll is open or ended less than 30 s ago (protocol 12.3)."""
@@ -95,6 +102,8 @@ class AgentTable:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._agents: dict[AgentKey, Agent] = {}
+        self._role_bytes = 0
+        self._without_roles: list[AgentKey] = []
         self.started = time.monotonic()
 
     def get(self, key: AgentKey) -> Agent | None:
@@ -117,10 +126,31 @@ class AgentTable:
 
     def poll_began(self, poll: Poll) -> Agent:
         agent = self.contact(poll.key)
-        agent.roles, agent.slots, agent.version = poll.roles, poll.slots, poll.version
+        agent.slots, agent.version = poll.slots, poll.version
+        roles, poll.roles = poll.roles, ()  # held in one place, where they can be left out
+        self._set_roles(agent, roles)
         agent.has_polled = True
         agent.open_polls += 1
         return agent
+
+    def _set_roles(self, agent: Agent, roles: tuple[str, ...]) -> None:
+        if roles == agent.roles:
+            return
+        self._role_bytes -= agent.role_bytes
+        agent.roles, agent.role_bytes = roles, (getsizeof(roles) + sum(map(getsizeof, roles)) if roles else 0)
+        self._role_bytes += agent.role_bytes
+        if self._role_bytes <= self._limits.roles:
+            return
+        for largest in sorted(self._agents.values(), key=lambda one: one.role_bytes, reverse=True):
+            if self._role_bytes <= self._limits.roles * (1 - ROOM_MADE):
+                break
+            self._without_roles.append(largest.key)
+            self._set_roles(largest, ())
+
+    def newly_without_roles(self) -> list[AgentKey]:
+        """Agents whose roles were left out since the last call, because all roles took too much memory."""
+        found, self._without_roles = self._without_roles, []
+        return found
 
     def poll_ended(self, agent: Agent) -> None:
         agent.open_polls -= 1
@@ -171,4 +201,5 @@ class AgentTable:
     def _forget_oldest(self) -> None:
         idle = [agent for agent in self._agents.values() if not agent.open_polls and not agent.unacknowledged()]
         for agent in sorted(idle, key=lambda agent: agent.last_contact)[: max(1, len(idle) // 10)]:
+            self._set_roles(agent, ())
             del self._agents[agent.key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 import falcon
 
@@ -64,6 +64,7 @@ class AgentApi(AgentResource):
             version=_version(req.user_agent),
             look=self._watch.look,
         )
+        cast("dict[str, Any]", req.params).clear()  # or a parked poll would hold its roles twice
         tokens = {token.strip() for token in (acknowledged or "").split(",")} - {""}
         dispatcher = self._services.dispatcher
         descriptor: int = req.env["greenagent.descriptor"]

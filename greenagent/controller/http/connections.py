@@ -12,6 +12,9 @@ import gevent
 
 from greenagent.controller.limits import Limits
 
+SMALL_HEAD: Final = 8 * 1024
+"""Bytes of memory for a head that is always taken: thousands of agents park with 3 KiB."""
+
 RESERVED_DESCRIPTORS: Final = 64
 """Kept for files and for what the libraries open."""
 
@@ -32,6 +35,8 @@ class Connection:
     phase: str = HEAD
     since: float = field(default_factory=time.monotonic)
     """When its phase began."""
+    head: int = 0
+    """Bytes that the head of its newest request takes in memory."""
     has_asked: bool = False
     """A complete request came over it once: from then on it does not count for its address."""
 
@@ -39,8 +44,9 @@ class Connection:
         self.phase = phase
         self.since = time.monotonic()
 
-    def asked(self) -> None:
-        """A complete head has come."""
+    def asked(self, head: int) -> None:
+        """A complete head has come that takes so many bytes in memory."""
+        self.head = head
         self.has_asked = True
         self.enter(ANSWERED)
 
@@ -67,6 +73,13 @@ class Connections:
         """How many may be open."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return min(self._limits.connections, max(8, soft - RESERVED_DESCRIPTORS))
+
+    def has_room_for(self, connection: Connection) -> bool:
+        """Whether the head of its request, which stays until it is answered, can be taken beside all others."""
+        if connection.head <= SMALL_HEAD:
+            return True
+        held = sum(one.head for one in self._open if one.phase == ANSWERED and one.head > SMALL_HEAD)
+        return held <= self._limits.heads
 
     def watch(self) -> None:
         """Once a second: ends what takes too long."""

@@ -13,6 +13,7 @@ from gevent import GreenletExit
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
+from greenagent.controller.http.bodies import RETRY_AFTER
 from greenagent.controller.http.connections import ASKING, HEAD, Connection, Connections
 from greenagent.controller.http.tls import close_gently, describe_refusal
 from greenagent.controller.limits import Limits
@@ -36,12 +37,19 @@ class _Head:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._left = MAX_HEAD
+        self._lines = 0
         self._found: dict[bytes, bytes] = {}
+
+    @property
+    def cost(self) -> int:
+        """Bytes that what was read takes in memory, as it came and as the application reads it (measured)."""
+        return 2 * (MAX_HEAD - self._left) + 200 * self._lines
 
     def readline(self, limit: int) -> bytes:
         """The next line. Raises ValueError for one that is no header, or odd where it decides about the body."""
         line: bytes = self._stream.readline(min(limit, self._left + 1))
         self._left -= len(line)
+        self._lines += 1
         if self._left < 0:
             raise ValueError(f"the headers are longer than {MAX_HEAD} bytes")
         if line in (b"\r\n", b"\n", b""):
@@ -78,6 +86,11 @@ class _Chunks:
         return data
 
 
+def _refuse_head(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    start_response("503 Service Unavailable", [("Content-Type", "application/json"), ("Retry-After", str(RETRY_AFTER))])
+    return [b'"too many requests with large heads are open at once: try again later"']
+
+
 class Handler(WSGIHandler):  # type: ignore[misc]
     """One connection. Gives the application its descriptor and tells it when an answer was not written."""
 
@@ -94,13 +107,14 @@ class Handler(WSGIHandler):  # type: ignore[misc]
         return line
 
     def MessageClass(self, stream: Any, *args: Any) -> Any:
-        return super().MessageClass(_Head(stream), *args)
+        self._head = _Head(stream)
+        return super().MessageClass(self._head, *args)
 
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
         if self.wsgi_input.chunked_input:
             self.wsgi_input.rfile = _Chunks(self.rfile)
-        self.connection.asked()
+        self.connection.asked(2 * len(self.requestline) + self._head.cost)
         environ["greenagent.connection"] = self.connection
         environ["greenagent.descriptor"] = self.socket.fileno()
         environ["greenagent.close"] = self._close_after_answer
@@ -122,6 +136,9 @@ class Handler(WSGIHandler):  # type: ignore[misc]
         super().finalize_headers()
 
     def run_application(self) -> None:
+        if not self.server.connections.has_room_for(self.connection):
+            self._close_after_answer()
+            self.application = _refuse_head
         try:
             super().run_application()
         except BaseException:
