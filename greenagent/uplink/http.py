@@ -10,29 +10,23 @@ Every wait is bounded: connecting, each silence, the request as a whole; and so 
 from __future__ import annotations
 
 import http.client
-import io
-import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from select import POLLIN
-from typing import Any
 from urllib.parse import urlsplit
 
 import gevent
 import requests
 import requests.utils
 import urllib3
-from gevent import monkey
 
 from greenagent import __version__
 from greenagent.runtime.greenlets import Heartbeat, Interrupted, Interruptible
 from greenagent.runtime.tls_adapter import TlsAdapter
 from greenagent.uplink.answer import Answer, TransportError, explain
+from greenagent.uplink.connection import PIECE, KeepAliveConnection, in_pieces
 from greenagent.uplink.proxy import proxies_for
 from greenagent.uplink.tls import ControllerTls
-
-_poll = monkey.get_original("select", "poll")
 
 CONNECT_TIMEOUT = 10.0
 POLL_TIMEOUT = 75.0
@@ -49,15 +43,9 @@ MIN_UPLOAD_RATE = 8 * 1024
 """Bytes per second a body must at least be taken at; its time limit grows with its size accordingly."""
 TIMEOUT_MARGIN = 120.0
 """Seconds beyond every other time limit before the service that uses a client counts as stuck."""
-PIECE = 64 * 1024
-"""Bytes written or read at a time."""
-MAX_HEAD = 64 * 1024
 MAX_IDLE = 30.0
 """Seconds after which an open connection is opened anew: relays forget idle ones without a word."""
 
-_STATUS = re.compile(rb"HTTP/1\.1 (\d{3})(?: [\t -~]*)?")
-_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*")
-_SPECIAL_HEADERS = frozenset({"transfer-encoding", "content-encoding", "upgrade"})
 _FAILURES = (
     requests.RequestException,
     urllib3.exceptions.HTTPError,
@@ -96,7 +84,7 @@ class HttpClient:
         # Through a proxy every request goes the way of ``requests``, which knows the kinds there are.
         self._is_proxied = requests.utils.select_proxy(self._base, self._proxies) is not None
         self._adapter: TlsAdapter | None = None
-        self._connection: _KeepAliveConnection | None = None
+        self._connection: KeepAliveConnection | None = None
         self._request = Interruptible()
         self._may_be_called_off = False
         self._has_old_context = False
@@ -231,7 +219,7 @@ class HttpClient:
         if is_whole:
             reply.release_conn()
             if opened is not None and opened.sock is not None and not self._is_proxied:
-                self._connection = _KeepAliveConnection(opened)
+                self._connection = KeepAliveConnection(opened)
         elif is_poll:
             raise TransportError("too-large", f"its answer is larger than {limit} bytes", answer=answer)
         else:
@@ -272,129 +260,10 @@ class _Template:
         request.headers.update(headers)
         # A body given in one piece has the time of one write for all of it: a large result over a
         # slow line would time out for ever.
-        request.body = body if len(body) <= PIECE else _pieces(body)  # type: ignore[assignment]
+        request.body = body if len(body) <= PIECE else in_pieces(body)  # type: ignore[assignment]
         return request
 
 
 @lru_cache(maxsize=256)
 def _template(method: str, url: str, params: tuple[tuple[str, str], ...] = ()) -> _Template:
     return _Template(method, url, params)
-
-
-class _KeepAliveConnection:
-    """An open connection on which answers have come before; it belongs to the pool that opened it."""
-
-    def __init__(self, connection: Any) -> None:
-        """``connection``: as ``urllib3`` made it, idle now."""
-        self._connection = connection
-        self._socket = connection.sock
-        # Each request as a whole has its time limit; one for each wait would be a timer for each.
-        self._socket.settimeout(None)
-        self._is_last = False
-        self._idle = _poll()
-        self._idle.register(self._socket.fileno(), POLLIN)
-
-    @property
-    def is_usable(self) -> bool:
-        """False once the other side has closed it, or says anything unasked."""
-        return self._connection.sock is self._socket and not self._is_last and not self._idle.poll(0)
-
-    def close(self) -> None:
-        """The pool that owns it opens it anew when it is used again."""
-        self._connection.close()
-
-    def exchange(self, head: bytes, body: bytes, timeout: float) -> Answer | urllib3.HTTPResponse:
-        """Sends a request and waits for the head of the answer; an ordinary answer that came whole is returned as such.
-
-        ``timeout``: seconds each piece of a large body may take. Raises what sockets and
-        ``http.client`` raise.
-        """
-        if len(body) <= PIECE:
-            self._socket.sendall(head + body)
-        else:
-            self._socket.settimeout(timeout)
-            self._socket.sendall(head)
-            for piece in _pieces(body):
-                self._socket.sendall(piece)
-            self._socket.settimeout(None)
-        received: bytes = self._socket.recv(PIECE)
-        while (end := received.find(b"\r\n\r\n")) < 0 and len(received) < MAX_HEAD:
-            piece = self._socket.recv(PIECE)
-            if not piece:
-                break
-            received += piece
-        answer = _read_plain(received, end) if end >= 0 else None
-        return answer or self._parse(received, head.partition(b" ")[0].decode())
-
-    def _parse(self, received: bytes, method: str) -> urllib3.HTTPResponse:
-        """Any answer, from its first byte."""
-        parsed = http.client.HTTPResponse(_Replay(received, self._socket), method=method)  # type: ignore[arg-type]
-        parsed.begin()
-        self._is_last = parsed.will_close
-        return urllib3.HTTPResponse(
-            body=parsed,
-            headers=urllib3.HTTPHeaderDict(parsed.msg.items()),
-            status=parsed.status,
-            version=parsed.version,
-            reason=parsed.reason,
-            preload_content=False,
-            decode_content=False,
-            original_response=parsed,
-            request_method=method,
-        )
-
-
-def _read_plain(received: bytes, end: int) -> Answer | None:
-    """The answer, if it is an ordinary one that came whole: no header is special, the body's length is told.
-
-    ``end``: where the head ends. None leaves the answer to ``http.client``.
-    """
-    # Whatever is taken here must mean the same to http.client, or an answer would mean one thing as the first on a
-    # connection and another as the second. So every line that is not plainly "name: value" is refused: a folded
-    # header, a bare line feed, a name that comes twice or has odd characters (http.client ends the head there).
-    first, *lines = received[:end].split(b"\r\n")
-    line = _STATUS.fullmatch(first)
-    status = 0 if line is None else int(line[1])
-    if status < 200 or status in (204, 304) or len(lines) > 100:
-        return None
-    headers: dict[str, str] = {}
-    for text in lines:
-        header = _HEADER.fullmatch(text)
-        if header is None:
-            return None
-        name = header[1].decode("ascii").lower()
-        if name in headers:
-            return None
-        headers[name] = header[2].decode("latin-1")
-    if not _SPECIAL_HEADERS.isdisjoint(headers) or headers.get("connection", "keep-alive").lower() != "keep-alive":
-        return None
-    length = headers.get("content-length", "")
-    body = received[end + 4 :]
-    return Answer(status, headers, body) if length == str(len(body)) else None
-
-
-class _Replay(io.RawIOBase):
-    """What was received already and then what still comes, in the form ``http.client`` reads."""
-
-    def __init__(self, received: bytes, connection: Any) -> None:
-        self._received = received
-        self._socket = connection
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self, PIECE)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._received:
-            return int(self._socket.recv_into(buffer))
-        size = min(len(buffer), len(self._received))
-        buffer[:size] = self._received[:size]
-        self._received = self._received[size:]
-        return size
-
-
-def _pieces(body: bytes) -> Iterator[memoryview]:
-    view = memoryview(body)
-    return (view[start : start + PIECE] for start in range(0, len(view), PIECE))

@@ -19,8 +19,9 @@ from gevent.server import StreamServer
 
 from greenagent.uplink import http as http_module
 from greenagent.uplink.answer import TransportError
+from greenagent.uplink.connection import Replay, read_plain
 from greenagent.uplink.health import ControllerHealth
-from greenagent.uplink.http import HttpClient, _read_plain, _Replay
+from greenagent.uplink.http import HttpClient
 from greenagent.uplink.proxy import proxy_variable
 from tests.support import recording_controller as behaviour
 from tests.support.agent_logs import RecordedLog
@@ -183,11 +184,11 @@ def test_an_answer_that_is_read_by_hand_means_the_same_to_http_client():
     for line in lines:
         for head in (line, line + b"\r\nContent-Length: 3", b"Content-Length: 3\r\n" + line):
             received = b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\nabc"
-            answer = _read_plain(received, received.find(b"\r\n\r\n"))
+            answer = read_plain(received, received.find(b"\r\n\r\n"))
             if answer is None:
                 continue
             taken += 1
-            parsed = http.client.HTTPResponse(_Replay(received, Ended()), method="GET")
+            parsed = http.client.HTTPResponse(Replay(received, Ended()), method="GET")
             parsed.begin()
             assert not parsed.will_close, head
             assert (parsed.status, parsed.read()) == (answer.status, answer.body), head
@@ -475,5 +476,5 @@ def test_a_connection_that_was_idle_for_long_is_opened_anew(monkeypatch):
     [b"HTTP/1.1 200 OK\nA: b\r\nContent-Length: 0", b'HTTP/1.1 200 OK\r\nContent"Length: 1\r\nContent-Length: 0'],
 )
 def test_a_head_that_is_not_well_formed_is_left_to_the_parser_of_the_first_answer(head):
-    assert _read_plain(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 34) is not None
-    assert _read_plain(head + b"\r\n\r\n", len(head)) is None
+    assert read_plain(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 34) is not None
+    assert read_plain(head + b"\r\n\r\n", len(head)) is None
