@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -70,8 +70,9 @@ class HttpClient:
         connect_timeout: float = CONNECT_TIMEOUT,
         command_limit: int = COMMAND_LIMIT,
         body_grace: float = BODY_GRACE,
+        failed: Callable[[TransportError], None] = lambda error: None,
     ) -> None:
-        """Times in seconds, sizes in bytes."""
+        """Times in seconds, sizes in bytes. ``failed`` is told why a request got no usable answer."""
         self._url = url.rstrip("/")
         self.heartbeat = Heartbeat()
         """Of the service that uses this client."""
@@ -90,6 +91,9 @@ class HttpClient:
         self._has_old_context = False
         self._has_answered = False
         self._last_use = 0.0
+        self._failed = failed
+        self.is_busy = False
+        """True while a request is under way."""
 
     def get(
         self,
@@ -150,6 +154,7 @@ class HttpClient:
             limit += self._connect_timeout
         self.heartbeat.expect_within(limit + self._body_grace + TIMEOUT_MARGIN, "a request")
         self._may_be_called_off = template.is_get
+        self.is_busy = True
         try:
             with self._request, gevent.Timeout(limit, _OutOfTime):
                 reply = self._exchange(self._adapter, template, headers, body, timeout)
@@ -161,8 +166,10 @@ class HttpClient:
             self.close()
             if failure is None:
                 raise
+            self._failed(failure)
             raise failure from error
         finally:
+            self.is_busy = False
             self._last_use = time.monotonic()
             self.heartbeat.expect_within(TIMEOUT_MARGIN, "what follows a request")
 

@@ -10,8 +10,8 @@ import gevent
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Heartbeat, Supervisor
 from greenagent.settings.models import ControllerSettings
+from greenagent.uplink.clients import HttpClients
 from greenagent.uplink.health import ControllerHealth, UplinkMetrics
-from greenagent.uplink.http import HttpClient
 from greenagent.uplink.poller import CommandSink, Poller
 from greenagent.uplink.sources import (
     DeadLetters,
@@ -54,19 +54,17 @@ class Link:
         self.poller: Poller | None = None
         self.services: list[str] = []
         """The names of what must run for this controller, as the supervisor knows them."""
-        self._controller = controller
-        self._identity = (gid, nid)
         self._supervisor = supervisor
         self._tls = ControllerTls(controller.key, controller.url, controller.security)
         self._uploaders: list[Uploader] = []
-        self._clients: list[HttpClient] = []
+        self._clients = HttpClients(controller.url, self._tls, gid, nid)
         self._watching = supervisor.service(f"certificates of controller {self.key}", self._tls.watch, agent_log)
 
     def poll(self, roles: Callable[[], Sequence[str]], free_slots: Callable[[], int], sink: CommandSink) -> None:
         """Starts asking for commands."""
         self.poller = Poller(
             self.key,
-            self._client(),
+            self._clients.open(),
             roles=roles,
             free_slots=free_slots,
             sink=sink,
@@ -94,12 +92,11 @@ class Link:
 
     def fetch_script(self, digest: str) -> bytes:
         """The text of a script by its hash (protocol 1.2). Raises GreenagentError."""
-        client = self._client()
+        client = self._clients.open()
         try:
             answer = client.get("script", [("hash", digest)], timeout=SCRIPT_TIMEOUT)
         finally:
-            self._clients.remove(client)
-            client.close()
+            self._clients.end(client)
         if not answer.ok:
             raise GreenagentError(f"controller {self.key} answers with status {answer.status}: {answer.text}")
         return answer.body
@@ -119,20 +116,13 @@ class Link:
     def close(self) -> None:
         """Ends everything at once."""
         self._supervisor.end(self._watching)
-        for client in self._clients:
-            client.abort()
-            client.close()
+        self._clients.close()
 
     def _upload(self, source: Source) -> None:
-        uploader = Uploader(source, self._client, self.health)
+        uploader = Uploader(source, self._clients.open, self.health)
         self._uploaders.append(uploader)
         self._serve(f"{source.part} for controller {self.key}", uploader.run, uploader.heartbeat)
 
     def _serve(self, name: str, run: Callable[[], None], heartbeat: Heartbeat) -> None:
         self.services.append(name)
         self._supervisor.service(name, run, heartbeat=heartbeat)
-
-    def _client(self) -> HttpClient:
-        client = HttpClient(self._controller.url, self._tls, *self._identity)
-        self._clients.append(client)
-        return client

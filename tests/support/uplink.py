@@ -10,6 +10,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
+from greenagent.uplink.clients import HttpClients
 from greenagent.uplink.health import Backoff, ControllerHealth, UplinkMetrics
 from greenagent.uplink.http import HttpClient
 from greenagent.uplink.poller import Poller
@@ -45,15 +46,17 @@ class Uplink:
         self.tls = ControllerTls(key, url, security)
         self.metrics = UplinkMetrics()
         self.health = ControllerHealth(key, url, self.agent_log)
-        self._url = url
-        self._options = options
+        self._clients = HttpClients(url, self.tls, 1, 10, **options)
 
     @property
     def said(self) -> list[str]:
         return self.agent_log.lines
 
     def client(self) -> HttpClient:
-        return HttpClient(self._url, self.tls, 1, 10, **self._options)
+        return self._clients.open()
+
+    def end(self, client: HttpClient) -> None:
+        self._clients.end(client)
 
     def poller(self, **changes: Any) -> tuple[Poller, SimpleNamespace]:
         """A poller and the lists its commands and refusals go to."""

@@ -453,7 +453,7 @@ def test_a_closed_client_is_forgotten_by_the_certificates_it_used():
         uplink = Uplink(controller.url)
         sender = uplink.client()
         sender.post("event", b"{}")
-        sender.close()
+        uplink.end(sender)
         forgotten = weakref.ref(sender)
         del sender
         gc.collect()
