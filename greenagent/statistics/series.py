@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
@@ -15,6 +16,8 @@ MAX_KEYS: Final = 10_000
 LINES: Final = "lines"
 """Messages the jobs printed in the interval."""
 LINE_RATE: Final = "lines_per_second"
+_SHORTEST: Final = 0.1
+"""Seconds a rate is of at least: a single line of a shorter time would read as thousands."""
 
 
 class ShownMetric(NamedTuple):
@@ -28,12 +31,16 @@ class ShownMetric(NamedTuple):
 class Series:
     """Takes what its jobs send and measure; gives one list of points at the end of an interval."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """``clock`` gives seconds that nobody can set."""
+        self._clock = clock
         self._aggregates: dict[str, Aggregate] = {}
         self._usages: dict[object, ProcessUsage] = {}
         self._ended: ProcessUsage | None = None
         self._lines: int | None = None
         self._lines_flushed = 0
+        self._lines_since = clock()
+        self._is_first = True
 
     def gauges(self) -> dict[str, float]:
         """The values that outlive a flush, for another image of the agent to begin with."""
@@ -79,7 +86,10 @@ class Series:
         self._lines = (self._lines or 0) + count
 
     def flush(self, pause: Callable[[], None], seconds: float = 0) -> dict[str, float]:
-        """The values of the interval that ends now, ``seconds`` long, by key; and the next one begins.
+        """The values of the interval that ends now by key; and the next one begins.
+
+        ``seconds``: how long it should be. A flush may come late, so rates are of the time that passed; only in the
+        first interval, within which the series began, they are of all of it.
 
         ``pause`` is called between keys: it may give way to others, since thousands of timers
         take long to sort. What is fed meanwhile counts in one interval or the other. A key that the
@@ -95,11 +105,14 @@ class Series:
             pause()
         for key, value in add_up(readings).items() if readings else ():
             points.setdefault(key, float(value))
+        now = self._clock()
+        passed = max(now - self._lines_since, seconds if self._is_first else 0)
+        self._lines_since, self._is_first = now, False
         if self._lines is not None:
             count = self._lines - self._lines_flushed
             self._lines_flushed = self._lines
             points.setdefault(LINES, float(count))
-            points.setdefault(LINE_RATE, round(count / max(seconds, 1), 3))
+            points.setdefault(LINE_RATE, round(count / max(passed, _SHORTEST), 3))
         return points
 
     def shown(self) -> list[ShownMetric]:

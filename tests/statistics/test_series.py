@@ -151,3 +151,34 @@ def test_a_scrape_sees_totals_that_a_flush_does_not_reset() -> None:
         ("s", "set"): 0,
         ("g", "gauge"): -1,
     }
+
+
+def test_the_rate_of_lines_is_of_the_time_they_were_counted_in() -> None:
+    now = [100.0]
+    series = Series(lambda: now[0])
+
+    def rate(lines: int, at: float) -> float:
+        series.count_lines(lines)
+        now[0] = at
+        return series.flush(lambda: None, seconds=1)["lines_per_second"]
+
+    assert rate(25, 100.5) == 25, "the first interval counts whole: the series began within it"
+    assert rate(75, 102.0) == 50, "a second that is flushed half a second late"
+    assert rate(25, 102.5) == 50, "the one behind it is shorter by that"
+    assert rate(50, 103.5) == 50
+    assert rate(1, 103.501) == 10, "a moment is not divided by: one line of it would be thousands a second"
+
+
+def test_lines_that_come_while_a_flush_gives_way_count_with_their_time() -> None:
+    now = [100.0]
+    series = Series(lambda: now[0])
+    feed_text(series, "a:1|c")
+    series.count_lines(0)
+    series.flush(lambda: None, seconds=1)
+
+    def others_run() -> None:
+        now[0] += 1
+        series.count_lines(10)
+
+    now[0] = 101.0
+    assert series.flush(others_run, seconds=1)["lines_per_second"] == 5
