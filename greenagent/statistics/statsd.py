@@ -77,6 +77,8 @@ def shorten(text: str) -> str:
 
 
 def _parse_line(line: str) -> Metric | list[Metric] | str:
+    if line.startswith(("_e{", "_sc|")):  # an event without tags has the form of a metric
+        return "events and service checks are no metrics"
     match = _LINE.match(line)
     if match is None:
         return _parse_dialect(line)
@@ -86,8 +88,6 @@ def _parse_line(line: str) -> Metric | list[Metric] | str:
 
 def _parse_dialect(line: str) -> list[Metric] | str:
     """A line with several values, with colons or bars in a set's member, or with sections behind the type."""
-    if line.startswith(("_e{", "_sc|")):
-        return "events and service checks are no metrics"
     key, colon, rest = line.partition(":")
     fields = rest.split("|")
     at = next((number for number in range(len(fields) - 1, 0, -1) if not _is_section(fields[number])), 0)

@@ -34,7 +34,11 @@ def test_vector(vector: dict) -> None:
         ("x:1|2|c", "not of the form"),
         ("a|b:1|c", "not of the form"),
         ("_e{5,4}:title|text|#a:b", "events and service checks"),
+        ("_e{5,4}:title|text", "events and service checks"),
+        ("_e{5,1}:title|s", "events and service checks"),
+        ("_e{5,4}:title|text|@0.5", "events and service checks"),
         ("_sc|disk|0|#a:b", "events and service checks"),
+        ("_sc|disk|0", "events and service checks"),
         ("k" * (MAX_KEY + 1) + ":1|c", "longer than"),
     ],
 )
