@@ -17,6 +17,7 @@ from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.runtime.files import FileLock, set_aside
 from greenagent.spool import identity, statements
+from greenagent.spool.ages import Ages
 from greenagent.spool.cursors import CursorTable
 from greenagent.spool.identity import Acknowledging, Claim, Former, Owed
 from greenagent.spool.overlay import RETRY, SpoolDatabase
@@ -47,6 +48,7 @@ class Spool:
         self.owed_to_removed = ""
         """What waits for controllers that are not configured, in words."""
         self.result_memory = result_memory
+        self._ages = Ages()
         self._agent_log = agent_log
         self._trouble = agent_log.on_change()
         self._lock = FileLock(path.with_name(path.name + ".lock"), f"the ledger {path}")
@@ -88,7 +90,7 @@ class Spool:
             raise GreenagentError(f"main.ledger_file: {self.path} is {error}") from error
         self.formers = self.database.run(identity.formers)
         self.acknowledging.load()
-        self.database.run(partial(statements.leave_future, now=monotonic_epoch()))
+        self.database.run(self._ages.load)
         self._rows = count(self.database.run(statements.last_row) + 1)
 
     def stop(self) -> None:
@@ -254,7 +256,7 @@ class Spool:
         return controller is not None
 
     def _send_again(self, connection: sqlite3.Connection, command: Command, controller: str | None) -> bool:
-        since = monotonic_epoch() - self.result_memory
+        since = self._ages.before(self.result_memory)
         return statements.send_again(connection, command, controller, since, self._rows)
 
     def _execute(self, statement: str, *values: Any) -> list[Any]:
@@ -369,7 +371,7 @@ class Spool:
         self.database.run(lambda connection: None)
 
     def _maintain(self, known: list[str]) -> None:
-        before = monotonic_epoch() - self.result_memory
+        before = self._ages.before(self.result_memory)
         purge = partial(statements.purge, before=before, max_results=MAX_RESULTS, max_bytes=MAX_RESULT_BYTES)
         while self.database.run(purge) >= 1000:
             gevent.sleep(0.05)

@@ -302,17 +302,6 @@ def purge(connection: sqlite3.Connection, before: float, max_results: int, max_b
     return len(doomed)
 
 
-def leave_future(connection: sqlite3.Connection, now: float) -> None:
-    """Stamps of a clock that was ahead become ``now``: what they belong to would be remembered for years."""
-    for statement in (
-        "UPDATE job SET ended = ?1 WHERE ended > ?1",
-        f"UPDATE outcome SET created = ?1 WHERE {RESULT_WAITS} AND created > ?1",
-        "UPDATE outcome SET delivered = ?1 WHERE job = 0 AND delivered > ?1",
-        "UPDATE outcome SET refused = ?1 WHERE job = 0 AND refused > ?1",
-    ):
-        connection.execute(statement, (now,))
-
-
 def expire_removed(connection: sqlite3.Connection, known: Sequence[str], before: float) -> int:
     """Drops what waits for controllers no longer configured and is older than ``before``; returns how many rows.
 

@@ -69,3 +69,21 @@ def test_a_command_delivered_again_after_the_clock_jumped_is_answered_not_run(
         wait_until(lambda n=number: len(controller.results_of("once")) == n, what="the stored result again")
     assert runs.read_text() == "x\n"
     assert_well(agent, controller)
+
+
+def test_a_command_delivered_again_to_an_agent_that_starts_with_its_clock_ahead_is_not_run(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    clock = ShiftedClock(tmp_path)
+    agent = start_agent(environment=clock.environment)
+    runs = tmp_path / "runs"
+    command = shell("once", f"echo x >> {runs}")
+    controller.push(command)
+    controller.wait_for_result("once")
+    assert agent.stop() == 0
+    clock.set(3650 * DAY)
+    agent = start_agent(environment=clock.environment, folder=agent.folder)
+    controller.push(command)
+    wait_until(lambda: len(controller.results_of("once")) == 2, what="the stored result again")
+    assert runs.read_text() == "x\n"
+    assert_well(agent, controller)

@@ -11,10 +11,12 @@ import pytest
 
 from greenagent.runtime.files import LockedError
 from greenagent.spool import statements
+from greenagent.spool.ages import Ages
 from greenagent.spool.schema import FROM_CONTROLLER, FROM_STARTUP, RUNNING, WAITING
 from greenagent.spool.spool import Spool
-from tests.spool.support import accept, command, result, rows
+from tests.spool.support import accept, command, result, rows, run_job
 from tests.support.agent_logs import RecordedLog
+from tests.support.waiting import wait_until
 
 
 def test_a_result_waits_until_it_is_delivered(spool: Spool) -> None:
@@ -179,6 +181,43 @@ def test_stamps_of_a_clock_that_was_ahead_count_from_the_next_start(spool: Spool
     assert spool.database.run(lambda c: statements.purge(c, later, 100, 10**9)) == 1
     assert spool.database.run(lambda c: statements.expire_removed(c, ["main"], later)) == 1
     assert rows(spool, "SELECT id FROM outcome") == [("owed",)]
+
+
+def test_a_clock_that_is_ahead_at_the_start_ends_no_memory(spool: Spool, agent_log: RecordedLog) -> None:
+    spool.report(accept(spool, command("settled")), "main", result("settled"), ends=True)
+    spool.report(accept(spool, command("owed")), "gone", result("owed"), ends=True)
+    spool.delivered("main", [pending.row for pending in spool.pending("main", 10)])
+    for column in ("created", "delivered"):
+        spool.database.run(lambda c, column=column: c.execute(f"UPDATE outcome SET {column} = {column} - 1e9"))
+    spool.database.run(lambda c: c.execute("UPDATE job SET ended = ended - 1e9"))
+    spool.stop()
+    spool.start()
+    upkeep = gevent.spawn(spool.keep_up, lambda: ["main"], 0.01)
+    wait_until(lambda: any("which is not configured" in line for line in agent_log.lines), what="a look at all")
+    spool.write_back()
+    upkeep.kill()
+    assert spool.answer_again(command("settled"), "main")
+    assert rows(spool, "SELECT id FROM outcome WHERE delivered IS NULL AND refused IS NULL ORDER BY row") == [
+        ("owed",),
+        ("settled",),
+    ]
+    assert not any("dropped:" in line for line in agent_log.lines)
+
+
+def test_ages_count_only_what_an_agent_lived_through(spool: Spool) -> None:
+    now = [1000.0]
+    ages = Ages(lambda: now[0])
+    spool.database.run(ages.load)
+    assert ages.before(60) == 940, "an empty ledger"
+    run_job(spool, "a")
+    for statement in ("UPDATE job SET ended = 400", "UPDATE outcome SET created = 500"):
+        spool.database.run(lambda c, statement=statement: c.execute(statement))
+    spool.database.run(ages.load)
+    assert ages.before(60) == 440
+    now[0] = 1059
+    assert ages.before(60) == 499, "it was written 59 seconds of an agent's life ago"
+    now[0] = 1061
+    assert ages.before(60) == 1001
 
 
 def test_purge_keeps_within_the_caps(spool: Spool) -> None:
