@@ -23,7 +23,7 @@ from greenagent.logs.folder import LogFolder
 from greenagent.process.child import end
 from greenagent.process.pipes import PipeReader
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
-from greenagent.runtime.files import FileLock, absolute, inherit_locks, lock_holder
+from greenagent.runtime.files import FileLock, absolute, inherit_locks, lock_holder, lock_of
 from greenagent.runtime.native import close_descriptor, end_hub_threads, write_all
 from greenagent.settings.models import Settings
 from greenagent.spool.cursors import uploads_problem
@@ -95,7 +95,7 @@ def check_handover(version: str, settings: Settings, environment: Mapping[str, s
         return f"main.ledger_file has changed from {before} to {now}: stop and start the agent"
     if logger is not None and (problem := uploads_problem(LogFolder(logger.log_dir).uploads)) is not None:
         return problem  # the new image would refuse to start with it, and leave the jobs to nobody
-    names = [settings.main.message_id_file.with_name(settings.main.message_id_file.name + ".lock")]
+    names = [lock_of(settings.main.message_id_file)]
     names += [] if logger is None else [LogFolder(logger.log_dir).lock]
     for lock in names if before is not None else ():  # asked by an agent, which holds its own and is our parent
         if (holder := lock_holder(lock)) not in ("", str(os.getppid())):

@@ -28,7 +28,7 @@ from greenagent.logs.write.open_lines import CUT_OFF
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.logs.write.writer import Writer
 from greenagent.runtime.agent_log import AgentLog
-from greenagent.runtime.files import FileLock
+from greenagent.runtime.files import FileLock, lock_of
 from greenagent.runtime.native import NativePool
 from greenagent.values.errors import GreenagentError
 from greenagent.values.message import Record
@@ -74,9 +74,7 @@ class LogStore:
         self.intake = Intake(message_id_file, agent_log, console)
         self.locks = (
             FileLock(self.folder.lock, f"the log folder {folder}"),
-            FileLock(
-                message_id_file.with_name(message_id_file.name + ".lock"), f"the message id file {message_id_file}"
-            ),
+            FileLock(lock_of(message_id_file), f"the message id file {message_id_file}"),
         )
         """What keeps a second agent off, for handing over."""
         self._account = LineAccount(folder, self.intake, agent_log, self._log_of)

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from gevent.event import AsyncResult
 
-from greenagent.runtime.files import FileId, file_id, set_aside
+from greenagent.runtime.files import FileId, file_id, new_beside, set_aside
 from greenagent.runtime.native import NativeWorker
 
 T = TypeVar("T")
@@ -166,8 +166,7 @@ class NativeDatabase:
     def _make_again(self) -> bool:
         """Not in a transaction: sqlite copies a whole database only so."""
         assert self._connection is not None
-        copy = self.path.with_name(f"{self.path.name}.{os.urandom(6).hex()}.new")
-        try:
+        with new_beside(self.path) as copy:
             is_whole = self._copy(self._connection, copy)
             os.chmod(copy, 0o640)
             if file_id(self.path) not in (None, self.held("")):
@@ -177,8 +176,6 @@ class NativeDatabase:
                 self.file(suffix).unlink(missing_ok=True)
             self._must_open = True
             os.replace(copy, self.path)
-        finally:
-            copy.unlink(missing_ok=True)
         self._open()
         return is_whole
 

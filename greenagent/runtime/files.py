@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,22 +66,61 @@ def replace_file(path: Path, content: bytes, mode: int = 0o640) -> FileId:
 
     Nobody can have prepared the new file: its name is random, and it is made by this call.
     """
-    temporary = path.with_name(f"{path.name}.{os.urandom(6).hex()}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-        found = os.fstat(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
+    with new_beside(path) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+            found = os.fstat(descriptor)
+            os.replace(temporary, path)
+        finally:
+            os.close(descriptor)
     sync_folder(path.parent)
     return FileId(found.st_dev, found.st_ino)
+
+
+_tidied: set[Path] = set()
+"""What this process has replaced before."""
+_under_way: set[str] = set()
+"""Names that this process is just using."""
+
+
+@contextmanager
+def new_beside(path: Path) -> Iterator[Path]:
+    """A name for the file that is to replace ``path``; nothing of it is left in the end.
+
+    Before the first, what a process that was killed in the middle has left of such files is removed: only plain files
+    of this user with such a name, and whoever replaces ``path`` is the only one to do so.
+    """
+    temporary = path.with_name(f"{path.name}.{os.urandom(6).hex()}.new")
+    _under_way.add(temporary.name)
+    try:
+        if path not in _tidied:
+            _tidied.add(path)
+            with suppress(OSError):  # whatever is wrong with the folder shows when the new file is made
+                _remove_leftovers(path)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+        _under_way.discard(temporary.name)
+
+
+def _remove_leftovers(path: Path) -> None:
+    left = re.compile(rf"({re.escape(path.name)}\.[0-9a-f]{{12}}\.new)(?:-journal|-wal|-shm)?")
+    with os.scandir(path.parent) as entries:
+        for entry in entries:
+            match = left.fullmatch(entry.name)
+            if match is None or match[1] in _under_way or not entry.is_file(follow_symlinks=False):
+                continue
+            if entry.stat(follow_symlinks=False).st_uid == os.geteuid():
+                os.unlink(entry.path)
+
+
+def lock_of(path: Path) -> Path:
+    """The file whose lock guards ``path``."""
+    return path.with_name(path.name + ".lock")
 
 
 LINK = "is a symbolic link: put a file of the agent's own there, or name another"

@@ -15,7 +15,7 @@ from gevent.event import Event
 
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.clock import monotonic_epoch
-from greenagent.runtime.files import FileLock, set_aside
+from greenagent.runtime.files import FileLock, lock_of, set_aside
 from greenagent.spool import identity, statements
 from greenagent.spool.ages import Ages
 from greenagent.spool.cursors import CursorTable
@@ -51,7 +51,7 @@ class Spool:
         self._ages = Ages()
         self._agent_log = agent_log
         self._trouble = agent_log.on_change()
-        self._lock = FileLock(path.with_name(path.name + ".lock"), f"the ledger {path}")
+        self._lock = FileLock(lock_of(path), f"the ledger {path}")
         self.database = SpoolDatabase(path, self._problem_changed)
         self.acknowledging = Acknowledging(self.database)
         self._rows = count(1)

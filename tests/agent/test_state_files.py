@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from greenagent.cli.agent.pid_file import PidFile
-from greenagent.runtime.files import FileLock, LockedError, lock_holder, replace_file
+from greenagent.runtime.files import FileLock, LockedError, lock_holder, new_beside, replace_file
 from greenagent.runtime.state_files import StateFiles
 from greenagent.spool.spool import Spool
 from greenagent.values.errors import GreenagentError
@@ -255,6 +256,40 @@ def test_a_file_is_replaced_past_links_that_somebody_prepared(tmp_path: Path) ->
     assert secret.read_text() == "secret"
     assert (tmp_path / "history").read_bytes() == b"[]"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history", "history.new", "pid.new", "secret"]
+
+
+def test_what_a_killed_process_left_of_a_new_file_goes_before_the_next_one(tmp_path: Path) -> None:
+    path, secret = tmp_path / "history", tmp_path / "secret"
+    secret.write_text("secret")
+    killed = f"""
+import os, signal
+from pathlib import Path
+from greenagent.runtime.files import replace_file
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+replace_file(Path({str(path)!r}), b"half way")
+"""
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -signal.SIGKILL
+    (left,) = tmp_path.glob("history.*.new")
+    (left.parent / f"{left.name}-journal").touch()
+    others = ["history.0123456789ab.new.bak", "history.new", "history2.0123456789ab.new", "x.history.0123456789ab.new"]
+    for name in others:
+        (tmp_path / name).touch()
+    (tmp_path / "history.00112233aabb.new").symlink_to(secret)
+    (tmp_path / "history.00112233aacc.new").mkdir()
+    replace_file(path, b"[]")
+    kept = ["history", "history.00112233aabb.new", "history.00112233aacc.new", "secret", *others]
+    assert sorted(found.name for found in tmp_path.iterdir()) == sorted(kept)
+    assert secret.read_text() == "secret"
+    assert path.read_bytes() == b"[]"
+
+
+def test_new_files_that_are_just_being_written_are_no_leftovers(tmp_path: Path) -> None:
+    with new_beside(tmp_path / "a") as first:
+        first.write_bytes(b"1")
+        with new_beside(tmp_path / ".." / tmp_path.name / "a") as second:  # spelled in another way
+            second.write_bytes(b"2")
+            assert first.read_bytes() == b"1"
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["message_id_file", "history_file"])
