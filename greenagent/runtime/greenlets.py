@@ -29,6 +29,8 @@ HEALTHY_AFTER = 60.0
 """Seconds a service must run for its earlier deaths to be forgotten."""
 HEALTHY_AFTER_STUCK = 3600.0
 """The same for a service that was stuck: that takes minutes to be noticed."""
+LOOK_AGAIN = 0.01
+"""Seconds until an interruption that is held back is tried again."""
 RESTARTING = "being started again"
 """``Heartbeat.activity`` after ``restart_stuck``, until the restarted service says what it does."""
 
@@ -267,6 +269,10 @@ class Interrupted(BaseException):
     """Raised inside a wait that was ended from outside."""
 
 
+def _never() -> bool:
+    return False
+
+
 class Interruptible:
     """A region (``with``) that ``interrupt`` ends from another greenlet.
 
@@ -277,6 +283,7 @@ class Interruptible:
     def __init__(self) -> None:
         self._greenlet: Any = None
         self._watcher: Any = None
+        self._unless: Callable[[], bool] = _never
 
     def __enter__(self) -> Interruptible:
         self._greenlet = gevent.getcurrent()
@@ -291,10 +298,21 @@ class Interruptible:
             self._watcher.close()
             self._watcher = None
 
-    def interrupt(self) -> bool:
-        """Raises Interrupted in whoever is in the region; False when nobody is."""
-        if self._greenlet is None or self._watcher is not None:
+    def interrupt(self, unless: Callable[[], bool] = _never) -> bool:
+        """Raises Interrupted in whoever is in the region; False when nobody is, or it is on its way.
+
+        ``unless``: asked at the very moment, and as long as it holds again and again; of several calls the last counts.
+        """
+        if self._greenlet is None:
             return False
-        self._watcher = gevent.get_hub().loop.timer(0)
-        self._watcher.start(self._greenlet.throw, Interrupted())
+        self._unless = unless
+        if self._watcher is not None:
+            return False
+        self._watcher = gevent.get_hub().loop.timer(0, LOOK_AGAIN)
+        self._watcher.start(self._throw)
         return True
+
+    def _throw(self) -> None:
+        if self._greenlet is not None and not self._unless():
+            self._watcher.stop()
+            self._greenlet.throw(Interrupted())

@@ -5,13 +5,16 @@ from __future__ import annotations
 import http.client
 import io
 import re
-from collections.abc import Iterator
+import ssl
+from collections.abc import Callable, Iterator
+from functools import partial
 from select import POLLIN
 from typing import Any
 
 import urllib3
 from gevent import monkey
 
+from greenagent.runtime.tls_adapter import TlsAdapter
 from greenagent.uplink.answer import Answer
 
 _poll = monkey.get_original("select", "poll")
@@ -41,7 +44,12 @@ class KeepAliveConnection:
     @property
     def is_usable(self) -> bool:
         """False once the other side has closed it, or says anything unasked."""
-        return self._connection.sock is self._socket and not self._is_last and not self._idle.poll(0)
+        return self._connection.sock is self._socket and not self._is_last and not self.has_unread
+
+    @property
+    def has_unread(self) -> bool:
+        """True when something lies there that nobody has read."""
+        return bool(self._idle.poll(0))
 
     def close(self) -> None:
         """The pool that owns it opens it anew when it is used again."""
@@ -86,6 +94,79 @@ class KeepAliveConnection:
             original_response=parsed,
             request_method=method,
         )
+
+
+class _Waiting:
+    """The connection on which ``requests`` waits for the head of an answer, if it does."""
+
+    connection: Any = None
+
+
+class _Watched:
+    """A connection that says when it has sent its request and waits."""
+
+    def __init__(self, *args: Any, waiting: _Waiting, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._waiting = waiting
+
+    def getresponse(self) -> Any:
+        self._waiting.connection = self
+        try:
+            return super().getresponse()  # type: ignore[misc]
+        finally:
+            self._waiting.connection = None
+
+
+class _HttpConnection(_Watched, urllib3.connection.HTTPConnection):
+    pass
+
+
+class _HttpsConnection(_Watched, urllib3.connection.HTTPSConnection):
+    pass
+
+
+_KINDS = {
+    "http": (urllib3.HTTPConnectionPool, _HttpConnection),
+    "https": (urllib3.HTTPSConnectionPool, _HttpsConnection),
+}
+
+
+class WatchedAdapter(TlsAdapter):
+    """Tells of the request it makes whether an answer lies there unread, directly or from a proxy."""
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self._waiting = _Waiting()
+        super().__init__(context)
+
+    @property
+    def has_unread(self) -> bool:
+        """False also before the whole request is sent: until then nobody answers it."""
+        sock = getattr(self._waiting.connection, "sock", None)
+        if sock is None or sock.fileno() < 0:
+            return False
+        waiting = _poll()
+        waiting.register(sock.fileno(), POLLIN)
+        return bool(waiting.poll(0))
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, **more)
+        self._watch(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: Any, **more: Any) -> Any:
+        return self._watch(super().proxy_manager_for(proxy, **more))
+
+    def _watch(self, manager: Any) -> Any:
+        manager.pool_classes_by_scheme = {
+            scheme: partial(_open_pool, pool, partial(connection, waiting=self._waiting))
+            for scheme, (pool, connection) in _KINDS.items()
+        }
+        return manager
+
+
+def _open_pool(kind: Any, connect: Callable[..., Any], *args: Any, **more: Any) -> Any:
+    pool = kind(*args, **more)
+    pool.ConnectionCls = connect
+    return pool
 
 
 def read_plain(received: bytes, end: int) -> Answer | None:

@@ -22,9 +22,8 @@ import urllib3
 
 from greenagent import __version__
 from greenagent.runtime.greenlets import Heartbeat, Interrupted, Interruptible
-from greenagent.runtime.tls_adapter import TlsAdapter
 from greenagent.uplink.answer import Answer, TransportError, explain
-from greenagent.uplink.connection import PIECE, KeepAliveConnection, in_pieces
+from greenagent.uplink.connection import PIECE, KeepAliveConnection, WatchedAdapter, in_pieces
 from greenagent.uplink.proxy import proxies_for
 from greenagent.uplink.tls import ControllerTls
 
@@ -84,7 +83,7 @@ class HttpClient:
         self._proxies = proxies_for(self._base)
         # Through a proxy every request goes the way of ``requests``, which knows the kinds there are.
         self._is_proxied = requests.utils.select_proxy(self._base, self._proxies) is not None
-        self._adapter: TlsAdapter | None = None
+        self._adapter: WatchedAdapter | None = None
         self._connection: KeepAliveConnection | None = None
         self._request = Interruptible()
         self._may_be_called_off = False
@@ -116,8 +115,15 @@ class HttpClient:
 
         An answer that has begun, or lies unread, is read to its end: there may be a command in it.
         """
-        is_quiet = self._connection is None or self._connection.is_usable
-        return self._may_be_called_off and is_quiet and self._request.interrupt()
+        if not self._may_be_called_off:
+            return False
+        is_quiet = not self._has_unread()
+        # Looked at again at the very moment; and where it was no answer (TLS has messages of its own), a little later.
+        return self._request.interrupt(unless=self._has_unread) and is_quiet
+
+    def _has_unread(self) -> bool:
+        way = self._connection or self._adapter
+        return way is not None and way.has_unread
 
     def abort(self) -> bool:
         """Ends whatever request is under way; it raises TransportError ``interrupted``."""
@@ -144,7 +150,7 @@ class HttpClient:
         if self._adapter is None:
             # Subscribed as long as something is open: a client that is closed for good must not be kept for ever.
             self._tls.subscribe(self._context_changed)
-            self._adapter = TlsAdapter(self._tls.context)
+            self._adapter = WatchedAdapter(self._tls.context)
         is_stale = time.monotonic() - self._last_use > MAX_IDLE
         if self._connection is not None and (is_stale or not self._connection.is_usable):
             self._connection.close()
@@ -189,7 +195,7 @@ class HttpClient:
         )
 
     def _exchange(
-        self, adapter: TlsAdapter, template: _Template, headers: Mapping[str, str], body: bytes, timeout: float
+        self, adapter: WatchedAdapter, template: _Template, headers: Mapping[str, str], body: bytes, timeout: float
     ) -> Answer | urllib3.HTTPResponse:
         """Sends the request and returns once the head of its answer is there."""
         if self._connection is not None:

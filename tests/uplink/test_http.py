@@ -270,26 +270,68 @@ def test_a_poll_can_be_called_off_and_a_body_that_has_begun_cannot():
         assert poll.get(timeout=5).body == b'{"a": 1} '
 
 
-def test_an_answer_that_lies_unread_is_taken_when_the_poll_is_called_off():
+@pytest.mark.parametrize("way", ["opening", "open", "proxy"])
+@pytest.mark.parametrize("comes", ["before", "just after"])
+def test_an_answer_that_lies_unread_is_taken_when_the_poll_is_called_off(monkeypatch, way, comes):
     """The controller has handed the command over: closed now, it would be lost."""
     answer = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
     called_off: list[bool] = []
 
     def serve(client: socket.socket, _: object) -> None:
-        client.recv(4096)
-        client.sendall(answer)
-        client.recv(4096)
-        client.sendall(answer)
-        called_off.append(poller.interrupt())  # nobody has had a turn since: the answer lies there
+        for _ in range(1 if way == "opening" else 2):
+            called_off.clear()
+            client.recv(4096)
+            # Nobody has a turn between these.
+            if comes == "before":
+                client.sendall(answer)
+            called_off.append(poller.interrupt())
+            if comes == "just after":
+                client.sendall(answer)
         client.recv(4096)
 
     server = StreamServer(("127.0.0.1", 0), serve)
     server.start()
-    poller = Uplink(f"http://127.0.0.1:{server.server_port}").client()
-    assert [poller.get("cmd").body, poller.get("cmd").body] == [BODY, BODY]
-    assert called_off == [False]
+    url = f"http://127.0.0.1:{server.server_port}"
+    if way == "proxy":
+        monkeypatch.setenv("http_proxy", url)
+        url = "http://controller.invalid:8966"
+    poller = Uplink(url).client()
+    for _ in range(1 if way == "opening" else 2):
+        assert poller.get("cmd").body == BODY
+    assert called_off == [comes == "just after"]
     poller.close()
     server.stop(timeout=0)
+
+
+def test_a_poll_over_tls_can_be_called_off_from_its_beginning_on(tmp_path):
+    """What a server sends of TLS itself lies there at times, and is no answer."""
+    import trustme
+
+    authority = trustme.CA()
+    trusted = security(write_authority(authority, tmp_path / "ca"))
+    with RecordingController(tls=server_context(authority.issue_cert("127.0.0.1"))) as controller:
+        for _ in range(5):
+            poller = fresh(controller, security=trusted)
+            poll = gevent.spawn(outcome, poller.get, "cmd")
+            wait_until(lambda poller=poller: poller._may_be_called_off, what="the request")
+            poller.interrupt()
+            error = poll.get(timeout=5)
+            assert isinstance(error, TransportError)
+            assert error.kind == "interrupted"
+
+
+def test_a_poll_that_is_held_for_an_answer_can_still_be_aborted():
+    """Half a head may be all that ever comes."""
+    with RecordingController() as controller:
+        controller.misbehave("cmd", behaviour.dribble(head=True))
+        poller = fresh(controller)
+        poll = gevent.spawn(outcome, poller.get, "cmd")
+        controller.wait_for_poll()
+        poller.interrupt()
+        poller.abort()
+        error = poll.get(timeout=5)
+        assert isinstance(error, TransportError)
+        assert error.kind == "interrupted"
 
 
 def outcome(function: Callable[..., object], *args: object) -> object:
