@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from greenagent.cli.ctl.client import Client, ControllerError, job_path
-from greenagent.cli.ctl.output import LiveOutput
+from greenagent.cli.ctl.originals import (
+    MAX_LINES,
+    UnreadableLogError,
+    is_first,
+    lines_of,
+    may_have_lines,
+    originals_among,
+)
+from greenagent.cli.ctl.output import LiveOutput, agent_name
+from greenagent.values import states
 
 POLL_WAIT: Final = 20.0
 """Seconds the controller holds a request for lines while there are none."""
@@ -17,10 +26,16 @@ SETTLE_TIME: Final = 1.3
 """Seconds after a job's end in which lines may come that its result does not tell of: a flush and the way."""
 FIRST_LINE_WAIT: Final = 2.5
 """The same where no line has come at all: the agent may not upload any."""
+ORIGINAL_DELAY: Final = 0.3
+"""Seconds after a job's end until its lines are in the log of a later original, which writes it in the background."""
+ORIGINAL_TRIES: Final = 3
+"""How often such a log is looked into while lines are missing that the result tells of."""
 MAX_IDS: Final = 50_000
 """Lines whose repeats are known, should the controller be started again."""
 CONTROLLER_WAIT: Final = 60.0
 """Seconds the controller may be away while a job runs."""
+
+Answer = TypeVar("Answer")
 
 
 class Follower:
@@ -58,11 +73,12 @@ class Follower:
             self._fetch(POLL_WAIT)
         job = self._patiently(lambda: self._client.get(self._path))
         ended = quiet_since = time.monotonic()
-        while True:
+        uploading = [result for result in job["results"] if agent_name(result) not in self._originals_of(job)]
+        while uploading:
             if self._fetch():
                 quiet_since = time.monotonic()
                 continue
-            if all(self._output.is_complete(result) for result in job["results"]):
+            if all(map(self._output.is_complete, uploading)):
                 # A result tells of levels 1, 2 and 9 alone: others may have been printed just before the end.
                 until = ended + SETTLE_TIME
             else:
@@ -73,6 +89,48 @@ class Follower:
             time.sleep(min(left, 0.1))
         self.read()
         return job
+
+    def read_originals(self, job: dict[str, Any] | None = None) -> None:
+        """Shows the lines in the logs of original agents that have or had the job, or says why that cannot be.
+
+        ``job``: as it is known; it is looked at now where it is None, and nothing happens where nobody knows it.
+        Raises ControllerError.
+        """
+        try:
+            job = job or self._patiently(lambda: self._client.get(self._path))
+        except ControllerError as error:
+            if error.status != 404:
+                raise
+            return
+        originals = self._originals_of(job)
+        for result in job["results"]:
+            if agent_name(result) in originals and may_have_lines(result, job["cmd"]):
+                self._read_original(result)
+
+    def _read_original(self, result: dict[str, Any]) -> None:
+        is_over = states.is_terminal(result["state"])
+        for _ in range(ORIGINAL_TRIES if is_over else 1):
+            if is_over and not is_first(result):
+                time.sleep(ORIGINAL_DELAY)
+            try:
+                lines = lines_of(self._client, result, result["id"])
+            except UnreadableLogError as error:
+                self._output.note(result, f"agent {agent_name(result)} is an original one and {error}")
+                return
+            for line in lines:
+                self.show(line)
+            if self._output.is_complete(result):
+                break
+        if len(lines) >= MAX_LINES:
+            self._output.note(
+                result, f"agent {agent_name(result)} is an original one and gives the last {MAX_LINES} lines at most"
+            )
+
+    def _originals_of(self, job: dict[str, Any]) -> set[str]:
+        """The original agents among those of the job: who uploaded lines of it is none."""
+        found = self._patiently(lambda: originals_among(self._client, self._output.maybe_originals(job)))
+        self._output.originals |= found
+        return self._output.originals
 
     def _fetch(self, wait: float = 0.0) -> bool:
         """Shows the lines that are there, or come within ``wait`` seconds; True when the place has moved."""
@@ -92,12 +150,12 @@ class Follower:
         self.lost += lost
         self._seen += lost + len(answer["lines"])
         for line in answer["lines"]:
-            self._show(line)
+            self.show(line)
         self._after = answer["next"]
         self._finished = bool(answer["finished"])
         return (self._run, self._after) != before
 
-    def _show(self, line: dict[str, Any]) -> None:
+    def show(self, line: dict[str, Any]) -> None:
         """Shows a line once: an agent sends a batch again that the controller did not acknowledge."""
         key = (line["gid"], line["nid"], line["id"])
         if key in self._ids:
@@ -108,7 +166,7 @@ class Follower:
             del self._ids[next(iter(self._ids))]
         self._output.line(line)
 
-    def _patiently(self, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
         """A controller that restarts is waited for: the job goes on without it."""
         deadline = time.monotonic() + (CONTROLLER_WAIT if self._patient else 0.0)
         while True:

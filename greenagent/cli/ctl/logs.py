@@ -22,14 +22,16 @@ def logs(client: Client, options: argparse.Namespace) -> int:
             complete = _follow(follower, output, options.id)
         else:
             follower.read()
+            follower.read_originals()
     finally:
         if follower.lost:
             note(f"{follower.lost} older lines are no longer kept here")
         if output.restarted:
             note("the controller was restarted meanwhile: lines it had until then may be missing above")
         elif not complete:
+            whose = "the log of an original agent has not" if output.originals else "the agent has not uploaded"
             note(
-                "the agent has not uploaded all lines of the job;"
+                f"{whose} all lines of the job;"
                 f" the end of its output is shown by: greenagent-ctl show {as_argument(options.id)}"
             )
     return 0
@@ -39,7 +41,9 @@ def _follow(follower: Follower, output: LiveOutput, job_id: str) -> bool:
     """True when all lines have come that the results tell of."""
     try:
         follower.read()
+        follower.read_originals()
         job = follower.follow()
+        follower.read_originals(job)
     except ControllerError as error:
         if error.status != 404 or not follower.was_answered:
             raise
@@ -59,6 +63,9 @@ class _EveryLine(LiveOutput):
     def __init__(self, as_json: bool) -> None:
         super().__init__(prefix=False, quiet=True)
         self._as_json = as_json
+
+    def note(self, item: dict[str, Any], text: str) -> None:
+        note(text)
 
     def line(self, line: dict[str, Any]) -> None:
         if self._as_json:

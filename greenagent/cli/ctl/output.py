@@ -50,7 +50,9 @@ class LiveOutput:
         """By agent and level."""
         self._critical: dict[str, Shown] = {}
         self._agents: set[str] = set()
-        """Agents that uploaded lines."""
+        """Agents of which lines came."""
+        self.originals: set[str] = set()
+        """Agents that upload no lines of a job; they are asked for those in their logs."""
         self.restarted = False
         """The controller was started again meanwhile: lines it had not given yet are gone with it."""
         self.was_away = False
@@ -80,9 +82,24 @@ class LiveOutput:
                 return False
         return not any(self._missing(result, level, texts)[0] for level, texts in _streams(result))
 
+    def maybe_originals(self, job: dict[str, Any]) -> list[dict[str, Any]]:
+        """The results and placeholders of agents that have or had the job, which may be originals: no line came.
+
+        Our agents tell an exit code, or that there is none, in each result.
+        """
+        return [
+            result
+            for result in job["results"]
+            if result["state"] != states.QUEUED
+            and result.get("delivered", True) is not False
+            and "exit_code" not in result
+            and agent_name(result) not in self._agents
+        ]
+
     def complete(self, result: dict[str, Any]) -> None:
         """Prints what the result's streams hold beyond the lines that came."""
-        if agent_name(result) not in self._agents and any(texts for _, texts in _streams(result)):
+        came = self._agents | self.originals
+        if agent_name(result) not in came and any(texts for _, texts in _streams(result)):
             why = 'this agent uploads no lines of this job ([logging] type "AC")'
             if self.was_away:
                 why = "the controller was away and has no lines of this job yet"
@@ -122,8 +139,9 @@ class LiveOutput:
             self.note(result, f"{why}the whole output follows once more ({stream})")
         elif follows == "gap" or count >= STREAM_LINES or result.get("truncated"):
             gap = "after a gap, " if follows == "gap" else ""
-            where = f"all are shown there by: greenagent-logs --job {result['id']}"
-            self.note(result, f"{why}{gap}only the last {count} lines of {stream} follow; {where}")
+            where = f"; all are shown there by: greenagent-logs --job {result['id']}"
+            where = "" if agent_name(result) in self.originals else where
+            self.note(result, f"{why}{gap}only the last {count} lines of {stream} follow{where}")
 
     def note(self, item: dict[str, Any], text: str) -> None:
         """Prints a line of our own about an agent."""

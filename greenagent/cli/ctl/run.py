@@ -10,6 +10,7 @@ from typing import Any, Final
 from greenagent.cli.common import EXIT_FAILED, EXIT_INTERRUPTED
 from greenagent.cli.ctl.client import EXIT_NOT_DELIVERED, Client, ControllerError, job_path
 from greenagent.cli.ctl.follow import Follower
+from greenagent.cli.ctl.originals import originals_among
 from greenagent.cli.ctl.output import PROGRAM, LiveOutput, agent_name, as_argument, note
 from greenagent.cli.ctl.run_options import command_of
 from greenagent.values import levels, states
@@ -20,7 +21,10 @@ _EXIT_CODES: Final = {states.TIMEOUT: 124, states.KILLED: 137}
 
 def run(client: Client, options: argparse.Namespace) -> int:
     """Posts the command and follows the job to its end; returns the exit code."""
-    answer = client.post("jobs", command_of(options))
+    command = command_of(options)
+    if not options.detach and command.get("nid") and originals_among(client, [command]):
+        command["args"].setdefault("loglevels_db", "*")  # it gives but the lines that are in its log
+    answer = client.post("jobs", command)
     job_id = answer["id"]
     if options.detach:
         print(json.dumps(answer) if options.json else job_id)
@@ -43,6 +47,7 @@ def run(client: Client, options: argparse.Namespace) -> int:
                 f"{follower.lost} lines are missing above, the controller keeps only so many;"
                 f" all are shown by: greenagent-logs --job {job_id} (on the agent's machine)"
             )
+        follower.read_originals(job)
         for result in job["results"]:
             _show_rest(result, output)
     return max(map(exit_code, job["results"]), default=EXIT_NOT_DELIVERED)

@@ -150,8 +150,9 @@ class Dispatcher:
         for one in (assignment, *added):
             self.enqueue(one)
 
-    def describe_agents(self) -> list[dict[str, Any]]:
-        """What ``GET /api/agents`` shows, by identity."""
+    def describe_agents(self, key: AgentKey | None = None) -> list[dict[str, Any]]:
+        """What ``GET /api/agents`` shows, by identity: of all, or of the one ``key`` if it is known."""
+        agents = self.agents.all() if key is None else filter(None, [self.agents.get(key)])
         return [
             {
                 **agent.key.to_wire(),
@@ -164,7 +165,7 @@ class Dispatcher:
                 "queued": len(list(self.agent_queues.get(agent.key, ()))),
                 "unacknowledged": len(agent.unacknowledged()),
             }
-            for agent in sorted(self.agents.all(), key=lambda agent: agent.key)
+            for agent in sorted(agents, key=lambda agent: agent.key)
         ]
 
     def waiting(self) -> Iterator[tuple[AgentKey | Target, CommandQueue]]:

@@ -141,8 +141,8 @@ class PeopleApi:
         _show(resp, shown)
 
     def on_get_agents(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The agents."""
-        _show(resp, {"agents": self._services.dispatcher.describe_agents()})
+        """The agents, or the one of that identity if it is known."""
+        _show(resp, {"agents": self._services.dispatcher.describe_agents(_agent(req.get_param("agent")))})
 
     def on_get_stats(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The newest statistics of every agent."""

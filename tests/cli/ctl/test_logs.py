@@ -269,6 +269,6 @@ def test_stamps_no_calendar_has_are_shown_as_unknown() -> None:
     stamps = ("1" + "0" * 17, "1" + "0" * 400, "-1" + "0" * 17)
     lines = ",".join(line % (number, stamp, stamp, number) for number, stamp in enumerate(stamps, 1))
     page = f'{{"lines": [{lines}], "next": 3, "dropped": 0, "finished": true, "run": "r"}}'
-    with answers({"logs": page}) as url:
+    with answers({"logs": page, "x": '{"id": "x", "results": []}'}) as url:
         done = ctl(url, "logs", "x")
         assert done == (0, "--:--:-- 1:1  1 text\n" * 3, "")

@@ -1,0 +1,116 @@
+"""``greenagent-ctl`` and jobs of original agents of all generations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.ctl import ctl, on_node, texts_of
+from tests.support.local_controller import LocalController
+from tests.support.originals import OriginalAgent
+from tests.support.waiting import wait_until
+
+ALL = ("S", "L", "P")
+PRINTS = ("sh", "-c", "echo one; echo 7::careful; echo two; echo three >&2")
+
+
+@pytest.fixture
+def original(controller: LocalController) -> Iterator[Callable[..., OriginalAgent]]:
+    """Starts original agents at the controller."""
+    started: list[OriginalAgent] = []
+
+    def start(*args: Any, **options: Any) -> OriginalAgent:
+        started.append(OriginalAgent(controller, *args, **options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+@pytest.mark.parametrize("generation", ALL)
+def test_run_shows_every_line_once(controller, original, generation: str) -> None:
+    """All levels, though the agent keeps errors alone where it is not told."""
+    original(generation, kept_levels=(2, 4, 7, 8, 9, 11))
+    done = ctl(controller.url, *on_node("--", *PRINTS))
+    assert (done.code, done.out) == (0, "one\ntwo\n")
+    assert sorted(done.err.splitlines()) == ["careful", "three"]
+
+
+@pytest.mark.parametrize("generation", ALL)
+def test_logs_shows_the_lines_in_the_agents_log(controller, original, generation: str) -> None:
+    original(generation)
+    assert ctl(controller.url, *on_node("--id", "j", "--detach", "--", *PRINTS)).code == 0
+    wait_until(lambda: controller.state("j") == "SUCCESS", what="the end of the job")
+    for options in ((), ("--follow",)):
+        done = ctl(controller.url, "logs", "j", *options)
+        assert (done.code, done.err) == (0, "")
+        assert sorted(texts_of(done.out)) == ["careful", "one", "three", "two"]
+        shown = [line.split()[2:] for line in done.out.splitlines() if "three" not in line]
+        assert shown == [["1", "one"], ["7", "careful"], ["1", "two"]]
+    [line] = [json.loads(text) for text in ctl(controller.url, "logs", "j", "--json").out.splitlines() if "one" in text]
+    assert (line["gid"], line["nid"], line["jobid"], line["level"], line["data"]) == (1, 10, "j", 1, "one")
+    assert line["epoch_ms"] // 1000 == line["epoch"] > 10**9
+
+
+@pytest.mark.parametrize("generation", ALL)
+def test_lines_of_a_job_that_runs_are_shown_once_while_it_is_followed(
+    controller, original, generation, tmp_path
+) -> None:
+    gate = tmp_path / "gate"
+    agent = original(generation)
+    script = f"echo first; while [ ! -e {gate} ]; do /bin/sleep 0.05; done; echo last"
+    assert ctl(controller.url, *on_node("--id", "j", "--detach", "--", "/bin/sh", "-c", script)).code == 0
+    wait_until(lambda: agent.has_logged("first"), what="its first line")
+    assert texts_of(ctl(controller.url, "logs", "j").out) == ["first"]
+    gate.touch()
+    done = ctl(controller.url, "logs", "j", "--follow")
+    assert (done.code, texts_of(done.out), done.err) == (0, ["first", "last"], "")
+
+
+def test_asking_for_lines_never_breaks_the_log_of_a_first_original(controller, original) -> None:
+    """Asked before its first line it would make an empty file, and then never a table in it."""
+    agent = original("S")
+    assert ctl(controller.url, *on_node("--", "true")) == (0, "", "")
+    assert not agent.broken
+    assert ctl(controller.url, *on_node("--", "echo", "kept")) == (0, "kept\n", "")
+
+
+@pytest.mark.parametrize("generation", ALL)
+def test_it_is_said_that_an_original_keeps_no_log(controller, original, generation: str) -> None:
+    original(generation, kept_levels=None)
+    said = 'greenagent-ctl: agent 1:10 is an original one and keeps no log: it has no [logging] entry of type "DB"\n'
+    done = ctl(controller.url, *on_node("--id", "j", "--", *PRINTS))
+    of_streams = ("", "") if generation == "S" else ("one\ntwo\n", "three\n")
+    assert done == (0, of_streams[0], said + of_streams[1])
+    logs = ctl(controller.url, "logs", "j")
+    assert logs == (0, "", said)
+
+
+def test_an_original_that_does_not_answer_is_named(controller, original) -> None:
+    agent = original("L")
+    assert ctl(controller.url, *on_node("--id", "j", "--detach", "--", "echo", "one")).code == 0
+    wait_until(lambda: controller.state("j") == "SUCCESS", what="the end of the job")
+    agent.is_full = True
+    done = ctl(controller.url, "logs", "j")
+    said = "agent 1:10 is an original one and did not answer within 10 s when it was asked for its log"
+    assert done == (0, "", f"greenagent-ctl: {said}\n")
+
+
+@pytest.mark.parametrize("generation", ALL)
+def test_of_a_job_with_more_lines_than_an_original_gives_the_last_are_shown(controller, original, generation) -> None:
+    original(generation)
+    job = ctl(controller.url, *on_node("--", "sh", "-c", "i=0; while [ $i -lt 1200 ]; do i=$((i+1)); echo $i; done"))
+    assert job.out.splitlines() == [str(number) for number in range(201, 1201)]
+    assert job.err == "greenagent-ctl: agent 1:10 is an original one and gives the last 1000 lines at most\n"
+
+
+@pytest.mark.parametrize("generation", ALL)
+@pytest.mark.parametrize("words", [("--cmd", "ping"), ("--cmd", "nothing"), ("--", "/no/such/program")])
+def test_of_what_starts_no_process_no_lines_are_asked_for(controller, original, generation, words) -> None:
+    agent = original(generation)
+    ctl(controller.url, *on_node(*words))
+    assert len(agent.commands) == 1
