@@ -92,6 +92,8 @@ class Result(NamedTuple):
     delivered: bool = True
     """False for one that the controller itself gives."""
     cmd: str = ""
+    is_of_first: bool = False
+    """It lacks the keys that later originals add, and those of ours: if its agent is an original, it is a first one."""
 
     @property
     def size(self) -> int:

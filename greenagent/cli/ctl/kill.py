@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from greenagent.cli.common import EXIT_FAILED
 from greenagent.cli.ctl.client import EXIT_NOT_DELIVERED, Client, job_path
+from greenagent.cli.ctl.originals import is_first
 from greenagent.cli.ctl.output import agent_name, note
 from greenagent.values import states
 from greenagent.values.signals import parse_signal
@@ -35,8 +36,10 @@ def kill(client: Client, options: argparse.Namespace) -> int:
         for answer in answers:
             if (answer["gid"], answer["nid"]) in ended:
                 answer["state"] = states.SUCCESS
-    codes = {states.SUCCESS: 0, None: EXIT_NOT_DELIVERED}
-    code = max((codes.get(answer["state"], EXIT_FAILED) for answer in answers), default=0)
+    done = [answer for answer in answers if answer["state"] == states.SUCCESS]
+    if options.signal is None and any(answer["first"] for answer in done):
+        _find_survivors(done, client.get(job_path(options.id), _RESULT_WAIT))
+    code = max(map(_code, answers), default=0)
     if options.json:
         print(json.dumps({**told, "answers": answers}))
         return code
@@ -45,29 +48,58 @@ def kill(client: Client, options: argparse.Namespace) -> int:
         print(f"{job}: told {_names(told['kills'])}")
         return 0
     for answer in answers:
-        if answer["state"] is None:
+        if answer["goes_on"]:
+            note(f"{job}: {agent_name(answer)}: {answer['goes_on']}")
+        elif answer["state"] is None:
             note(f"{job}: {agent_name(answer)} did not answer within {options.wait:g} s; it was told")
         elif answer["state"] != states.SUCCESS:
             note(f"{job}: {agent_name(answer)}: {answer['data'] or answer['state']}")
-    done = [answer for answer in answers if answer["state"] == states.SUCCESS]
     if options.signal is not None and done:
         print(f"{job}: signal sent by {_names(done)}")
-    elif done or not told["kills"]:
+    elif any(not answer["goes_on"] for answer in done) or not told["kills"]:
         state = client.get(job_path(options.id), _RESULT_WAIT)["state"] if done else told["state"]
         print(f"{job}: {state}")
     return code
 
 
 def _answer(client: Client, told: dict[str, Any], deadline: float) -> dict[str, Any]:
-    """What an agent answered to its kill command; ``state`` None where it has not by then."""
-    answer = {"gid": told["gid"], "nid": told["nid"], "state": None, "data": ""}
+    """What an agent answered to its kill command; ``state`` None where it has not by then.
+
+    ``first``: it is an original of the first generation. ``goes_on``: why the job has not ended, though it said so.
+    """
+    answer = {"gid": told["gid"], "nid": told["nid"], "state": None, "data": "", "first": False, "goes_on": ""}
     while True:
         left = deadline - time.monotonic()
         (result,) = client.get(job_path(told["id"]), max(0.0, min(left, 10.0)))["results"]
         if result["state"] in states.TERMINAL:
-            return {**answer, "state": result["state"], "data": result.get("data") or ""}
+            first = is_first(result)
+            return {**answer, "state": result["state"], "data": result.get("data") or "", "first": first}
         if left <= 0:
             return answer
+
+
+def _code(answer: dict[str, Any]) -> int:
+    if answer["state"] == states.SUCCESS:
+        return EXIT_FAILED if answer["goes_on"] else 0
+    return EXIT_NOT_DELIVERED if answer["state"] is None else EXIT_FAILED
+
+
+def _find_survivors(answers: list[dict[str, Any]], job: dict[str, Any]) -> None:
+    """Notes why a job goes on: originals of the first generation answer every kill with SUCCESS (protocol 5.6)."""
+    restarts = (job["command"].get("args") or {}).get("max_restart")
+    runs_again = job["recurring"] or (isinstance(restarts, (int, float)) and restarts > 1)
+    states_of = {(one["gid"], one["nid"]): one["state"] for one in job["agents"]}
+    for answer in answers:
+        state = states_of[answer["gid"], answer["nid"]]
+        if not answer["first"] or state not in (states.RUNNING, states.KILLED):
+            continue
+        if runs_again:
+            answer["goes_on"] = (
+                "a first original ends no more than one run of a job with recurring_period or max_restart:"
+                " it goes on until the agent ends"
+            )
+        elif state == states.RUNNING:
+            answer["goes_on"] = "a first original has killed it, but it has not ended"
 
 
 def _ended_by_itself(job: dict[str, Any]) -> set[tuple[int, int]]:

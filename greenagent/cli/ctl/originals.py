@@ -46,8 +46,8 @@ def originals_among(client: Client, agents: Iterable[dict[str, Any]]) -> set[str
 
 
 def is_first(result: dict[str, Any]) -> bool:
-    """Whether an original agent is of the first generation, by a result of it: later ones have tags in each."""
-    return "tags" not in result
+    """Whether a result is of an original of the first generation: later ones tell tags in each, ours an exit code."""
+    return "tags" not in result and "exit_code" not in result and result.get("delivered") is not False
 
 
 def may_have_lines(result: dict[str, Any], cmd: str) -> bool:

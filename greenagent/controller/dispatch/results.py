@@ -198,7 +198,8 @@ class ResultService:
         self._record(assignment, synthetic_result(assignment, state, text))
 
     def _record(self, assignment: Assignment, result: Result) -> None:
-        self._jobs.record(assignment, result, _state_after(assignment.job, result))
+        goes_on = result.is_of_first and self._is_original(result.key)
+        self._jobs.record(assignment, result, _state_after(assignment.job, result, goes_on))
 
     def _adopt(self, job: Job | None, result: Result) -> Assignment:
         """An assignment for a result nobody here waits for: the controller forgot the job, or never asked for it."""
@@ -225,13 +226,15 @@ def is_kill_order(job: Job) -> bool:
     return job.brief.cmd == "kill" and job.id.startswith(KILL_ORDER)
 
 
-def _state_after(job: Job, result: Result) -> str:
-    """The state of the assignment after a result: a recurring job goes on after each run of an agent."""
+def _state_after(job: Job, result: Result, is_of_first_original: bool) -> str:
+    """The state of the assignment after a result: a recurring job goes on after each run of an agent.
+
+    A first original kills one run of it alone (protocol 5.6).
+    """
     state = result.state
     is_run = result.starttime > 0 and result.delivered
-    if job.brief.recurring and is_run and state in (states.SUCCESS, states.ERROR, states.TIMEOUT):
-        return states.RUNNING
-    return state
+    of_run = {states.SUCCESS, states.ERROR, states.TIMEOUT} | ({states.KILLED} if is_of_first_original else set())
+    return states.RUNNING if job.brief.recurring and is_run and state in of_run else state
 
 
 def parse_result(key: AgentKey, received: Any) -> Result:
@@ -268,4 +271,6 @@ def parse_result(key: AgentKey, received: Any) -> Result:
         if name in result and (isinstance(result[name], bool) or not isinstance(result[name], int)):
             result[name] = instead
     cmd = (result.get("cmd") or "")[:MAX_SHOWN_NAME]
-    return Result(result["id"], key, result["state"], result["starttime"], json.dumps(result), cmd=cmd)
+    is_of_first = "tags" not in result and "exit_code" not in result
+    text = json.dumps(result)
+    return Result(result["id"], key, result["state"], result["starttime"], text, cmd=cmd, is_of_first=is_of_first)

@@ -114,3 +114,55 @@ def test_of_what_starts_no_process_no_lines_are_asked_for(controller, original, 
     agent = original(generation)
     ctl(controller.url, *on_node(*words))
     assert len(agent.commands) == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "program"),
+    [
+        ({"recurring_period": 1}, "/bin/sleep 60"),
+        ({"recurring_period": 3600}, "/bin/true"),
+        ({"max_restart": 3}, "/bin/sleep 60"),
+    ],
+    ids=["in a run", "between two", "restarted"],
+)
+def test_kill_tells_that_a_first_original_goes_on_with_what_it_runs_again(
+    controller, original, tmp_path, args: dict[str, int], program: str
+) -> None:
+    agent = original("S")
+    script = f"echo >> {tmp_path}/runs; exec {program}"
+    options = on_node("--id", "j", "--args-json", json.dumps(args), "--detach", "--", "/bin/sh", "-c", script)
+    assert ctl(controller.url, *options).code == 0
+    wait_until((tmp_path / "runs").exists, what="a run")
+    killed = ctl(controller.url, "kill", "j")
+    said = "a first original ends no more than one run of a job with recurring_period or max_restart:"
+    assert killed == (1, "", f"greenagent-ctl: job j: 1:10: {said} it goes on until the agent ends\n")
+    if "recurring_period" in args:
+        assert controller.state("j") == "RUNNING"
+    assert [command["cmd"] for command in agent.commands] == ["execute", "kill"]
+
+
+@pytest.mark.parametrize("generation", ALL)
+def test_kill_of_a_job_that_is_run_once(controller, original, generation: str) -> None:
+    original(generation)
+    assert ctl(controller.url, *on_node("--id", "j", "--detach", "--", "sleep", "60")).code == 0
+    wait_until(lambda: controller.state("j") == "RUNNING", what="the job to run")
+    assert ctl(controller.url, "kill", "j") == (0, "job j: KILLED\n", "")
+
+
+@pytest.mark.parametrize("generation", ["L", "P"])
+def test_kill_ends_a_recurring_job_of_later_originals(controller, original, generation: str, tmp_path) -> None:
+    original(generation)
+    options = on_node("--id", "j", "--recurring", "3600", "--detach", "--", "touch", str(tmp_path / "run"))
+    assert ctl(controller.url, *options).code == 0
+    wait_until((tmp_path / "run").exists, what="a run")
+    assert ctl(controller.url, "kill", "j") == (0, "job j: KILLED\n", "")
+
+
+def test_kill_tells_that_processes_keep_a_job_of_a_first_original(controller, original, tmp_path) -> None:
+    """It waits for the end of the output, which what the job has started may hold open."""
+    original("S")
+    script = f"/bin/sleep 8 & echo $! > {tmp_path}/child; wait"
+    assert ctl(controller.url, *on_node("--id", "j", "--detach", "--", "/bin/sh", "-c", script)).code == 0
+    wait_until((tmp_path / "child").exists, what="the child")
+    said = "greenagent-ctl: job j: 1:10: a first original has killed it, but it has not ended\n"
+    assert ctl(controller.url, "kill", "j") == (1, "", said)
