@@ -17,11 +17,13 @@ from gevent.event import Event
 from gevent.os import make_nonblocking, nb_read
 
 from greenagent.values.levels import parse_levels
-from tests.support.local_controller import ORIGINAL, Agent, LocalController
+from tests.support.local_controller import ORIGINAL, Agent, LocalController, plain
 from tests.support.waiting import wait_until
 
 VALID = (*range(1, 12), 20, 21, 22, 23, 30)
 RESULTS = (20, 21, 22, 23, 30)
+PATIENCE = 60.0
+"""Seconds until they give up a request (protocol 1.3)."""
 BATCH_DELAY = 0.05
 """Seconds until a line of the later generations is in their database: it is written behind their back."""
 
@@ -40,13 +42,19 @@ class OriginalAgent:
         kept_levels: Iterable[int] | None = (),
         gid: int = 1,
         nid: int = 10,
+        patience: float = PATIENCE,
     ) -> None:
-        """``kept_levels``: those of its log, () for all; None where it keeps no log."""
+        """``kept_levels``: those of its log, () for all; None where it keeps no log. ``patience``: seconds of a poll,
+        after which it gives up.
+        """
         self.agent = Agent(controller, gid, nid, user_agent=ORIGINAL)
         self.generation = generation
         self.commands: list[dict[str, Any]] = []
+        self.given_up = 0
+        """Polls that it gave up."""
         self.broken = False
         self.is_full = False
+        self._patience = patience
         self._kept = kept_levels
         self._rows: list[dict[str, Any]] = []
         self._has_table = generation != "S"
@@ -68,9 +76,18 @@ class OriginalAgent:
         return self.generation == "S"
 
     def _poll(self) -> None:
+        session = plain()
+        session.headers.update({"User-Agent": ORIGINAL, "Connection": "close"})
         while True:
-            command = self.agent.poll().command(timeout=75)
-            if command is not None:
+            try:
+                with gevent.Timeout(self._patience):  # of the whole request
+                    answer = session.get(f"{self.agent.url}/cmd").text
+            except gevent.Timeout:
+                self.given_up += 1
+                session.close()
+                continue
+            if answer:
+                command = json.loads(answer)
                 self.commands.append(command)
                 self._greenlets.append(gevent.spawn(self._act, command))
 
