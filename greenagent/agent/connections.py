@@ -100,6 +100,8 @@ class Connections:
         for pair in plan.pairs:
             pending, spool = self._store.pending(pair.name), context.spool
             link.upload_logs(pair, pending, spool.keep_dead_letter, spool.formers)
+        if plan.pairs and plan.polled:
+            link.show_open_text(self._store.open_texts, sum(self._store.pending(pair.name).bit for pair in plan.pairs))
         if plan.statistics:
             link.upload_statistics(context.spool)
         if plan.polled and self._takes_commands:

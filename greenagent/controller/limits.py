@@ -55,6 +55,8 @@ class Limits:
     """Uploaded lines of one agent kept of jobs that it has no part in, or that nobody knows."""
     log_lines_per_job: int = 100_000
     """Uploaded log lines kept of one job, a number."""
+    open_text_bytes: int = 16 * MIB
+    """What jobs have begun to print, with all it costs in memory."""
     metrics_per_agent: int = 20_000
     """Statistics keys kept of one agent."""
     metrics_bytes: int = 64 * MIB

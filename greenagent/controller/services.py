@@ -15,6 +15,7 @@ from greenagent.controller.limits import Limits
 from greenagent.controller.state.job_store import JobStore
 from greenagent.controller.state.log_lines import LineStore
 from greenagent.controller.state.metrics import LatestMetrics
+from greenagent.controller.state.open_texts import OpenTextStore
 from greenagent.controller.state.scripts import ScriptStore
 from greenagent.controller.state.state_file import StateError, StateFile
 from greenagent.runtime.agent_log import AgentLog
@@ -34,6 +35,7 @@ class Services:
         self.jobs = JobStore(self.file, limits)
         self.scripts = ScriptStore(self.file, limits)
         self.lines = LineStore(limits)
+        self.open_texts = OpenTextStore(limits)
         self.metrics = LatestMetrics(limits)
         self.dispatcher = Dispatcher(self.jobs, self.agents, limits)
         self.submission = Submission(self.jobs, self.dispatcher, self.scripts, limits)
@@ -73,6 +75,7 @@ class Services:
                 self.scripts.trim()
                 if rounds % 60 == 0:
                     self.lines.forget({job.id for job in self.jobs.all()})
+                    self.open_texts.forget_old()
             except StateError as error:
                 trouble.warning(str(error))
             else:

@@ -24,7 +24,7 @@ from greenagent.logs.write.cursors import CursorStore
 from greenagent.logs.write.deletion import Deletion
 from greenagent.logs.write.intake import Intake
 from greenagent.logs.write.job_log import JobLog, Routes
-from greenagent.logs.write.open_lines import CUT_OFF
+from greenagent.logs.write.open_lines import CUT_OFF, Marked, OpenTexts
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.logs.write.writer import Writer
 from greenagent.runtime.agent_log import AgentLog
@@ -86,6 +86,7 @@ class LogStore:
         self._removed: dict[str, PendingLines] = {}
         """Pairs that left the configuration: a batch may still be under way."""
         self._jobs: dict[Owner, JobLog] = {}
+        self.open_texts = OpenTexts()
 
     def start(self) -> None:
         """Takes the locks and opens the files. Raises GreenagentError with the reason."""
@@ -169,11 +170,14 @@ class LogStore:
             return
         rows: list[OpenLine] = []
         over: list[tuple[str, int]] = []
+        shown: list[Marked] = []
         place = self.writer.open_lines_place
         for job in list(self._jobs.values()):
             written, ended = job.look(place)
             rows += written
             over += ended
+            shown += job.open_texts()
+        self.open_texts.update(shown)
         if rows or over:
             self.intake.soon(lambda: self.writer.change_open(rows, over))
 

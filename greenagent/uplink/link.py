@@ -12,6 +12,7 @@ from greenagent.runtime.greenlets import Heartbeat, Supervisor
 from greenagent.settings.models import ControllerSettings
 from greenagent.uplink.clients import HttpClients
 from greenagent.uplink.health import ControllerHealth, UplinkMetrics
+from greenagent.uplink.open_text import OpenTextReporter, OpenTexts
 from greenagent.uplink.poller import CommandSink, Poller
 from greenagent.uplink.sources import (
     DeadLetters,
@@ -58,7 +59,9 @@ class Link:
         self._tls = ControllerTls(controller.key, controller.url, controller.security)
         self._uploaders: list[Uploader] = []
         self._clients = HttpClients(controller.url, self._tls, gid, nid)
-        self._watching = supervisor.service(f"certificates of controller {self.key}", self._tls.watch, agent_log)
+        self._helpers = [
+            supervisor.service(f"certificates of controller {self.key}", self._tls.watch, agent_log),
+        ]
 
     def poll(self, roles: Callable[[], Sequence[str]], free_slots: Callable[[], int], sink: CommandSink) -> None:
         """Starts asking for commands."""
@@ -85,6 +88,12 @@ class Link:
             self.key, lines, pair.batch_size, pair.flush_int, dead_letters, self.metrics, formers=formers
         )
         self._upload(source)
+
+    def show_open_text(self, texts: OpenTexts, marks: int) -> None:
+        """Starts telling it what jobs have begun to print; ``marks`` as for ``OpenTextReporter``."""
+        reporter = OpenTextReporter(texts, marks, self._clients.open(), self.health)
+        name = f"open text for controller {self.key}"
+        self._helpers.append(self._supervisor.service(name, reporter.run))
 
     def upload_statistics(self, outbox: Outbox) -> None:
         """Starts uploading the statistics that wait for this controller."""
@@ -115,7 +124,8 @@ class Link:
 
     def close(self) -> None:
         """Ends everything at once."""
-        self._supervisor.end(self._watching)
+        for helper in self._helpers:
+            self._supervisor.end(helper)
         self._clients.close()
 
     def _upload(self, source: Source) -> None:

@@ -15,6 +15,7 @@ from gevent.event import Event
 from greenagent.uplink.answer import Answer, TransportError
 from greenagent.uplink.health import Backoff, ControllerHealth, UplinkMetrics
 from greenagent.uplink.http import POLL_TIMEOUT, TIMEOUT_MARGIN, HttpClient
+from greenagent.uplink.open_text import OPEN_TEXT
 from greenagent.values.command import Command, decode_command, read_early_id
 from greenagent.values.errors import CommandError
 
@@ -146,6 +147,7 @@ class Poller:
                 self.health.failed("startup event", error.reason, error.hint, unreached=error.is_unreached)
         else:
             self._owes_startup = False
+            self._notice_kind(answer)
             self.health.worked("startup event")
             if answer.ok:
                 self.health.reached()
@@ -169,6 +171,7 @@ class Poller:
             self.health.failed("poll", answer.refusal())
             return self._delay(answer.status in GATEWAY_ERRORS, answer.retry_after)
         self.health.contact()
+        self._notice_kind(answer)
         self._failing_since = None
         if self._was_behind_gateway:
             # A server in front told of the outage; the controller behind it may have forgotten us.
@@ -179,6 +182,9 @@ class Poller:
         self.health.worked("poll")
         self._backoff.reset()
         return self._after_empty(time.monotonic() - began)
+
+    def _notice_kind(self, answer: Answer) -> None:
+        self.health.takes_open_text = OPEN_TEXT.lower() in answer.headers
 
     def _after_empty(self, took: float) -> float:
         """Empty means again at once, unless the controller does not hold polls at all: that would be a busy loop."""

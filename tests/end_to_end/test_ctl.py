@@ -199,3 +199,19 @@ def test_a_refusal_is_one_line(controller: RecordingController, served: Controll
     assert "is known already" in again.err
     controller.misbehave("*", status(503))
     assert ctl("--url", controller.url, "agents").code == 3
+
+
+def test_a_prompt_is_shown_before_it_is_a_line(plain: ControllerProcess, start_agent: StartAgent) -> None:
+    agent = start_agent(controllers={"main": plain.url})
+    plain.wait_for_agents("1:10")
+    script = "printf 'Proceed? '; while [ ! -e go ]; do sleep 0.1; done; echo yes"
+    run = Ctl(
+        "--url", plain.url, "run", *NODE, "--id", "asks", "--working-dir", str(agent.folder), "--", "sh", "-c", script
+    )
+    wait_until(lambda: run.err == "Proceed?  [unfinished]\n", what="the prompt")
+    assert run.out == ""
+    shown = plain.ctl("logs", "asks")
+    assert shown.out.endswith("1:10  1 Proceed?  [unfinished]\n")
+    (agent.folder / "go").touch()
+    assert run.done() == (0, "Proceed? yes\n", "Proceed?  [unfinished]\n")
+    assert plain.get("jobs/asks/logs")["open"] == []

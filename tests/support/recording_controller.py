@@ -21,7 +21,7 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from tests.support.waiting import wait_until
 
-ENDPOINTS = ("cmd", "event", "result", "log", "stats", "script")
+ENDPOINTS = ("cmd", "event", "result", "log", "open_text", "stats", "script")
 _native_poll = monkey.get_original("select", "poll")
 
 
@@ -359,6 +359,8 @@ class RecordingController:
         assert poll is not None
         command, more = self._next_command(handler, poll)
         poll.answered = time.monotonic()
+        if self.hand_over:
+            more = {**more, "Greenagent-Open-Text": "1"}
         return _answer(start_response, 200, more, command)
 
     def _read_body(self, source: Any) -> bytes:

@@ -32,6 +32,8 @@ ORIGINAL_TRIES: Final = 3
 """How often such a log is looked into while lines are missing that the result tells of."""
 MAX_IDS: Final = 50_000
 """Lines whose repeats are known, should the controller be started again."""
+STILL_WAIT: Final = 2.5
+"""Seconds after which open text that has changed is looked at again: an agent tells of a change within two."""
 CONTROLLER_WAIT: Final = 60.0
 """Seconds the controller may be away while a job runs."""
 
@@ -50,6 +52,8 @@ class Follower:
         self._run = ""
         """Names the run of the controller that numbers the lines."""
         self._after = 0
+        self._open = "0"
+        """The mark of what was open when it was looked at last."""
         self._seen = 0
         self._ids: dict[tuple[int, int, int], None] = {}
         self._finished = False
@@ -70,7 +74,7 @@ class Follower:
         """Returns the finished job, its lines shown as far as they came. Raises ControllerError."""
         self._finished = False
         while not self._finished:
-            self._fetch(POLL_WAIT)
+            self._fetch(STILL_WAIT if self._output.awaits_open else POLL_WAIT)
         job = self._patiently(lambda: self._client.get(self._path))
         ended = quiet_since = time.monotonic()
         uploading = [result for result in job["results"] if agent_name(result) not in self._originals_of(job)]
@@ -138,7 +142,7 @@ class Follower:
         if self._run:
             asked["run"] = self._run
         if wait:
-            asked["follow"] = 1
+            asked.update(follow=1, open=self._open)
         answer = self._patiently(lambda: self._client.get(f"{self._path}/logs", wait, **asked))
         before = (self._run, self._after)
         run = answer.get("run", "")
@@ -151,6 +155,8 @@ class Follower:
         self._seen += lost + len(answer["lines"])
         for line in answer["lines"]:
             self.show(line)
+        self._open = answer.get("open_mark", "0")
+        self._output.take_open(answer.get("open", []))
         self._after = answer["next"]
         self._finished = bool(answer["finished"])
         return (self._run, self._after) != before

@@ -10,6 +10,7 @@ from greenagent.cli.common import local_time
 from greenagent.cli.ctl.client import Client, ControllerError
 from greenagent.cli.ctl.follow import Follower
 from greenagent.cli.ctl.output import LiveOutput, agent_name, as_argument, note
+from greenagent.cli.unfinished import UNFINISHED
 
 
 def logs(client: Client, options: argparse.Namespace) -> int:
@@ -71,7 +72,15 @@ class _EveryLine(LiveOutput):
         if self._as_json:
             print(json.dumps(line), flush=True)
         else:
-            clock = local_time(line["epoch"], "%H:%M:%S", unknown="--:--:--")
-            text = line["data"].replace("\n", "\n    ")  # a message must not make lines of another agent
-            print(f"{clock} {agent_name(line)} {line['level']:>2} {text}", flush=True)
+            self._print(line, line["data"])
         super().line(line)
+
+    def open_text(self, one: dict[str, Any]) -> None:
+        if not self._as_json:
+            self._print(one, one["data"] + UNFINISHED)
+
+    @staticmethod
+    def _print(line: dict[str, Any], text: str) -> None:
+        clock = local_time(line["epoch_ms"] // 1000, "%H:%M:%S", unknown="--:--:--")
+        text = text.replace("\n", "\n    ")  # a message must not make lines of another agent
+        print(f"{clock} {agent_name(line)} {line['level']:>2} {text}", flush=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from greenagent.cli.common import print_error
+from greenagent.cli.unfinished import UNFINISHED, Unfinished
 from greenagent.values import levels, states
 
 PROGRAM: Final = "greenagent-ctl"
@@ -53,6 +54,7 @@ class LiveOutput:
         """Agents of which lines came."""
         self.originals: set[str] = set()
         """Agents that upload no lines of a job; they are asked for those in their logs."""
+        self._open: Unfinished[dict[str, Any]] = Unfinished()
         self.restarted = False
         """The controller was started again meanwhile: lines it had not given yet are gone with it."""
         self.was_away = False
@@ -73,6 +75,21 @@ class LiveOutput:
         if level not in levels.NAMES:
             texts[0] = f"{level}::{texts[0]}"  # very likely text of a program that knows nothing of levels
         self.show(line, level, texts)
+
+    def take_open(self, found: Iterable[dict[str, Any]]) -> None:
+        """What streams have begun to print and not ended: shown when it is seen first and when it stands still."""
+        texts = (one for one in found if one["level"] != levels.STATISTICS and one["level"] not in levels.RESULTS)
+        for one in self._open.news({(agent_name(one), one["stream"], one["epoch_ms"]): one for one in texts}):
+            self.open_text(one)
+
+    @property
+    def awaits_open(self) -> bool:
+        """True while open text has changed since it was shown."""
+        return self._open.awaits
+
+    def open_text(self, one: dict[str, Any]) -> None:
+        """Prints open text, marked, on stderr: stdout has whole lines alone."""
+        self.show(one, levels.STDERR, (one["data"] + UNFINISHED).split("\n"))
 
     def is_complete(self, result: dict[str, Any]) -> bool:
         """True when everything the result tells of has been printed."""

@@ -25,8 +25,9 @@ from greenagent.cli.common import (  # noqa: E402
     run_program,
 )
 from greenagent.cli.logs.options import LogPlace, Unread, add_place, find_place, levels, moment, regex  # noqa: E402
-from greenagent.cli.logs.text import UNFINISHED, printer, utf8_output, wants_colour  # noqa: E402
-from greenagent.logs.read.open_lines import StreamKey, open_lines  # noqa: E402
+from greenagent.cli.logs.text import printer, utf8_output, wants_colour  # noqa: E402
+from greenagent.cli.unfinished import UNFINISHED, Unfinished  # noqa: E402
+from greenagent.logs.read.open_lines import open_lines  # noqa: E402
 from greenagent.logs.read.query import LogQuery, newest_first  # noqa: E402
 from greenagent.logs.read.scan import Scan  # noqa: E402
 from greenagent.values.message import Record  # noqa: E402
@@ -139,11 +140,12 @@ def _show_lines(options: argparse.Namespace, place: LogPlace, query: LogQuery, u
             for record in tail:
                 scan.pass_over(record.seq)
             show(reversed(tail))
-        unfinished = _Unfinished()
+        unfinished: Unfinished[Record] = Unfinished()
         for turn in count():
             show(scan.advance())
             if not options.form and turn % _OPEN_EVERY == 0:
-                show(unfinished.news(open_lines(place.folder, query, unread)))
+                found = open_lines(place.folder, query, unread)
+                show(map(_marked, unfinished.news({(*key, one.epoch): one for key, one in found.items()})))
             out.flush()
             time.sleep(_FOLLOW_INTERVAL)
     records = scan.advance()
@@ -160,27 +162,6 @@ def _show_lines(options: argparse.Namespace, place: LogPlace, query: LogQuery, u
 
 def _marked(record: Record) -> Record:
     return record._replace(data=record.data + UNFINISHED)
-
-
-class _Unfinished:
-    """What ``--follow`` shows of open text: each once when it is seen first, and again whenever it stands still."""
-
-    def __init__(self) -> None:
-        self._seen: dict[StreamKey, Record] = {}
-        self._shown: dict[StreamKey, Record] = {}
-
-    def news(self, found: dict[StreamKey, Record]) -> list[Record]:
-        """``found``: what is open now. What is whole by now has become a line, which is shown as one."""
-        new: list[Record] = []
-        for key, record in found.items():
-            shown = self._shown.get(key)
-            is_another = shown is None or shown.epoch != record.epoch
-            if is_another or (record != shown and record == self._seen.get(key)):
-                self._shown[key] = record
-                new.append(_marked(record))
-        self._shown = {key: record for key, record in self._shown.items() if key in found}
-        self._seen = found
-        return new
 
 
 def _summarise(options: argparse.Namespace, place: LogPlace, query: LogQuery, unread: Unread) -> bool:

@@ -28,10 +28,6 @@ COLOURS: Final = {
 }
 COLUMNS: Final = ("id", "jobid", "domain", "name", "epoch", "epoch_ms", "level", "data")
 
-
-UNFINISHED: Final = " [unfinished]"
-"""Behind text that is no line yet."""
-
 Printer = Callable[[Iterable[Record]], None]
 
 

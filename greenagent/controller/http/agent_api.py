@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NoReturn, cast
 
 import falcon
@@ -26,12 +26,14 @@ from greenagent.controller.model import IDENTITY_DIGITS, AgentKey
 from greenagent.controller.services import Services
 from greenagent.controller.state.log_lines import parse_records
 from greenagent.controller.state.metrics import parse_points
+from greenagent.controller.state.open_texts import parse_open_texts
 from greenagent.values import levels
 
 ACKNOWLEDGE: Final = "Greenagent-Acknowledge"
 DELIVERY: Final = "Greenagent-Delivery"
 FREE_SLOTS: Final = "Greenagent-Free-Slots"
-ENDPOINTS: Final = ("cmd", "result", "log", "stats", "event", "script", "ping")
+OPEN_TEXT: Final = "Greenagent-Open-Text"
+ENDPOINTS: Final = ("cmd", "result", "log", "open_text", "stats", "event", "script", "ping")
 """Below ``/<gid>/<nid>/``."""
 MAX_ROLES: Final = 1000
 _OK: Final = '"ok"'
@@ -65,6 +67,7 @@ class AgentApi(AgentResource):
             look=self._watch.look,
         )
         cast("dict[str, Any]", req.params).clear()  # or a parked poll would hold its roles twice
+        resp.set_header(OPEN_TEXT, "1")
         tokens = {token.strip() for token in (acknowledged or "").split(",")} - {""}
         dispatcher = self._services.dispatcher
         descriptor: int = req.env["greenagent.descriptor"]
@@ -105,8 +108,17 @@ class AgentApi(AgentResource):
             _refuse("error")
         key = self._heard_of(gid, nid)
         touched = self._services.lines.take(key, records, lambda jobid: self._services.jobs.has_part(jobid, key))
-        for job in filter(None, map(self._services.jobs.get, touched)):
-            job.changes.announce()
+        self._announce(touched)
+        resp.text = _OK
+
+    def on_post_open_text(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
+        """A list of what streams have begun to print, without ``data`` where they have not any more."""
+        shown = self._received(req, self._services.limits.log_body, "error", parse_open_texts)
+        if shown is None:
+            _refuse("error")
+        key = self._heard_of(gid, nid)
+        touched = self._services.open_texts.take(key, shown, lambda jobid: self._services.jobs.has_part(jobid, key))
+        self._announce(touched)
         resp.text = _OK
 
     def on_post_stats(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
@@ -123,6 +135,7 @@ class AgentApi(AgentResource):
         if not isinstance(received, dict) or not isinstance(received.get("name"), str):
             _refuse("Error")
         key = self._heard_of(gid, nid)
+        resp.set_header(OPEN_TEXT, "1")
         if received["name"] == "startup":
             self._services.results.has_started(key)
         resp.text = _OK
@@ -141,6 +154,10 @@ class AgentApi(AgentResource):
         """Alive."""
         self._heard_of(gid, nid)
         resp.text = _OK
+
+    def _announce(self, touched: Iterable[str]) -> None:
+        for job in filter(None, map(self._services.jobs.get, touched)):
+            job.changes.announce()
 
     def _received(
         self, req: falcon.Request, limit: int, refusal: str, make: Callable[[Any], Any] = lambda value: value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -124,17 +125,22 @@ class PeopleApi:
         if (req.get_param("run") or store.run) != store.run:
             after = 0  # a number from before the controller was started again
         job = None if store.knows(job_id) and self._services.jobs.get(job_id) is None else self._job(job_id)
+        seen = req.get_param("open")
         lines, dropped = store.read(job_id, after, limit, _agents_of(job))
-        while follow and not lines and (left := deadline - time.monotonic()) > 0:
+        open_texts, mark = self._open_texts(job)
+        while follow and not lines and seen in (None, mark) and (left := deadline - time.monotonic()) > 0:
             if job is None or job.finished:
                 break
             job.changes.wait(left)
             lines, dropped = store.read(job_id, after, limit, _agents_of(job))
+            open_texts, mark = self._open_texts(job)
         shown: dict[str, Any] = {
             "id": job_id,
             "lines": [line.to_wire() for line in lines],
             "next": lines[-1].number if lines else after,
             "dropped": dropped,
+            "open": open_texts,
+            "open_mark": mark,
             "finished": job is None or bool(job.finished),
             "run": store.run,
         }
@@ -156,6 +162,14 @@ class PeopleApi:
             raise falcon.HTTPBadRequest(description="a script is posted as an object with 'content', its text")
         resp.status = falcon.HTTP_201
         _show(resp, {"hash": self._services.scripts.store(Script.of(content))})
+
+    def _open_texts(self, job: Job | None) -> tuple[list[dict[str, Any]], str]:
+        """What the job has begun to print where it runs, and a text that changes with it."""
+        if job is None:
+            return [], "0"
+        agents = [one.agent for one in job.assignments if one.agent is not None and not one.ended]
+        found = [one.to_wire() for one in self._services.open_texts.of(job.id, agents)]
+        return found, f"{zlib.crc32(json.dumps(found).encode()):x}" if found else "0"
 
     def _read(self, req: falcon.Request, limit: int, empty: Any = None) -> Any:
         return self._bodies.read(req, limit, lambda value: value, empty)

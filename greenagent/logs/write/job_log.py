@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from greenagent.logs.lines import MIXED, Block, Lines, Mixed, OpenLine, Owner, Piece, byte_size
 from greenagent.logs.write.intake import Intake
-from greenagent.logs.write.open_lines import OpenStream, Source
+from greenagent.logs.write.open_lines import Marked, OpenStream, Source
 from greenagent.values import levels
 from greenagent.values.levels import LevelSet
 from greenagent.values.message import Message
@@ -115,6 +115,8 @@ class JobLog:
         self._over_said = -_SAY_EVERY
         self._capped = False
         self._open: list[OpenStream] = []
+        self._shown: dict[int, Marked] = {}
+        """By stream, the open text as it was last written; it counts while the stream has a row."""
         self._ended: tuple[int, ...] = ()
         """Streams whose open text is over, and became no line that is stored."""
         self.dropped = 0
@@ -172,11 +174,21 @@ class JobLog:
             if stream.is_stale() and stream.ends():
                 self._ended += (stream.stream,)
             row = stream.look(file)
-            if row is not None and not self._capped:
-                route = self.routes.for_level(row.level)
-                if route.process and route.keep and row.level != levels.PROCESS_ANNOUNCEMENT:
-                    written.append(row._replace(data=_clean(row.data)))
+            if row is None:
+                continue
+            self._shown.pop(stream.stream, None)
+            route = self.routes.for_level(row.level)
+            if self._capped or not route.process or row.level == levels.PROCESS_ANNOUNCEMENT:
+                continue
+            row = row._replace(data=_clean(row.data))
+            self._shown[stream.stream] = Marked(route.marks, row)
+            if route.keep:
+                written.append(row)
         return written, self.over()
+
+    def open_texts(self) -> list[Marked]:
+        """What is open as it was last looked at."""
+        return [self._shown[one.stream] for one in self._open if one.has_row and one.stream in self._shown]
 
     def over(self) -> list[tuple[str, int]]:
         """The keys of rows that no line will close; each is told once."""

@@ -5,8 +5,11 @@ A table beside the lines, so that nothing here is on the way of a finished line.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from time import monotonic, time
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
+
+from gevent.event import Event
 
 from greenagent.logs.lines import OpenLine, OpenText, Owner
 
@@ -25,6 +28,41 @@ class Source(Protocol):
     def open_text(self) -> OpenText | None: ...
 
     def peek(self, limit: int) -> tuple[int, str]: ...
+
+
+class Marked(NamedTuple):
+    """An open text and the upload pairs that its job's settings give its level to."""
+
+    marks: int
+    line: OpenLine
+
+
+class OpenTexts:
+    """What is open just now in all jobs, for controllers that show it. On the hub."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        """Rises with every change."""
+        self._found: dict[tuple[str, int], Marked] = {}
+        self._changed = Event()
+
+    def update(self, found: Iterable[Marked]) -> None:
+        """``found``: all there are now."""
+        now = {(one.line.owner.jobid, one.line.stream): one for one in found}
+        if now != self._found:
+            self._found = now
+            self.version += 1
+            self._changed.set()
+            self._changed = Event()
+
+    def of(self, marks: int) -> dict[tuple[str, int], OpenLine]:
+        """Those that one of these pairs wants, by job and stream."""
+        return {key: one.line for key, one in self._found.items() if one.marks & marks}
+
+    def wait(self, seen: int, timeout: float) -> None:
+        """Returns once ``version`` is another than ``seen``, or after ``timeout`` seconds."""
+        if self.version == seen:
+            self._changed.wait(timeout)
 
 
 class OpenStream:
