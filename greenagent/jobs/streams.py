@@ -141,8 +141,7 @@ class JobOutput:
         if announcements:
             kept = [p for p in pieces if not isinstance(p, Message) or p.level != levels.PROCESS_ANNOUNCEMENT]
         self._on_output(lines, size)
-        if kept:
-            self._log.append(kept)
+        self._log.append(kept)
 
     def state(self) -> dict[str, Any]:
         """What was remembered so far, for ``restore`` in another process."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import gevent
+from gevent.event import Event
 
 from greenagent.logs.console import Console
 from greenagent.logs.folder import LogFolder, is_damage, refuse_unreadable
@@ -87,6 +88,8 @@ class LogStore:
         """Pairs that left the configuration: a batch may still be under way."""
         self._jobs: dict[Owner, JobLog] = {}
         self.open_texts = OpenTexts()
+        self._stirred = Event()
+        """Set while a job may have text open: only then is looked."""
 
     def start(self) -> None:
         """Takes the locks and opens the files. Raises GreenagentError with the reason."""
@@ -154,25 +157,30 @@ class LogStore:
 
     def open_job(self, jobid: str, domain: str, name: str, routes: Routes, label: str, max_bytes: int = 0) -> JobLog:
         """The log of one job. ``label`` stands on its console lines; ``max_bytes`` is max_log_per_job, 0 for none."""
-        job = JobLog(self.intake, Owner(jobid, domain, name), label, routes, max_bytes, self._closed)
+        job = JobLog(self.intake, Owner(jobid, domain, name), label, routes, max_bytes, self._closed, self._stirred)
         self._jobs[job.owner] = job
         return job
 
     def watch_open_text(self) -> None:
         """Body of a service: what jobs have begun and not ended is shown in table ``open_lines``."""
+        self._stirred.set()  # it may have died while something was open
         while True:
+            self._stirred.wait()
             gevent.sleep(_LOOK_EVERY)
-            self.look_at_open_text()
+            self._stirred.clear()
+            if self.look_at_open_text():
+                self._stirred.set()
 
-    def look_at_open_text(self) -> None:
-        """One look at all jobs; never waits."""
+    def look_at_open_text(self) -> bool:
+        """One look at all jobs; never waits. True when another has to follow, whatever is printed."""
         if not self.intake.takes_at_once:
-            return
+            return True
         rows: list[OpenLine] = []
         over: list[tuple[str, int]] = []
         shown: list[Marked] = []
         place = self.writer.open_lines_place
-        for job in list(self._jobs.values()):
+        jobs = list(self._jobs.values())
+        for job in jobs:
             written, ended = job.look(place)
             rows += written
             over += ended
@@ -180,6 +188,7 @@ class LogStore:
         self.open_texts.update(shown)
         if rows or over:
             self.intake.soon(lambda: self.writer.change_open(rows, over))
+        return any(job.has_open for job in jobs)
 
     def _closed(self, job: JobLog) -> None:
         if self._jobs.get(job.owner) is job:

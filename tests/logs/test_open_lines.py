@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 
+import gevent
 import pytest
 
+from greenagent.jobs.streams import JobOutput
+from greenagent.logs import store as store_module
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.read.query import LogQuery
 from greenagent.logs.splitter import Splitter
@@ -16,6 +20,7 @@ from greenagent.logs.write.job_log import Route, Routes
 from greenagent.values.levels import parse_levels
 from tests.support.open_text import Typing
 from tests.support.stores import Stores, rows
+from tests.support.waiting import wait_until
 
 
 def test_a_prompt_is_there_two_seconds_after_its_first_byte_and_no_line(typing: Typing) -> None:
@@ -169,3 +174,46 @@ def test_what_finds_no_room_is_tried_again_and_is_no_lost_line(typing: Typing) -
     assert typing.store.is_writable
     typing.store.intake.call(lambda: database.connection.execute("PRAGMA max_page_count = 100000"))
     assert [row[4] for row in typing.later(1)] == [60_000]
+
+
+def test_nobody_looks_while_nothing_is_open(typing: Typing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice a second for every agent on a machine that does nothing."""
+    monkeypatch.setattr(store_module, "_LOOK_EVERY", 0.005)
+    looks: list[float] = []
+    look = typing.store.look_at_open_text
+
+    def counted() -> bool:
+        looks.append(time.monotonic())
+        return look()
+
+    monkeypatch.setattr(typing.store, "look_at_open_text", counted)
+    output = JobOutput(typing.log, lambda text: None, lambda text: None)
+
+    def prints(text: str) -> None:
+        output.take(typing.splitter.feed(text.encode()))
+
+    def rests() -> bool:
+        before = len(looks)
+        gevent.sleep(0.1)
+        return len(looks) == before
+
+    watching = gevent.spawn(typing.store.watch_open_text)
+    wait_until(rests, what="rest after the start")
+    prints("whole\nlines\n")
+    assert rests()
+    prints("Proceed? ")
+    wait_until(lambda: len(looks) > 3, what="looks as long as it is open")
+    typing.now += 3
+    wait_until(typing.table, what="the row")
+    prints("yes\n")
+    wait_until(rests, what="rest")
+    assert typing.table() == []
+    prints("more\n7:::begun\n")
+    assert not rests()
+    typing.now += 3
+    wait_until(typing.table, what="another row")
+    typing.log.watch({})
+    typing.log.close()
+    wait_until(rests, what="rest after the job")
+    assert typing.table() == []
+    watching.kill()

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from gevent.event import Event
+
 from greenagent.logs.lines import MIXED, Block, Lines, Mixed, OpenLine, Owner, Piece, byte_size
 from greenagent.logs.write.intake import Intake
 from greenagent.logs.write.open_lines import Marked, OpenStream, Source
@@ -102,14 +104,19 @@ class JobLog:
         routes: Routes,
         max_bytes: int = 0,
         on_close: Callable[[JobLog], None] = lambda log: None,
+        stirred: Event | None = None,
     ) -> None:
-        """``label`` stands on its console lines; ``max_bytes`` is max_log_per_job, 0 for none."""
+        """``label`` stands on its console lines; ``max_bytes`` is max_log_per_job, 0 for none.
+
+        ``stirred`` is set when something may be open that was not: then ``look`` is to be called.
+        """
         self.owner = owner
         self.routes = routes
         self._intake = intake
         self._label = label
         self._max_bytes = max_bytes
         self._on_close = on_close
+        self._stirred = stirred or Event()
         self._bytes = 0
         self._over = 0
         self._over_said = -_SAY_EVERY
@@ -126,7 +133,10 @@ class JobLog:
         """Stores messages in their order; blocks the greenlet while the writer is behind.
 
         Messages that the routes drop get no id (protocol 3.4). Level 101 is not for the log and is passed over.
+        Called without any where all that was read is open yet.
         """
+        if not self._stirred.is_set() and self.has_open:
+            self._stirred.set()
         closes = tuple(stream.stream for stream in self._open if stream.ends())
         rows: list[tuple[int, str]] = []
         rows_route = DROPPED
@@ -150,7 +160,9 @@ class JobLog:
                 closes = self._put_block(piece, route, closes)
         if rows:
             closes = self._put_rows(rows, rows_route, closes)
-        self._ended += closes
+        if closes:
+            self._ended += closes
+            self._stirred.set()  # a look may have come while this waited for room
 
     def _unmixed(self, pieces: Sequence[Piece]) -> Iterator[Piece]:
         """The same messages; mixed blocks stay whole only where one way and no cap is for all their levels."""
@@ -166,6 +178,13 @@ class JobLog:
         """What these streams of the job have open is shown from now on, and that of no others."""
         self._ended += tuple(stream.stream for stream in self._open if stream.has_row)
         self._open = [OpenStream(self.owner, stream, source) for stream, source in sources.items()]
+        if self.has_open:
+            self._stirred.set()
+
+    @property
+    def has_open(self) -> bool:
+        """Whether ``look`` may have anything to tell, now or later, though nothing more is printed."""
+        return bool(self._ended) or any(stream.has_row or stream.is_open for stream in self._open)
 
     def look(self, file: object) -> tuple[list[OpenLine], list[tuple[str, int]]]:
         """Rows of open text to be written now, and the keys of those that are over; ``file`` as for ``OpenStream``."""

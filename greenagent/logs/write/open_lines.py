@@ -100,9 +100,14 @@ class OpenStream:
         """True when a row was written that no line has closed."""
         return self._written is not None
 
+    @property
+    def is_open(self) -> bool:
+        """True when something is begun and not ended."""
+        return self._source.open_text() is not None
+
     def is_stale(self) -> bool:
         """True when nothing is open any more and there is a row all the same."""
-        return self.has_row and self._source.open_text() is None
+        return self.has_row and not self.is_open
 
     def ends(self) -> bool:
         """True once, when the text that the row holds is whole: with the pieces that the source has just given."""
