@@ -155,7 +155,7 @@ class OriginalAgent:
         levels = query["levels"] if query.get("levels") is not None else "*"
         wanted = _expanded(levels) if isinstance(levels, str) else []
         limit = min(query.get("limit") or 0, 1000)
-        found = [row for row in reversed(self._rows) if row["jobid"] == query["jobid"] and row["level"] in wanted]
+        found = [row for row in self._newest_first() if row["jobid"] == query["jobid"] and row["level"] in wanted]
         names = ("id", "epoch", "level", "data")
         self._answer(command, [{name: row[name] for name in names} for row in found[:limit]])
 
@@ -168,10 +168,13 @@ class OriginalAgent:
         wanted = _expanded(levels) if isinstance(levels, str) else []
         found = [
             {**row, "epoch": row["epoch"] // 1000}
-            for row in reversed(self._rows)
+            for row in self._newest_first()
             if query.get("jobid", "") in ("", row["jobid"]) and (not wanted or row["level"] in wanted)
         ]
         self._finish(command, "SUCCESS", data=json.dumps(found[: limit if 0 < limit < 1000 else 1000]))
+
+    def _newest_first(self) -> list[dict[str, Any]]:
+        return sorted(self._rows, key=lambda row: row["id"], reverse=True)
 
     def _execute(self, command: dict[str, Any]) -> None:
         args = command.get("args") or {}

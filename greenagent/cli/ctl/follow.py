@@ -94,24 +94,27 @@ class Follower:
         self.read()
         return job
 
-    def read_originals(self, job: dict[str, Any] | None = None) -> None:
+    def read_originals(self, job: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """Shows the lines in the logs of original agents that have or had the job, or says why that cannot be.
 
         ``job``: as it is known; it is looked at now where it is None, and nothing happens where nobody knows it.
-        Raises ControllerError.
+        Returns the results, or placeholders, of those agents whose logs were read. Raises ControllerError.
         """
         try:
             job = job or self._patiently(lambda: self._client.get(self._path))
         except ControllerError as error:
             if error.status != 404:
                 raise
-            return
+            return []
         originals = self._originals_of(job)
-        for result in job["results"]:
-            if agent_name(result) in originals and may_have_lines(result, job["cmd"]):
-                self._read_original(result)
+        return [
+            result
+            for result in job["results"]
+            if agent_name(result) in originals and may_have_lines(result, job["cmd"]) and self._read_original(result)
+        ]
 
-    def _read_original(self, result: dict[str, Any]) -> None:
+    def _read_original(self, result: dict[str, Any]) -> bool:
+        """False where its log could not be read, which was said."""
         is_over = states.is_terminal(result["state"])
         for _ in range(ORIGINAL_TRIES if is_over else 1):
             if is_over and not is_first(result):
@@ -120,7 +123,7 @@ class Follower:
                 lines = lines_of(self._client, result, result["id"])
             except UnreadableLogError as error:
                 self._output.note(result, f"agent {agent_name(result)} is an original one and {error}")
-                return
+                return False
             for line in lines:
                 self.show(line)
             if self._output.is_complete(result):
@@ -129,6 +132,7 @@ class Follower:
             self._output.note(
                 result, f"agent {agent_name(result)} is an original one and gives the last {MAX_LINES} lines at most"
             )
+        return True
 
     def _originals_of(self, job: dict[str, Any]) -> set[str]:
         """The original agents among those of the job: who uploaded lines of it is none."""

@@ -9,8 +9,10 @@ from typing import Any
 from greenagent.cli.common import local_time
 from greenagent.cli.ctl.client import Client, ControllerError
 from greenagent.cli.ctl.follow import Follower
+from greenagent.cli.ctl.originals import is_first
 from greenagent.cli.ctl.output import LiveOutput, agent_name, as_argument, note
 from greenagent.cli.unfinished import UNFINISHED
+from greenagent.values import states
 
 
 def logs(client: Client, options: argparse.Namespace) -> int:
@@ -23,7 +25,7 @@ def logs(client: Client, options: argparse.Namespace) -> int:
             complete = _follow(follower, output, options.id)
         else:
             follower.read()
-            follower.read_originals()
+            complete = output.tell_of_originals(follower.read_originals())
     finally:
         if follower.lost:
             note(f"{follower.lost} older lines are no longer kept here")
@@ -38,13 +40,13 @@ def logs(client: Client, options: argparse.Namespace) -> int:
     return 0
 
 
-def _follow(follower: Follower, output: LiveOutput, job_id: str) -> bool:
+def _follow(follower: Follower, output: _EveryLine, job_id: str) -> bool:
     """True when all lines have come that the results tell of."""
     try:
         follower.read()
         follower.read_originals()
         job = follower.follow()
-        follower.read_originals(job)
+        output.tell_of_originals(follower.read_originals(job))
     except ControllerError as error:
         if error.status != 404 or not follower.was_answered:
             raise
@@ -64,6 +66,20 @@ class _EveryLine(LiveOutput):
     def __init__(self, as_json: bool) -> None:
         super().__init__(prefix=False, quiet=True)
         self._as_json = as_json
+
+    def tell_of_originals(self, read: list[dict[str, Any]]) -> bool:
+        """True when all lines have been shown that the results of original agents whose logs were read tell of.
+
+        Those of the first generation tell of none: that no line came is said.
+        """
+        ended = [result for result in read if states.is_terminal(result["state"])]
+        for result in ended:
+            if is_first(result) and not self.has_lines_of(result):
+                note(
+                    f"agent {agent_name(result)} is an original one and has no line of this job in its log,"
+                    " which keeps the levels that its configuration names"
+                )
+        return all(map(self.is_complete, ended))
 
     def note(self, item: dict[str, Any], text: str) -> None:
         note(text)

@@ -99,6 +99,10 @@ class LiveOutput:
                 return False
         return not any(self._missing(result, level, texts)[0] for level, texts in _streams(result))
 
+    def has_lines_of(self, result: dict[str, Any]) -> bool:
+        """Whether lines of the agent of a result came."""
+        return agent_name(result) in self._agents
+
     def maybe_originals(self, job: dict[str, Any]) -> list[dict[str, Any]]:
         """The results and placeholders of agents that have or had the job, which may be originals: no line came.
 
@@ -110,7 +114,7 @@ class LiveOutput:
             if result["state"] != states.QUEUED
             and result.get("delivered", True) is not False
             and "exit_code" not in result
-            and agent_name(result) not in self._agents
+            and not self.has_lines_of(result)
         ]
 
     def complete(self, result: dict[str, Any]) -> None:

@@ -71,6 +71,21 @@ def test_lines_of_a_job_that_runs_are_shown_once_while_it_is_followed(
     assert (done.code, texts_of(done.out), done.err) == (0, ["first", "last"], "")
 
 
+@pytest.mark.parametrize("options", [(), ("--follow",)], ids=["now", "followed"])
+@pytest.mark.parametrize("generation", ALL)
+def test_logs_tells_that_an_original_does_not_keep_all_levels(controller, original, generation, options) -> None:
+    original(generation, kept_levels=(2, 9))
+    assert ctl(controller.url, *on_node("--id", "j", "--detach", "--", "echo", "one")).code == 0
+    wait_until(lambda: controller.state("j") == "SUCCESS", what="the end of the job")
+    done = ctl(controller.url, "logs", "j", *options)
+    said = "the log of an original agent has not all lines of the job; the end of its output is shown by:"
+    said = f"{said} greenagent-ctl show j"
+    if generation == "S":
+        said = "agent 1:10 is an original one and has no line of this job in its log,"
+        said = f"{said} which keeps the levels that its configuration names"
+    assert done == (0, "", f"greenagent-ctl: {said}\n")
+
+
 def test_asking_for_lines_never_breaks_the_log_of_a_first_original(controller, original) -> None:
     """Asked before its first line it would make an empty file, and then never a table in it."""
     agent = original("S")
