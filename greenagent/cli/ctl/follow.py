@@ -57,6 +57,7 @@ class Follower:
         self._seen = 0
         self._ids: dict[tuple[int, int, int], None] = {}
         self._finished = False
+        self._said: set[str] = set()
         self.lost = 0
         """Lines the controller no longer had when they were asked for."""
 
@@ -122,17 +123,22 @@ class Follower:
             try:
                 lines = lines_of(self._client, result, result["id"])
             except UnreadableLogError as error:
-                self._output.note(result, f"agent {agent_name(result)} is an original one and {error}")
+                self._say_of_original(result, str(error))
                 return False
             for line in lines:
                 self.show(line)
             if self._output.is_complete(result):
                 break
         if len(lines) >= MAX_LINES:
-            self._output.note(
-                result, f"agent {agent_name(result)} is an original one and gives the last {MAX_LINES} lines at most"
-            )
+            self._say_of_original(result, f"gives the last {MAX_LINES} lines at most")
         return True
+
+    def _say_of_original(self, result: dict[str, Any], text: str) -> None:
+        """Says it once, though its log may be read while the job runs and at its end."""
+        said = f"agent {agent_name(result)} is an original one and {text}"
+        if said not in self._said:
+            self._said.add(said)
+            self._output.note(result, said)
 
     def _originals_of(self, job: dict[str, Any]) -> set[str]:
         """The original agents among those of the job: who uploaded lines of it is none."""

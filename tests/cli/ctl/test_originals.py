@@ -101,8 +101,8 @@ def test_it_is_said_that_an_original_keeps_no_log(controller, original, generati
     done = ctl(controller.url, *on_node("--id", "j", "--", *PRINTS))
     of_streams = ("", "") if generation == "S" else ("one\ntwo\n", "three\n")
     assert done == (0, of_streams[0], said + of_streams[1])
-    logs = ctl(controller.url, "logs", "j")
-    assert logs == (0, "", said)
+    assert ctl(controller.url, "logs", "j") == (0, "", said)
+    assert ctl(controller.url, "logs", "j", "--follow").err.count("keeps no log") == 1
 
 
 def test_an_original_that_does_not_answer_is_named(controller, original) -> None:
