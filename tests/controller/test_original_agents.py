@@ -1,4 +1,4 @@
-"""Original agents at the end of an idle poll, when a command comes (protocol 1.3 and 13.1, defect 5)."""
+"""Original agents: the end of an idle poll (protocol 1.3 and 13.1, defect 5), and statistics of the earliest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from greenagent.controller.limits import Limits
-from tests.support.local_controller import LocalController
+from tests.support.local_controller import ORIGINAL, Agent, LocalController
 from tests.support.originals import PATIENCE, OriginalAgent
 from tests.support.waiting import wait_until
 
@@ -56,3 +56,11 @@ def test_no_command_is_lost_at_the_end_of_an_idle_poll(agents: list[OriginalAgen
     taken = Counter(command["id"] for agent in agents for command in agent.commands)
     assert taken == Counter(jobs)
     assert [agent.given_up for agent in agents] == [0] * AGENTS
+
+
+def test_a_flush_object_without_a_list_is_taken(controller: LocalController) -> None:
+    """So original agents of before 21 September 2015 post each one."""
+    agent = Agent(controller, user_agent=ORIGINAL)
+    assert agent.post("stats", {"timestamp": 60, "series": [["1.10.web.crawl.cpu", 7]]}).text == '"ok"'
+    [shown] = controller.get("stats")["agents"]
+    assert shown["figures"] == {"1.10.web.crawl.cpu": {"timestamp": 60, "value": 7.0, "interval": None}}

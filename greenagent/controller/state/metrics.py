@@ -110,7 +110,12 @@ class LatestMetrics:
 
 
 def parse_points(received: Any) -> list[Point] | None:
-    """The figures of a posted batch (protocol 8.4); None when it is not a list of flush objects."""
+    """The figures of a posted batch (protocol 8.4); None when it is not a list of flush objects.
+
+    The earliest originals post each object as it is.
+    """
+    if isinstance(received, dict):
+        received = [received]
     if not isinstance(received, list):
         return None
     points: list[Point] = []
