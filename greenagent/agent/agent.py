@@ -12,7 +12,14 @@ from functools import partial
 from gevent.lock import Semaphore
 
 from greenagent import builtins
-from greenagent.agent.bootstrap import end_orphans, leave_copied, make_log_store, settle_former
+from greenagent.agent.bootstrap import (
+    end_orphans,
+    leave_copied,
+    leave_name,
+    make_log_store,
+    say_lost,
+    settle_former,
+)
 from greenagent.agent.connections import Connections
 from greenagent.agent.monitoring import Monitoring
 from greenagent.agent.shutdown import DRAIN, EXIT, LAST_KILL, REBOOT, RESTART, ShutdownRequests, end_at_once
@@ -79,11 +86,7 @@ class Agent:
         address = f"{self.identity.gid}/{self.identity.nid}"
         self.spool = Spool(main.ledger_file, self.agent_log, result_memory=main.result_memory, address=address)
         self.spool.start()
-        if self.spool.claim.is_new and main.message_id_file.exists():
-            self.agent_log.warning(
-                f"the ledger {main.ledger_file} holds nothing of an earlier run, but {main.message_id_file} is of one: "
-                "if that was this agent, the results it still owed its controllers are lost"
-            )
+        is_ledger_lost = self.spool.claim.is_new and main.message_id_file.exists()
         self.console = LineOutput(1, "console")
         self.store = make_log_store(self.settings, self.agent_log, self.console, self.spool.cursors)
         try:
@@ -91,13 +94,17 @@ class Agent:
         except BaseException:
             self.spool.stop()
             raise
+        locks = (*self.spool.locks, *self.store.locks)
+        if is_ledger_lost:
+            say_lost(self.spool, main.message_id_file, locks, self.agent_log)
         self._own_log = self.store.open_job("agent", "", "", own_routes(self.settings), "")
         self.agent_log.attach(self._own_log.append_now)
         self.history = HistoryFile(main.history_file, self.agent_log)
         self.spawner = Spawner(self.agent_log)
         self.spawner.start()
         if taken_over is None:
-            end_orphans(self.spool, self.agent_log, main.kill_grace)
+            end_orphans(self.spool, self.agent_log, main.kill_grace, locks)
+        leave_name(locks, self.spool.instance, self.agent_log)
         self.meter = Meter(self.settings.stats.meter_interval)
         self.statistics_outbox = StatisticsOutbox(
             self.spool,

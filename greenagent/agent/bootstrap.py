@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 
 import gevent
 
@@ -12,9 +14,10 @@ from greenagent.logs.write.cursors import CursorStore
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.process.child import why_alive
 from greenagent.process.job_tree import parse_tag
-from greenagent.process.orphans import end_orphan, find_by_tag, living_owner
+from greenagent.process.orphans import Orphan, end_orphan, find_by_tag, living_owner
 from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog, LineOutput
+from greenagent.runtime.files import FileLock
 from greenagent.settings.models import Settings
 from greenagent.spool.identity import Former, add_former, send_as_former
 from greenagent.spool.spool import Spool
@@ -43,20 +46,30 @@ def make_log_store(settings: Settings, agent_log: AgentLog, console: LineOutput,
     )
 
 
-def end_orphans(spool: Spool, agent_log: AgentLog, grace: float) -> None:
+def end_orphans(spool: Spool, agent_log: AgentLog, grace: float, locks: Iterable[FileLock] = ()) -> None:
     """Ends what jobs of a crashed agent left running: found by tag, checked by pid and start time.
 
-    Only of jobs that the spool calls running: others were left on purpose (``leave_children``). What runs under a
-    living process is nobody's orphan, whatever this ledger says: it may be a copy that is not known for one.
+    Never what may have been left on purpose (``leave_children``), nor what runs under a living process: that is
+    nobody's orphan, whatever this ledger says; it may be a copy that is not known for one. The ledger's own name is in
+    ``locks`` too: so the processes are known also where the ledger was lost, or went back to what it was earlier.
     """
+    earlier = {lock.note for lock in locks} - {"", spool.instance}
     cut_off = {record.id for record in spool.unfinished()}
-    orphans = []
+    orphans: list[Orphan] = []
     owned: dict[str, int] = {}
-    for found in find_by_tag(f"{spool.instance}:"):
+    may_stay: list[str] = []
+    for found in find_by_tag(*(f"{instance}:" for instance in (spool.instance, *earlier))):
         tag = parse_tag(found.tag)
-        if tag is None or tag.job_id not in cut_off:
+        if tag is None:
             continue
-        owner = living_owner(found.pid, spool.instance)
+        is_known = tag.instance == spool.instance
+        if not (is_known and tag.job_id in cut_off):
+            if is_known and (tag.may_stay or spool.has_ended(tag.job_id)):
+                continue
+            if tag.may_stay:
+                may_stay.append(f"{found.pid} ({found.command}) of job {tag.job_id}")
+                continue
+        owner = living_owner(found.pid, tag.instance)
         if owner is None:
             agent_log.warning(f"process {found.pid} ({found.command}) is left from an earlier run: it is ended")
             orphans.append(found)
@@ -68,12 +81,39 @@ def end_orphans(spool: Spool, agent_log: AgentLog, grace: float) -> None:
             f"{number} processes of jobs in this ledger run under the living process {name}: they are left alone; "
             "does another agent use a copy of this ledger?"
         )
+    if may_stay:
+        agent_log.warning(
+            f"the ledger {spool.path} does not know whether these processes of an earlier run were left on purpose: "
+            f"they are left alone: {', '.join(may_stay)}"
+        )
+    _end_all(orphans, agent_log, grace)
+
+
+def _end_all(orphans: Sequence[Orphan], agent_log: AgentLog, grace: float) -> None:
     ends = [gevent.spawn(end_orphan, orphan, grace) for orphan in orphans]
     gevent.joinall(ends)
     for orphan, end in zip(orphans, ends, strict=True):
         if end.value is False and (process := procfs.read_process(orphan.pid)) is not None:
             reason = why_alive(process)
             agent_log.error(f"process {orphan.pid} ({orphan.command}) could not be ended{reason and f' ({reason})'}")
+
+
+def leave_name(locks: Iterable[FileLock], instance: str, agent_log: AgentLog) -> None:
+    """Writes the ledger's own name into the locks, where the next start finds it even if the ledger goes."""
+    for lock in locks:
+        try:
+            lock.leave(instance)
+        except OSError as error:
+            agent_log.warning(f"the lock {lock.path} cannot be written: {error.strerror}")
+
+
+def say_lost(spool: Spool, message_id_file: Path, locks: Iterable[FileLock], agent_log: AgentLog) -> None:
+    """What goes with a ledger that holds nothing of an earlier run, although there was one."""
+    running = "" if any(lock.note for lock in locks) else ", and what its jobs left running is not known and goes on"
+    agent_log.warning(
+        f"the ledger {spool.path} holds nothing of an earlier run, but {message_id_file} is of one: "
+        f"if that was this agent, the results it still owed its controllers are lost{running}"
+    )
 
 
 def leave_copied(spool: Spool, agent_log: AgentLog) -> None:

@@ -193,7 +193,7 @@ class ExternalRunner:
         settings = context.settings()
         controller = settings.controllers.get(job.controller) if job.controller is not None else None
         wanted = {**settings.main.env, **self._monitor.environment(), **execution.environment}
-        tag = job_tag(context.spool.instance, job.id, job.run)
+        tag = job_tag(context.spool.instance, job.id, job.run, execution.leave_children)
         return child_environment(wanted, tag, context.identity.gid, context.identity.nid, controller)
 
     def _pause(self, seconds: float) -> bool:

@@ -32,6 +32,7 @@ EXEC_LIMIT = 0.1
 Pipe = tuple[int, int]
 """Device and inode."""
 _VARIABLE = VARIABLE.encode() + b"="
+_STAYS = "-stays"
 
 
 class Tag(NamedTuple):
@@ -40,14 +41,18 @@ class Tag(NamedTuple):
     instance: str
     job_id: str
     run: int
+    may_stay: bool = False
+    """Whether what it marks may have been left on purpose (``leave_children``)."""
 
 
-def job_tag(instance: str, job_id: str, run: int) -> str:
+def job_tag(instance: str, job_id: str, run: int, may_stay: bool = False) -> str:
     """The variable's value for a new run: ``<instance>:<percent-encoded id>:<run>:<secret>``.
 
-    The secret keeps a process from giving itself the tag of another job, whose end it would wait for.
+    The secret keeps a process from giving itself the tag of another job, whose end it would wait for. ``may_stay``:
+    the run may leave children, which is told by the secret's end, for a start that finds its ledger gone.
     """
-    return f"{instance}:{quote(job_id, safe='', errors='surrogatepass')}:{run}:{os.urandom(8).hex()}"
+    secret = os.urandom(8).hex() + (_STAYS if may_stay else "")
+    return f"{instance}:{quote(job_id, safe='', errors='surrogatepass')}:{run}:{secret}"
 
 
 def parse_tag(text: str) -> Tag | None:
@@ -55,7 +60,8 @@ def parse_tag(text: str) -> Tag | None:
     parts = text.split(":")
     if len(parts) not in (3, 4) or not parts[0] or not (parts[2].isascii() and parts[2].isdigit()):
         return None
-    return Tag(parts[0], unquote(parts[1], errors="surrogatepass"), int(parts[2][:18]))
+    may_stay = len(parts) == 3 or parts[3].endswith(_STAYS)  # one of 0.1 does not tell
+    return Tag(parts[0], unquote(parts[1], errors="surrogatepass"), int(parts[2][:18]), may_stay)
 
 
 def is_of(text: str, instance: str) -> bool:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from greenagent.values.errors import GreenagentError
 
@@ -195,6 +195,11 @@ def inherit_locks(locks: dict[str, int]) -> None:
     _inherited.update({os.path.realpath(path): descriptor for path, descriptor in locks.items()})
 
 
+BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+_HOLDER_SIZE: Final = 32
+"""Bytes in which a lock tells its holder; the note begins behind them."""
+
+
 def lock_holder(path: Path) -> str:
     """The number of the process that holds the ``FileLock`` at ``path``; "" when nobody does."""
     try:
@@ -204,22 +209,29 @@ def lock_holder(path: Path) -> str:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return os.read(descriptor, 32).decode("ascii", "replace").strip()
+        return _holder(descriptor)
     finally:
         os.close(descriptor)
     return ""
 
 
+def _holder(descriptor: int) -> str:
+    return os.pread(descriptor, _HOLDER_SIZE, 0).decode("ascii", "replace").strip()
+
+
 class FileLock:
     """An advisory lock on a file of its own, which is never replaced nor deleted.
 
-    A lock on a file that is itself replaced would be granted twice (design, section 3).
+    A lock on a file that is itself replaced would be granted twice (design, section 3). It holds the number of the
+    process and, behind that, a note for the next holder (``note``).
     """
 
     def __init__(self, path: Path, guards: str) -> None:
         """``guards`` says in words what the lock protects, for the error."""
         self.path = path
         self.guards = guards
+        self.note = ""
+        """One word for the next holder. Once acquired, what the last one left there: "" in a copy, or after a boot."""
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
@@ -229,6 +241,18 @@ class FileLock:
         """
         inherited = _inherited.pop(os.path.realpath(self.path), None)
         self._descriptor = self._take() if inherited is None else inherited
+        try:
+            self.note = self._read_note(self._descriptor)
+            self._sign(self._descriptor)
+        except BaseException:
+            self.release()
+            raise
+
+    def leave(self, note: str) -> None:
+        """Keeps one word for the next holder, whatever becomes of this process. Raises OSError."""
+        assert self._descriptor is not None, "only a lock that is held can be signed"
+        self.note = note
+        self._sign(self._descriptor)
 
     def _take(self) -> int:
         refuse_link(self.path, "the lock")
@@ -241,20 +265,28 @@ class FileLock:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+                holder = _holder(descriptor)
                 who = f"process {holder}" if holder.isdigit() else "another process"
                 raise LockedError(
                     f"{self.guards} is in use by {who} (lock {self.path}): stop that one or give this one other files"
                 ) from error
-            self._sign(descriptor)
         except BaseException:
             os.close(descriptor)
             raise
         return descriptor
 
     def _sign(self, descriptor: int) -> None:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        content = f"{os.getpid()}\n"
+        if self.note:
+            content = f"{content:<{_HOLDER_SIZE}}{self.note} {_place(descriptor)}\n"
+        data = content.encode()
+        os.pwrite(descriptor, data, 0)  # over what was there: no moment, and no full disk, takes the note away
+        os.ftruncate(descriptor, len(data))
+
+    def _read_note(self, descriptor: int) -> str:
+        text = os.pread(descriptor, 512, _HOLDER_SIZE).decode("ascii", "replace")
+        note, _, place = text.rstrip("\n").partition(" ")
+        return note if place == _place(descriptor) else ""
 
     def held(self) -> FileId | None:
         """The file that is locked; None when none is."""
@@ -269,6 +301,7 @@ class FileLock:
         descriptor = self._take()
         os.close(self._descriptor)
         self._descriptor = descriptor
+        self._sign(descriptor)
 
     def duplicate(self) -> int:
         """Another descriptor of the same lock, which keeps it held when this one is released."""
@@ -280,3 +313,12 @@ class FileLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _place(descriptor: int) -> str:
+    """This very file, in this run of the machine: a copy is another one's, and no process outlives a boot."""
+    try:
+        boot = Path(BOOT_ID).read_text("ascii").strip()
+    except OSError:
+        boot = ""
+    return f"{os.fstat(descriptor).st_ino} {boot}"

@@ -237,9 +237,9 @@ class Spool:
             JobRecord(*row) for row in self._execute(f"SELECT {columns} FROM job WHERE state != 'ended' ORDER BY row")
         ]
 
-    def has_ended(self, job_id: str, accepted: float) -> bool:
-        """Whether the job of this id and accept stamp is known to have ended."""
-        query = "SELECT 1 FROM job WHERE id = ? AND abs(accepted - ?) < 0.0005 AND state = 'ended'"
+    def has_ended(self, job_id: str, accepted: float | None = None) -> bool:
+        """Whether the job of this id and accept stamp, or one of this id, is known to have ended."""
+        query = "SELECT 1 FROM job WHERE id = ? AND abs(accepted - ifnull(?, accepted)) < 0.0005 AND state = 'ended'"
         return bool(self._execute(query, job_id, accepted))
 
     def answer_again(self, command: Command, controller: str) -> bool:

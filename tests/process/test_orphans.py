@@ -40,7 +40,9 @@ def test_tag_says_what_it_was_made_of(job):
     text = job_tag(INSTANCE, job, 12)
     assert text.count(":") == 3
     assert text.isascii()
-    assert parse_tag(text) == parse_tag(text.rpartition(":")[0]) == Tag(INSTANCE, job, 12)
+    assert parse_tag(text) == Tag(INSTANCE, job, 12, may_stay=False)
+    assert parse_tag(job_tag(INSTANCE, job, 12, may_stay=True)) == Tag(INSTANCE, job, 12, may_stay=True)
+    assert parse_tag(text.rpartition(":")[0]) == Tag(INSTANCE, job, 12, may_stay=True), "0.1 did not tell"
 
 
 @pytest.mark.parametrize("text", ["", "a", "a:b", "a:b:c", ":b:1", "a:b:1:2:3", "a:b:-1", "a:b:²"])

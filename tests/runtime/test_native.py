@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import gevent
 import pytest
 
 from greenagent.runtime.agent_log import LineOutput, RateLimitedLog
-from greenagent.runtime.files import FileLock, LockedError, replace_file
+from greenagent.runtime.files import BOOT_ID, FileLock, LockedError, lock_holder, replace_file
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.native import NativePool, NativeSignal, NativeWorker
 from greenagent.values.errors import GreenagentError
@@ -120,6 +121,27 @@ def test_a_lock_is_granted_once_and_again_after_its_release(tmp_path: Path) -> N
     os.close(kept)
     second.acquire()
     second.release()
+
+
+def test_a_lock_keeps_a_note_for_its_next_holder_and_a_copy_of_it_does_not(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "x.lock", "the thing")
+    lock.acquire()
+    assert lock.note == ""
+    lock.leave("note")
+    assert lock_holder(lock.path) == str(os.getpid())
+    shutil.copy(lock.path, tmp_path / "y.lock")
+    lock.path.unlink()
+    lock.renew("was removed")
+    lock.release()
+    for name, note in (("x.lock", "note"), ("x.lock", "note"), ("y.lock", "")):
+        again = FileLock(tmp_path / name, "the thing")
+        again.acquire()  # as after kill -9, and once more before the new holder has left a note of its own
+        assert again.note == note
+        again.release()
+    lock.path.write_text(lock.path.read_text().replace(Path(BOOT_ID).read_text().strip(), "another"))
+    lock.acquire()
+    assert lock.note == "", "no process outlives a boot"
+    lock.release()
 
 
 def test_a_replaced_file_is_never_half_written(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from greenagent.process.orphans import find_by_tag
 from greenagent.values.levels import LevelSet
 from greenagent.values.message import Record
 from tests.support.commands import built_in
+from tests.support.job_lives import tagged_processes
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -205,16 +206,18 @@ class AgentProcess(AgentFolder):
         self.kill()
         try:
             connection = sqlite3.connect(self.folder / "history.db")
-            rows = connection.execute("SELECT value FROM meta WHERE key = 'instance'").fetchall()
+            instances = {
+                instance for (instance,) in connection.execute("SELECT value FROM meta WHERE key = 'instance'")
+            }
             connection.close()
         except sqlite3.Error:
-            return
-        for (instance,) in rows:
-            for orphan in find_by_tag(f"{instance}:"):
-                try:
-                    os.kill(orphan.pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            instances = set()
+        pids = {orphan.pid for instance in instances for orphan in find_by_tag(f"{instance}:")}
+        for pid in pids | set(tagged_processes(self.folder)):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
 
 
 StartAgent = Callable[..., AgentProcess]
