@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import math
 import re
 from typing import Any, Final
 
-import gevent
 from gevent import GreenletExit
 from gevent.pywsgi import WSGIHandler
+
+from greenagent.runtime.greenlets import give_way
+from greenagent.runtime.paced import PacedStream, close_gently
 
 MAX_HEAD: Final = 64 * 1024
 """Bytes of the headers of a request."""
 
-READS_WITHOUT_PAUSE: Final = 10_000
-"""Of a body in chunks: some milliseconds."""
+MAX_UNREAD: Final = 64 * 1024
+"""Bytes of a body that nobody wants that are read, so that the connection can be kept."""
 
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\r?\n")
 _ONLY_ONCE: Final = (b"content-length", b"transfer-encoding", b"host")
@@ -59,45 +63,58 @@ class RequestHead:
         return line
 
 
-class _Chunks:
-    """A body in chunks as it is read: byte by byte, which must not keep the hub."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._reads = 0
-
-    def read(self, size: int) -> bytes:
-        self._reads += 1
-        if self._reads % READS_WITHOUT_PAUSE == 0:
-            gevent.sleep(0)
-        data: bytes = self._stream.read(size)
-        return data
-
-
 class GuardedHandler(WSGIHandler):  # type: ignore[misc]
     """One connection, whatever its client sends."""
 
     def __init__(self, client: Any, address: Any, server: Any) -> None:
-        # The usual buffer of 8 KiB for each parked poll would be a third of what a poll costs.
-        super().__init__(client, address, server, client.makefile("rb", 1024))
+        # The usual buffer of 8 KiB for each parked poll would be a third of what a poll costs. It is small also since
+        # pywsgi reads chunks byte by byte: the hub gets its turn only where the buffer is filled.
+        stream = io.BufferedReader(PacedStream(client.makefile("rb", 0)), 1024)
+        super().__init__(client, address, server, stream)
         self.head: RequestHead
         """Of the newest request."""
+        self._has_unread = False
+        """Something of the newest request is not read, and will not be."""
+
+    def handle_one_request(self) -> Any:
+        give_way()
+        result = super().handle_one_request()
+        if self._has_unread:
+            close_gently(self.socket)
+        return result
 
     def MessageClass(self, stream: Any, *args: Any) -> Any:
         self.head = RequestHead(stream)
         return super().MessageClass(self.head, *args)
 
-    def get_environ(self) -> dict[str, Any]:
-        environ: dict[str, Any] = super().get_environ()
-        if self.wsgi_input.chunked_input:
-            self.wsgi_input.rfile = _Chunks(self.rfile)
-        return environ
-
     def close_after_answer(self) -> None:
         """What is left of the request's body is not read."""
+        body = self.wsgi_input
+        self._has_unread = self._has_unread or self._unread() > 0
         self.close_connection = True
-        self.wsgi_input.position = self.wsgi_input.content_length or 0
-        self.wsgi_input.chunked_input = False
+        body.position = body.content_length or 0
+        body.chunked_input = False
+
+    def _unread(self) -> float:
+        """Bytes of the body that are still to come; infinite where nobody knows."""
+        body = self.wsgi_input
+        if body.chunked_input:
+            return 0 if body.chunk_length == 0 else math.inf
+        return int(body.content_length or 0) - int(body.position)
+
+    def finalize_headers(self) -> None:
+        if self._unread() > MAX_UNREAD:
+            self.close_after_answer()
+        if self.close_connection and not any(name.lower() == b"connection" for name, _ in self.response_headers):
+            self.response_headers.append((b"Connection", b"close"))
+        super().finalize_headers()
+
+    def run_application(self) -> None:
+        try:
+            super().run_application()
+        except BaseException:
+            self.close_after_answer()
+            raise
 
     def format_request(self) -> str:
         return ""
@@ -105,6 +122,7 @@ class GuardedHandler(WSGIHandler):  # type: ignore[misc]
     def handle_error(self, kind: Any, value: Any, trace: Any) -> None:
         self.close_connection = True
         if isinstance(value, (OSError, GreenletExit)):
+            self._has_unread = False  # nobody waits for an answer
             return  # the client is gone or too slow, or the server stops
         self.report_error(kind, value, trace)
         self._send_error_response_if_possible(500)

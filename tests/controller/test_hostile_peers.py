@@ -16,6 +16,7 @@ import pytest
 from greenagent.controller.dispatch.agents import AgentTable, Poll
 from greenagent.controller.limits import MIB, Limits
 from greenagent.controller.model import AgentKey, Target
+from tests.support.floods import STALL, flooding, longest_stall
 from tests.support.local_controller import Agent, LocalController, plain, start
 from tests.support.memory import held_by, resident
 from tests.support.waiting import wait_until
@@ -147,6 +148,49 @@ def test_no_body_holds_up_the_others(controller, agent, shape) -> None:
     assert answer.startswith(b"HTTP/1.1 ")
     assert longest[0] < HELD
     assert plain().get(f"{controller.url}/1/10/ping", timeout=5).json() == "ok"
+
+
+PING = b"GET /1/77/ping HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKED = b"POST /1/77/log HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+ENDLESS = {
+    "requests": (b"", PING + b"\r\n"),
+    "requests for nothing": (b"", b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    "chunks of a byte": (CHUNKED, b"1\r\nx\r\n"),
+    "trailer": (CHUNKED + b"0\r\n", b"a: b\r\n"),
+    "extensions": (CHUNKED, b"1;" + b"e" * 8000 + b"\r\nx\r\n"),
+    "unread body": (PING + b"Content-Length: 99999999999\r\n\r\n", b"x" * 1000),
+    "unread body of nothing": (b"POST /nothing HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", b"x" * 1000),
+    "unread chunks": (PING + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    "unread trailer": (PING + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n"),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_what_is_sent_without_end_holds_up_nobody(controller, kind) -> None:
+    port = address_of(controller)[1]
+    with flooding(port, *ENDLESS[kind]):
+        wait_until(lambda: len(controller.controller._server.connections._open), what="the flood")
+        with longest_stall() as stall:
+            for _ in range(20):
+                assert plain().get(f"{controller.url}/1/10/ping", timeout=20).json() == "ok"
+                gevent.sleep(0.05)
+    assert stall[0] < STALL
+    assert not controller.said
+
+
+@pytest.mark.parametrize("head", [PING, b"POST /nothing HTTP/1.1\r\nHost: localhost\r\n"])
+@pytest.mark.parametrize("size", [60_000, 3_000_000])
+def test_a_body_that_nobody_reads_is_answered_and_not_awaited(controller, head, size) -> None:
+    """A small one costs less than another connection; of a large one only so much is read that the answer arrives."""
+    client = connect(controller, head + f"Content-Length: {size}\r\n\r\n".encode())
+    client.settimeout(10)
+    client.sendall(b"x" * size)
+    answer = client.recv(1000)
+    assert answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 404 "))
+    assert (b"connection: close" in answer.lower()) == (size > 65536)
+    client.sendall(PING + b"\r\n")
+    rest = client.recv(1000)
+    assert rest.startswith(b"HTTP/1.1 200 ") if size <= 65536 else not rest
 
 
 def half_a_request(number: int) -> bytes:

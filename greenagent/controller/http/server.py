@@ -14,10 +14,11 @@ from gevent.pywsgi import WSGIServer
 
 from greenagent.controller.http.bodies import RETRY_AFTER
 from greenagent.controller.http.connections import ASKING, HEAD, Connection, Connections
-from greenagent.controller.http.tls import close_gently, describe_refusal
+from greenagent.controller.http.tls import describe_refusal
 from greenagent.controller.limits import Limits
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.http_server import GuardedHandler
+from greenagent.runtime.paced import close_gently
 from greenagent.runtime.tls_watch import TlsContext
 
 _SLASH = re.compile("%2f", re.IGNORECASE)
@@ -56,8 +57,7 @@ class Handler(GuardedHandler):
 
     def finalize_headers(self) -> None:
         if self.server.is_stopping:  # or a kept connection asks again and again until the services are gone
-            self.close_connection = True
-            self.response_headers.append((b"Connection", b"close"))
+            self.close_after_answer()
         super().finalize_headers()
 
     def run_application(self) -> None:

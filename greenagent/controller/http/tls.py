@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
-import time
 from pathlib import Path
 from typing import Final
 
 from greenagent.runtime.tls import PemFile, Wording, explain, openssl_reason, server_context
 from greenagent.runtime.tls_watch import TlsContext
-
-LINGER_TIMEOUT: Final = 2.0
-"""Seconds a refused client gets to read the reason and close."""
 
 _WORDING: Final = Wording(
     theirs="its client certificate", ours="our certificate", unknown_issuer="is not in --client-ca"
@@ -33,22 +28,6 @@ def served_context(certificate: Path, key: Path | None, client_authority: Path |
 
     make()  # a controller whose files cannot be used does not start
     return TlsContext(make, [path for path in (certificate, key, client_authority) if path is not None])
-
-
-def close_gently(connection: socket.socket) -> None:
-    """Lets a refused client read why, before the connection is closed.
-
-    Closed at once, while what it sent is unread, it would get a reset and lose our last words. Over
-    TLS 1.3 a client has its request on the way by then.
-    """
-    try:
-        connection.settimeout(LINGER_TIMEOUT)
-        connection.shutdown(socket.SHUT_WR)
-        deadline = time.monotonic() + LINGER_TIMEOUT
-        while time.monotonic() < deadline and connection.recv(65536):
-            pass
-    except OSError:
-        pass  # it is gone already
 
 
 def describe_refusal(error: OSError, limit: float) -> str:
