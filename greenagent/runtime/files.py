@@ -1,7 +1,8 @@
-"""Files that must never be half written, locks that must never be granted twice, and files that hold a token."""
+"""Files that must never be half written nor waited for, locks that must never be granted twice, the file of a token."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -39,6 +40,10 @@ def _is_open(path: Path) -> bool:
         except OSError:
             continue  # it was that of the list
     return False
+
+
+TOKEN_LIMIT: Final = 64 * 1024
+"""Bytes of a file that holds a token."""
 
 
 class LockedError(GreenagentError):
@@ -118,6 +123,66 @@ def _remove_leftovers(path: Path) -> None:
                 os.unlink(entry.path)
 
 
+class UnfitFileError(OSError):
+    """In the place of a file lies something else, or one that is too large; ``strerror`` says what."""
+
+
+def not_a_file(found: os.stat_result) -> str:
+    """What lies there instead of a plain file, such as "is a folder"; "" for a file."""
+    if stat.S_ISREG(found.st_mode):
+        return ""
+    kinds = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"))
+    return f"is a {next((name for is_kind, name in kinds if is_kind(found.st_mode)), 'device')}"
+
+
+def open_plain(path: Path, *, pipe_given: bool = False) -> int:
+    """A descriptor that reads a plain file, without ever waiting for somebody who writes. Raises OSError.
+
+    UnfitFileError where something else lies there. ``pipe_given``: a pipe without a name will do, too, since only a
+    shell hands one over, by ``<(command)`` or as standard input; its writer is waited for. It can be read only once.
+    """
+    _refuse_unfit(path, os.stat(path), pipe_given)  # first: to open a device may do something already
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        is_given = pipe_given and os.readlink(f"/proc/self/fd/{descriptor}").startswith("pipe:")
+        _refuse_unfit(path, found, is_given)
+        os.set_blocking(descriptor, True)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _refuse_unfit(path: Path, found: os.stat_result, pipe_will_do: bool) -> None:
+    what = not_a_file(found)
+    if what and not (pipe_will_do and stat.S_ISFIFO(found.st_mode)):
+        code = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
+        raise UnfitFileError(code, f"it {what}, not a file", str(path))
+
+
+def read_plain(path: Path, limit: int, *, pipe_given: bool = False) -> bytes:
+    """What is in a file of ``limit`` bytes at most, see ``open_plain``. Raises OSError."""
+    descriptor = open_plain(path, pipe_given=pipe_given)
+    try:
+        return read_open(descriptor, path, limit)
+    finally:
+        os.close(descriptor)
+
+
+def read_open(descriptor: int, path: Path, limit: int) -> bytes:
+    """As ``read_plain``, of a descriptor that was opened before."""
+    parts, size = [], os.fstat(descriptor).st_size
+    if size <= limit:
+        size = 0
+        while size <= limit and (part := os.read(descriptor, 1 << 20)):
+            parts.append(part)
+            size += len(part)
+    if size > limit:
+        raise UnfitFileError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
+    return b"".join(parts)
+
+
 def lock_of(path: Path) -> Path:
     """The file whose lock guards ``path``."""
     return path.with_name(path.name + ".lock")
@@ -162,14 +227,18 @@ def who_can_write(path: Path) -> str:
     return ""
 
 
-def read_token(path: Path) -> str:
-    """The token in a file, without the white space around it. Raises GreenagentError."""
+def read_token(path: Path, *, pipe_given: bool = False) -> str:
+    """The token in a file, without the white space around it. ``pipe_given``: see ``open_plain``.
+
+    Raises GreenagentError.
+    """
     try:
         if path.is_file() and (text := who_can_write(path)):
             raise GreenagentError(f"the token file {path} holds no secret, make a new one: {text}")
-        token = path.read_text("utf-8").strip()
+        token = read_plain(path, TOKEN_LIMIT, pipe_given=pipe_given).decode("utf-8").strip()
     except (OSError, ValueError) as error:
-        raise GreenagentError(f"cannot read the token file {path}: {error}") from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise GreenagentError(f"cannot read the token file {path}: {reason}") from error
     if not token or not token.isascii() or any(character.isspace() for character in token):
         raise GreenagentError(f"the token file {path} must hold one word of ASCII characters")
     return token
@@ -203,7 +272,7 @@ _HOLDER_SIZE: Final = 32
 def lock_holder(path: Path) -> str:
     """The number of the process that holds the ``FileLock`` at ``path``; "" when nobody does."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_plain(path)
     except OSError:
         return ""
     try:

@@ -8,13 +8,18 @@ from __future__ import annotations
 import os
 import re
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
+from greenagent.runtime.files import open_plain, read_open
 from greenagent.values.errors import GreenagentError
 
 CERTIFICATE: Final = "certificate"
 PRIVATE_KEY: Final = "private key"
+PEM_LIMIT: Final = 16 * 1024 * 1024
+"""Bytes; the roots of a system take less than one mebibyte."""
 _PEM_BLOCKS: Final = {
     CERTIFICATE: re.compile(rb"-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----"),
     PRIVATE_KEY: re.compile(rb"-----BEGIN ([A-Z]+ )*PRIVATE KEY-----"),
@@ -98,6 +103,7 @@ def client_context(
     # intermediate one or a server's own.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if system_roots:
+        _check_system_roots()
         context.load_default_certs()
     if authority is not None:
         load_authority(context, authority)
@@ -122,42 +128,67 @@ def server_context(certificate: PemFile, key: PemFile, client_authority: PemFile
 
 def check_pem(file: PemFile, kind: str) -> None:
     """Looks whether a file can be read and holds a ``kind``. Raises CertificateError."""
+    with opened_pem(file, kind):
+        pass
+
+
+@contextmanager
+def opened_pem(file: PemFile, kind: str) -> Iterator[str]:
+    """A path under which OpenSSL finds the very file that was seen to hold a ``kind``. Raises CertificateError.
+
+    Under its own name there may be another by then, and of a pipe it would wait for a writer.
+    """
     try:
-        content = file.path.read_bytes()
+        descriptor = open_plain(file.path)
     except FileNotFoundError as error:
         raise CertificateError(file, "does not exist") from error
     except OSError as error:
         raise CertificateError(file, f"cannot be read: {error.strerror}") from error
-    if not _PEM_BLOCKS[kind].search(content):
-        raise CertificateError(file, f"is no PEM file with a {kind}")
+    try:
+        try:
+            content = read_open(descriptor, file.path, PEM_LIMIT)
+        except OSError as error:
+            raise CertificateError(file, f"cannot be read: {error.strerror}") from error
+        if not _PEM_BLOCKS[kind].search(content):
+            raise CertificateError(file, f"is no PEM file with a {kind}")
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def _check_system_roots() -> None:
+    """What OpenSSL reads by itself must be no pipe either; a file that is missing does not matter to it."""
+    places = ssl.get_default_verify_paths()
+    path = Path(os.environ.get(places.openssl_cafile_env, places.openssl_cafile))
+    if path.is_fifo():
+        raise CertificateError(PemFile("the system's root certificates", path), "cannot be read: it is a pipe")
 
 
 def load_authority(context: ssl.SSLContext, file: PemFile) -> None:
     """Makes a context trust the certificates of a file. Raises CertificateError."""
-    check_pem(file, CERTIFICATE)
-    try:
-        context.load_verify_locations(cafile=str(file.path))
-    except OSError as error:
-        raise CertificateError(file, _damage(error)) from error
+    with opened_pem(file, CERTIFICATE) as path:
+        try:
+            context.load_verify_locations(cafile=path)
+        except OSError as error:
+            raise CertificateError(file, _damage(error)) from error
 
 
 def load_pair(context: ssl.SSLContext, certificate: PemFile, key: PemFile) -> None:
     """Makes a context show a certificate (both may be one file). Raises CertificateError for the one at fault."""
-    check_pem(certificate, CERTIFICATE)
-    check_pem(key, PRIVATE_KEY)
 
     def no_password() -> NoReturn:
         # Without this OpenSSL would ask on the terminal, and the program would hang.
         raise CertificateError(key, "is protected by a pass phrase, store it without one")
 
-    try:
-        context.load_cert_chain(str(certificate.path), str(key.path), no_password)
-    except OSError as error:
-        if "MISMATCH" in openssl_reason(error):
-            raise CertificateError(key, "does not match", certificate) from error
-        # OpenSSL does not say which of the two it cannot decode.
-        load_authority(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate)
-        raise CertificateError(key, _damage(error)) from error
+    with opened_pem(certificate, CERTIFICATE) as chain, opened_pem(key, PRIVATE_KEY) as private:
+        try:
+            context.load_cert_chain(chain, private, no_password)
+        except OSError as error:
+            if "MISMATCH" in openssl_reason(error):
+                raise CertificateError(key, "does not match", certificate) from error
+            # OpenSSL does not say which of the two it cannot decode.
+            load_authority(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate)
+            raise CertificateError(key, _damage(error)) from error
 
 
 def fingerprint(path: Path) -> tuple[int, int, int] | None:

@@ -23,6 +23,7 @@ from greenagent.runtime.tls import (
     check_pem,
     load_authority,
     load_pair,
+    opened_pem,
 )
 from greenagent.settings.models import ControllerSettings, SecuritySettings, Settings, StartupTask
 from greenagent.settings.problems import Place, Report, nearest
@@ -88,32 +89,33 @@ def check_certificates(controller: ControllerSettings, report: Report) -> None:
         report.warning((*place, "client_certificate_key"), "is not used without client_certificate")
     elif certificate is not None and certificate_usable and key_usable:
         usable(key, lambda file: load_pair(context, certificate, file))
-        if text := _out_of_its_time(certificate.path):
+        if text := _out_of_its_time(certificate):
             report.warning((*place, "client_certificate"), text)
     if key is not None and key_usable and key.path.stat().st_mode & stat.S_IROTH:
         text = f"{str(key.path)!r} can be read by every user, run: chmod o= {key.path}"
         report.warning((*place, "client_certificate_key"), text)
 
 
-def _out_of_its_time(path: Path) -> str:
+def _out_of_its_time(certificate: PemFile) -> str:
     """Whether a certificate has expired or is not valid yet. A clock may be wrong, so that this is only a warning.
 
     ``ssl`` tells the dates of a peer's certificate only; what its own tests read a file with is there from 2.6 to 3.14.
     """
     try:
         decode: Any = ssl._ssl._test_decode_cert  # type: ignore[attr-defined]
-        found = decode(str(path))
+        with opened_pem(certificate, CERTIFICATE) as path:
+            found = decode(path)
         begin, end = (
             datetime.fromtimestamp(ssl.cert_time_to_seconds(found[name]), timezone.utc)
             for name in ("notBefore", "notAfter")
         )
-    except (AttributeError, KeyError, OSError, ValueError):
+    except (AttributeError, CertificateError, KeyError, OSError, ValueError):
         return ""
-    now = datetime.now(timezone.utc)
+    now, name = datetime.now(timezone.utc), repr(str(certificate.path))
     if now > end:
-        return f"{str(path)!r} has expired on {end:%Y-%m-%d %H:%M:%S} UTC, make a new one"
+        return f"{name} has expired on {end:%Y-%m-%d %H:%M:%S} UTC, make a new one"
     if now < begin:
-        return f"{str(path)!r} is not valid before {begin:%Y-%m-%d %H:%M:%S} UTC, is this machine's clock right?"
+        return f"{name} is not valid before {begin:%Y-%m-%d %H:%M:%S} UTC, is this machine's clock right?"
     return ""
 
 

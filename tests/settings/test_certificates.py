@@ -43,6 +43,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, source in (("damaged.crt", "one.crt"), ("damaged.key", "one.key")):
         lines = (folder / source).read_text().splitlines()
         (folder / name).write_text("\n".join([lines[0], "AAAA", lines[-1], ""]))
+    os.mkfifo(folder / "pipe")
     for path in folder.glob("*.key"):
         path.chmod(0o600)
     return folder
@@ -96,7 +97,11 @@ CASES = {
         {"certificate_authority": "damaged.crt"},
         ["certificate_authority: 'FOLDER/damaged.crt' is damaged: it cannot be decoded"],
     ),
-    "folder": ({"certificate_authority": "."}, ["cannot be read: Is a directory"]),
+    "folder": ({"certificate_authority": "."}, ["cannot be read: it is a folder, not a file"]),
+    "pipes": (
+        {"client_certificate": "pipe", "client_certificate_key": "pipe", "certificate_authority": "pipe"},
+        ["'FOLDER/pipe' cannot be read: it is a pipe, not a file"] * 3,
+    ),
 }
 
 

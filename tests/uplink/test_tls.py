@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import ssl
 import warnings
 from types import SimpleNamespace
@@ -168,22 +169,28 @@ def test_replaced_client_certificates_are_used_without_waiting_for_the_open_poll
     assert controller.events == [{"name": "startup"}]
 
 
-def test_a_broken_new_file_keeps_the_old_one_in_use_and_is_said_once(authority, tmp_path):
+@pytest.mark.parametrize(("kind", "words"), [("half", "no PEM file"), ("pipe", "it is a pipe, not a file")])
+def test_a_broken_new_file_keeps_the_old_one_in_use_and_is_said_once(authority, tmp_path, kind, words):
     path = write_authority(authority, tmp_path / "ca")
     with RecordingController(park=0.6, tls=server_context(authority.issue_cert("127.0.0.1"))) as controller:
         uplink = Uplink(controller.url, security(path))
         poller, _ = uplink.poller()
         with running(poller), watching(uplink):
             controller.wait_for_poll()
-            path.write_text("half a file")
+            new = tmp_path / "new"
+            if kind == "pipe":
+                os.mkfifo(new)
+            else:
+                new.write_text("half a file")
+            new.replace(path)
             wait_until(lambda: uplink.said, what="the complaint")
             polls = len(controller.polls)
             controller.wait_for_poll(polls + 2)
-            write_authority(authority, path)
+            write_authority(authority, new).replace(path)
             wait_until(lambda: len(uplink.said) > 2, what="the good news")
-    assert "no PEM file" in uplink.said[0]
+    assert words in uplink.said[0]
     assert "stay in use" in uplink.said[0]
-    assert len([line for line in uplink.said if "PEM" in line]) == 1
+    assert len([line for line in uplink.said if words in line]) == 1
     assert poller.metrics.poll_errors == 0
 
 
@@ -242,7 +249,7 @@ def encrypted_key() -> bytes:
         ("missing", r"client_certificate \S+ does not exist"),
         ("no pem", r"client_certificate \S+ is no PEM file with a certificate"),
         ("mismatch", r"client_certificate_key \S+ does not match client_certificate"),
-        ("folder", r"client_certificate_key \S+ cannot be read: Is a directory"),
+        ("folder", r"client_certificate_key \S+ cannot be read: it is a folder, not a file"),
         ("garbled", r"client_certificate \S+ is damaged: it cannot be decoded"),
         ("garbled key", r"client_certificate_key \S+ is damaged: it cannot be decoded"),
         ("garbled authority", r"certificate_authority \S+ is damaged: it cannot be decoded"),

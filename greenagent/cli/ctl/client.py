@@ -70,9 +70,10 @@ class Client:
             self._session.mount("https://", TlsAdapter(context))
         if token_file:
             try:
-                self._session.headers["Authorization"] = f"Bearer {read_token(Path(token_file))}"
+                token = read_token(Path(token_file), pipe_given=True)
             except GreenagentError as error:
                 raise UsageError(f"--token-file: {error}") from error
+            self._session.headers["Authorization"] = f"Bearer {token}"
 
     def get(self, path: str, wait: float = 0.0, **parameters: Any) -> dict[str, Any]:
         """The JSON object at ``/api/PATH``. Raises ControllerError."""

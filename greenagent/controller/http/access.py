@@ -36,7 +36,7 @@ class TokenFile:
         self._log = log
         self._trouble = log.on_change()
         self._mark: tuple[int, ...] | None = None
-        self._token = self._read()
+        self._token = self._read(pipe_given=True)
 
     def __call__(self) -> str:
         """The token as it is now; the one before while the file cannot be used."""
@@ -52,11 +52,12 @@ class TokenFile:
     def _found(self) -> tuple[int, ...]:
         found = self._path.stat()
         if not stat.S_ISREG(found.st_mode):
-            return ()  # a pipe can be read only once
+            return ()  # the pipe given at the start can be read only once
         return found.st_ino, found.st_mtime_ns, found.st_size, found.st_mode
 
-    def _read(self) -> str:
-        token = read_token(self._path)
+    def _read(self, pipe_given: bool = False) -> str:
+        """``pipe_given`` at the start alone: later everybody here would wait for its writer. Raises as ``__init__``."""
+        token = read_token(self._path, pipe_given=pipe_given)
         self._mark = self._found()
         if self._mark and self._mark[3] & stat.S_IROTH:
             self._log.warning(f"everybody here can read the token file {self._path}: chmod o-r {self._path}")

@@ -107,7 +107,7 @@ def test_files_that_cannot_be_used_are_usage_errors(controller, tmp_path) -> Non
     for options, said in (
         (("--ca", text), f"--ca {text} is no PEM file with a certificate"),
         (("--ca", damaged), f"--ca {damaged} is damaged: it cannot be decoded, store it anew"),
-        (("--ca", tmp_path), f"--ca {tmp_path} cannot be read: Is a directory"),
+        (("--ca", tmp_path), f"--ca {tmp_path} cannot be read: it is a folder, not a file"),
         (("--cert", text, "--key", key), f"--cert {text} is no PEM file with a certificate"),
         (("--cert", mine, "--key", text), f"--key {text} is no PEM file with a private key"),
         (("--cert", mine), f"--cert {mine} is no PEM file with a private key"),
