@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any, Final
 
-from gevent import GreenletExit
+from gevent import GreenletExit, Timeout
 from gevent.pywsgi import WSGIHandler
 
 from greenagent.runtime.greenlets import give_way
@@ -90,12 +90,12 @@ class GuardedHandler(WSGIHandler):  # type: ignore[misc]
     def close_after_answer(self) -> None:
         """What is left of the request's body is not read."""
         body = self.wsgi_input
-        self._has_unread = self._has_unread or self._unread() > 0
+        self._has_unread = self._has_unread or self.unread() > 0
         self.close_connection = True
         body.position = body.content_length or 0
         body.chunked_input = False
 
-    def _unread(self) -> float:
+    def unread(self) -> float:
         """Bytes of the body that are still to come; infinite where nobody knows."""
         body = self.wsgi_input
         if body.chunked_input:
@@ -103,7 +103,7 @@ class GuardedHandler(WSGIHandler):  # type: ignore[misc]
         return int(body.content_length or 0) - int(body.position)
 
     def finalize_headers(self) -> None:
-        if self._unread() > MAX_UNREAD:
+        if self.unread() > MAX_UNREAD:
             self.close_after_answer()
         if self.close_connection and not any(name.lower() == b"connection" for name, _ in self.response_headers):
             self.response_headers.append((b"Connection", b"close"))
@@ -121,7 +121,7 @@ class GuardedHandler(WSGIHandler):  # type: ignore[misc]
 
     def handle_error(self, kind: Any, value: Any, trace: Any) -> None:
         self.close_connection = True
-        if isinstance(value, (OSError, GreenletExit)):
+        if isinstance(value, (OSError, GreenletExit, Timeout)):
             self._has_unread = False  # nobody waits for an answer
             return  # the client is gone or too slow, or the server stops
         self.report_error(kind, value, trace)

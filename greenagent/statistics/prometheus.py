@@ -16,6 +16,7 @@ from typing import Any, Final
 import gevent
 from gevent import Greenlet, pywsgi
 
+from greenagent.runtime.http_server import GuardedHandler
 from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import USAGE_KEYS
 from greenagent.statistics.own import AgentMetrics
@@ -46,9 +47,23 @@ _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_]")
 _PLAIN = "text/plain; charset=utf-8"
 
 
+class _Handler(GuardedHandler):
+    """One connection, which ends with its answer: nobody who reads here every few seconds needs it longer."""
+
+    def get_environ(self) -> Environ:
+        environ: Environ = super().get_environ()
+        environ["greenagent.body"] = self.unread() > 0
+        return environ
+
+    def run_application(self) -> None:
+        self.close_after_answer()
+        super().run_application()
+
+
 class _Server(pywsgi.WSGIServer):  # type: ignore[misc]
     """Keeps at most ``MAX_CONNECTIONS``: where there are more, the one that asked longest ago is closed."""
 
+    handler_class = _Handler
     max_accept = 1  # the connection closed for a new one is gone before the next is taken
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -154,7 +169,9 @@ class MetricsServer:
         return [body] if environ["REQUEST_METHOD"] != "HEAD" else []
 
     def _refuse(self, environ: Environ) -> tuple[str, str, bytes] | None:
-        """A browser that a web page made ask here, under a name of the page's own."""
+        """A request with a body, or a browser that a web page made ask here, under a name of the page's own."""
+        if environ["greenagent.body"]:
+            return "400 Bad Request", _PLAIN, b"no request has a body here\n"
         name = self._names.unknown(environ.get("HTTP_HOST", ""))
         if not name:
             return None

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import gevent
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -19,6 +20,8 @@ from greenagent.statistics.meter import ProcessUsage
 from greenagent.statistics.own import AgentMetrics
 from greenagent.statistics.prometheus import MAX_CONNECTIONS, MetricsServer
 from greenagent.values.errors import GreenagentError
+from tests.support.floods import STALL, flooding, longest_stall
+from tests.support.waiting import wait_until
 
 
 class Nowhere:
@@ -36,6 +39,12 @@ class Served:
             "127.0.0.1:0", self.statistics, self.metrics, lambda: self.trouble, lambda: self.status, ("scrape.example",)
         )
         self.server.start()
+
+    @property
+    def visits(self) -> int:
+        """Connections that are open."""
+        assert self.server._server is not None
+        return len(self.server._server.visitors)
 
     def get(self, path: str, method: str = "GET", host: str = "") -> tuple[int, str, str]:
         headers = {"Host": host} if host else {}
@@ -133,6 +142,61 @@ def test_connections_that_ask_nothing_take_no_descriptors_of_jobs_and_keep_nobod
         assert served.get("/status")[0] == 200
         assert open_descriptors() - before - 300 <= MAX_CONNECTIONS + 2
     assert served.get("/healthz")[0] == 200
+
+
+REQUEST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKED = REQUEST + b"Transfer-Encoding: chunked\r\n\r\n"
+ENDLESS = {
+    "trailer": (CHUNKED + b"0\r\n", b"a: b\r\n"),
+    "chunks of a byte": (CHUNKED, b"1\r\nx\r\n"),
+    "posted": (CHUNKED.replace(b"GET", b"POST"), b"1\r\nx\r\n"),
+    "body": (REQUEST + b"Content-Length: 99999999999\r\n\r\n", b"x" * 1000),
+    "requests": (b"", REQUEST + b"\r\n"),
+    "large answers": (b"", b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    "headers": (REQUEST, b"a: b\r\n"),
+    "header": (REQUEST + b"a: ", b"b"),
+    "blank lines": (b"", b"\r\n"),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_what_a_visitor_sends_without_end_holds_up_nobody_and_is_not_said(
+    served: Served, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    before = served.visits
+    with flooding(served.server.port, *ENDLESS[kind]):
+        wait_until(lambda: served.visits > before, what="the flood")
+        with longest_stall() as stall:
+            for _ in range(20):
+                assert served.get("/healthz")[0] == 200
+                gevent.sleep(0.05)
+    assert stall[0] < STALL
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"", b"200"),
+        (b"Connection: keep-alive\r\n", b"200"),
+        (b"Content-Length: 0\r\n", b"200"),
+        (b"Content-Length: 1\r\n", b"400"),
+        (b"Transfer-Encoding: chunked\r\n", b"400"),
+        (b"a: b\r\n" * 150, b"400"),
+        (b"no header\r\n", b"400"),
+    ],
+)
+def test_a_connection_ends_with_its_one_answer_and_a_request_with_a_body_is_refused(
+    served: Served, headers: bytes, status: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", served.server.port), timeout=10) as client:
+        client.sendall(REQUEST + headers + b"\r\n" + (b"" if status == b"200" else b"x"))
+        answer = b""
+        while piece := client.recv(1000):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in answer.lower()
 
 
 def test_a_name_that_nobody_gave_this_server_is_refused(served: Served) -> None:
