@@ -23,6 +23,7 @@ from greenagent.logs.folder import LogFolder
 from greenagent.process.child import end
 from greenagent.process.pipes import PipeReader
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
+from greenagent.runtime.clock import clock_base, keep_base
 from greenagent.runtime.files import FileLock, absolute, inherit_locks, lock_holder, lock_of
 from greenagent.runtime.native import close_descriptor, end_hub_threads, write_all
 from greenagent.settings.models import Settings
@@ -117,7 +118,7 @@ def open_state(ledger_file: Path, locks: Iterable[FileLock]) -> HandedOver:
 
     Its room is memory, where no full disk is in its way.
     """
-    state = HandedOver(ledger_file=absolute(ledger_file))
+    state = HandedOver(ledger_file=absolute(ledger_file), clock_base=clock_base())
     try:
         state.descriptor = os.memfd_create("greenagent-handover")
         os.posix_fallocate(state.descriptor, 0, STATE_ROOM)
@@ -162,6 +163,8 @@ def take_over(environment: Mapping[str, str]) -> HandedOver | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GreenagentError(f"the state of the replaced agent cannot be read from {name}: {error}") from error
     inherit_locks(state.locks)
+    if state.clock_base is not None:
+        keep_base(state.clock_base)
     return state
 
 

@@ -109,6 +109,8 @@ class HandedOver:
     """Where it is written to; told by the environment of the new image, not in the state."""
     request: str = ""
     """What was asked about the agent's end when there was no way back any more: the new image does it."""
+    clock_base: float | None = None
+    """Of the clock that nobody can set (``runtime.clock.clock_base``); None where an older image did not tell."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -122,6 +124,7 @@ class HandedOver:
             "left": self.left,
             "ledger": None if self.ledger_file is None else str(self.ledger_file),
             "request": self.request,
+            "clock_base": self.clock_base,
         }
 
     @property
@@ -164,6 +167,7 @@ def from_json(value: dict[str, Any]) -> HandedOver:
         left=value["left"],
         ledger_file=Path(value["ledger"]) if value.get("ledger") else None,
         request=value.get("request", ""),
+        clock_base=value.get("clock_base"),
     )
 
 

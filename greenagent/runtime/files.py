@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from greenagent.runtime.procfs import boot_id
 from greenagent.values.errors import GreenagentError
 
 
@@ -264,7 +265,6 @@ def inherit_locks(locks: dict[str, int]) -> None:
     _inherited.update({os.path.realpath(path): descriptor for path, descriptor in locks.items()})
 
 
-BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 _HOLDER_SIZE: Final = 32
 """Bytes in which a lock tells its holder; the note begins behind them."""
 
@@ -386,8 +386,4 @@ class FileLock:
 
 def _place(descriptor: int) -> str:
     """This very file, in this run of the machine: a copy is another one's, and no process outlives a boot."""
-    try:
-        boot = Path(BOOT_ID).read_text("ascii").strip()
-    except OSError:
-        boot = ""
-    return f"{os.fstat(descriptor).st_ino} {boot}"
+    return f"{os.fstat(descriptor).st_ino} {boot_id()}"

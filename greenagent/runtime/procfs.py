@@ -291,3 +291,8 @@ def read(path: str) -> bytes:
         return b""
     finally:
         close_descriptor(descriptor)
+
+
+def boot_id() -> str:
+    """Which run of the machine this is, "" if unknown: within one all processes share the monotonic clock."""
+    return read("/proc/sys/kernel/random/boot_id").decode("ascii", "replace").strip()

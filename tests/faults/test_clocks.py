@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import time
 from pathlib import Path
 
 import pytest
 
+from greenagent.logs.folder import LogFolder
 from tests.support.agents import StartAgent, assert_well
 from tests.support.clock import ShiftedClock
 from tests.support.commands import execute, shell
@@ -15,6 +18,7 @@ from tests.support.recording_controller import RecordingController, status
 from tests.support.waiting import wait_until
 
 DAY = 86_400
+FILL = "print(('x' * 99 + '\\n') * 30_000, end='')"
 
 
 @pytest.mark.parametrize("jump", [-DAY, DAY], ids=["back", "forward"])
@@ -87,3 +91,39 @@ def test_a_command_delivered_again_to_an_agent_that_starts_with_its_clock_ahead_
     wait_until(lambda: len(controller.results_of("once")) == 2, what="the stored result again")
     assert runs.read_text() == "x\n"
     assert_well(agent, controller)
+
+
+def test_young_archives_stay_where_an_agent_is_replaced_or_starts_with_its_clock_ahead(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    clock = ShiftedClock(tmp_path)
+    settings = {"environment": clock.environment, "logging": "max_db_size = 1048576\nmax_age = 3600"}
+    agent = start_agent(**settings)
+
+    def fill(job_id: str) -> None:
+        """More than one database: what is too old goes with each that is begun."""
+        controller.push(execute(job_id, "python3", "-c", FILL))
+        assert controller.wait_for_result(job_id, 30)["state"] == "SUCCESS"
+
+    def young() -> bool:
+        return all(path.exists() for path in first)
+
+    fill("first")
+    folder = LogFolder(agent.folder / "logs")
+    first = folder.archives()
+    assert first
+    clock.set(DAY)
+    fill("ahead")
+    os.kill(agent.pid, signal.SIGUSR2)
+    wait_until(lambda: agent.stderr.count("is ready") == 2, what="the new image")
+    fill("replaced")
+    assert young()
+    assert agent.stop() == 0
+    clock.set(3650 * DAY)
+    agent = start_agent(folder=agent.folder, **settings)
+    fill("started")
+    assert young()
+    agent.kill()
+    agent.start()
+    fill("killed")
+    assert young()

@@ -16,8 +16,12 @@ from greenagent.logs.folder import LogFolder, file_size, number_of
 from greenagent.logs.read.query import LogQuery, newest_first
 from greenagent.logs.read.scan import Scan
 from greenagent.logs.splitter import Splitter
+from greenagent.logs.store import LogStore
+from greenagent.logs.write import cursors, retention
+from greenagent.logs.write.cursors import Cursors
 from greenagent.logs.write.job_log import Routes
 from greenagent.logs.write.retention import StoreLimits
+from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values.message import Message
 from tests.support.stores import Stores, crashed_files, job, rows
 from tests.support.waiting import wait_until
@@ -372,7 +376,8 @@ def test_archives_older_than_max_age_go(stores: Stores) -> None:
         store.intake.call(store.writer.rotate)
     store.stop()
     old = stores.folder.archives()[0]
-    os.utime(old, (1_000_000, 1_000_000))
+    with closing(sqlite3.connect(old)) as archive, archive:
+        archive.execute("UPDATE meta SET value = value - 7200 WHERE key = 'closed'")
     store = stores.open(limits=StoreLimits(max_age=3600))
 
     def gone() -> bool:
@@ -394,6 +399,64 @@ def test_a_clock_that_jumps_removes_no_young_archive(stores: Stores, monkeypatch
     monkeypatch.setattr(time, "time", lambda: jumped)
     store.intake.call(lambda: store.writer._retention.apply(store.writer.cursors, store.writer.database.path))
     assert young.exists()
+
+
+def retained(store: LogStore) -> None:
+    store.intake.call(lambda: store.writer._retention.apply(store.writer.cursors, store.writer.database.path))
+
+
+def test_a_start_with_the_clock_ahead_removes_no_young_archive(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = stores.open()
+    job(store).append([Message(1, "x")])
+    store.intake.call(store.writer.rotate)
+    store.stop()
+    (young,) = stores.folder.archives()
+    os.utime(young, (1_000_000, 1_000_000))  # for a clock that is ahead it is as old as that
+    store = stores.open(limits=StoreLimits(max_age=3600))
+    retained(store)
+    assert young.exists()
+    monkeypatch.setattr(retention, "CLOCK_SETTLED", 0)
+    retained(store)
+    assert young.exists(), "it tells when it was closed since the machine was booted"
+
+
+def test_archives_from_before_the_boot_wait_until_the_clock_is_set(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = stores.open()
+    for number in range(2):
+        job(store).append([Message(1, str(number))])
+        store.intake.call(store.writer.rotate)
+    store.stop()
+    young, old = stores.folder.archives()
+    for path, age in ((young, 60), (old, 7200)):
+        with closing(sqlite3.connect(path)) as archive, archive:
+            archive.execute("UPDATE meta SET value = 1 WHERE key = 'boot'")
+        os.utime(path, (time.time() - age,) * 2)
+    now = time.time()
+    monkeypatch.setattr(retention, "monotonic_epoch", lambda: now + 10 * 365 * 86400)  # what the clock was at the start
+    store = stores.open(limits=StoreLimits(max_age=3600))
+    retained(store)
+    assert young.exists()
+    assert old.exists()
+    monkeypatch.setattr(retention, "CLOCK_SETTLED", 0)
+    retained(store)
+    assert young.exists(), "the clock was set meanwhile"
+    assert not old.exists()
+
+
+def test_a_start_with_the_clock_ahead_drops_no_pair_that_left(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = stores.open()
+    store.register_pairs(["a"])
+    store.register_pairs([])
+    kept = store.writer.cursors.rows()
+    ahead = monotonic_epoch() + 30 * 86400
+    monkeypatch.setattr(cursors, "monotonic_epoch", lambda: ahead)
+    found = Cursors()
+    found.load(kept, {})
+    assert not found.drop_old()
+    monkeypatch.setattr(cursors, "monotonic_epoch", lambda: ahead + cursors.REMOVED_MEMORY + 1)
+    assert [cursor.name for cursor in found.drop_old()] == ["a"]
 
 
 def test_a_clock_that_jumps_drops_no_pair_that_left(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:

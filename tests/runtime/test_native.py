@@ -13,9 +13,10 @@ import gevent
 import pytest
 
 from greenagent.runtime.agent_log import LineOutput, RateLimitedLog
-from greenagent.runtime.files import BOOT_ID, FileLock, LockedError, lock_holder, replace_file
+from greenagent.runtime.files import FileLock, LockedError, lock_holder, replace_file
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.native import NativePool, NativeSignal, NativeWorker
+from greenagent.runtime.procfs import boot_id
 from greenagent.values.errors import GreenagentError
 from tests.support.agent_logs import RecordedLog
 from tests.support.waiting import wait_until
@@ -138,7 +139,7 @@ def test_a_lock_keeps_a_note_for_its_next_holder_and_a_copy_of_it_does_not(tmp_p
         again.acquire()  # as after kill -9, and once more before the new holder has left a note of its own
         assert again.note == note
         again.release()
-    lock.path.write_text(lock.path.read_text().replace(Path(BOOT_ID).read_text().strip(), "another"))
+    lock.path.write_text(lock.path.read_text().replace(boot_id(), "another"))
     lock.acquire()
     assert lock.note == "", "no process outlives a boot"
     lock.release()

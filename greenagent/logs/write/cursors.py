@@ -103,6 +103,8 @@ class Cursors:
                 self.by_bit[int(bit_text)] = Cursor(name, int(bit_text), seq, removed)
         for cursor in kept.values():
             self.by_bit.setdefault(cursor.bit, cursor)
+        for cursor in self._old():
+            cursor.removed = monotonic_epoch()  # by a clock that may just be ahead: that alone takes no lines
 
     def rows(self) -> list[CursorRow]:
         """For ``CursorStore.replace``."""
@@ -135,11 +137,14 @@ class Cursors:
 
     def drop_old(self) -> list[Cursor]:
         """Takes out the pairs that left the configuration long ago, and returns them."""
-        oldest = monotonic_epoch() - REMOVED_MEMORY
-        old = [cursor for cursor in self.by_bit.values() if cursor.removed is not None and cursor.removed < oldest]
+        old = self._old()
         for cursor in old:
             del self.by_bit[cursor.bit]
         return old
+
+    def _old(self) -> list[Cursor]:
+        oldest = monotonic_epoch() - REMOVED_MEMORY
+        return [cursor for cursor in self.by_bit.values() if cursor.removed is not None and cursor.removed < oldest]
 
     def marked(self, bit: int, last_seq: int) -> None:
         """The line ``last_seq`` is the newest that carries this mark: a later one would never be delivered."""

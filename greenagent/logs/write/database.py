@@ -6,14 +6,12 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from greenagent.logs.folder import LogFolder, file_size, inode_of, number_of, read_numbers
 from greenagent.logs.lines import LAST_ID, MIXED, Lines, as_rows, block_as_json
 from greenagent.logs.schema import (
-    CLEAR_OPEN,
     CLOSE_OPEN,
     DELETE_META,
     INSERT_BLOCK,
@@ -32,6 +30,7 @@ from greenagent.logs.write.database_file import (
     finish,
     merge_for_good,
     set_aside,
+    sign_off,
     stored_numbers,
 )
 from greenagent.runtime.native import NativeLock, native_sleep
@@ -225,8 +224,7 @@ class LogDatabase:
         """Merges the log and closes; where somebody else has the file open, the log is merged later."""
         deadline = time.monotonic() + patience
         self.connection.execute("PRAGMA busy_timeout=0")
-        with suppress(sqlite3.Error):  # of no use in a file that is not the newest
-            self.connection.execute(CLEAR_OPEN)
+        sign_off(self.connection)
         while not merge_for_good(self.connection):
             if time.monotonic() >= deadline:
                 self.unfinished.append(self.path)

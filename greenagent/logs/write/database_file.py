@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,8 @@ from greenagent.logs.folder import (
     is_special,
     read_numbers,
 )
-from greenagent.logs.schema import LINE_COLUMNS, SCHEMA, SET_META
+from greenagent.logs.schema import CLEAR_OPEN, LINE_COLUMNS, SCHEMA, SET_META
+from greenagent.runtime.procfs import boot_id
 
 PAGE_SIZE: Final = 8192
 """A fifth faster than 4096."""
@@ -127,6 +129,24 @@ def inspect(path: Path) -> str:
                 raise
             return str(error)
     return "" if columns in ((), LINE_COLUMNS) else OTHER_COLUMNS
+
+
+def sign_off(connection: sqlite3.Connection) -> None:
+    """The last thing that is written into a file: when it was closed, by a clock that nobody can set."""
+    with suppress(sqlite3.Error):
+        connection.execute(CLEAR_OPEN)  # of no use in a file that is not the newest
+        connection.executemany(SET_META, [("closed", int(time.monotonic())), ("boot", _boot_number())])
+
+
+def closed_in_this_boot(numbers: Mapping[str, int]) -> float | None:
+    """When a file with these numbers was closed, by the monotonic clock; None where that cannot be told."""
+    is_this = numbers.get("boot", 0) == _boot_number() != 0
+    return float(numbers["closed"]) if is_this and "closed" in numbers else None
+
+
+def _boot_number() -> int:
+    """The meta table holds numbers."""
+    return int(boot_id().replace("-", "")[:15] or "0", 16)
 
 
 def stored_numbers(paths: list[Path]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,9 +16,12 @@ from typing import Final, NamedTuple
 
 from greenagent.logs.folder import COMPANIONS, LogFolder, connect, read_numbers
 from greenagent.logs.write.cursors import Cursor, Cursors
+from greenagent.logs.write.database_file import closed_in_this_boot
 from greenagent.logs.write.undelivered import Waiting, waiting_in
 from greenagent.runtime.clock import monotonic_epoch
 
+CLOCK_SETTLED: Final = 600.0
+"""Seconds until the machine's clock counts: one that has no battery, or a wrong one, is set soon after the boot."""
 _PATIENCE: Final = 0.05
 """Seconds to wait for an archive that another program has locked: the writer must go on."""
 
@@ -37,6 +41,8 @@ class _Archive(NamedTuple):
     first_seq: int
     last_seq: int
     has_logs: bool
+    closed: float | None = None
+    """When, by the monotonic clock; None where that cannot be told."""
 
 
 class Retention:
@@ -56,8 +62,10 @@ class Retention:
         self._not_sent = not_sent
         self._archives: dict[Path, _Archive] = {}
         self._since: dict[Path, float] = {}
-        """From when on the age of each archive counts, by the clock that nobody can set."""
-        self._has_looked = False
+        """From when on the age of each archive counts, by the monotonic clock."""
+        self._first_look: float | None = None
+        self._from_before: set[Path] = set()
+        """Archives of which only the file's stamp tells how old they are."""
         self._said_free = False
         self._failure: OSError | None = None
 
@@ -81,16 +89,27 @@ class Retention:
             raise self._failure
 
     def _older_than(self, age: float, archives: Sequence[Path]) -> list[Path]:
-        """What this process has first seen as an archive is as old as that, whatever the machine's clock says since.
+        """Those whose age is certain, whatever the machine's clock said meanwhile.
 
-        Of those that were there before, the file's stamp tells; one from the future counts from the start on.
+        What was closed since the machine was booted tells when, by the monotonic clock. Of the others only the stamp
+        of the file tells, by a clock that may have been ahead when this process started: it counts once that clock
+        has had time to be set.
         """
-        now = monotonic_epoch()
-        self._since = {
-            path: self._since.get(path, now if self._has_looked else min(now, _modified(path))) for path in archives
-        }
-        self._has_looked = True
+        now = time.monotonic()
+        if self._first_look is None:
+            self._first_look = now
+            self._from_before = {path for path in archives if self._known(path).closed is None}
+        self._since = {path: self._since.get(path) or self._closed(path, now) for path in archives}
+        if now - self._first_look >= CLOCK_SETTLED:
+            wall = min(time.time(), monotonic_epoch())
+            for path in self._from_before & self._since.keys():
+                self._since[path] = min(self._since[path], now - (wall - _modified(path)))
+            self._from_before.clear()
         return [path for path, since in self._since.items() if since < now - age]
+
+    def _closed(self, path: Path, now: float) -> float:
+        closed = self._known(path).closed
+        return now if closed is None else min(now, closed)
 
     def _make_room(self, archives: Sequence[Path], cursors: Cursors) -> None:
         for path in filter(Path.exists, archives):
@@ -151,7 +170,8 @@ class Retention:
                 return _Archive(0, sys.maxsize, True)
             found = _Archive(0, 0, True)
             if numbers:
-                found = _Archive(numbers.get("first_seq", 0), numbers["next_seq"] - 1, row is not None)
+                closed = closed_in_this_boot(numbers)
+                found = _Archive(numbers.get("first_seq", 0), numbers["next_seq"] - 1, row is not None, closed)
             self._archives[path] = found
         return self._archives[path]
 
