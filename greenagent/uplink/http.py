@@ -271,6 +271,8 @@ class _Template:
         """The whole request, for a connection that is yet to be opened."""
         request = self._prepared.copy()
         request.headers.update(headers)
+        if self.is_get:
+            return request  # even an empty body would be sent, in chunks
         # A body given in one piece has the time of one write for all of it: a large result over a
         # slow line would time out for ever.
         request.body = body if len(body) <= PIECE else in_pieces(body)  # type: ignore[assignment]

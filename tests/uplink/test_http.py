@@ -137,6 +137,16 @@ def test_every_form_of_an_answer_means_the_same(answer, bytewise, open_client):
     assert controller.errors == []
 
 
+@EXCHANGES
+def test_a_poll_has_no_body(open_client):
+    """Not even an empty one, which would be sent in chunks."""
+    with RecordingController() as controller:
+        client = open_client(controller)
+        controller.push(BODY)
+        client.get("cmd")
+        assert "Transfer-Encoding" not in controller.polls[-1].headers
+
+
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 1_000_000])
 def test_bodies_of_every_size_arrive_whole_both_ways(size):
     with RecordingController() as controller:
