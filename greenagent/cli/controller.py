@@ -22,6 +22,7 @@ from greenagent import __version__  # noqa: E402
 from greenagent.cli.common import EXIT_FAILED, EXIT_USAGE, Parser, count, print_error  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 from greenagent.runtime.greenlets import Supervisor  # noqa: E402
+from greenagent.runtime.patch import return_large_blocks  # noqa: E402
 from greenagent.values.errors import GreenagentError  # noqa: E402
 from greenagent.values.text import parse_address  # noqa: E402
 
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         ended.set()
 
     _raise_descriptor_limit()
+    return_large_blocks()
     limits = Limits(keep_jobs=options.keep_jobs, keep_for=options.keep_for)
     try:
         tls = served_context(options.tls_cert, options.tls_key, options.client_ca) if options.tls_cert else None

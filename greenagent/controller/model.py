@@ -24,6 +24,10 @@ IDENTITY_DIGITS: Final = 18
 """A gid or nid has 18 digits at most: the state file could not hold more."""
 RESULT_OVERHEAD: Final = 500
 """Bytes a kept result costs beside its text."""
+MAX_ROLES: Final = 1000
+"""Roles of one agent, or of one command."""
+MAX_ROLE: Final = 8192
+"""Characters of a role; the address of a poll could not hold more."""
 MAX_SHOWN_NAME: Final = 200
 """Characters of a command's name in a list of jobs."""
 

@@ -19,6 +19,7 @@ from greenagent.controller.state.open_texts import OpenTextStore
 from greenagent.controller.state.scripts import ScriptStore
 from greenagent.controller.state.state_file import StateError, StateFile
 from greenagent.runtime.agent_log import AgentLog
+from greenagent.values import levels
 
 
 class Services:
@@ -53,14 +54,16 @@ class Services:
         """Once a second: ends what has waited too long and drops what is too old."""
         trouble = self.log.on_change()
         watched = self.log.on_change()
+        shared = self.log.rate_limited()
         rounds = 0
         while True:
             gevent.sleep(1)
             rounds += 1
             for agent in self.agents.newly_shared():
-                self.log.warning(
+                shared.log(
+                    levels.WARNING,
                     f"two polls of agent {agent.key} stand open: if two nodes have that gid and nid, give one another"
-                    " nid, since a job for it may run on both"
+                    " nid, since a job for it may run on both",
                 )
             if without := self.agents.newly_without_roles():
                 others = f" and {len(without) - 1} others" if without[1:] else ""

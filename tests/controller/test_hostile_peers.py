@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -15,7 +18,9 @@ import pytest
 
 from greenagent.controller.dispatch.agents import AgentTable, Poll
 from greenagent.controller.limits import MIB, Limits
-from greenagent.controller.model import AgentKey, Target
+from greenagent.controller.model import AgentKey, Job, Target
+from greenagent.controller.state.scripts import Script, ScriptStore
+from greenagent.controller.state.state_file import StateFile
 from tests.support.floods import STALL, flooding, longest_stall
 from tests.support.local_controller import Agent, LocalController, plain, start
 from tests.support.memory import held_by, resident
@@ -48,15 +53,16 @@ def is_closed(client: socket.socket) -> bool:
 
 @contextmanager
 def longest_hold(controller: LocalController) -> Iterator[list[float]]:
-    """The longest time in seconds that a request of the controller kept the hub, at the end."""
+    """The longest time in seconds that the hub was kept, at the end: by a request of the controller, or by a thread
+    that has the interpreter meanwhile."""
     longest = [0.0]
-    began = time.thread_time()
+    began = time.process_time()
     pool = controller.controller._server.pool
 
     def switched(event: str, places: tuple[Any, Any]) -> None:
         nonlocal began
-        now = time.thread_time()
-        if places[0] in pool:
+        now = time.process_time()
+        if places[0] in pool or places[0] is gevent.get_hub():
             longest[0] = max(longest[0], now - began)
         began = now
 
@@ -95,6 +101,29 @@ BODIES = {
     ),
     "no JSON": ("event", lambda: b"[" * 60_000),
     "chunks of a byte": ("log", lambda: many(12_000, '{"jobid":"j","data":"x"}')),
+    "commas in a text": (
+        "result",
+        lambda: json.dumps({"id": "j", "state": "SUCCESS", "data": "," * 600_000 + "\n" * 6 * MIB}).encode(),
+    ),
+    "white space": ("result", lambda: b" " * 20 * MIB + (RESULT % "1").encode()),
+    "what is no UTF-8": ("log", lambda: b'[{"jobid": "j", "data": "' + b"\xff" * 8 * MIB + b'"}]'),
+    "half characters": ("log", lambda: b'[{"jobid": "j", "data": "' + rb"\ud800" * 2 * MIB + b'"}]'),
+    "a large result": (
+        "result",
+        lambda: json.dumps({"id": "j", "state": "SUCCESS", "data": "a line\n" * 7 * MIB}).encode(),
+    ),
+    "members within a script": (
+        "job",
+        lambda: json.dumps(
+            {
+                "id": "p",
+                "cmd": "jumpscript_content",
+                "gid": 1,
+                "nid": 9,
+                "data": '{"content": "x", "args": [' + "[]," * 2 * MIB + "1]}",
+            }
+        ).encode(),
+    ),
     "long id": ("result", lambda: json.dumps({"id": "j" * 6 * MIB, "state": "SUCCESS"}).encode()),
     "a job": (
         "job",
@@ -387,3 +416,57 @@ def test_agents_whose_roles_are_too_many_are_said(make_controller) -> None:
     parked = Agent(controller, nid=8, roles=["web"]).poll()
     controller.submit(id="j", roles=["web"])
     assert parked.command()["id"] == "j"
+
+
+def test_bodies_that_do_not_come_leave_descriptors_for_others(make_controller) -> None:
+    """More connections at once than there are descriptors: nobody counts them before they are accepted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    controller = make_controller()
+    agent = Agent(controller)
+    clients = [socket.socket() for _ in range(300)]
+    used = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 150, hard))
+    try:
+        for client in clients:
+            client.connect(address_of(controller))
+            client.sendall(b"POST /1/2/result HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{")
+        clients.pop().close()  # the agent's own side, in this process too, needs one
+        assert plain().get(f"{agent.url}/ping", timeout=10).json() == "ok"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for client in clients:
+            client.close()
+
+
+def test_scripts_take_no_more_memory_than_they_may() -> None:
+    """One wide character makes a text four times as large."""
+    cap = MIB
+    store = ScriptStore(StateFile(None), Limits(script_bytes=cap))
+    for number in range(100):
+        store.store(Script.of(f"{number}\U0001f600" + "x" * 20_000))
+        assert held_by(store) < 1.5 * cap
+    for number in range(10_000):
+        store.store(Script.of(f"{number}"))
+    assert cap / 2.5 < held_by(store) < 1.5 * cap
+
+
+def test_a_command_has_only_so_many_roles(controller, agent) -> None:
+    answer = controller.post("jobs", {"cmd": "x", "roles": [f"r{n}" for n in range(1001)], "wait_for_agent": 9})
+    assert (answer.status_code, answer.json()) == (
+        400,
+        {"error": "a command has 1000 roles at most, each of 8192 characters"},
+    )
+
+
+def test_a_job_that_is_forgotten_is_freed_at_once(make_controller) -> None:
+    """Adopted ones of 20 MiB each stayed until the collector looked."""
+    controller = make_controller(Limits(adopted_jobs=1))
+    agent = Agent(controller)
+    gc.collect()
+    gc.disable()
+    try:
+        agent.finish("freed")
+        agent.finish("second")
+        assert not [one for one in gc.get_objects() if isinstance(one, Job) and one.id == "freed"]
+    finally:
+        gc.enable()

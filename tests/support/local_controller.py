@@ -16,6 +16,7 @@ from greenagent.controller.limits import Limits
 from greenagent.controller.services import Services
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.patch import return_large_blocks
 from tests.support.waiting import wait_until
 
 ORIGINAL = "Go-http-client/1.1"
@@ -26,6 +27,7 @@ class LocalController:
     """An in-process controller on a free port; ``said`` holds what it says, ``asked`` the paths of all requests."""
 
     def __init__(self, limits: Limits | None = None, state: Path | None = None, **options: Any) -> None:
+        return_large_blocks()  # as the program does: what it has freed is no longer resident
         self.said: list[str] = []
         agent_log = AgentLog(None)
         agent_log.attach(lambda level, text: self.said.append(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import uuid
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing import Any, Final
 from greenagent.controller.dispatch.agents import AgentTable
 from greenagent.controller.dispatch.dispatcher import Dispatcher
 from greenagent.controller.dispatch.submission import Submission, parse_posted
-from greenagent.controller.limits import Limits
+from greenagent.controller.limits import MIB, Limits
 from greenagent.controller.model import (
     MAX_SHOWN_NAME,
     NO_AGENT,
@@ -30,12 +31,18 @@ from greenagent.values.arguments import as_text
 from greenagent.values.command import problem_of_id
 from greenagent.values.errors import GreenagentError
 
+MAX_TEXT: Final = 64 * MIB
+"""Bytes of a result's JSON text: with escapes for all that is not ASCII it may be three times as long as it came."""
 KILL_ORDER: Final = "kill-"
 """So begin the ids of kill commands that the controller makes."""
 
 
 class ResultError(GreenagentError):
     """A body that is not a result."""
+
+
+class TooLargeResultError(GreenagentError):
+    """A result that takes more room than any may."""
 
 
 class NotItsJobError(GreenagentError):
@@ -237,14 +244,31 @@ def _state_after(job: Job, result: Result, is_of_first_original: bool) -> str:
     return states.RUNNING if job.brief.recurring and is_run and state in of_run else state
 
 
+def _finite(value: Any) -> Any:
+    """A JSON value with null for NaN and infinite numbers: shown again, they would be no JSON."""
+    try:
+        json.dumps(value, allow_nan=False)  # ten times faster than any look at the text
+    except ValueError:
+        return _without_infinite(value)
+    return value
+
+
+def _without_infinite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_infinite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_infinite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def parse_result(key: AgentKey, received: Any) -> Result:
     """A result an agent posted, with the types that readers rely on (protocol 4.1); identity is that of the URL.
 
-    Looks at nothing else, so it may be called in a native thread. Raises ResultError.
+    Looks at nothing else, so it may be called in another process. Raises ResultError.
     """
     if not isinstance(received, dict):
         raise ResultError("a result is a JSON object")
-    result = {**received, **key.to_wire()}
+    result = {**_finite(received), **key.to_wire()}
     result.pop("delivered", None)  # this controller's word for what no agent answered
     if not isinstance(result.get("id"), str) or not result["id"]:
         raise ResultError("a result needs the id of its job")
@@ -273,4 +297,6 @@ def parse_result(key: AgentKey, received: Any) -> Result:
     cmd = (result.get("cmd") or "")[:MAX_SHOWN_NAME]
     is_of_first = "tags" not in result and "exit_code" not in result
     text = json.dumps(result)
+    if len(text) > MAX_TEXT:
+        raise TooLargeResultError(f"a result is kept as ASCII JSON, of {MAX_TEXT} bytes at most")
     return Result(result["id"], key, result["state"], result["starttime"], text, cmd=cmd, is_of_first=is_of_first)

@@ -12,7 +12,17 @@ from typing import Any, Final, NamedTuple
 
 from greenagent.controller.dispatch.dispatcher import Dispatcher
 from greenagent.controller.limits import Limits
-from greenagent.controller.model import IDENTITY_DIGITS, NO_AGENT, AgentKey, Brief, Job, Target, synthetic_result
+from greenagent.controller.model import (
+    IDENTITY_DIGITS,
+    MAX_ROLE,
+    MAX_ROLES,
+    NO_AGENT,
+    AgentKey,
+    Brief,
+    Job,
+    Target,
+    synthetic_result,
+)
 from greenagent.controller.state.job_store import JobStore
 from greenagent.controller.state.scripts import Script, ScriptStore, parse_script
 from greenagent.runtime.clock import monotonic_epoch
@@ -48,7 +58,7 @@ class Posted(NamedTuple):
 def parse_posted(posted: Any) -> Posted:
     """Checks a command object. Raises CommandError.
 
-    Looks at nothing else, so it may be called in a native thread.
+    Looks at nothing else, so it may be called in another process.
     """
     if not isinstance(posted, dict):
         raise CommandError("a command is a JSON object")
@@ -154,6 +164,8 @@ def _checked_target(command: dict[str, Any]) -> Target:
             raise CommandError("give either 'nid' or 'roles', not both")
         if any(not role for role in target.roles):
             raise CommandError("'roles' holds an empty role")
+        if len(target.roles) > MAX_ROLES or any(len(role) > MAX_ROLE for role in target.roles):
+            raise CommandError(f"a command has {MAX_ROLES} roles at most, each of {MAX_ROLE} characters")
         return target
     if target.fanout:
         raise CommandError("'fanout' needs 'roles' (['*'] is every agent)")

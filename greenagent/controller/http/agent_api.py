@@ -5,24 +5,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final, NoReturn, cast
 
 import falcon
 
 from greenagent.controller.dispatch.agents import Poll
-from greenagent.controller.dispatch.results import NotItsJobError, ResultError, parse_result
+from greenagent.controller.dispatch.results import NotItsJobError, ResultError, TooLargeResultError, parse_result
 from greenagent.controller.http.access import AgentResource
 from greenagent.controller.http.bodies import (
     RETRY_AFTER,
     Bodies,
     BodyError,
-    BodyTooLargeError,
     NoRoomError,
-    NotJsonError,
-    finite,
 )
+from greenagent.controller.http.body_values import BodyTooLargeError, NotJsonError, unchanged
 from greenagent.controller.http.disconnects import DisconnectWatch
-from greenagent.controller.model import IDENTITY_DIGITS, AgentKey
+from greenagent.controller.model import IDENTITY_DIGITS, MAX_ROLES, AgentKey
 from greenagent.controller.services import Services
 from greenagent.controller.state.log_lines import parse_records
 from greenagent.controller.state.metrics import parse_points
@@ -35,7 +34,6 @@ FREE_SLOTS: Final = "Greenagent-Free-Slots"
 OPEN_TEXT: Final = "Greenagent-Open-Text"
 ENDPOINTS: Final = ("cmd", "result", "log", "open_text", "stats", "event", "script", "ping")
 """Below ``/<gid>/<nid>/``."""
-MAX_ROLES: Final = 1000
 _OK: Final = '"ok"'
 _SLOTS: Final = re.compile("-?[0-9]{1,9}")
 
@@ -89,9 +87,7 @@ class AgentApi(AgentResource):
         """One result object."""
         key = _key(gid, nid)
         try:
-            result = self._received(
-                req, self._services.limits.result_body, "json error", lambda value: parse_result(key, finite(value))
-            )
+            result = self._received(req, self._services.limits.result_body, "json error", partial(parse_result, key))
             self._heard_of(gid, nid)
             self._services.results.take(result)
         except NotItsJobError as error:
@@ -159,13 +155,11 @@ class AgentApi(AgentResource):
         for job in filter(None, map(self._services.jobs.get, touched)):
             job.changes.announce()
 
-    def _received(
-        self, req: falcon.Request, limit: int, refusal: str, make: Callable[[Any], Any] = lambda value: value
-    ) -> Any:
+    def _received(self, req: falcon.Request, limit: int, refusal: str, make: Callable[[Any], Any] = unchanged) -> Any:
         """What ``make`` makes of the JSON value of the body, or the original's answer to one that has none."""
         try:
             return self._bodies.read(req, limit, make)
-        except BodyTooLargeError as error:
+        except (BodyTooLargeError, TooLargeResultError) as error:
             raise falcon.HTTPStatus(falcon.HTTP_413, text=json.dumps(str(error))) from None
         except NoRoomError as error:
             headers = {"Retry-After": str(RETRY_AFTER)}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,41 +11,29 @@ from typing import Any, Final, TypeVar
 import falcon
 import gevent
 
-from greenagent.controller.http.connections import Connection
+from greenagent.controller.http.body_values import BodyTooLargeError, value_of
+from greenagent.controller.http.body_worker import BodyWorker
+from greenagent.controller.http.connections import ANSWERED, BODY, Connection
 from greenagent.controller.limits import Limits
-from greenagent.runtime.native import NativePool
-from greenagent.values.command import load_json
 from greenagent.values.errors import GreenagentError
 
 T = TypeVar("T")
 
-MAX_DEPTH: Final = 200
-MAX_PARTS: Final = 500_000
-"""Members of all objects and lists of one body together."""
 PIECE: Final = 16 * 1024
 """Bytes read at once; a body in chunks of one byte takes some milliseconds for them."""
-FEW_PARTS: Final = 2000
-FEW_BYTES: Final = 64 * 1024
-"""What is no more than this is made a value at once; everything else in a native thread."""
+FEW_PARTS: Final = 5000
+FEW_BYTES: Final = 128 * 1024
+"""What is no more than this is made a value at once, in 30 ms at the worst; everything else by another process."""
 SLOWEST: Final = 8 * 1024
 """Bytes a second that a body must come with, once ``Limits.slow_body`` is over."""
 RETRY_AFTER: Final = 5
 """Seconds after which a body is to be sent again for which there was no room."""
 
-_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _PART_SIGNS: Final = (b",", b"{", b"[")
 
 
 class BodyError(GreenagentError):
     """The body did not come as announced, or not in time."""
-
-
-class BodyTooLargeError(GreenagentError):
-    """More bytes, or more members, than this endpoint takes."""
-
-
-class NotJsonError(GreenagentError):
-    """The body has come, and is no JSON value."""
 
 
 class NoRoomError(GreenagentError):
@@ -70,38 +55,40 @@ class Bodies:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._pool = NativePool(1)
+        self._worker = BodyWorker()
         self._bodies: dict[_Body, None] = {}
         self._held = 0
 
     def close(self) -> None:
-        self._pool.close()
+        self._worker.close()
 
     def read(self, req: falcon.Request, limit: int, make: Callable[[Any], T], empty: Any = None) -> T:
         """What ``make`` makes of the JSON value of a body, without lone surrogates; ``empty`` for an empty body.
 
-        ``make`` is called in a native thread where the body is large: it must look at nothing but the value. What
-        it raises is raised. Raises BodyError, BodyTooLargeError and NoRoomError, after which the connection is
-        closed, and NotJsonError.
+        ``make`` is a function of a module, or a ``partial`` of one: it is called in another process where the body is
+        large. What it raises is raised. Raises BodyError, BodyTooLargeError and NoRoomError, after which the
+        connection is closed, and NotJsonError.
         """
         connection: Connection = req.env["greenagent.connection"]
         body = _Body(connection.address, gevent.getcurrent())
         self._bodies[body] = None
         try:
+            connection.enter(BODY)
             self._receive(req, body, limit)
+            connection.enter(ANSWERED)
             body.is_coming = False
             if not body.data and empty is not None:
                 return make(empty)
-            data = body.data
-            if len(data) <= FEW_BYTES and _count_signs(data) <= FEW_PARTS:
-                return make(_value(data))
-            return self._pool.run(lambda: make(_value(data)))
+            if len(body.data) <= FEW_BYTES and _count_signs(body.data) <= FEW_PARTS:
+                return make(value_of(body.data))
+            return self._worker.run(make, body.data, connection.address)
         except (BodyError, BodyTooLargeError, NoRoomError):
             req.env["greenagent.close"]()  # what is left of the body is not read: the connection ends with this answer
             raise
         finally:
             del self._bodies[body]
             self._held -= len(body.data)
+            body.data = bytearray()  # or it would stay as long as what is raised, until the connection has ended
 
     def _receive(self, req: falcon.Request, body: _Body, limit: int) -> None:
         length = req.env.get("CONTENT_LENGTH")
@@ -142,53 +129,6 @@ class Bodies:
         largest.greenlet.kill(error, block=False)
 
 
-def _value(data: bytearray) -> Any:
-    """The JSON value of a body. Raises BodyTooLargeError, NotJsonError."""
-    if _count_signs(data) > MAX_PARTS and _count_parts(data) > MAX_PARTS:
-        raise BodyTooLargeError(f"the body has more than {MAX_PARTS} members")
-    try:
-        value = load_json(data.decode("utf-8", "replace"))
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise NotJsonError(f"the body is not JSON: {reason}") from error
-    if _is_deep(value):
-        raise NotJsonError(f"the body is not JSON: nested more than {MAX_DEPTH} deep")
-    return value
-
-
-def _count_signs(data: bytearray, *span: int) -> int:
-    """The commas and opening brackets, of all of the body or between two places."""
-    return sum(data.count(sign, *span) for sign in _PART_SIGNS)
-
-
-def _count_parts(data: bytearray) -> int:
-    """Those outside of texts, up to the first fault."""
-    return _count_signs(data) - sum(_count_signs(data, *text.span()) for text in _TEXT.finditer(data))
-
-
-def finite(value: Any) -> Any:
-    """A JSON value with null for NaN and infinite numbers: shown again, they would be no JSON."""
-    try:
-        json.dumps(value, allow_nan=False)  # ten times faster than any look at the text
-    except ValueError:
-        return _finite(value)
-    return value
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _is_deep(value: Any) -> bool:
-    """What can just be read could be too deep to be written again, at another depth of the stack."""
-    layer = [value] if isinstance(value, (dict, list)) else []
-    for _ in range(MAX_DEPTH + 1):
-        inner = [one for item in layer for one in (item.values() if isinstance(item, dict) else item)]
-        layer = [one for one in inner if isinstance(one, (dict, list))]
-        if not layer:
-            return False
-    return True
+def _count_signs(data: bytearray) -> int:
+    """The commas and opening brackets: never fewer than there are members."""
+    return sum(map(data.count, _PART_SIGNS))

@@ -22,8 +22,10 @@ ASKING: Final = "asking"
 """Nothing of a next request has come yet."""
 HEAD: Final = "head"
 """A part of a request has come, its head is not complete yet (or what is left of its body is thrown away)."""
+BODY: Final = "body"
+"""The head is complete, the body is still coming."""
 ANSWERED: Final = "answered"
-"""Its request is in work: a parked poll, or a body that is still coming."""
+"""Its request is in work, as that of a parked poll."""
 
 
 @dataclass(eq=False, slots=True)
@@ -61,7 +63,7 @@ class Connections:
     def add(self, address: str, greenlet: Any) -> Connection:
         """A connection just accepted. Others go for it where there is no room."""
         if len(self._open) >= self.most():
-            self._make_room()
+            self.make_room()
         connection = Connection(address, greenlet)
         self._open[connection] = None
         return connection
@@ -78,7 +80,7 @@ class Connections:
         """Whether the head of its request, which stays until it is answered, can be taken beside all others."""
         if connection.head <= SMALL_HEAD:
             return True
-        held = sum(one.head for one in self._open if one.phase == ANSWERED and one.head > SMALL_HEAD)
+        held = sum(one.head for one in self._open if one.phase in (BODY, ANSWERED) and one.head > SMALL_HEAD)
         return held <= self._limits.heads
 
     def watch(self) -> None:
@@ -101,14 +103,17 @@ class Connections:
             for connection in connections[: max(0, len(connections) - limits.unasked_per_address)]:
                 self._end(connection)
 
-    def _make_room(self) -> None:
+    def make_room(self) -> None:
         """Ends the oldest connections that wait for nothing of ours, of the address that has most of these.
 
-        First those that never asked anything. Parked polls and requests in work are never ended.
+        First those that never asked anything, then those whose body takes long. Parked polls and requests in work are
+        never ended.
         """
         some = max(1, len(self._open) // 32)  # looking through all for each new one would be a load of its own
+        long_ago = time.monotonic() - self._limits.unasked_for
         for waiting in (
             [one for one in self._open if not one.has_asked],
+            [one for one in self._open if one.phase == BODY and one.since < long_ago],
             [one for one in self._open if one.phase != ANSWERED],
         ):
             if waiting:

@@ -12,7 +12,8 @@ import falcon
 
 from greenagent.controller.dispatch.results import EndedError, SignalNotKnownError, is_kill_order
 from greenagent.controller.dispatch.submission import KnownIdError, TooManyJobsError, parse_posted
-from greenagent.controller.http.bodies import Bodies, BodyError, BodyTooLargeError, NoRoomError, NotJsonError
+from greenagent.controller.http.bodies import Bodies, BodyError, NoRoomError
+from greenagent.controller.http.body_values import BodyTooLargeError, NotJsonError, unchanged
 from greenagent.controller.model import IDENTITY_DIGITS, AgentKey, Job
 from greenagent.controller.services import Services
 from greenagent.controller.state.scripts import Script
@@ -101,6 +102,7 @@ class PeopleApi:
         deadline = time.monotonic() + max(0.0, min(_float(req, "wait", 0.0), MAX_WAIT))
         while not job.answered and (left := deadline - time.monotonic()) > 0:
             job.changes.wait(left)
+            self._job(job_id)  # it may have been forgotten meanwhile
         resp.text = job.full()
 
     def on_post_kill(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
@@ -172,7 +174,7 @@ class PeopleApi:
         return found, f"{zlib.crc32(json.dumps(found).encode()):x}" if found else "0"
 
     def _read(self, req: falcon.Request, limit: int, empty: Any = None) -> Any:
-        return self._bodies.read(req, limit, lambda value: value, empty)
+        return self._bodies.read(req, limit, unchanged, empty)
 
     def _job(self, segment: str) -> Job:
         job = self._services.jobs.get(_id(segment))

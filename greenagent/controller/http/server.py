@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 import gevent
@@ -20,6 +20,9 @@ from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.http_server import GuardedHandler
 from greenagent.runtime.paced import close_gently
 from greenagent.runtime.tls_watch import TlsContext
+
+ACCEPT_PAUSE: Final = 0.1
+"""Seconds without accepting where no descriptor is free."""
 
 _SLASH = re.compile("%2f", re.IGNORECASE)
 
@@ -116,7 +119,8 @@ class Server(WSGIServer):  # type: ignore[misc]
         except OSError as error:
             self._accept_trouble.warning(f"cannot accept connections: {error.strerror or error}")
             self.stop_accepting()
-            gevent.spawn_later(0.5, self._accept_again)
+            self.connections.make_room()  # accepted in one go, they may be more than were counted so far
+            gevent.spawn_later(ACCEPT_PAUSE, self._accept_again)
             return None
         self._accept_trouble.resolved("connections are accepted again")
         return accepted

@@ -189,8 +189,8 @@ class JobStore:
             self._file.write([row for job in drop for row in _removal_rows(job)])
             for job in drop:
                 del self._finished[job.id]
-                del self._jobs[job.id]
                 self._finished_bytes -= job.size
+                self._forget(job)
 
     def trim_adopted(self, key: AgentKey) -> None:
         """Drops the oldest adopted jobs where an agent has too many, or all together. Raises StateError."""
@@ -214,8 +214,14 @@ class JobStore:
             self._file.write([row for job in drop for row in _removal_rows(job)])
         for job in drop:
             if self._adopted.pop(job.id, None) is not None:
-                del self._jobs[job.id]
                 self._adopted_bytes -= job.size
+                self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        """A job and its assignments name each other: together they would stay until the collector looks."""
+        del self._jobs[job.id]
+        job.assignments = []
+        job.changes.announce()
 
     def _superfluous(self) -> list[Job]:
         limits = self._limits

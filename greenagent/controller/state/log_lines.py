@@ -7,7 +7,7 @@ that an agent has no part in, it has few.
 from __future__ import annotations
 
 import uuid
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Container
 from sys import getsizeof
 from typing import Any, Final, NamedTuple
@@ -110,17 +110,16 @@ class LineStore:
         self._bytes = 0
         self._next = 1
 
-    def take(self, key: AgentKey, records: deque[Record], has_part: Callable[[str], bool | None]) -> set[str]:
-        """Takes a batch an agent posted out of ``records``; returns the known jobs that have new lines.
+    def take(self, key: AgentKey, records: list[Record], has_part: Callable[[str], bool | None]) -> set[str]:
+        """Takes a batch an agent posted; returns the known jobs that have new lines.
 
         Other greenlets run meanwhile. ``has_part`` says whether the agent has a part in a job; None where nobody
         knows the job.
         """
         touched: set[str] = set()
         parts: dict[str, bool | None] = {}
-        while records:
-            for _ in range(min(TURN, len(records))):
-                record = records.popleft()
+        for first in range(0, len(records), TURN):
+            for record in records[first : first + TURN]:
                 jobid = record.jobid
                 if jobid not in parts:
                     if len(parts) > TURN:
@@ -217,7 +216,7 @@ class LineStore:
             del self._empty[jobid], self._jobs[jobid]
 
 
-def parse_records(received: Any) -> deque[Record] | None:
+def parse_records(received: Any) -> list[Record] | None:
     """The lines of a posted batch (protocol 7.1) that belong to a job; None when it is not a list of messages.
 
     Originals name no job: nobody could ask for such a line.
@@ -225,7 +224,7 @@ def parse_records(received: Any) -> deque[Record] | None:
     if not isinstance(received, list) or not all(isinstance(record, dict) for record in received):
         return None
     records = map(_record, received)
-    return deque(record for record in records if 0 < len(record.jobid) <= MAX_ID_LENGTH)
+    return [record for record in records if 0 < len(record.jobid) <= MAX_ID_LENGTH]
 
 
 def _record(received: dict[str, Any]) -> Record:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from sys import getsizeof
 from typing import Final, NamedTuple
 
 from greenagent.controller.limits import Limits
@@ -27,6 +28,8 @@ class Script(NamedTuple):
         return cls(hashlib.md5(content.encode("utf-8", "replace"), usedforsecurity=False).hexdigest(), content)
 
 
+OVERHEAD: Final = 500
+"""Bytes a kept script costs beside its text."""
 _INSERT: Final = "INSERT OR REPLACE INTO scripts VALUES (?, ?, ?)"
 
 Scripts = dict[str, tuple[str, float]]
@@ -53,7 +56,7 @@ class ScriptStore:
         if digest in self._scripts:
             content = self._scripts[digest][0]
         now = monotonic_epoch()
-        drop = self._superfluous(len(content))
+        drop = self._superfluous(_size(content))
         insertion = (_INSERT, (digest, content, now))
         self._file.write([insertion, *_removals(drop)])
         self._keep(digest, content, now)
@@ -83,19 +86,23 @@ class ScriptStore:
             if stored >= expired and left <= self._limits.script_bytes:
                 break
             found[digest] = content, stored
-            left -= len(content)
+            left -= _size(content)
         return found
 
     def _keep(self, digest: str, content: str, stored: float) -> None:
-        old, _ = self._scripts.pop(digest, ("", 0))
+        old = self._scripts.pop(digest, None)
         self._scripts[digest] = content, stored
-        self._bytes += len(content) - len(old)
+        self._bytes += _size(content) - (_size(old[0]) if old is not None else 0)
 
     def _drop(self, scripts: Scripts) -> None:
         for digest, kept in scripts.items():
             if self._scripts.get(digest) == kept:  # it was not stored again while the file was written
                 del self._scripts[digest]
-                self._bytes -= len(kept[0])
+                self._bytes -= _size(kept[0])
+
+
+def _size(content: str) -> int:
+    return OVERHEAD + getsizeof(content)
 
 
 def parse_script(data: str) -> tuple[str, Script | None, str]:
