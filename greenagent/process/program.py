@@ -12,7 +12,9 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from greenagent.runtime.plain_files import open_plain
 from greenagent.values.errors import GreenagentError
 
 LACKS = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
@@ -174,7 +176,7 @@ def _not_executable(path: str) -> str | None:
 def _missing_interpreter(path: str) -> str:
     """Words for a file that is there while what is to run it is not: the first line of a script names that."""
     try:
-        with open(path, "rb") as file:
+        with open(open_plain(Path(path)), "rb") as file:
             line = file.readline(_SHOWN)
     except OSError:
         line = b""

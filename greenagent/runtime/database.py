@@ -7,6 +7,7 @@ else that waits, and they go on after the commit (design, section 3).
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from gevent.event import AsyncResult
 
 from greenagent.runtime.files import FileId, file_id, new_beside, set_aside
 from greenagent.runtime.native import NativeWorker
+from greenagent.runtime.plain_files import UnfitFileError, not_a_file
 
 T = TypeVar("T")
 Function = Callable[[Any], Any]
@@ -31,6 +33,15 @@ BEGINS: Final = {"": b"SQLite format 3\0", "-wal": b"\x37\x7f\x06", "-shm": b""}
 
 Without the last two no other program sees what was written lately, nor its locks.
 """
+
+
+def unfit_part(path: Path) -> str:
+    """Which file of a database is something else, such as a folder, in words; "" for none. Raises OSError."""
+    for suffix in BEGINS:
+        part = path.with_name(path.name + suffix)
+        if part.exists() and (what := not_a_file(part.stat())):
+            return f"{f'{part.name} beside it' if suffix else 'it'} {what}, not a file"
+    return ""
 
 
 class Outcome(NamedTuple):
@@ -62,6 +73,8 @@ class NativeDatabase:
 
     def start(self) -> None:
         """Opens the file, creating it 0640. Raises sqlite3.Error or OSError."""
+        if unfit := unfit_part(self.path):
+            raise UnfitFileError(errno.EINVAL, unfit, str(self.path))
         self.path.touch(mode=0o640)
         self._is_closing = False
         self._worker = NativeWorker(f"database {self.path.name}", self._handle)

@@ -1,8 +1,7 @@
-"""Files that must never be half written nor waited for, locks that must never be granted twice, the file of a token."""
+"""Files that must never be half written, locks that must never be granted twice, and files that hold a token."""
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
@@ -13,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from greenagent.runtime.plain_files import not_a_file, open_plain, read_plain
 from greenagent.runtime.procfs import boot_id
 from greenagent.values.errors import GreenagentError
 
@@ -124,72 +124,15 @@ def _remove_leftovers(path: Path) -> None:
                 os.unlink(entry.path)
 
 
-class UnfitFileError(OSError):
-    """In the place of a file lies something else, or one that is too large; ``strerror`` says what."""
-
-
-def not_a_file(found: os.stat_result) -> str:
-    """What lies there instead of a plain file, such as "is a folder"; "" for a file."""
-    if stat.S_ISREG(found.st_mode):
-        return ""
-    kinds = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"))
-    return f"is a {next((name for is_kind, name in kinds if is_kind(found.st_mode)), 'device')}"
-
-
-def open_plain(path: Path, *, pipe_given: bool = False) -> int:
-    """A descriptor that reads a plain file, without ever waiting for somebody who writes. Raises OSError.
-
-    UnfitFileError where something else lies there. ``pipe_given``: a pipe without a name will do, too, since only a
-    shell hands one over, by ``<(command)`` or as standard input; its writer is waited for. It can be read only once.
-    """
-    _refuse_unfit(path, os.stat(path), pipe_given)  # first: to open a device may do something already
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
-        found = os.fstat(descriptor)
-        is_given = pipe_given and os.readlink(f"/proc/self/fd/{descriptor}").startswith("pipe:")
-        _refuse_unfit(path, found, is_given)
-        os.set_blocking(descriptor, True)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _refuse_unfit(path: Path, found: os.stat_result, pipe_will_do: bool) -> None:
-    what = not_a_file(found)
-    if what and not (pipe_will_do and stat.S_ISFIFO(found.st_mode)):
-        code = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
-        raise UnfitFileError(code, f"it {what}, not a file", str(path))
-
-
-def read_plain(path: Path, limit: int, *, pipe_given: bool = False) -> bytes:
-    """What is in a file of ``limit`` bytes at most, see ``open_plain``. Raises OSError."""
-    descriptor = open_plain(path, pipe_given=pipe_given)
-    try:
-        return read_open(descriptor, path, limit)
-    finally:
-        os.close(descriptor)
-
-
-def read_open(descriptor: int, path: Path, limit: int) -> bytes:
-    """As ``read_plain``, of a descriptor that was opened before."""
-    parts, size = [], os.fstat(descriptor).st_size
-    if size <= limit:
-        size = 0
-        while size <= limit and (part := os.read(descriptor, 1 << 20)):
-            parts.append(part)
-            size += len(part)
-    if size > limit:
-        raise UnfitFileError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
-    return b"".join(parts)
-
-
 def lock_of(path: Path) -> Path:
     """The file whose lock guards ``path``."""
     return path.with_name(path.name + ".lock")
 
 
 LINK = "is a symbolic link: put a file of the agent's own there, or name another"
+
+
+NOT_OWN = "is no file of its own: remove it, or name another place"
 
 
 def refuse_link(path: Path, what: str) -> None:
@@ -288,6 +231,14 @@ def _holder(descriptor: int) -> str:
     return os.pread(descriptor, _HOLDER_SIZE, 0).decode("ascii", "replace").strip()
 
 
+def lock_fault(path: Path) -> str:
+    """Why something that lies at ``path`` cannot be a ``FileLock``; "" where it can be one. Raises OSError."""
+    if path.is_symlink():
+        return LINK
+    found = path.stat() if path.exists() else None
+    return NOT_OWN if found is not None and (not_a_file(found) or found.st_nlink > 1) else ""
+
+
 class FileLock:
     """An advisory lock on a file of its own, which is never replaced nor deleted.
 
@@ -324,13 +275,14 @@ class FileLock:
         self._sign(self._descriptor)
 
     def _take(self) -> int:
-        refuse_link(self.path, "the lock")
+        if fault := lock_fault(self.path):
+            raise GreenagentError(f"the lock {self.path} {fault}")
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(self.path, flags, 0o640)
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-                raise GreenagentError(f"the lock {self.path} is no file of its own: remove it, or name another place")
+                raise GreenagentError(f"the lock {self.path} {NOT_OWN}")
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

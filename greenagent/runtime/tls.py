@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
-from greenagent.runtime.files import open_plain, read_open
+from greenagent.runtime.plain_files import open_plain, read_open
 from greenagent.values.errors import GreenagentError
 
 CERTIFICATE: Final = "certificate"

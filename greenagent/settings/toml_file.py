@@ -8,10 +8,9 @@ refused, and so is a value that they read differently.
 
 from __future__ import annotations
 
+import errno
 import math
-import os
 import re
-import stat
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,6 +19,7 @@ from typing import Any, Final
 
 import toml
 
+from greenagent.runtime.plain_files import UnfitFileError, read_plain
 from greenagent.settings.problems import Place, Report, SettingsError
 
 MAXIMUM_SIZE: Final = 4 * 1024 * 1024
@@ -85,17 +85,15 @@ def _syntax_error(path: Path, line: int, text: str) -> SettingsError:
 
 def _read_text(path: Path) -> str:
     try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise SettingsError([f"{path}: is a folder, name the configuration file in it"])
-        if not stat.S_ISREG(status.st_mode):
-            raise SettingsError([f"{path}: is not a regular file"])
-        if status.st_size > MAXIMUM_SIZE:
-            raise SettingsError([f"{path}: is larger than {MAXIMUM_SIZE} bytes, this is no configuration"])
-        with open(path, "rb") as file:
-            content = file.read(MAXIMUM_SIZE + 1)
+        content = read_plain(path, MAXIMUM_SIZE)
     except FileNotFoundError as error:
         raise SettingsError([f"{path}: there is no such file, give the configuration with -c FILE"]) from error
+    except UnfitFileError as error:
+        text = {
+            errno.EISDIR: "is a folder, name the configuration file in it",
+            errno.EFBIG: f"is larger than {MAXIMUM_SIZE} bytes, this is no configuration",
+        }
+        raise SettingsError([f"{path}: {text.get(error.errno or 0, 'is not a regular file')}"]) from error
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
         raise SettingsError([f"{path}: cannot be read: {reason}"]) from error

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.files import FileId, file_id, refuse_link, replace_file, set_aside
+from greenagent.runtime.plain_files import read_plain
 from greenagent.values.command import Command, parse_command, without_half_characters
 from greenagent.values.errors import CommandError, GreenagentError
 
 CONTROLLER = "controller"
 ACCEPTED = "accepted"
+SIZE_LIMIT: Final = 1 << 30
+"""Bytes; what is accepted of remembered jobs takes less."""
 
 
 class Remembered(NamedTuple):
@@ -57,7 +60,7 @@ class HistoryFile:
         """
         refuse_link(self.path, "main.history_file:")
         try:
-            data = self.path.read_bytes()
+            data = read_plain(self.path, SIZE_LIMIT)
             self.written = file_id(self.path)
         except FileNotFoundError:
             return []

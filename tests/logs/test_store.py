@@ -121,7 +121,7 @@ def test_a_message_id_file_that_cannot_be_used_is_one_clear_error(tmp_path: Path
     with pytest.raises(GreenagentError, match=r"the message id file .*gone/mid cannot be used: No such file"):
         LogStore(tmp_path / "logs", tmp_path / "gone" / "mid", RecordedLog()).start()
     (tmp_path / "mid").mkdir()
-    with pytest.raises(GreenagentError, match=r"the message id file .*/mid cannot be used: Is a directory"):
+    with pytest.raises(GreenagentError, match=r"main.message_id_file: cannot read .*/mid: it is a folder, not a file"):
         LogStore(tmp_path / "logs", tmp_path / "mid", RecordedLog()).start()
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -515,3 +515,18 @@ def test_an_agent_that_is_never_ready_is_ended(service: Service) -> None:
     assert "still loading" in text
     pid = int((service.folder / "state" / "pid").read_text())
     assert not running(pid)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_defaults_that_are_no_file_are_refused_and_not_waited_for(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    defaults = tmp_path / "defaults"
+    make(defaults)
+    done = subprocess.run(
+        ["/bin/sh", str(INIT_SCRIPT), "status"],
+        env={**os.environ, "DEFAULTS": str(defaults)},
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (4, f"greenagent: {defaults}: is no file\n")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.runtime.files import UnfitFileError, lock_holder, open_plain, read_plain
+from greenagent.runtime.files import lock_holder
+from greenagent.runtime.plain_files import UnfitFileError, open_plain, read_plain
 from tests.support.programs import environment
 
 
@@ -56,7 +57,8 @@ def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
 def test_a_pipe_that_a_shell_hands_over_is_read_where_it_may_be(tmp_path: Path) -> None:
     """Its writer is waited for; a pipe with a name is anybody's, and so is refused there, too."""
     code = (
-        "from pathlib import Path\nfrom greenagent.runtime.files import read_token, read_plain\n"
+        "from pathlib import Path\nfrom greenagent.runtime.files import read_token\n"
+        "from greenagent.runtime.plain_files import read_plain\n"
         "print(read_token(Path('/dev/stdin'), pipe_given=True))\n"
         "try:\n    read_plain(Path('/dev/stdin'), 100)\nexcept OSError as error:\n    print(error.strerror)\n"
     )

@@ -42,6 +42,7 @@ from greenagent.runtime.files import lock_holder  # noqa: E402
 from greenagent.runtime.native import NoThreadError  # noqa: E402
 from greenagent.runtime.notify import ServiceManager  # noqa: E402
 from greenagent.runtime.patch import return_large_blocks  # noqa: E402
+from greenagent.runtime.plain_files import open_plain  # noqa: E402
 from greenagent.settings import Loaded, SettingsError, load_settings  # noqa: E402
 from greenagent.settings.check import check_limits  # noqa: E402
 from greenagent.settings.show import print_config  # noqa: E402
@@ -243,7 +244,7 @@ def _show_pid(message_id_file: Path) -> int:
     """Whose lock an agent with these files would meet. Raises OSError where that cannot be told."""
     lock = message_id_file.with_name(message_id_file.name + ".lock")
     try:
-        os.close(os.open(lock, os.O_RDONLY | os.O_CLOEXEC))
+        os.close(open_plain(lock))
     except FileNotFoundError:
         return EXIT_NOBODY
     if holder := lock_holder(lock):

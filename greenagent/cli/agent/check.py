@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from greenagent import builtins
 from greenagent.jobs.commands import EXECUTE, Commands, Scripts
 from greenagent.jobs.job import Identity
 from greenagent.jobs.startup import startup_command
+from greenagent.logs.folder import LogFolder
 from greenagent.process.program import Program, SpawnError, SpawnRequest
-from greenagent.runtime.files import LINK, absolute, who_can_write
+from greenagent.runtime.database import unfit_part
+from greenagent.runtime.files import LINK, absolute, lock_fault, lock_of, who_can_write
+from greenagent.runtime.plain_files import not_a_file
 from greenagent.settings import Loaded
 from greenagent.settings.check import check_files, check_limits
 from greenagent.settings.models import StartupTask, ledger_beside
@@ -43,17 +47,28 @@ def check_machine(loaded: Loaded) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _check_files(loaded: Loaded, report: Report) -> None:
-    main = loaded.settings.main
-    names = ["message_id_file", "history_file", "ledger_file"]
-    if main.ledger_file == ledger_beside(main.history_file):
-        names.remove("ledger_file")  # beside the history, where nobody named another place
-    for name in names:
+    main, logger = loaded.settings.main, loaded.settings.database_logger
+    for name in ("message_id_file", "history_file", "ledger_file"):
         path = getattr(main, name)
-        text = no_file(path)
-        if not text and name != "ledger_file" and path.is_symlink():
-            text = f"{str(path)!r} {LINK}"  # the start refuses it, which is too late for a replacement
+        is_ledger = name == "ledger_file"
+        # Beside the history, where nobody named another place: what its folder is like is said there.
+        text = "" if is_ledger and path == ledger_beside(main.history_file) else no_file(path)
+        with suppress(OSError):  # out of reach, which is said of the history
+            if not text and is_ledger and (unfit := unfit_part(path)):
+                text = f"{str(path)!r} cannot be used: {unfit}"
+            if not text and not is_ledger and path.is_symlink():
+                text = f"{str(path)!r} {LINK}"  # the start refuses it, which is too late for a replacement
+            if not text and name != "history_file":
+                text = _lock_fault(lock_of(path))
         if text:
             report.problem(("main", name), text)
+    if logger is not None and (text := _lock_fault(LogFolder(logger.log_dir).lock)):
+        report.problem(("logging", logger.name, "log_dir"), text)
+
+
+def _lock_fault(path: Path) -> str:
+    text = lock_fault(path)
+    return f"the lock {str(path)!r} {text}" if text else ""
 
 
 def _check_commands(loaded: Loaded, report: Report) -> None:
@@ -105,8 +120,8 @@ def no_file(path: Path) -> str:
     try:
         if not folder.is_dir():
             return f"{str(path)!r} cannot be written: there is no folder {str(folder)!r}: make it, or name another"
-        if path.is_dir():
-            return f"{str(path)!r} is a folder: name a file"
+        if path.exists() and (what := not_a_file(path.stat())):
+            return f"{str(path)!r} {what}: name a file"
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
             return f"{str(path)!r} cannot be written: {os.strerror(errno.EACCES)}"
     except OSError as error:  # such as a name that is too long, or a folder that may not be entered

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from greenagent.runtime.files import FileId, replace_file
+from greenagent.runtime.plain_files import UnfitFileError, read_plain
 from greenagent.runtime.state_files import StateFiles
 from greenagent.values.errors import GreenagentError
 
@@ -44,8 +45,9 @@ class PidFile:
 
     def _write_again(self, fault: str) -> None:
         assert self._path is not None
-        is_file = self._path.is_file() and not self._path.is_symlink()
-        named = self._path.read_bytes()[:20].decode("ascii", "replace").strip() if is_file else ""
+        named = ""
+        with suppress(FileNotFoundError, UnfitFileError):  # what is no file of a few bytes names nobody
+            named = "" if self._path.is_symlink() else read_plain(self._path, 64).decode("ascii", "replace").strip()
         if named.isdecimal() and int(named) != os.getpid() and os.path.exists(f"/proc/{int(named)}"):
             raise GreenagentError(f"it names process {named}, which runs")
         self.write()

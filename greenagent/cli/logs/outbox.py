@@ -90,6 +90,8 @@ def _find(folder: Path) -> Path:
 
 
 def _is_ledger(path: Path) -> bool:
+    if not path.is_file():
+        return False
     try:
         with closing(_open(path, writable=False)) as connection:
             query = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('aside', 'outcome')"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,11 +15,14 @@ from greenagent.logs.lines import LAST_ID, Lines
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.files import FileId, refuse_link, replace_file
 from greenagent.runtime.native import NativeWorker
+from greenagent.runtime.plain_files import UnfitFileError, read_plain
 from greenagent.values.errors import GreenagentError
 
 BLOCK: Final = 100_000
 _MANY: Final = 10
 """Blocks reserved at once while ids are used up faster than one block a second."""
+SIZE_LIMIT: Final = 4096
+"""Bytes of a message id file; ours has ten digits."""
 CAPACITY: Final = 2 << 20
 """Bytes that may wait for the writer before the pipes are held back."""
 ROOM_AT_ONCE: Final = 1 << 20
@@ -59,7 +63,7 @@ class MessageIds:
     def start(self, newest: int) -> None:
         """Reads the file and reserves the first block at once. ``newest``: the newest line's id, -1 if none.
 
-        Raises OSError where the file cannot be written, GreenagentError where it is a link.
+        Raises OSError where the file cannot be written, GreenagentError where it is a link or no file at all.
         """
         refuse_link(self.path, "main.message_id_file:")
         last, known = self._read(), True
@@ -79,9 +83,13 @@ class MessageIds:
 
     def _read(self) -> int | None:
         try:
-            text = self.path.read_bytes().strip()
+            text = read_plain(self.path, SIZE_LIMIT).strip()
         except FileNotFoundError:
             return None
+        except UnfitFileError as error:
+            if error.errno != errno.EFBIG:
+                raise GreenagentError(f"main.message_id_file: cannot read {self.path}: {error.strerror}") from error
+            text = b""
         if text.isdigit() and len(text) <= 10 and int(text) <= LAST_ID:
             return int(text)
         self._warn(f"{self.path} does not hold a message id: ids go on after the newest log line")

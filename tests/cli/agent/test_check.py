@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from greenagent.cli.agent.check import no_file
 from tests.settings.support import MINIMAL
-from tests.support.programs import ROOT, SEED, check
+from tests.support.programs import ROOT, SEED, check, command, environment
 
 
 def test_commands_and_programs_that_are_not_there_are_warnings(tmp_path: Path) -> None:
@@ -159,3 +160,56 @@ def test_the_seed_configuration_passes_the_check(tmp_path: Path) -> None:
     assert code == 0
     assert all(line.startswith("greenagent: warning: ") for line in lines)
     assert [path.name for path in tmp_path.iterdir()] == ["agent.toml"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_what_is_no_file_is_a_problem_for_the_check_and_for_the_start(tmp_path: Path, kind: str) -> None:
+    """A pipe as history or message id file hung the start for ever, and the check called all of it fine."""
+    make = os.mkfifo if kind == "pipe" else os.mkdir
+    text = MINIMAL + "[logging.db]\ntype = 'DB'\nlog_dir = './logs'\n"
+    text = text.replace("[main]", "[main]\nmessage_id_file = './mid'\nhistory_file = './history'")
+    own = "is no file of its own: remove it, or name another place"
+    beside = "'history.db' cannot be used: history.db-wal beside it is a"
+    places = {
+        "history": ("history_file", f"'history' is a {kind}: name a file"),
+        "mid": ("message_id_file", f"'mid' is a {kind}: name a file"),
+        "history.db": ("ledger_file", f"'history.db' cannot be used: it is a {kind}, not a file"),
+        "history.db-wal": ("ledger_file", f"{beside} {kind}, not a file"),
+        "history.db.lock": ("ledger_file", f"the lock 'history.db.lock' {own}"),
+        "mid.lock": ("message_id_file", f"the lock 'mid.lock' {own}"),
+        "logs/.lock": ("log_dir", f"the lock 'logs/.lock' {own}"),
+    }
+    for name, (setting, words) in places.items():
+        folder = tmp_path / name.replace("/", "-")
+        (folder / "logs").mkdir(parents=True)
+        make(folder / name)
+        code, lines = check(folder, text)
+        assert (code, [line.split("] ", 1)[1] for line in lines]) == (1, [f"{setting}: {words}"])
+        done = subprocess.run(
+            command("agent", "-c", "agent.toml"),
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=environment(),
+            timeout=20,
+        )
+        assert done.returncode == 1
+        last = done.stderr.splitlines()[-1]
+        assert "error: cannot start: " in last
+        assert name in last
+        assert setting in last or "lock" in name
+        assert f"is a {kind}, not a file" in last or own in last
+
+
+def test_a_lock_that_is_a_pipe_is_told_by_show_pid(tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_text(MINIMAL.replace("[main]", "[main]\nmessage_id_file = './mid'"))
+    os.mkfifo(tmp_path / "mid.lock")
+    done = subprocess.run(
+        command("agent", "-c", "agent.toml", "--show-pid"),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(),
+        timeout=10,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "greenagent: mid.lock: it is a pipe, not a file\n")

@@ -40,3 +40,9 @@ def test_a_folder_without_a_ledger_has_none(agent_folder: Path) -> None:
     done = run("outbox", "--dir", agent_folder)
     assert done.returncode == 1
     assert f"there is no ledger in {agent_folder} or beside it" in done.stderr
+
+
+def test_a_pipe_in_the_folder_is_no_ledger_and_is_not_waited_for(agent_folder: Path) -> None:
+    os.mkfifo(agent_folder / "another.db")
+    done = run("outbox", "--dir", agent_folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "nothing is set aside\n", "")
