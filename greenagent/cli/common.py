@@ -121,6 +121,14 @@ class Parser(argparse.ArgumentParser):
         except GreenagentError as error:
             raise argparse.ArgumentError(action, str(error)) from error
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Takes ``--`` for what it is where it is an option's value, as in ``--id=--``; Python before 3.13 drops it."""
+        if arg_strings != ["--"] or not action.option_strings or action.nargs is not None:
+            return super()._get_values(action, arg_strings)
+        value = self._get_value(action, "--")
+        self._check_value(action, value)
+        return value
+
     def _print_message(self, message: str, file: Any = None) -> None:
         # argparse swallows the error of an unbuffered stdout, and leaves a buffered one to the interpreter's end.
         if file is not sys.stdout:  # which is None where it is closed, and so is the file then

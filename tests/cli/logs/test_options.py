@@ -146,3 +146,9 @@ def test_a_reader_needs_none_of_the_agents_certificates(agent_folder: Path) -> N
     assert len(lines("-c", config, "--limit", "2")) == 2
     assert lines("verify", "-c", config)
     assert lines("outbox", "-c", config) == ["nothing is set aside"]
+
+
+def test_the_logs_of_a_job_named_two_dashes_are_asked_for(agent_folder: Path) -> None:
+    done = run("--dir", agent_folder / "logs", "--job=--")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "cannot be read" not in done.stderr
