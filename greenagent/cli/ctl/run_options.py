@@ -73,7 +73,12 @@ def _stdin() -> str:
     if sys.stdin is None:
         raise UsageError("--data -: stdin is closed")
     try:
-        return sys.stdin.buffer.read().decode("utf-8", "replace")
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        reason = (
+            f"byte {error.start + 1} of stdin is no UTF-8 text, and a job's data goes as JSON: encode it, as base64"
+        )
+        raise UsageError(f"--data -: {reason} does") from error
     except OSError as error:
         raise UsageError(f"--data -: stdin cannot be read: {error.strerror}") from error
 

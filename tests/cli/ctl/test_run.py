@@ -212,3 +212,13 @@ def test_data_from_a_stdin_that_cannot_be_read_is_refused(controller, tmp_path) 
         done = Ctl(*arguments, stdin=only_written).done()
     assert done == (2, "", "greenagent-ctl: --data -: stdin cannot be read: Bad file descriptor\n")
     assert controller.get("jobs")["jobs"] == []
+
+
+def test_data_that_is_no_text_is_refused_and_not_changed(controller, tmp_path) -> None:
+    """It came to the job with U+FFFD in the place of what no UTF-8 has."""
+    (tmp_path / "bytes").write_bytes(b"\xc3\xa4\xff\xfe\0")
+    with (tmp_path / "bytes").open("rb") as stdin:
+        done = Ctl("--url", controller.url, *on_node("--data", "-", "--", "od", "-c"), stdin=stdin).done()
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert done.err.startswith("greenagent-ctl: --data -: byte 3 of stdin is no UTF-8 text")
+    assert controller.get("jobs")["jobs"] == []
