@@ -52,6 +52,7 @@ class Controller:
     def start(self) -> None:
         self._server.start()
         self._supervisor.service("sweep", self.services.sweep_for_ever)
+        self._supervisor.service("state files", self.services.state_files.run)
         self._supervisor.service("connections", self._server.connections.watch)
         if self._tls is not None:
             self._supervisor.service("certificates", self._tls.watch, self.services.log)
@@ -65,6 +66,7 @@ class Controller:
         self._supervisor.kill_all()
         self._watch.close()
         self._bodies.close()
+        self.services.state_files.close()
         self.services.file.close()
 
 

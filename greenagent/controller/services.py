@@ -19,6 +19,7 @@ from greenagent.controller.state.open_texts import OpenTextStore
 from greenagent.controller.state.scripts import ScriptStore
 from greenagent.controller.state.state_file import StateError, StateFile
 from greenagent.runtime.agent_log import AgentLog
+from greenagent.runtime.state_files import StateFiles
 from greenagent.values import levels
 
 
@@ -30,6 +31,8 @@ class Services:
         self.log = log
         self.limits = limits
         self.file = StateFile(state)
+        self.state_files = StateFiles(log)
+        self.file.watch_lock(self.state_files)
         if self.file.was_empty:
             log.warning(f"the state file {state} was empty: begun anew; if it held jobs before, they are not known now")
         self.agents = AgentTable(limits)
@@ -55,6 +58,7 @@ class Services:
         trouble = self.log.on_change()
         watched = self.log.on_change()
         shared = self.log.rate_limited()
+        dropped = self.log.rate_limited()
         rounds = 0
         while True:
             gevent.sleep(1)
@@ -65,6 +69,9 @@ class Services:
                     f"two polls of agent {agent.key} stand open: if two nodes have that gid and nid, give one another"
                     " nid, since a job for it may run on both",
                 )
+            for key, count in self.metrics.newly_dropped().items():
+                text = f"agent {key} sends more statistics than are kept: {count} keys are left out, the oldest ones"
+                dropped.log(levels.WARNING, text)
             if without := self.agents.newly_without_roles():
                 others = f" and {len(without) - 1} others" if without[1:] else ""
                 self.log.warning(

@@ -261,7 +261,8 @@ class Scripts:
     def __init__(self, settings: Callable[[], Settings], fetch: FetchScript) -> None:
         self._settings = settings
         self._fetch = fetch
-        self._fetched: dict[str, str] = {}
+        self._fetched: dict[tuple[str, str], str] = {}
+        """By controller and hash: what one controller hands out under a hash is none of another's."""
         self.commands: dict[str, Resolver] = {
             "bash": self.bash,
             "jumpscript": self.jumpscript,
@@ -298,9 +299,10 @@ class Scripts:
     def _by_hash(self, digest: object, controller: str | None) -> str:
         if not isinstance(digest, str) or not _HASH.match(digest):
             raise CommandError("jumpscript_content needs 'hash', the MD5 of the script in hexadecimal digits")
-        if digest not in self._fetched:
-            if controller is None:
-                raise CommandError(f"script {digest} cannot be fetched: no controller asked for it")
+        if controller is None:
+            raise CommandError(f"script {digest} cannot be fetched: no controller asked for it")
+        key = (controller, digest)
+        if key not in self._fetched:
             try:
                 text = self._fetch(controller, digest)
             except GreenagentError as error:
@@ -310,8 +312,8 @@ class Scripts:
                 raise CommandError(f"what controller {controller} sent as script {digest} has another hash")
             while len(self._fetched) >= CACHED_SCRIPTS:
                 del self._fetched[next(iter(self._fetched))]
-            self._fetched[digest] = text.decode("utf-8", "replace")
-        return self._fetched[digest]
+            self._fetched[key] = text.decode("utf-8", "replace")
+        return self._fetched[key]
 
     def _python(self, command: Command, task: dict[str, Any]) -> Execution:
         python = self._settings().main.script_python or sys.executable

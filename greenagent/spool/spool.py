@@ -15,7 +15,7 @@ from gevent.event import Event
 
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.clock import monotonic_epoch
-from greenagent.runtime.files import FileLock, lock_of, set_aside
+from greenagent.runtime.files import FileLock, lock_of, refuse_link, set_aside
 from greenagent.spool import identity, statements
 from greenagent.spool.ages import Ages
 from greenagent.spool.cursors import CursorTable
@@ -64,6 +64,7 @@ class Spool:
     def start(self) -> None:
         """Takes the lock and opens the file; a damaged one is set aside, said once. Raises GreenagentError."""
         try:
+            refuse_link(self.path, "main.ledger_file: the ledger")
             self._lock.acquire()
             self._open()
         except BaseException as error:

@@ -66,6 +66,7 @@ class HostNames:
 def is_loopback(host: str) -> bool:
     """Whether a host, as settings and options name it, is this machine alone."""
     try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return host.lower().rstrip(".") == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -292,7 +292,7 @@ def test_new_files_that_are_just_being_written_are_no_leftovers(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["message_id_file", "history_file"])
+@pytest.mark.parametrize("name", ["message_id_file", "history_file", "ledger_file"])
 def test_an_agent_whose_state_file_is_a_link_does_not_start_and_names_it(tmp_path: Path, name: str) -> None:
     inside = InsideAgent(tmp_path, {})
     path: Path = getattr(inside.agent.settings.main, name)

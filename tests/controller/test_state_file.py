@@ -208,9 +208,8 @@ def test_a_state_file_of_an_impossible_name_is_one_line(tmp_path, path) -> None:
 def test_two_controllers_on_one_state_file_are_refused(tmp_path) -> None:
     process = ControllerProcess(tmp_path, "--state", str(tmp_path / "state.db"))
     try:
-        (tmp_path / "link.db").symlink_to(tmp_path / "state.db")
         (tmp_path / "folder").symlink_to(tmp_path)
-        for name in ("state.db", "link.db", "folder/state.db"):
+        for name in ("state.db", "folder/state.db"):
             said = refused("--state", str(tmp_path / name))
             assert f"{name} is in use by process {process.process.pid} " in said
             assert "agent" not in said.removeprefix("greenagent-controller")
@@ -364,3 +363,27 @@ def test_an_empty_state_file_is_said(make_controller, tmp_path) -> None:
     [said] = make_controller(state=tmp_path / "state.db").said
     assert "was empty" in said
     assert make_controller(state=tmp_path / "new.db").said == []
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "other.db"])
+def test_a_state_file_that_is_a_link_is_refused_and_what_it_points_at_is_left_alone(tmp_path, target) -> None:
+    """Behind a dangling one a file was made, and another database got our tables."""
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE theirs (x)")
+    (tmp_path / "state.db").symlink_to(tmp_path / target)
+    assert "state.db is a symbolic link: put a file of" in refused("--state", str(tmp_path / "state.db"))
+    assert {path.name for path in tmp_path.iterdir()} == {"other.db", "state.db"}
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
+
+
+def test_a_lock_that_is_removed_is_made_again_so_that_a_second_controller_is_refused(tmp_path) -> None:
+    state = tmp_path / "state.db"
+    lock = tmp_path / "state.db.lock"
+    process = ControllerProcess(tmp_path, "--state", str(state))
+    try:
+        lock.unlink()
+        wait_until(lambda: lock.exists() and lock.read_text().strip(), what="the lock to be made again")
+        assert f"is in use by process {process.process.pid} " in refused("--state", str(state))
+    finally:
+        process.stop()

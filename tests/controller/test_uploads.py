@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from greenagent.controller.state.log_lines import JOB_OVERHEAD, LINE_OVERHEAD, L
 from greenagent.controller.state.metrics import LatestMetrics, parse_points
 from tests.support.local_controller import Agent, plain, start
 from tests.support.memory import held_by
+from tests.support.waiting import wait_until
 
 KEY = AgentKey(1, 10)
 SIZE = LINE_OVERHEAD + sys.getsizeof("x") + 2 * sys.getsizeof("")
@@ -164,3 +166,44 @@ def test_a_figure_whose_key_is_no_key_is_left_out(controller, agent) -> None:
     agent.post("stats", [{"timestamp": 5, "series": [["a" * 1001, 1], ["b", 2]]}])
     [shown] = controller.get("stats")["agents"]
     assert list(shown["figures"]) == ["b"]
+
+
+def test_an_agent_that_sends_more_figures_than_are_kept_is_said_once(make_controller) -> None:
+    controller = make_controller(Limits(metrics_per_agent=100))
+    agent = Agent(controller)
+    for stamp in (1, 2):
+        agent.post("stats", [{"timestamp": stamp, "series": [[f"{stamp}.{n}", n] for n in range(130)]}])
+        wait_until(lambda: controller.said, what="the controller to say so")
+    assert controller.said[0].startswith("agent 1:10 sends more statistics than are kept: ")
+    assert len(controller.said) == 1
+
+
+def test_a_reader_that_goes_on_page_by_page_looks_at_each_line_once() -> None:
+    """From the newest line back to its place, each page cost as much as all."""
+
+    class Counted(OrderedDict):
+        looked = 0
+
+        def __getitem__(self, key: Any) -> Any:
+            Counted.looked += 1
+            return super().__getitem__(key)
+
+    store = LineStore(Limits())
+    take(store, [{"jobid": "j", "id": n, "data": "x"} for n in range(1, 5001)], KEY, True)
+    kept = store._jobs["j"]
+    kept.lines = Counted(kept.lines)
+    Counted.looked = after = pages = 0
+    while found := store.read("j", after, 100)[0]:
+        assert [line.record.id for line in found] == list(range(after + 1, after + 101))
+        after, pages = found[-1].number, pages + 1
+    assert pages == 50
+    assert 5000 <= Counted.looked < 5200
+
+
+def test_dropped_lines_leave_gaps_that_readers_pass_over() -> None:
+    store = LineStore(Limits(log_lines_per_job=10))
+    take(store, [{"jobid": "j", "id": n, "data": "x"} for n in range(1, 2001)], KEY, True)
+    lines, dropped = store.read("j", 3, 100)
+    assert [line.record.id for line in lines] == list(range(1991, 2001))
+    assert dropped == 1990
+    assert len(store._jobs["j"]._numbers) < 1000

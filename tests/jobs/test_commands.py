@@ -1,14 +1,17 @@
 """What an extension makes of a command (protocol 10.1, 10.2)."""
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from greenagent.cli.agent.check import no_file
-from greenagent.jobs.commands import child_environment, resolve_extension
+from greenagent.jobs.commands import Scripts, child_environment, resolve_extension
 from greenagent.process.program import Program, SpawnError, SpawnRequest
 from greenagent.runtime.files import who_can_write
+from greenagent.settings.load import load_settings
 from greenagent.settings.models import ControllerSettings, ExtensionSettings, SecuritySettings
 from greenagent.values.command import Command, parse_command
 from greenagent.values.errors import CommandError
@@ -143,3 +146,23 @@ def test_the_page_about_jobs_names_every_variable_that_a_job_gets() -> None:
     controller = ControllerSettings("main", "https://c")
     variables = [*child_environment({}, "tag", 1, 10, controller), "STATSD_HOST", "STATSD_PORT", "leave_children"]
     assert [name for name in variables if name not in page] == []
+
+
+def test_a_script_that_one_controller_handed_out_is_none_of_anothers(tmp_path: Path) -> None:
+    """Two texts can be made that have one MD5: who gave the first would choose what runs for the second."""
+    text = b"def action():\n    pass\n"
+    digest = hashlib.md5(text).hexdigest()
+    asked: list[tuple[str, str]] = []
+
+    def fetch(controller: str, wanted: str) -> bytes:
+        asked.append((controller, wanted))
+        return text
+
+    configuration = tmp_path / "agent.toml"
+    configuration.write_text("[main]\ngid = 1\nnid = 10\n[controllers.main]\nurl = 'http://127.0.0.1'\n")
+    settings = load_settings(configuration, {}).settings
+    scripts = Scripts(lambda: settings, fetch)
+    wanted = parse_command({"id": "a", "cmd": "jumpscript_content", "data": json.dumps({"hash": digest})})
+    for controller in ("first", "second", "first"):
+        assert json.loads(scripts.jumpscript_content(wanted, controller).data)["content"] == text.decode()
+    assert asked == [("first", digest), ("second", digest)]

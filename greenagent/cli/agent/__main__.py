@@ -38,7 +38,7 @@ from greenagent.cli.common import EXIT_FAILED, Parser, end_with_reader, print_er
 from greenagent.jobs.handover import HandedOver  # noqa: E402
 from greenagent.process.libc import check_platform, reboot_machine  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
-from greenagent.runtime.files import lock_holder  # noqa: E402
+from greenagent.runtime.files import lock_holder, lock_of  # noqa: E402
 from greenagent.runtime.native import NoThreadError  # noqa: E402
 from greenagent.runtime.notify import ServiceManager  # noqa: E402
 from greenagent.runtime.patch import return_large_blocks  # noqa: E402
@@ -242,7 +242,7 @@ def _show(loaded: Loaded, options: argparse.Namespace) -> int:
 
 def _show_pid(message_id_file: Path) -> int:
     """Whose lock an agent with these files would meet. Raises OSError where that cannot be told."""
-    lock = message_id_file.with_name(message_id_file.name + ".lock")
+    lock = lock_of(message_id_file)
     try:
         os.close(open_plain(lock))
     except FileNotFoundError:

@@ -54,10 +54,10 @@ def _check_files(loaded: Loaded, report: Report) -> None:
         # Beside the history, where nobody named another place: what its folder is like is said there.
         text = "" if is_ledger and path == ledger_beside(main.history_file) else no_file(path)
         with suppress(OSError):  # out of reach, which is said of the history
+            if not text and path.is_symlink():
+                text = f"{str(path)!r} {LINK}"  # the start refuses it, which is too late for a replacement
             if not text and is_ledger and (unfit := unfit_part(path)):
                 text = f"{str(path)!r} cannot be used: {unfit}"
-            if not text and not is_ledger and path.is_symlink():
-                text = f"{str(path)!r} {LINK}"  # the start refuses it, which is too late for a replacement
             if not text and name != "history_file":
                 text = _lock_fault(lock_of(path))
         if text:

@@ -7,8 +7,9 @@ that an agent has no part in, it has few.
 from __future__ import annotations
 
 import uuid
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from sys import getsizeof
 from typing import Any, Final, NamedTuple
 
@@ -68,6 +69,8 @@ class JobLines:
         self.jobid = jobid
         self.lines: OrderedDict[int, Line] = OrderedDict()
         self.dropped = 0
+        self._numbers: list[int] = []
+        """Those of its lines, rising, and of some that were dropped: where a reader goes on is found by halves."""
         self._ids: dict[AgentKey, set[int]] = {}
 
     def is_repeat(self, key: AgentKey, record: Record) -> bool:
@@ -76,15 +79,24 @@ class JobLines:
 
     def append(self, line: Line) -> None:
         self.lines[line.number] = line
+        self._numbers.append(line.number)
         self._ids.setdefault(line.key, set()).add(line.record.id)
 
     def drop(self, number: int) -> Line:
         line = self.lines.pop(number)
+        if len(self._numbers) > 2 * len(self.lines) + TURN:
+            self._numbers = list(self.lines)
         ids = self._ids[line.key]
         ids.discard(line.record.id)
         if not ids:
             del self._ids[line.key]
         return line
+
+    def after(self, number: int) -> Iterator[Line]:
+        """The lines with larger numbers, oldest first."""
+        numbers = self._numbers
+        places = range(bisect_right(numbers, number), len(numbers))
+        return (self.lines[numbers[place]] for place in places if numbers[place] in self.lines)
 
 
 class AgentLines:
@@ -192,18 +204,15 @@ class LineStore:
         if lines is None:
             return [], 0
         found: list[Line] = []
-        for line in reversed(lines.lines.values()):
-            if line.number <= after:
-                break
-            if agents is None or line.key in agents:
-                found.append(line)
-        found.reverse()
         left = MAX_SHOWN
-        for count, line in enumerate(found[:limit]):
+        for line in lines.after(after):
+            if agents is not None and line.key not in agents:
+                continue
             left -= line.size
-            if left < 0 and count:
-                return found[:count], lines.dropped
-        return found[:limit], lines.dropped
+            if len(found) == limit or (left < 0 and found):
+                break
+            found.append(line)
+        return found, lines.dropped
 
     def knows(self, jobid: str) -> bool:
         """True when lines of the job came, even if they were dropped since."""

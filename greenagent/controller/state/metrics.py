@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -40,6 +41,8 @@ class LatestMetrics:
         self._agents: dict[AgentKey, dict[str, tuple[int, float, int]]] = {}
         """By agent and key: stamp, value, interval."""
         self._received: dict[AgentKey, float] = {}
+        self._dropped: Counter[AgentKey] = Counter()
+        self._told: set[AgentKey] = set()
         self._bytes: dict[AgentKey, int] = {}
         self._all_bytes = 0
         """The sum of these: with thousands of agents it is too much to add up for every batch."""
@@ -74,6 +77,7 @@ class LatestMetrics:
             oldest = min(self._received, key=lambda one: self._received[one])
             self._all_bytes -= self._bytes[oldest]
             del self._agents[oldest], self._received[oldest], self._bytes[oldest]
+            self._told.discard(oldest)
 
     def _count(self, key: AgentKey, size: int) -> None:
         self._bytes[key] += size
@@ -82,9 +86,17 @@ class LatestMetrics:
     def _drop(self, key: AgentKey, number: int) -> None:
         """Drops the figures that have not come for longest."""
         if number > 0:
+            self._dropped[key] += number
             metrics = self._agents[key]
             self._count(key, -sum(map(_size, islice(metrics, number))))
             self._agents[key] = dict(islice(metrics.items(), number, None))  # made anew: a dict never shrinks
+
+    def newly_dropped(self) -> dict[AgentKey, int]:
+        """How many figures were dropped of each agent that was not given before."""
+        found = {key: count for key, count in self._dropped.items() if key not in self._told}
+        self._dropped.clear()
+        self._told.update(found)
+        return found
 
     def describe(self) -> str:
         """The JSON text of a list: by agent, each key with its stamp, value and the interval it comes in.

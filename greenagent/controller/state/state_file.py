@@ -11,7 +11,8 @@ from typing import Any, Final
 import gevent
 
 from greenagent.runtime.database import NativeDatabase
-from greenagent.runtime.files import FileLock, file_id
+from greenagent.runtime.files import FileLock, file_id, lock_of, refuse_link
+from greenagent.runtime.state_files import StateFiles
 from greenagent.values.errors import GreenagentError
 
 Statement = tuple[str, tuple[Any, ...]]
@@ -47,13 +48,16 @@ class StateFile:
         if path is None:
             return
         try:
-            target = path.resolve()  # a link to it is the same file to sqlite, so it must be to the lock
+            refuse_link(path, "the state file")
+            target = path.resolve()  # in a linked folder it is the same file to sqlite, so it must be to the lock
             if target.exists() and not target.is_file():
                 raise OSError(errno.EINVAL, "give the name of a file, this is a folder or a device")
+        except GreenagentError as error:
+            raise StateError(str(error)) from error
         except (OSError, RuntimeError) as error:
             raise StateError(f"cannot use the state file {path}: {_reason(error)}") from error
         self._target = target
-        self._lock = FileLock(target.with_name(target.name + ".lock"), f"the state file {path}")
+        self._lock = FileLock(lock_of(target), f"the state file {path}")
         self._database = self._open()
 
     def _open(self) -> NativeDatabase:
@@ -67,6 +71,11 @@ class StateFile:
             self._lock.release()
             raise StateError(f"cannot use the state file {self._path}: {_reason(error)}") from error
         return database
+
+    def watch_lock(self, state_files: StateFiles) -> None:
+        """A lock that is removed would let a second controller in."""
+        if self._path is not None:
+            state_files.watch(self._lock.path, "the lock", self._lock.held, self._lock.renew)
 
     def look(self, rows: Callable[[], Iterable[Statement]]) -> str:
         """Makes the file again where it was removed, of ``rows``: all there is in memory. What is to be said of it.

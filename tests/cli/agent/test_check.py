@@ -104,7 +104,7 @@ def test_programs_and_scripts_that_others_can_write_are_warnings(tmp_path: Path)
 def test_state_files_that_are_links_are_problems(tmp_path: Path) -> None:
     (tmp_path / "target").write_text("[]")
     (tmp_path / "link").symlink_to("target")
-    for name in ("message_id_file", "history_file"):
+    for name in ("message_id_file", "history_file", "ledger_file"):
         code, lines = check(tmp_path, MINIMAL.replace("[main]", f"[main]\n{name} = './link'"))
         assert (code, [line.split("] ", 1)[1] for line in lines]) == (
             1,
