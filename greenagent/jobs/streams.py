@@ -77,6 +77,11 @@ class Tail:
         return tail.partition("\n")[2] or tail
 
 
+UNCLOSED: Final = (
+    "greenagent: a message of level {} was begun and not ended by a line ':::': all that came behind it is part of it"
+)
+
+
 class JobOutput:
     """Watches the messages of one run on their way to the log.
 
@@ -183,6 +188,9 @@ class _Stream:
             self._output.take(self.splitter.feed(chunk), len(chunk), self.splitter.result_truncated)
         if not self._detached:
             self._output.take(self.splitter.finish(), 0, self.splitter.result_truncated)
+            if self.splitter.unclosed is not None:
+                text = UNCLOSED.format(self.splitter.unclosed)
+                self._output.take([Message(levels.WARNING, text)])
 
     def stop_after(self, seconds: float) -> None:
         if self._reader is not None:

@@ -59,6 +59,8 @@ class Splitter:
         self._open_number = 0
         self.truncated = 0
         self.result_truncated = False
+        self.unclosed: int | None = None
+        """The level of a multi-line message that the end of the stream has closed, once there was one."""
         self._begun = 0
         """How often a line or a message was begun."""
 
@@ -92,6 +94,7 @@ class Splitter:
         elif self._continued is not None:
             self._continued = None
         if self._open is not None:
+            self.unclosed = None if self._open_is_line else self._open_level
             self._close_open(pieces)
         return pieces
 

@@ -441,3 +441,21 @@ def test_in_a_removed_working_folder_jobs_go_on_and_health_names_it(
     wait_until(lambda: len(agent.rows("jobid = 'repeats'")) >= 2, what="another run")
     assert "folder that the agent was started in" in controller.wait_for_result("restarts")["data"]
     assert f"started in, {gone}, was removed" in agent.agent.monitoring.status.health()
+
+
+def test_a_message_that_is_never_ended_is_said_with_its_level(
+    controller: RecordingController, start_agent: StartInside
+) -> None:
+    """It takes all that follows, which looks like output that was lost."""
+    agent = start_agent()
+    controller.push(shell("open", "echo 7:::first; echo second; echo 20::{}"))
+    controller.push(shell("closed", "echo 7:::first; echo second; echo :::"))
+    controller.push(shell("as the originals' module", "printf '20:::{}\\n:::'"))
+    results = [controller.wait_for_result(job) for job in ("open", "closed", "as the originals' module")]
+    assert [result["data"] for result in results] == ["", "", "{}"]
+    agent.stop()
+    begun = "greenagent: a message of level 7 was begun and not ended by a line ':::'"
+    said = f"{begun}: all that came behind it is part of it"
+    assert [row[2:] for row in agent.rows("jobid = 'open'")] == [(7, "first\nsecond\n20::{}"), (7, said)]
+    assert [row[2:] for row in agent.rows("jobid = 'closed'")] == [(7, "first\nsecond")]
+    assert [row[2] for row in agent.rows("jobid like 'as%'")] == [20]
