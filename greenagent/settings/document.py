@@ -30,7 +30,7 @@ effective settings and where each came from; `env`, `args`, `data` and passwords
   count as true and {false} as false, in capitals or not.
 - Unknown sections and settings are refused, with the nearest known name.
 - The file must be TOML for the `toml` library and for Python's `tomllib` (on Python 3.10 for the
-  package `tomli`: `pip install 'greenagent[tomli]'`). All items of a list are of one type.
+  package `tomli`: `pip install tomli`). All items of a list are of one type.
 - Controllers are asked through the proxy that the environment names (`http_proxy`, `https_proxy`, `all_proxy`, with
   `no_proxy`, as for curl), but never those on the loopback interface. `--check` and `--print-config` say for which.
 - Relative paths are against the folder the agent was started in.

@@ -122,7 +122,7 @@ class MetricsServer:
             from prometheus_client import core
         except ImportError:
             raise GreenagentError(
-                "[metrics] listen needs the package prometheus_client: pip install 'greenagent[metrics]', "
+                "[metrics] listen needs the package prometheus_client: pip install prometheus_client, "
                 "or take the key out of the configuration"
             ) from None
         self._core = core

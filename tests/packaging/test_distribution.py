@@ -53,7 +53,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("greenagent", "etc", "docs", "tests", "scripts", "benchmarks"):
         if (ROOT / name).exists():
             shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for pattern in ("*.py", "*.txt", "*.toml", "*.in", "*.md"):
+    for pattern in ("*.py", "*.txt", "*.toml", "*.in", "*.md", "LICENSE"):
         for path in ROOT.glob(pattern):
             shutil.copy(path, source)
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", folder=source)
@@ -85,6 +85,8 @@ def test_the_metadata_is_complete(wheel: Path) -> None:
         metadata = HeaderParser().parsestr(archive.read(f"{information}/METADATA").decode())
         points = archive.read(f"{information}/entry_points.txt").decode()
     assert metadata["Requires-Python"] == ">=3.10"
+    assert (metadata["License"] or metadata["License-Expression"]) == "Apache-2.0"
+    assert metadata.get_all("License-File") == ["LICENSE"]
     assert {"controller", "metrics", "test"} <= set(metadata.get_all("Provides-Extra") or ())
     needed = metadata.get_all("Requires-Dist") or []
     plain = {re.split(r"[<>=; ]", line)[0] for line in needed if "extra ==" not in line}
@@ -102,6 +104,7 @@ def test_the_source_archive_holds_what_is_needed_to_build_and_test(distributions
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     expected = {"setup.py", "pyproject.toml", "requirements.txt", "docs/configuration.md", "tests/conftest.py"}
+    expected |= {"LICENSE"}
     expected |= {"tests/data/seed-config.toml", "tests/vectors/levels.jsonl", "greenagent/py.typed"}
     expected |= {f"etc/{source}" for source in SERVICE_FILES.values()}
     assert expected <= names
@@ -132,3 +135,9 @@ def test_an_installed_package_gives_the_commands_and_a_configuration(wheel: Path
 @pytest.mark.parametrize("module", COMMANDS.values())
 def test_each_command_has_its_function(module: str) -> None:
     assert callable(import_module(module).main)
+
+
+def test_nothing_tells_people_to_install_it_from_an_index_where_it_is_not() -> None:
+    told = re.compile(r"pip install (-\S+ )*'?greenagent\b(?!-)")
+    texts = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("etc/**/*"), *ROOT.glob("greenagent/**/*.py")]
+    assert not [path for path in texts if path.is_file() and told.search(path.read_text("utf-8"))]

@@ -38,10 +38,10 @@ def check_machine(loaded: Loaded) -> tuple[tuple[str, ...], tuple[str, ...]]:
         report.problem(("logging", logger.name, "log_dir"), text)
     _check_files(loaded, report)
     if settings.metrics.listen and find_spec("prometheus_client") is None:
-        text = "needs the package prometheus_client: pip install 'greenagent[metrics]', or leave it empty"
+        text = "needs the package prometheus_client: pip install prometheus_client, or leave it empty"
         report.problem(("metrics", "listen"), text)
     if SECOND_PARSER is None:
-        text = "was read by the toml library alone, which misreads some texts: pip install 'greenagent[tomli]'"
+        text = "was read by the toml library alone, which misreads some texts: pip install tomli"
         report.warning((), text)
     return report.problems, (*check_limits(settings), *report.warnings)
 
