@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from greenagent.jobs.caller_variables import decides
 from greenagent.process.job_tree import VARIABLE
 from greenagent.runtime.files import absolute, working_folder
 from greenagent.settings.models import ControllerSettings, ExtensionSettings, Settings
@@ -36,11 +37,6 @@ CHILD_PROGRAM: Final = str(Path(__file__).parents[1] / "builtins" / "script_chil
 _HASH: Final = re.compile(r"[0-9a-f]{32}\Z")
 _NO_PATH = re.compile(r"[^\w./-]+")
 _ABSOLUTE = re.compile(r"(?:^|=)/")
-_DECIDES = re.compile(
-    r"(LD_|PYTHON|PERL|RUBY|GIT_|BASH_FUNC_|LUA_|NODE_).*|.*_(ENV|OPTIONS|PRELOAD)|PATH|ENV|GLIBC_TUNABLES|GCONV_PATH|"
-    r"CLASSPATH|IFS|SHELLOPTS|BASHOPTS|PS4|RSYNC_RSH|OPENSSL_CONF|LESSOPEN"
-)
-"""Variables that decide which code a program runs."""
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
@@ -133,9 +129,9 @@ def resolve_extension(command: Command, extension: ExtensionSettings) -> Executi
     if not extension.allow_parent:
         if any(map(_climbs, command.arguments.args)):
             raise CommandError(_leaves("args.args", extension))
-        if decides := next((name for name, _ in command.arguments.env if _DECIDES.fullmatch(name)), None):
+        if refused := next((name for name, _ in command.arguments.env if decides(name)), None):
             raise CommandError(
-                f"args.env: {decides} decides what extension '{extension.name}' runs "
+                f"args.env: {refused} may decide what extension '{extension.name}' runs or trusts "
                 "(allow_parent = true in its section permits that)"
             )
     return Execution(

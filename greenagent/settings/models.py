@@ -173,7 +173,7 @@ class ExtensionSettings:
         FLAG,
         False,
         "Whether a value may lead out of cwd, by '..' or as an absolute path, and a caller's variable may decide what "
-        "runs (PATH, LD_*, PYTHON*, BASH_ENV and their like).",
+        "runs (PATH, HOME, LD_*, *_OPTIONS and their like, see security.md).",
         live=True,
     )
     leave_children: bool = setting(

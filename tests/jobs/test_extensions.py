@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from tests.support.inside import StartInside
 from tests.support.job_lives import wait_for_words, words
+from tests.support.programs import ROOT
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -142,3 +144,39 @@ def test_a_bash_script(controller: RecordingController, start_agent: StartInside
     result = push(controller, "b", "bash", script, args=["one"])
     assert (result["state"], result["exit_code"], result["data"]) == ("ERROR", 4, "7")
     assert result["streams"][0] == "b one\n"
+
+
+def test_a_callers_home_runs_no_code_of_the_callers(
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
+) -> None:
+    """Python runs ``usercustomize`` from a folder below HOME, before the program."""
+    home = tmp_path / "home"
+    site = home / f".local/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    site.mkdir(parents=True)
+    (site / "usercustomize.py").write_text("print('the caller runs')\n")
+    python = getattr(sys, "_base_executable", sys.executable)  # one of a virtual environment has no such folder
+    section = f"binary = '{python}'\nargs = ['-c', 'print(1)']\n"
+    start_agent(more=f"[extensions.closed]\n{section}[extensions.open]\n{section}allow_parent = true\n")
+    env = [f"HOME={home}"]
+    refused = push(controller, "1", "closed", env=env)
+    assert (refused["state"], refused["exit_code"]) == ("ERROR", None)
+    assert "args.env: HOME may decide what extension 'closed' runs or trusts" in refused["data"]
+    assert push(controller, "2", "closed", env=["SIZE=1"])["streams"][0] == "1\n"
+    assert push(controller, "3", "open", env=env)["streams"][0] == "the caller runs\n1\n"
+
+
+def test_the_extension_of_the_page_takes_no_variable_of_the_callers(
+    controller: RecordingController, start_agent: StartInside, tmp_path: Path
+) -> None:
+    page = (ROOT / "docs/security.md").read_text()
+    section = page.partition("```toml\n[extensions.report]\n")[2].partition("```")[0]
+    assert 'cwd = "/opt/report"' in section
+    (tmp_path / "report").write_text('#!/bin/sh\necho "$@"\nenv\n')
+    (tmp_path / "report").chmod(0o755)
+    start_agent(more="[extensions.report]\n" + section.replace("/opt/report", str(tmp_path)))
+    done = push(controller, "1", "report", env=["ODD_ONE=1", "LANG=C", "IN_NO_LIST=x"], args=["a b", "c"])
+    first, *lines = done["streams"][0].splitlines()
+    assert first == "a b c"
+    names = {line.partition("=")[0] for line in lines}
+    assert {"PATH", "GREENAGENT_JOB"} <= names
+    assert names <= {"PATH", "GREENAGENT_JOB", "PWD", "SHLVL", "OLDPWD", "_"}
