@@ -358,6 +358,22 @@ def test_while_the_state_files_folder_is_gone_nothing_is_acknowledged(make_contr
     controller.submit(id="j", gid=1, nid=10, wait_for_agent=60)
 
 
+def test_while_something_else_lies_in_the_place_of_the_lock_nothing_is_acknowledged(make_controller, tmp_path) -> None:
+    """The error of the lock was not expected: jobs were acknowledged from then on, and written nowhere."""
+    state, lock = tmp_path / "state.db", tmp_path / "state.db.lock"
+    controller = make_controller(state=state)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "pipe").replace(lock)
+    state.unlink()
+    wait_until(lambda: any("cannot be made again" in line for line in controller.said), what="that to be said")
+    assert controller.post("jobs", {"cmd": "x", "gid": 1, "nid": 10, "wait_for_agent": 60}).status_code == 503
+    lock.unlink()
+    wait_until(lambda: any("made again, with all" in line for line in controller.said), what="it to be made again")
+    controller.submit(id="j", gid=1, nid=10, wait_for_agent=60)
+    controller.stop()
+    assert [job["id"] for job in make_controller(state=state).get("jobs")["jobs"]] == ["j"]
+
+
 def test_an_empty_state_file_is_said(make_controller, tmp_path) -> None:
     (tmp_path / "state.db").touch()
     [said] = make_controller(state=tmp_path / "state.db").said

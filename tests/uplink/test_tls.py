@@ -262,6 +262,13 @@ def test_a_file_that_cannot_be_used_is_named_with_its_fault(tmp_path, authority,
         agent_context(files(tmp_path, authority, fault))
 
 
+def test_a_pipe_in_the_place_of_the_systems_roots_is_named_and_not_waited_for(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "roots")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots"))
+    with pytest.raises(CertificateError, match=r"the system's root certificates \S+ cannot be read: it is a pipe"):
+        agent_context(security())
+
+
 def test_a_file_that_was_never_usable_is_the_reason_of_every_failure_until_it_is(tmp_path, authority):
     path = tmp_path / "ca"
     with RecordingController(tls=server_context(authority.issue_cert("127.0.0.1"))) as controller:

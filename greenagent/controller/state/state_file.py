@@ -108,7 +108,7 @@ class StateFile:
             written = database.submit(_executing(rows()))
             self._database, self._failure = database, None
             written.get()
-        except (StateError, sqlite3.Error, OSError) as error:
+        except (GreenagentError, sqlite3.Error, OSError) as error:
             self._failure = StateError(f"the state file {self._path} was removed and cannot be made again: {error}")
             raise self._failure from error
         return f"the state file {self._path} was removed while in use: it is made again, with all that is known"
