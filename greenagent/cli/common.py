@@ -27,10 +27,29 @@ _SPAN: Final = re.compile(r"([0-9]{1,9})\s*([smhdw])\Z")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
+CONFIG_VARIABLE: Final = "GREENAGENT_CONFIG"
+DEFAULT_CONFIG: Final = "/etc/greenagent.toml"
+NO_CONFIG: Final = f"-c FILE, or in {CONFIG_VARIABLE}; there is no {DEFAULT_CONFIG}"
+"""Behind "no configuration: name one with"."""
+
+
 class UsageError(GreenagentError):
     """Arguments that cannot be used."""
 
     exit_code = EXIT_USAGE
+
+
+def add_config(parser: argparse._ActionsContainer) -> None:
+    """The option ``-c`` of the programs of a node; ``configuration_file`` reads it."""
+    text = f"the agent's configuration (TOML); default ${CONFIG_VARIABLE}, then {DEFAULT_CONFIG}"
+    parser.add_argument("-c", "--config", metavar="FILE", help=text)
+
+
+def configuration_file(given: str | None) -> str | None:
+    """The file that ``-c`` names, else the variable, else the usual one where it is there; None: there is none."""
+    if given is not None or (given := os.environ.get(CONFIG_VARIABLE)):
+        return given
+    return DEFAULT_CONFIG if os.path.lexists(DEFAULT_CONFIG) else None
 
 
 def run_program(program: str, act: Callable[[], int | None]) -> int:

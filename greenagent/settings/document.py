@@ -17,8 +17,9 @@ _INTRODUCTION = """\
 This page is made from the declarations in `greenagent/settings/models.py`:
 `python -m greenagent.settings.document > docs/configuration.md`.
 
-The agent reads one TOML file (`-c FILE`). `greenagent -c FILE --check` names everything that is
-wrong with it, one line each, and exits 0 or 1. `greenagent -c FILE --print-config` prints the
+The agent reads one TOML file: that of `-c FILE`, else of the variable `GREENAGENT_CONFIG`, else
+/etc/greenagent.toml; so do `greenagent-logs` and its sub-commands. `greenagent --check` names everything that is
+wrong with it, one line each, and exits 0 or 1. `greenagent --print-config` prints the
 effective settings and where each came from; `env`, `args`, `data` and passwords in URLs show as `***` without
 `--show-secrets`.
 

@@ -40,8 +40,14 @@ from greenagent.settings.toml_file import read_toml
 
 FLAGS = ("gid", "nid", "roles")
 """Command line flags (without ``--``), each of which overrides the setting of its name in ``main``."""
-OTHER_VARIABLES = ("GREENAGENT_JOB", "GREENAGENT_CTL_", "GREENAGENT_CONTROLLER_", "GREENAGENT_HANDOVER")
-"""Names and beginnings of variables that are no settings: a job's tag, other programs' options, a handover."""
+OTHER_VARIABLES = (
+    "GREENAGENT_CONFIG",
+    "GREENAGENT_JOB",
+    "GREENAGENT_CTL_",
+    "GREENAGENT_CONTROLLER_",
+    "GREENAGENT_HANDOVER",
+)
+"""Names and beginnings of variables that are no settings: the file, a job's tag, options of others, a handover."""
 IGNORED_SECTIONS = {
     "hubble": "is not used, tunnels are not offered",
     "redis_stats": "is not used, statistics go to controllers",

@@ -34,7 +34,16 @@ from greenagent.agent.upgrade import (  # noqa: E402
 )
 from greenagent.cli.agent.check import check_machine  # noqa: E402
 from greenagent.cli.agent.pid_file import PidFile  # noqa: E402
-from greenagent.cli.common import EXIT_FAILED, Parser, end_with_reader, print_error, run_program  # noqa: E402
+from greenagent.cli.common import (  # noqa: E402
+    EXIT_FAILED,
+    NO_CONFIG,
+    Parser,
+    add_config,
+    configuration_file,
+    end_with_reader,
+    print_error,
+    run_program,
+)
 from greenagent.jobs.handover import HandedOver  # noqa: E402
 from greenagent.process.libc import check_platform, reboot_machine  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
@@ -59,7 +68,7 @@ def build_parser() -> Parser:
     parser = Parser(
         prog=PROGRAM, description="Runs jobs for one or more controllers, in the foreground, until SIGTERM."
     )
-    parser.add_argument("-c", "--config", metavar="FILE", help="the configuration file (TOML); required")
+    add_config(parser)
     parser.add_argument("--check", action="store_true", help="check the configuration, name every problem, and exit")
     parser.add_argument("--print-config", action="store_true", help="show every setting and where it comes from")
     parser.add_argument(
@@ -85,8 +94,9 @@ def main(arguments: list[str] | None = None) -> int:
         taken_over = take_over(os.environ)  # first of all: what it holds open must not reach a child
         if (problem := check_platform()) is not None:
             return _refuse([problem])
+        options.config = configuration_file(options.config)
         if not options.config:
-            return _refuse(["no configuration: name one with -c FILE"])
+            return _refuse([f"no configuration: name one with {NO_CONFIG}"])
         flags = {name: value for name in ("gid", "nid", "roles") if (value := getattr(options, name)) is not None}
         # --check looks at the files itself, so that their faults hide nothing else.
         loaded = load_settings(options.config, os.environ, flags, files=not (options.check or options.show_pid))

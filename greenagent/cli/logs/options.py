@@ -13,7 +13,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from greenagent.cli.common import EXIT_FAILED, UsageError, print_error, span
+from greenagent.cli.common import (
+    EXIT_FAILED,
+    NO_CONFIG,
+    UsageError,
+    add_config,
+    configuration_file,
+    print_error,
+    span,
+)
 from greenagent.logs.folder import LogFolder
 from greenagent.values.errors import GreenagentError, LevelError
 from greenagent.values.levels import NAMES, LevelSet, parse_levels
@@ -53,18 +61,20 @@ class Unread:
 def add_place(parser: argparse.ArgumentParser) -> None:
     """The two ways to say where the logs are."""
     place = parser.add_argument_group("where the logs are")
-    place.add_argument("-c", "--config", metavar="FILE", help="the agent's configuration")
+    add_config(place)
     place.add_argument("--dir", metavar="DIR", help="a folder of log databases, also a copied one; no agent is needed")
 
 
 def find_place(parser: argparse.ArgumentParser, options: argparse.Namespace) -> LogPlace:
     """Resolves ``-c`` or ``--dir``. Raises GreenagentError."""
+    if options.dir is None:
+        options.config = configuration_file(options.config)
     settings = load_configuration(options.config) if options.config is not None else None
     origin = ""
     if options.dir is not None:
         path = Path(options.dir)
     elif settings is None:
-        parser.error("name the agent's configuration with -c FILE or a folder with --dir DIR")
+        parser.error(f"name a folder with --dir DIR, or the agent's configuration with {NO_CONFIG}")
     elif settings.database_logger is None:
         raise GreenagentError(f"{options.config} has no logger of type DB: there is nothing to read")
     else:

@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from greenagent.cli.common import Parser, json_line, local_time, one_line
+from greenagent.cli.common import NO_CONFIG, Parser, add_config, configuration_file, json_line, local_time, one_line
 from greenagent.cli.logs.options import load_configuration
 from greenagent.spool import statements
 from greenagent.spool.schema import DeadLetter
@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> int:
         description="Shows what controllers refused for good (results, log lines, statistics).",
     )
     place = parser.add_argument_group("where the ledger is")
-    place.add_argument("-c", "--config", metavar="FILE", help="the agent's configuration")
+    add_config(place)
     place.add_argument("--ledger", metavar="FILE", help="the ledger itself (main.ledger_file)")
     place.add_argument("--dir", metavar="DIR", help="a folder that holds the ledger, or the log folder beside it")
     parser.add_argument("--retry", action="store_true", help="send them again: the agent does so within 10 s")
@@ -55,6 +55,8 @@ def run(arguments: list[str]) -> int:
 def _ledger(parser: Parser, options: argparse.Namespace) -> Path:
     """The file the options name. Raises GreenagentError."""
     origin = ""
+    if options.ledger is None and options.dir is None:
+        options.config = configuration_file(options.config)
     if options.ledger is not None:
         path = Path(options.ledger)
     elif options.config is not None:
@@ -63,7 +65,7 @@ def _ledger(parser: Parser, options: argparse.Namespace) -> Path:
     elif options.dir is not None:
         return _find(Path(options.dir))
     else:
-        parser.error("name the agent's configuration with -c FILE, its ledger with --ledger FILE or --dir DIR")
+        parser.error(f"name the ledger with --ledger FILE or --dir DIR, or the agent's configuration with {NO_CONFIG}")
     if not path.is_file():
         raise GreenagentError(f"there is no file {path.absolute()}{origin}")
     return path

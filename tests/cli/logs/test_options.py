@@ -18,7 +18,7 @@ from tests.support.log_program import lines, run
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "-c FILE or a folder with --dir"),
+        ([], "name a folder with --dir DIR, or the agent"),
         (["--dir", "x", "--limit", "0"], "--limit"),
         (["--dir", "x", "--limit", "many"], "--limit"),
         (["--dir", "x", "--level", "5-1"], "reversed"),
@@ -33,7 +33,7 @@ from tests.support.log_program import lines, run
         (["--dir", "x", "--nonsense"], "--nonsense"),
         (["--dir", "x", "--follow", "--jobs"], "not allowed with"),
         (["--dir", "x", "--csv", "--json"], "not allowed with"),
-        (["verify"], "-c FILE or a folder with --dir"),
+        (["verify"], "name a folder with --dir DIR, or the agent"),
     ],
 )
 def test_bad_arguments_end_2_with_one_line(arguments: list[str], says: str) -> None:
