@@ -62,7 +62,7 @@ setup(
     keywords="agent job runner process manager logs",
     python_requires=">=3.10",
     packages=find_packages(include=["greenagent", "greenagent.*"]),
-    package_data={"greenagent": ["py.typed"]},
+    package_data={"greenagent": ["py.typed", "script.sh"]},
     data_files=[
         ("share/greenagent", ["etc/greenagent.toml"]),
         ("share/greenagent/init.d", ["etc/init.d/greenagent"]),

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "greenagent"
 ALLOWED: dict[str, set[str]] = {
     "values": set(),
     "runtime": {"values"},
+    "script": set(),
     "settings": {"values", "runtime"},
     "process": {"values", "runtime"},
     "logs": {"values", "runtime"},

@@ -32,6 +32,8 @@ DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 CACHED_SCRIPTS: Final = 100
 """Scripts fetched by their hash that are kept; a hash names its text for ever."""
 
+SHELL_LIBRARY: Final = str(Path(__file__).parents[1] / "script.sh")
+"""What a shell job may read to speak to its agent."""
 CHILD_PROGRAM: Final = str(Path(__file__).parents[1] / "builtins" / "script_child.py")
 """The program that runs a script; it is executed by path, with any Python."""
 _HASH: Final = re.compile(r"[0-9a-f]{32}\Z")
@@ -222,6 +224,7 @@ def child_environment(
         "AGENT_HOME": str(working_folder()),
         "AGENT_GID": str(gid),
         "AGENT_NID": str(nid),
+        "AGENT_SCRIPT_SH": SHELL_LIBRARY,
     }
     if controller is not None:
         security = controller.security
