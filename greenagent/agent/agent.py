@@ -6,7 +6,6 @@ Nothing here decides anything about a job, a line or a request: that is behind t
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from functools import partial
 
 from gevent.lock import Semaphore
@@ -165,11 +164,11 @@ class Agent:
             self.admission.resume(taken_over.jobs)
         leave_copied(self.spool, self.agent_log)
         former = self.spool.claim.former
-        was = Identity(*map(int, former.split("/"))) if former else self.identity
         recover(
-            replace(context, identity=was),
+            context,
             self.admission,
             None if taken_over is None else {job.row for job in taken_over.jobs},
+            former=Identity(*map(int, former.split("/"))) if former else None,
         )
         settle_former(self.spool, self.store.last_seq, self.agent_log)
         warn_of(self.settings.startup, self.identity, self.agent_log.warning)
@@ -257,7 +256,7 @@ class Agent:
         None when there can be no replacement: the reason is logged and everything goes on here.
         """
         self.spool.write_back()
-        problem = self.spool.problem or check_new_image(self.spawner, self.spool.path)
+        problem = self.spool.problem or check_new_image(self.spawner, self.spool.path, str(self.identity))
         if problem is None:
             hold_signals()
             self.spool.write_back()  # the check took a while

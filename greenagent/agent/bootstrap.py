@@ -19,7 +19,7 @@ from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog, LineOutput
 from greenagent.runtime.files import FileLock
 from greenagent.settings.models import Settings
-from greenagent.spool.identity import Former, add_former, send_as_former
+from greenagent.spool.identity import Former, settle
 from greenagent.spool.spool import Spool
 
 
@@ -136,12 +136,11 @@ def settle_former(spool: Spool, last_seq: int, agent_log: AgentLog) -> None:
     claim = spool.claim
     if not claim.former:
         return
+    former = Former(last_seq, "" if claim.is_copy else claim.former)
+    bodies = spool.database.run(partial(settle, former=former))
+    spool.formers.append(former)
     if not claim.is_copy:
-        bodies = spool.database.run(partial(send_as_former, address=claim.former))
         agent_log.warning(
             f"this agent was {claim.former.replace('/', ':')}: log lines, and {bodies} results and statistics "
             "that wait, go to their controllers under that name"
         )
-    former = Former(last_seq, "" if claim.is_copy else claim.former)
-    spool.database.run(partial(add_former, former=former))
-    spool.formers.append(former)

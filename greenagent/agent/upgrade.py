@@ -34,6 +34,8 @@ VARIABLE: Final = "GREENAGENT_HANDOVER"
 """Names the open descriptor of the state to the new image; greenagent 0.1 names a file."""
 LEDGER_VARIABLE: Final = f"{VARIABLE}_LEDGER"
 """Names the ledger to the image that is asked; one that does not know it, or an older one that asks, minds nothing."""
+ADDRESS_VARIABLE: Final = f"{VARIABLE}_ADDRESS"
+"""As that, names the gid and nid that the jobs were given to, as ``gid:nid``."""
 _SUFFIX: Final = ".handover"
 STATE_ROOM: Final = 16 << 20
 """Bytes of memory that must be had for the state before any job is suspended."""
@@ -50,11 +52,15 @@ def own_command() -> list[str]:
     return [sys.executable, *sys.orig_argv[1:]]
 
 
-def check_new_image(spawner: Spawner, ledger_file: Path) -> str | None:
-    """Runs the image now on disk as ``--check --handover VERSION``; returns why it cannot take over, or None."""
+def check_new_image(spawner: Spawner, ledger_file: Path, address: str) -> str | None:
+    """Runs the image now on disk as ``--check --handover VERSION``; returns why it cannot take over, or None.
+
+    ``address``: the agent's, as ``gid:nid``.
+    """
     command = [*own_command(), "--check", "--handover", str(VERSION)]
     environment = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
     environment[LEDGER_VARIABLE] = os.path.realpath(ledger_file)
+    environment[ADDRESS_VARIABLE] = address
     try:
         child = spawner.spawn(SpawnRequest(command[0], tuple(command[1:]), environment, None))
     except SpawnError as error:
@@ -83,7 +89,8 @@ def _read_all(descriptor: int) -> bytes:
 def check_handover(version: str, settings: Settings, environment: Mapping[str, str]) -> str | None:
     """Answers ``--handover VERSION``: None when this image can go on from that state, else why not.
 
-    Jobs are handed over as rows of the ledger: in another one those rows are nobody's or of other jobs.
+    Jobs are handed over as rows of the ledger: in another one those rows are nobody's or of other jobs. Under another
+    gid or nid no controller would know them.
     """
     if version not in map(str, READ_VERSIONS):
         return f"this agent reads handover state {readable_versions()}, not {version}"
@@ -94,6 +101,9 @@ def check_handover(version: str, settings: Settings, environment: Mapping[str, s
     now, before = os.path.realpath(ledger_file), environment.get(LEDGER_VARIABLE)
     if before is not None and now != before:
         return f"main.ledger_file has changed from {before} to {now}: stop and start the agent"
+    address = f"{settings.main.gid}:{settings.main.nid}"
+    if (was := environment.get(ADDRESS_VARIABLE, address)) != address:
+        return f"main.gid and main.nid have changed from {was} to {address}: stop and start the agent"
     if logger is not None and (problem := uploads_problem(LogFolder(logger.log_dir).uploads)) is not None:
         return problem  # the new image would refuse to start with it, and leave the jobs to nobody
     names = [lock_of(settings.main.message_id_file)]

@@ -59,6 +59,9 @@ class Identity:
     gid: int
     nid: int
 
+    def __str__(self) -> str:
+        return f"{self.gid}:{self.nid}"
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

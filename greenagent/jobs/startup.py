@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gevent.event import Event
 
@@ -24,6 +24,7 @@ SETTLED = 2.0
 LOOK_EVERY = 0.2
 """Seconds between looks at a task that is not up yet."""
 CUT_OFF = "cut off: the agent was stopped or killed while the job ran"
+MOVED = "given up: it was given to node {}, which is node {} now"
 HELD_UP = "cut off: the job did not stop in time for the agent's replacement in place"
 
 
@@ -182,12 +183,21 @@ def warn_of(tasks: Iterable[StartupTask], identity: Identity, warn: Callable[[st
             warn(f"startup.{task.id}: {warning}")
 
 
-def recover(context: JobContext, admission: Admission, taken_over: Collection[int] | None = None) -> None:
+def recover(
+    context: JobContext,
+    admission: Admission,
+    taken_over: Collection[int] | None = None,
+    former: Identity | None = None,
+) -> None:
     """Reports cut-off jobs and starts the others again: once, before the pollers start, orphans having been ended.
 
     ``taken_over``: the rows of jobs that the replaced image of the agent handed over, which go
-    on already; None when this start is no replacement in place.
+    on already; None when this start is no replacement in place. ``former``: the address that the ledger was used under,
+    where that is another: its controllers' jobs are over, since they could neither be told of nor ended any more.
     """
+    was, moved_to = context, None
+    if former is not None:
+        was, moved_to = replace(context, identity=former), context.identity
     records = context.spool.unfinished()
     remembered = {entry.command.id: entry for entry in context.history.load()}
     for job_id, old in list(remembered.items()):
@@ -199,7 +209,7 @@ def recover(context: JobContext, admission: Admission, taken_over: Collection[in
     for record in records:
         entry = remembered.pop(record.id, None) if record.kind != FROM_STARTUP else None
         if taken_over is None or record.row not in taken_over:
-            jobs.append(_job_of(context, record, entry is not None, taken_over is not None))
+            jobs.append(_job_of(was, record, entry is not None, taken_over is not None, moved_to))
     for left in remembered.values():
         controller = left.controller or _only_controller(context)
         jobs.append(Job(left.command, controller, FROM_HISTORY, 0, left.accepted or time.time()))
@@ -210,8 +220,13 @@ def recover(context: JobContext, admission: Admission, taken_over: Collection[in
             admission.enter(job)
 
 
-def _job_of(context: JobContext, record: JobRecord, in_history: bool, is_replacement: bool) -> Job | None:
-    """The job to be run again; None for one whose end is written down here."""
+def _job_of(
+    context: JobContext, record: JobRecord, in_history: bool, is_replacement: bool, moved_to: Identity | None
+) -> Job | None:
+    """The job to be run again; None for one whose end is written down here.
+
+    ``moved_to``: the agent's address where that is not the one of ``context``, which the job was given to.
+    """
     try:
         command = parse_command(json.loads(record.command))
     except (CommandError, ValueError) as error:
@@ -227,11 +242,15 @@ def _job_of(context: JobContext, record: JobRecord, in_history: bool, is_replace
         return None
     again = in_history or command.arguments.remembered
     job.kind = FROM_HISTORY if again else FROM_CONTROLLER
+    reason = ""
     if record.state == RUNNING and not again:
         reason = HELD_UP if is_replacement else CUT_OFF
+    elif moved_to is not None and record.controller is not None:
+        reason = MOVED.format(context.identity, moved_to)
+    if reason:
         context.agent_log.warning(f"job {record.id}: {reason}")
         starttime = record.starttime or int(record.accepted * 1000)
-        lived = max(0, time.time() - starttime / 1000)
+        lived = max(0, time.time() - starttime / 1000) if record.state == RUNNING else 0
         context.report(job, Outcome(states.ERROR, reason, starttime=starttime, lived=lived))
         return None
     return job

@@ -89,13 +89,21 @@ def claim(connection: sqlite3.Connection, held: FileId | None, address: str) -> 
         if not is_same_file:
             instance = ""  # what carries the old one in its tag is of the agent that goes on with the first file
         is_copy = not is_same_file or host != here
-    if address and facts.get("address", address) != address:
+    if "unsettled" in facts:  # killed before it had given way to the present address
+        former, was_copy = json.loads(facts["unsettled"])
+        is_copy = is_copy or was_copy
+        if former == address and not is_copy:
+            former = ""
+    elif address and facts.get("address", address) != address:
         former = facts["address"]
     # uuid4 reads os.urandom; uuid1 and getnode would start programs behind our back.
     instance = instance or uuid.uuid4().hex
     note(connection, instance, held)
     if address:
         _put(connection, "address", address)
+    _drop(connection, "unsettled")
+    if former:
+        _put(connection, "unsettled", json.dumps([former, is_copy]))
     return Claim(instance, "instance" not in facts, former, is_copy)
 
 
@@ -121,13 +129,18 @@ def formers(connection: sqlite3.Connection) -> list[Former]:
     return [Former(*entry) for entry in json.loads(text)] if text is not None else []
 
 
-def add_former(connection: sqlite3.Connection, former: Former) -> None:
-    """From now on lines behind ``former.until`` are those of the present address."""
+def settle(connection: sqlite3.Connection, former: Former) -> int:
+    """From now on lines behind ``former.until``, and all that is still to be reported, are of the present address.
+
+    What waits goes to its controllers under the address it was made under; returns how many bodies.
+    """
+    bodies = _send_as(connection, former.address) if former.address else 0
     _put(connection, "former", json.dumps([*formers(connection), former]))
+    _drop(connection, "unsettled")
+    return bodies
 
 
-def send_as_former(connection: sqlite3.Connection, address: str) -> int:
-    """All that waits goes to its controllers under the address it was made under; returns how many bodies."""
+def _send_as(connection: sqlite3.Connection, address: str) -> int:
     which = f"{WAITS} AND path NOT LIKE '/%'"
     (bodies,) = connection.execute(f"SELECT count(*) FROM outcome WHERE {which}").fetchone()
     connection.execute(f"UPDATE outcome SET path = ? || path WHERE {which}", (f"/{address}/",))
@@ -153,5 +166,9 @@ def _get(connection: sqlite3.Connection, key: str) -> str | None:
 
 
 def _put(connection: sqlite3.Connection, key: str, value: str) -> None:
-    connection.execute("DELETE FROM meta WHERE key = ?", (key,))
+    _drop(connection, key)
     connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+
+def _drop(connection: sqlite3.Connection, key: str) -> None:
+    connection.execute("DELETE FROM meta WHERE key = ?", (key,))

@@ -63,6 +63,31 @@ def test_what_waits_goes_out_under_the_gid_and_nid_it_was_made_under(tmp_path: P
         assert "this agent was" not in third.stderr
 
 
+def test_jobs_that_would_run_on_end_under_the_gid_and_nid_they_were_given_to(tmp_path: Path) -> None:
+    """Under the new one their controller could neither be told of them nor end them."""
+    runs = tmp_path / "runs"
+    with InsideAgent(tmp_path, {"main": AWAY}, max_jobs=1) as first:
+        first.start_job(shell("kept", f"echo kept >> {runs}; sleep 60", max_time=-1))
+        assert first.accept(shell("waiting", f"echo waiting >> {runs}")) is not None
+    assert "kept" in (tmp_path / "history").read_text()
+    spool = Spool(first.agent.spool.path, RecordedLog(), result_memory=10, address="1/11")
+    spool.start()  # an agent that was killed at its start
+    spool.stop()
+    with RecordingController() as controller, as_node_11(tmp_path, controller.url) as second:
+        wait_until(lambda: len(controller.results) == 2, what="both results")
+        for post, name in zip(
+            [post for post in controller.posts if post.endpoint == "result"], ("kept", "waiting"), strict=True
+        ):
+            assert (post.nid, post.value["id"], post.value["nid"], post.value["state"]) == (10, name, 10, "ERROR")
+            assert post.value["data"] == "given up: it was given to node 1:10, which is node 1:11 now"
+            assert f"job {name}: given up: " in second.stderr
+        assert not second.agent.admission.live
+    assert runs.read_text() == "kept\n"
+    assert json.loads((tmp_path / "history").read_text()) == []
+    with as_node_11(tmp_path, AWAY) as third:
+        assert not third.agent.admission.live
+
+
 def test_a_copy_under_another_nid_neither_sends_nor_ends_what_is_the_first_agents(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     with InsideAgent(tmp_path / "one", {"main": AWAY}) as first, RecordingController() as controller:

@@ -1,4 +1,4 @@
-"""A replacement in place whose configuration names another ledger: the jobs' rows would be those of others."""
+"""A replacement in place whose configuration names another ledger, or another nid: there the jobs would be others'."""
 
 from __future__ import annotations
 
@@ -41,6 +41,22 @@ def test_with_another_ledger_the_agent_is_not_replaced_and_loses_no_job(
     gate.touch()
     for job_id in ("running", "waiting"):
         assert controller.wait_for_result(job_id)["state"] == "SUCCESS"
+
+
+def test_under_another_nid_the_agent_is_not_replaced_and_loses_no_job(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    agent = start_agent()
+    gate, up = tmp_path / "gate", tmp_path / "up"
+    controller.push(shell("running", f"touch {up}; while [ ! -e {gate} ]; do sleep 0.02; done"))
+    wait_until(up.exists, what="the job")
+    agent.config.write_text(agent.config.read_text().replace("nid = 10", "nid = 11"))
+    os.kill(agent.pid, signal.SIGUSR2)
+    wait_until(lambda: "not replaced, the agent goes on as it is" in agent.stderr, 30, "the refusal")
+    assert "main.gid and main.nid have changed from 1:10 to 1:11: stop and start the agent" in agent.stderr
+    gate.touch()
+    result = controller.wait_for_result("running")
+    assert (result["state"], result["nid"]) == ("SUCCESS", 10)
 
 
 def test_from_an_image_that_asks_nothing_about_it_the_jobs_go_on_in_their_ledger(
