@@ -24,7 +24,7 @@ from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
 from greenagent.runtime.greenlets import Supervisor  # noqa: E402
 from greenagent.runtime.patch import return_large_blocks  # noqa: E402
 from greenagent.values.errors import GreenagentError  # noqa: E402
-from greenagent.values.text import parse_address  # noqa: E402
+from greenagent.values.text import address_text, parse_address  # noqa: E402
 
 PROGRAM = "greenagent-controller"
 
@@ -76,9 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except OSError as error:
         services.file.close()
-        host, port = options.listen
         reason = (error.strerror or str(error)).partition(": (")[0]  # gevent appends the address as a tuple
-        return _refuse(f"cannot listen on {host}:{port}: {reason}")
+        return _refuse(f"cannot listen on {address_text(*options.listen)}: {reason}")
     controller.start()
     try:
         print(f"listening on {controller.url}", flush=True)

@@ -18,6 +18,7 @@ from greenagent.controller.services import Services
 from greenagent.controller.state.state_file import StateError
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.tls_watch import TlsContext
+from greenagent.values.text import address_text
 
 
 class Controller:
@@ -47,7 +48,7 @@ class Controller:
     @property
     def url(self) -> str:
         host, port = self._server.socket.getsockname()[:2]
-        return f"{self._scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        return f"{self._scheme}://{address_text(host, port)}"
 
     def start(self) -> None:
         self._server.start()

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from greenagent.values.errors import LevelError
 from greenagent.values.levels import LevelSet, parse_levels
-from greenagent.values.text import AddressError, parse_address
+from greenagent.values.text import AddressError, parse_address, zone_fault
 
 ENVIRONMENT_PREFIX: Final = "GREENAGENT_"
 _ACCOUNT = re.compile(r"""(?<=://)[^\s/"']+@""")
@@ -204,11 +204,12 @@ def http_url(value: str) -> str:
         port = parts.port
     except ValueError as error:
         return f"{shown} is no URL: {error}"
+    zone = zone_fault(parts.hostname or "")
     faults = {
         "must begin with http:// or https://": parts.scheme.lower() not in ("http", "https"),
         "names no host": not parts.hostname,
         "has the impossible port 0": port == 0,
-        "names a zone of IPv6, which is not supported": "%" in (parts.hostname or ""),
+        zone: bool(zone),
         "must not hold a query or fragment": bool(parts.query or parts.fragment),
         "holds blanks or control characters": not value.isprintable() or " " in value,
     }

@@ -28,13 +28,31 @@ def parse_address(text: str) -> tuple[str, int]:
         raise AddressError(
             f"must be HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:9464 or [::1]:9464, not {text!r}"
         )
-    if "%" in bare:
-        raise AddressError(f"names a zone of IPv6 ({text!r}), which is not supported: listen on another address")
+    if fault := zone_fault(bare):
+        raise AddressError(f"{fault}: {text!r}")
     try:
         bare.encode("idna")
     except UnicodeError as error:
         raise AddressError(f"{bare!r} is no name of a host") from error
     return bare, int(port)
+
+
+def address_text(host: str, port: int) -> str:
+    """As ``parse_address`` reads it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def zone_fault(host: str) -> str:
+    """Why a host is no use where no zone of IPv6 can be named, or ""."""
+    if "%" in host:
+        return "names a zone of IPv6, which is not supported"
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return ""
+    if address.version == 6 and address.is_link_local:
+        return "names a link-local address of IPv6, which is none without its zone, and zones are not supported"
+    return ""
 
 
 class HostNames:

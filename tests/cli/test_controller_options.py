@@ -17,6 +17,8 @@ from tests.support.programs import refused
         (["--listen", "a..b:0"], 2, "no name of a host"),
         (["--listen", "127.0.0.1:99999"], 2, "a port from 0 to 65535"),
         (["--listen", "203.0.113.1:1"], 1, "cannot listen"),
+        (["--listen", "[2001:db8::1]:1"], 1, "cannot listen on [2001:db8::1]:1: "),
+        (["--listen", "[fe80::1]:1"], 2, "names a link-local address of IPv6, which is none without its zone"),
         (["--tls-key", "x"], 2, "--tls-cert"),
         (["--tls-cert", "/nonexistent"], 1, "/nonexistent"),
         (["--token-file", "/nonexistent"], 1, "/nonexistent"),

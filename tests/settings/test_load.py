@@ -127,6 +127,10 @@ ONE_PROBLEM = {
         "[main]\ngid = 1\nnid = 1\n[controllers.x]\nurl = 'http://[fe80::1%25lo]:8966'",
         "[controllers.x] url: names a zone of IPv6, which is not supported",
     ),
+    "link-local url": (
+        "[main]\ngid = 1\nnid = 1\n[controllers.x]\nurl = 'http://[fe80::1]:8966'",
+        "[controllers.x] url: names a link-local address of IPv6, which is none without its zone",
+    ),
     "negative nid": ("[main]\ngid = 1\nnid = -1", "nid: must be at least 1, not -1"),
     "gid a float": ("[main]\ngid = 1.0\nnid = 1", "gid: must be a whole number, not 1.0"),
     "half a number": (

@@ -28,6 +28,12 @@ def test_a_zone_of_ipv6_is_refused_with_the_reason(text: str) -> None:
         parse_address(text)
 
 
+@pytest.mark.parametrize("text", ["[fe80::1]:8966", "[FEBF::]:80"])
+def test_a_link_local_address_without_its_zone_is_refused(text: str) -> None:
+    with pytest.raises(AddressError, match="names a link-local address of IPv6, which is none without its zone"):
+        parse_address(text)
+
+
 @pytest.mark.parametrize("host", ["a..b", "\udcff", "x" * 64])
 def test_a_host_no_lookup_can_find_is_refused(host: str) -> None:
     with pytest.raises(AddressError, match="is no name of a host"):

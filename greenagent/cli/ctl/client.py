@@ -19,6 +19,7 @@ from greenagent.runtime.files import read_token
 from greenagent.runtime.tls import CertificateError, PemFile, Wording, client_context, explain
 from greenagent.runtime.tls_adapter import TlsAdapter
 from greenagent.values.errors import GreenagentError
+from greenagent.values.text import zone_fault
 
 EXIT_NOT_DELIVERED: Final = 3
 DEFAULT_URL: Final = "http://127.0.0.1:8966"
@@ -56,8 +57,8 @@ class Client:
             usable = False
         if not usable:
             raise UsageError(f"--url {url!r} is not an http or https address")
-        if "%" in (parts.hostname or ""):
-            raise UsageError(f"--url {url!r} names a zone of IPv6, which is not supported")
+        if fault := zone_fault(parts.hostname or ""):
+            raise UsageError(f"--url {url!r} {fault}")
         self.url = url.rstrip("/")
         self._may_be_tls = not self.url.lower().startswith("https:")
         self._session = requests.Session()

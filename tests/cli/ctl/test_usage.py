@@ -22,6 +22,10 @@ from tests.support.ctl import (
         (("jobs", "--limit", "0"), "'0' is not a positive number"),
         (("jobs", "--limit", "-3"), "'-3' is not a positive number"),
         (("--url", "http://[fe80::1%25lo]:1", "agents"), "names a zone of IPv6, which is not supported"),
+        (
+            ("--url", "http://[fe80::1]:1", "agents"),
+            "names a link-local address of IPv6, which is none without its zone",
+        ),
         (("kill", "x", "--signal", "FOO"), "--signal: there is no signal 'FOO'"),
         (("kill", "x", "--signal", "99"), "--signal: there is no signal '99'"),
         (("show", ""), "an empty text is no job's id"),
