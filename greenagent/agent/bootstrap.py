@@ -17,7 +17,7 @@ from greenagent.process.job_tree import parse_tag
 from greenagent.process.orphans import Orphan, end_orphan, find_by_tag, living_owner
 from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog, LineOutput
-from greenagent.runtime.files import FileLock
+from greenagent.runtime.locks import FileLock
 from greenagent.settings.models import Settings
 from greenagent.spool.identity import Former, settle
 from greenagent.spool.spool import Spool

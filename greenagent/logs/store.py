@@ -29,7 +29,7 @@ from greenagent.logs.write.open_lines import CUT_OFF, Marked, OpenTexts
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.logs.write.writer import Writer
 from greenagent.runtime.agent_log import AgentLog
-from greenagent.runtime.files import FileLock, lock_of
+from greenagent.runtime.locks import FileLock, lock_of
 from greenagent.runtime.native import NativePool
 from greenagent.values.errors import GreenagentError
 from greenagent.values.message import Record

@@ -16,7 +16,8 @@ from typing import NamedTuple
 from greenagent.runtime import procfs
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.runtime.database import NativeDatabase
-from greenagent.runtime.files import FileId, LockedError
+from greenagent.runtime.files import FileId
+from greenagent.runtime.locks import LockedError
 from greenagent.spool.schema import WAITS
 from greenagent.spool.statements import keep_dead_letter
 

@@ -15,7 +15,8 @@ from gevent.event import Event
 
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.clock import monotonic_epoch
-from greenagent.runtime.files import FileLock, lock_of, refuse_link, set_aside
+from greenagent.runtime.files import refuse_link, set_aside
+from greenagent.runtime.locks import FileLock, lock_of
 from greenagent.spool import identity, statements
 from greenagent.spool.ages import Ages
 from greenagent.spool.cursors import CursorTable

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from greenagent.cli.agent.pid_file import PidFile
-from greenagent.runtime.files import FileLock, LockedError, lock_holder, new_beside, replace_file
+from greenagent.runtime.files import new_beside, replace_file
+from greenagent.runtime.locks import FileLock, LockedError, lock_holder
 from greenagent.runtime.state_files import StateFiles
 from greenagent.spool.spool import Spool
 from greenagent.values.errors import GreenagentError

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from greenagent.agent.upgrade import STATE_ROOM, check_handover, open_state
-from greenagent.runtime.files import FileLock
+from greenagent.runtime.locks import FileLock
 from tests.support.inside import InsideAgent
 
 

@@ -13,8 +13,9 @@ import gevent
 import pytest
 
 from greenagent.runtime.agent_log import LineOutput, RateLimitedLog
-from greenagent.runtime.files import FileLock, LockedError, lock_holder, replace_file
+from greenagent.runtime.files import replace_file
 from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.locks import FileLock, LockedError, lock_holder
 from greenagent.runtime.native import NativePool, NativeSignal, NativeWorker
 from greenagent.runtime.procfs import boot_id
 from greenagent.values.errors import GreenagentError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.runtime.files import lock_holder
+from greenagent.runtime.locks import lock_holder
 from greenagent.runtime.plain_files import UnfitFileError, open_plain, read_plain
 from tests.support.programs import environment
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from greenagent.runtime.files import LockedError
+from greenagent.runtime.locks import LockedError
 from greenagent.spool import statements
 from greenagent.spool.ages import Ages
 from greenagent.spool.schema import FROM_CONTROLLER, FROM_STARTUP, RUNNING, WAITING

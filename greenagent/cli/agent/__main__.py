@@ -47,7 +47,7 @@ from greenagent.cli.common import (  # noqa: E402
 from greenagent.jobs.handover import HandedOver  # noqa: E402
 from greenagent.process.libc import check_platform, reboot_machine  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
-from greenagent.runtime.files import lock_holder, lock_of  # noqa: E402
+from greenagent.runtime.locks import lock_holder, lock_of  # noqa: E402
 from greenagent.runtime.native import NoThreadError  # noqa: E402
 from greenagent.runtime.notify import ServiceManager  # noqa: E402
 from greenagent.runtime.patch import return_large_blocks  # noqa: E402

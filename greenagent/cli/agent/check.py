@@ -16,7 +16,8 @@ from greenagent.jobs.startup import startup_command
 from greenagent.logs.folder import LogFolder
 from greenagent.process.program import Program, SpawnError, SpawnRequest
 from greenagent.runtime.database import unfit_part
-from greenagent.runtime.files import LINK, absolute, lock_fault, lock_of, who_can_write
+from greenagent.runtime.files import LINK, absolute, who_can_write
+from greenagent.runtime.locks import lock_fault, lock_of
 from greenagent.runtime.plain_files import not_a_file
 from greenagent.settings import Loaded
 from greenagent.settings.check import check_files, check_limits

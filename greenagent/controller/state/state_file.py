@@ -11,7 +11,8 @@ from typing import Any, Final
 import gevent
 
 from greenagent.runtime.database import NativeDatabase
-from greenagent.runtime.files import FileLock, file_id, lock_of, refuse_link
+from greenagent.runtime.files import file_id, refuse_link
+from greenagent.runtime.locks import FileLock, lock_of
 from greenagent.runtime.state_files import StateFiles
 from greenagent.values.errors import GreenagentError
 

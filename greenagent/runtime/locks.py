@@ -1,0 +1,169 @@
+"""Locks that must never be granted twice, and what they tell the next holder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from greenagent.runtime.files import LINK, FileId, file_id
+from greenagent.runtime.plain_files import not_a_file, open_plain
+from greenagent.runtime.procfs import boot_id
+from greenagent.values.errors import GreenagentError
+
+NOT_OWN: Final = "is no file of its own: remove it, or name another place"
+
+
+class LockedError(GreenagentError):
+    """Another agent holds these files."""
+
+
+def lock_of(path: Path) -> Path:
+    """The file whose lock guards ``path``."""
+    return path.with_name(path.name + ".lock")
+
+
+_inherited: dict[str, int] = {}
+
+
+def inherit_locks(locks: dict[str, int]) -> None:
+    """Locks that an earlier image of this process held, by path: ``acquire`` adopts them instead of asking anew.
+
+    The path may be spelled in another way by then.
+    """
+    _inherited.update({os.path.realpath(path): descriptor for path, descriptor in locks.items()})
+
+
+_HOLDER_SIZE: Final = 32
+"""Bytes in which a lock tells its holder; the note begins behind them."""
+
+
+def lock_holder(path: Path) -> str:
+    """The number of the process that holds the ``FileLock`` at ``path``; "" when nobody does."""
+    try:
+        descriptor = open_plain(path)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _holder(descriptor)
+    finally:
+        os.close(descriptor)
+    return ""
+
+
+def _holder(descriptor: int) -> str:
+    return os.pread(descriptor, _HOLDER_SIZE, 0).decode("ascii", "replace").strip()
+
+
+def lock_fault(path: Path) -> str:
+    """Why something that lies at ``path`` cannot be a ``FileLock``; "" where it can be one. Raises OSError."""
+    if path.is_symlink():
+        return LINK
+    found = path.stat() if path.exists() else None
+    return NOT_OWN if found is not None and (not_a_file(found) or found.st_nlink > 1) else ""
+
+
+class FileLock:
+    """An advisory lock on a file of its own, which is never replaced nor deleted.
+
+    A lock on a file that is itself replaced would be granted twice (design, section 3). It holds the number of the
+    process and, behind that, a note for the next holder (``note``).
+    """
+
+    def __init__(self, path: Path, guards: str) -> None:
+        """``guards`` says in words what the lock protects, for the error."""
+        self.path = path
+        self.guards = guards
+        self.note = ""
+        """One word for the next holder. Once acquired, what the last one left there: "" in a copy, or after a boot."""
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Takes the lock at once or raises LockedError naming who holds it; OSError if there is no such place.
+
+        Raises GreenagentError where something else than a plain file lies in its place, which is left untouched.
+        """
+        inherited = _inherited.pop(os.path.realpath(self.path), None)
+        self._descriptor = self._take() if inherited is None else inherited
+        try:
+            self.note = self._read_note(self._descriptor)
+            self._sign(self._descriptor)
+        except BaseException:
+            self.release()
+            raise
+
+    def leave(self, note: str) -> None:
+        """Keeps one word for the next holder, whatever becomes of this process. Raises OSError."""
+        assert self._descriptor is not None, "only a lock that is held can be signed"
+        self.note = note
+        self._sign(self._descriptor)
+
+    def _take(self) -> int:
+        if fault := lock_fault(self.path):
+            raise GreenagentError(f"the lock {self.path} {fault}")
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(self.path, flags, 0o640)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                raise GreenagentError(f"the lock {self.path} {NOT_OWN}")
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                holder = _holder(descriptor)
+                who = f"process {holder}" if holder.isdigit() else "another process"
+                raise LockedError(
+                    f"{self.guards} is in use by {who} (lock {self.path}): stop that one or give this one other files"
+                ) from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _sign(self, descriptor: int) -> None:
+        content = f"{os.getpid()}\n"
+        if self.note:
+            content = f"{content:<{_HOLDER_SIZE}}{self.note} {_place(descriptor)}\n"
+        data = content.encode()
+        os.pwrite(descriptor, data, 0)  # over what was there: no moment, and no full disk, takes the note away
+        os.ftruncate(descriptor, len(data))
+
+    def _read_note(self, descriptor: int) -> str:
+        text = os.pread(descriptor, 512, _HOLDER_SIZE).decode("ascii", "replace")
+        note, _, place = text.rstrip("\n").partition(" ")
+        return note if place == _place(descriptor) else ""
+
+    def held(self) -> FileId | None:
+        """The file that is locked; None when none is."""
+        return None if self._descriptor is None else file_id(self._descriptor)
+
+    def renew(self, fault: str) -> None:
+        """Takes the lock anew under its name, since its file ``fault``: was removed, say. Raises as ``acquire``."""
+        assert self._descriptor is not None, "only a lock that is held can be renewed"
+        if file_id(self.path) == self.held():
+            self._sign(self._descriptor)
+            return
+        descriptor = self._take()
+        os.close(self._descriptor)
+        self._descriptor = descriptor
+        self._sign(descriptor)
+
+    def duplicate(self) -> int:
+        """Another descriptor of the same lock, which keeps it held when this one is released."""
+        assert self._descriptor is not None, "only a lock that is held can be handed over"
+        return fcntl.fcntl(self._descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+
+    def release(self) -> None:
+        """Gives the lock back; harmless when it is not held."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _place(descriptor: int) -> str:
+    """This very file, in this run of the machine: a copy is another one's, and no process outlives a boot."""
+    return f"{os.fstat(descriptor).st_ino} {boot_id()}"
