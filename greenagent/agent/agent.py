@@ -98,6 +98,7 @@ class Agent:
             say_lost(self.spool, main.message_id_file, locks, self.agent_log)
         self._own_log = self.store.open_job("agent", "", "", own_routes(self.settings), "")
         self.agent_log.attach(self._own_log.append_now)
+        self.store.tell_vanished()
         self.history = HistoryFile(main.history_file, self.agent_log)
         self.spawner = Spawner(self.agent_log)
         self.spawner.start()

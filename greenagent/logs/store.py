@@ -79,7 +79,15 @@ class LogStore:
         )
         """What keeps a second agent off, for handing over."""
         self._account = LineAccount(folder, self.intake, agent_log, self._log_of)
-        self.writer = Writer(self.folder, limits or StoreLimits(), self._account, self.intake.post, self.intake.warn)
+        self.writer = Writer(
+            self.folder,
+            limits or StoreLimits(),
+            self._account,
+            self.intake.post,
+            self.intake.warn,
+            self.locks[0].record,
+        )
+        self._vanished = 0
         self._pool: NativePool | None = None
         self._reader = MarkedReader(self.folder, self.writer.database, self.intake.warn)
         self._unreadable: set[Path] = set()
@@ -102,7 +110,7 @@ class LogStore:
                     raise GreenagentError(f"{lock.guards} cannot be used: {error.strerror}") from error
             self.intake.start(self.writer.handle)
             cursors, floor = self._cursors.load(self.folder.uploads) if self._cursors is not None else ([], 0)
-            self.intake.call(lambda: self.writer.open(cursors, floor))
+            self._vanished = self.intake.call(lambda: self.writer.open(cursors, floor, self.locks[0].number))
             try:
                 self.intake.ids.start(self.writer.database.last_id)
             except OSError as error:
@@ -117,6 +125,12 @@ class LogStore:
         except (OSError, sqlite3.Error) as error:
             self._abandon()
             raise GreenagentError(f"the log folder {self.folder.path} cannot be used: {error}") from error
+
+    def tell_vanished(self) -> None:
+        """Says how many lines of an earlier run were lost while no agent ran: once the agent's log leads here."""
+        if self._vanished:
+            self._account.vanished(self._vanished)
+            self._vanished = 0
 
     def stop(self) -> None:
         """Writes what waits, closes the files cleanly and gives the locks back."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from greenagent.runtime.files import LINK, FileId, file_id
+from greenagent.runtime.native import NativeLock
 from greenagent.runtime.plain_files import not_a_file, open_plain
 from greenagent.runtime.procfs import boot_id
 from greenagent.values.errors import GreenagentError
@@ -38,6 +39,8 @@ def inherit_locks(locks: dict[str, int]) -> None:
 
 _HOLDER_SIZE: Final = 32
 """Bytes in which a lock tells its holder; the note begins behind them."""
+_NUMBER_AT: Final = 256
+"""Where in a lock the number stands."""
 
 
 def lock_holder(path: Path) -> str:
@@ -70,8 +73,8 @@ def lock_fault(path: Path) -> str:
 class FileLock:
     """An advisory lock on a file of its own, which is never replaced nor deleted.
 
-    A lock on a file that is itself replaced would be granted twice (design, section 3). It holds the number of the
-    process and, behind that, a note for the next holder (``note``).
+    A lock on a file that is itself replaced would be granted twice (design, section 3). It holds the pid of the
+    process and, behind that, a note and a number for the next holder. ``record`` is for any thread, all else for one.
     """
 
     def __init__(self, path: Path, guards: str) -> None:
@@ -80,7 +83,10 @@ class FileLock:
         self.guards = guards
         self.note = ""
         """One word for the next holder. Once acquired, what the last one left there: "" in a copy, or after a boot."""
+        self.number = 0
+        """As ``note``: what was recorded last, or by the last holder; 0 in a copy."""
         self._descriptor: int | None = None
+        self._guard = NativeLock()
 
     def acquire(self) -> None:
         """Takes the lock at once or raises LockedError naming who holds it; OSError if there is no such place.
@@ -90,7 +96,7 @@ class FileLock:
         inherited = _inherited.pop(os.path.realpath(self.path), None)
         self._descriptor = self._take() if inherited is None else inherited
         try:
-            self.note = self._read_note(self._descriptor)
+            self._read(self._descriptor)
             self._sign(self._descriptor)
         except BaseException:
             self.release()
@@ -101,6 +107,14 @@ class FileLock:
         assert self._descriptor is not None, "only a lock that is held can be signed"
         self.note = note
         self._sign(self._descriptor)
+
+    def record(self, number: int) -> None:
+        """Keeps a number for the next holder, as ``leave`` does a note: a matter of microseconds. Raises OSError."""
+        with self._guard:
+            self.number = number
+            # An emptied file must stay so until that is seen and it is signed again, the number with it.
+            if self._descriptor is not None and os.fstat(self._descriptor).st_size >= _NUMBER_AT:
+                os.pwrite(self._descriptor, self._number_of(self._descriptor), _NUMBER_AT)
 
     def _take(self) -> int:
         if fault := lock_fault(self.path):
@@ -125,17 +139,24 @@ class FileLock:
         return descriptor
 
     def _sign(self, descriptor: int) -> None:
-        content = f"{os.getpid()}\n"
+        text = f"{os.getpid()}\n"
         if self.note:
-            content = f"{content:<{_HOLDER_SIZE}}{self.note} {_place(descriptor)}\n"
-        data = content.encode()
-        os.pwrite(descriptor, data, 0)  # over what was there: no moment, and no full disk, takes the note away
-        os.ftruncate(descriptor, len(data))
+            text = f"{text:<{_HOLDER_SIZE}}{self.note} {_place(descriptor)} {boot_id()}\n"
+        with self._guard:
+            number = self._number_of(descriptor) if self.number else b""
+            # Over what was there: no moment, and no full disk, takes the note or the number away.
+            os.pwrite(descriptor, f"{text:<{_NUMBER_AT - 1}}\n".encode() + number, 0)
 
-    def _read_note(self, descriptor: int) -> str:
-        text = os.pread(descriptor, 512, _HOLDER_SIZE).decode("ascii", "replace")
-        note, _, place = text.rstrip("\n").partition(" ")
-        return note if place == _place(descriptor) else ""
+    def _number_of(self, descriptor: int) -> bytes:
+        return f"{self.number:<20} {_place(descriptor)}\n".encode()
+
+    def _read(self, descriptor: int) -> None:
+        """What the last holder left, unless this is a copy of its file. No process outlives a boot: no note does."""
+        data = os.pread(descriptor, 2 * _NUMBER_AT, 0).decode("ascii", "replace")
+        place = _place(descriptor)
+        note, number = data[_HOLDER_SIZE:_NUMBER_AT].split(), data[_NUMBER_AT:].split()
+        self.note = note[0] if note[1:] == [place, boot_id()] else ""
+        self.number = int(number[0]) if number[1:] == [place] and number[0].isdigit() else 0
 
     def held(self) -> FileId | None:
         """The file that is locked; None when none is."""
@@ -147,9 +168,10 @@ class FileLock:
         if file_id(self.path) == self.held():
             self._sign(self._descriptor)
             return
-        descriptor = self._take()
-        os.close(self._descriptor)
-        self._descriptor = descriptor
+        descriptor, former = self._take(), self._descriptor
+        with self._guard:
+            self._descriptor = descriptor
+        os.close(former)
         self._sign(descriptor)
 
     def duplicate(self) -> int:
@@ -159,11 +181,12 @@ class FileLock:
 
     def release(self) -> None:
         """Gives the lock back; harmless when it is not held."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        with self._guard:
+            descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _place(descriptor: int) -> str:
-    """This very file, in this run of the machine: a copy is another one's, and no process outlives a boot."""
-    return f"{os.fstat(descriptor).st_ino} {boot_id()}"
+    """This very file: a copy is another one's."""
+    return str(os.fstat(descriptor).st_ino)

@@ -130,19 +130,21 @@ def test_a_lock_keeps_a_note_for_its_next_holder_and_a_copy_of_it_does_not(tmp_p
     lock.acquire()
     assert lock.note == ""
     lock.leave("note")
+    lock.record(12345)
+    lock.record(123)
     assert lock_holder(lock.path) == str(os.getpid())
     shutil.copy(lock.path, tmp_path / "y.lock")
     lock.path.unlink()
     lock.renew("was removed")
     lock.release()
-    for name, note in (("x.lock", "note"), ("x.lock", "note"), ("y.lock", "")):
+    for name, note, number in (("x.lock", "note", 123), ("x.lock", "note", 123), ("y.lock", "", 0)):
         again = FileLock(tmp_path / name, "the thing")
         again.acquire()  # as after kill -9, and once more before the new holder has left a note of its own
-        assert again.note == note
+        assert (again.note, again.number) == (note, number)
         again.release()
-    lock.path.write_text(lock.path.read_text().replace(boot_id(), "another"))
+    lock.path.write_text(lock.path.read_text().replace(boot_id(), boot_id()[::-1]))
     lock.acquire()
-    assert lock.note == "", "no process outlives a boot"
+    assert (lock.note, lock.number) == ("", 123), "no process outlives a boot"
     lock.release()
 
 

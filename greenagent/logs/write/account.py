@@ -121,6 +121,14 @@ class LineAccount:
         if others > 0:
             self._agent_log.warning(f"lines of {others} jobs more were not sent to {pairs}: {cause}")
 
+    def vanished(self, lines: int) -> None:
+        """So many lines that an earlier run had stored are in no database any more."""
+        self._intake.dropped += lines
+        self._agent_log.error(
+            f"{lines} lines that were stored are lost, of which jobs is not known: a log database in {self._folder}, "
+            "or what sqlite keeps beside it, was emptied, removed or put back while no agent ran"
+        )
+
     def not_readable(self, lines: int, pair: str) -> None:
         """Lines that waited for ``pair`` were in a database that cannot be read any more."""
         self._intake.dropped += lines

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -19,6 +20,7 @@ from greenagent.logs.lines import Lines, OpenLine, Owner, byte_size
 from greenagent.logs.schema import CLOSE_OPEN, PUT_OPEN
 from greenagent.logs.write.cursors import Cursor, CursorRow, Cursors
 from greenagent.logs.write.database import LogDatabase
+from greenagent.logs.write.database_file import LEAP
 from greenagent.logs.write.intake import Task
 from greenagent.logs.write.retention import Retention, StoreLimits
 from greenagent.logs.write.undelivered import Waiting, waiting_behind, waiting_in_all
@@ -57,14 +59,19 @@ class Writer:
         events: WriterEvents,
         post: Callable[[Callable[[], None]], None],
         warn: Callable[[str], None],
+        record: Callable[[int], None],
     ) -> None:
-        """``post`` runs a function on the hub; ``warn`` says something there."""
+        """``post`` runs a function on the hub; ``warn`` says something there.
+
+        ``record`` keeps outside of the databases which seq comes next; it may raise OSError.
+        """
         self.folder = folder
         self.warn = warn
         self.database = LogDatabase(folder, limits.max_db_size, warn)
         self.cursors = Cursors()
         self._events = events
         self._post = post
+        self._record = record
         self._retention = Retention(folder, limits, warn, self._not_sent)
         self._is_failing = False
         self._failing_until = 0.0
@@ -78,14 +85,18 @@ class Writer:
         """Keys of rows of ``open_lines`` that are still to be deleted."""
         self._open_failures = 0
 
-    def open(self, cursors: Sequence[CursorRow], floor: int) -> None:
+    def open(self, cursors: Sequence[CursorRow], floor: int, recorded: int) -> int:
         """Opens the files; ``floor``: a seq above all that were in use when the cursors were stored.
 
-        Raises OSError, sqlite3.Error or GreenagentError.
+        ``recorded``: the last that an earlier writer gave to ``record``, 0 for none. Returns how many lines up to
+        there are in no database any more. Raises OSError, sqlite3.Error or GreenagentError.
         """
-        meta = self.database.open(max([floor, *(seq + 1 for _, _, seq, _ in cursors)]))
+        meta = self.database.open(max([floor, recorded, *(seq + 1 for _, _, seq, _ in cursors)]))
         self.cursors.load(cursors, meta)
         self.database.set_marks(self.cursors.meta())
+        if not meta or self.database.next_seq >= recorded + LEAP:
+            return 0  # what became of the file is said
+        return max(0, recorded - meta["next_seq"]) % LEAP
 
     def handle(self, batch: Sequence[Lines | Task]) -> None:
         """Everything that waited: lines in transactions, tasks between them."""
@@ -193,6 +204,8 @@ class Writer:
             database.insert(part)
             count += 1
         database.commit()
+        with suppress(OSError):  # it is what the next start can tell losses by, and no reason for one
+            self._record(database.next_seq)
         self._stored(lines[:count], first)
         return count
 
