@@ -102,8 +102,7 @@ class Agent:
         self.history = HistoryFile(main.history_file, self.agent_log)
         self.spawner = Spawner(self.agent_log)
         self.spawner.start()
-        if taken_over is None:
-            end_orphans(self.spool, self.agent_log, main.kill_grace, locks)
+        survivors = end_orphans(self.spool, self.agent_log, main.kill_grace, locks) if taken_over is None else {}
         leave_name(locks, self.spool.instance, self.agent_log)
         self.meter = Meter(self.settings.stats.meter_interval)
         self.statistics_outbox = StatisticsOutbox(
@@ -170,6 +169,7 @@ class Agent:
             self.admission,
             None if taken_over is None else {job.row for job in taken_over.jobs},
             former=Identity(*map(int, former.split("/"))) if former else None,
+            survivors=survivors,
         )
         settle_former(self.spool, self.store.last_seq, self.agent_log)
         warn_of(self.settings.startup, self.identity, self.agent_log.warning)

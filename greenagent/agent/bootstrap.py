@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,14 +12,15 @@ from greenagent.logs.console import Console
 from greenagent.logs.store import LogStore
 from greenagent.logs.write.cursors import CursorStore
 from greenagent.logs.write.retention import StoreLimits
-from greenagent.process.child import why_alive
+from greenagent.process.child import Survivor, why_alive
 from greenagent.process.job_tree import parse_tag
-from greenagent.process.orphans import Orphan, end_orphan, find_by_tag, living_owner
+from greenagent.process.orphans import Orphan, end_orphan, find_by_session, find_by_tag, living_owner
 from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog, LineOutput
 from greenagent.runtime.locks import FileLock
 from greenagent.settings.models import Settings
 from greenagent.spool.identity import Former, settle
+from greenagent.spool.schema import JobRecord
 from greenagent.spool.spool import Spool
 
 
@@ -46,16 +47,38 @@ def make_log_store(settings: Settings, agent_log: AgentLog, console: LineOutput,
     )
 
 
-def end_orphans(spool: Spool, agent_log: AgentLog, grace: float, locks: Iterable[FileLock] = ()) -> None:
+def end_orphans(
+    spool: Spool, agent_log: AgentLog, grace: float, locks: Sequence[FileLock] = ()
+) -> dict[str, list[Survivor]]:
     """Ends what jobs of a crashed agent left running: found by tag, checked by pid and start time.
 
     Never what may have been left on purpose (``leave_children``), nor what runs under a living process: that is
     nobody's orphan, whatever this ledger says; it may be a copy that is not known for one. The ledger's own name is in
-    ``locks`` too: so the processes are known also where the ledger was lost, or went back to what it was earlier.
+    ``locks`` too: so the processes are known also where the ledger was lost, or went back to what it was earlier, and
+    the pids in the ledger are those of this boot. Returns what could not be ended, by the ids of the jobs cut off.
     """
-    earlier = {lock.note for lock in locks} - {"", spool.instance}
-    cut_off = {record.id for record in spool.unfinished()}
-    orphans: list[Orphan] = []
+    cut_off = {record.id: record for record in spool.unfinished()}
+    orphans = _find_tagged(spool, agent_log, {lock.note for lock in locks} - {"", spool.instance}, cut_off)
+    if spool.instance in {lock.note for lock in locks}:
+        orphans += _find_untagged(cut_off.values())
+    for _, orphan in orphans:
+        agent_log.warning(f"process {orphan.pid} ({orphan.command}) is left from an earlier run: it is ended")
+    ends = [gevent.spawn(end_orphan, orphan, grace) for _, orphan in orphans]
+    gevent.joinall(ends)
+    left: dict[str, list[Survivor]] = {}
+    for (job_id, orphan), end in zip(orphans, ends, strict=True):
+        if end.value is False and (process := procfs.read_process(orphan.pid)) is not None:
+            survivor = Survivor(orphan.pid, orphan.command, why_alive(process))
+            left.setdefault(job_id, []).append(survivor)
+            agent_log.error(f"job {job_id}: could not be ended: {survivor}")
+    return left
+
+
+def _find_tagged(
+    spool: Spool, agent_log: AgentLog, earlier: Collection[str], cut_off: Collection[str]
+) -> list[tuple[str, Orphan]]:
+    """Each with its job's id. ``earlier``: names of ledgers that are lost; ``cut_off``: the jobs known to have run."""
+    orphans: list[tuple[str, Orphan]] = []
     owned: dict[str, int] = {}
     may_stay: list[str] = []
     for found in find_by_tag(*(f"{instance}:" for instance in (spool.instance, *earlier))):
@@ -71,8 +94,7 @@ def end_orphans(spool: Spool, agent_log: AgentLog, grace: float, locks: Iterable
                 continue
         owner = living_owner(found.pid, tag.instance)
         if owner is None:
-            agent_log.warning(f"process {found.pid} ({found.command}) is left from an earlier run: it is ended")
-            orphans.append(found)
+            orphans.append((tag.job_id, found))
         else:
             name = f"{owner.pid} ({owner.command})"
             owned[name] = owned.get(name, 0) + 1
@@ -86,16 +108,18 @@ def end_orphans(spool: Spool, agent_log: AgentLog, grace: float, locks: Iterable
             f"the ledger {spool.path} does not know whether these processes of an earlier run were left on purpose: "
             f"they are left alone: {', '.join(may_stay)}"
         )
-    _end_all(orphans, agent_log, grace)
+    return orphans
 
 
-def _end_all(orphans: Sequence[Orphan], agent_log: AgentLog, grace: float) -> None:
-    ends = [gevent.spawn(end_orphan, orphan, grace) for orphan in orphans]
-    gevent.joinall(ends)
-    for orphan, end in zip(orphans, ends, strict=True):
-        if end.value is False and (process := procfs.read_process(orphan.pid)) is not None:
-            reason = why_alive(process)
-            agent_log.error(f"process {orphan.pid} ({orphan.command}) could not be ended{reason and f' ({reason})'}")
+def _find_untagged(cut_off: Iterable[JobRecord]) -> list[tuple[str, Orphan]]:
+    """What cleared its environment, or became another user's, so that it cannot be read; each with its job's id.
+
+    By the sessions that the ledger names, and never by that of a process just because it carries a tag: whoever was
+    given the tag by hand is in the session of a person.
+    """
+    jobs = {record.pid: record for record in cut_off if record.pid and record.start_ticks}
+    found = find_by_session({pid: record.start_ticks or 0 for pid, record in jobs.items()})
+    return [(jobs[leader].id, orphan) for leader, orphans in found.items() for orphan in orphans]
 
 
 def leave_name(locks: Iterable[FileLock], instance: str, agent_log: AgentLog) -> None:

@@ -13,7 +13,7 @@ from greenagent.jobs.job import Identity, Job, Outcome, Reason, killed_before_st
 from greenagent.jobs.monitor import AnnouncedPids, JobMonitor
 from greenagent.jobs.routing import Routing
 from greenagent.jobs.streams import JobOutput, StreamCopier
-from greenagent.process.child import Child, ExitStatus, Survivor, end, sweep
+from greenagent.process.child import Child, ExitStatus, Survivor, end, named, sweep
 from greenagent.process.job_tree import job_tag
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
 from greenagent.runtime.agent_log import AgentLog
@@ -290,8 +290,8 @@ class ExternalRunner:
         elif not survivors:
             swept, survivors = sweep(run.child, self._main.kill_grace)
             if cause is None and swept:
-                self._warn(f"ended what the job left running: {_named(swept)}")
-        self._job.unkillable = _named(survivors)
+                self._warn(f"ended what the job left running: {named(swept)}")
+        self._job.unkillable = named(survivors)
         if survivors:
             text = f"could not be ended: {self._job.unkillable}"
             self._write(levels.OPERATIONS_ERROR, text)
@@ -336,7 +336,3 @@ class ExternalRunner:
 
 
 Runner = ExternalRunner | BuiltInRunner
-
-
-def _named(processes: tuple[Survivor, ...]) -> str:
-    return ", ".join(map(str, processes))

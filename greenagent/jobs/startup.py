@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gevent.event import Event
@@ -13,11 +13,13 @@ from greenagent.jobs.admission import Admission
 from greenagent.jobs.handover import StartupState
 from greenagent.jobs.job import Identity, Job, Outcome, Stage
 from greenagent.jobs.runner import JobContext
+from greenagent.process.child import Survivor, named
 from greenagent.settings.models import StartupTask
 from greenagent.spool.schema import FROM_CONTROLLER, FROM_HISTORY, FROM_STARTUP, RUNNING, WAITING, JobRecord
-from greenagent.values import states
+from greenagent.values import levels, states
 from greenagent.values.command import Command, parse_command, without_queue
 from greenagent.values.errors import CommandError
+from greenagent.values.message import Message
 
 SETTLED = 2.0
 """Seconds a task must have run for those after it to start, unless it ``must_exit``."""
@@ -188,12 +190,14 @@ def recover(
     admission: Admission,
     taken_over: Collection[int] | None = None,
     former: Identity | None = None,
+    survivors: Mapping[str, Sequence[Survivor]] | None = None,
 ) -> None:
     """Reports cut-off jobs and starts the others again: once, before the pollers start, orphans having been ended.
 
     ``taken_over``: the rows of jobs that the replaced image of the agent handed over, which go
     on already; None when this start is no replacement in place. ``former``: the address that the ledger was used under,
     where that is another: its controllers' jobs are over, since they could neither be told of nor ended any more.
+    ``survivors``: by job, what could not be ended.
     """
     was, moved_to = context, None
     if former is not None:
@@ -209,7 +213,8 @@ def recover(
     for record in records:
         entry = remembered.pop(record.id, None) if record.kind != FROM_STARTUP else None
         if taken_over is None or record.row not in taken_over:
-            jobs.append(_job_of(was, record, entry is not None, taken_over is not None, moved_to))
+            alive = named(survivors[record.id]) if survivors and record.id in survivors else ""
+            jobs.append(_job_of(was, record, entry is not None, taken_over is not None, moved_to, alive))
     for left in remembered.values():
         controller = left.controller or _only_controller(context)
         jobs.append(Job(left.command, controller, FROM_HISTORY, 0, left.accepted or time.time()))
@@ -221,11 +226,17 @@ def recover(
 
 
 def _job_of(
-    context: JobContext, record: JobRecord, in_history: bool, is_replacement: bool, moved_to: Identity | None
+    context: JobContext,
+    record: JobRecord,
+    in_history: bool,
+    is_replacement: bool,
+    moved_to: Identity | None,
+    alive: str,
 ) -> Job | None:
     """The job to be run again; None for one whose end is written down here.
 
     ``moved_to``: the agent's address where that is not the one of ``context``, which the job was given to.
+    ``alive``: the processes of it that could not be ended, "" for none.
     """
     try:
         command = parse_command(json.loads(record.command))
@@ -234,6 +245,11 @@ def _job_of(
         context.spool.end(record.row)
         return None
     job = Job(command, record.controller, record.kind, record.row, record.accepted)
+    left = alive and f"could not be ended: {alive}"
+    if left:
+        log = context.routing.open(job)
+        log.append([Message(levels.OPERATIONS_ERROR, f"greenagent: {left}")])
+        log.close()
     if record.kind == FROM_STARTUP:
         job.command = without_queue(command)
         if is_replacement and record.state == WAITING:
@@ -248,6 +264,7 @@ def _job_of(
     elif moved_to is not None and record.controller is not None:
         reason = MOVED.format(context.identity, moved_to)
     if reason:
+        reason += left and f"; {left}"
         context.agent_log.warning(f"job {record.id}: {reason}")
         starttime = record.starttime or int(record.accepted * 1000)
         lived = max(0, time.time() - starttime / 1000) if record.state == RUNNING else 0

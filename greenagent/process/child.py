@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -230,6 +230,11 @@ class Survivor(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.pid} ({self.command}{self.reason and f', {self.reason}'})"
+
+
+def named(processes: Sequence[Survivor]) -> str:
+    """For people: each with its pid, its command, and why it lives where that is known."""
+    return ", ".join(map(str, processes))
 
 
 class Swept(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import gevent
@@ -29,7 +29,7 @@ _GIVEN_UP = 3
 
 
 class Orphan(NamedTuple):
-    """A process found by its tag."""
+    """A process found by its tag, or by its session: then ``tag`` is empty."""
 
     pid: int
     start_ticks: int
@@ -200,6 +200,36 @@ def find_by_tag(*prefixes: str) -> list[Orphan]:
     return found
 
 
+def find_by_session(leaders: Mapping[int, int]) -> dict[int, list[Orphan]]:
+    """Living processes without a tag in the session or group of one of ``leaders``, or below such a one; by leader.
+
+    ``leaders``: the pids of runs that an agent of this boot began, each with its start time. Once a leader is gone its
+    number may have been another session's, so that only those count of which nothing can be read: programs that
+    became another user's. For the agent's start only.
+    """
+    processes = {pid: process for pid in procfs.all_pids() if (process := procfs.read_process(pid)) is not None}
+    children: dict[int, list[int]] = {}
+    for process in processes.values():
+        children.setdefault(process.parent, []).append(process.pid)
+    found: dict[int, list[Orphan]] = {}
+    for leader, start_ticks in leaders.items():
+        known = processes.get(leader)
+        if leader <= 1 or (known is not None and known.start_ticks != start_ticks):
+            continue  # a stranger's number
+        members = [
+            process.pid
+            for process in processes.values()
+            if leader in (process.pid, process.session, process.group) and process.start_ticks >= start_ticks
+        ]
+        for pid in dict.fromkeys([*members, *procfs.descendants(members, lambda pid: children.get(pid, []))]):
+            process = processes[pid]
+            if pid == os.getpid() or procfs.is_descendant(os.getpid(), pid) or read_tag(pid):
+                continue  # this agent may have been started by such a process
+            if (known is not None or not procfs.is_readable(pid)) and procfs.is_same(pid, process.start_ticks):
+                found.setdefault(leader, []).append(Orphan(pid, process.start_ticks, "", process.command))
+    return found
+
+
 def living_owner(pid: int, instance: str) -> Process | None:
     """The living process that a process with a tag of ``instance`` runs under; None for an orphan.
 
@@ -216,15 +246,17 @@ def living_owner(pid: int, instance: str) -> Process | None:
 
 
 def end_orphan(orphan: Orphan, grace: float) -> bool:
-    """Ends a process if pid, start time and tag all are those given: TERM, ``grace`` seconds, KILL.
+    """Ends a process if pid, start time and tag ("" for none) all are those given: TERM, ``grace`` seconds, KILL.
 
-    True when that process is gone (also when it was gone before). Another owner of the pid is not touched.
+    True when that process is gone (also when it was gone before), False at once when it may not be signalled.
+    Another owner of the pid is not touched.
     """
-    pid, start_ticks, tag, _ = orphan
+    pid, start_ticks, tag = orphan[:3]
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, LAST_LIMIT)):
-        if procfs.is_same(pid, start_ticks) and read_tag(pid) != tag:
+        if procfs.is_same(pid, start_ticks) and (read_tag(pid) or "") != tag:
             return False
-        send_signal(pid, start_ticks, number)
+        if not send_signal(pid, start_ticks, number) and procfs.is_same(pid, start_ticks):
+            return False
         send_signal(pid, start_ticks, signal.SIGCONT)  # a stopped one would not see the TERM
         deadline = time.monotonic() + seconds
         while procfs.is_same(pid, start_ticks) and time.monotonic() < deadline:

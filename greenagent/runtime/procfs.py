@@ -106,6 +106,17 @@ def read_environment(pid: int) -> bytes | None:
     return None
 
 
+def is_readable(pid: int) -> bool:
+    """Whether we may know a process's environment: false for programs of other users."""
+    try:
+        close_descriptor(os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC))
+    except PermissionError:
+        return False
+    except OSError:
+        pass  # it is gone
+    return True
+
+
 def all_pids() -> list[int]:
     """Every pid of the system. Raises OSError while no descriptor is left."""
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]

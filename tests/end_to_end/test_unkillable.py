@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
-from tests.support.agents import StartAgent
+from tests.support.agents import AgentProcess, StartAgent
 from tests.support.commands import execute, shell
 from tests.support.job_lives import ask, running_pids, words
-from tests.support.processes import ROOT, is_running
+from tests.support.powerless import CAP_KILL, CAP_SYS_PTRACE, python_path_without
+from tests.support.processes import is_running
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
+
+ANOTHER_USER = """
+import os, time
+open('{pids}', 'a').write(f'{{os.getpid()}}\\n')
+os.setresuid(65534, 65534, 65534)
+print('ready', flush=True)
+time.sleep(1000)
+"""
 
 if os.geteuid() == 0:  # nobody else can lose the right to signal a child
 
@@ -18,29 +29,9 @@ if os.geteuid() == 0:  # nobody else can lose the right to signal a child
         controller: RecordingController, start_agent: StartAgent, tmp_path: Path
     ) -> None:
         """The agent is without CAP_KILL, and the job becomes another user: nothing can end it."""
-        hook = tmp_path / "hook"
-        hook.mkdir()
-        (hook / "sitecustomize.py").write_text(
-            "import ctypes, struct, sys\n"
-            "if 'greenagent.cli.agent' in ' '.join(sys.orig_argv):\n"
-            "    libc = ctypes.CDLL(None)\n"
-            "    libc.prctl(24, 5, 0, 0, 0)\n"  # CAP_KILL out of the bounding set: no child gets it back
-            "    header = ctypes.create_string_buffer(struct.pack('=Ii', 0x20080522, 0))\n"
-            "    data = ctypes.create_string_buffer(24)\n"
-            "    assert libc.capget(header, data) == 0\n"
-            "    words = list(struct.unpack('=6I', data.raw))\n"
-            "    words[:3] = [word & ~(1 << 5) for word in words[:3]]\n"
-            "    assert libc.capset(header, ctypes.create_string_buffer(struct.pack('=6I', *words))) == 0\n"
-        )
-        agent = start_agent(python_path=f"{hook}:{ROOT}", max_jobs=1, kill_grace=0.2)
+        agent = start_agent(python_path=python_path_without(tmp_path, CAP_KILL), max_jobs=1, kill_grace=0.2)
         pids = tmp_path / "pids"
-        program = (
-            "import os, time\n"
-            f"open({str(pids)!r}, 'a').write(f'{{os.getpid()}}\\n')\n"
-            "os.setresuid(65534, 65534, 65534)\n"
-            "print('ready', flush=True)\n"
-            "time.sleep(1000)\n"
-        )
+        program = ANOTHER_USER.format(pids=pids)
         try:
             controller.push(execute("stuck", "python3", "-c", program))
             wait_until(lambda: agent.rows("jobid = 'stuck' AND data = 'ready'"), what="the job")
@@ -58,3 +49,57 @@ if os.geteuid() == 0:  # nobody else can lose the right to signal a child
         finally:
             for number in running_pids(pids):
                 os.kill(number, 9)
+
+    def test_what_a_killed_agents_job_left_is_named_where_it_can_be_neither_ended_nor_read(
+        controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+    ) -> None:
+        """No tag tells whose it is: its session and its recorded pid do."""
+        path = python_path_without(tmp_path, CAP_KILL, CAP_SYS_PTRACE)
+        agent = start_agent(python_path=path, kill_grace=0.2)
+        pids = tmp_path / "pids"
+        (program := tmp_path / "another_user.py").write_text(ANOTHER_USER.format(pids=pids))
+        try:
+            controller.push(execute("itself", "python3", str(program)))
+            controller.push(shell("below", f"python3 {program} & sleep 1000"))
+            controller.push(shell("again", f"exec python3 {program}", max_time=-1))
+            for job_id in ("itself", "below", "again"):
+                wait_until(lambda name=job_id: agent.rows(f"jobid = '{name}' AND data = 'ready'"), what="the jobs")
+                wait_until(lambda name=job_id: recorded(agent, name), what="the note of it in the ledger")
+            agent.kill()
+            before = [int(pid) for pid in words(pids)]
+            agent.start()
+            for job_id in ("itself", "below"):
+                result = controller.wait_for_result(job_id)
+                assert result["state"] == "ERROR"
+                [pid] = [
+                    pid for pid in before if f"could not be ended: {pid} (python3, not permitted)" in result["data"]
+                ]
+                before.remove(pid)
+                left = f"could not be ended: {pid} (python3, not permitted)"
+                assert result["data"].endswith(left)
+                assert f"job {job_id}: {left}" in agent.stderr
+                assert agent.rows(f"jobid = '{job_id}' AND level = 8 AND data = 'greenagent: {left}'")
+            [pid] = before
+            assert f"job again: could not be ended: {pid} (python3, not permitted)" in agent.stderr
+        finally:
+            for number in running_pids(pids):
+                os.kill(number, 9)
+
+
+def recorded(agent: AgentProcess, job_id: str) -> bool:
+    with closing(sqlite3.connect(agent.folder / "history.db")) as ledger:
+        return ledger.execute("SELECT count(pid) FROM job WHERE id = ?", (job_id,)).fetchone() == (1,)
+
+
+def test_what_a_killed_agents_job_left_is_ended_although_it_cleared_its_environment(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    agent = start_agent()
+    pids = tmp_path / "pids"
+    inner = f"echo $$ >> {pids}; exec sleep 1000"
+    controller.push(shell("j", f'env -i sh -c "{inner.replace("$", chr(92) + "$")}" & exec sleep 1000'))
+    wait_until(lambda: words(pids) and recorded(agent, "j"), what="the process, and the note of it in the ledger")
+    agent.kill()
+    agent.start()
+    assert running_pids(pids) == []
+    assert "could not be ended" not in agent.stderr

@@ -8,9 +8,9 @@ import gevent
 import pytest
 
 from greenagent.process.child import end, sweep
-from greenagent.process.job_tree import Tag, job_tag, parse_tag
+from greenagent.process.job_tree import Tag, job_tag, parse_tag, read_tag
 from greenagent.process.libc import check_platform
-from greenagent.process.orphans import OrphanReaper, end_orphan, find_by_tag
+from greenagent.process.orphans import OrphanReaper, end_orphan, find_by_session, find_by_tag
 from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog
 from tests.support.children import INSTANCE, close_pipes, daemon, read_some
@@ -226,3 +226,22 @@ def test_orphans_are_known_also_where_the_kernel_lists_no_children_by_thread(sta
     end(child, 0)
     child.reap()
     close_pipes(child)
+
+
+def test_a_session_counts_only_while_it_is_certain_whose_it_is(start):
+    """Somebody else's session may get the number of a leader that is gone."""
+    leader = start(
+        "sh", "-c", "env -i sleep 600 & env -i setsid sleep 600 & echo ready; wait", tag=job_tag("i", "s", 1)
+    )
+    read_some(leader)
+    below = procfs.descendants([leader.pid])
+    wait_until(lambda: [read_tag(pid) for pid in below] == [None, None], what="the programs without an environment")
+    found = find_by_session({leader.pid: leader.start_ticks})[leader.pid]
+    assert sorted(orphan.pid for orphan in found) == sorted(below), "the tagged leader is found by its tag"
+    assert find_by_session({leader.pid: leader.start_ticks - 1}) == {}, "another process had this number"
+    os.kill(leader.pid, 9)
+    leader.wait(10)
+    leader.reap()
+    assert find_by_session({leader.pid: leader.start_ticks}) == {}
+    for orphan in found:
+        assert end_orphan(orphan, 1)
