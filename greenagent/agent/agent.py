@@ -13,6 +13,7 @@ from gevent.lock import Semaphore
 from greenagent import builtins
 from greenagent.agent.bootstrap import (
     end_orphans,
+    find_original,
     leave_copied,
     leave_name,
     make_log_store,
@@ -102,6 +103,7 @@ class Agent:
         self.history = HistoryFile(main.history_file, self.agent_log)
         self.spawner = Spawner(self.agent_log)
         self.spawner.start()
+        find_original(self.spool)
         survivors = end_orphans(self.spool, self.agent_log, main.kill_grace, locks) if taken_over is None else {}
         leave_name(locks, self.spool.instance, self.agent_log)
         self.meter = Meter(self.settings.stats.meter_interval)

@@ -19,7 +19,7 @@ from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog, LineOutput
 from greenagent.runtime.locks import FileLock
 from greenagent.settings.models import Settings
-from greenagent.spool.identity import Former, settle
+from greenagent.spool.identity import Former, keep_unsettled, settle
 from greenagent.spool.schema import JobRecord
 from greenagent.spool.spool import Spool
 
@@ -45,6 +45,14 @@ def make_log_store(settings: Settings, agent_log: AgentLog, console: LineOutput,
         console=Console(console),
         cursors=cursors,
     )
+
+
+def find_original(spool: Spool) -> None:
+    """In a copy of a ledger, finds out whether the agent of the original runs here: by the processes of its jobs."""
+    original = spool.claim.original
+    if original and any(living_owner(found.pid, original) is not None for found in find_by_tag(f"{original}:")):
+        spool.claim = spool.claim._replace(former=spool.claim.former or spool.address)
+        spool.database.run(partial(keep_unsettled, found=spool.claim))
 
 
 def end_orphans(
@@ -145,10 +153,13 @@ def leave_copied(spool: Spool, agent_log: AgentLog) -> None:
     claim = spool.claim
     if claim.former and claim.is_copy:
         owed = spool.leave_to_former()
+        name = claim.former.replace("/", ":")
+        is_same = claim.former == spool.address
+        same = ". That is this agent's gid and nid too: give one of them another" if is_same else ""
         agent_log.warning(
-            f"the ledger {spool.path} is a copy of that of agent {claim.former.replace('/', ':')}, which goes on with "
+            f"the ledger {spool.path} is a copy of that of agent {name}, which goes on with "
             f"its {owed.jobs} unfinished jobs; {owed.bodies} results and statistics that it owes are set aside here "
-            "(see greenagent-logs outbox)"
+            f"(see greenagent-logs outbox){same}"
         )
 
 
@@ -159,6 +170,7 @@ def settle_former(spool: Spool, last_seq: int, agent_log: AgentLog) -> None:
     """
     claim = spool.claim
     if not claim.former:
+        spool.database.run(partial(settle, former=None))
         return
     former = Former(last_seq, "" if claim.is_copy else claim.former)
     bodies = spool.database.run(partial(settle, former=former))

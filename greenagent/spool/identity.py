@@ -41,6 +41,8 @@ class Claim(NamedTuple):
     former: str = ""
     is_copy: bool = False
     """Whether it may have been copied since: then the agent of that address goes on elsewhere."""
+    original: str = ""
+    """In a copy: the name of the ledger that this is one of, which jobs of its agent carry in their tags."""
 
 
 class Owed(NamedTuple):
@@ -81,18 +83,20 @@ def claim(connection: sqlite3.Connection, held: FileId | None, address: str) -> 
     facts = dict(connection.execute("SELECT key, value FROM meta").fetchall())
     inode = held.inode if held is not None else 0
     here = os.uname().nodename
-    instance, former, is_copy = facts.get("instance", ""), "", False
+    instance, original, former, is_copy = facts.get("instance", ""), "", "", False
     if "owner" in facts:
         pid, start_ticks, inode_before, host = json.loads(facts["owner"])
         is_same_file = inode_before == inode
         if is_same_file and pid != os.getpid() and procfs.is_same(pid, start_ticks):
             raise LockedError(f"in use by process {pid}, although the lock file is gone")
         if not is_same_file:
-            instance = ""  # what carries the old one in its tag is of the agent that goes on with the first file
+            original, instance = instance, ""  # what carries that in its tag is of the agent of the first file
+            if host == here and pid != os.getpid() and procfs.is_same(pid, start_ticks):
+                former = facts.get("address", address)  # also where it is the present one: that agent lives
         is_copy = not is_same_file or host != here
     if "unsettled" in facts:  # killed before it had given way to the present address
-        former, was_copy = json.loads(facts["unsettled"])
-        is_copy = is_copy or was_copy
+        former, was_copy, was_of = json.loads(facts["unsettled"])
+        is_copy, original = is_copy or was_copy, original or was_of
         if former == address and not is_copy:
             former = ""
     elif address and facts.get("address", address) != address:
@@ -102,10 +106,16 @@ def claim(connection: sqlite3.Connection, held: FileId | None, address: str) -> 
     note(connection, instance, held)
     if address:
         _put(connection, "address", address)
+    found = Claim(instance, "instance" not in facts, former, is_copy, original)
+    keep_unsettled(connection, found)
+    return found
+
+
+def keep_unsettled(connection: sqlite3.Connection, found: Claim) -> None:
+    """What is to be settled, should this process be killed before it is."""
     _drop(connection, "unsettled")
-    if former:
-        _put(connection, "unsettled", json.dumps([former, is_copy]))
-    return Claim(instance, "instance" not in facts, former, is_copy)
+    if found.former or found.original:
+        _put(connection, "unsettled", json.dumps([found.former, found.is_copy, found.original]))
 
 
 def note(connection: sqlite3.Connection, instance: str, held: FileId | None) -> None:
@@ -130,15 +140,17 @@ def formers(connection: sqlite3.Connection) -> list[Former]:
     return [Former(*entry) for entry in json.loads(text)] if text is not None else []
 
 
-def settle(connection: sqlite3.Connection, former: Former) -> int:
+def settle(connection: sqlite3.Connection, former: Former | None) -> int:
     """From now on lines behind ``former.until``, and all that is still to be reported, are of the present address.
 
-    What waits goes to its controllers under the address it was made under; returns how many bodies.
+    What waits goes to its controllers under the address it was made under; returns how many bodies. None: everything
+    is of the present address.
     """
-    bodies = _send_as(connection, former.address) if former.address else 0
-    _put(connection, "former", json.dumps([*formers(connection), former]))
     _drop(connection, "unsettled")
-    return bodies
+    if former is None:
+        return 0
+    _put(connection, "former", json.dumps([*formers(connection), former]))
+    return _send_as(connection, former.address) if former.address else 0
 
 
 def _send_as(connection: sqlite3.Connection, address: str) -> int:

@@ -44,7 +44,7 @@ class Spool:
         self.claim = Claim("")
         self.formers: list[Former] = []
         """Addresses under which log lines were written, oldest first."""
-        self._address = address
+        self.address = address
         self._removed = agent_log.on_change()
         self.owed_to_removed = ""
         """What waits for controllers that are not configured, in words."""
@@ -86,7 +86,7 @@ class Spool:
             )
             self.database.start()
         try:
-            self.claim = self.database.run(partial(identity.claim, held=self.database.held(""), address=self._address))
+            self.claim = self.database.run(partial(identity.claim, held=self.database.held(""), address=self.address))
         except GreenagentError as error:
             self.database.stop()
             raise GreenagentError(f"main.ledger_file: {self.path} is {error}") from error

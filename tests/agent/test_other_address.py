@@ -17,7 +17,7 @@ from greenagent.spool import statements
 from greenagent.spool.spool import Spool
 from greenagent.values.errors import GreenagentError
 from tests.support.agent_logs import RecordedLog
-from tests.support.agents import configuration
+from tests.support.agents import AgentProcess, configuration
 from tests.support.commands import shell
 from tests.support.inside import InsideAgent
 from tests.support.recording_controller import RecordingController
@@ -106,6 +106,44 @@ def test_a_copy_under_another_nid_neither_sends_nor_ends_what_is_the_first_agent
             assert [(letter.path, json.loads(letter.body)["id"]) for letter in letters] == [("/1/10/result", "old")]
             assert second.agent.spool.instance != first.agent.spool.instance
         assert not running.ended.is_set()
+
+
+@pytest.mark.parametrize("copied", ["running", "stopped", "killed at its start"])
+def test_a_copy_with_the_same_gid_and_nid_leaves_all_to_the_agent_that_lives(tmp_path: Path, copied: str) -> None:
+    one, two, runs = tmp_path / "one", tmp_path / "two", tmp_path / "runs"
+    one.mkdir()
+    with RecordingController() as controller:
+        original = AgentProcess(one, configuration(one, {"main": controller.url})).start()
+        try:
+            controller.push(shell("kept", f"echo kept >> {runs}; sleep 60", max_time=-1))
+            wait_until(runs.exists, what="the remembered job")
+            if copied != "running":
+                original.stop()
+                shutil.copytree(one, two)
+                runs.unlink()
+                original.start()
+                wait_until(runs.exists, what="the remembered job once more")
+            else:
+                controller.push(shell("running", f"touch {tmp_path}/up; sleep 60"))
+                wait_until((tmp_path / "up").exists, what="the other job")
+                shutil.copytree(one, two)
+            if copied == "killed at its start":
+                spool = Spool(two / "history.db", RecordedLog(), result_memory=10, address="1/10")
+                spool.start()
+                spool.stop()
+            with InsideAgent(two, {"main": AWAY}) as copy:
+                assert "is a copy of that of agent 1:10, which goes on with its " in copy.stderr
+                assert "That is this agent's gid and nid too: give one of them another" in copy.stderr
+                assert not copy.agent.admission.live
+                assert not copy.agent.spool.waiting()
+                assert json.loads((two / "history").read_text()) == []
+            with InsideAgent(two, {"main": AWAY}) as again:
+                assert "is a copy" not in again.stderr
+                assert not again.agent.admission.live
+            assert runs.read_text() == "kept\n"
+            assert json.loads((one / "history").read_text()) != []
+        finally:
+            original.clean_up()
 
 
 def test_a_ledger_keeps_its_name_until_it_is_copied(tmp_path: Path) -> None:
