@@ -99,11 +99,12 @@ class Agent:
             say_lost(self.spool, main.message_id_file, locks, self.agent_log)
         self._own_log = self.store.open_job("agent", "", "", own_routes(self.settings), "")
         self.agent_log.attach(self._own_log.append_now)
-        self.store.tell_vanished()
+        find_original(self.spool)
+        if not self.spool.claim.is_others:
+            self.store.tell_vanished()
         self.history = HistoryFile(main.history_file, self.agent_log)
         self.spawner = Spawner(self.agent_log)
         self.spawner.start()
-        find_original(self.spool)
         survivors = end_orphans(self.spool, self.agent_log, main.kill_grace, locks) if taken_over is None else {}
         leave_name(locks, self.spool.instance, self.agent_log)
         self.meter = Meter(self.settings.stats.meter_interval)

@@ -151,7 +151,7 @@ def say_lost(spool: Spool, message_id_file: Path, locks: Iterable[FileLock], age
 def leave_copied(spool: Spool, agent_log: AgentLog) -> None:
     """Before ``recover``: what is in a copy of another agent's ledger is that agent's to do and to tell."""
     claim = spool.claim
-    if claim.former and claim.is_copy:
+    if claim.is_others:
         owed = spool.leave_to_former()
         name = claim.former.replace("/", ":")
         is_same = claim.former == spool.address
@@ -172,10 +172,10 @@ def settle_former(spool: Spool, last_seq: int, agent_log: AgentLog) -> None:
     if not claim.former:
         spool.database.run(partial(settle, former=None))
         return
-    former = Former(last_seq, "" if claim.is_copy else claim.former)
+    former = Former(last_seq, "" if claim.is_others else claim.former)
     bodies = spool.database.run(partial(settle, former=former))
     spool.formers.append(former)
-    if not claim.is_copy:
+    if not claim.is_others:
         agent_log.warning(
             f"this agent was {claim.former.replace('/', ':')}: log lines, and {bodies} results and statistics "
             "that wait, go to their controllers under that name"

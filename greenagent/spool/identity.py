@@ -44,6 +44,11 @@ class Claim(NamedTuple):
     original: str = ""
     """In a copy: the name of the ledger that this is one of, which jobs of its agent carry in their tags."""
 
+    @property
+    def is_others(self) -> bool:
+        """Whether all that it holds is another agent's to do and to tell."""
+        return self.is_copy and bool(self.former)
+
 
 class Owed(NamedTuple):
     """How much an agent owes under another address."""

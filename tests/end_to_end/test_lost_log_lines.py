@@ -13,7 +13,8 @@ import pytest
 from tests.support.agents import StartAgent
 from tests.support.commands import shell
 from tests.support.metrics import free_port, listening, samples
-from tests.support.recording_controller import RecordingController
+from tests.support.recording_controller import RecordingController, status
+from tests.support.waiting import wait_until
 
 LOST = re.compile(r"error: (\d+) lines that were stored are lost")
 
@@ -54,6 +55,50 @@ def test_lines_that_went_with_a_log_are_counted_and_said(
     assert agent.stop() == 0
     agent.start()
     assert len(LOST.findall(agent.stderr)) == 1, "said once, and nothing was lost since"
+
+
+@pytest.mark.parametrize(("what", "is_killed"), [("*.db*", False), ("*.db*", True), ("*", False)])
+def test_lines_that_waited_in_databases_that_are_gone_are_counted_and_said(
+    controller: RecordingController, start_agent: StartAgent, what: str, is_killed: bool
+) -> None:
+    """The cursors in the ledger tell from where on they waited, the lock or the ledger up to where."""
+    port = free_port()
+    agent = start_agent(more=listening(port))
+    controller.push(shell("sent", "seq 5 >&2"))
+    wait_until(lambda: len(controller.logs) == 5, what="the lines")
+    controller.misbehave("log", status(503))
+    controller.push(shell("waits", "seq 7 >&2"))
+    assert controller.wait_for_result("waits")["state"] == "SUCCESS"
+    if is_killed:
+        agent.kill()
+    else:
+        agent.stop()
+    for path in (agent.folder / "logs").glob(what):
+        path.unlink()
+    agent.start()
+    (most,) = re.findall(
+        r"no log database of an earlier run: up to (\d+) that waited for ac/main are lost", agent.stderr
+    )
+    assert 7 <= int(most) < 30, "lines for nobody are in between"
+    assert agent.rows("jobid = 'agent' AND data LIKE '%holds no log database of an earlier run%'")
+    assert samples(port)[("greenagent_log_lines_dropped_total",)] == int(most)
+    agent.kill()
+    agent.start()
+    assert agent.stderr.count("no log database of an earlier run") == 1
+
+
+def test_what_is_not_known_of_log_databases_that_are_gone_is_not_made_up(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    agent = start_agent()
+    assert "no log database" not in agent.stderr
+    controller.push(shell("sent", "seq 5 >&2"))
+    wait_until(lambda: len(controller.logs) == 5, what="the lines")
+    agent.stop()
+    for path in (agent.folder / "logs").iterdir():
+        path.unlink()
+    agent.start()
+    assert f"lines were stored, but {agent.folder}/logs holds no log database of an earlier run\n" in agent.stderr
 
 
 def test_a_copy_of_a_log_folder_misses_nothing(

@@ -14,7 +14,7 @@ from greenagent.logs.read.pending import PendingLines
 from greenagent.logs.write.intake import Intake
 from greenagent.logs.write.job_log import JobLog
 from greenagent.logs.write.undelivered import Waiting
-from greenagent.logs.write.writer import Marked
+from greenagent.logs.write.writer import Marked, Vanished
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.values.levels import WARNING
 
@@ -121,9 +121,16 @@ class LineAccount:
         if others > 0:
             self._agent_log.warning(f"lines of {others} jobs more were not sent to {pairs}: {cause}")
 
-    def vanished(self, lines: int) -> None:
-        """So many lines that an earlier run had stored are in no database any more."""
+    def vanished(self, found: Vanished) -> None:
+        """Lines that an earlier run had stored are in no database any more."""
+        lines, pairs = found
         self._intake.dropped += lines
+        if pairs is not None:
+            waited = f": up to {lines} that waited for {', '.join(pairs)} are lost" if pairs else ""
+            self._agent_log.error(
+                f"lines were stored, but {self._folder} holds no log database of an earlier run{waited}"
+            )
+            return
         self._agent_log.error(
             f"{lines} lines that were stored are lost, of which jobs is not known: a log database in {self._folder}, "
             "or what sqlite keeps beside it, was emptied, removed or put back while no agent ran"

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from greenagent.logs.folder import LogFolder, is_locked
 from greenagent.logs.lines import Lines, OpenLine, Owner, byte_size
@@ -33,6 +33,17 @@ _CHECK_EVERY: Final = 1.0
 
 Marked = dict[int, tuple[int, float]]
 """By bit: how many lines came for its pair, and the least ``log_flush`` of their jobs, 0 for none."""
+
+
+class Vanished(NamedTuple):
+    """Lines that an earlier writer stored and that are in no database any more.
+
+    ``waited_for``: None where so many are lost, whoever they were for. Where no database is left at all: the upload
+    pairs that may have waited for some, and ``lines`` is how many at most.
+    """
+
+    lines: int
+    waited_for: tuple[str, ...] | None = None
 
 
 class WriterEvents(Protocol):
@@ -85,18 +96,28 @@ class Writer:
         """Keys of rows of ``open_lines`` that are still to be deleted."""
         self._open_failures = 0
 
-    def open(self, cursors: Sequence[CursorRow], floor: int, recorded: int) -> int:
+    def open(self, cursors: Sequence[CursorRow], floor: int, recorded: int) -> Vanished | None:
         """Opens the files; ``floor``: a seq above all that were in use when the cursors were stored.
 
-        ``recorded``: the last that an earlier writer gave to ``record``, 0 for none. Returns how many lines up to
-        there are in no database any more. Raises OSError, sqlite3.Error or GreenagentError.
+        ``recorded``: the last that an earlier writer gave to ``record``, 0 for none. Returns what is in no database any
+        more, None where that is nothing. Raises OSError, sqlite3.Error or GreenagentError.
         """
-        meta = self.database.open(max([floor, recorded, *(seq + 1 for _, _, seq, _ in cursors)]))
+        used = max([floor, recorded, *(seq + 1 for _, _, seq, _ in cursors)])
+        meta = self.database.open(used)
         self.cursors.load(cursors, meta)
         self.database.set_marks(self.cursors.meta())
-        if not meta or self.database.next_seq >= recorded + LEAP:
-            return 0  # what became of the file is said
-        return max(0, recorded - meta["next_seq"]) % LEAP
+        if not meta:
+            is_first = used <= 1 or self.folder.databases() != [self.database.path]
+            return None if is_first else self._behind_cursors(used - 1)
+        if self.database.next_seq >= recorded + LEAP:
+            return None  # what became of the file is said
+        lines = max(0, recorded - meta["next_seq"]) % LEAP
+        return Vanished(lines) if lines else None
+
+    def _behind_cursors(self, last_seq: int) -> Vanished:
+        """No database is left: what may have waited is told by the cursors alone."""
+        waiting = {cursor.name: (last_seq - cursor.seq) % LEAP for cursor in self.cursors.wanting(last_seq)}
+        return Vanished(max(waiting.values(), default=0), tuple(waiting))
 
     def handle(self, batch: Sequence[Lines | Task]) -> None:
         """Everything that waited: lines in transactions, tasks between them."""
