@@ -44,6 +44,12 @@ class Routing:
         self._open[job] = log
         return log
 
+    def lines_sent(self, job: Job, log: JobLog) -> int:
+        """How many lines of a job its controller has been sent, or will be."""
+        names = (pair_name(logger.name, key) for logger, key in pairs(self._settings()) if key == job.controller)
+        bits = [self.bits[name] for name in names if name in self.bits]
+        return sum(count for marks, count in log.marked.items() if any(marks & bit for bit in bits))
+
     def update(self) -> None:
         """Other settings are in force: new lines of jobs that run already follow them."""
         for job, log in list(self._open.items()):

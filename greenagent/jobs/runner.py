@@ -331,6 +331,7 @@ class ExternalRunner:
             truncated=output.truncated,
             exit_code=status.code,
             signal=status.signal,
+            lines=self._context.routing.lines_sent(self._job, self._log),
             ended_by_request=cause == states.KILLED,
         )
 

@@ -46,6 +46,8 @@ class Result:
     exit_code: int | None = None
     signal: str | None = None
     truncated: bool = False
+    lines: int | None = None
+    """Lines of the job so far that its controller is sent; None where nobody counted them."""
 
     def to_wire(self) -> dict[str, Any]:
         """The JSON object of POST ``result`` (protocol 4.1); originals ignore the keys we add."""
@@ -71,6 +73,8 @@ class Result:
             wire["tags"] = self.tags
         if self.truncated:
             wire["truncated"] = True
+        if self.lines is not None:
+            wire["lines"] = self.lines
         return wire
 
 

@@ -215,3 +215,15 @@ def test_a_prompt_is_shown_before_it_is_a_line(plain: ControllerProcess, start_a
     (agent.folder / "go").touch()
     assert run.done() == (0, "Proceed? yes\n", "Proceed?  [unfinished]\n")
     assert plain.get("jobs/asks/logs")["open"] == []
+
+
+def test_every_line_of_a_chatty_job_is_shown_whatever_it_says(
+    plain: ControllerProcess, start_agent: StartAgent
+) -> None:
+    start_agent(controllers={"main": plain.url})
+    plain.wait_for_agents("1:10")
+    run = plain.run(*NODE, "--", "sh", "-c", "yes | head -n 60000; echo err >&2; echo 7::warning")
+    assert (run.code, run.out, run.err) == (0, "y\n" * 60_000, "err\nwarning\n")
+    [result] = plain.get("jobs")["jobs"]
+    [shown] = plain.get(f"jobs/{result['id']}")["results"]
+    assert shown["lines"] == 60_002

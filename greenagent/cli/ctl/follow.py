@@ -24,6 +24,8 @@ LINES_WAIT: Final = 3.0
 """Seconds to wait, after the last new line of a job that has ended, for lines that its result tells of."""
 SETTLE_TIME: Final = 1.3
 """Seconds after a job's end in which lines may come that its result does not tell of: a flush and the way."""
+LAG_WAIT: Final = 10.0
+"""The same where the result tells how many lines there are: lines of other jobs may go before them."""
 FIRST_LINE_WAIT: Final = 2.5
 """The same where no line has come at all: the agent may not upload any."""
 ORIGINAL_DELAY: Final = 0.3
@@ -58,8 +60,11 @@ class Follower:
         self._ids: dict[tuple[int, int, int], None] = {}
         self._finished = False
         self._said: set[str] = set()
-        self.lost = 0
+
+    @property
+    def lost(self) -> int:
         """Lines the controller no longer had when they were asked for."""
+        return self._output.lost
 
     @property
     def was_answered(self) -> bool:
@@ -83,9 +88,14 @@ class Follower:
             if self._fetch():
                 quiet_since = time.monotonic()
                 continue
+            counted = [self._output.missing_lines(result) for result in uploading]
             if all(map(self._output.is_complete, uploading)):
+                if None not in counted:
+                    break
                 # A result tells of levels 1, 2 and 9 alone: others may have been printed just before the end.
                 until = ended + SETTLE_TIME
+            elif any(counted):
+                until = quiet_since + LAG_WAIT
             else:
                 until = quiet_since + (LINES_WAIT if self._after else FIRST_LINE_WAIT)
             left = until - time.monotonic()
@@ -161,7 +171,7 @@ class Follower:
             self._run = run
             self._seen = 0
         lost = max(0, answer["dropped"] - self._seen)  # what was dropped after it was seen is not lost
-        self.lost += lost
+        self._output.lost += lost
         self._seen += lost + len(answer["lines"])
         for line in answer["lines"]:
             self.show(line)

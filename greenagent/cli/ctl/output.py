@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -50,11 +50,15 @@ class LiveOutput:
         self._shown: dict[tuple[str, int], deque[Shown]] = {}
         """By agent and level."""
         self._critical: dict[str, Shown] = {}
+        self._counts: Counter[str] = Counter()
+        """By agent, the lines that came."""
         self._agents: set[str] = set()
         """Agents of which lines came."""
         self.originals: set[str] = set()
         """Agents that upload no lines of a job; they are asked for those in their logs."""
         self._open: Unfinished[dict[str, Any]] = Unfinished()
+        self.lost = 0
+        """Lines that the controller dropped before they were asked for."""
         self.restarted = False
         """The controller was started again meanwhile: lines it had not given yet are gone with it."""
         self.was_away = False
@@ -64,6 +68,7 @@ class LiveOutput:
         """Prints one uploaded line."""
         agent, level, stamp = agent_name(line), line["level"], line["epoch_ms"]
         self._agents.add(agent)
+        self._counts[agent] += 1
         texts = line["data"].split("\n")
         if level in STREAMS:
             shown = self._shown.setdefault((agent, level), deque(maxlen=STREAM_LINES))
@@ -97,6 +102,8 @@ class LiveOutput:
             text, stamp = self._critical.get(agent_name(result), ("", 0))
             if not text.startswith(GAVE_UP) or stamp < result["starttime"]:
                 return False
+        if (missing := self.missing_lines(result)) is not None:
+            return missing == 0
         return not any(self._missing(result, level, texts)[0] for level, texts in _streams(result))
 
     def has_lines_of(self, result: dict[str, Any]) -> bool:
@@ -117,15 +124,29 @@ class LiveOutput:
             and not self.has_lines_of(result)
         ]
 
+    def missing_lines(self, result: dict[str, Any]) -> int | None:
+        """How many lines have not come of those that the result tells of; None where it does not tell."""
+        lines = result.get("lines")
+        if not isinstance(lines, int) or isinstance(lines, bool):
+            return None
+        return max(0, lines - self._counts[agent_name(result)] - self.lost)
+
     def complete(self, result: dict[str, Any]) -> None:
         """Prints what the result's streams hold beyond the lines that came."""
         came = self._agents | self.originals
-        if agent_name(result) not in came and any(texts for _, texts in _streams(result)):
+        late = self.missing_lines(result)
+        has_text = any(texts for _, texts in _streams(result))
+        if late:
+            why = f"{late} lines of this job have not come: its agent sends them later, or could not keep them"
+            self.note(result, f"{why}; showing the end of its result" if has_text else why)
+        elif has_text and agent_name(result) not in came:
             why = 'this agent uploads no lines of this job ([logging] type "AC")'
             if self.was_away:
                 why = "the controller was away and has no lines of this job yet"
             self.note(result, f"{why}; showing the end of its result")
         for level, texts in _streams(result):
+            if late == 0 and self._shown.get((agent_name(result), level)):
+                continue  # all of it was shown; the lines of a stream may be equal
             missing, follows = self._missing(result, level, texts)
             if missing:
                 self._announce(result, level, len(missing), follows)

@@ -126,6 +126,8 @@ class JobLog:
         """By stream, the open text as it was last written; it counts while the stream has a row."""
         self._ended: tuple[int, ...] = ()
         """Streams whose open text is over, and became no line that is stored."""
+        self.marked: dict[int, int] = {}
+        """How many lines went to each set of upload pairs."""
         self.dropped = 0
         """Messages that were counted instead of stored, for whatever reason."""
 
@@ -244,6 +246,7 @@ class JobLog:
             "capped": self._capped,
             "dropped": self.dropped,
             "over_said": self._over_said,
+            "marked": list(self.marked.items()),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -252,6 +255,7 @@ class JobLog:
         self._capped = bool(state.get("capped", False))
         self.dropped = int(state.get("dropped", 0))
         self._over_said = float(state.get("over_said", -_SAY_EVERY))
+        self.marked = dict(state.get("marked", ()))
 
     def count_dropped(self, count: int) -> None:
         """So many messages of this job were not stored, or not sent."""
@@ -333,6 +337,8 @@ class JobLog:
         )
         if route.console and self._intake.console is not None:
             self._intake.console.show(self._label, lines)
+        if route.marks:
+            self.marked[route.marks] = self.marked.get(route.marks, 0) + count
         if route.keep or route.marks:
             self._intake.put(lines, size + _OVERHEAD * (len(rows) or 1))
             return ()

@@ -136,3 +136,43 @@ def test_it_says_when_only_the_last_lines_are_there(controller, answering) -> No
     assert (
         "only the last 1000 lines of stdout of 1:10 follow; all are shown there by: greenagent-logs --job" in done.err
     )
+
+
+def test_a_result_that_tells_how_many_lines_there_are_ends_it_with_the_last_of_them(controller, answering) -> None:
+    """Equal lines counted as complete once the last ones had come, and what came later was cut off in silence."""
+    lines = Lines()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        lines.send(agent, command["id"], *["y"] * 1500)
+        agent.finish(command["id"], exit_code=0, streams=["y\n" * 1000, ""], lines=4000)
+        gevent.sleep(4)  # longer than is waited for lines of which nobody knows
+        lines.send(agent, command["id"], *["y"] * 1500)
+        gevent.sleep(1)
+        lines.send(agent, command["id"], *["y"] * 1000)
+
+    answering(controller, answer)
+    done = ctl(controller.url, *on_node("--", "job"))
+    assert (done.code, done.err) == (0, "")
+    assert done.out == "y\n" * 4000
+
+
+def test_lines_that_never_come_are_counted_and_the_agent_is_not_said_to_upload_none(controller, answering) -> None:
+    lines = Lines()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        lines.send(agent, command["id"], "first")
+        agent.finish(command["id"], exit_code=0, streams=["first\nsecond\n", ""], lines=2)
+
+    answering(controller, answer)
+    done = ctl(controller.url, *on_node("--", "job"))
+    assert (done.code, done.out) == (0, "first\nsecond\n")
+    assert done.err == (
+        "greenagent-ctl: 1 lines of this job have not come: its agent sends them later, or could not keep them;"
+        " showing the end of its result\n"
+    )
+
+
+def test_an_agent_that_tells_of_no_lines_is_not_waited_for(controller, answering) -> None:
+    answering(controller, result_of(exit_code=0, streams=["out\n", ""], lines=0))
+    done = ctl(controller.url, *on_node("--", "job"))
+    assert (done.code, done.out, done.err) == (0, "out\n", NO_LINES)
