@@ -66,11 +66,14 @@ def longest_hold(controller: LocalController) -> Iterator[list[float]]:
             longest[0] = max(longest[0], now - began)
         began = now
 
+    gc.collect()
+    gc.freeze()  # what other tests have left is looked through in no program
     before = greenlet.settrace(switched)
     try:
         yield longest
     finally:
         greenlet.settrace(before)
+        gc.unfreeze()
 
 
 def chunked(data: bytes, size: int = 1) -> bytes:

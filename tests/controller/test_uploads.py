@@ -207,3 +207,11 @@ def test_dropped_lines_leave_gaps_that_readers_pass_over() -> None:
     assert [line.record.id for line in lines] == list(range(1991, 2001))
     assert dropped == 1990
     assert len(store._jobs["j"]._numbers) < 1000
+
+
+def test_the_longest_line_arrives_however_long_it_is_in_json(controller, agent) -> None:
+    start(controller, agent)
+    text = "\x01" * 16 * 1024 * 1024
+    assert agent.post("log", [{"jobid": "j", "id": 1, "level": 1, "data": text}]).json() == "ok"
+    [line] = controller.get("jobs/j/logs")["lines"]
+    assert line["data"] == text
