@@ -110,8 +110,6 @@ class Bodies:
             self._held += len(piece)
             if self._held > self._limits.bodies:
                 self._make_room(body)
-            if len(piece) == PIECE:
-                gevent.sleep(0)
 
     def _make_room(self, newest: _Body) -> None:
         """Sends the largest body away that is just coming, of the address from which most is coming."""

@@ -19,6 +19,7 @@ from gevent.event import Event
 
 from greenagent.controller.http.body_child import Frame, Kind, receive, send
 from greenagent.controller.http.body_values import BodyTooLargeError
+from greenagent.runtime.greenlets import give_way
 
 T = TypeVar("T")
 
@@ -81,6 +82,7 @@ class BodyWorker:
             if frame.kind in (Kind.VALUE, Kind.ERROR):
                 return frame
             members.extend(frame.value)
+            give_way()  # the next frame is there before this one is unpickled
             if frame.kind is Kind.REST:
                 return frame._replace(value=members)
 

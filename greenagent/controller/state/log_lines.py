@@ -13,10 +13,9 @@ from collections.abc import Callable, Container, Iterator
 from sys import getsizeof
 from typing import Any, Final, NamedTuple
 
-import gevent
-
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey
+from greenagent.runtime.greenlets import give_way
 from greenagent.values.command import MAX_ID_LENGTH
 
 LINE_OVERHEAD: Final = 700
@@ -141,7 +140,7 @@ class LineStore:
                 if parts[jobid]:
                     touched.add(jobid)
             self._keep_to_caps()
-            gevent.sleep(0)
+            give_way()
         return touched
 
     def _add(self, key: AgentKey, record: Record, has_part: bool | None) -> None:

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-import gevent
-
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey
 from greenagent.controller.state.log_lines import MAX_WHOLE
+from greenagent.runtime.greenlets import give_way
 
 MAX_VALUE: Final = sys.float_info.max
 MAX_KEY: Final = 1000
@@ -66,7 +65,7 @@ class LatestMetrics:
                     metrics[name] = (stamp, value, stamp - old[0] or old[2])
             self._drop(key, len(metrics) - most)
             self._keep_to_caps()
-            gevent.sleep(0)
+            give_way()
 
     def _keep_to_caps(self) -> None:
         """The agent that has most gives way, so that no agent takes another's room."""
@@ -118,7 +117,7 @@ class LatestMetrics:
                 for name, (stamp, value, interval) in figures[first : first + TURN]
             }
             yield json.dumps(part)[1:-1]
-            gevent.sleep(0)
+            give_way()
 
 
 def parse_points(received: Any) -> list[Point] | None:
