@@ -69,8 +69,8 @@ class GuardedHandler(WSGIHandler):  # type: ignore[misc]
     def __init__(self, client: Any, address: Any, server: Any) -> None:
         # The usual buffer of 8 KiB for each parked poll would be a third of what a poll costs. It is small also since
         # pywsgi reads chunks byte by byte: the hub gets its turn only where the buffer is filled.
-        stream = io.BufferedReader(PacedStream(client.makefile("rb", 0)), 1024)
-        super().__init__(client, address, server, stream)
+        self._stream = PacedStream(client.makefile("rb", 0))
+        super().__init__(client, address, server, io.BufferedReader(self._stream, 1024))
         self.head: RequestHead
         """Of the newest request."""
         self._has_unread = False
@@ -103,7 +103,7 @@ class GuardedHandler(WSGIHandler):  # type: ignore[misc]
         return int(body.content_length or 0) - int(body.position)
 
     def finalize_headers(self) -> None:
-        if self.unread() > MAX_UNREAD:
+        if math.inf > self.unread() > MAX_UNREAD:
             self.close_after_answer()
         if self.close_connection and not any(name.lower() == b"connection" for name, _ in self.response_headers):
             self.response_headers.append((b"Connection", b"close"))
@@ -115,6 +115,17 @@ class GuardedHandler(WSGIHandler):  # type: ignore[misc]
         except BaseException:
             self.close_after_answer()
             raise
+        if self.unread():
+            self._discard_rest()
+
+    def _discard_rest(self) -> None:
+        """Reads what is left of the body, unless that is much."""
+        self._stream.allowed = MAX_UNREAD
+        try:
+            self.wsgi_input._discard()
+        except OSError:
+            self.close_after_answer()
+        self._stream.allowed = math.inf
 
     def format_request(self) -> str:
         return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import socket
 import time
 from typing import Any, Final
@@ -15,19 +16,29 @@ LINGER_TIMEOUT: Final = 2.0
 """Seconds a peer that is turned away gets to read why and close."""
 
 
+class ExcessError(OSError):
+    """More has come than is allowed."""
+
+
 class PacedStream(io.RawIOBase):
     """What a raw stream gives; however much there is, the hub gets its turn in between."""
 
     def __init__(self, raw: Any) -> None:
         """``raw``: as ``socket.makefile("rb", 0)`` makes it; closed with this."""
         self._raw = raw
+        self.allowed = math.inf
+        """Bytes that may yet come; a read beyond them raises ExcessError."""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> Any:
         give_way()
-        return self._raw.readinto(buffer)
+        size = self._raw.readinto(buffer)
+        self.allowed -= size or 0
+        if self.allowed < 0:
+            raise ExcessError("more has come than is allowed")
+        return size
 
     def fileno(self) -> int:
         return int(self._raw.fileno())

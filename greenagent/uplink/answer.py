@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import requests
 import urllib3
 
+from greenagent.runtime.paced import ExcessError
 from greenagent.runtime.tls import explain as explain_tls
 from greenagent.runtime.tls import openssl_reason
 from greenagent.uplink.tls import WORDING
@@ -23,6 +24,8 @@ from greenagent.values.errors import GreenagentError
 
 MAX_RETRY_AFTER = 300.0
 """Seconds; what a controller asks for beyond that counts as this (design, section 5 "Uploads")."""
+MAX_OVERHEAD = 1024 * 1024
+"""Bytes of an answer beside its content: headers, interim answers, the sizes of chunks, trailers."""
 CLOSED = "it closed the connection without an answer"
 
 _INCOMPLETE = (http.client.IncompleteRead, urllib3.exceptions.IncompleteRead)
@@ -192,6 +195,8 @@ def _network(chain: list[BaseException]) -> tuple[str, str] | None:
 def _answer(chain: list[BaseException], secure: bool) -> tuple[str, str]:
     """What is wrong with an answer that came."""
     for cause in chain:
+        if isinstance(cause, ExcessError):
+            return "rubbish", f"its answer has more than {MAX_OVERHEAD} bytes beside its content"
         if isinstance(cause, http.client.BadStatusLine) and not secure and "\x15\x03" in str(cause):
             return "rubbish", "it speaks TLS on this port: the URL must begin with https"
         if isinstance(cause, requests.exceptions.InvalidSchema):

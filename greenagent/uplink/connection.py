@@ -14,18 +14,58 @@ from typing import Any
 import urllib3
 from gevent import monkey
 
+from greenagent.runtime.greenlets import give_way
+from greenagent.runtime.paced import PacedStream
 from greenagent.runtime.tls_adapter import TlsAdapter
-from greenagent.uplink.answer import Answer
+from greenagent.uplink.answer import MAX_OVERHEAD, Answer
 
 _poll = monkey.get_original("select", "poll")
 
 PIECE = 64 * 1024
 """Bytes written or read at a time."""
 MAX_HEAD = 64 * 1024
+BUFFER = 4 * 1024
+"""Bytes read at a time for ``http.client``: chunks of a byte take it some milliseconds for so many."""
+SMALLEST_CHUNKS = 8
+"""Bytes that may come for each byte of content: chunks of a byte need six."""
 
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3})(?: [\t -~]*)?")
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*")
 _SPECIAL_HEADERS = frozenset({"transfer-encoding", "content-encoding", "upgrade"})
+
+
+class _AnswerStream(PacedStream):
+    """What was received already and then what still comes, in the form ``http.client`` reads."""
+
+    def __init__(self, raw: Any, received: bytes) -> None:
+        super().__init__(raw)
+        self.allowed = MAX_OVERHEAD
+        self._received = received
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self, BUFFER)
+
+    def readinto(self, buffer: Any) -> Any:
+        if not self._received:
+            return super().readinto(buffer)
+        size = min(len(buffer), len(self._received))
+        buffer[:size] = self._received[:size]
+        self._received = self._received[size:]
+        return size
+
+
+class BoundedResponse(http.client.HTTPResponse):
+    """An answer that takes no more beside its content than ``MAX_OVERHEAD``, and never holds up the hub."""
+
+    def __init__(self, connection: Any, *args: Any, received: bytes = b"", **more: Any) -> None:
+        """``received``: what has come of it already."""
+        self._stream = _AnswerStream(connection.makefile("rb", 0), received)
+        super().__init__(self._stream, *args, **more)  # type: ignore[arg-type]
+
+    def read(self, amount: int | None = None) -> bytes:
+        content = super().read(amount)
+        self._stream.allowed += SMALLEST_CHUNKS * len(content)
+        return content
 
 
 class KeepAliveConnection:
@@ -71,6 +111,7 @@ class KeepAliveConnection:
             self._socket.settimeout(None)
         received: bytes = self._socket.recv(PIECE)
         while (end := received.find(b"\r\n\r\n")) < 0 and len(received) < MAX_HEAD:
+            give_way()
             piece = self._socket.recv(PIECE)
             if not piece:
                 break
@@ -80,7 +121,7 @@ class KeepAliveConnection:
 
     def _parse(self, received: bytes, method: str) -> urllib3.HTTPResponse:
         """Any answer, from its first byte."""
-        parsed = http.client.HTTPResponse(Replay(received, self._socket), method=method)  # type: ignore[arg-type]
+        parsed = BoundedResponse(self._socket, method=method, received=received)
         parsed.begin()
         self._is_last = parsed.will_close
         return urllib3.HTTPResponse(
@@ -118,11 +159,11 @@ class _Watched:
 
 
 class _HttpConnection(_Watched, urllib3.connection.HTTPConnection):
-    pass
+    response_class = BoundedResponse
 
 
 class _HttpsConnection(_Watched, urllib3.connection.HTTPSConnection):
-    pass
+    response_class = BoundedResponse
 
 
 _KINDS = {
@@ -196,28 +237,6 @@ def read_plain(received: bytes, end: int) -> Answer | None:
     length = headers.get("content-length", "")
     body = received[end + 4 :]
     return Answer(status, headers, body) if length == str(len(body)) else None
-
-
-class Replay(io.RawIOBase):
-    """What was received already and then what still comes, in the form ``http.client`` reads."""
-
-    def __init__(self, received: bytes, connection: Any) -> None:
-        self._received = received
-        self._socket = connection
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self, PIECE)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._received:
-            return int(self._socket.recv_into(buffer))
-        size = min(len(buffer), len(self._received))
-        buffer[:size] = self._received[:size]
-        self._received = self._received[size:]
-        return size
 
 
 def in_pieces(body: bytes) -> Iterator[memoryview]:

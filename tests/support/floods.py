@@ -24,9 +24,12 @@ def flooding(port: int, head: bytes, piece: bytes) -> Iterator[None]:
 
 
 @contextmanager
-def endless_server(head: bytes, piece: bytes) -> Iterator[str]:
-    """The URL of a server that answers every request with ``head`` and then ``piece`` for ever."""
-    with _process("server", "0", head.hex(), piece.hex()) as process:
+def endless_server(head: bytes, piece: bytes, ordinary: int = 0) -> Iterator[str]:
+    """The URL of a server that answers every request with ``head`` and then ``piece`` for ever.
+
+    ``ordinary``: so many requests of each connection are answered by "ok" before.
+    """
+    with _process("server", str(ordinary), head.hex(), piece.hex()) as process:
         assert process.stdout is not None
         yield f"http://127.0.0.1:{int(process.stdout.readline())}"
 
@@ -86,13 +89,20 @@ def _be_client(port: int, head: bytes, piece: bytes) -> None:
             time.sleep(0.01)
 
 
-def _be_server(_: int, head: bytes, piece: bytes) -> None:
+def _be_server(ordinary: int, head: bytes, piece: bytes) -> None:
     def serve(connection: socket.socket) -> None:
         try:
-            with connection:
-                received = b""
-                while b"\r\n\r\n" not in received:
-                    received += connection.recv(65536)
+            with connection, connection.makefile("rb") as requests:
+                for number in range(ordinary + 1):
+                    size = 0
+                    while (line := requests.readline()) != b"\r\n":
+                        if not line:
+                            return
+                        if line.lower().startswith(b"content-length:"):
+                            size = int(line[15:])
+                    requests.read(size)
+                    if number < ordinary:
+                        connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"ok"')
                 _send(connection, head, piece)
         except OSError:
             pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import gzip
-import http.client
+import io
 import itertools
 import resource
 import socket
@@ -19,13 +19,14 @@ from gevent.server import StreamServer
 
 from greenagent.uplink import http as http_module
 from greenagent.uplink.answer import TransportError
-from greenagent.uplink.connection import Replay, read_plain
+from greenagent.uplink.connection import BoundedResponse, read_plain
 from greenagent.uplink.health import ControllerHealth
 from greenagent.uplink.http import HttpClient
 from greenagent.uplink.proxy import proxy_variable
 from tests.support import recording_controller as behaviour
 from tests.support.agent_logs import RecordedLog
 from tests.support.certificates import security, server_context, write_authority
+from tests.support.floods import STALL, endless_server, longest_stall
 from tests.support.recording_controller import RecordingController, status
 from tests.support.uplink import Uplink
 from tests.support.waiting import wait_until
@@ -147,6 +148,50 @@ def test_a_poll_has_no_body(open_client):
         assert "Transfer-Encoding" not in controller.polls[-1].headers
 
 
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+TOO_MUCH = "its answer has more than 1048576 bytes beside its content"
+ENDLESS = {
+    "continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n", TOO_MUCH),
+    "headers": (HEAD, b"a: b\r\n", "its answer is not HTTP"),
+    "trailer": (CHUNKED + b"0\r\n", b"a: b\r\n", TOO_MUCH),
+    "chunks of a byte": (CHUNKED, b"1\r\nx\r\n", "its answer is larger than 1000000 bytes"),
+    "extensions": (CHUNKED, b"1;" + b"e" * 30_000 + b"\r\nx\r\n", TOO_MUCH),
+    "body": (HEAD + b"\r\n", b"x" * 1000, "its answer is larger than 1000000 bytes"),
+}
+
+
+@pytest.mark.parametrize("ordinary", [0, 1], ids=["first", "next"])
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_an_answer_without_end_ends_with_one_reason_and_holds_up_nobody(kind, ordinary):
+    head, piece, reason = ENDLESS[kind]
+    with endless_server(head, piece, ordinary) as url:
+        client = Uplink(url, command_limit=1_000_000).client()
+        for _ in range(ordinary):
+            assert client.get("cmd").body == b'"ok"'
+        with longest_stall() as stall, pytest.raises(TransportError) as caught, gevent.Timeout(20):
+            client.get("cmd")
+        assert caught.value.reason == reason
+    assert stall[0] < STALL
+
+
+@pytest.mark.parametrize("ordinary", [0, 1], ids=["first", "next"])
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_post_that_is_answered_without_end_holds_up_nobody(kind, ordinary):
+    """Once the status is there, it says all that counts."""
+    head, piece, _ = ENDLESS[kind]
+    with endless_server(head, piece, ordinary) as url:
+        client = Uplink(url).client()
+        for _ in range(ordinary):
+            assert client.post("result", b"{}").ok
+        with longest_stall() as stall, gevent.Timeout(20):
+            if kind in ("continue", "headers"):
+                with pytest.raises(TransportError):
+                    client.post("result", b"{}")
+            else:
+                assert client.post("result", b"{}").ok
+    assert stall[0] < STALL
+
+
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 1_000_000])
 def test_bodies_of_every_size_arrive_whole_both_ways(size):
     with RecordingController() as controller:
@@ -177,8 +222,8 @@ def test_what_says_that_it_closes_is_not_used_again():
 class Ended:
     """A connection on which nothing more comes."""
 
-    def recv_into(self, buffer: object) -> int:
-        return 0
+    def makefile(self, mode: str, buffering: int) -> io.BytesIO:
+        return io.BytesIO()
 
 
 PIECES = [
@@ -198,7 +243,7 @@ def test_an_answer_that_is_read_by_hand_means_the_same_to_http_client():
             if answer is None:
                 continue
             taken += 1
-            parsed = http.client.HTTPResponse(Replay(received, Ended()), method="GET")
+            parsed = BoundedResponse(Ended(), method="GET", received=received)
             parsed.begin()
             assert not parsed.will_close, head
             assert (parsed.status, parsed.read()) == (answer.status, answer.body), head
