@@ -116,15 +116,18 @@ class GuardedHandler(WSGIHandler):  # type: ignore[misc]
             self.close_after_answer()
             raise
         if self.unread():
-            self._discard_rest()
+            self.discard_rest()
 
-    def _discard_rest(self) -> None:
+    def discard_rest(self) -> None:
         """Reads what is left of the body, unless that is much."""
         self._stream.allowed = MAX_UNREAD
         try:
             self.wsgi_input._discard()
         except OSError:
             self.close_after_answer()
+        except BaseException:
+            self.close_after_answer()  # or pywsgi would go on reading it, where nobody ends it any more
+            raise
         self._stream.allowed = math.inf
 
     def format_request(self) -> str:

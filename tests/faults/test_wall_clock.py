@@ -32,6 +32,7 @@ STAMPS = {
     "logs/folder.py": "names of databases",
     "logs/write/job_log.py": "the epoch of a line",
     "logs/write/open_lines.py": "the epoch of open text",
+    "logs/write/retention.py": "beside the stamps of files from before this boot",
     "runtime/files.py": "the name of a file set aside",
     "runtime/clock.py": "the start of the clock that does not jump",
     "runtime/greenlets.py": "the line on stderr",

@@ -129,7 +129,8 @@ class LiveOutput:
         lines = result.get("lines")
         if not isinstance(lines, int) or isinstance(lines, bool):
             return None
-        return max(0, lines - self._counts[agent_name(result)] - self.lost)
+        lost = 0 if self._prefix else self.lost  # of a fan-out nobody tells whose they were
+        return max(0, lines - self._counts[agent_name(result)] - lost)
 
     def complete(self, result: dict[str, Any]) -> None:
         """Prints what the result's streams hold beyond the lines that came."""
@@ -137,7 +138,7 @@ class LiveOutput:
         late = self.missing_lines(result)
         has_text = any(texts for _, texts in _streams(result))
         if late:
-            why = f"{late} lines of this job have not come: its agent sends them later, or could not keep them"
+            why = f"{late} of this job's lines have not come: its agent sends them later, or could not keep them"
             self.note(result, f"{why}; showing the end of its result" if has_text else why)
         elif has_text and agent_name(result) not in came:
             why = 'this agent uploads no lines of this job ([logging] type "AC")'

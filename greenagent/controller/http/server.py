@@ -63,6 +63,11 @@ class Handler(GuardedHandler):
             self.close_after_answer()
         super().finalize_headers()
 
+    def discard_rest(self) -> None:
+        """What is left of the body, which nobody wants, has to come as fast as a head."""
+        self.connection.enter(HEAD)
+        super().discard_rest()
+
     def run_application(self) -> None:
         if not self.server.connections.has_room_for(self.connection):
             self.close_after_answer()
@@ -74,7 +79,6 @@ class Handler(GuardedHandler):
             if unwritten is not None:
                 unwritten()
             raise
-        self.connection.enter(HEAD)  # what is left of the body, which nobody wants, has to come as fast as a head
 
     def report_error(self, kind: Any, value: Any, trace: Any) -> None:
         self.server.agent_log.error(f"internal error: {kind.__name__}: {value}; please report this")

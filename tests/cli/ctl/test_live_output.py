@@ -167,7 +167,7 @@ def test_lines_that_never_come_are_counted_and_the_agent_is_not_said_to_upload_n
     done = ctl(controller.url, *on_node("--", "job"))
     assert (done.code, done.out) == (0, "first\nsecond\n")
     assert done.err == (
-        "greenagent-ctl: 1 lines of this job have not come: its agent sends them later, or could not keep them;"
+        "greenagent-ctl: 1 of this job's lines have not come: its agent sends them later, or could not keep them;"
         " showing the end of its result\n"
     )
 
