@@ -48,6 +48,7 @@ class _AnswerStream(PacedStream):
     def readinto(self, buffer: Any) -> Any:
         if not self._received:
             return super().readinto(buffer)
+        give_way()  # chunks of a byte take it some fifty milliseconds for what was received in one piece
         size = min(len(buffer), len(self._received))
         buffer[:size] = self._received[:size]
         self._received = self._received[size:]
