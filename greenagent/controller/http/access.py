@@ -6,7 +6,6 @@ See design, section 5 "Roles and the embedded controller".
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import socket
 import stat
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.files import read_token
 from greenagent.values import levels
 from greenagent.values.errors import GreenagentError
-from greenagent.values.text import HostNames
+from greenagent.values.text import HostNames, is_loopback
 
 SHORT_TOKEN: Final = 16
 """Characters; a shorter one could be guessed."""
@@ -101,8 +100,7 @@ class Access:
 
     def _check_client(self, req: falcon.Request) -> None:
         if self._token is None:
-            address = _address(req.env.get("REMOTE_ADDR", "").partition("%")[0])
-            if address is None or not address.is_loopback:
+            if not is_loopback(req.env.get("REMOTE_ADDR", "")):
                 raise falcon.HTTPForbidden(
                     description="/api serves this machine alone; start the controller with --token-file to open it"
                 )
@@ -134,11 +132,3 @@ class Access:
                 description=f"the Host {name!r} is not known here: "
                 f"start the controller with --host-name {name or 'NAME'}"
             )
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address

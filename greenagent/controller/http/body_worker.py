@@ -59,18 +59,14 @@ class BodyWorker:
             raise BodyTooLargeError("the body could not be read: the process that reads it was ended") from error
         finally:
             if not is_answered:
-                self._end()
+                self.close()
             self._pass_turn()
         if answer.ends:
-            self._end()
+            self.close()
         if answer.kind is Kind.ERROR:
             raise answer.value
         value: T = answer.value
         return value
-
-    def close(self) -> None:
-        """Ends the child."""
-        self._end()
 
     def _ask(self, make: Callable[[Any], Any], data: bytearray) -> Frame:
         connection = self._socket or self._begin()
@@ -97,7 +93,8 @@ class BodyWorker:
         self._socket = ours
         return ours
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """Ends the child; the next body starts another."""
         if self._socket is not None:
             self._socket.close()
         if self._child is not None:
