@@ -21,6 +21,7 @@ from gevent.event import Event  # noqa: E402
 from greenagent import __version__  # noqa: E402
 from greenagent.cli.common import EXIT_FAILED, EXIT_USAGE, Parser, count, print_error  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
+from greenagent.runtime.garbage import shorten_pauses  # noqa: E402
 from greenagent.runtime.greenlets import Supervisor  # noqa: E402
 from greenagent.runtime.patch import return_large_blocks  # noqa: E402
 from greenagent.values.errors import GreenagentError  # noqa: E402
@@ -55,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     _raise_descriptor_limit()
     return_large_blocks()
+    shorten_pauses()
     limits = Limits(keep_jobs=options.keep_jobs, keep_for=options.keep_for)
     try:
         tls = served_context(options.tls_cert, options.tls_key, options.client_ca) if options.tls_cert else None

@@ -21,13 +21,14 @@ from greenagent.controller.limits import MIB, Limits
 from greenagent.controller.model import AgentKey, Job, Target
 from greenagent.controller.state.scripts import Script, ScriptStore
 from greenagent.controller.state.state_file import StateFile
+from tests.support.calibration import slowness
 from tests.support.floods import STALL, flooding, longest_stall
 from tests.support.local_controller import Agent, LocalController, plain, start
 from tests.support.memory import held_by, resident
 from tests.support.waiting import wait_until
 
 HELD: float = 0.1
-"""Seconds of processor time that a request may keep the hub."""
+"""Seconds of processor time that a request may keep the hub, on an ordinary machine."""
 
 
 def address_of(controller: LocalController) -> tuple[str, int]:
@@ -66,14 +67,12 @@ def longest_hold(controller: LocalController) -> Iterator[list[float]]:
             longest[0] = max(longest[0], now - began)
         began = now
 
-    gc.collect()
-    gc.freeze()  # what other tests have left is looked through in no program
+    gc.collect()  # what other tests have left is looked through in no program
     before = greenlet.settrace(switched)
     try:
         yield longest
     finally:
         greenlet.settrace(before)
-        gc.unfreeze()
 
 
 def chunked(data: bytes, size: int = 1) -> bytes:
@@ -178,7 +177,7 @@ def test_no_body_holds_up_the_others(controller, agent, shape) -> None:
             pass
     sending.kill()
     assert answer.startswith(b"HTTP/1.1 ")
-    assert longest[0] < HELD
+    assert longest[0] < HELD * slowness()
     assert plain().get(f"{controller.url}/1/10/ping", timeout=5).json() == "ok"
 
 

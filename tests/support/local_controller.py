@@ -15,6 +15,7 @@ from greenagent.controller.controller import Controller
 from greenagent.controller.limits import Limits
 from greenagent.controller.services import Services
 from greenagent.runtime.agent_log import AgentLog
+from greenagent.runtime.garbage import shorten_pauses
 from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.patch import return_large_blocks
 from tests.support.waiting import wait_until
@@ -28,6 +29,7 @@ class LocalController:
 
     def __init__(self, limits: Limits | None = None, state: Path | None = None, **options: Any) -> None:
         return_large_blocks()  # as the program does: what it has freed is no longer resident
+        shorten_pauses()
         self.said: list[str] = []
         agent_log = AgentLog(None)
         agent_log.attach(lambda level, text: self.said.append(text))

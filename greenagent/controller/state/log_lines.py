@@ -26,7 +26,7 @@ MAX_EMPTY: Final = 1000
 """Jobs without a kept line of which it is known how many were dropped."""
 MAX_SHOWN: Final = 4 * 1024 * 1024
 """Bytes of lines given at once, if it is more than one line."""
-TURN: Final = 500
+TURN: Final = 100
 """Lines taken until others get a turn."""
 MAX_WHOLE: Final = 2**53 - 1
 """Beyond it readers of JSON differ about a whole number; no id, stamp or level is that large."""

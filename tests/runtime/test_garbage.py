@@ -1,0 +1,39 @@
+"""Short pauses of the garbage collector, in a program of its own: they are for the whole process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+KEPT = """
+kept = [[number] for number in range(300_000)]
+gc.collect()
+looked_through = len(gc.get_objects())
+assert looked_through < 50_000, looked_through
+"""
+RINGS = """
+class Ring:
+    alive = 0
+    def __init__(self):
+        Ring.alive += 1
+        self.itself = self
+    def __del__(self):
+        Ring.alive -= 1
+
+most = 0
+for _ in range(25):
+    rings = [Ring() for _ in range(garbage.MORE // 5)]
+    gc.collect()  # they are left out from now on
+    del rings
+    most = max(most, Ring.alive)
+assert garbage.MORE / 5 < most < 1.5 * garbage.MORE, most
+"""
+
+
+@pytest.mark.parametrize("program", [KEPT, RINGS], ids=["kept objects are looked through once", "rings do not pile up"])
+def test_short_pauses(program: str) -> None:
+    head = "import gc\nfrom greenagent.runtime import garbage\ngarbage.shorten_pauses()\ngarbage.shorten_pauses()\n"
+    ended = subprocess.run([sys.executable, "-c", head + program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
