@@ -34,7 +34,10 @@ effective settings and where each came from; `env`, `args`, `data` and passwords
   package `tomli`: `pip install tomli`). All items of a list are of one type.
 - Controllers are asked through the proxy that the environment names (`http_proxy`, `https_proxy`, `all_proxy`, with
   `no_proxy`, as for curl), but never those on the loopback interface. `--check` and `--print-config` say for which.
-- Relative paths are against the folder the agent was started in.
+- Relative paths in the file, and the defaults here, are against the file's folder; those of variables and flags against
+  the folder the agent was started in. `cwd` and `binary` of an extension are as its jobs see them. Version 0.1 took the
+  folder the agent was started in for all of them: state that lies only there is used there, which is said; state
+  in both places is refused.
 - SIGHUP reads the file again. Settings marked "live" change at once, without touching running
   jobs. Whole controllers and extensions may come and go; added or removed loggers and startup
   tasks need a restart. A broken file changes nothing.

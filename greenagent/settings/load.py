@@ -26,10 +26,12 @@ from greenagent.settings.models import (
     StatsSettings,
     ledger_beside,
 )
+from greenagent.settings.places import choose, folder_of
 from greenagent.settings.problems import Place, Report, SettingsError, nearest
 from greenagent.settings.schema import (
     CONTROLLERS,
     ENVIRONMENT_PREFIX,
+    PATH,
     Section,
     Setting,
     ValueProblem,
@@ -74,18 +76,25 @@ def load_settings(
     flags: Mapping[str, object] | None = None,
     *,
     files: bool = True,
+    reads_only: bool = False,
 ) -> Loaded:
     """Reads a configuration file; ``flags`` are ``gid``, ``nid`` and ``roles`` (None = not given).
 
     Without ``files`` nobody looks at what the files are like that an agent trusts (``check_files``), for programs
-    that are none: their users need not be allowed to read the private key.
+    that are none: their users need not be allowed to read the private key. ``reads_only``: see ``places.choose``.
 
     Raises SettingsError with one line per problem. Nothing is created or opened for writing.
     """
     path = Path(path)
     values, lines = read_toml(path)
     report = Report(path, lines)
-    settings = _Loader(values, environment or {}, flags or {}, report).load(path, files)
+    folder = folder_of(path)
+    settings = _Loader(values, environment or {}, flags or {}, report, folder).load(path)
+    if folder is not None and not report.problems:
+        there = _Loader(values, environment or {}, flags or {}, Report(path, lines), None).load(path)
+        settings = choose(settings, there, report, reads_only=reads_only)
+    if files:
+        check_files(settings, report)
     if report.problems:
         raise SettingsError(report.problems)
     return Loaded(settings, report.warnings, lines)
@@ -95,10 +104,17 @@ class _Loader:
     """Reads section after section; a value that is refused becomes a problem, and its default takes its place."""
 
     def __init__(
-        self, values: dict[str, Any], environment: Mapping[str, str], flags: Mapping[str, object], report: Report
+        self,
+        values: dict[str, Any],
+        environment: Mapping[str, str],
+        flags: Mapping[str, object],
+        report: Report,
+        folder: Path | None,
     ) -> None:
+        """``folder``: what relative paths of the file are against; None for the working directory."""
         self._values = values
         self._report = report
+        self._folder = folder
         self._controllers: dict[str, ControllerSettings] = {}
         self._origins: dict[str, str] = {}
         self._overrides: dict[Place, tuple[str, str, Any]] = {}
@@ -117,7 +133,7 @@ class _Loader:
             elif variable.startswith(ENVIRONMENT_PREFIX) and not variable.startswith(OTHER_VARIABLES):
                 self._report.warning((), f"this variable sets nothing{nearest(variable, known)}", variable)
 
-    def load(self, path: Path, files: bool) -> Settings:
+    def load(self, path: Path) -> Settings:
         """All sections, whatever is wrong with them: the caller looks at the report."""
         self._check_groups()
         main = self._main()
@@ -136,8 +152,6 @@ class _Loader:
             path=path,
             origins=self._origins,
         )
-        if files:
-            check_files(settings, self._report)
         check_transport(settings, self._report)
         check_pairs(settings, self._report)
         check_listen(settings, self._report)
@@ -269,6 +283,8 @@ class _Loader:
             return setting.stand_in
         group = "extensions" if place[0] == "extension" else place[0]
         self._origins[".".join((group, *place[1:]))] = origin
+        if setting.kind is PATH and value is not None and self._folder is not None and origin in ("file", "default"):
+            return self._folder / value
         return self._resolve(place, value) if setting.kind is CONTROLLERS else value
 
     def _check_groups(self) -> None:

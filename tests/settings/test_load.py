@@ -22,18 +22,19 @@ SEED = Path(__file__).parent.parent / "data" / "seed-config.toml"
 
 
 def test_the_seed_configuration_loads_as_it_stands() -> None:
+    here = SEED.parent
     loaded = load_settings(SEED, {}, {})
     settings = loaded.settings
     assert (settings.main.gid, settings.main.nid, settings.main.max_jobs) == (1, 10, 100)
-    assert (settings.main.message_id_file, settings.main.history_file) == (Path(".mid"), Path(".history"))
-    assert settings.main.ledger_file == Path(".history.db")
+    assert (settings.main.message_id_file, settings.main.history_file) == (here / ".mid", here / ".history")
+    assert settings.main.ledger_file == here / ".history.db"
     assert settings.controllers == {"main": ControllerSettings("main", "http://localhost:8966")}
     assert settings.extensions == {
         "do_something": ExtensionSettings("do_something", "python2.7", "./python", ("{domain}/{name}.py",))
     }
     assert settings.channel.cmds == ("main",)
     assert settings.loggers == (
-        DatabaseLogger("db", Path("logs"), None, 104857600, 0, 0, 0),
+        DatabaseLogger("db", here / "logs", None, 104857600, 0, 0, 0),
         ControllerLogger("ac", 300, 1000, ("main",), parse_levels([2])),
         ConsoleLogger("console", parse_levels([2, 4, 7, 8, 9])),
     )
@@ -237,7 +238,7 @@ enabled = true
 def test_the_original_spelling_gives_way_to_the_seeds(tmp_path: Path) -> None:
     text = MAIN + "message_ID_file = 'later'\nmessage_id_file = 'seed'\n" + "[controllers.a]\nurl = 'https://h'\n"
     loaded = load(tmp_path, text)
-    assert loaded.settings.main.message_id_file == Path("seed")
+    assert loaded.settings.main.message_id_file == tmp_path / "seed"
     (warning,) = loaded.warnings
     assert warning.endswith("message_ID_file: is not used beside message_id_file")
 

@@ -44,7 +44,7 @@ def test_what_a_reload_applies_and_what_needs_a_restart(tmp_path: Path) -> None:
     assert plan.needs_restart == (
         "main.nid: 2 -> 3",
         "main.kill_grace: 5 -> 1",
-        'logging.db.log_dir: "logs" -> "x"',
+        f'logging.db.log_dir: "{tmp_path}/logs" -> "{tmp_path}/x"',
         "logging.ac.batch_size: 1000 -> 5",
         "logging.c has another type",
         'stats.key_layout: "seed" -> "later"',

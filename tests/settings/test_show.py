@@ -17,7 +17,7 @@ def test_printed_lines_are_complete_and_name_the_origin() -> None:
     assert "main.gid = 1  # file" in lines
     assert "main.nid = 11  # environment" in lines
     assert 'main.roles = ["a", "b"]  # flag' in lines
-    assert 'main.ledger_file = ".history.db"  # default' in lines
+    assert f'main.ledger_file = "{SEED.parent}/.history.db"  # default' in lines
     assert "main.kill_grace = 5  # default" in lines
     assert 'logging.db.type = "DB"  # file' in lines
     assert 'logging.console.levels = "2,4,7-9"  # file' in lines

@@ -91,7 +91,7 @@ def load_configuration(path: str) -> Any:
     from greenagent.settings import SettingsError, load_settings
 
     try:
-        return load_settings(path, os.environ, files=False).settings
+        return load_settings(path, os.environ, files=False, reads_only=True).settings
     except SettingsError as error:
         raise GreenagentError(f"{error} (or name the folder with --dir DIR)") from error
 
