@@ -1,11 +1,26 @@
 """Packaging: ``pip install .`` gives the commands, the service files go to share/greenagent."""
 
 import re
+import shutil
+import sys
 from pathlib import Path
 
+if sys.version_info < (3, 10):  # noqa: UP036 - before pip looks for versions of all that is needed that would fit
+    raise SystemExit("greenagent needs Python 3.10 or newer, this is %d.%d" % sys.version_info[:2])  # noqa: UP031
+
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
+
+
+class BuildAnew(build_py):
+    """Takes nothing into the package that an earlier build has left in ``build/lib``: its source may be gone."""
+
+    def run(self) -> None:
+        if not self.editable_mode:
+            shutil.rmtree(Path(self.build_lib) / "greenagent", ignore_errors=True)
+        super().run()
 
 
 def version() -> str:
@@ -67,8 +82,10 @@ setup(
         ("share/greenagent", ["etc/greenagent.toml"]),
         ("share/greenagent/init.d", ["etc/init.d/greenagent"]),
         ("share/greenagent/default", ["etc/default/greenagent"]),
+        ("share/greenagent/logrotate.d", ["etc/logrotate.d/greenagent"]),
         ("share/greenagent/systemd", ["etc/systemd/greenagent.service"]),
     ],
+    cmdclass={"build_py": BuildAnew},
     install_requires=requirements(),
     extras_require={"controller": CONTROLLER, "metrics": METRICS, "tomli": TOMLI, "test": TEST},
     entry_points={
@@ -86,6 +103,8 @@ setup(
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: System :: Systems Administration",
         "Typing :: Typed",
     ],

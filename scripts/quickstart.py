@@ -41,7 +41,6 @@ levels = []
 type = "AC"
 flush_int = 2
 batch_size = 1000
-levels = [2]
 
 [stats]
 interval = 2

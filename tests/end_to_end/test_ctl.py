@@ -12,7 +12,7 @@ import trustme
 from tests.support.agents import StartAgent
 from tests.support.certificates import write_authority, write_pair
 from tests.support.controllers import ControllerProcess, ctl
-from tests.support.programs import Ctl
+from tests.support.programs import ROOT, Ctl
 from tests.support.recording_controller import RecordingController, rubbish, status
 from tests.support.waiting import wait_until
 
@@ -32,6 +32,21 @@ def served(plain: ControllerProcess, start_agent: StartAgent) -> ControllerProce
     start_agent("--nid", "11", controllers={"main": plain.url}, roles=["web", "db"])
     plain.wait_for_agents("1:10", "1:11")
     return plain
+
+
+def test_the_first_configuration_of_the_readme_shows_jobs_live(
+    plain: ControllerProcess, start_agent: StartAgent
+) -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert "http://127.0.0.1:8966" in text
+    agent = start_agent(text=text.replace("http://127.0.0.1:8966", plain.url))
+    plain.wait_for_agents("1:10")
+    script = "echo one; echo two >&2; until [ -e go ]; do sleep 0.1; done"
+    assert plain.ctl("run", *NODE, "--detach", "--id", "live", "--", "sh", "-c", script).out == "live\n"
+    followed = Ctl("--url", plain.url, "logs", "--follow", "live")
+    wait_until(lambda: {"one", "two"} <= set((followed.out + followed.err).split()), 15, "its lines while it runs")
+    (agent.folder / "go").touch()
+    assert followed.done().code == 0
 
 
 def test_the_agents_as_a_table_and_as_json(served: ControllerProcess) -> None:

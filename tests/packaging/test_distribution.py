@@ -25,6 +25,7 @@ SERVICE_FILES = {
     "greenagent.toml": "greenagent.toml",
     "init.d/greenagent": "init.d/greenagent",
     "default/greenagent": "default/greenagent",
+    "logrotate.d/greenagent": "logrotate.d/greenagent",
     "systemd/greenagent.service": "systemd/greenagent.service",
 }
 
@@ -56,6 +57,10 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for pattern in ("*.py", "*.txt", "*.toml", "*.in", "*.md", "LICENSE"):
         for path in ROOT.glob(pattern):
             shutil.copy(path, source)
+    left = source / "build" / "lib" / "greenagent" / "removed_long_ago.py"  # as pip leaves them in a checkout
+    left.parent.mkdir(parents=True)
+    left.write_text("")
+    run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", folder / "in-place", folder=source)
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", folder=source)
     return folder / "dist"
 
@@ -77,6 +82,24 @@ def test_the_wheel_holds_every_module_and_the_service_files(wheel: Path) -> None
     assert {f"greenagent/{path.relative_to(package)}" for path in package.rglob("*.py")} <= names
     assert "greenagent/py.typed" in names
     assert not [name for name in names if name.startswith("tests/")]
+
+
+def test_what_an_earlier_build_left_is_not_packed_again(distributions: Path) -> None:
+    (path,) = (distributions.parent / "in-place").glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        assert "greenagent/removed_long_ago.py" not in archive.namelist()
+
+
+def test_a_python_that_is_too_old_is_refused_before_anything_is_looked_for(tmp_path: Path) -> None:
+    """With extras, pip tried every version of all that is needed, for minutes."""
+    old = "import runpy, sys; sys.version_info = (3, 9, 18, 'final', 0); sys.modules['setuptools'] = None"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{old}; runpy.run_path({str(ROOT / 'setup.py')!r})"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (1, "greenagent needs Python 3.10 or newer, this is 3.9\n")
 
 
 def test_the_metadata_is_complete(wheel: Path) -> None:
@@ -129,6 +152,8 @@ def test_an_installed_package_gives_the_commands_and_a_configuration(wheel: Path
         f"assert settings.__file__.startswith({str(packages)!r}), settings.__file__\n"
         f"print(settings.load_settings({str(share / 'greenagent.toml')!r}).settings.main.gid)\n"
     )
+    adapted = (share / "greenagent.toml").read_text().replace("#url", "url")
+    (share / "greenagent.toml").write_text(adapted)
     assert run(sys.executable, "-I", "-c", program, folder=tmp_path).strip() == "1"
 
 

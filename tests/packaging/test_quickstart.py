@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,37 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""  # it ended just now
+
+
+def test_the_set_up_says_what_it_does_and_does_it_once(tmp_path: Path) -> None:
+    """With a Python that makes environments of itself and only notes what pip is asked for."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    (tmp_path / "greenagent").mkdir()
+    for name in ("setup.py", "requirements.txt", "pyproject.toml", "greenagent/agent.py"):
+        (tmp_path / name).write_text("")
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in\n"-m venv "*) mkdir -p "$3/bin" && ln -s {python} "$3/bin/python" ;;\n'
+        f'"-m pip "*) echo installed >>{tmp_path}/asked ;;\n"scripts/quickstart.py"*) exec {sys.executable} '
+        '"$@" --help ;;\nesac\n'
+    )
+    python.chmod(0o755)
+
+    def quickstart(*options: str) -> str:
+        done = subprocess.run(
+            [tmp_path / "scripts" / "quickstart", *options],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHON": str(python)},
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    assert quickstart("--help").startswith("usage: scripts/quickstart ")
+    assert not (tmp_path / ".quickstart").exists()
+    assert "installing greenagent there, with what it needs" in quickstart()
+    assert "installing" not in quickstart()
+    assert (tmp_path / "asked").read_text() == "installed\n"
+    later = time.time() + 10
+    os.utime(tmp_path / "greenagent" / "agent.py", (later, later))
+    assert "installing" in quickstart()

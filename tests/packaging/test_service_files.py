@@ -5,7 +5,9 @@ import re
 import subprocess
 from pathlib import Path
 
-from greenagent.settings import load_settings
+import pytest
+
+from greenagent.settings import Loaded, SettingsError, load_settings
 from greenagent.settings.schema import http_url
 from tests.conftest import needs
 
@@ -14,8 +16,22 @@ INIT_SCRIPT = ETC / "init.d" / "greenagent"
 UNIT = ETC / "systemd" / "greenagent.service"
 
 
-def test_the_packaged_configuration_loads_and_names_absolute_paths() -> None:
-    loaded = load_settings(ETC / "greenagent.toml", {}, {})
+def packaged(folder: Path) -> Loaded:
+    """The packaged configuration with its url, as somebody has adapted it."""
+    path = folder / "greenagent.toml"
+    path.write_text((ETC / "greenagent.toml").read_text().replace("#url", "url"))
+    return load_settings(path, {}, {})
+
+
+def test_the_packaged_configuration_names_no_controller_that_any_user_of_this_machine_could_be() -> None:
+    with pytest.raises(SettingsError) as error:
+        load_settings(ETC / "greenagent.toml", {}, {})
+    (problem,) = error.value.problems
+    assert "[controllers.main] url: is missing" in problem
+
+
+def test_the_packaged_configuration_names_absolute_paths_and_bounds_what_it_writes(tmp_path: Path) -> None:
+    loaded = packaged(tmp_path)
     assert loaded.warnings == ()
     settings = loaded.settings
     main = settings.main
@@ -23,7 +39,10 @@ def test_the_packaged_configuration_loads_and_names_absolute_paths() -> None:
         assert path.parts[:4] == ("/", "var", "lib", "greenagent")
     assert settings.database_logger is not None
     assert settings.database_logger.log_dir == Path("/var/log/greenagent")
-    assert len(settings.loggers) == 3
+    assert settings.database_logger.max_dbs * settings.database_logger.max_db_size <= 2 << 30
+    assert settings.database_logger.min_free > 0
+    assert settings.console_loggers == (), "its file grows with what jobs print"
+    assert len(settings.loggers) == 2
     assert [http_url(controller.url) for controller in settings.controllers.values()] == [""]
 
 
@@ -40,6 +59,15 @@ def test_the_examples_in_the_packaged_configuration_are_right(tmp_path: Path) ->
     assert loaded.warnings == ()
     assert set(loaded.settings.extensions) == {"script"}
     assert [task.id for task in loaded.settings.startup] == ["prepare"]
+
+
+def test_the_output_of_the_init_script_is_rotated_by_emptying_it() -> None:
+    rotation = (ETC / "logrotate.d" / "greenagent").read_text()
+    script = INIT_SCRIPT.read_text()
+    (output,) = re.findall(r"^OUTPUT=(.*)$", script, re.MULTILINE)
+    assert f"\n{output} {{\n" in rotation
+    assert "    copytruncate\n" in rotation
+    assert 'exec 3>>"$0"' in script, "what is appended goes on at the beginning of a file that was emptied"
 
 
 def test_the_init_script_is_posix_shell_with_an_lsb_header() -> None:
@@ -65,14 +93,14 @@ def test_every_line_of_the_defaults_file_is_known_to_the_init_script() -> None:
     assert not re.search(r"^[^#\n]", text, re.MULTILINE)
 
 
-def test_the_unit_waits_longer_than_the_agent_needs_to_stop() -> None:
+def test_the_unit_waits_longer_than_the_agent_needs_to_stop(tmp_path: Path) -> None:
     unit = configparser.RawConfigParser(strict=False)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(UNIT)
     service = unit["Service"]
     assert (service["Type"], service["KillMode"]) == ("notify", "mixed")
     assert service["ExecReload"].endswith("-HUP $MAINPID")
-    main = load_settings(ETC / "greenagent.toml", {}, {}).settings.main
+    main = packaged(tmp_path).settings.main
     longest = main.kill_grace + main.pipe_drain + main.drain_timeout
     assert float(service["TimeoutStopSec"]) > longest
     stop_timeout = re.search(r"^STOP_TIMEOUT=(\d+)$", INIT_SCRIPT.read_text(), re.MULTILINE)
