@@ -36,8 +36,6 @@ NO_CONFIG: Final = f"-c FILE, or in {CONFIG_VARIABLE}; there is no {DEFAULT_CONF
 class UsageError(GreenagentError):
     """Arguments that cannot be used."""
 
-    exit_code = EXIT_USAGE
-
 
 def add_config(parser: argparse._ActionsContainer) -> None:
     """The option ``-c`` of the programs of a node; ``configuration_file`` reads it."""
@@ -52,11 +50,11 @@ def configuration_file(given: str | None) -> str | None:
     return DEFAULT_CONFIG if os.path.lexists(DEFAULT_CONFIG) else None
 
 
-def run_program(program: str, act: Callable[[], int | None]) -> int:
+def run_program(program: str, act: Callable[[], int | None], failed: int = EXIT_FAILED, usage: int = EXIT_USAGE) -> int:
     """The exit code of a program that does ``act``; what a user can cause ends in one line on stderr.
 
-    ``act`` returns the code, None for 0; an error may tell it by an attribute ``exit_code``, else it
-    is 1. Of a reader of stdout that goes away nothing is said.
+    ``act`` returns the code, None for 0; an error may tell it by an attribute ``exit_code``, else it is ``usage``
+    for arguments that cannot be used and ``failed`` for all else. Of a reader of stdout that goes away nothing is said.
     """
     try:
         raise_interrupt()
@@ -68,21 +66,21 @@ def run_program(program: str, act: Callable[[], int | None]) -> int:
             sys.stdout.flush()  # here, where its error can still be said
     except GreenagentError as error:
         print_error(program, str(error))
-        code: int = getattr(error, "exit_code", EXIT_FAILED)
+        code: int = getattr(error, "exit_code", usage if isinstance(error, UsageError) else failed)
         return code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except OSError as error:
         if error.filename is not None:
             print_error(program, f"{error.filename}: {error.strerror}")
-            return EXIT_FAILED
+            return failed
         if not isinstance(error, BrokenPipeError):
             print_error(program, f"cannot write the output: {error.strerror or error}")
         # What could not be written is still in the buffer: the interpreter would try it again at its end, and complain.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.close(nowhere)
-        return EXIT_FAILED
+        return failed
 
 
 # Standard streams
@@ -127,11 +125,22 @@ class Parser(argparse.ArgumentParser):
     Help and version that cannot be written end in one line and exit code 1, as all other output does.
     """
 
+    usage_code = EXIT_USAGE
+    failed_code = EXIT_FAILED
+
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(self.usage_code, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def first_word(self, given: Sequence[str]) -> int:
+        """The place of the first argument that is neither an option nor an option's value; ``--`` counts as a word."""
+        flags = {name for action in self._actions if action.nargs == 0 for name in action.option_strings}
+        place = 0
+        while place < len(given) and given[place].startswith("-") and given[place] not in ("-", "--"):
+            place += 1 if given[place] in flags or "=" in given[place] else 2
+        return min(place, len(given))
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         """Lets the types of options raise GreenagentError, as all that reads values here does."""
@@ -153,7 +162,7 @@ class Parser(argparse.ArgumentParser):
         if file is not sys.stdout:  # which is None where it is closed, and so is the file then
             super()._print_message(message, file)
         elif run_program(self.prog.split()[0], lambda: print(message, end="")):
-            self.exit(EXIT_FAILED)
+            self.exit(self.failed_code)
 
 
 def is_text(*arguments: str) -> bool:

@@ -20,7 +20,7 @@ from greenagent.spool.schema import FROM_CONTROLLER, FROM_STARTUP
 from greenagent.values import levels, states
 from greenagent.values.command import Command, parse_command, without_queue
 from greenagent.values.errors import CommandError
-from greenagent.values.result import Result
+from greenagent.values.result import NOT_FOUND, Result
 from greenagent.values.signals import signal_name
 
 UNKILLABLE_WAIT = 5.0
@@ -320,7 +320,7 @@ class Admission:
 
     def _end_unknown(self, job: Job) -> None:
         self._remark("unknown", levels.WARNING, f"job {job.id}: unknown command '{job.command.cmd}'")
-        self._context.report(job, Outcome(states.UNKNOWN_CMD))
+        self._context.report(job, Outcome(states.UNKNOWN_CMD, reason=NOT_FOUND))
         self._over(job)
 
     def _was_answered(self, job: Job) -> None:

@@ -46,6 +46,10 @@ class RemovedExtensionError(CommandError):
     """The extension that a job was accepted for is not configured any more: the job ends with UNKNOWN_CMD."""
 
 
+class NoScriptError(CommandError):
+    """There is no such script."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a built-in answers: JSON text under level 20, as the originals' clients expect."""
@@ -282,7 +286,7 @@ class Scripts:
             raise CommandError(f"the script '{name}' lies outside of main.scripts_dir")
         path = absolute(self._settings().main.scripts_dir / f"{name}.py")
         if not path.is_file():
-            raise CommandError(f"there is no script {path}")
+            raise NoScriptError(f"there is no script {path}")
         return self._python(command, {"path": str(path), "args": _data(command)})
 
     def jumpscript_content(self, command: Command, controller: str | None) -> Execution:

@@ -77,6 +77,7 @@ class Outcome:
     truncated: bool = False
     exit_code: int | None = None
     signal: str | None = None
+    reason: str = ""
     lines: int | None = None
     can_restart: bool = True
     ended_by_request: bool = False
@@ -193,6 +194,7 @@ class Job:
             tags=command.tags,
             exit_code=outcome.exit_code,
             signal=outcome.signal,
+            reason=outcome.reason,
             truncated=outcome.truncated,
             lines=outcome.lines,
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from greenagent.jobs.commands import Commands, Execution, RemovedExtensionError, child_environment
+from greenagent.jobs.commands import Commands, Execution, NoScriptError, RemovedExtensionError, child_environment
 from greenagent.jobs.handover import Suspended, SuspendedRun, SuspendedStreams
 from greenagent.jobs.job import Identity, Job, Outcome, Reason, killed_before_start
 from greenagent.jobs.monitor import AnnouncedPids, JobMonitor
@@ -26,6 +26,7 @@ from greenagent.statistics.meter import Meter
 from greenagent.values import levels, states
 from greenagent.values.errors import CommandError, GreenagentError
 from greenagent.values.message import Message
+from greenagent.values.result import CANNOT_START, NOT_FOUND
 
 START_PAUSES: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds between the tries of a start for which the system has no room just now."""
@@ -143,12 +144,19 @@ class ExternalRunner:
             execution = self._context.commands.resolve(job.command, job.controller)
             child = self._start(execution)
         except RemovedExtensionError as error:
-            return Outcome(states.UNKNOWN_CMD, error.reason, starttime=starttime, can_restart=False)
+            return Outcome(states.UNKNOWN_CMD, error.reason, starttime=starttime, reason=NOT_FOUND, can_restart=False)
         except CommandError as error:
-            return Outcome(states.ERROR, error.reason, starttime=starttime, can_restart=False)
+            reason = NOT_FOUND if isinstance(error, NoScriptError) else CANNOT_START
+            return Outcome(states.ERROR, error.reason, starttime=starttime, reason=reason, can_restart=False)
         except SpawnError as error:
             tried = f" (tried for {sum(START_PAUSES):.0f} s)" if error.temporary else ""
-            return Outcome(states.ERROR, f"{error}{tried}", starttime=starttime, can_restart=not error.missing)
+            return Outcome(
+                states.ERROR,
+                f"{error}{tried}",
+                starttime=starttime,
+                reason=NOT_FOUND if error.absent else CANNOT_START,
+                can_restart=not error.missing,
+            )
         if child is None:
             return killed_before_start(by_request=True)
         job.signals.clear()

@@ -50,16 +50,19 @@ class SpawnRequest:
 class SpawnError(GreenagentError):
     """A program that could not be started, with the reason in one line.
 
-    ``missing``: there is no such program or it cannot be executed, so trying again is useless.
+    ``missing``: there is no such program or it cannot be executed, so trying again is useless; ``absent``: the former.
     ``temporary``: trying again later may help, and nothing was started.
     ``lack``: what no program can be started without just now (processes, memory, descriptors), or "".
     """
 
-    def __init__(self, reason: str, *, temporary: bool = False, missing: bool = False, lack: str = "") -> None:
+    def __init__(
+        self, reason: str, *, temporary: bool = False, missing: bool = False, absent: bool = False, lack: str = ""
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.temporary = temporary
-        self.missing = missing
+        self.missing = missing or absent
+        self.absent = absent
         self.lack = lack
 
 
@@ -93,11 +96,14 @@ class Program:
             raise self.failure(f"{what} contains a NUL character")
         return data
 
-    def failure(self, reason: str, *, missing: bool = False, number: int | None = 0) -> SpawnError:
+    def failure(
+        self, reason: str, *, missing: bool = False, absent: bool = False, number: int | None = 0
+    ) -> SpawnError:
         """The error to raise; ``number``: the system's, where it refused."""
         return SpawnError(
             f"cannot start {_shorten(self.name)!r}: {reason}",
             missing=missing,
+            absent=absent,
             temporary=number in TEMPORARY,
             lack=reason if number in LACKS else "",
         )
@@ -111,7 +117,7 @@ class Program:
             reason = _not_executable(path)
             if reason is not None:
                 where = "" if path == self.name else f" ({_shorten(path)})"
-                raise self.failure(f"{reason}{where}", missing=True)
+                raise self.failure(f"{reason}{where}", missing=True, absent=not os.path.lexists(path))
             return path
         found = ""
         for folder in filter(None, search_path.split(os.pathsep)):
@@ -121,7 +127,9 @@ class Program:
                 return path
             if os.path.lexists(path) and not found:
                 found = f"{reason} ({path})"
-        raise self.failure(found or f"no such file or directory (searched PATH {search_path})", missing=True)
+        if found:
+            raise self.failure(found, missing=True)
+        raise self.failure(f"no such file or directory (searched PATH {search_path})", absent=True)
 
     def _absolute(self, path: str) -> str:
         try:

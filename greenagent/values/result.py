@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from greenagent.values import states
+
+NOT_FOUND: Final = "not_found"
+CANNOT_START: Final = "cannot_start"
 
 
 class PendingBody(NamedTuple):
@@ -45,6 +48,8 @@ class Result:
     tags: str | None = None
     exit_code: int | None = None
     signal: str | None = None
+    reason: str = ""
+    """Why nothing of it ever ran: ``NOT_FOUND`` (no such command or program), ``CANNOT_START``, or ""."""
     truncated: bool = False
     lines: int | None = None
     """Lines of the job so far that its controller is sent; None where nobody counted them."""
@@ -71,6 +76,8 @@ class Result:
             wire["critical"] = self.critical
         if self.tags is not None:
             wire["tags"] = self.tags
+        if self.reason:
+            wire["reason"] = self.reason
         if self.truncated:
             wire["truncated"] = True
         if self.lines is not None:

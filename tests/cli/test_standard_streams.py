@@ -16,15 +16,16 @@ from tests.support.waiting import wait_until
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
 @pytest.mark.parametrize("module", PROGRAMS)
-def test_without_a_stdout_there_is_one_line_and_1(tmp_path, module, option) -> None:
+def test_without_a_stdout_there_is_one_line_and_an_exit_code(tmp_path, module, option) -> None:
     done = done_without(tmp_path, (1,), module, option)
-    assert done == (1, "", f"{PROGRAMS[module]}: cannot write the output: stdout is closed\n")
-    assert done_without(tmp_path, (0, 1, 2), module, option) == (1, "", "")
+    code = 125 if module == "ctl" else 1
+    assert done == (code, "", f"{PROGRAMS[module]}: cannot write the output: stdout is closed\n")
+    assert done_without(tmp_path, (0, 1, 2), module, option) == (code, "", "")
 
 
 @pytest.mark.parametrize("module", ["ctl", "logs", "agent", "controller"])
 def test_without_a_stderr_errors_do_not_go_to_stdout(tmp_path, module) -> None:
-    assert done_without(tmp_path, (2,), module, "--nonsense") == (2, "", "")
+    assert done_without(tmp_path, (2,), module, "--nonsense") == (125 if module == "ctl" else 2, "", "")
     assert done_without(tmp_path, (0, 2), module, "--version")[0::2] == (0, "")
 
 

@@ -68,13 +68,14 @@ def test_the_agents_as_a_table_and_as_json(served: ControllerProcess) -> None:
     [
         ((), ("true",), 0, ""),
         ((), ("sh", "-c", "exit 7"), 7, ""),
-        ((), ("sh", "-c", "kill -SEGV $$"), 1, "SIGSEGV"),
-        ((), ("no-such-program",), 1, "no-such-program"),
+        ((), ("sh", "-c", "kill -SEGV $$"), 139, "SIGSEGV"),
+        ((), ("no-such-program",), 127, "no-such-program"),
+        ((), ("/etc/passwd",), 126, "not executable"),
         (("--max-time", "1"), ("sleep", "60"), 124, "TIMEOUT"),
-        (("--cmd", "no-such-command"), (), 1, "UNKNOWN_CMD"),
-        (("--args-json", "{"), ("true",), 2, "--args-json is not JSON"),
+        (("--cmd", "no-such-command"), (), 127, "UNKNOWN_CMD"),
+        (("--args-json", "{"), ("true",), 125, "--args-json is not JSON"),
     ],
-    ids=["success", "code", "signal", "missing", "timeout", "unknown", "usage"],
+    ids=["success", "code", "signal", "missing", "no program", "timeout", "unknown", "usage"],
 )
 def test_the_exit_code_is_the_outcome(
     served: ControllerProcess, options: tuple[str, ...], command: tuple[str, ...], code: int, words: str
@@ -95,10 +96,10 @@ def test_a_killed_job_is_137(served: ControllerProcess) -> None:
     assert run.done().code == 137
 
 
-def test_no_such_agent_is_3_unless_it_is_waited_for(served: ControllerProcess, start_agent: StartAgent) -> None:
+def test_no_such_agent_is_125_unless_it_is_waited_for(served: ControllerProcess, start_agent: StartAgent) -> None:
     for target in (("--gid", "1", "--nid", "99"), ("--role", "mail")):
         run = served.run(*target, "--", "true")
-        assert (run.code, run.out) == (3, "")
+        assert (run.code, run.out) == (125, "")
         assert "No matching connected agents found" in run.err
         assert len(run.err.splitlines()) == 1
     waiting = Ctl("--url", served.url, "run", "--gid", "1", "--nid", "99", "--wait-for-agent", "60", "--", "echo", "hi")
@@ -146,13 +147,13 @@ def test_a_controller_that_is_away_or_is_none(plain: ControllerProcess, controll
     controller.misbehave("*", rubbish())
     for arguments in (("agents",), ("run", *NODE, "--", "true"), ("jobs",), ("show", "x"), ("kill", "x")):
         run = ctl("--url", url, *arguments)
-        assert run.code == 3
+        assert run.code == 125
         assert run.out == ""
         assert run.err == f"greenagent-ctl: cannot reach the controller at {url}: Connection refused\n"
     other = ctl("--url", controller.url, "agents")
-    assert other.code == 3
+    assert other.code == 125
     assert re.fullmatch(r"greenagent-ctl: [^\n]+\n", other.err)
-    assert ctl("--url", "ftp://x", "agents").code == 2
+    assert ctl("--url", "ftp://x", "agents").code == 125
 
 
 def test_tls_options_also_from_the_environment_and_every_refusal_in_one_line(tmp_path: Path) -> None:
@@ -193,27 +194,27 @@ def test_tls_options_also_from_the_environment_and_every_refusal_in_one_line(tmp
         }
         for given, words in refusals.items():
             run = controller.ctl(*given, "agents")
-            assert run.code == (2 if "nothing" in str(given) else 3), run
+            assert run.code == 125, run
             assert re.fullmatch(r"greenagent-ctl: [^\n]+\n", run.err), run
             assert words in run.err.lower(), run
             assert "secret-word" not in run.err
         run = ctl("--url", controller.url.replace("https", "http"), "agents")
-        assert run.code == 3
+        assert run.code == 125
         assert re.fullmatch(r"greenagent-ctl: [^\n]+\n", run.err), run
         assert ctl("agents", "--json", **everything).code == 0, "it goes on"
 
 
 def test_a_refusal_is_one_line(controller: RecordingController, served: ControllerProcess) -> None:
-    for arguments, code in ((("show", "nothing"), 3), (("kill", "nothing"), 3), (("logs", "nothing"), 3)):
+    for arguments, code in ((("show", "nothing"), 1), (("kill", "nothing"), 1), (("logs", "nothing"), 1)):
         run = served.ctl(*arguments)
         assert run.code == code
         assert re.fullmatch(r"greenagent-ctl: the controller at \S+ refuses \(404\): [^\n]+\n", run.err), run
     assert served.run(*NODE, "--id", "once", "--", "true").code == 0
     again = served.run(*NODE, "--id", "once", "--", "true")
-    assert again.code == 2
+    assert again.code == 125
     assert "is known already" in again.err
     controller.misbehave("*", status(503))
-    assert ctl("--url", controller.url, "agents").code == 3
+    assert ctl("--url", controller.url, "agents").code == 125
 
 
 def test_a_prompt_is_shown_before_it_is_a_line(plain: ControllerProcess, start_agent: StartAgent) -> None:

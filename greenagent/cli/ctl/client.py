@@ -14,14 +14,14 @@ import requests
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from greenagent import __version__
-from greenagent.cli.common import EXIT_USAGE, UsageError
+from greenagent.cli.common import UsageError
+from greenagent.cli.ctl.exit_codes import FAILED
 from greenagent.runtime.files import read_token
 from greenagent.runtime.tls import CertificateError, PemFile, Wording, client_context, explain
 from greenagent.runtime.tls_adapter import TlsAdapter
 from greenagent.values.errors import GreenagentError
 from greenagent.values.text import zone_fault
 
-EXIT_NOT_DELIVERED: Final = 3
 DEFAULT_URL: Final = "http://127.0.0.1:8966"
 CONNECT_TIMEOUT: Final = 10
 READ_TIMEOUT: Final = 30
@@ -41,7 +41,7 @@ class ControllerError(GreenagentError):
     def __init__(self, text: str, status: int = 0) -> None:
         super().__init__(text)
         self.status = status
-        self.exit_code = EXIT_USAGE if status in (400, 409, 413) else EXIT_NOT_DELIVERED
+        self.exit_code = FAILED
 
 
 class Client:

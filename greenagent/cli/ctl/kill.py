@@ -7,8 +7,8 @@ import json
 import time
 from typing import Any, Final
 
-from greenagent.cli.common import EXIT_FAILED
-from greenagent.cli.ctl.client import EXIT_NOT_DELIVERED, Client, job_path
+from greenagent.cli.ctl.client import Client, job_path
+from greenagent.cli.ctl.exit_codes import FAILED, NOT_SO
 from greenagent.cli.ctl.originals import is_first
 from greenagent.cli.ctl.output import agent_name, note
 from greenagent.values import states
@@ -27,7 +27,7 @@ def signal_name(text: str) -> str:
 
 
 def kill(client: Client, options: argparse.Namespace) -> int:
-    """0 when every agent that has the job did as told, 1 when one could not, 3 when one did not answer in time."""
+    """0 when every agent that has the job did as told, 1 when one could not, 125 when one did not answer in time."""
     told = client.post(f"{job_path(options.id)}/kill", {} if options.signal is None else {"signal": options.signal})
     deadline = time.monotonic() + options.wait
     answers = [_answer(client, one, deadline) for one in told["kills"]] if options.wait else []
@@ -80,8 +80,8 @@ def _answer(client: Client, told: dict[str, Any], deadline: float) -> dict[str, 
 
 def _code(answer: dict[str, Any]) -> int:
     if answer["state"] == states.SUCCESS:
-        return EXIT_FAILED if answer["goes_on"] else 0
-    return EXIT_NOT_DELIVERED if answer["state"] is None else EXIT_FAILED
+        return NOT_SO if answer["goes_on"] else 0
+    return FAILED if answer["state"] is None else NOT_SO
 
 
 def _find_survivors(answers: list[dict[str, Any]], job: dict[str, Any]) -> None:

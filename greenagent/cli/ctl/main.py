@@ -6,17 +6,20 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from greenagent import __version__
 from greenagent.cli.common import Parser, VisibleTerminal, is_text, positive, run_program, seconds
 from greenagent.cli.ctl import kill, logs, show, top
 from greenagent.cli.ctl.client import DEFAULT_URL, Client, ControllerError
+from greenagent.cli.ctl.exit_codes import FAILED, NOT_SO
 from greenagent.cli.ctl.output import PROGRAM
 from greenagent.cli.ctl.run import run
 from greenagent.cli.ctl.run_options import add_run_options
 
 Action = Callable[[Client, argparse.Namespace], int]
+NOT_SO_STATUS: Final = (404, 409)
+"""Answers of a controller that does not know the job, or where it has ended."""
 CONNECTION: Final = {
     "url": (DEFAULT_URL, "URL", f"the controller (default {DEFAULT_URL})"),
     "ca": ("", "FILE", "trust this authority alone"),
@@ -33,7 +36,7 @@ def run_command(given: list[str]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     # Stdout is asked for before anything is sent whose outcome would have no place to go.
-    return run_program(PROGRAM, lambda: _act(_parse(given)))
+    return run_program(PROGRAM, lambda: _act(_parse(given)), failed=FAILED, usage=FAILED)
 
 
 def _act(options: argparse.Namespace) -> int:
@@ -43,6 +46,10 @@ def _act(options: argparse.Namespace) -> int:
     action: Action = options.action
     try:
         return action(client, options)
+    except ControllerError as error:
+        if error.status in NOT_SO_STATUS and hasattr(options, "ids"):
+            error.exit_code = NOT_SO
+        raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ControllerError(
@@ -51,19 +58,15 @@ def _act(options: argparse.Namespace) -> int:
 
 
 def _parse(given: list[str]) -> argparse.Namespace:
-    words: list[str] = []
-    if "--" in given:  # cut here, since argparse versions differ in what they do with a second "--"
-        cut = given.index("--")
-        given, words = given[:cut], given[cut + 1 :]
     parser = build_parser()
-    if not is_text(*given, *words):
+    if not is_text(*given):
         parser.error("an argument is not valid UTF-8")
+    given, words = _without_words(parser, given)
     options, unknown = parser.parse_known_args(given)
     if unknown:
-        hint = ": put the command behind --" if getattr(options, "words", None) and not words else ""
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if hasattr(options, "words"):  # of run
-        options.words += words
+        options.words = words
     elif hasattr(options, "ids"):  # the one job, in front of -- or behind it, where it may begin with a dash
         ids = [*options.ids, *words]
         if len(ids) != 1:
@@ -76,20 +79,50 @@ def _parse(given: list[str]) -> argparse.Namespace:
     return options
 
 
-def build_parser() -> Parser:
+def _without_words(parser: CtlParser, given: list[str]) -> tuple[list[str], list[str]]:
+    """What argparse is to see, and the words behind it: of ``run`` the command, whose options are none of ours.
+
+    Cut here, since versions of argparse differ in what they do with a second ``--``.
+    """
+    name = parser.first_word(given)
+    if given[name : name + 1] == ["run"]:
+        cut = name + 1 + parser.commands["run"].first_word(given[name + 1 :])
+    elif "--" in given:
+        cut = given.index("--")
+    else:
+        cut = len(given)
+    return given[:cut], given[cut + 1 :] if given[cut : cut + 1] == ["--"] else given[cut:]
+
+
+class CtlParser(Parser):
+    """Wrong arguments, and help that cannot be written, end in exit code 125."""
+
+    usage_code = FAILED
+    failed_code = FAILED
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands: dict[str, CtlParser] = {}
+        """By name, those of the whole program."""
+
+
+def build_parser() -> CtlParser:
     """The command line, options of the connection in front or behind the command's name."""
-    parser = Parser(
+    parser = CtlParser(
         prog=PROGRAM,
         description="Runs and watches jobs through a controller.",
         epilog="The options of the connection may also be given as GREENAGENT_CTL_URL, _CA, _CERT, _KEY, _TOKEN_FILE."
-        " Exit codes: the job's own, 124 timeout, 137 killed, 1 other failures, 2 usage, 3 not delivered.",
+        " Exit codes of run: the job's own, 124 timeout, 126 cannot be started, 127 not found, 128 and the number of"
+        " the signal it died of (137: killed), 130 left running at Ctrl-C, 125 anything else, such as usage or no such"
+        " agent. Of the other commands: 1 what was asked for is not so, 125 it could not be carried out.",
     )
     _add_connection(parser, lambda name, default: os.environ.get(f"GREENAGENT_CTL_{name.upper()}", default))
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, action: Action, text: str, of_one_job: bool = False) -> Parser:
-        command: Parser = commands.add_parser(name, help=text, description=text)
+        command: CtlParser = commands.add_parser(name, help=text, description=text)
+        parser.commands[name] = command
         _add_connection(command, lambda name, default: argparse.SUPPRESS)  # what stands in front of the name holds
         command.add_argument("--json", action="store_true", help="machine-readable output")
         command.set_defaults(action=action)

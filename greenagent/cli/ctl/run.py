@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any, Final
+from typing import Any
 
-from greenagent.cli.common import EXIT_FAILED, EXIT_INTERRUPTED
-from greenagent.cli.ctl.client import EXIT_NOT_DELIVERED, Client, ControllerError, job_path
+from greenagent.cli.common import EXIT_INTERRUPTED
+from greenagent.cli.ctl.client import Client, ControllerError, job_path
+from greenagent.cli.ctl.exit_codes import FAILED, exit_code
 from greenagent.cli.ctl.follow import Follower
 from greenagent.cli.ctl.originals import originals_among
 from greenagent.cli.ctl.output import PROGRAM, LiveOutput, agent_name, as_argument, note
 from greenagent.cli.ctl.run_options import command_of
 from greenagent.values import levels, states
-
-_EXIT_CODES: Final = {states.TIMEOUT: 124, states.KILLED: 137}
-"""Of states that win over the job's own exit code."""
 
 
 def run(client: Client, options: argparse.Namespace) -> int:
@@ -50,7 +48,7 @@ def run(client: Client, options: argparse.Namespace) -> int:
         follower.read_originals(job)
         for result in job["results"]:
             _show_rest(result, output)
-    return max(map(exit_code, job["results"]), default=EXIT_NOT_DELIVERED)
+    return max(map(exit_code, job["results"]), default=FAILED)
 
 
 def _follow(client: Client, follower: Follower, answer: dict[str, Any]) -> dict[str, Any] | None:
@@ -116,15 +114,3 @@ def _outcome(result: dict[str, Any]) -> str:
     if result.get("signal") and not data:
         data = f"by {result['signal']}"
     return f"{text}: {data}" if data else text
-
-
-def exit_code(result: dict[str, Any]) -> int:
-    """The exit code a result stands for (design, section 5 "Command line tools")."""
-    state, code = result.get("state"), result.get("exit_code")
-    if state in _EXIT_CODES:
-        return _EXIT_CODES[state]
-    if result.get("delivered") is False and state == states.ERROR:
-        return EXIT_NOT_DELIVERED
-    if isinstance(code, int) and not isinstance(code, bool) and (code or state == states.SUCCESS):
-        return code
-    return 0 if state == states.SUCCESS else EXIT_FAILED

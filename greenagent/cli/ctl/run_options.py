@@ -11,7 +11,7 @@ from greenagent.cli.common import UsageError, seconds
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options; what follows ``--`` is the command and its arguments."""
+    """Adds the options; the first word that is none, or ``--``, begins the command and its arguments."""
     parser.add_argument("--gid", type=int, default=0, help="grid of the agent")
     parser.add_argument("--nid", type=int, default=0, help="node of the agent")
     parser.add_argument("--role", action="append", default=[], help="any agent that has the role (repeatable: all)")
@@ -36,7 +36,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         "--wait-for-agent", type=seconds, metavar="SECONDS", help="how long to wait for an agent that is not there"
     )
     parser.add_argument("--detach", action="store_true", help="print the id and end at once")
-    parser.add_argument("words", nargs="*", metavar="COMMAND ARG", help="behind --: what to run")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="COMMAND ARG",
+        help="what to run, to the end of the line; behind -- if it begins with a dash",
+    )
 
 
 def command_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -49,7 +54,8 @@ def command_of(options: argparse.Namespace) -> dict[str, Any]:
     if options.fanout and not roles:
         raise UsageError("--fanout goes with --role, not with --nid")
     if not roles and not (options.gid and options.nid):
-        raise UsageError("say where to run it: --gid and --nid, or --role (a role '*' is any agent)")
+        where = "--gid and --nid, or --role (a role '*' is any agent)"
+        raise UsageError(f"say where to run it, in front of the command: {where}")
     if roles:
         command.update(roles=roles, fanout=options.fanout)
     if options.data == "-":
@@ -93,7 +99,7 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     words = list(options.words)
     if options.cmd == "execute" and "name" not in args:
         if not words:
-            raise UsageError("nothing to run: put the command and its arguments behind --")
+            raise UsageError("nothing to run: put the command and its arguments behind the options")
         args["name"] = words.pop(0)
     if words:
         args["args"] = words

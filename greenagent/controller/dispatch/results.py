@@ -288,7 +288,7 @@ def parse_result(key: AgentKey, received: Any) -> Result:
     streams = result.get("streams")
     if streams is not None and not (isinstance(streams, list) and all(isinstance(text, str) for text in streams)):
         raise ResultError("'streams' of a result must be a list of texts")
-    for name in ("cmd", "critical", "signal", "tags"):
+    for name in ("cmd", "critical", "signal", "reason", "tags"):
         if result.get(name) is not None:
             result[name] = as_text(result[name])
     for name, instead in (("level", 0), ("exit_code", None)):

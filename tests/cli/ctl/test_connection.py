@@ -19,14 +19,14 @@ from tests.support.ctl import (
 )
 
 
-def test_a_controller_that_is_away_or_no_controller_is_one_line_and_3(controller) -> None:
+def test_a_controller_that_is_away_or_no_controller_is_one_line_and_125(controller) -> None:
     for url in ("http://127.0.0.1:1", "https" + controller.url.removeprefix("http")):
         done = ctl(url, "agents")
-        assert done.code == 3
+        assert done.code == 125
         assert done.err.count("\n") == 1
         assert done.err.startswith(f"greenagent-ctl: cannot reach the controller at {url}: ")
     done = ctl(controller.url + "/1/10/ping?", "agents")
-    assert done.code == 3
+    assert done.code == 125
     assert done.err.count("\n") == 1
 
 
@@ -48,10 +48,10 @@ def test_tls_and_token_from_options_and_environment(make_controller, tmp_path) -
     done = Ctl("agents", "--json", GREENAGENT_CTL_URL=controller.url, **environment).done()
     assert done == (0, '{"agents": []}\n', "")
     without_token = ctl(controller.url, *given[:6], "agents")
-    assert (without_token.code, without_token.err.count("\n")) == (3, 1)
+    assert (without_token.code, without_token.err.count("\n")) == (125, 1)
     assert "token" in without_token.err
     without_ca = ctl(controller.url, "agents")
-    assert (without_ca.code, without_ca.err.count("\n")) == (3, 1)
+    assert (without_ca.code, without_ca.err.count("\n")) == (125, 1)
     assert "issuer" in without_ca.err or "self-signed" in without_ca.err
 
 
@@ -69,13 +69,13 @@ def test_http_on_a_tls_port_and_a_wrong_token_are_told(make_controller, tmp_path
     ca = write_authority(authority, tmp_path / "ca.pem")
     secure = make_controller(tls=served_context(chain, key, None), token=lambda: "secret")
     done = ctl("http" + secure.url.removeprefix("https"), "agents")
-    assert done.code == 3
+    assert done.code == 125
     assert done.err.endswith("it closed the connection: if it speaks TLS, the URL must begin with https\n")
     token = tmp_path / "token"
     token.write_text("another\n")
     wrong = ctl(secure.url, "--ca", str(ca), "--token-file", str(token), "agents")
     missing = ctl(secure.url, "--ca", str(ca), "agents")
-    assert (wrong.code, missing.code) == (3, 3)
+    assert (wrong.code, missing.code) == (125, 125)
     assert "the token is not that of this controller: look at --token-file" in wrong.err
     assert "wants its token: give --token-file" in missing.err
 
@@ -98,7 +98,7 @@ def test_an_answer_that_is_not_understood_is_one_line(body: str) -> None:
     try:
         for command in ("jobs", "agents", "top --once", "show x", "logs x", "kill x", "run --gid 1 --nid 2 -- x"):
             done = ctl(f"http://127.0.0.1:{server.server_port}", *command.split())
-            assert done.code == 3, (command, done)
+            assert done.code == 125, (command, done)
             assert done.err.startswith("greenagent-ctl: what answers at http://127.0.0.1:"), command
             assert done.err.count("\n") == 1
     finally:
@@ -108,7 +108,7 @@ def test_an_answer_that_is_not_understood_is_one_line(body: str) -> None:
 def test_an_answer_nested_too_deeply_is_one_line() -> None:
     with answers({"agents": "[" * 100_000}) as url:
         done = ctl(url, "agents")
-    assert done == (3, "", f"greenagent-ctl: what answers at {url} is no controller\n")
+    assert done == (125, "", f"greenagent-ctl: what answers at {url} is no controller\n")
 
 
 def test_a_controller_that_ends_meanwhile_is_not_taken_for_one_that_speaks_tls() -> None:
@@ -137,6 +137,6 @@ def test_a_controller_that_ends_meanwhile_is_not_taken_for_one_that_speaks_tls()
         first = ctl(url, "agents")
     finally:
         server.stop()
-    assert killed == (3, "", f"greenagent-ctl: cannot reach the controller at {url}: it closed the connection\n")
+    assert killed == (125, "", f"greenagent-ctl: cannot reach the controller at {url}: it closed the connection\n")
     assert first.err.endswith(": it closed the connection: if it speaks TLS, the URL must begin with https\n")
     assert [head.split()[0] for head in requests] == [b"POST", b"GET", b"GET"]

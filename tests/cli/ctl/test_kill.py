@@ -25,7 +25,7 @@ def test_kill(controller, answering) -> None:
     assert [job["id"] for job in json.loads(ctl(controller.url, "jobs", "--json").out)["jobs"]] == ["x"]
     assert sorted(job["cmd"] for job in controller.get("jobs")["jobs"]) == ["execute", "kill"]
     again = ctl(controller.url, "kill", "x")
-    assert again.code == 2
+    assert again.code == 1
     assert "ended already" in again.err
 
 
@@ -49,7 +49,7 @@ def test_kill_says_what_became_of_it(controller, answering) -> None:
     assert [answer["state"] for answer in json.loads(asked.out)["answers"]] == ["ERROR"]
     assert ctl(controller.url, "kill", "x", "--wait", "0") == (0, "job x: told 1:10\n", "")
     assert ctl(controller.url, "kill", "x", "--no-wait") == (0, "job x: told 1:10\n", "")
-    assert ctl(controller.url, "kill", "x", "--wait", "-1").code == 2
+    assert ctl(controller.url, "kill", "x", "--wait", "-1").code == 125
 
 
 def test_a_kill_that_comes_as_the_job_ends_by_itself_tells_its_end(controller, answering) -> None:
@@ -69,7 +69,7 @@ def test_kill_does_not_wait_for_ever_for_an_agent(controller, answering) -> None
     assert ctl(controller.url, *on_node("--id", "x", "--detach", "--", "job")).code == 0
     wait_until(lambda: controller.state("x") == "RUNNING")
     late = ctl(controller.url, "kill", "x", "--wait", "0.3")
-    assert late == (3, "", "greenagent-ctl: job x: 1:10 did not answer within 0.3 s; it was told\n")
+    assert late == (125, "", "greenagent-ctl: job x: 1:10 did not answer within 0.3 s; it was told\n")
 
 
 def test_kill_of_a_job_that_no_agent_has_yet(controller) -> None:

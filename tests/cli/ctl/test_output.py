@@ -50,7 +50,7 @@ def test_a_run_whose_reader_goes_away_says_that_the_job_goes_on(controller, answ
     assert process.stderr is not None
     assert process.stderr.read() == b"greenagent-ctl: job x goes on; end it with: greenagent-ctl kill x\n"
     process.stderr.close()
-    assert process.returncode == 1
+    assert process.returncode == 125
     assert controller.state("x") == "RUNNING"
 
 
@@ -67,12 +67,12 @@ def test_output_that_cannot_be_written_is_one_line(controller, arguments) -> Non
     assert done.stderr is not None
     assert done.stderr.read() == b"greenagent-ctl: cannot write the output: No space left on device\n"
     done.stderr.close()
-    assert done.returncode == 1
+    assert done.returncode == 125
 
 
 def test_no_command_of_ctl_is_sent_whose_output_has_no_place(controller, tmp_path) -> None:
     run = on_node("--id", "x", "--wait-for-agent", "60", "--", "true")
     for arguments in (("agents",), ("jobs", "--json"), run):
         done = done_without(tmp_path, (1,), "ctl", "--url", controller.url, *arguments)
-        assert done == (1, "", "greenagent-ctl: cannot write the output: stdout is closed\n")
+        assert done == (125, "", "greenagent-ctl: cannot write the output: stdout is closed\n")
     assert controller.get("jobs")["jobs"] == []

@@ -71,6 +71,6 @@ def test_a_controller_that_has_forgotten_the_job_is_said(tmp_path) -> None:
         done = running.done()
     finally:
         process.stop()
-    assert (done.code, done.out) == (3, "")
+    assert (done.code, done.out) == (125, "")
     assert "restarted and has forgotten the job x; it may still run on 1:10" in done.err
     assert "--state" in done.err

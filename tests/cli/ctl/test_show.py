@@ -39,7 +39,7 @@ def test_agents_jobs_show_and_logs(controller, answering) -> None:
     assert [line.split()[1:] for line in logged] == [["1:10", "1", "hello"], ["1:10", "1", "world"]]
     objects = [json.loads(line) for line in ctl(controller.url, "logs", "x", "--json").out.splitlines()]
     assert [one["data"] for one in objects] == ["hello", "world"]
-    assert ctl(controller.url, "show", "none").code == 3
+    assert ctl(controller.url, "show", "none").code == 1
 
 
 def test_control_characters_of_names_do_not_reach_the_terminal(controller) -> None:

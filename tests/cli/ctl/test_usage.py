@@ -1,4 +1,4 @@
-"""What ``greenagent-ctl`` says to options that cannot be used: one line, exit code 2, and nothing is sent."""
+"""What ``greenagent-ctl`` says to options that cannot be used: one line, exit code 125, and nothing is sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tests.support.ctl import (
     ("arguments", "said"),
     [
         (("run", "--gid", "1", "--nid", "10", "--name", "label", "--", "true"), "--domain labels it"),
-        (("run", "--gid", "1", "--nid", "10", "uname", "-a"), "unrecognized arguments: -a: put the command behind --"),
+        (("run", "--gid", "1", "--nid", "10", "--fan-out", "--", "true"), "unrecognized arguments: --fan-out"),
+        (("run", "true", "--gid", "1", "--nid", "10"), "say where to run it, in front of the command: --gid and --nid"),
         (("jobs", "--nonsense"), "unrecognized arguments: --nonsense"),
         (("jobs", "--state", "foo"), "--state 'foo' is none of DUPILICATE_ID, ERROR, KILLED, QUEUED, RUNNING, SUCCESS"),
         (("jobs", "--limit", "0"), "'0' is not a positive number"),
@@ -41,7 +42,7 @@ from tests.support.ctl import (
 def test_usage_errors_say_what_to_do(controller, arguments, said) -> None:
     controller.submit(id="x", gid=1, nid=10, wait_for_agent=60)
     done = ctl(controller.url, *arguments)
-    assert done.code == 2
+    assert done.code == 125
     assert said in done.err.splitlines()[-1]
     assert controller.state("x") == "QUEUED"
 
@@ -65,9 +66,9 @@ def test_usage_errors_say_what_to_do(controller, arguments, said) -> None:
     ],
     ids=" ".join,
 )
-def test_usage_errors_are_2(controller, arguments) -> None:
+def test_usage_errors_are_125(controller, arguments) -> None:
     done = ctl(controller.url, *arguments)
-    assert done.code == 2
+    assert done.code == 125
     assert done.out == ""
     assert done.err.splitlines()[-1].startswith("greenagent-ctl")
 
@@ -95,7 +96,7 @@ def test_usage_errors_are_2(controller, arguments) -> None:
 )
 def test_values_that_cannot_be_used_are_usage_errors(controller, arguments, said) -> None:
     done = ctl(controller.url, *arguments)
-    assert (done.code, done.out) == (2, "")
+    assert (done.code, done.out) == (125, "")
     assert said in done.err.splitlines()[-1]
     assert controller.get("jobs")["jobs"] == []
 
@@ -119,7 +120,7 @@ def test_files_that_cannot_be_used_are_usage_errors(controller, tmp_path) -> Non
         (("--cert", damaged, "--key", key), f"--cert {damaged} is damaged: it cannot be decoded, store it anew"),
     ):
         done = ctl(controller.url, *(str(option) for option in options), "agents")
-        assert done == (2, "", f"greenagent-ctl: {said}\n")
+        assert done == (125, "", f"greenagent-ctl: {said}\n")
 
 
 def test_every_option_is_explained() -> None:
