@@ -1,4 +1,4 @@
-"""The exit codes of ``greenagent-ctl`` (design, section 8 "Exit codes of `greenagent-ctl run`")."""
+"""The exit codes of ``greenagent-ctl`` (docs/controller.md tells them; design, section 8)."""
 
 from __future__ import annotations
 
