@@ -86,7 +86,7 @@ class Agent:
         address = f"{self.identity.gid}/{self.identity.nid}"
         self.spool = Spool(main.ledger_file, self.agent_log, result_memory=main.result_memory, address=address)
         self.spool.start()
-        is_ledger_lost = self.spool.claim.is_new and main.message_id_file.exists()
+        had_ids = main.message_id_file.exists()
         self.console = LineOutput(1, "console")
         self.store = make_log_store(self.settings, self.agent_log, self.console, self.spool.cursors)
         try:
@@ -95,10 +95,9 @@ class Agent:
             self.spool.stop()
             raise
         locks = (*self.spool.locks, *self.store.locks)
-        if is_ledger_lost:
-            say_lost(self.spool, main.message_id_file, locks, self.agent_log)
         self._own_log = self.store.open_job("agent", "", "", own_routes(self.settings), "")
         self.agent_log.attach(self._own_log.append_now)
+        say_lost(self.spool, main.message_id_file if had_ids else None, locks, self.agent_log)
         find_original(self.spool)
         if not self.spool.claim.is_others:
             self.store.tell_vanished()

@@ -139,11 +139,26 @@ def leave_name(locks: Iterable[FileLock], instance: str, agent_log: AgentLog) ->
             agent_log.warning(f"the lock {lock.path} cannot be written: {error.strerror}")
 
 
-def say_lost(spool: Spool, message_id_file: Path, locks: Iterable[FileLock], agent_log: AgentLog) -> None:
-    """What goes with a ledger that holds nothing of an earlier run, although there was one."""
+def say_lost(spool: Spool, message_id_file: Path | None, locks: Iterable[FileLock], agent_log: AgentLog) -> None:
+    """What goes with a ledger that lacks what an earlier run wrote into it: all of it, or the newest.
+
+    ``message_id_file``: None where there was none before this start.
+    """
+    entries = spool.loss.entries
+    if not spool.claim.is_new:
+        if entries:
+            agent_log.error(
+                f"the ledger {spool.path} is an earlier one, put in its place while no agent ran: {entries} entries "
+                "written since (jobs, results, statistics) are not in it. Those that controllers did not have are "
+                "lost; jobs that have ended since then are taken for cut off, or run again"
+            )
+        return
+    if not entries and message_id_file is None:
+        return
     running = "" if any(lock.note for lock in locks) else ", and what its jobs left running is not known and goes on"
+    known = f"{entries} entries were written there" if entries else f"{message_id_file} is of one"
     agent_log.warning(
-        f"the ledger {spool.path} holds nothing of an earlier run, but {message_id_file} is of one: "
+        f"the ledger {spool.path} holds nothing of an earlier run, but {known}: "
         f"if that was this agent, the results it still owed its controllers are lost{running}"
     )
 

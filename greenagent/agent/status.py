@@ -87,6 +87,7 @@ class AgentStatus:
         metrics.counter("log_bytes", lambda: parts.store.metrics.bytes)
         metrics.counter("log_batches", lambda: parts.store.metrics.batches)
         metrics.counter("log_lines_dropped", lambda: parts.store.metrics.dropped)
+        metrics.counter("ledger_entries_lost", lambda: context.spool.loss.entries)
         metrics.gauge("log_queue_bytes", lambda: parts.store.metrics.waiting)
 
     def follow(self) -> None:
@@ -162,8 +163,7 @@ class AgentStatus:
                 yield f"{name} is stuck ({service.heartbeat.activity})"
         if not context.spool.is_writable:
             yield f"the ledger {context.spool.path} cannot be written"
-        if context.spool.owed_to_removed:
-            yield context.spool.owed_to_removed
+        yield from filter(None, (context.spool.owed_to_removed.problem, context.spool.loss.problem))
         if not context.history.is_writable:
             yield f"the history {context.history.path} cannot be written"
         if parts.store.problem:
@@ -199,7 +199,8 @@ class AgentStatus:
             "ledger": {
                 "file": str(context.spool.path),
                 "writable": context.spool.is_writable,
-                "owed_to_removed": context.spool.owed_to_removed,
+                "owed_to_removed": context.spool.owed_to_removed.problem,
+                "lost": context.spool.loss.entries,
                 "free_bytes": self._free(context.spool.path),
             },
             "statistics": {"waiting_bytes": self._statistics_bytes(), "dropped": parts.statistics.dropped},

@@ -255,8 +255,14 @@ class NativeDatabase:
     def _transact(self, connection: sqlite3.Connection, functions: Sequence[Function]) -> list[Outcome]:
         with transaction(connection, self._begin):
             if len(functions) == 1:  # no savepoint: its transaction is all there is to undo
-                return [Outcome(functions[0](connection))]
-            return [self._in_savepoint(connection, function) for function in functions]
+                outcomes = [Outcome(functions[0](connection))]
+            else:
+                outcomes = [self._in_savepoint(connection, function) for function in functions]
+            self._before_commit(connection)
+        return outcomes
+
+    def _before_commit(self, connection: sqlite3.Connection) -> None:
+        """The last thing in each transaction; what it raises undoes all of it."""
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         """While somebody else writes to the file, reading goes on and writing fails at once."""

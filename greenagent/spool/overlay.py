@@ -11,13 +11,14 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from greenagent.runtime.database import LOCK_TIMEOUT, Function, NativeDatabase, Outcome, transaction, wait_for_locks
 from greenagent.runtime.native import native_sleep
 from greenagent.spool.schema import IS_RESULT, SCHEMA, WAITS
-from greenagent.spool.statements import take_over_statistics
+from greenagent.spool.statements import last_row, note_row, noted_row, take_over_statistics
 
 MAX_MEMORY: Final = 256 * 1024 * 1024
 """Bytes that may lie in memory: the same cap as on disk."""
@@ -182,8 +183,18 @@ class Overlay:
 class SpoolDatabase(NativeDatabase):
     """The spool's file and, while that takes no writes, the overlay: no transaction is ever refused for the disk."""
 
-    def __init__(self, path: Path, on_change: Callable[[], None], *, max_memory: int = MAX_MEMORY) -> None:
-        """``on_change`` is called on the hub when ``problem`` has changed."""
+    def __init__(
+        self,
+        path: Path,
+        on_change: Callable[[], None],
+        record: Callable[[int], None] = lambda row: None,
+        *,
+        max_memory: int = MAX_MEMORY,
+    ) -> None:
+        """``on_change`` is called on the hub when ``problem`` has changed.
+
+        ``record`` keeps ``last_row`` outside of the file, once that has it; it may raise OSError.
+        """
         super().__init__(path, SCHEMA)
         self.problem: str | None = None
         """Why the file takes nothing, or None. Until it does, ``run`` and ``submit`` work on the overlay."""
@@ -191,7 +202,13 @@ class SpoolDatabase(NativeDatabase):
         """What had not been delivered and went for lack of memory, or with the agent's end."""
         self.max_memory = max_memory
         self.retry = RETRY
+        self.last_row = 0
+        """The largest row number that ever was in use in the file. To be changed before the first ``run`` only."""
+        self._noted_row = 0
+        """The one that the file tells."""
+        self._recorded_row = 0
         self._on_change = on_change
+        self._record = record
         self._overlay: Overlay | None = None
         self._next_try = 0.0
 
@@ -200,6 +217,8 @@ class SpoolDatabase(NativeDatabase):
         assert self._connection is not None
         self.problem, self.lost, self._next_try = None, 0, 0.0
         take_over_statistics(self._connection)
+        self._noted_row = noted_row(self._connection)
+        self.last_row = max(self.last_row, self._noted_row, last_row(self._connection))
         self._overlay = Overlay(self.path)
 
     def _close(self) -> None:
@@ -223,6 +242,28 @@ class SpoolDatabase(NativeDatabase):
         is_whole = super()._copy(connection, copy)
         self._overlay.move_to(copy, is_whole)
         return is_whole
+
+    def _transact(self, connection: sqlite3.Connection, functions: Sequence[Function]) -> list[Outcome]:
+        noted = self._noted_row
+        try:
+            outcomes = super()._transact(connection, functions)
+        except BaseException:
+            self._noted_row = noted
+            raise
+        if self._noted_row != self._recorded_row:
+            self._recorded_row = self._noted_row
+            with suppress(OSError):  # it is what the next start can tell a loss by, and no reason for one
+                self._record(self._noted_row)
+        return outcomes
+
+    def _before_commit(self, connection: sqlite3.Connection) -> None:
+        """Not through the views of the overlay, which would read all rows: the next transaction of the file does it."""
+        if connection is self._connection:
+            with suppress(sqlite3.DatabaseError):  # a damaged page, say: whoever needs it finds out
+                self.last_row = max(self.last_row, last_row(connection))
+            if self.last_row != self._noted_row:
+                note_row(connection, self.last_row)
+                self._noted_row = self.last_row
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE" if connection is self._connection else "BEGIN")

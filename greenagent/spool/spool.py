@@ -22,6 +22,7 @@ from greenagent.spool.ages import Ages
 from greenagent.spool.cursors import CursorTable
 from greenagent.spool.identity import Acknowledging, Claim, Former, Owed
 from greenagent.spool.overlay import RETRY, SpoolDatabase
+from greenagent.spool.owed import Loss, OwedToRemoved
 from greenagent.spool.schema import FROM_CONTROLLER, RESULTS, RUNNING, STATISTICS, WAITING, JobRecord, Waiting
 from greenagent.values.command import Command
 from greenagent.values.errors import GreenagentError
@@ -45,15 +46,14 @@ class Spool:
         self.formers: list[Former] = []
         """Addresses under which log lines were written, oldest first."""
         self.address = address
-        self._removed = agent_log.on_change()
-        self.owed_to_removed = ""
-        """What waits for controllers that are not configured, in words."""
+        self.owed_to_removed = OwedToRemoved(agent_log, result_memory)
+        self.loss = Loss(path)
         self.result_memory = result_memory
         self._ages = Ages()
         self._agent_log = agent_log
         self._trouble = agent_log.on_change()
         self._lock = FileLock(lock_of(path), f"the ledger {path}")
-        self.database = SpoolDatabase(path, self._problem_changed)
+        self.database = SpoolDatabase(path, self._problem_changed, self._lock.record)
         self.acknowledging = Acknowledging(self.database)
         self._rows = count(1)
         """Numbers for new rows, given here so that a row in memory keeps its number in the file."""
@@ -85,6 +85,8 @@ class Spool:
                 f"the ledger {self.path} is damaged ({error}): set aside as {aside.name}, starting anew"
             )
             self.database.start()
+        self.loss.find(self._lock.number, self.database.last_row)
+        self.database.last_row = max(self.database.last_row, self._lock.number)  # no number twice; and it is said once
         try:
             self.claim = self.database.run(partial(identity.claim, held=self.database.held(""), address=self.address))
         except GreenagentError as error:
@@ -93,7 +95,7 @@ class Spool:
         self.formers = self.database.run(identity.formers)
         self.acknowledging.load()
         self.database.run(self._ages.load)
-        self._rows = count(self.database.run(statements.last_row) + 1)
+        self._rows = count(self.database.last_row + 1)
 
     def stop(self) -> None:
         """Commits what waits, closes the file and gives the lock back."""
@@ -380,21 +382,9 @@ class Spool:
         for controller in self.database.run(partial(statements.retry_due, rows=self._rows)):
             for path in (RESULTS, STATISTICS):
                 self._arrived(controller, path)
-        self._say_owed(known)
+        self.owed_to_removed.look(self.waiting(), known)
         dropped = self.database.run(partial(statements.expire_removed, known=known, before=before))
         if dropped:
             self._agent_log.error(
                 f"{dropped} results or retried records dropped: their controller is no longer configured"
             )
-
-    def _say_owed(self, known: list[str]) -> None:
-        """A controller that was renamed or removed: what it is owed waits unseen, and goes in the end."""
-        owed = {key: waits.results for key, waits in self.waiting().items() if key not in known and waits.results}
-        self.owed_to_removed = "; ".join(
-            f"{number} results wait for controller '{key}', which is not configured" for key, number in owed.items()
-        )
-        if self.owed_to_removed:
-            remedy = f"name it again within main.result_memory ({self.result_memory:g} s), or they are dropped"
-            self._removed.warning(f"{self.owed_to_removed}: {remedy}")
-        else:
-            self._removed.resolved("nothing waits any more for a controller that is not configured")

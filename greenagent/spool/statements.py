@@ -47,6 +47,17 @@ def last_row(connection: sqlite3.Connection) -> int:
     return max(int(connection.execute(f"SELECT max(row) FROM {table}").fetchone()[0] or 0) for table in tables)
 
 
+def noted_row(connection: sqlite3.Connection) -> int:
+    """The largest row number that ever was in use, also of rows that are deleted, as far as ``note_row`` was told."""
+    found = connection.execute("SELECT value FROM meta WHERE key = 'last_row'").fetchone()
+    return int(found[0]) if found is not None else 0
+
+
+def note_row(connection: sqlite3.Connection, row: int) -> None:
+    """See ``noted_row``."""
+    connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('last_row', ?)", (str(row),))
+
+
 # -- jobs and their results
 
 

@@ -197,6 +197,6 @@ def test_what_waits_for_a_controller_that_is_not_configured_is_said_and_makes_he
         assert second.agent.monitoring.status.status()["ledger"]["owed_to_removed"] == words
         upkeep.kill()
         upkeep = gevent.spawn(spool.keep_up, lambda: ["new", "old"], 0.01)
-        wait_until(lambda: not spool.owed_to_removed, what="the end of it")
+        wait_until(lambda: not spool.owed_to_removed.problem, what="the end of it")
         assert second.agent.monitoring.status.health() is None
         upkeep.kill()

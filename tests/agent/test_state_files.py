@@ -16,6 +16,7 @@ from greenagent.cli.agent.pid_file import PidFile
 from greenagent.runtime.files import new_beside, replace_file
 from greenagent.runtime.locks import FileLock, LockedError, lock_holder
 from greenagent.runtime.state_files import StateFiles
+from greenagent.spool.schema import STATISTICS
 from greenagent.spool.spool import Spool
 from greenagent.values.errors import GreenagentError
 from greenagent.values.result import Result
@@ -190,6 +191,71 @@ def test_a_ledger_that_went_while_the_agent_was_stopped_is_said_at_the_start(tmp
         said = [line for line in third.agent_log.lines if f"the ledger {path} holds nothing of an earlier run" in line]
         assert len(said) == 1
         assert "the results it still owed its controllers are lost" in said[0]
+
+
+@pytest.mark.parametrize("how", ["over it", "in its place"])
+def test_a_ledger_that_went_back_while_the_agent_was_stopped_is_said_counted_and_shown_by_health(
+    tmp_path: Path, how: str
+) -> None:
+    """As from a backup. The lock beside it tells how far it had got."""
+    with InsideAgent(tmp_path, {"main": "http://127.0.0.1:9"}) as first:
+        path = first.agent.spool.path
+        first.agent.spool.report(0, "main", Result("one", 1, 10, "ping"), ends=False)
+    backup, kept = path.read_bytes(), first.agent.spool.database.last_row
+    with InsideAgent(tmp_path, {"main": "http://127.0.0.1:9"}) as second:
+        assert "is an earlier one" not in second.stderr
+        for number in range(3):
+            second.agent.spool.report(0, "main", Result(f"late{number}", 1, 10, "ping"), ends=False)
+    lost = second.agent.spool.database.last_row - kept  # the agent's own statistics may be among them
+    assert lost >= 3
+    if how == "in its place":
+        path.unlink()
+    path.write_bytes(backup)
+    with InsideAgent(tmp_path, {"main": "http://127.0.0.1:9"}) as third:
+        [said] = [line for line in third.agent_log.lines if "is an earlier one" in line]
+        assert f"the ledger {path} is an earlier one" in said
+        assert f": {lost} entries written since " in said
+        status = third.agent.monitoring.status
+        assert f"the ledger {path} lacked {lost} entries" in (status.health() or "")
+        assert status.status()["ledger"]["lost"] == lost
+        spool = third.agent.spool
+        assert [pending.id for pending in spool.pending("main", 10)] == ["one"]
+        spool.loss.shown_until = 0.0
+        assert status.health() is None
+        assert third.start_job(shell("on", "sleep 60")).row > kept + lost, "no number is used twice"
+    with InsideAgent(tmp_path, {"main": "http://127.0.0.1:9"}) as fourth:
+        assert "is an earlier one" not in fourth.stderr
+        assert fourth.agent.monitoring.status.health() is None
+
+
+def test_entries_that_are_deleted_are_not_lost(tmp_path: Path) -> None:
+    """Statistics go as they are delivered, the newest of all entries among them; also from memory, and at a kill."""
+    log = RecordedLog()
+    for end in ("stop", "kill"):
+        spool = Spool(tmp_path / "ledger", log, result_memory=10)
+        spool.start()
+        assert not spool.loss.entries, end
+        spool.put_statistics(["main"], ["[]"] * 5, 0)
+        rows = [pending.row for pending in spool.pending("main", 10, path=STATISTICS)]
+        spool.delivered("main", rows, path=STATISTICS)
+        assert not spool.pending("main", 10, path=STATISTICS)
+        with closing(sqlite3.connect(spool.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            spool.put_statistics(["main"], ["[]"], 0)
+            assert not spool.is_writable
+            other.execute("ROLLBACK")
+        if end == "stop":
+            spool.stop()
+            continue
+        for name in ("ledger", "ledger-wal", "ledger.lock"):
+            (tmp_path / f"{name}.killed").write_bytes((tmp_path / name).read_bytes())
+        spool.stop()
+        for name in ("ledger", "ledger-wal", "ledger.lock"):
+            (tmp_path / name).write_bytes((tmp_path / f"{name}.killed").read_bytes())
+    spool = Spool(tmp_path / "ledger", log, result_memory=10)
+    spool.start()
+    assert not spool.loss.entries
+    spool.stop()
 
 
 def test_looking_at_the_ledger_takes_none_of_its_locks_away(tmp_path: Path) -> None:
