@@ -22,11 +22,9 @@ from greenagent.runtime.files import absolute, working_folder
 from greenagent.settings.models import ControllerSettings, ExtensionSettings, Settings
 from greenagent.values import levels
 from greenagent.values.arguments import as_text
-from greenagent.values.command import Command, load_json
+from greenagent.values.command import EXECUTE, Command, load_json
 from greenagent.values.errors import CommandError, GreenagentError
 
-EXECUTE: Final = "execute"
-"""The command that runs any program."""
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 CACHED_SCRIPTS: Final = 100

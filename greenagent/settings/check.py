@@ -26,13 +26,13 @@ from greenagent.runtime.tls import (
     opened_pem,
 )
 from greenagent.settings.models import ControllerSettings, SecuritySettings, Settings, StartupTask
-from greenagent.settings.problems import Place, Report, nearest
+from greenagent.settings.problems import Place, Report
 from greenagent.settings.schema import declared
 from greenagent.values.arguments import KNOWN_ARGUMENTS
 from greenagent.values.command import parse_command
 from greenagent.values.errors import CommandError
 from greenagent.values.message import MAX_PAIRS
-from greenagent.values.text import is_loopback, parse_address
+from greenagent.values.text import is_loopback, nearest, parse_address
 
 DESCRIPTORS_PER_JOB: Final = 5
 """Pipes for stdin, stdout and stderr, the pidfd, and one to spare."""

@@ -27,7 +27,7 @@ from greenagent.settings.models import (
     ledger_beside,
 )
 from greenagent.settings.places import choose, folder_of
-from greenagent.settings.problems import Place, Report, SettingsError, nearest
+from greenagent.settings.problems import Place, Report, SettingsError
 from greenagent.settings.schema import (
     CONTROLLERS,
     ENVIRONMENT_PREFIX,
@@ -39,6 +39,7 @@ from greenagent.settings.schema import (
     describe,
 )
 from greenagent.settings.toml_file import read_toml
+from greenagent.values.text import nearest
 
 FLAGS = ("gid", "nid", "roles")
 """Command line flags (without ``--``), each of which overrides the setting of its name in ``main``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -59,10 +58,3 @@ class Report:
         """The line of a place, or of the nearest table around it; 0 for none."""
         around = (place[:length] for length in range(len(place), 0, -1))
         return next((self._lines[each] for each in around if each in self._lines), 0)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``, did you mean 'gid'?`` for the likeliest of the known names, or nothing."""
-    by_folded = {candidate.lower(): candidate for candidate in sorted(known)}
-    found = difflib.get_close_matches(name.lower(), by_folded, n=1, cutoff=0.6)
-    return f", did you mean '{by_folded[found[0]]}'?" if found else ""

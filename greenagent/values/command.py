@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from greenagent.values.arguments import RunArguments, kind_of, parse_arguments
+from greenagent.values.arguments import KNOWN_ARGUMENTS, RunArguments, kind_of, parse_arguments
 from greenagent.values.errors import CommandError
+from greenagent.values.text import nearest
 
+EXECUTE: Final = "execute"
+"""The command that runs any program."""
+BUILT_IN: Final = frozenset(
+    (
+        *("ping", "kill", "killall", "restart", "reboot", "get_msgs", "del_msgs"),
+        *("get_cpu_info", "get_disk_info", "get_mem_info", "get_nic_info", "get_os_info"),
+        *("get_process_stats", "get_processes_stats", "get_aggregated_stats"),
+    )
+)
+"""The commands that run inside an agent (protocol 9)."""
+MEMBERS: Final = frozenset(("id", "gid", "nid", "cmd", "name", "args", "data", "role", "roles", "fanout", "tags"))
+"""The keys of a command (protocol 2.1)."""
+MAX_NAMED: Final = 10
+"""Unknown keys of one command that are named."""
+MAX_KEY: Final = 100
+"""Characters of one that are shown."""
 RESERVED_ID: Final = "agent"
 """The job id under which the agent's own diagnostics are logged."""
 MAX_ID_LENGTH: Final = 200
@@ -133,6 +150,27 @@ def parse_command(received: Any) -> Command:
         )
     except CommandError as error:
         raise CommandError(error.reason, command_id, name if isinstance(name, str) else "") from error
+
+
+def unknown_keys(received: Mapping[str, Any], also: Container[str] = ()) -> list[str]:
+    """What a checked command object holds that nothing reads, one sentence each. ``also``: keys that are known here.
+
+    Any run argument may be meant for an extension or a script: those of ``execute`` and of built-ins are looked at.
+    """
+    found = []
+    for key in received:
+        if key not in MEMBERS and key not in also:
+            hint = ", put it into 'args'" if key in KNOWN_ARGUMENTS else nearest(key[:MAX_KEY], MEMBERS)
+            found.append(f"{key[:MAX_KEY]!r} is not a known key of a command{hint}")
+    args = received.get("args")
+    name = received.get("cmd") or received.get("name")
+    if isinstance(args, dict) and (name == EXECUTE or name in BUILT_IN):
+        for key in args:
+            if key not in KNOWN_ARGUMENTS:
+                hint = nearest(key[:MAX_KEY], KNOWN_ARGUMENTS)
+                found.append(f"{key[:MAX_KEY]!r} is not a known run argument{hint}")
+    left = len(found) - MAX_NAMED
+    return found if left <= 0 else [*found[:MAX_NAMED], f"{left} more keys are not known"]
 
 
 def without_queue(command: Command) -> Command:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 from collections.abc import Iterable
 
@@ -13,6 +14,13 @@ def visible(text: str, keep: str = "\t\n") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``, did you mean 'gid'?`` for the likeliest of the known names, or nothing."""
+    by_folded = {candidate.lower(): candidate for candidate in sorted(known)}
+    found = difflib.get_close_matches(name.lower(), by_folded, n=1, cutoff=0.6)
+    return f", did you mean '{by_folded[found[0]]}'?" if found else ""
 
 
 class AddressError(GreenagentError):

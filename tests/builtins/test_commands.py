@@ -8,12 +8,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from greenagent.builtins import names
+from greenagent.values.command import BUILT_IN
 from tests.support.agents import configuration
 from tests.support.commands import shell
 from tests.support.inside import StartInside
 from tests.support.job_lives import answer_of, ask, kill, wait_for_words
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
+
+
+def test_every_built_in_is_known_by_its_name_to_those_that_only_send_it() -> None:
+    assert names() == BUILT_IN
 
 
 def test_what_the_machine_is(controller: RecordingController, start_agent: StartInside) -> None:

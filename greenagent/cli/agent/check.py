@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from greenagent import builtins
-from greenagent.jobs.commands import EXECUTE, Commands, Scripts
+from greenagent.jobs.commands import Commands, Scripts
 from greenagent.jobs.job import Identity
 from greenagent.jobs.startup import startup_command
 from greenagent.logs.folder import LogFolder
@@ -22,9 +22,11 @@ from greenagent.runtime.plain_files import not_a_file
 from greenagent.settings import Loaded
 from greenagent.settings.check import check_files, check_limits
 from greenagent.settings.models import StartupTask, ledger_beside
-from greenagent.settings.problems import Report, nearest
+from greenagent.settings.problems import Report
 from greenagent.settings.toml_file import SECOND_PARSER
+from greenagent.values.command import EXECUTE
 from greenagent.values.errors import CommandError
+from greenagent.values.text import nearest
 
 
 def check_machine(loaded: Loaded) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -13,20 +13,14 @@ from typing import Any, Final
 from greenagent.cli.ctl.client import Client, ControllerError, job_path
 from greenagent.cli.ctl.output import agent_name
 from greenagent.values import states
+from greenagent.values.command import BUILT_IN
 from greenagent.values.errors import GreenagentError
 
 ANSWER_WAIT: Final = 10.0
 """Seconds for an agent's answer: with as many jobs as its ``max_jobs`` it takes no command at all."""
 MAX_LINES: Final = 1000
 """Lines that an original gives of a job, the newest."""
-BUILT_IN: Final = frozenset(
-    (
-        *("ping", "kill", "killall", "restart", "reboot", "get_msgs"),
-        *("get_cpu_info", "get_disk_info", "get_mem_info", "get_nic_info", "get_os_info"),
-        *("get_process_stats", "get_processes_stats", "get_aggregated_stats"),
-        *("hubble_open_tunnel", "hubble_close_tunnel", "hubble_list_tunnels"),
-    )
-)
+WITHOUT_LINES: Final = BUILT_IN | {"hubble_open_tunnel", "hubble_close_tunnel", "hubble_list_tunnels"}
 """Commands of originals that start no process (protocol 9) and so have no lines."""
 _FIRST_LINE: Final = {"name": "/bin/echo", "args": ["greenagent-ctl reads the log"], "loglevels_db": "*"}
 
@@ -53,7 +47,7 @@ def is_first(result: dict[str, Any]) -> bool:
 def may_have_lines(result: dict[str, Any], cmd: str) -> bool:
     """Whether a job, by its command, and its result or placeholder, has or had a process."""
     refused = result["state"] in (states.UNKNOWN_CMD, states.DUPLICATE_ID)
-    return cmd not in BUILT_IN and not refused and bool(result.get("starttime"))
+    return cmd not in WITHOUT_LINES and not refused and bool(result.get("starttime"))
 
 
 def lines_of(client: Client, agent: dict[str, Any], job_id: str) -> list[dict[str, Any]]:

@@ -23,6 +23,8 @@ def run(client: Client, options: argparse.Namespace) -> int:
     if not options.detach and command.get("nid") and originals_among(client, [command]):
         command["args"].setdefault("loglevels_db", "*")  # it gives but the lines that are in its log
     answer = client.post("jobs", command)
+    for warning in answer.get("warnings", ()):  # controllers of 0.1 tell of none
+        note(f"warning: {warning}")
     job_id = answer["id"]
     if options.detach:
         print(json.dumps(answer) if options.json else job_id)

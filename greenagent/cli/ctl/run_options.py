@@ -7,7 +7,8 @@ import json
 import sys
 from typing import Any, NoReturn
 
-from greenagent.cli.common import UsageError, seconds
+from greenagent.cli.common import UsageError, count, seconds
+from greenagent.values.arguments import REMEMBERED
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -26,10 +27,14 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--working-dir", metavar="DIR", help="folder on the agent")
     parser.add_argument("--env", action="append", type=_pair, metavar="K=V", help="environment (repeatable)")
     parser.add_argument("--queue", help="serial queue on the agent")
-    parser.add_argument("--max-time", type=int, metavar="SECONDS", help="end it with TIMEOUT; -1 = remembered")
-    parser.add_argument("--max-restart", type=int, metavar="N", help="start it again N times while it fails")
+    parser.add_argument("--max-time", type=_time_limit, metavar="SECONDS", help="end it with TIMEOUT; -1 = remembered")
+    parser.add_argument("--max-restart", type=count, metavar="N", help="start it again N times while it fails")
     parser.add_argument(
-        "--recurring", dest="recurring_period", type=int, metavar="SECONDS", help="run it again so long after each end"
+        "--recurring",
+        dest="recurring_period",
+        type=count,
+        metavar="SECONDS",
+        help="run it again this long after its end",
     )
     parser.add_argument("--data", metavar="TEXT", help="its standard input, '-' takes our own")
     parser.add_argument(
@@ -66,6 +71,11 @@ def command_of(options: argparse.Namespace) -> dict[str, Any]:
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     """The options among these that were given, each a key of its name."""
     return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
+def _time_limit(text: str) -> int:
+    """``--max-time``: -1, or a whole number."""
+    return REMEMBERED if text == str(REMEMBERED) else count(text)
 
 
 def _pair(text: str) -> str:

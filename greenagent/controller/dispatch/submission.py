@@ -27,7 +27,7 @@ from greenagent.controller.state.job_store import JobStore
 from greenagent.controller.state.scripts import Script, ScriptStore, parse_script
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import levels, states
-from greenagent.values.command import parse_command
+from greenagent.values.command import parse_command, unknown_keys
 from greenagent.values.errors import CommandError, GreenagentError
 
 MAX_WAIT: Final = 10 * 365 * 86_400
@@ -53,6 +53,8 @@ class Posted(NamedTuple):
     script: Script | None = None
     wanted_script: str = ""
     """The hash of one that has to be here."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about it but harmless, one sentence each."""
 
 
 def parse_posted(posted: Any) -> Posted:
@@ -70,11 +72,12 @@ def parse_posted(posted: Any) -> Posted:
     if not parsed.cmd:
         raise CommandError("'cmd' is missing: the name of the command to run")
     command = {**parsed.received, "id": parsed.id, "cmd": parsed.cmd}
+    warnings = (*parsed.warnings, *unknown_keys(command))
     target = _checked_target(command)
     script, wanted = None, ""
     if parsed.cmd == "jumpscript_content":
         command["data"], script, wanted = parse_script(parsed.data)
-    return Posted(parsed.id, json.dumps(command), Brief.of(command), target, patience, script, wanted)
+    return Posted(parsed.id, json.dumps(command), Brief.of(command), target, patience, script, wanted, warnings)
 
 
 class Submission:

@@ -71,10 +71,11 @@ class PeopleApi:
 
     def on_post_jobs(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A command object."""
-        job = self._services.submission.submit(self._bodies.read(req, self._services.limits.job_body, parse_posted))
+        posted = self._bodies.read(req, self._services.limits.job_body, parse_posted)
+        job = self._services.submission.submit(posted)
         agents = [one.agent.to_wire() for one in job.assignments if one.agent is not None and one.received == 0]
         resp.status = falcon.HTTP_202
-        _show(resp, {"id": job.id, "agents": agents})
+        _show(resp, {"id": job.id, "agents": agents, "warnings": posted.warnings})
 
     def on_get_jobs(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The list of jobs, newest first."""

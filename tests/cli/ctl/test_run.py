@@ -222,3 +222,25 @@ def test_what_stands_behind_the_first_word_belongs_to_the_command(controller, an
     [command] = agent.commands
     assert command["args"]["args"] == words
     assert command["args"]["max_time"] == 9
+
+
+def test_what_nothing_reads_is_named(controller, answering) -> None:
+    """A slip of a key ran the job without its time limit, and without a word."""
+    agent = answering(controller, result_of(exit_code=0))
+    done = ctl(controller.url, *on_node("--args-json", '{"max_tme": 2, "max_restart": -1}', "--", "sleep", "3"))
+    assert done.code == 0
+    assert done.err == (
+        "greenagent-ctl: warning: args.max_restart is negative and counts as 0\n"
+        "greenagent-ctl: warning: 'max_tme' is not a known run argument, did you mean 'max_time'?\n"
+    )
+    own = ctl(controller.url, *on_node("--cmd", "mine", "--args-json", '{"any": "key"}'))
+    assert (own.code, own.err) == (0, "")
+    assert len(agent.commands) == 2
+    answer = controller.submit(gid=1, nid=10, args={"name": "ls", "arg": ["-l"]}, max_time=3, fan_out=True)
+    assert answer["warnings"] == [
+        "'max_time' is not a known key of a command, put it into 'args'",
+        "'fan_out' is not a known key of a command, did you mean 'fanout'?",
+        "'arg' is not a known run argument, did you mean 'args'?",
+    ]
+    many = controller.submit(gid=1, nid=10, cmd="ping", args={f"key {number}": "x" for number in range(50)})
+    assert many["warnings"][-1] == "40 more keys are not known"

@@ -84,6 +84,12 @@ def test_usage_errors_are_125(controller, arguments) -> None:
         (("top", "--json", "--interval", "1e12"), "argument --interval: '1e12' is not a number of seconds"),
         (on_node("--wait-for-agent", "nan", "--", "true"), "argument --wait-for-agent: 'nan' is not a number"),
         (on_node("--wait-for-agent", "1e400", "--", "true"), "argument --wait-for-agent: '1e400' is not a number"),
+        (
+            on_node("--max-restart", "-1", "--", "true"),
+            "argument --max-restart: '-1' is not a whole number",
+        ),
+        (on_node("--recurring", "-5", "--", "true"), "argument --recurring: '-5' is not a whole number"),
+        (on_node("--max-time", "-2", "--", "true"), "argument --max-time: '-2' is not a whole number"),
         (on_node("--args-json", '{"a": NaN}', "--", "true"), "--args-json is not JSON: there is no number NaN"),
         (on_node("--args-json", '{"a": -Infinity}', "--", "true"), "--args-json is not JSON: there is no number -Inf"),
         (on_node("--args-json", '{"a": 1e999}', "--", "true"), "cannot be sent as JSON: Out of range float values"),
