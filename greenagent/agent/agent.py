@@ -10,7 +10,7 @@ from functools import partial
 
 from gevent.lock import Semaphore
 
-from greenagent import builtins
+from greenagent import __version__, builtins
 from greenagent.agent.bootstrap import (
     end_orphans,
     find_original,
@@ -181,7 +181,7 @@ class Agent:
         self.connections.update()
         self.monitoring.ready()
         self.agent_log.info(
-            f"greenagent {self.identity.gid}:{self.identity.nid} is ready, "
+            f"greenagent {__version__} {self.identity.gid}:{self.identity.nid} is ready, "
             f"polling {', '.join(self.settings.channel.cmds) or 'nobody'}"
         )
         if taken_over is not None and taken_over.request:
@@ -243,7 +243,8 @@ class Agent:
         for text in plan.needs_restart:
             self.agent_log.warning(f"not applied, needs a restart: {text}")
         if plan.nothing:
-            self.agent_log.info("reloaded: nothing has changed")
+            self.agent_log.info("reloaded: nothing has changed; variables and options stay those of the start")
+        self.agent_log.set_verbosity(self.settings.main.verbosity)
 
     # -- the end
 

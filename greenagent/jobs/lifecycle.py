@@ -58,7 +58,9 @@ class Lifecycle:
                 job.enter(Stage.RUNNING)
                 if job.run > 1 or (job.is_external and not job.has_begun):  # else its row says so since it was accepted
                     self._context.spool.running(job.row, job.run, int(time.time() * 1000))
+                self._say("begins")
             outcome = self._last = self._runner.run()
+            self._say(f"ended: {_told(outcome)}")
             job.last_state = outcome.state
             job.suspended = None
             if self._ends_by_request(outcome):
@@ -76,6 +78,13 @@ class Lifecycle:
             if not self._sleep():
                 self._end_while_sleeping(outcome)
                 return
+
+    def _say(self, text: str) -> None:
+        """What only a verbose log has: the beginning and end of every run."""
+        if self._context.agent_log.has_details:
+            job = self._job
+            what = f"{job.command.cmd} {job.command.arguments.name}".rstrip()
+            self._context.agent_log.debug(f"job {job.id}: run {job.run} ({what}) {text}")
 
     def _sleep_on(self, suspended: SuspendedJob) -> bool:
         """Goes on with the pause an earlier image was in; False when the job ended meanwhile."""
@@ -192,6 +201,12 @@ def _last_outcome(suspended: SuspendedJob) -> Outcome | None:
     if last is None:
         return None
     return Outcome(**{**last, "streams": None if last["streams"] is None else tuple(last["streams"])})
+
+
+def _told(outcome: Outcome) -> str:
+    """How a run ended, for people: ``ERROR, exit code 3, after 1.2 s``."""
+    code = None if outcome.exit_code is None else f"exit code {outcome.exit_code}"
+    return ", ".join(filter(None, (outcome.state, code, outcome.signal, f"after {outcome.lived:.1f} s")))
 
 
 class Next(Enum):

@@ -38,7 +38,7 @@ class Routing:
 
     def open(self, job: Job) -> JobLog:
         arguments = job.command.arguments
-        label = f"{job.command.cmd} {arguments.name}".rstrip()
+        label = f"{job.id} {job.command.cmd} {arguments.name}".rstrip()
         max_bytes = self._settings().main.max_log_per_job
         log = self._store.open_job(job.id, arguments.domain, arguments.name, self._routes(job), label, max_bytes)
         self._open[job] = log

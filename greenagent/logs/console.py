@@ -22,8 +22,8 @@ class Console:
         self._output = output
 
     def show(self, label: str, lines: Lines) -> None:
-        """``date time ID# CMD NAME|LEVEL:DATA``, one line each; newlines inside show as ``\\n``."""
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lines.epoch))
+        """``date time ID# JOB CMD NAME|LEVEL:DATA``, one line each; newlines inside show as ``\\n``."""
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(lines.epoch))
         label = visible(label, keep="\t")  # whoever sent the command chose it
         for offset, (level, text) in enumerate(lines.levelled()):
             number = (lines.first_id + offset) & LAST_ID

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
+from typing import Final
 
 from greenagent.runtime.native import NativeWorker, write_all
 from greenagent.values import levels
@@ -21,7 +22,9 @@ _CLOSE_WAIT = 2.0
 _RATE_LIMIT = 20
 _RATE_PERIOD = 60.0
 """A rate-limited log takes 20 lines in 60 seconds."""
-_WORDS = {levels.LOG: "info", levels.WARNING: "warning", levels.OPERATIONS_ERROR: "error", levels.DEBUG: "debug"}
+_WORDS = {levels.OPERATIONS_ERROR: "error", levels.WARNING: "warning", levels.LOG: "info", levels.DEBUG: "debug"}
+VERBOSITIES: Final = tuple(_WORDS.values())
+"""From what is said least to what is said most; each has all before it."""
 
 
 class LineOutput:
@@ -70,6 +73,13 @@ class AgentLog:
     def __init__(self, output: LineOutput | None) -> None:
         self._output = output
         self._sinks: list[Sink] = []
+        self._left_out: frozenset[int] = frozenset()
+        self.set_verbosity("info")
+
+    def set_verbosity(self, verbosity: str) -> None:
+        """``verbosity``: one of VERBOSITIES. Lines of the levels behind it are left out from now on."""
+        shown = VERBOSITIES.index(verbosity) + 1
+        self._left_out = frozenset(tuple(_WORDS)[shown:])
 
     def attach(self, sink: Sink) -> None:
         """Also gives every line as (level, text) to ``sink``, which must not block."""
@@ -77,6 +87,15 @@ class AgentLog:
 
     def detach(self, sink: Sink) -> None:
         self._sinks.remove(sink)
+
+    @property
+    def has_details(self) -> bool:
+        """Whether ``debug`` says anything: for who would make its text of much."""
+        return levels.DEBUG not in self._left_out
+
+    def debug(self, text: str) -> None:
+        """Level 11: what happens all the time."""
+        self.log(levels.DEBUG, text)
 
     def info(self, text: str) -> None:
         """Level 5: what happened."""
@@ -92,9 +111,11 @@ class AgentLog:
 
     def log(self, level: int, text: str) -> None:
         """One line at a level: newlines inside become blanks, other control characters escapes."""
+        if level in self._left_out:
+            return
         line = visible(" ".join(text.splitlines()), keep="\t")
         if self._output is not None:
-            stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S%z")
             self._output.write(f"{stamp} {_WORDS.get(level, str(level))}: {line}")
         for sink in tuple(self._sinks):
             sink(level, line)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+from greenagent.runtime.agent_log import VERBOSITIES
 from greenagent.settings.schema import (
     AUTOMATIC,
     CONTROLLERS,
@@ -109,6 +110,14 @@ class MainSettings:
     )
     max_log_per_job: int = setting(
         WHOLE, 0, "Past so much output a job's lines are counted instead of stored. 0: no cap.", at_least(0), "bytes"
+    )
+    verbosity: str = setting(
+        TEXT,
+        "info",
+        "What the agent says of itself, on stderr and under the job id agent: error, warning, info, or debug (the "
+        "beginning and end of every run). Each has what those before it have.",
+        one_of(*VERBOSITIES),
+        live=True,
     )
     require_tls: bool = setting(FLAG, False, "Whether controllers on other machines must be reached by https.")
     allow_reboot: bool = setting(FLAG, False, "Whether controllers may reboot this machine.")
@@ -233,10 +242,10 @@ class ControllerLogger:
 
 @dataclass(frozen=True, slots=True)
 class ConsoleLogger:
-    """Prints messages on stdout, one line each: `DATE TIME ID# CMD NAME|LEVEL:TEXT`, such as
-    `2026-01-31 12:30:00 17# execute date|2:no such file`. ID is the message's, CMD the command of its job,
-    NAME its run argument `name` (left out where there is none). Newlines and control characters within TEXT
-    show as escapes.
+    """Prints messages on stdout, one line each: `DATE TIME ID# JOB CMD NAME|LEVEL:TEXT`, such as
+    `2026-01-31 12:30:00+0100 17# nightly-4 execute date|2:no such file`. ID is the message's, JOB the id of its job,
+    CMD the command of that, NAME its run argument `name` (left out where there is none). Newlines and control
+    characters within TEXT show as escapes.
     """
 
     section: ClassVar = Section("logging.<name>", "console")

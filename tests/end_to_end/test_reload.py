@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
+from greenagent import __version__
 from tests.support.agents import StartAgent, configuration
 from tests.support.commands import shell
 from tests.support.recording_controller import RecordingController, accept_after
@@ -83,3 +85,34 @@ def test_a_batch_under_way_to_a_controller_that_is_removed_is_accepted_and_not_s
         wait_until(lambda: "more" in [record["data"] for record in second.logs], what="the next line")
         assert [record["data"] for record in second.logs] == ["once", "more"]
         assert "internal error" not in agent.stderr
+
+
+def test_the_agents_own_lines_have_a_zone_the_version_and_what_verbosity_asks_for(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    agent = start_agent()
+    (ready,) = agent.stderr.splitlines()
+    form = rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d{{4}} info: greenagent {re.escape(__version__)} 1:10 is ready, .*"
+    assert re.fullmatch(form, ready)
+    os.kill(agent.pid, signal.SIGHUP)
+    wait_until(lambda: "nothing has changed; variables and options stay those of the start" in agent.stderr)
+    controller.push(shell("quiet", "true"))
+    controller.wait_for_result("quiet")
+    text = agent.config.read_text()
+    agent.config.write_text(text.replace("[main]", '[main]\nverbosity = "debug"'))
+    os.kill(agent.pid, signal.SIGHUP)
+    wait_until(lambda: 'main.verbosity: "info" -> "debug"' in agent.stderr)
+    controller.push(shell("shown", "exit 3"))
+    controller.wait_for_result("shown")
+    wait_until(lambda: "shown: run 1 (execute sh) ended: " in agent.stderr)
+    assert "debug: job shown: run 1 (execute sh) begins\n" in agent.stderr
+    assert re.search(
+        r"debug: job shown: run 1 \(execute sh\) ended: ERROR, exit code 3, after \d\.\d s\n", agent.stderr
+    )
+    assert "quiet" not in agent.stderr
+    assert agent.rows("jobid = 'agent' AND level = 11")
+    agent.config.write_text(text.replace("[main]", '[main]\nverbosity = "error"'))
+    os.kill(agent.pid, signal.SIGHUP)
+    wait_until(lambda: 'main.verbosity: "debug" -> "error"' in agent.stderr)
+    assert agent.stop() == 0
+    assert "stopping" not in agent.stderr

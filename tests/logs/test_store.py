@@ -1,6 +1,7 @@
 """What is appended is found again: in order, with ids, in the right table, by the right readers."""
 
 import os
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -228,8 +229,9 @@ def test_console_lines_name_id_command_and_level_and_stay_one_line(stores: Store
     routes = Routes(consoles=[parse_levels("2"), parse_levels("2,7")])
     log = job(store, routes=routes)
     log.append([Block(1, "hidden\n", 1), Block(2, "first\nsecond\n", 2), Message(7, "two\nlines \x1b[31m")])
-    endings = [line[20:] for line in shown.lines]
-    assert endings == [
+    stamps, endings = zip(*((line[:24], line[25:]) for line in shown.lines), strict=True)
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d{4}", stamp) for stamp in stamps)
+    assert list(endings) == [
         "2# execute nam|2:first",
         "3# execute nam|2:second",
         "4# execute nam|7:two\\nlines \\x1b[31m",

@@ -126,6 +126,7 @@ def run(
         return _refuse([f"cannot start: {error}"])
     return_large_blocks()
     agent_log = AgentLog(output)
+    agent_log.set_verbosity(loaded.settings.main.verbosity)
     manager = ServiceManager(os.environ)
     for warning in loaded.warnings:
         agent_log.warning(warning)
