@@ -42,8 +42,8 @@ _RESULT = 20
 def log(level: int | str, text: str) -> None:
     """Prints a message with a level, by name or number. Raises ValueError for a level there is none of.
 
-    A text of several lines stays one message; its empty lines are dropped by the agent, and one that begins with
-    ``:::``, which would end it, gets a blank in front.
+    A text of several lines stays one message; a line of it that begins with ``:::``, which would end it, gets a blank
+    in front.
     """
     number = LEVELS.get(level) if isinstance(level, str) else level
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= 100:

@@ -29,11 +29,12 @@ LONGEST = (
     "faults/test_outbox.py",
     "logs/test_size_limit.py",
     "cli/ctl/test_run.py",
+    "docs/test_blocks.py",
     "end_to_end/test_upgrade.py",
     "end_to_end/test_tls.py",
 )
 """Files that take longest, each begun first and by itself: else one would go on alone in the end."""
-SLOW_ROOMS = ("agent", "cli", "controller", "end_to_end", "faults", "logs", "model", "packaging")
+SLOW_ROOMS = ("agent", "cli", "controller", "docs", "end_to_end", "faults", "logs", "model", "packaging")
 """Rooms that start agents, controllers or packages; the first to begin in a whole run."""
 FAST_ROOMS = ("", "runtime", "settings", "spool", "statistics", "values")
 """Rooms that take under a minute in all; "" is the folder of tests itself."""

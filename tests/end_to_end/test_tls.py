@@ -17,11 +17,10 @@ import pytest
 import requests
 import trustme
 
-from tests.conftest import needs
 from tests.support.agents import AgentProcess, StartAgent, configuration
 from tests.support.certificates import server_context, write_authority, write_pair
 from tests.support.commands import shell
-from tests.support.controllers import ControllerProcess, Relay, ctl
+from tests.support.controllers import ControllerProcess, Relay
 from tests.support.programs import ROOT
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
@@ -403,39 +402,6 @@ def test_a_handshake_that_hangs_keeps_nobody_out(tmp_path: Path, ours: trustme.C
         assert controller.results("one")[0]["state"] == "SUCCESS"
         wait_until(lambda: "no handshake within 1 s" in controller.stderr, what="the refusal")
         assert controller.stderr.count("no handshake within") == 1
-
-
-def test_the_commands_of_the_page_make_certificates_that_work(tmp_path: Path, start_agent: StartAgent) -> None:
-    page = (ROOT / "docs" / "security.md").read_text()
-    commands = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
-    openssl = needs("openssl")
-    script = "set -e\n" + "".join(commands)
-    run = subprocess.run(
-        ["sh", "-c", script],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": f"{Path(openssl).parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    assert "issuer=CN = Fleet authority" in run.stdout.replace("CN=", "CN = ")
-    (tmp_path / "token").write_text("secret-word")
-    options = ("--tls-cert", "controller.pem", "--tls-key", "controller.key", "--client-ca", "authority.pem")
-    files = [one if one.startswith("--") else tmp_path / one for one in options]
-    with ControllerProcess(tmp_path, *files, "--token-file", tmp_path / "token") as controller:
-        sections = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
-        assert sections is not None
-        text = re.sub(r'"(\w+\.(?:pem|key))"', rf'"{tmp_path}/\1"', sections[1])
-        agent = start_agent(controllers={}, more=text.replace("8966", str(controller.port)))
-        assert "readable" not in agent.stderr
-        flags = {"ca": "authority.pem", "cert": "person.pem", "key": "person.key", "token_file": "token"}
-        environment = {f"GREENAGENT_CTL_{name.upper()}": str(tmp_path / file) for name, file in flags.items()}
-        environment["GREENAGENT_CTL_URL"] = f"https://localhost:{controller.port}"
-        wait_until(lambda: "1:10" in ctl("agents", **environment).out, what="the agent")
-        done = ctl("run", "--gid", "1", "--nid", "10", "--", "echo", "hello", **environment)
-        assert done == (0, "hello\n", "")
 
 
 def test_the_page_has_every_refusal_as_it_is_said() -> None:

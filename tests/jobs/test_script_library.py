@@ -16,12 +16,7 @@ from greenagent.logs.splitter import Splitter
 from greenagent.statistics.statsd import parse
 from greenagent.values.levels import NAMES
 from greenagent.values.message import Message
-from tests.support.commands import execute, shell
-from tests.support.inside import StartInside
 from tests.support.processes import ROOT
-from tests.support.recording_controller import RecordingController
-
-PAGE = (ROOT / "docs" / "jobs.md").read_text()
 
 
 def understood(printed: bytes) -> list[Message]:
@@ -125,22 +120,3 @@ def test_the_shell_functions_refuse_likewise(wrong: str) -> None:
     done = sh(f"set +e; {wrong}; echo $?")
     assert done.stdout == b"2\n"
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_the_examples_of_the_page_run_as_jobs(
-    controller: RecordingController, start_agent: StartInside, tmp_path: Path
-) -> None:
-    agent = start_agent()
-    (of_python,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    (of_shell,) = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
-    program = tmp_path / "job.py"
-    program.write_text(of_python)
-    controller.push(execute("python", sys.executable, str(program), env={"PYTHONPATH": str(ROOT)}))
-    controller.push(shell("sh", of_shell))
-    for job in ("python", "sh"):
-        result = controller.wait_for_result(job)
-        assert (result["state"], result["data"]) == ("SUCCESS", '{"files": 3}'), result
-    agent.stop()
-    for job in ("python", "sh"):
-        rows = [row[2:] for row in agent.rows("jobid = ? and level < 10", job)]
-        assert rows == [(7, "disk is nearly full"), (5, "first line\nsecond line")]

@@ -1,0 +1,188 @@
+"""Runs the shell blocks of a page as a reader would, on a machine of their own.
+
+A page gets namespaces of its own (users, mounts, network, processes): it is root there, has the ports that the page
+names, and writes below /etc, /opt, /run, /var/lib and /var/log what nobody else sees. What it started ends with it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import Block, blocks, copy_checkout, first_configuration
+from tests.support.programs import PROGRAMS, ROOT
+from tests.support.waiting import wait_until
+
+READY = {"greenagent-controller": "listening on", "greenagent": "is ready"}
+"""What a program prints when it is; a reader waits for that before going on to the next block."""
+SERVED = {"docs/jobs.md", "docs/commands.md"}
+"""Pages whose examples need the agent and the controller of README.md to run."""
+TIME = 90
+"""Seconds for a page, many times what it takes."""
+UNSHARE = ("--map-root-user", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+NAMESPACE = """
+set -eu
+"$PYTHON" - <<'END'
+import fcntl, socket, struct
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as up:
+    fcntl.ioctl(up, 0x8914, struct.pack("16sH14x", b"lo", 0x41))  # SIOCSIFFLAGS: IFF_UP | IFF_RUNNING
+END
+for folder in /opt /run /var/lib /var/log; do mount -t tmpfs tmpfs $folder; done
+mkdir -p /run/new /run/old
+mount --rbind /etc /run/old
+for file in /etc/*; do ln -s "/run/old/${file##*/}" "/run/new/${file##*/}"; done
+for folder in default init.d systemd; do rm -f /run/new/$folder; mkdir /run/new/$folder; done
+mkdir /run/new/systemd/system
+mount --bind /run/new /etc
+unset PYTHON
+"""
+BLOCK = """
+echo {number} > "$HARNESS/begun"
+. "$HARNESS/{number}.sh" > "$HARNESS/{number}.out" 2>&1
+"""
+WAIT = """
+tries=0
+until grep -q {text!r} "$HARNESS/{number}.out"; do
+    tries=$((tries + 1)); [ $tries -lt 600 ] || {{ echo "{program} is not ready"; exit 1; }}
+    sleep 0.05
+done
+"""
+SERVICES = """greenagent-controller &
+greenagent -c greenagent.toml &
+"""
+FIRST_CONTACT = "greenagent-ctl run --gid 1 --nid 10 --wait-for-agent 60 -- true\n"
+
+
+def needs_namespaces() -> str:
+    """The path of ``unshare``; skips loudly where it cannot make namespaces, fails then under CI=true."""
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, *UNSHARE, "true"], capture_output=True).returncode:
+        text = f"unshare {' '.join(UNSHARE)}: allow user namespaces to run this test"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"needed under CI=true: {text}")
+        pytest.skip(f"SKIPPED FOR LACK OF {text}")
+    return unshare
+
+
+class PageRun:
+    """The blocks of one page, run in order by one shell, so that variables and background programs last."""
+
+    def __init__(self, page: str, folder: Path) -> None:
+        """Begins at once; ``finish`` waits."""
+        self.page = page
+        self.blocks = [block for block in blocks(page) if block.language == "sh" and not block.not_run]
+        self._harness = folder / "harness"
+        self._harness.mkdir()
+        home = folder / "home"
+        home.mkdir()
+        if any("pip install" in block.text for block in self.blocks):
+            copy_checkout(home / "checkout")
+        self._working = home / "checkout" if (home / "checkout").exists() else home
+        for name, text in files(page).items():
+            (self._working / name).write_text(text)
+        (self._harness / "page.sh").write_text(self._script())
+        with (self._harness / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [needs_namespaces(), *UNSHARE, "sh", self._harness / "page.sh"],
+                cwd=self._working,
+                env=self._environment(folder, home),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def _script(self) -> str:
+        script = NAMESPACE
+        texts = [block.text for block in self.blocks]
+        if self.page in SERVED:
+            texts[:0] = [SERVICES, FIRST_CONTACT]
+        self._first = len(texts) - len(self.blocks)
+        for number, text in enumerate(texts):
+            (self._harness / f"{number}.sh").write_text(text)
+            script += BLOCK.format(number=number)
+            for program in started(text):
+                script += WAIT.format(number=number, program=program, text=READY[program])
+        return script + "echo end > $HARNESS/begun\n"
+
+    def _environment(self, folder: Path, home: Path) -> dict[str, str]:
+        programs = folder / "bin"
+        programs.mkdir()
+        for module, name in PROGRAMS.items():
+            (programs / name).write_text(
+                f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m greenagent.cli.{module} "$@"\n'
+            )
+            (programs / name).chmod(0o755)
+        environment = {
+            "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(home),
+            "LANG": "C.UTF-8",
+            "PYTHON": sys.executable,
+            "HARNESS": str(self._harness),
+        }
+        if self._working != home:
+            environment |= offline_pip(folder)
+        return environment
+
+    def finish(self) -> list[tuple[Block, str]]:
+        """Each block with what it printed. Fails the test with that where one of them failed."""
+        try:
+            wait_until(lambda: self.process.poll() is not None, TIME, f"the end of {self.page}")
+        finally:
+            self.end()
+        begun = (self._harness / "begun").read_text().strip() if (self._harness / "begun").exists() else "none"
+        log = (self._harness / "log").read_text()
+        if self.process.returncode or begun != "end":
+            number = int(begun) - self._first if begun.isdigit() else -1
+            place = self.blocks[number].place if number >= 0 else self.page
+            printed = self._harness / f"{begun}.out"
+            output = printed.read_text() if printed.exists() else ""
+            pytest.fail(f"{place} ends with {self.process.returncode}:\n{output}{log}", pytrace=False)
+        return [
+            (block, (self._harness / f"{number}.out").read_text())
+            for number, block in enumerate(self.blocks, self._first)
+        ]
+
+    def end(self) -> None:
+        """The namespace goes with its first process, and everything in it."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def started(text: str) -> list[str]:
+    """The programs of ours that a block leaves in the background."""
+    joined = text.replace("\\\n", " ")
+    return re.findall(rf"^({'|'.join(READY)}) (?!.*--detach)[^\n]*&(?= *(?:#.*)?$)", joined, re.MULTILINE)
+
+
+def files(page: str) -> dict[str, str]:
+    """Files that the reader has by then, by what the pages say around the commands."""
+    first = first_configuration()
+    if page == "docs/security.md":
+        own = next(block.text for block in blocks(page) if block.language == "toml")
+        return {"greenagent.toml": re.sub(r"\[controllers\.main\]\n[^\[]*", own + "\n", first)}
+    return {"greenagent.toml": first}
+
+
+def offline_pip(folder: Path) -> dict[str, str]:
+    """Variables by which pip finds what greenagent needs in this test's Python instead of at an index."""
+    packages = folder / "packages"
+    packages.mkdir()
+    here = Path(pytest.__file__).parents[1]
+    for path in here.iterdir():
+        if not path.name.startswith(("greenagent", "__editable__", "pip", "__pycache__")) and path.suffix != ".pth":
+            (packages / path.name).symlink_to(path)
+    return {
+        "PYTHONPATH": str(packages),
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",  # pip reads it so: the switch is off
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_CACHE_DIR": "1",
+    }
