@@ -213,6 +213,17 @@ def local_time(epoch: float, form: str = "%Y-%m-%d %H:%M:%S", unknown: str = "")
         return unknown or str(epoch)
 
 
+def ago(stamp: float | None) -> str:
+    """How long a moment is over, in words: 5 s ago, 2 h ago; "never" for none."""
+    if not stamp:
+        return "never"
+    seconds = max(0, int(time.time() - stamp))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
+
+
 class VisibleTerminal:
     """A terminal on which control characters show as escapes: nothing that a job or a controller sends may steer it."""
 

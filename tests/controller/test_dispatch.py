@@ -18,7 +18,7 @@ def test_a_command_for_a_node_reaches_it_and_nobody_else(controller) -> None:
     one, other = Agent(controller, nid=10), Agent(controller, nid=11)
     polls = [one.poll(), other.poll()]
     answer = controller.submit(id="j", gid=1, nid=11, args={"name": "true"}, data="in")
-    assert answer == {"id": "j", "agents": [{"gid": 1, "nid": 11}]}
+    assert answer == {"id": "j", "agents": [{"gid": 1, "nid": 11}], "warnings": []}
     assert polls[1].command() == {
         "id": "j",
         "gid": 1,
@@ -137,6 +137,31 @@ def test_wait_for_agent_waits_and_is_not_sent_on(controller, target) -> None:
     assert command is not None
     assert command["id"] == "w"
     assert "wait_for_agent" not in command
+
+
+def test_a_fanout_names_who_is_away_and_ends_for_whom_turns_out_to_be(make_controller) -> None:
+    controller = make_controller(Limits(live=0.5))
+    gone = Agent(controller, nid=1, roles=["web"]).poll()
+    stranger = Agent(controller, nid=2, roles=["mail"]).poll()
+    for poll in (gone, stranger):
+        poll.hang_up()
+    wait_until(lambda: not controller.live(), what="both to count as away")
+    here = Agent(controller, nid=3, roles=["web"])
+    poll = here.poll()
+    dying = Agent(controller, nid=4, roles=["web"]).poll()
+    dying.hang_up()
+    wait_until(lambda: not controller.services.agents.get((1, 4)).parked, what="the poll to be over")
+    answer = controller.submit(id="f", roles=["web"], fanout=True)
+    assert [one["nid"] for one in answer["agents"]] == [3, 4], "the second counts as live as yet"
+    assert [(one["nid"], one["last_contact"] > 0) for one in answer["away"]] == [(1, True)]
+    assert poll.command() is not None
+    here.finish("f")
+    answers = {one["nid"]: one for one in controller.results("f", wait=20)}
+    assert answers[3]["state"] == "SUCCESS"
+    assert (answers[4]["state"], answers[4]["delivered"]) == ("ERROR", False)
+    assert answers[4]["data"] == "No matching connected agents found"
+    patient = controller.submit(id="p", roles=["web"], fanout=True, wait_for_agent=60)
+    assert [one["nid"] for one in patient["away"]] == [1, 3, 4], "nobody polls any more"
 
 
 def test_a_fanout_that_waited_reaches_full_agents_once(controller) -> None:

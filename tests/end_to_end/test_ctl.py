@@ -118,7 +118,9 @@ def test_a_role_and_fanout_with_prefixes(served: ControllerProcess) -> None:
     assert sorted(every.out.splitlines()) == ["1:10 one", "1:10 three", "1:11 one", "1:11 three"]
     assert [line for line in every.out.splitlines() if line.startswith("1:10")] == ["1:10 one", "1:10 three"]
     assert {"1:10 two", "1:11 two"} <= set(every.err.splitlines())
-    assert all(line.startswith(("1:10 ", "1:11 ")) for line in every.err.splitlines())
+    *lines, last = every.err.splitlines()
+    assert all(line.startswith(("1:10 ", "1:11 ")) for line in lines)
+    assert last == "greenagent-ctl: 2 agents: 0 ok, 2 failed: 1:10 1:11"
 
 
 def test_stdin_becomes_data(served: ControllerProcess) -> None:

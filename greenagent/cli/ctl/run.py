@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from typing import Any, Final
 
-from greenagent.cli.common import EXIT_INTERRUPTED
+from greenagent.cli.common import EXIT_INTERRUPTED, ago
 from greenagent.cli.ctl.client import Client, ControllerError, job_path
 from greenagent.cli.ctl.exit_codes import FAILED, exit_code
 from greenagent.cli.ctl.follow import Follower
@@ -15,6 +15,9 @@ from greenagent.cli.ctl.originals import originals_among
 from greenagent.cli.ctl.output import PROGRAM, LiveOutput, agent_name, as_argument, note
 from greenagent.cli.ctl.run_options import command_of
 from greenagent.values import levels, states
+
+MAX_NAMED: Final = 20
+"""Agents of a fan-out that are named in one line."""
 
 
 def run(client: Client, options: argparse.Namespace) -> int:
@@ -25,6 +28,9 @@ def run(client: Client, options: argparse.Namespace) -> int:
     answer = client.post("jobs", command)
     for warning in answer.get("warnings", ()):  # controllers of 0.1 tell of none
         note(f"warning: {warning}")
+    away: list[dict[str, Any]] = answer.get("away", [])
+    if away:
+        note(f"away and left out: {_names_of_away(away)}")
     job_id = answer["id"]
     if options.detach:
         print(json.dumps(answer) if options.json else job_id)
@@ -42,15 +48,39 @@ def run(client: Client, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(job))
     else:
-        if follower.lost:
-            note(
-                f"{follower.lost} lines are missing above, the controller keeps only so many;"
-                f" all are shown by: greenagent-logs --job {job_id} (on the agent's machine)"
-            )
-        follower.read_originals(job)
-        for result in job["results"]:
-            _show_rest(result, output)
-    return max(map(exit_code, job["results"]), default=FAILED)
+        _show_end(follower, output, job)
+    codes = {agent_name(result): exit_code(result) for result in job["results"]}
+    if options.fanout and not options.json and any(result["nid"] for result in job["results"]):
+        note(_summary(codes, len(away)))
+    missing = FAILED if away and options.require_all else 0
+    return max(*codes.values(), missing, 0 if codes else FAILED)
+
+
+def _show_end(follower: Follower, output: LiveOutput, job: dict[str, Any]) -> None:
+    """What there is to be shown of a job that has ended, its live lines having been shown."""
+    if follower.lost:
+        note(
+            f"{follower.lost} lines are missing above, the controller keeps only so many;"
+            f" all are shown by: greenagent-logs --job {job['id']} (on the agent's machine)"
+        )
+    follower.read_originals(job)
+    for result in job["results"]:
+        _show_rest(result, output)
+
+
+def _names_of_away(away: list[dict[str, Any]]) -> str:
+    names = [f"{agent_name(one)} (last contact {ago(one['last_contact'])})" for one in away[:MAX_NAMED]]
+    return ", ".join(names) + (f" and {len(away) - MAX_NAMED} more" if away[MAX_NAMED:] else "")
+
+
+def _summary(codes: dict[str, int], away: int) -> str:
+    """How it went on the agents of a fan-out, in one line."""
+    failed = [name for name, code in codes.items() if code]
+    text = f"{len(codes)} agents: {len(codes) - len(failed)} ok"
+    if failed:
+        text += f", {len(failed)} failed: {' '.join(failed[:MAX_NAMED])}"
+        text += f" and {len(failed) - MAX_NAMED} more" if failed[MAX_NAMED:] else ""
+    return f"{text}, {away} away" if away else text
 
 
 def _follow(client: Client, follower: Follower, answer: dict[str, Any]) -> dict[str, Any] | None:

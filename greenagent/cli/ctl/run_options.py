@@ -17,6 +17,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nid", type=int, default=0, help="node of the agent")
     parser.add_argument("--role", action="append", default=[], help="any agent that has the role (repeatable: all)")
     parser.add_argument("--fanout", action="store_true", help="all matching agents; every line begins with gid:nid")
+    parser.add_argument(
+        "--require-all", action="store_true", help="with --fanout: exit code 125 also where an agent is away"
+    )
     parser.add_argument("--cmd", default="execute", metavar="NAME", help="command or extension (default execute)")
     parser.add_argument(
         "--args-json", default="{}", metavar="JSON", help="run arguments as a JSON object, under the other options"
@@ -58,6 +61,8 @@ def command_of(options: argparse.Namespace) -> dict[str, Any]:
         raise UsageError("give --nid or --role, not both")
     if options.fanout and not roles:
         raise UsageError("--fanout goes with --role, not with --nid")
+    if options.require_all and (options.detach or not options.fanout):
+        raise UsageError("--require-all goes with --fanout, and not with --detach")
     if not roles and not (options.gid and options.nid):
         where = "--gid and --nid, or --role (a role '*' is any agent)"
         raise UsageError(f"say where to run it, in front of the command: {where}")

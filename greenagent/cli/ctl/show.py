@@ -7,7 +7,7 @@ import json
 import time
 from typing import Any
 
-from greenagent.cli.common import UsageError, one_line, print_table, span
+from greenagent.cli.common import UsageError, ago, one_line, print_table, span
 from greenagent.cli.ctl.client import Client, job_path
 from greenagent.cli.ctl.output import agent_name
 from greenagent.values import states
@@ -31,7 +31,7 @@ def agents(client: Client, options: argparse.Namespace) -> int:
         (
             agent_name(agent),
             "live" if agent["live"] else "away",
-            _ago(agent["last_contact"]),
+            ago(agent["last_contact"]),
             "-" if agent["free_slots"] is None else str(agent["free_slots"]),
             str(agent["queued"]),
             agent["version"] or "-",
@@ -67,7 +67,7 @@ def jobs(client: Client, options: argparse.Namespace) -> int:
             job["state"],
             _where(job),
             f"{job['cmd']} {job['name']}".strip(),
-            _ago(job["created"]),
+            ago(job["created"]),
             _lasted(job),
         )
         for job in answer["jobs"]
@@ -83,7 +83,7 @@ def show(client: Client, options: argparse.Namespace) -> int:
         print(json.dumps(job))
         return 0
     print(one_line(f"job {job['id']}: {job['state']}, {job['cmd']} {job['name']}".rstrip()))
-    print(f"posted {_ago(job['created'])}" + (f", took {_lasted(job)}" if job["finished"] else ""))
+    print(f"posted {ago(job['created'])}" + (f", took {_lasted(job)}" if job["finished"] else ""))
     for result in job["results"]:
         print(f"{agent_name(result)} {result['state']}{_code(result)}")
         if result.get("data"):
@@ -111,16 +111,6 @@ def _code(result: dict[str, Any]) -> str:
     if result.get("exit_code") is not None:
         return f", exit code {result['exit_code']}"
     return f", {result['signal']}" if result.get("signal") else ""
-
-
-def _ago(stamp: float | None) -> str:
-    if not stamp:
-        return "never"
-    seconds = max(0, int(time.time() - stamp))
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit} ago"
-    return f"{seconds} s ago"
 
 
 def _indented(text: str, by: int) -> str:

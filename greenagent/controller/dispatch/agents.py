@@ -169,6 +169,11 @@ class AgentTable:
             found = [self._agents[whom]] if whom in self._agents else []
         return [agent for agent in found if agent.is_live(self._limits)]
 
+    def away(self, target: Target) -> list[Agent]:
+        """The agents that would get a fan-out's command if they were live: they had the roles when they polled last."""
+        agents = (agent for agent in self._agents.values() if agent.has_polled and not agent.is_live(self._limits))
+        return sorted((one for one in agents if target.matches(one.key, one.roles)), key=lambda agent: agent.key)
+
     def longest_parked(self, target: Target) -> Poll | None:
         """The matching poll with a free slot that has waited longest.
 

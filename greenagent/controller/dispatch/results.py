@@ -162,7 +162,7 @@ class ResultService:
                 job = assignment.job
                 if live and assignment.unassigned and job.target.fanout:
                     self._dispatcher.expand_fanout(assignment, live)
-                elif live and job.wait_until and not assignment.unassigned:
+                elif live and job.wait_until and not assignment.unassigned and not job.target.fanout:
                     self._jobs.stop_waiting(job)
                 elif not live and not young and _has_waited_enough(assignment):
                     with self._jobs.lock(assignment):
@@ -223,9 +223,13 @@ class ResultService:
 
 
 def _has_waited_enough(assignment: Assignment) -> bool:
-    """A command for a node waits on where it named no time for its agent to come, or the agent came within it."""
-    deadline = assignment.job.wait_until
-    return (bool(deadline) or assignment.unassigned) and deadline <= monotonic_epoch()
+    """A command for a node waits on where it named no time for its agent to come, or the agent came within it.
+
+    That of a fan-out does not: who asks many waits for the answer of each.
+    """
+    job = assignment.job
+    ends = bool(job.wait_until) or assignment.unassigned or job.target.fanout
+    return ends and job.wait_until <= monotonic_epoch()
 
 
 def is_kill_order(job: Job) -> bool:

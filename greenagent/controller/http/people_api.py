@@ -75,7 +75,11 @@ class PeopleApi:
         job = self._services.submission.submit(posted)
         agents = [one.agent.to_wire() for one in job.assignments if one.agent is not None and one.received == 0]
         resp.status = falcon.HTTP_202
-        _show(resp, {"id": job.id, "agents": agents, "warnings": posted.warnings})
+        shown = {"id": job.id, "agents": agents, "warnings": posted.warnings}
+        if posted.target.fanout:
+            away = self._services.agents.away(posted.target)[:MAX_LISTED]
+            shown["away"] = [{**one.key.to_wire(), "last_contact": one.last_contact or None} for one in away]
+        _show(resp, shown)
 
     def on_get_jobs(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The list of jobs, newest first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import Any
 
 import pytest
@@ -61,6 +62,27 @@ def test_fanout_prefixes_every_line_and_exits_with_the_highest(controller, answe
     done = ctl(controller.url, "run", "--role", "web", "--fanout", "--", "job")
     assert done.code == 2
     assert sorted(done.out.splitlines()) == ["1:1 end", "1:1 from 1", "1:2 end", "1:2 from 2"]
+    assert done.err.splitlines()[-1] == "greenagent-ctl: 2 agents: 0 ok, 2 failed: 1:1 1:2"
+
+
+def test_a_fanout_tells_who_is_away_and_how_it_went(make_controller, answering) -> None:
+    """It left them out in silence, with exit code 0."""
+    controller = make_controller(Limits(live=0.5))
+    away = Agent(controller, nid=3, roles=["web"]).poll()
+    away.hang_up()
+    for nid in (1, 2):
+        code = nid - 1
+        answering(controller, result_of(state="ERROR" if code else "SUCCESS", exit_code=code), nid=nid, roles=["web"])
+    wait_until(lambda: controller.live() == {"1:1", "1:2"}, what="the third to count as away")
+    fanout = ("run", "--role", "web", "--fanout")
+    done = ctl(controller.url, *fanout, "--", "job")
+    assert (done.code, done.out) == (1, "")
+    first, last = done.err.splitlines()
+    assert re.fullmatch(r"greenagent-ctl: away and left out: 1:3 \(last contact \d+ s ago\)", first)
+    assert last == "greenagent-ctl: 2 agents: 1 ok, 1 failed: 1:2, 1 away"
+    assert ctl(controller.url, *fanout, "--require-all", "--", "job").code == 125
+    detached = ctl(controller.url, *fanout, "--detach", "--", "job")
+    assert "1:3" in detached.err
 
 
 def test_every_option_reaches_the_command(controller, answering) -> None:

@@ -57,6 +57,7 @@ def test_usage_errors_say_what_to_do(controller, arguments, said) -> None:
         ["run", "--gid", "1", "--nid", "1", "--fanout", "--", "true"],
         ["run", "--gid", "1", "--nid", "1", "--args-json", "[]", "--", "true"],
         ["run", "--gid", "1", "--nid", "1", "--env", "nothing", "--", "true"],
+        ["run", "--role", "web", "--require-all", "--", "true"],
         ["agents", "--", "x"],
         ["jobs", "--since", "soon"],
         ["--ca", "/nonexistent", "agents"],
