@@ -111,6 +111,7 @@ def test_the_entry_points_patch_before_anything_else() -> None:
 
 
 SMALL_ON_PURPOSE = {
+    "values/command_line.py": "a command as people read it, for the agent, the tools and ctl",
     "cli/early.py": "imported before everything else",
     "uplink/proxy.py": "asked by the client, by what is said of a controller, and by --check",
     "cli/logs/verify.py": "a command of its own, loaded only when it is given",

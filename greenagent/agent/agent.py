@@ -12,6 +12,7 @@ from gevent.lock import Semaphore
 
 from greenagent import __version__, builtins
 from greenagent.agent.bootstrap import (
+    complete_runs,
     end_orphans,
     find_original,
     leave_copied,
@@ -31,6 +32,7 @@ from greenagent.jobs.commands import Commands, Scripts
 from greenagent.jobs.handover import HandedOver, SuspendedJob
 from greenagent.jobs.job import Identity, Reason
 from greenagent.jobs.routing import Routing, own_routes
+from greenagent.jobs.run_records import RunRecords
 from greenagent.jobs.runner import JobContext
 from greenagent.jobs.startup import StartupTasks, recover, warn_of
 from greenagent.process.orphans import OrphanReaper
@@ -136,6 +138,7 @@ class Agent:
             statistics=self.statistics,
             meter=self.meter,
             commands=self.commands,
+            runs=RunRecords(self.store),
         )
         self.admission = Admission(context)
         self.commands.built_ins = builtins.bind(
@@ -161,6 +164,7 @@ class Agent:
             self.monitoring.lag,
         )
         self.monitoring.start(parts, self.statistics, self.began, must_serve=taken_over is None)
+        complete_runs(context, taken_over)
         if taken_over is not None:
             self.statistics.preset(taken_over.gauges)
             self.admission.resume(taken_over.jobs)

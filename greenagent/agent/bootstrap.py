@@ -8,6 +8,8 @@ from pathlib import Path
 
 import gevent
 
+from greenagent.jobs.handover import HandedOver
+from greenagent.jobs.runner import JobContext
 from greenagent.logs.console import Console
 from greenagent.logs.store import LogStore
 from greenagent.logs.write.cursors import CursorStore
@@ -22,6 +24,7 @@ from greenagent.settings.models import Settings
 from greenagent.spool.identity import Former, keep_unsettled, settle
 from greenagent.spool.schema import JobRecord
 from greenagent.spool.spool import Spool
+from greenagent.values.errors import GreenagentError
 
 
 def make_log_store(settings: Settings, agent_log: AgentLog, console: LineOutput, cursors: CursorStore) -> LogStore:
@@ -35,7 +38,7 @@ def make_log_store(settings: Settings, agent_log: AgentLog, console: LineOutput,
         limits = StoreLimits(logger.max_db_size, logger.max_dbs, logger.max_age, logger.min_free)
     else:
         folder = main.ledger_file.with_name(main.ledger_file.name + ".logs")
-        limits = StoreLimits()
+        limits = StoreLimits(run_memory=main.result_memory)
     return LogStore(
         folder,
         main.message_id_file,
@@ -161,6 +164,16 @@ def say_lost(spool: Spool, message_id_file: Path | None, locks: Iterable[FileLoc
         f"the ledger {spool.path} holds nothing of an earlier run, but {known}: "
         f"if that was this agent, the results it still owed its controllers are lost{running}"
     )
+
+
+def complete_runs(context: JobContext, taken_over: HandedOver | None) -> None:
+    """Gives an end to the records of runs that an earlier life left without one."""
+    if context.spool.claim.is_others:
+        return  # they are another agent's, and go on there
+    try:
+        context.runs.complete(context.spool, None if taken_over is None else taken_over.jobs)
+    except GreenagentError as error:
+        context.agent_log.warning(f"records of runs that were cut off stay without an end: {error}")
 
 
 def leave_copied(spool: Spool, agent_log: AgentLog) -> None:

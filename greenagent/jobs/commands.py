@@ -23,6 +23,7 @@ from greenagent.settings.models import ControllerSettings, ExtensionSettings, Se
 from greenagent.values import levels
 from greenagent.values.arguments import as_text
 from greenagent.values.command import EXECUTE, Command, load_json
+from greenagent.values.command_line import JUMPSCRIPT
 from greenagent.values.errors import CommandError, GreenagentError
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -266,7 +267,7 @@ class Scripts:
         """By controller and hash: what one controller hands out under a hash is none of another's."""
         self.commands: dict[str, Resolver] = {
             "bash": self.bash,
-            "jumpscript": self.jumpscript,
+            JUMPSCRIPT: self.jumpscript,
             "jumpscript_content": self.jumpscript_content,
         }
 

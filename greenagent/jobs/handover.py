@@ -49,6 +49,9 @@ class SuspendedRun:
     leave_children: bool
     signals: list[str]
     pipes: SuspendedStreams
+    number: int = 0
+    """Of its record in the log databases, 0 in version 1; ``command`` is its command line there."""
+    command: str = ""
 
 
 @dataclass(slots=True)

@@ -66,12 +66,15 @@ class JobMonitor:
         self._series.add_output(0, 0)
         self._watch = self._meter.watch(self._job.id, child.pid, child.tree.find_in, self._series.add_usage)
 
-    def ended(self) -> None:
-        """The last reading of this run, before the child is reaped."""
+    def ended(self) -> int:
+        """The last reading of this run, before the child is reaped. Returns the most memory that one saw, in bytes."""
+        peak = 0
         if self._watch is not None:
             self._watch.close()
+            peak = self._watch.peak
             self._watch = None
             self._series.end_run()
+        return peak
 
     def close(self) -> None:
         """The job is over: what it fed is sent with its interval."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from greenagent.jobs.commands import Commands, Execution, NoScriptError, RemovedExtensionError, child_environment
@@ -12,7 +12,9 @@ from greenagent.jobs.handover import Suspended, SuspendedRun, SuspendedStreams
 from greenagent.jobs.job import Identity, Job, Outcome, Reason, killed_before_start
 from greenagent.jobs.monitor import AnnouncedPids, JobMonitor
 from greenagent.jobs.routing import Routing
+from greenagent.jobs.run_records import RunRecords
 from greenagent.jobs.streams import JobOutput, StreamCopier
+from greenagent.logs.runs import RunRecord
 from greenagent.process.child import Child, ExitStatus, Survivor, end, named, sweep
 from greenagent.process.job_tree import job_tag
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
@@ -24,6 +26,7 @@ from greenagent.spool.spool import Spool
 from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import Meter
 from greenagent.values import levels, states
+from greenagent.values.command_line import command_line
 from greenagent.values.errors import CommandError, GreenagentError
 from greenagent.values.message import Message
 from greenagent.values.result import CANNOT_START, NOT_FOUND
@@ -49,6 +52,7 @@ class JobContext:
     statistics: Statistics
     meter: Meter
     commands: Commands
+    runs: RunRecords
 
     def report(self, job: Job, outcome: Outcome, *, ends: bool = True) -> None:
         """Puts a result into the spool, where its controller finds it; with ``ends`` the job is over.
@@ -106,9 +110,10 @@ class BuiltInRunner:
 
 
 class _Run(NamedTuple):
-    """One process; ``starttime`` in milliseconds since 1970, ``began`` monotonic."""
+    """One process; ``starttime`` in milliseconds since 1970, ``began`` monotonic; ``record``: what is kept of it."""
 
     child: Child
+    record: RunRecord
     starttime: int
     began: float
     leave_children: bool
@@ -139,9 +144,25 @@ class ExternalRunner:
         job = self._job
         if job.suspended is not None and job.suspended.run is not None:
             return self._resume(job.suspended.run)
-        starttime = int(time.time() * 1000)
+        context, starttime, began = self._context, int(time.time() * 1000), time.monotonic()
+        record = context.runs.new(job, starttime)
+        begun = self._begin(starttime)
+        if isinstance(begun, Outcome):
+            context.runs.ended(record, replace(begun, lived=time.monotonic() - began))
+            return begun
+        execution, child = begun
+        if job.command.cmd in context.settings().extensions:
+            record = record._replace(command=command_line((execution.executable, *execution.arguments)))
+        context.runs.begun(record)
+        job.signals.clear()
+        context.spool.process(job.row, child.pid, child.start_ticks)
+        run = _Run(child, record, starttime, time.monotonic(), execution.leave_children)
+        return self._supervise(run, execution.data.encode("utf-8"))
+
+    def _begin(self, starttime: int) -> tuple[Execution, Child] | Outcome:
+        """Starts the process; the outcome where that fails."""
         try:
-            execution = self._context.commands.resolve(job.command, job.controller)
+            execution = self._context.commands.resolve(self._job.command, self._job.controller)
             child = self._start(execution)
         except RemovedExtensionError as error:
             return Outcome(states.UNKNOWN_CMD, error.reason, starttime=starttime, reason=NOT_FOUND, can_restart=False)
@@ -157,12 +178,7 @@ class ExternalRunner:
                 reason=NOT_FOUND if error.absent else CANNOT_START,
                 can_restart=not error.missing,
             )
-        if child is None:
-            return killed_before_start(by_request=True)
-        job.signals.clear()
-        self._context.spool.process(job.row, child.pid, child.start_ticks)
-        run = _Run(child, starttime, time.monotonic(), execution.leave_children)
-        return self._supervise(run, execution.data.encode("utf-8"))
+        return killed_before_start(by_request=True) if child is None else (execution, child)
 
     def give_up(self, restarts: int) -> None:
         """The restart limit is reached: one critical message in the job's own log (protocol 5.3)."""
@@ -225,7 +241,8 @@ class ExternalRunner:
         )
         child.tree.known.update(suspended.known)
         self._job.signals.update(suspended.signals)
-        run = _Run(child, suspended.starttime, suspended.began, suspended.leave_children)
+        record = self._context.runs.new(self._job, suspended.starttime, suspended.number, suspended.command)
+        run = _Run(child, record, suspended.starttime, suspended.began, suspended.leave_children)
         return self._supervise(run, streams.data_left, streams)
 
     def _supervise(self, run: _Run, data: bytes, before: SuspendedStreams | None = None) -> Outcome:
@@ -252,14 +269,16 @@ class ExternalRunner:
         self._clean_up(run, cause, survivors)
         copier.finish(self._main.pipe_drain)
         announced.end()
-        monitor.ended()
+        peak = monitor.ended()
         if child.has_exited:
             status = child.reap()
         else:
             status = ExitStatus(None, None)
             supervisor.spawn(f"late end of job {job.id}", child.reap)
         job.child = None
-        return self._outcome(run, status, cause, output)
+        outcome = self._outcome(run, status, cause, output)
+        self._context.runs.ended(run.record, outcome, child.used.cpu, max(peak, child.used.memory))
+        return outcome
 
     def _await_end(self, run: _Run) -> str | None:
         """Waits for the exit; the state to report if the agent has to end the process, else None (or SUSPEND)."""
@@ -287,6 +306,8 @@ class ExternalRunner:
             starttime=run.starttime,
             began=run.began,
             leave_children=run.leave_children,
+            number=run.record.number,
+            command=run.record.command,
             signals=sorted(self._job.signals),
             pipes=streams,
         )

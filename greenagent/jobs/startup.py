@@ -12,6 +12,7 @@ from gevent.event import Event
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.handover import StartupState
 from greenagent.jobs.job import Identity, Job, Outcome, Stage
+from greenagent.jobs.run_records import CUT_OFF, HELD_UP
 from greenagent.jobs.runner import JobContext
 from greenagent.process.child import Survivor, named
 from greenagent.settings.models import StartupTask
@@ -25,9 +26,7 @@ SETTLED = 2.0
 """Seconds a task must have run for those after it to start, unless it ``must_exit``."""
 LOOK_EVERY = 0.2
 """Seconds between looks at a task that is not up yet."""
-CUT_OFF = "cut off: the agent was stopped or killed while the job ran"
 MOVED = "given up: it was given to node {}, which is node {} now"
-HELD_UP = "cut off: the job did not stop in time for the agent's replacement in place"
 
 
 @dataclass(eq=False)

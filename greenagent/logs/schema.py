@@ -91,6 +91,30 @@ class OpenLines(LogModel):
         without_rowid = True  # one page less in each file
 
 
+class Runs(LogModel):
+    """One run of a job as a process, or a start that failed: ``greenagent.logs.runs.RunRecord``.
+
+    Written when it starts and again, whole, when it ends; where it ends in a later file, only that one has its end.
+    """
+
+    number = IntegerField(primary_key=True)
+    jobid = TextField()
+    run = IntegerField()
+    controller = TextField(null=True)
+    domain = TextField()
+    name = TextField()
+    command = TextField()
+    accepted = FloatField()
+    started = FloatField()
+    ended = FloatField(null=True)
+    exit_code = IntegerField(null=True)
+    signal = TextField(null=True)
+    state = TextField(null=True)
+    reason = TextField()
+    cpu = FloatField(null=True)
+    memory = IntegerField(null=True)
+
+
 class Meta(LogModel):
     """Numbers that go with the file: ``next_seq`` and ``last_id``, written with every batch, and ``first_seq``.
 
@@ -118,7 +142,11 @@ def _columns(model: Any) -> list[str]:
 LINE_COLUMNS: Final = tuple(_columns(Logs))
 """In the order of the table: also the order of the values of INSERT_ROW."""
 
-SCHEMA: Final = tuple(statement for model in (Logs, Outgoing, Spans, OpenLines, Meta) for statement in _creation(model))
+SCHEMA: Final = (
+    *(statement for model in (Logs, Outgoing, Spans, OpenLines, Runs, Meta) for statement in _creation(model)),
+    # What a start looks for after a crash, among any number of runs.
+    f'CREATE INDEX IF NOT EXISTS "runs_unended" ON "{_table(Runs)}" ("number") WHERE "ended" IS NULL',
+)
 """Statements that create what is missing in a log database."""
 
 
@@ -155,6 +183,10 @@ INSERT_BLOCK: Final = {
 PUT_SPAN: Final = f'INSERT OR REPLACE INTO "{_table(Spans)}" ("jobid", "first", "last") VALUES (?, ?, ?)'
 PUT_OPEN: Final = f'INSERT OR REPLACE INTO "{_table(OpenLines)}" VALUES (?, ?, ?, ?, ?, ?, ?, ?)'
 CLOSE_OPEN: Final = f'DELETE FROM "{_table(OpenLines)}" WHERE "jobid" = ? AND "stream" = ?'
+PUT_RUN: Final = f'INSERT OR REPLACE INTO "{_table(Runs)}" VALUES ({", ".join("?" for _ in _columns(Runs))})'
+HAS_RUNS: Final = f'SELECT 1 FROM "{_table(Runs)}" LIMIT 1'
+FORGET_RUNS: Final = f'DELETE FROM "{_table(Runs)}" WHERE "number" < ? AND "ended" < ?'
+"""The number alone tells about when a run began: not every row is looked at."""
 CLEAR_OPEN: Final = f'DELETE FROM "{_table(OpenLines)}"'
 SET_META: Final = f'INSERT OR REPLACE INTO "{_table(Meta)}" VALUES (?, ?)'
 DELETE_META: Final = f'DELETE FROM "{_table(Meta)}" WHERE "key" LIKE ?'

@@ -7,6 +7,7 @@ for a controller is found by ``PendingLines``, what people ask for by ``LogQuery
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from greenagent.logs.folder import LogFolder, is_damage, refuse_unreadable
 from greenagent.logs.lines import Lines, OpenLine, Owner, byte_size
 from greenagent.logs.read.pending import MarkedReader, PendingLines
 from greenagent.logs.read.query import LogQuery, newest_first
+from greenagent.logs.read.runs import last_number, unended_runs
+from greenagent.logs.runs import RunRecord
 from greenagent.logs.write.account import LineAccount
 from greenagent.logs.write.cursors import CursorStore
 from greenagent.logs.write.deletion import Deletion
@@ -38,6 +41,10 @@ Answer = TypeVar("Answer")
 
 _LOOK_EVERY: Final = 0.5
 """Seconds between looks for open text."""
+
+
+def _take_no_notice(path: Path, error: sqlite3.Error) -> None:
+    """Of a file that cannot be read where another source tells nearly the same."""
 
 
 class StoreMetrics(NamedTuple):
@@ -94,6 +101,7 @@ class LogStore:
         self._cursors = cursors
         self._removed: dict[str, PendingLines] = {}
         """Pairs that left the configuration: a batch may still be under way."""
+        self._last_run = 0
         self._jobs: dict[Owner, JobLog] = {}
         self.open_texts = OpenTexts()
         self._stirred = Event()
@@ -115,6 +123,9 @@ class LogStore:
                 self.intake.ids.start(self.writer.database.last_id)
             except OSError as error:
                 raise GreenagentError(f"{self.locks[1].guards} cannot be used: {error.strerror}") from error
+            self._last_run = self.writer.runs.highest = self.intake.call(
+                lambda: last_number(self.folder, _take_no_notice)
+            )
             self._store_cut_off(self.intake.call(self.writer.open_rows))
             self._pool = NativePool(4)
             # Of 0.1: counts of lines lost on a full disk. It has said them, and no log of 0.2 would tell them.
@@ -140,6 +151,9 @@ class LogStore:
             self.intake.call(self.writer.try_now)
             self._account.last_report(self.flush)
         self.intake.stop(last=self.writer.close)
+        lost = len(self.writer.runs) + self.writer.runs.take_lost()
+        if lost:
+            self._agent_log.error(f"the records of {lost} runs are lost: the log database could not be written")
         self._keep_cursors()
         try:
             self.intake.ids.store_last_used()
@@ -214,6 +228,23 @@ class LogStore:
     def _log_of(self, owner: Owner) -> JobLog:
         """Also of a job that has ended."""
         return self._jobs.get(owner) or JobLog(self.intake, owner, "", Routes(keep=self.keep))
+
+    # -- records of runs
+
+    def next_run(self) -> int:
+        """The number of a run that is about to start: about the microseconds since 1970, and always a new one."""
+        self._last_run = max(self._last_run + 1, int(time.time() * 1e6))
+        return self._last_run
+
+    def put_run(self, record: RunRecord) -> None:
+        """Stores the record of a run, in place of an earlier one with its number; soon, without ever waiting."""
+        if self.intake.is_alive:
+            self.intake.put_run(record)
+
+    def unended_runs(self) -> list[RunRecord]:
+        """Those that have no end in any database. Raises GreenagentError."""
+        with self._readable():
+            return self._native(unended_runs, self.folder, self._pass_over)
 
     def flush(self) -> None:
         """Returns when everything appended before is committed (or counted as lost)."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import gevent
 from gevent.event import Event
 
-from greenagent.process.job_tree import DetachedProcesses, JobTree, Reaper, parse_tag, read_tag
+from greenagent.process.job_tree import DetachedProcesses, JobTree, Reaper, Used, parse_tag, read_tag
 from greenagent.runtime import procfs
 from greenagent.runtime.native import close_descriptor
 from greenagent.runtime.procfs import Process
@@ -61,6 +61,7 @@ class Child:
         "stdout",
         "tag",
         "tree",
+        "used",
     )
 
     def __init__(
@@ -82,6 +83,8 @@ class Child:
         self.stdin, self.stdout, self.stderr = pipes
         found = (procfs.pipe_of(each) for each in pipes if each is not None)
         self.tree = JobTree(reaper, pid, start_ticks, tag, [pipe for pipe in found if pipe is not None])
+        self.used = Used()
+        """Known once it is reaped."""
         self._status: ExitStatus | None = None
         self._event: Event | None = None
         self._watcher: Any = None
@@ -151,7 +154,7 @@ class Child:
         assert status is not None
         if not self.tree.leader_is_reaped:
             self.tree.leader_is_reaped = True
-            self._reaper.reap(self.pid, self.pidfd)
+            self.used = self._reaper.reap(self.pid)
             if self._watcher is not None:
                 self._watcher.stop()
                 self._watcher.close()
@@ -166,7 +169,7 @@ class Child:
             os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
         except OSError:
             pass  # it may not be signalled, or is reaped already
-        self._reaper.reap(self.pid, self.pidfd)
+        self._reaper.reap(self.pid)
         for descriptor in (self.pidfd, self.stdin, self.stdout, self.stderr):
             if descriptor is not None:
                 close_descriptor(descriptor)

@@ -7,6 +7,7 @@ eats exit codes (design, section 3). So everything that reaps goes by pid and un
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -86,6 +87,18 @@ def read_tag(pid: int) -> str | None:
     return None
 
 
+class Used(NamedTuple):
+    """Processor time in seconds, and the most memory of one of the processes, in bytes; None and 0: not known."""
+
+    cpu: float | None = None
+    memory: int = 0
+
+
+def _own_memory(peak: int) -> int:
+    """Bytes; 0 where the kernel may count what the agent itself had, in which every child begins. ``peak`` in KiB."""
+    return peak * 1024 if peak > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss else 0
+
+
 class Reaper:
     """Tells the children the agent started (``own``) from orphans that were reparented to it."""
 
@@ -113,14 +126,20 @@ class Reaper:
         """Whether a start is under way just now."""
         return self._starting > 0
 
-    def reap(self, pid: int, pidfd: int) -> None:
-        """Frees the number of a child of ours; it must have ended."""
+    def reap(self, pid: int) -> Used:
+        """Frees the number of a child of ours; it must have ended. Returns what it and those it waited for have used.
+
+        The zombie guards the number until then, so that it names no other process.
+        """
+        used = Used()
         with self.lock:
             try:
-                os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+                usage = os.wait4(pid, os.WNOHANG)[2]
+                used = Used(round(usage.ru_utime + usage.ru_stime, 3), _own_memory(usage.ru_maxrss))
             except ChildProcessError:
                 pass
             self.own.pop(pid, None)
+        return used
 
     def reparented(self) -> list[int]:
         """The agent's children that it did not start: orphans of jobs, given to the subreaper.

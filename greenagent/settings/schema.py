@@ -6,7 +6,6 @@ checks, ``--print-config``, docs/configuration.md and the reload plan all go by 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -15,11 +14,9 @@ from urllib.parse import urlsplit
 
 from greenagent.values.errors import LevelError
 from greenagent.values.levels import LevelSet, parse_levels
-from greenagent.values.text import AddressError, parse_address, zone_fault
+from greenagent.values.text import AddressError, hide_passwords, parse_address, zone_fault
 
 ENVIRONMENT_PREFIX: Final = "GREENAGENT_"
-_ACCOUNT = re.compile(r"""(?<=://)[^\s/"']+@""")
-"""User and password in a URL; ``?`` and ``#`` too, which do not belong there but may stand in a password."""
 
 
 class ValueProblem(Exception):
@@ -214,11 +211,6 @@ def http_url(value: str) -> str:
         "holds blanks or control characters": not value.isprintable() or " " in value,
     }
     return next((f"{text}: {shown}" for text, found in faults.items() if found), "")
-
-
-def hide_passwords(text: str) -> str:
-    """The text with user and password of every URL in it replaced by ``***``."""
-    return _ACCOUNT.sub("***@", text)
 
 
 def listen_address(value: str) -> str:

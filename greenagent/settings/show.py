@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from greenagent.settings.models import Settings
-from greenagent.settings.schema import LEVELS, Setting, hide_passwords, walk
+from greenagent.settings.schema import LEVELS, Setting, walk
+from greenagent.values.text import hide_passwords
 
 HIDDEN = "***"
 

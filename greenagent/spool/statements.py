@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.runtime.database import transaction
@@ -128,6 +128,16 @@ def send_refused_again(connection: sqlite3.Connection, job_id: str, rows: Iterat
     connection.execute("DELETE FROM outcome WHERE row = ?", (row,))
     put(connection, next(rows), job, job_id, controller, path, state, body)
     return str(controller)
+
+
+def last_result(connection: sqlite3.Connection, job_id: str, accepted: float) -> dict[str, Any] | None:
+    """The last result of a job, by its id and accept stamp; None where it is not known (any more)."""
+    found = connection.execute(
+        "SELECT body FROM job JOIN outcome ON outcome.job = job.row "
+        "WHERE job.id = ? AND abs(accepted - ?) < 0.001 ORDER BY outcome.row DESC LIMIT 1",
+        (job_id, accepted),
+    ).fetchone()
+    return json.loads(found[0]) if found else None
 
 
 def _ended_job(connection: sqlite3.Connection, command: Command, controller: str | None, since: float) -> int | None:

@@ -74,7 +74,7 @@ def _ignore(usage: ProcessUsage) -> None:
 
 
 class Watch:
-    """One run of a job being metered. ``usage`` is the newest reading."""
+    """One run of a job being metered. ``usage`` is the newest reading, ``peak`` the most memory of any, in bytes."""
 
     def __init__(
         self,
@@ -88,6 +88,7 @@ class Watch:
         self.root = root
         self.members = members
         self.usage = ProcessUsage()
+        self.peak = 0
         self.seen: dict[int, int] = {}
         """Pids alive at the last reading with their start times in ticks since boot."""
         self.is_open = True
@@ -135,6 +136,7 @@ class Watch:
             threads=root.threads,
             fds=procfs.count_descriptors(self.root),
         )
+        self.peak = max(self.peak, self.usage.rss)
         self._on_reading(self.usage)
 
     def take(self, found: list[Process], swaps: bool, pause: Callable[[], None] = _go_on) -> None:
@@ -175,6 +177,7 @@ class Watch:
                 fds=fds,
                 pids=tuple(process.pid for process in alive),
             )
+        self.peak = max(self.peak, self.usage.rss)
         self._on_reading(self.usage)
 
     def _is_same(self, process: Process) -> bool:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from gevent.event import Event
 
 from greenagent.runtime.agent_log import AgentLog
-from greenagent.settings.schema import hide_passwords
 from greenagent.uplink.answer import MAX_RETRY_AFTER
 from greenagent.uplink.proxy import proxy_variable
+from greenagent.values.text import hide_passwords
 
 REPEAT_AFTER = 60.0
 """Seconds in which a reason that comes back is not logged again: an answer that flaps must not fill the log."""

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 from collections.abc import Iterable
+from typing import Final
 
 from greenagent.values.errors import GreenagentError
+
+_ACCOUNT: Final = re.compile(r"""(?<=://)[^\s/"']+@""")
+"""User and password in a URL; ``?`` and ``#`` too, which do not belong there but may stand in a password."""
+
+
+def hide_passwords(text: str) -> str:
+    """The text with user and password of every URL in it replaced by ``***``."""
+    return _ACCOUNT.sub("***@", text)
 
 
 def visible(text: str, keep: str = "\t\n") -> str:

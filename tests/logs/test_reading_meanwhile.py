@@ -26,7 +26,7 @@ def writing(stores: Stores) -> Iterator[subprocess.Popen[str]]:
     """Another process that writes as fast as it can into files of 256 KiB."""
     process = start_chatty(stores, 1 << 18, LINES)
     try:
-        wait_until(lambda: len(stores.folder.archives()) > 9 if stores.folder.path.exists() else False)
+        wait_until(lambda: len(stores.folder.archives()) > 15 if stores.folder.path.exists() else False)
         yield process
         assert process.wait(60) == 0
     finally:

@@ -73,11 +73,14 @@ class LineAccount:
             self._failure = f"logs cannot be written to {self._folder} ({reason})"
             self._agent_log.error(f"{self._failure}: lines are counted until they can; jobs go on")
 
-    def written_again(self) -> None:
+    def written_again(self, lost_runs: int) -> None:
         """Every job's log says what it misses."""
         self._failure = ""
-        lost = f": {_total(self._unreported)} were lost" if self._unreported else ""
-        self._agent_log.warning(f"logs can be written again{lost}")
+        lost = [_total(self._unreported)] if self._unreported else []
+        if lost_runs:
+            lost.append(f"the records of {lost_runs} runs")
+        were = f": {' and '.join(lost)} were lost" if lost else ""
+        self._agent_log.warning(f"logs can be written again{were}")
         self.report()
 
     def disorder(self, reason: str) -> None:

@@ -11,11 +11,14 @@ from typing import Final
 
 from greenagent.logs.folder import LogFolder, file_size, inode_of, number_of, read_numbers
 from greenagent.logs.lines import LAST_ID, MIXED, Lines, as_rows, block_as_json
+from greenagent.logs.runs import RunRecord
 from greenagent.logs.schema import (
     CLOSE_OPEN,
     DELETE_META,
+    HAS_RUNS,
     INSERT_BLOCK,
     INSERT_ROW,
+    PUT_RUN,
     PUT_SPAN,
     SCHEMA,
     SET_META,
@@ -33,6 +36,7 @@ from greenagent.logs.write.database_file import (
     sign_off,
     stored_numbers,
 )
+from greenagent.logs.write.file_size import RUN_TOUCHES, FileSize
 from greenagent.runtime.native import NativeLock, native_sleep
 
 _CLOSE_WAIT: Final = 2.0
@@ -40,10 +44,6 @@ _CLOSE_WAIT: Final = 2.0
 _LOG_LIMIT: Final = 4 << 20
 """Bytes of write-ahead log at which it is merged, between batches: inside one it would stall."""
 _NO_LIMIT: Final = 1 << 62
-_FRAME: Final = PAGE_SIZE + 24
-"""Bytes of a page in the write-ahead log."""
-_TOUCHED: Final = 8
-"""Pages that a transaction changes beside those it adds, at most: the last ones of tables, their parents, the first."""
 
 
 class LogDatabase:
@@ -59,6 +59,8 @@ class LogDatabase:
         self.lock = NativeLock()
         """Our own readers of the file hold it for a moment each; so does the merging of its log that they hinder."""
         self.transaction_limit = min(_LOG_LIMIT, self._max_size // 16)
+        self.runs_limit = max(1, min(1000, self._max_size // (16 * RUN_TOUCHES * PAGE_SIZE)))
+        """So many records of runs that may be anywhere in their table belong in one transaction."""
         self.next_seq = 1
         self.last_id = -1
         """The id of the newest line, -1 before the first."""
@@ -66,9 +68,10 @@ class LogDatabase:
         """Closed databases whose log is still to be merged: somebody else has them open."""
         self._first_seq = self._committed_seq = 1
         self._number = self._inode = 0
-        self._file_bytes = self._log_bytes = 0
-        self._pages = self._pages_before = 0
-        """Pages of the file once its log is merged: now, and when the transaction began."""
+        self._size = FileSize(self._max_size)
+        self._runs = 0
+        """Records in the transaction that may be anywhere in their table."""
+        self._has_runs = False
         self._next_merge = 0.0
         self._can_json = True
         self._expect_control = False
@@ -153,7 +156,7 @@ class LogDatabase:
     def is_shrunk(self) -> bool:
         """True when somebody truncated the file: nothing of ours ever makes it smaller."""
         try:
-            return os.stat(self.path).st_size < self._file_bytes and not self._is_gone()
+            return os.stat(self.path).st_size < self._size.file_bytes and not self._is_gone()
         except OSError:
             return False  # gone, which is seen to every second, or out of sight: it is open, and takes lines still
 
@@ -217,6 +220,7 @@ class LogDatabase:
         self._connection = connection
         self.path, self._number, self._inode = path, number_of(path), inode_of(path)
         self._first_seq = (read_numbers(connection) or {}).get("first_seq", 0)
+        self._has_runs = connection.execute(HAS_RUNS).fetchone() is not None
         self._spans = []
         self._measure()
 
@@ -256,7 +260,7 @@ class LogDatabase:
         first = self.next_seq
         if not (lines.text and self._can_json and self._insert_block(lines, first)):
             self.connection.executemany(INSERT_ROW[lines.keep], as_rows(lines, first))
-        self._pages = self._page_count()
+        self._size.count(self.connection)
         self.next_seq = first + lines.count
         self.last_id = (lines.first_id + lines.count - 1) & LAST_ID
         if lines.closes:
@@ -267,6 +271,13 @@ class LogDatabase:
                 span[2] = self.next_seq - 1
             else:
                 self._spans.append([lines.owner.jobid, first, self.next_seq - 1])
+
+    def put_runs(self, records: Sequence[RunRecord], anywhere: int) -> None:
+        """Writes records of runs, each in place of what the file has of it; so many may be anywhere in the table."""
+        self.connection.executemany(PUT_RUN, records)
+        self._size.count(self.connection)
+        self._runs += anywhere
+        self._has_runs = True
 
     def _insert_block(self, lines: Lines, first: int) -> bool:
         """The fast way; False when this block cannot take it."""
@@ -299,7 +310,7 @@ class LogDatabase:
         self._marks_are_stored = True
         self._spans = self._spans[-1:]  # the last one may grow
         self._measure()
-        if self._log_bytes > min(_LOG_LIMIT, self._max_size // 8) and time.monotonic() >= self._next_merge:
+        if self._size.log_bytes > min(_LOG_LIMIT, self._max_size // 8) and time.monotonic() >= self._next_merge:
             self.merge_log()
 
     def rollback(self) -> None:
@@ -311,7 +322,8 @@ class LogDatabase:
                 pass  # sqlite has rolled back by itself
         self.next_seq = self._committed_seq
         self._spans = []
-        self._pages = self._pages_before
+        self._size.undo()
+        self._runs = 0
 
     def clean_outgoing(self, after: int, upto: int, kept: Sequence[Cursor]) -> None:
         """Deletes what was only for controllers behind ``after``, up to ``upto``. Raises sqlite3.Error.
@@ -357,37 +369,26 @@ class LogDatabase:
 
     # -- size
 
-    def is_full(self, coming: int) -> bool:
+    def is_full(self, coming: int, runs: int = 0) -> bool:
         """True when ``coming`` more bytes might carry file and log over the limit while they are merged.
 
-        The file then has all its pages while the log still has what it had, and what this transaction wrote.
+        ``runs``: with so many records of runs that may be anywhere in their table.
         """
-        added = 2 * coming // PAGE_SIZE + 1  # rows of just over half a page fill only half of each
-        added += len(self._spans)  # each may split a page of its table
-        written = self._pages - self._pages_before + added + 2 * len(self._spans) + _TOUCHED
-        return (self._pages + added) * PAGE_SIZE + self._log_bytes + written * _FRAME > self._max_size
+        return self._size.is_full(coming, len(self._spans), self._runs + runs)
 
-    def needs_next(self, coming: int) -> bool:
+    def needs_next(self, coming: int, runs: int = 0) -> bool:
         """True when ``coming`` more bytes belong in another file: this one is full, also once its log is merged.
 
-        One that has had no line yet never is: another would have no more room.
+        One that has nothing yet never is: another would have no more room.
         """
-        if self.is_full(coming):
+        if self.is_full(coming, runs):
             self.merge_log()
-        return self.is_full(coming) and self.next_seq != self._first_seq
+        return self.is_full(coming, runs) and (self.next_seq != self._first_seq or self._has_runs)
 
     def _measure(self) -> None:
         """Between transactions."""
-        self._file_bytes = file_size(self.path)
-        self._log_bytes = file_size(_log_of(self.path))
-        self._pages = self._pages_before = self._page_count()
-
-    def _page_count(self) -> int:
-        try:
-            count: int = self.connection.execute("PRAGMA page_count").fetchone()[0]
-        except sqlite3.Error:
-            return self._pages  # asked after a commit as well, which this must not call in question
-        return count
+        self._size.measure(self.path, self.connection)
+        self._runs = 0
 
     def _numbers(self) -> list[tuple[str, int]]:
         return [("next_seq", self.next_seq), ("last_id", self.last_id)]

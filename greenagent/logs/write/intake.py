@@ -12,6 +12,7 @@ from gevent.event import Event
 
 from greenagent.logs.console import Console
 from greenagent.logs.lines import LAST_ID, Lines
+from greenagent.logs.runs import RunRecord
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.files import FileId, refuse_link, replace_file
 from greenagent.runtime.native import NativeWorker
@@ -27,6 +28,8 @@ CAPACITY: Final = 2 << 20
 """Bytes that may wait for the writer before the pipes are held back."""
 ROOM_AT_ONCE: Final = 1 << 20
 """Bytes beyond that for what the agent itself has to say."""
+RUN_DELAY: Final = 0.2
+"""Seconds for which the record of a run waits for lines to go with."""
 
 Task = Callable[[], Any]
 
@@ -184,10 +187,10 @@ class Intake:
         self.dropped = 0
         """Lines of any job that were counted instead of stored or sent."""
         self._agent_log = agent_log
-        self._worker: NativeWorker[Lines | Task] | None = None
+        self._worker: NativeWorker[Lines | RunRecord | Task] | None = None
         self._is_closing = False
 
-    def start(self, handle: Callable[[Sequence[Lines | Task]], None]) -> None:
+    def start(self, handle: Callable[[Sequence[Lines | RunRecord | Task]], None]) -> None:
         """Starts the thread in which ``handle`` gets all that waits, batch by batch. Raises NoThreadError."""
         self._worker = NativeWorker("log writer", handle, capacity=CAPACITY, on_failure=self._failed)
 
@@ -205,7 +208,7 @@ class Intake:
         self._worker = None
 
     @property
-    def thread(self) -> NativeWorker[Lines | Task] | None:
+    def thread(self) -> NativeWorker[Lines | RunRecord | Task] | None:
         """For the watchdog; None while it is not started."""
         return self._worker
 
@@ -243,6 +246,13 @@ class Intake:
         """Hands lines over; call after ``wait_for_room`` without yielding."""
         self._running.put_now(lines, weight)
 
+    def put_run(self, record: RunRecord) -> None:
+        """Hands over the record of a run, with the next lines or after a moment; never waits."""
+        try:
+            self._running.put_later(record, RUN_DELAY)
+        except RuntimeError:
+            pass  # the writer has ended, and said so
+
     def call(self, task: Task) -> Any:
         """Runs a task after all that waits; returns or raises what it does, GreenagentError if there is no thread."""
         return self._running.call(task)
@@ -260,7 +270,7 @@ class Intake:
         self.post(lambda: self._agent_log.warning(text))
 
     @property
-    def _running(self) -> NativeWorker[Lines | Task]:
+    def _running(self) -> NativeWorker[Lines | RunRecord | Task]:
         if self._worker is None:
             raise GreenagentError("the log store is not running")
         return self._worker

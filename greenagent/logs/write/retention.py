@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from greenagent.logs.folder import COMPANIONS, LogFolder, connect, read_numbers
+from greenagent.logs.read.runs import last_moment
 from greenagent.logs.write.cursors import Cursor, Cursors
 from greenagent.logs.write.database_file import closed_in_this_boot
 from greenagent.logs.write.undelivered import Waiting, waiting_in
@@ -27,22 +28,30 @@ _PATIENCE: Final = 0.05
 
 
 class StoreLimits(NamedTuple):
-    """The DB logger's settings: bytes per file, number of archives, seconds, bytes of free disk (0 = no limit)."""
+    """The DB logger's settings: bytes per file, number of archives, seconds, bytes of free disk (0 = no limit).
+
+    ``run_memory``: seconds for which records of runs are kept where there is no DB logger; None: as long as the files.
+    """
 
     max_db_size: int = 100 * 1024 * 1024
     max_dbs: int = 0
     max_age: float = 0
     min_free: int = 0
+    run_memory: float | None = None
 
 
 class _Archive(NamedTuple):
-    """The seqs of its lines, 0 for a file that is not ours, and whether it has a line in ``logs`` (or may have)."""
+    """The seqs of its lines, 0 for a file that is not ours, and whether it has a line in ``logs`` (or may have).
+
+    ``runs_until`` is when it got its last record of a run, in seconds since 1970; 0 for none.
+    """
 
     first_seq: int
     last_seq: int
     has_logs: bool
     closed: float | None = None
     """When, by the monotonic clock; None where that cannot be told."""
+    runs_until: float = 0.0
 
 
 class Retention:
@@ -83,10 +92,15 @@ class Retention:
         if limits.min_free:
             self._make_room(archives, cursors)
         for path in archives:  # those that held only lines on their way to controllers, once these have them
-            if path.exists() and not self._known(path).has_logs and not self._waiting_for(path, cursors):
+            if path.exists() and not self._is_wanted(self._known(path)) and not self._waiting_for(path, cursors):
                 self._remove(path)
         if self._failure is not None:
             raise self._failure
+
+    def _is_wanted(self, archive: _Archive) -> bool:
+        """Whether there is something in it for people."""
+        memory = self.limits.run_memory
+        return archive.has_logs or archive.runs_until > (0 if memory is None else time.time() - memory)
 
     def _older_than(self, age: float, archives: Sequence[Path]) -> list[Path]:
         """Those whose age is certain, whatever the machine's clock said meanwhile.
@@ -166,12 +180,15 @@ class Retention:
                 with closing(connect(path, timeout=_PATIENCE)) as connection:
                     numbers = read_numbers(connection)
                     row = connection.execute('SELECT 1 FROM "logs" LIMIT 1').fetchone() if numbers else None
+                    runs_until = last_moment(connection) if numbers else 0.0
             except sqlite3.Error:
                 return _Archive(0, sys.maxsize, True)
             found = _Archive(0, 0, True)
             if numbers:
                 closed = closed_in_this_boot(numbers)
-                found = _Archive(numbers.get("first_seq", 0), numbers["next_seq"] - 1, row is not None, closed)
+                found = _Archive(
+                    numbers.get("first_seq", 0), numbers["next_seq"] - 1, row is not None, closed, runs_until
+                )
             self._archives[path] = found
         return self._archives[path]
 

@@ -17,12 +17,14 @@ from typing import Final, NamedTuple, Protocol
 
 from greenagent.logs.folder import LogFolder, is_locked
 from greenagent.logs.lines import Lines, OpenLine, Owner, byte_size
-from greenagent.logs.schema import CLOSE_OPEN, PUT_OPEN
+from greenagent.logs.runs import RunRecord
+from greenagent.logs.schema import CLOSE_OPEN, FORGET_RUNS, PUT_OPEN
 from greenagent.logs.write.cursors import Cursor, CursorRow, Cursors
 from greenagent.logs.write.database import LogDatabase
 from greenagent.logs.write.database_file import LEAP
 from greenagent.logs.write.intake import Task
 from greenagent.logs.write.retention import Retention, StoreLimits
+from greenagent.logs.write.run_rows import RunRows
 from greenagent.logs.write.undelivered import Waiting, waiting_behind, waiting_in_all
 
 RETRY_AFTER: Final = 2.0
@@ -53,7 +55,7 @@ class WriterEvents(Protocol):
 
     def not_written(self, lost: Counter[Owner], untold: Counter[Owner], reason: str) -> None: ...
 
-    def written_again(self) -> None: ...
+    def written_again(self, lost_runs: int) -> None: ...
 
     def not_sent(self, waiting: Waiting, pairs: str, cause: str) -> None: ...
 
@@ -80,6 +82,7 @@ class Writer:
         self.warn = warn
         self.database = LogDatabase(folder, limits.max_db_size, warn)
         self.cursors = Cursors()
+        self.runs = RunRows()
         self._events = events
         self._post = post
         self._record = record
@@ -119,12 +122,14 @@ class Writer:
         waiting = {cursor.name: (last_seq - cursor.seq) % LEAP for cursor in self.cursors.wanting(last_seq)}
         return Vanished(max(waiting.values(), default=0), tuple(waiting))
 
-    def handle(self, batch: Sequence[Lines | Task]) -> None:
-        """Everything that waited: lines in transactions, tasks between them."""
+    def handle(self, batch: Sequence[Lines | RunRecord | Task]) -> None:
+        """Everything that waited: lines and records of runs in transactions, tasks between them."""
         lines: list[Lines] = []
         for item in batch:
             if isinstance(item, Lines):
                 lines += item.parts(self.database.transaction_limit)
+            elif isinstance(item, RunRecord):
+                self.runs.add(item)
             else:
                 self._write(lines)
                 lines = []
@@ -174,13 +179,16 @@ class Writer:
     # -- lines
 
     def _write(self, lines: list[Lines]) -> None:
-        """Writes lines, in as many transactions as it takes; those that cannot be written are counted as lost."""
-        if lines and (not self._is_failing or time.monotonic() >= self._failing_until):
+        """Writes lines, in as many transactions as it takes; those that cannot be written are counted as lost.
+
+        With them go the records of runs, which wait where they cannot be written.
+        """
+        if (lines or self.runs) and (not self._is_failing or time.monotonic() >= self._failing_until):
             self._reason = self._attempt(lines)
             if self._reason:
                 self._is_failing = True
                 self._failing_until = time.monotonic() + RETRY_AFTER
-        if lines and self._is_failing:
+        if (lines or self.runs) and self._is_failing:
             lost: Counter[Owner] = Counter()
             untold: Counter[Owner] = Counter()
             for part in lines:
@@ -196,7 +204,7 @@ class Writer:
         """Writes ``lines`` and takes them out of the list, mending what fails; returns why some are left, if any."""
         for trial in range(3):
             try:
-                while lines:
+                while lines or self.runs:
                     del lines[: self._write_some(lines)]
                 return ""
             except (sqlite3.Error, OSError) as error:
@@ -211,23 +219,29 @@ class Writer:
         database = self.database
         if not database.is_open:
             database.reopen()
-        if database.needs_next(lines[0].stored_size):
+        runs, size, anywhere = self.runs.next(database.transaction_limit, database.runs_limit)
+        if database.needs_next(size + (lines[0].stored_size if lines else 0), anywhere):
             self.rotate()
         if database.is_shrunk():
             raise sqlite3.DatabaseError("it was truncated")
         first = database.next_seq
         database.begin()
-        size = count = 0
+        if runs:
+            database.put_runs(runs, anywhere)
+        count = 0
         for part in lines:
             size += part.stored_size
-            if count and (size > database.transaction_limit or database.is_full(part.stored_size)):
+            if (count or runs) and (size > database.transaction_limit or database.is_full(part.stored_size)):
                 break
             database.insert(part)
             count += 1
         database.commit()
         with suppress(OSError):  # it is what the next start can tell losses by, and no reason for one
             self._record(database.next_seq)
-        self._stored(lines[:count], first)
+        self.runs.written(runs)
+        if count:
+            self._stored(lines[:count], first)
+        self._recovered()
         return count
 
     def _stored(self, lines: Sequence[Lines], first_seq: int) -> None:
@@ -245,12 +259,12 @@ class Writer:
                 self.cursors.marked(bit, seq)
         total, size = sum(part.count for part in lines), sum(part.size for part in lines)
         self._post(lambda: self._events.stored(total, size, marked))
-        self._recovered()
 
     def _recovered(self) -> None:
         if self._is_failing:
             self._is_failing = False
-            self._post(self._events.written_again)
+            lost = self.runs.take_lost()
+            self._post(lambda: self._events.written_again(lost))
 
     def _repair(self, error: sqlite3.Error | OSError) -> bool:
         """Takes a file that cannot be written out of the way; False when that does not help."""
@@ -354,11 +368,18 @@ class Writer:
             self.database.look_after()
             self._drop_old_pairs()
             self._retention.apply(self.cursors, self.database.path)
+            self._forget_runs()
             self._say_disorder("")
             if self._over:
                 self.change_open((), ())
         except (sqlite3.Error, OSError) as error:
             self._say_disorder(str(error))
+
+    def _forget_runs(self) -> None:
+        memory = self._retention.limits.run_memory
+        if memory is not None and self.database.is_open:
+            until = time.time() - memory
+            self.database.connection.execute(FORGET_RUNS, (int(until * 1e6), until))
 
     def _say_disorder(self, disorder: str) -> None:
         """What is wrong with the folder now; "" for nothing."""

@@ -1,0 +1,42 @@
+"""The record of one run, as table ``runs`` of the log databases has it. Plain values, for the agent and the tools."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+_OVERHEAD: Final = 150
+"""Bytes of a row beside its texts, a little more than they are."""
+
+
+class RunRecord(NamedTuple):
+    """One run of a job as a process, or a start that failed; in the order of the table's columns.
+
+    ``number`` is its own on this node: it rises with the start, and no other run ever has it. ``run`` counts within the
+    job. ``controller`` is None for startup tasks. ``accepted``, ``started`` and ``ended`` are seconds since 1970 with
+    milliseconds. ``ended`` and ``state`` are None while it runs; ``exit_code`` and ``signal`` as in a result.
+    ``reason`` is what the agent says about its end, or "". ``cpu`` is seconds of processor time, ``memory`` the most
+    bytes seen in use; None where that is not known.
+    """
+
+    number: int
+    jobid: str
+    run: int
+    controller: str | None
+    domain: str
+    name: str
+    command: str
+    accepted: float
+    started: float
+    ended: float | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    state: str | None = None
+    reason: str = ""
+    cpu: float | None = None
+    memory: int | None = None
+
+    @property
+    def stored_size(self) -> int:
+        """A little more than the bytes it takes in the file, letters of other scripts counted as four bytes."""
+        texts = (self.jobid, self.controller or "", self.domain, self.name, self.command, self.reason)
+        return _OVERHEAD + sum(len(text) * (1 if text.isascii() else 4) for text in texts)

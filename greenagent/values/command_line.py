@@ -1,0 +1,32 @@
+"""What a job runs, on one line for people: as a shell would take it, without passwords."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from typing import Final
+
+from greenagent.values.command import EXECUTE
+from greenagent.values.text import hide_passwords
+
+JUMPSCRIPT: Final = "jumpscript"
+MAX_LENGTH: Final = 4096
+"""Characters that are kept of a command line."""
+
+
+def command_line(words: Iterable[str]) -> str:
+    """A program and its arguments; users and passwords in URLs are ``***``, the end of a long line is left out."""
+    line = ""
+    for word in words:
+        line += (" " if line else "") + shlex.quote(hide_passwords(word))
+        if len(line) > MAX_LENGTH:
+            return line[:MAX_LENGTH] + "..."
+    return line
+
+
+def command_line_of(cmd: str, name: str, domain: str, args: Iterable[str]) -> str:
+    """The same of a command as it was sent: for ``execute`` the program, else the command with what it names."""
+    if cmd == EXECUTE and name:
+        return command_line((name, *args))
+    label = f"{domain}/{name}" if cmd == JUMPSCRIPT and domain else name
+    return command_line((cmd, *([label] if label else ()), *args))
