@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from gevent.event import Event
 
+from greenagent.controller.json_parts import json_list, json_object
 from greenagent.values import states
 from greenagent.values.arguments import as_text
 
@@ -235,29 +236,34 @@ class Job:
         first = self.assignments[-1].number + 1 if self.assignments else 0
         return [Assignment(self, number, agent, **values) for number, agent in enumerate(agents, first)]
 
-    def summary(self) -> dict[str, Any]:
-        """The job in a list of jobs."""
-        return {
+    def summary(self) -> Iterator[str]:
+        """The job in a list of jobs, as parts of a JSON text."""
+        return self._shown()
+
+    def full(self) -> Iterator[str]:
+        """The job with its command and results, as parts of a JSON text."""
+        results = json_list(one.newest_result() for one in self.assignments)
+        earlier = json_list(result.text for one in self.assignments for result in one.results[:-1])
+        return self._shown(command=[self.command], results=results, earlier=earlier)
+
+    def _shown(self, **more: Iterable[str]) -> Iterator[str]:
+        small = {
             "id": self.id,
             **self.brief._asdict(),
             **self.target.key.to_wire(),
-            "roles": list(self.target.roles),
             "fanout": self.target.fanout,
             "state": self.state,
             "created": self.created,
             "finished": self.stamp(self.finished) or None,
-            "agents": [
-                {**(one.agent or self.target.key).to_wire(), "state": one.state, "results": one.received}
-                for one in self.assignments
-            ],
         }
+        return json_object(
+            small, roles=json_list(map(json.dumps, self.target.roles)), agents=json_list(self._agents()), **more
+        )
 
-    def full(self) -> str:
-        """The JSON text of the job with its command and results."""
-        results = ", ".join(one.newest_result() for one in self.assignments)
-        earlier = ", ".join(result.text for one in self.assignments for result in one.results[:-1])
-        head = json.dumps(self.summary())[:-1]
-        return f'{head}, "command": {self.command}, "results": [{results}], "earlier": [{earlier}]}}'
+    def _agents(self) -> Iterator[str]:
+        for one in self.assignments:
+            key = one.agent or self.target.key
+            yield json.dumps({**key.to_wire(), "state": one.state, "results": one.received})
 
 
 def synthetic_result(assignment: Assignment, state: str, data: str, level: int = 0) -> Result:

@@ -11,11 +11,13 @@ import math
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any, Final
 
 import gevent
 from gevent import Greenlet, pywsgi
 
+from greenagent.runtime.greenlets import give_way
 from greenagent.runtime.http_server import GuardedHandler
 from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import USAGE_KEYS
@@ -25,6 +27,8 @@ from greenagent.values.text import HostNames, parse_address
 
 MAX_CONNECTIONS: Final = 32
 """Open at once; one more takes the place of another, so that no visitor takes the descriptors that jobs need."""
+TURN: Final = 1000
+"""Metrics shown until others get a turn."""
 _LIFETIME = 30.0
 """Seconds after which a connection is closed, whatever happens on it."""
 
@@ -127,8 +131,6 @@ class MetricsServer:
             ) from None
         self._core = core
         self._text = prometheus_client.generate_latest
-        self._registry = prometheus_client.CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
         self._content_type = prometheus_client.CONTENT_TYPE_LATEST
 
     def start(self) -> None:
@@ -161,12 +163,32 @@ class MetricsServer:
         if self._server is not None:
             self._server.touch()
         try:
-            status, kind, body = self._refuse(environ) or self._respond(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+            method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+            if (refused := self._refuse(environ)) is None and method in ("GET", "HEAD") and path == "/metrics":
+                status, kind, body = "200 OK", self._content_type, self._metrics_text()
+            else:
+                status, kind, text = refused or self._respond(method, path)
+                body = [text]
         except Exception as error:  # a traceback on stderr helps nobody who asks over HTTP
             status, kind = "500 Internal Server Error", _PLAIN
-            body = f"{type(error).__name__}: {error}\n".encode()
-        start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
-        return [body] if environ["REQUEST_METHOD"] != "HEAD" else []
+            body = [f"{type(error).__name__}: {error}\n".encode()]
+        start_response(status, [("Content-Type", kind), ("Content-Length", str(sum(map(len, body))))])
+        return _in_turns(body) if environ["REQUEST_METHOD"] != "HEAD" else []
+
+    def _metrics_text(self) -> list[bytes]:
+        """All metrics, in pieces: others get their turn meanwhile, since jobs may send a hundred thousand."""
+        pieces: list[bytes] = []
+        for family in self.collect():
+            samples = family.samples
+            for first in range(0, max(1, len(samples)), TURN):
+                give_way()
+                family.samples = samples[first : first + TURN]
+                text = self._text(SimpleNamespace(collect=lambda family=family: [family]))
+                if first:  # what the family is was told with its first samples
+                    lines = text.split(b"\n")
+                    text = b"\n".join(line for line in lines if not line.startswith(b"#"))
+                pieces.append(text)
+        return pieces
 
     def _refuse(self, environ: Environ) -> tuple[str, str, bytes] | None:
         """A request with a body, or a browser that a web page made ask here, under a name of the page's own."""
@@ -181,8 +203,6 @@ class MetricsServer:
     def _respond(self, method: str, path: str) -> tuple[str, str, bytes]:
         if method not in ("GET", "HEAD"):
             return "405 Method Not Allowed", _PLAIN, b"only GET is served here\n"
-        if path == "/metrics":
-            return "200 OK", self._content_type, self._text(self._registry)
         if path == "/healthz":
             reason = self._health()
             if reason is None:
@@ -193,7 +213,7 @@ class MetricsServer:
         return "404 Not Found", _PLAIN, b"here are /metrics, /healthz and /status\n"
 
     def collect(self) -> Iterator[Any]:
-        """All families of metrics, for ``prometheus_client``: the agent's own, then those of the jobs."""
+        """All families of metrics: the agent's own, then those of the jobs. Other greenlets run meanwhile."""
         own: dict[str, Any] = {}
         for metric in self._metrics.shown():
             if metric.name not in own:
@@ -213,6 +233,7 @@ class MetricsServer:
             families[key] = self._family("gauge", name, text, _SERIES_LABELS)
         for series, shown_metrics in self._statistics.shown():
             for shown in shown_metrics:
+                give_way()
                 if shown.kind in ("usage", "lines"):
                     families[shown.key].add_metric(list(series), shown.value)
                 else:
@@ -222,3 +243,9 @@ class MetricsServer:
     def _family(self, kind: str, name: str, text: str, labels: Iterable[str]) -> Any:
         family = self._core.CounterMetricFamily if kind == "counter" else self._core.GaugeMetricFamily
         return family(name, text, labels=list(labels))
+
+
+def _in_turns(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        give_way()
+        yield piece

@@ -8,12 +8,8 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import gevent
-import greenlet
 import pytest
 
 from greenagent.controller.dispatch.agents import AgentTable, Poll
@@ -23,12 +19,10 @@ from greenagent.controller.state.scripts import Script, ScriptStore
 from greenagent.controller.state.state_file import StateFile
 from tests.support.calibration import slowness
 from tests.support.floods import STALL, flooding, longest_stall
+from tests.support.holds import HELD, longest_hold
 from tests.support.local_controller import Agent, LocalController, plain, start
 from tests.support.memory import held_by, resident
 from tests.support.waiting import wait_until
-
-HELD: float = 0.1
-"""Seconds of processor time that a request may keep the hub, on an ordinary machine."""
 
 
 def address_of(controller: LocalController) -> tuple[str, int]:
@@ -50,29 +44,6 @@ def is_closed(client: socket.socket) -> bool:
         return False
     except OSError:
         return True
-
-
-@contextmanager
-def longest_hold(controller: LocalController) -> Iterator[list[float]]:
-    """The longest time in seconds that the hub was kept, at the end: by a request of the controller, or by a thread
-    that has the interpreter meanwhile."""
-    longest = [0.0]
-    began = time.process_time()
-    pool = controller.controller._server.pool
-
-    def switched(event: str, places: tuple[Any, Any]) -> None:
-        nonlocal began
-        now = time.process_time()
-        if places[0] in pool or places[0] is gevent.get_hub():
-            longest[0] = max(longest[0], now - began)
-        began = now
-
-    gc.collect()  # what other tests have left is looked through in no program
-    before = greenlet.settrace(switched)
-    try:
-        yield longest
-    finally:
-        greenlet.settrace(before)
 
 
 def chunked(data: bytes, size: int = 1) -> bytes:

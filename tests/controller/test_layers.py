@@ -8,11 +8,12 @@ from pathlib import Path
 CONTROLLER = Path(__file__).parents[2] / "greenagent" / "controller"
 ALLOWED = {
     "limits": set(),
-    "model": set(),
-    "state": {"limits", "model"},
-    "dispatch": {"limits", "model", "state"},
+    "json_parts": set(),
+    "model": {"json_parts"},
+    "state": {"limits", "model", "json_parts"},
+    "dispatch": {"limits", "model", "state", "json_parts"},
     "services": {"limits", "state", "dispatch"},
-    "http": {"limits", "model", "state", "dispatch", "services"},
+    "http": {"limits", "model", "json_parts", "state", "dispatch", "services"},
     "controller": {"state", "services", "http"},
 }
 

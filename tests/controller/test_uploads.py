@@ -159,7 +159,7 @@ def test_the_memory_for_figures_is_what_its_cap_says() -> None:
         assert points is not None
         metrics.take(AgentKey(1, nid), points)
     assert cap / 2.5 < held_by(metrics) < 1.5 * cap
-    assert len(json.loads(metrics.describe())) == 199
+    assert len(json.loads("".join(metrics.describe()))) == 199
 
 
 def test_a_figure_whose_key_is_no_key_is_left_out(controller, agent) -> None:

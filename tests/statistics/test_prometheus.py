@@ -20,7 +20,9 @@ from greenagent.statistics.meter import ProcessUsage
 from greenagent.statistics.own import AgentMetrics
 from greenagent.statistics.prometheus import MAX_CONNECTIONS, MetricsServer
 from greenagent.values.errors import GreenagentError
+from tests.support.calibration import slowness
 from tests.support.floods import STALL, flooding, longest_stall
+from tests.support.holds import HELD, longest_hold
 from tests.support.waiting import wait_until
 
 
@@ -102,6 +104,20 @@ def test_the_official_parser_reads_the_jobs_own_with_their_labels(served: Served
     assert samples[("greenagent_job_cpu_percent", *labels, name)] == 12.5
     assert samples[("greenagent_job_rss_bytes", *labels, name)] == 4096
     assert samples[("greenagent_job_threads", *labels, name)] == 2
+
+
+def test_many_metrics_hold_up_nobody(served: Served) -> None:
+    number = 30_000
+    for name in range(3):
+        handle = served.statistics.open("execute", "domain", f"name{name}")
+        for first in range(0, number // 3, 1000):
+            handle.feed("\n".join(f"key{key}:1|c" for key in range(first, first + 1000)))
+    with longest_hold() as longest:
+        code, _, text = served.get("/metrics")
+    assert longest[0] < HELD * slowness()
+    assert code == 200
+    assert text.count("greenagent_job_counter_total{") == number
+    assert text.count("# TYPE greenagent_job_counter_total counter") == 1
 
 
 def test_health_is_200_or_the_reason(served: Served) -> None:

@@ -5,6 +5,7 @@ See protocol 12.3 and design, section 5 "Roles and the embedded controller".
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import gevent
 
 from greenagent.controller.dispatch.agents import Agent, AgentTable, Poll
 from greenagent.controller.dispatch.queue import CommandQueue
+from greenagent.controller.json_parts import json_list, json_object
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey, Assignment, Job, Target
 from greenagent.controller.state.job_store import JobStore
@@ -150,23 +152,26 @@ class Dispatcher:
         for one in (assignment, *added):
             self.enqueue(one)
 
-    def describe_agents(self, key: AgentKey | None = None) -> list[dict[str, Any]]:
-        """What ``GET /api/agents`` shows, by identity: of all, or of the one ``key`` if it is known."""
+    def describe_agents(self, key: AgentKey | None = None) -> Iterator[str]:
+        """What ``GET /api/agents`` shows, by identity: of all, or of the one ``key`` if it is known.
+
+        Parts of the JSON text of a list; other greenlets may run between them.
+        """
         agents = self.agents.all() if key is None else filter(None, [self.agents.get(key)])
-        return [
-            {
-                **agent.key.to_wire(),
-                "roles": list(agent.roles),
-                "live": agent.is_live(self._limits),
-                "last_contact": agent.last_contact or None,
-                "free_slots": agent.slots,
-                "version": agent.version,
-                "original": agent.is_original,
-                "queued": len(list(self.agent_queues.get(agent.key, ()))),
-                "unacknowledged": len(agent.unacknowledged()),
-            }
-            for agent in sorted(agents, key=lambda agent: agent.key)
-        ]
+        return json_list(map(self._describe, sorted(agents, key=lambda agent: agent.key)))
+
+    def _describe(self, agent: Agent) -> Iterator[str]:
+        shown = {
+            **agent.key.to_wire(),
+            "live": agent.is_live(self._limits),
+            "last_contact": agent.last_contact or None,
+            "free_slots": agent.slots,
+            "version": agent.version,
+            "original": agent.is_original,
+            "queued": len(list(self.agent_queues.get(agent.key, ()))),
+            "unacknowledged": len(agent.unacknowledged()),
+        }
+        return json_object(shown, roles=[json.dumps(agent.roles)])
 
     def waiting(self) -> Iterator[tuple[AgentKey | Target, CommandQueue]]:
         """All queues, by whom they are for; empty ones are dropped. Other greenlets run meanwhile."""

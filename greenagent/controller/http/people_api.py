@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import zlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -12,11 +11,15 @@ import falcon
 
 from greenagent.controller.dispatch.results import EndedError, SignalNotKnownError, is_kill_order
 from greenagent.controller.dispatch.submission import KnownIdError, TooManyJobsError, parse_posted
+from greenagent.controller.http.answers import show_pieces
 from greenagent.controller.http.bodies import Bodies, BodyError, NoRoomError
 from greenagent.controller.http.body_values import BodyTooLargeError, NotJsonError, unchanged
+from greenagent.controller.json_parts import json_list, json_object
 from greenagent.controller.model import IDENTITY_DIGITS, AgentKey, Job
 from greenagent.controller.services import Services
+from greenagent.controller.state.open_texts import OpenText
 from greenagent.controller.state.scripts import Script
+from greenagent.runtime.greenlets import give_way
 from greenagent.values import states
 from greenagent.values.errors import CommandError, SignalError
 from greenagent.values.signals import parse_signal
@@ -92,6 +95,7 @@ class PeopleApi:
         hides_kills = req.get_param("kills") == "0"
         found: list[Job] = []
         for job in reversed(self._services.jobs.all()):
+            give_way()
             if len(found) >= min(limit, MAX_LISTED):
                 break
             if job.created < since or (state and job.state != state) or (hides_kills and is_kill_order(job)):
@@ -99,7 +103,7 @@ class PeopleApi:
             if agent is not None and all(one.agent != agent for one in job.assignments):
                 continue
             found.append(job)
-        _show(resp, {"jobs": [job.summary() for job in found]})
+        show_pieces(resp, json_object({}, jobs=json_list(job.summary() for job in found)))
 
     def on_get_job(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
         """One job, waiting until all of its results are terminal."""
@@ -108,7 +112,7 @@ class PeopleApi:
         while not job.answered and (left := deadline - time.monotonic()) > 0:
             job.changes.wait(left)
             self._job(job_id)  # it may have been forgotten meanwhile
-        resp.text = job.full()
+        show_pieces(resp, job.full())
 
     def on_post_kill(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
         """Ends a job, or sends it a signal."""
@@ -143,23 +147,23 @@ class PeopleApi:
             open_texts, mark = self._open_texts(job)
         shown: dict[str, Any] = {
             "id": job_id,
-            "lines": [line.to_wire() for line in lines],
             "next": lines[-1].number if lines else after,
             "dropped": dropped,
-            "open": open_texts,
             "open_mark": mark,
             "finished": job is None or bool(job.finished),
             "run": store.run,
         }
-        _show(resp, shown)
+        lines_shown = json_list(line.to_json() for line in lines)
+        show_pieces(resp, json_object(shown, lines=lines_shown, open=json_list(one.to_json() for one in open_texts)))
 
     def on_get_agents(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The agents, or the one of that identity if it is known."""
-        _show(resp, {"agents": self._services.dispatcher.describe_agents(_agent(req.get_param("agent")))})
+        shown = self._services.dispatcher.describe_agents(_agent(req.get_param("agent")))
+        show_pieces(resp, json_object({}, agents=shown))
 
     def on_get_stats(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The newest statistics of every agent."""
-        resp.text = f'{{"agents": {self._services.metrics.describe()}}}'
+        show_pieces(resp, json_object({}, agents=self._services.metrics.describe()))
 
     def on_post_scripts(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A script, ``{"content": TEXT}``; answers its hash."""
@@ -170,13 +174,14 @@ class PeopleApi:
         resp.status = falcon.HTTP_201
         _show(resp, {"hash": self._services.scripts.store(Script.of(content))})
 
-    def _open_texts(self, job: Job | None) -> tuple[list[dict[str, Any]], str]:
+    def _open_texts(self, job: Job | None) -> tuple[list[OpenText], str]:
         """What the job has begun to print where it runs, and a text that changes with it."""
         if job is None:
             return [], "0"
         agents = [one.agent for one in job.assignments if one.agent is not None and not one.ended]
-        found = [one.to_wire() for one in self._services.open_texts.of(job.id, agents)]
-        return found, f"{zlib.crc32(json.dumps(found).encode()):x}" if found else "0"
+        found = self._services.open_texts.of(job.id, agents)
+        shown = tuple((one.key, one.stream, one.record) for one in found)
+        return found, f"{hash(shown) & 0xFFFFFFFF:x}" if found else "0"
 
     def _read(self, req: falcon.Request, limit: int, empty: Any = None) -> Any:
         return self._bodies.read(req, limit, unchanged, empty)

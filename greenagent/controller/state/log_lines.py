@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Iterator
 from sys import getsizeof
 from typing import Any, Final, NamedTuple
 
+from greenagent.controller.json_parts import json_object, json_text
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey
 from greenagent.runtime.greenlets import give_way
@@ -51,9 +52,12 @@ class Line(NamedTuple):
     key: AgentKey
     record: Record
 
-    def to_wire(self) -> dict[str, Any]:
+    def to_json(self) -> Iterator[str]:
+        """Parts of its JSON text."""
         record = self.record._asdict()
-        return {"number": self.number, **self.key.to_wire(), **record, "epoch": self.record.epoch_ms // 1000}
+        data = record.pop("data")
+        small = {"number": self.number, **self.key.to_wire(), **record, "epoch": self.record.epoch_ms // 1000}
+        return json_object(small, data=json_text(data))
 
     @property
     def size(self) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from greenagent.controller.json_parts import json_list, json_object
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey
 from greenagent.controller.state.log_lines import MAX_WHOLE
@@ -97,27 +98,28 @@ class LatestMetrics:
         self._told.update(found)
         return found
 
-    def describe(self) -> str:
-        """The JSON text of a list: by agent, each key with its stamp, value and the interval it comes in.
+    def describe(self) -> Iterator[str]:
+        """Parts of the JSON text of a list: by agent, each key with its stamp, value and the interval it comes in.
 
         Stamps are seconds since 1970. The interval is the distance to the stamp before, in seconds; null while there
-        was none. Other greenlets run meanwhile.
+        was none. Other greenlets may run between two parts.
         """
-        return "[" + ", ".join(self._describe(key) for key in sorted(self._agents)) + "]"
+        return json_list(map(self._describe, sorted(self._agents)))
 
-    def _describe(self, key: AgentKey) -> str:
-        head = json.dumps({**key.to_wire(), "received": self._received.get(key, 0.0)})
-        figures = ", ".join(self._figures(list(self._agents.get(key, {}).items())))
-        return f'{head[:-1]}, "figures": {{{figures}}}}}'
+    def _describe(self, key: AgentKey) -> Iterator[str]:
+        figures = self._figures(list(self._agents.get(key, {}).items()))
+        return json_object({**key.to_wire(), "received": self._received.get(key, 0.0)}, figures=figures)
 
     def _figures(self, figures: list[tuple[str, tuple[int, float, int]]]) -> Iterator[str]:
+        between = "{"
         for first in range(0, len(figures), TURN):
             part = {
                 name: {"timestamp": stamp, "value": value, "interval": interval or None}
                 for name, (stamp, value, interval) in figures[first : first + TURN]
             }
-            yield json.dumps(part)[1:-1]
-            give_way()
+            yield f"{between}{json.dumps(part)[1:-1]}"
+            between = ", "
+        yield "}" if between == ", " else "{}"
 
 
 def parse_points(received: Any) -> list[Point] | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from sys import getsizeof
 from typing import Any, Final, NamedTuple
 
+from greenagent.controller.json_parts import json_object, json_text
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey
 from greenagent.controller.state.log_lines import Record, parse_records
@@ -27,10 +28,12 @@ class OpenText(NamedTuple):
     received: float
     """Monotonic time."""
 
-    def to_wire(self) -> dict[str, Any]:
+    def to_json(self) -> Iterator[str]:
+        """Parts of its JSON text."""
         record = self.record._asdict()
+        data = record.pop("data")
         del record["id"]
-        return {**self.key.to_wire(), "stream": self.stream, **record}
+        return json_object({**self.key.to_wire(), "stream": self.stream, **record}, data=json_text(data))
 
     @property
     def size(self) -> int:
