@@ -257,6 +257,7 @@ def _job_of(
         return None
     again = in_history or command.arguments.remembered
     job.kind = FROM_HISTORY if again else FROM_CONTROLLER
+    job.run = record.run  # further ones count on
     reason = ""
     if record.state == RUNNING and not again:
         reason = HELD_UP if is_replacement else CUT_OFF

@@ -32,7 +32,7 @@ def test_the_next_start_completes_what_a_killed_agent_left(
     assert (cut.state, cut.reason, cut.exit_code) == ("ERROR", CUT_OFF, None)
     assert (cut.command, cut.controller, cut.run) == (begun[0].command, "main", 1)
     assert kept == begun[1]._replace(ended=kept.ended, state="ERROR", reason=CUT_OFF)
-    assert (again.ended, again.run) == (None, 1)
+    assert (again.ended, again.run) == (None, 2)
     agent.kill()
     spoil(agent.folder, "removed")
     agent.start()

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from greenagent.cli.logs.summary import count_levels, summarise_jobs
+from greenagent.cli.logs.jobs import JobQuestion, find_jobs
+from greenagent.cli.logs.summary import count_levels
 from greenagent.logs.folder import refuse_unreadable
 from greenagent.logs.read.query import LogQuery, newest_first
 from greenagent.logs.read.scan import Scan
@@ -63,13 +64,13 @@ def test_summaries_count_each_line_once(stores: Stores) -> None:
     last = 0
     with writing(stores) as process:
         while process.poll() is None:
-            (summary,) = summarise_jobs(stores.folder, LogQuery(limit=10), None, refuse_unreadable)
+            (summary,) = find_jobs(stores.folder, JobQuestion(LogQuery(limit=10)), None, refuse_unreadable)
             newest = next(newest_first(stores.folder, LogQuery(limit=1)))
             assert last <= summary.lines <= int(newest.data[:9]) + 1
             last = summary.lines
             minutes = count_levels(stores.folder, LogQuery(), refuse_unreadable)
             assert sum(levels[1] for levels in minutes.values()) >= last
-    (summary,) = summarise_jobs(stores.folder, LogQuery(limit=10), None, refuse_unreadable)
+    (summary,) = find_jobs(stores.folder, JobQuestion(LogQuery(limit=10)), None, refuse_unreadable)
     assert summary.lines == LINES
 
 

@@ -16,6 +16,7 @@ from greenagent.cli.ctl.exit_codes import FAILED, NOT_SO
 from greenagent.cli.ctl.output import PROGRAM
 from greenagent.cli.ctl.run import run
 from greenagent.cli.ctl.run_options import add_run_options
+from greenagent.cli.moments import FORMS, moment
 
 Action = Callable[[Client, argparse.Namespace], int]
 NOT_SO_STATUS: Final = (404, 409)
@@ -142,7 +143,7 @@ def build_parser() -> CtlParser:
     jobs = add("jobs", show.jobs, "the jobs the controller knows, newest first")
     jobs.add_argument("--state", help="only jobs in this state")
     jobs.add_argument("--agent", metavar="GID:NID", help="only jobs of this agent")
-    jobs.add_argument("--since", type=show.since, metavar="WHEN", help="only jobs of the last 30s, 15m, 1h, 2d")
+    jobs.add_argument("--since", type=moment, metavar="TIME", help=f"only jobs posted since: {FORMS}")
     jobs.add_argument("--all", action="store_true", help="also the kill commands the controller has sent")
     jobs.add_argument("--limit", type=positive, default=100, metavar="N", help="at most N jobs (default 100)")
     add_raw(add("show", show.show, "one job with its results", of_one_job=True))

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from typing import Any
 
-from greenagent.cli.common import UsageError, ago, one_line, print_table, span
+from greenagent.cli.common import UsageError, ago, one_line, print_table
 from greenagent.cli.ctl.client import Client, job_path
 from greenagent.cli.ctl.output import agent_name
 from greenagent.values import states
-
-
-def since(text: str) -> int:
-    """The seconds of an option such as 15m; a number alone is seconds."""
-    seconds = span(text if text[-1:].isalpha() else f"{text}s")
-    if seconds is None:
-        raise UsageError(f"{text!r} is not a span of time such as 30s, 15m, 1h or 2d")
-    return seconds
 
 
 def agents(client: Client, options: argparse.Namespace) -> int:
@@ -56,7 +47,7 @@ def jobs(client: Client, options: argparse.Namespace) -> int:
     if options.agent:
         filters["agent"] = options.agent
     if options.since is not None:
-        filters["since"] = time.time() - options.since
+        filters["since"] = options.since
     answer = client.get("jobs", **filters)
     if options.json:
         print(json.dumps(answer))

@@ -24,12 +24,26 @@ from greenagent.cli.common import (  # noqa: E402
     print_error,
     run_program,
 )
-from greenagent.cli.logs.options import LogPlace, Unread, add_place, find_place, levels, moment, regex  # noqa: E402
+from greenagent.cli.logs.ids import find_job  # noqa: E402
+from greenagent.cli.logs.jobs import JobQuestion, find_jobs, how_it_ran, ledger_states, print_jobs  # noqa: E402
+from greenagent.cli.logs.options import (  # noqa: E402
+    LogPlace,
+    Unread,
+    add_job_options,
+    add_place,
+    check_job_options,
+    find_place,
+    levels,
+    regex,
+)
 from greenagent.cli.logs.text import printer, utf8_output, wants_colour  # noqa: E402
+from greenagent.cli.moments import FORMS, moment  # noqa: E402
 from greenagent.cli.unfinished import UNFINISHED, Unfinished  # noqa: E402
 from greenagent.logs.read.open_lines import open_lines  # noqa: E402
 from greenagent.logs.read.query import LogQuery, newest_first  # noqa: E402
 from greenagent.logs.read.scan import Scan  # noqa: E402
+from greenagent.values.command import RESERVED_ID  # noqa: E402
+from greenagent.values.errors import GreenagentError  # noqa: E402
 from greenagent.values.message import Record  # noqa: E402
 from greenagent.values.text import visible  # noqa: E402
 
@@ -73,22 +87,25 @@ def build_parser() -> Parser:
     )
     add_place(parser)
     which = parser.add_argument_group("which lines")
-    which.add_argument("--job", metavar="ID", help="of one job; 'agent' is the agent itself")
+    which.add_argument("--job", metavar="ID", help="of one job: its id or how that begins; 'agent' is the agent itself")
     which.add_argument("--level", type=levels, metavar="LIST", help="levels or their names: 2, 2-9, 7,8, warning")
     which.add_argument("--domain", metavar="TEXT")
     which.add_argument("--name", metavar="TEXT")
     which.add_argument("--grep", type=regex, default="", metavar="REGEX", help="whose text matches")
-    which.add_argument("--since", type=moment, metavar="TIME", help="15m, 1h, 2d ago, or an ISO time")
+    which.add_argument("--since", type=moment, metavar="TIME", help=FORMS)
     which.add_argument("--until", type=moment, metavar="TIME", help="likewise")
     which.add_argument("--limit", type=positive, default=0, metavar="N", help="the newest N, printed oldest first")
     how = parser.add_argument_group("how")
     what = how.add_mutually_exclusive_group()
     what.add_argument("--follow", "-f", action="store_true", help="go on as lines come")
-    what.add_argument("--jobs", action="store_true", help="jobs with their line counts instead of lines")
+    what.add_argument(
+        "--jobs", action="store_true", help="jobs with their runs instead of lines; times are of the start"
+    )
     what.add_argument("--stats", action="store_true", help="lines per level and minute as a chart")
     form = how.add_mutually_exclusive_group()
     form.add_argument("--json", dest="form", action="store_const", const="json", default="", help="one object a line")
     form.add_argument("--csv", dest="form", action="store_const", const="csv", help="a header, then one row a line")
+    add_job_options(parser)
     how.add_argument("--raw", action="store_true", help="control characters as they are, not as escapes")
     how.add_argument("--colour", "--color", choices=("auto", "always", "never"), default="auto")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
@@ -106,6 +123,7 @@ def show_logs(arguments: list[str]) -> int:
         parser.error(f"unrecognized arguments: {' '.join(surplus)}")
     if options.stats and options.limit:
         parser.error("--limit and --stats exclude each other: the chart counts all lines")
+    check_job_options(parser, options)
     query = LogQuery(
         jobid=options.job,
         domain=options.domain,
@@ -120,12 +138,24 @@ def show_logs(arguments: list[str]) -> int:
     if not options.follow:
         place.need_databases()
     unread = Unread()
+    if options.job is not None:
+        query = query._replace(jobid=_job_meant(place, options, unread))
     show_form = _summarise if options.jobs or options.stats else _show_lines
     found = show_form(options, place, query, unread)
     sys.stdout.flush()  # what is said on stderr comes after it
-    if not found:
-        _say_nothing_found(query, unread)
+    if not found and not unread.exit_code:
+        _say_nothing_found(place, query, options)
     return unread.exit_code
+
+
+def _job_meant(place: LogPlace, options: argparse.Namespace, unread: Unread) -> str:
+    """The id that ``--job`` means. Raises GreenagentError where there is no such job, unless it may yet come."""
+    text: str = options.job
+    spool = place.spool
+    meant = find_job(place.folder, text, lambda: ledger_states(spool) if spool is not None else (), unread)
+    if meant is None and text != RESERVED_ID and not options.follow and not unread.exit_code:
+        raise GreenagentError(f"there is no job {visible(text)} in {place.folder.path.absolute()}{place.origin}")
+    return text if meant is None else meant
 
 
 def _show_lines(options: argparse.Namespace, place: LogPlace, query: LogQuery, unread: Unread) -> bool:
@@ -173,9 +203,11 @@ def _summarise(options: argparse.Namespace, place: LogPlace, query: LogQuery, un
         counts = summary.count_levels(place.folder, query, unread)
         summary.print_stats(counts, options.form, wants_colour(options.colour, out), out)
         return bool(counts)
-    jobs = summary.summarise_jobs(place.folder, query, place.spool, unread)
-    summary.print_jobs(jobs, options.form, out)
-    return bool(jobs)
+    each = options.job is not None
+    asked = JobQuestion(query, options.state, options.command, options.sort or "start", each)
+    rows = find_jobs(place.folder, asked, place.spool, unread)
+    print_jobs(rows, options.form, out)
+    return bool(rows)
 
 
 def _say_removed(lines: int) -> None:
@@ -185,12 +217,18 @@ def _say_removed(lines: int) -> None:
     print_error(PROGRAM, f"{count} were removed before they could be shown")
 
 
-def _say_nothing_found(query: LogQuery, unread: Unread) -> None:
-    """A mistyped job id must not look like a silent job."""
-    if query.jobid is not None and not unread.exit_code:
-        asked_more = query._replace(jobid=None, limit=0) != LogQuery(limit=0)
-        more = " match the rest of the question" if asked_more else ""
-        print_error(PROGRAM, f"no lines of job {visible(query.jobid)}{more}")
+def _say_nothing_found(place: LogPlace, query: LogQuery, options: argparse.Namespace) -> None:
+    """A job that was silent, and a question that is too narrow, must not look like a job that never ran."""
+    asked_more = query._replace(jobid=None, limit=0) != LogQuery(limit=0) or options.state or options.command
+    if query.jobid is None:
+        if options.jobs and asked_more:
+            print_error(PROGRAM, "no job matches")
+    elif asked_more:
+        what = "no runs" if options.jobs else "no lines"
+        print_error(PROGRAM, f"{what} of job {visible(query.jobid)} match the rest of the question")
+    else:
+        how = how_it_ran(place.folder, place.spool, query.jobid)
+        print_error(PROGRAM, f"no lines of job {visible(query.jobid)}; {how}")
 
 
 if __name__ == "__main__":

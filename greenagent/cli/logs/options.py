@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import re
 import sqlite3
-import time
-from bisect import bisect_left
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -20,8 +16,8 @@ from greenagent.cli.common import (
     add_config,
     configuration_file,
     print_error,
-    span,
 )
+from greenagent.cli.logs.jobs import SORTS, read_states
 from greenagent.logs.folder import LogFolder
 from greenagent.values.errors import GreenagentError, LevelError
 from greenagent.values.levels import NAMES, LevelSet, parse_levels
@@ -62,7 +58,33 @@ def add_place(parser: argparse.ArgumentParser) -> None:
     """The two ways to say where the logs are."""
     place = parser.add_argument_group("where the logs are")
     add_config(place)
-    place.add_argument("--dir", metavar="DIR", help="a folder of log databases, also a copied one; no agent is needed")
+    place.add_argument(
+        "--dir", metavar="DIR", action=Once, help="a folder of log databases, also a copied one; no agent is needed"
+    )
+
+
+class Once(argparse.Action):
+    """An option that is not to be given twice: the first would be passed over in silence."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option_string} is given twice: one at a time")
+        setattr(namespace, self.dest, values)
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """What else may be asked of jobs."""
+    group = parser.add_argument_group("with --jobs")
+    group.add_argument("--state", type=read_states, metavar="LIST", action="append", help="failed, or error,timeout")
+    group.add_argument("--command", type=regex, default="", metavar="REGEX", help="whose command line matches")
+    group.add_argument("--sort", choices=SORTS, help="the largest last (default start)")
+
+
+def check_job_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Checks them."""
+    options.state = frozenset().union(*options.state or ())
+    if not options.jobs and (options.state or options.command or options.sort):
+        parser.error("--state, --command and --sort are for --jobs")
 
 
 def find_place(parser: argparse.ArgumentParser, options: argparse.Namespace) -> LogPlace:
@@ -112,35 +134,3 @@ def regex(text: str) -> str:
     except re.error as error:
         raise UsageError(f"{text!r} is not a regular expression: {error}") from error
     return text
-
-
-def moment(text: str, now: float | None = None) -> float:
-    """Seconds since 1970 of an option such as ``1h`` (ago), an ISO date or time, a time of today, or such seconds.
-
-    Local time unless the text names an offset. A span is one of seconds, not of the clock on the wall. Of a time that
-    there was twice the first counts; one that a change of the clock left out is the moment of that change.
-    """
-    text = text.strip()
-    now = time.time() if now is None else now
-    try:
-        if (ago := span(text)) is not None:
-            return datetime.fromtimestamp(now - ago, timezone.utc).timestamp()
-        if re.fullmatch(r"[0-9]{9,11}(\.[0-9]+)?", text):
-            return float(text)
-        if re.fullmatch(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?", text):
-            text = f"{datetime.fromtimestamp(now):%Y-%m-%d}T{text.zfill(5) if text.count(':') == 1 else text.zfill(8)}"
-        # Python before 3.11 knows no Z.
-        return _since_1970(datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text))
-    except (ValueError, OverflowError, OSError) as error:
-        raise UsageError(f"{text!r} is no time: say 90s, 15m, 1h, 2d, 1w ago, or 2026-01-31T12:30") from error
-
-
-def _since_1970(read: datetime) -> float:
-    first = read.timestamp()
-    if read.tzinfo is not None or datetime.fromtimestamp(first) == read:
-        return first
-    # The clock went forward over it: with the offset before the change it is too late, with the one after it too early.
-    early = read.replace(fold=1).timestamp()
-    offset = time.localtime(early).tm_gmtoff
-    changes = range(math.ceil(early), math.ceil(first) + 1)
-    return float(changes[bisect_left(changes, True, key=lambda at: time.localtime(at).tm_gmtoff != offset)])

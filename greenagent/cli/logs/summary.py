@@ -1,4 +1,4 @@
-"""``greenagent-logs --jobs`` and ``--stats``: the databases in brief."""
+"""``greenagent-logs --stats``: the lines in brief."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import shutil
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
-from typing import Any, Final, NamedTuple, TextIO
+from typing import Any, Final, TextIO
 
-from greenagent.cli.common import json_line, local_time, print_table
+from greenagent.cli.common import local_time
 from greenagent.cli.logs.text import csv_writer, level_name, paint
-from greenagent.logs.folder import LogFolder, Unreadable, reading
+from greenagent.logs.folder import LogFolder, Unreadable
 from greenagent.logs.read.query import EPOCH, LEVEL, LogQuery, ask_all, conditions, order_column
 from greenagent.values.levels import NAMES
 
@@ -26,61 +24,11 @@ _MARKS: Final = dict(zip(sorted(NAMES), "*+=-oxvwzst%&@#:", strict=True))
 _OTHER_MARKS: Final = "!?^~$acehkmnru"
 
 
-class JobSummary(NamedTuple):
-    """What the databases hold of one job; ``state`` is "" where it is not known."""
-
-    jobid: str
-    domain: str
-    name: str
-    lines: int
-    first: float
-    last: float
-    state: str = ""
-
-
-def summarise_jobs(folder: LogFolder, query: LogQuery, spool: Path | None, unreadable: Unreadable) -> list[JobSummary]:
-    """Every job with matching lines, the one that printed last at the end; ``unreadable``: see logs.folder."""
-    found: dict[str, JobSummary] = {}
-    texts = (f"coalesce(CAST({text} AS TEXT), '')" for text in ("jobid", "max(domain)", "max(name)"))
-    columns = f"{', '.join(texts)}, count(*), min({EPOCH}), max({EPOCH})"
-    for row in _ask_all(folder, query, columns, "GROUP BY jobid", unreadable):
-        job = JobSummary(*row)
-        if (known := found.get(job.jobid)) is not None:
-            job = JobSummary(
-                job.jobid,
-                known.domain or job.domain,
-                known.name or job.name,
-                known.lines + job.lines,
-                min(known.first, job.first),
-                max(known.last, job.last),
-            )
-        found[job.jobid] = job
-    states = _states(spool) if spool is not None else {}
-    jobs = [job._replace(state=states.get(job.jobid, "")) for job in found.values()]
-    return sorted(jobs, key=lambda job: (job.last, job.first))[-query.limit :]
-
-
-def print_jobs(jobs: list[JobSummary], form: str, out: TextIO) -> None:
-    """A table; ``form`` "json": one object a line, "csv": one row a line."""
-    if form == "json":
-        out.writelines(json_line(job._asdict()) + "\n" for job in jobs)
-    elif form == "csv":
-        csv_writer(out)([JobSummary._fields, *jobs])
-    elif jobs:
-        heads = ("JOB", "DOMAIN/NAME", "LINES", "FIRST", "LAST", "STATE")
-        print_table(heads, map(_job_row, jobs), out, right=2)
-
-
-def _job_row(job: JobSummary) -> tuple[str, ...]:
-    label = "/".join(part for part in (job.domain, job.name) if part) or "-"
-    return job.jobid, label, str(job.lines), local_time(job.first), local_time(job.last), job.state or "-"
-
-
 def count_levels(folder: LogFolder, query: LogQuery, unreadable: Unreadable) -> dict[int, Counter[int]]:
     """Lines by minute (seconds since 1970) and level; ``unreadable``: see logs.folder."""
     counts: dict[int, Counter[int]] = defaultdict(Counter)
     columns = f"CAST({EPOCH} AS INTEGER) / 60 * 60, {LEVEL}, count(*)"
-    for minute, level, count in _ask_all(folder, query, columns, "GROUP BY 1, 2", unreadable):
+    for minute, level, count in ask_totals(folder, query, columns, "GROUP BY 1, 2", unreadable):
         counts[minute][level] += count
     return counts
 
@@ -142,10 +90,10 @@ def _duration(seconds: int) -> str:
     return f"{count} {unit}{'s' if count > 1 else ''}"
 
 
-def _ask_all(
+def ask_totals(
     folder: LogFolder, query: LogQuery, columns: str, grouping: str, unreadable: Unreadable
 ) -> list[tuple[Any, ...]]:
-    """The rows of all files, newest file first."""
+    """The rows of all files, newest file first; ``unreadable``: see logs.folder."""
 
     def ask_one(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
         if order_column(connection) is None:
@@ -155,15 +103,3 @@ def _ask_all(
         return connection.execute(f"SELECT {columns} FROM logs {condition} {grouping}", values).fetchall()
 
     return list(ask_all(folder, query, ask_one, unreadable))
-
-
-def _states(spool: Path) -> dict[str, str]:
-    """The last state of every job that the ledger knows; nothing where it cannot be read."""
-    states: dict[str, str] = {}
-    try:
-        with reading(spool) as connection, closing(connection.cursor()) as cursor:
-            for table in ("job", "outcome"):
-                states.update(cursor.execute(f"SELECT id, state FROM {table} ORDER BY row"))
-    except sqlite3.Error:
-        pass  # the log is the subject here; without the ledger the column stays empty
-    return states

@@ -11,7 +11,7 @@ import pytest
 
 from greenagent.cli.common import UsageError
 from greenagent.cli.logs.options import levels as read_levels
-from greenagent.cli.logs.options import moment
+from greenagent.cli.moments import duration, moment
 from tests.support.log_program import lines, run
 
 
@@ -29,7 +29,11 @@ from tests.support.log_program import lines, run
         (["--dir", "x", "surplus"], "surplus"),
         (["--dir", "x", "--jobs", "--csv", "--json"], "not allowed with"),
         (["--dir", "x", "--grep", "("], "not a regular expression"),
-        (["--dir", "x", "--since", "yesterday"], "'yesterday' is no time"),
+        (["--dir", "x", "--since", "last year"], "'last year' is no time"),
+        (["--dir", "x", "--dir", "y"], "--dir is given twice"),
+        (["--dir", "x", "--state", "failed"], "are for --jobs"),
+        (["--dir", "x", "--jobs", "--state", "failed,odd"], "'ODD' is no state: say"),
+        (["--dir", "x", "--jobs", "--sort", "speed"], "invalid choice: 'speed'"),
         (["--dir", "x", "--nonsense"], "--nonsense"),
         (["--dir", "x", "--follow", "--jobs"], "not allowed with"),
         (["--dir", "x", "--csv", "--json"], "not allowed with"),
@@ -75,9 +79,29 @@ def test_times_are_read_in_every_form() -> None:
     assert moment("2026-01-31") == datetime(2026, 1, 31).timestamp()
     assert moment("2026-01-31T10:00Z") == datetime(2026, 1, 31, 10, tzinfo=timezone.utc).timestamp()
     assert moment("1769853600") == 1769853600
-    for bad in ("", "1", "1y", "soon", "2026-13-01", "99:99", "999999999w"):
+    assert moment("1w", now) == now - 604800
+    assert moment("yesterday", now) == datetime(2026, 1, 30).timestamp()
+    assert moment("Yesterday 9:05", now) == datetime(2026, 1, 30, 9, 5).timestamp()
+    assert moment("today", now) == datetime(2026, 1, 31).timestamp()
+    for bad in ("", "1", "tomorrow", "yesterday noon", "1y", "soon", "2026-13-01", "99:99", "999999999w"):
         with pytest.raises(UsageError, match="is no time"):
             moment(bad, now)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, "-"),
+        (0.04, "0.0s"),
+        (59.9, "59.9s"),
+        (59.96, "1m00s"),
+        (3599, "59m59s"),
+        (3600, "1h00m"),
+        (183600, "2d03h"),
+    ],
+)
+def test_durations_are_short(seconds: float | None, shown: str) -> None:
+    assert duration(seconds) == shown
 
 
 @pytest.fixture
@@ -150,5 +174,5 @@ def test_a_reader_needs_none_of_the_agents_certificates(agent_folder: Path) -> N
 
 def test_the_logs_of_a_job_named_two_dashes_are_asked_for(agent_folder: Path) -> None:
     done = run("--dir", agent_folder / "logs", "--job=--")
-    assert (done.returncode, done.stdout) == (0, "")
-    assert "cannot be read" not in done.stderr
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "there is no job -- in" in done.stderr

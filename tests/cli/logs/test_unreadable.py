@@ -42,9 +42,11 @@ def test_a_folder_without_any_database_is_named(tmp_path: Path, command: tuple[s
 @pytest.mark.parametrize("form", [*FORMS, ("--json",)])
 def test_a_job_without_lines_is_told(folder: Path, form: tuple[str, ...]) -> None:
     done = run("--dir", folder, "--job", "nope", *form)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "greenagent-logs: no lines of job nope\n")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"greenagent-logs: there is no job nope in {folder}\n"
     done = run("--dir", folder, "--job", "first", "--level", "33", *form)
-    assert done.stderr == "greenagent-logs: no lines of job first match the rest of the question\n"
+    what = "no runs" if "--jobs" in form else "no lines"
+    assert done.stderr == f"greenagent-logs: {what} of job first match the rest of the question\n"
     assert (done.returncode, done.stdout) == (0, "")
 
 

@@ -1,0 +1,267 @@
+"""``greenagent-logs --jobs``: what ran, when, for how long and how it ended; and what a job printed, in numbers."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TextIO
+
+from greenagent.cli.common import UsageError, json_line, local_time, one_line, print_table
+from greenagent.cli.logs.summary import ask_totals
+from greenagent.cli.logs.text import csv_writer
+from greenagent.cli.moments import duration
+from greenagent.logs.folder import LogFolder, Unreadable, reading
+from greenagent.logs.read.query import EPOCH, LogQuery
+from greenagent.logs.read.runs import run_records
+from greenagent.logs.runs import RunRecord
+from greenagent.values import states
+from greenagent.values.command import RESERVED_ID
+
+FAILED: Final = "FAILED"
+"""Instead of a state: all but SUCCESS of what has ended."""
+KNOWN_STATES: Final = (*sorted(states.TERMINAL), states.RUNNING, FAILED)
+
+
+class JobRow(NamedTuple):
+    """A job, with its last run that was asked for; without one where no record of any is there.
+
+    ``lines`` is how many the databases hold, ``first`` and ``last`` when they came; ``state`` is "" where it is not
+    known. ``runs`` is how many runs the row stands for. ``waited`` and ``took`` are seconds; all moments are seconds
+    since 1970. The others as in ``RunRecord``.
+    """
+
+    jobid: str
+    domain: str
+    name: str
+    lines: int = 0
+    first: float | None = None
+    last: float | None = None
+    state: str = ""
+    runs: int = 0
+    run: int | None = None
+    controller: str | None = None
+    accepted: float | None = None
+    started: float | None = None
+    ended: float | None = None
+    waited: float | None = None
+    took: float | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    reason: str = ""
+    cpu: float | None = None
+    memory: int | None = None
+    command: str = ""
+
+    @property
+    def start(self) -> float:
+        """When its run began, or at least its output."""
+        return self.started if self.started is not None else self.first or 0.0
+
+    @property
+    def exit(self) -> str:
+        """The exit code, or the name of the signal."""
+        return "" if self.exit_code is None and not self.signal else str(self.signal or self.exit_code)
+
+
+SORTS: Final[dict[str, Callable[[JobRow], Any]]] = {
+    "start": lambda row: (row.start, row.last or 0.0),
+    "end": lambda row: row.ended or row.last or 0.0,
+    "waited": lambda row: row.waited or 0.0,
+    "took": lambda row: row.took or 0.0,
+    "exit": lambda row: (row.exit_code is None and not row.signal, row.signal or "", row.exit_code or 0),
+    "lines": lambda row: row.lines,
+    "cpu": lambda row: row.cpu or 0.0,
+    "memory": lambda row: row.memory or 0,
+    "job": lambda row: row.jobid,
+    "command": lambda row: row.command,
+}
+
+
+class JobQuestion(NamedTuple):
+    """Which jobs: those that match ``query``, whose times are those of the start here.
+
+    ``states`` as read by ``read_states``, empty for all; ``command``: an expression for the command line. ``each``:
+    every run in a row of its own.
+    """
+
+    query: LogQuery
+    states: frozenset[str] = frozenset()
+    command: str = ""
+    sort: str = "start"
+    each: bool = False
+
+    def takes_state(self, state: str) -> bool:
+        if not self.states:
+            return True
+        state = state.upper()
+        return state in self.states or (FAILED in self.states and state in states.TERMINAL - {states.SUCCESS})
+
+    def takes(self, record: RunRecord) -> bool:
+        """Whether a run is one of those."""
+        query = self.query
+        return (
+            query.jobid in (None, record.jobid)
+            and query.domain in (None, record.domain)
+            and query.name in (None, record.name)
+            and (query.time_from is None or record.started >= query.time_from)
+            and (query.time_to is None or record.started < int(query.time_to) + 1)
+            and self.takes_state(record.state or states.RUNNING)
+            and (not self.command or re.search(self.command, record.command) is not None)
+        )
+
+
+def read_states(text: str) -> frozenset[str]:
+    """An option's list of states: ``error,timeout``, or ``failed``."""
+    found = frozenset(part.strip().upper() for part in text.split(",") if part.strip())
+    if odd := sorted(found.difference(KNOWN_STATES)):
+        raise UsageError(f"{odd[0]!r} is no state: say {', '.join(KNOWN_STATES)}")
+    return found
+
+
+def find_jobs(folder: LogFolder, asked: JobQuestion, spool: Path | None, unreadable: Unreadable) -> list[JobRow]:
+    """The rows in the order asked for, of which the last ones where there is a limit; ``unreadable``: see logs.folder.
+
+    Jobs of which there is no record (of earlier versions, built-ins, the agent itself) are found by their lines.
+    """
+    query = asked.query
+    # Whatever began behind ``time_from`` printed behind it; when it ended, ``time_to`` does not say.
+    printed = _lines(folder, query._replace(time_to=None), unreadable)
+    by_job: dict[str, list[RunRecord]] = {}
+    recorded: set[str] = set()
+
+    def take(record: RunRecord) -> bool:
+        recorded.add(record.jobid)
+        return asked.takes(record)
+
+    for record in run_records(folder, unreadable, query.time_from, take):
+        by_job.setdefault(record.jobid, []).append(record)
+    of_lines_alone = query.levels is not None or bool(query.regex or query.text)
+    rows: list[JobRow] = []
+    for jobid, records in by_job.items():
+        lines = printed.get(jobid) or JobRow(jobid, "", "")
+        if lines.lines or not of_lines_alone:
+            chosen = records if asked.each else records[-1:]
+            rows += [_row(record, lines, 1 if asked.each else len(records)) for record in chosen]
+    if not asked.command:
+        known = ledger_states(spool) if spool is not None else {}
+        left = printed.keys() - recorded
+        if left - {RESERVED_ID} and query.time_from is not None:  # those that ran before have a start that is told
+            left -= {record.jobid for record in run_records(folder, unreadable, None, lambda one: one.jobid in left)}
+        for jobid in left:
+            row = printed[jobid]._replace(state=known.get(jobid, ""))
+            began_later = query.time_to is not None and row.start >= int(query.time_to) + 1
+            if asked.takes_state(row.state) and not began_later:
+                rows.append(row)
+    return sorted(rows, key=SORTS[asked.sort])[-query.limit :]
+
+
+def _row(record: RunRecord, lines: JobRow, runs: int) -> JobRow:
+    return lines._replace(
+        domain=record.domain,
+        name=record.name,
+        state=record.state or states.RUNNING,
+        runs=runs,
+        run=record.run,
+        controller=record.controller,
+        accepted=record.accepted,
+        started=record.started,
+        ended=record.ended,
+        waited=round(max(0.0, record.started - record.accepted), 3) if record.run == 1 else None,
+        took=None if record.ended is None else round(max(0.0, record.ended - record.started), 3),
+        exit_code=record.exit_code,
+        signal=record.signal,
+        reason=record.reason,
+        cpu=record.cpu,
+        memory=record.memory,
+        command=record.command,
+    )
+
+
+def _lines(folder: LogFolder, query: LogQuery, unreadable: Unreadable) -> dict[str, JobRow]:
+    """Every job with matching lines."""
+    found: dict[str, JobRow] = {}
+    texts = (f"coalesce(CAST({text} AS TEXT), '')" for text in ("jobid", "max(domain)", "max(name)"))
+    columns = f"{', '.join(texts)}, count(*), min({EPOCH}), max({EPOCH})"
+    for row in ask_totals(folder, query, columns, "GROUP BY jobid", unreadable):
+        job = JobRow(*row)
+        if (known := found.get(job.jobid)) is not None:
+            job = JobRow(
+                job.jobid,
+                known.domain or job.domain,
+                known.name or job.name,
+                known.lines + job.lines,
+                min(known.first or 0.0, job.first or 0.0),
+                max(known.last or 0.0, job.last or 0.0),
+            )
+        found[job.jobid] = job
+    return found
+
+
+def ledger_states(spool: Path) -> dict[str, str]:
+    """The last state of every job that the ledger knows; nothing where it cannot be read."""
+    found: dict[str, str] = {}
+    try:
+        with reading(spool) as connection, closing(connection.cursor()) as cursor:
+            for table in ("job", "outcome"):
+                found.update(cursor.execute(f"SELECT id, state FROM {table} ORDER BY row"))
+    except sqlite3.Error:
+        pass  # the log is the subject here; without the ledger the column stays empty
+    return found
+
+
+def how_it_ran(folder: LogFolder, spool: Path | None, jobid: str) -> str:
+    """In words, of a job that printed nothing. Raises GreenagentError."""
+    records = run_records(folder, wanted=lambda record: record.jobid == jobid)
+    if not records:
+        state = ledger_states(spool).get(jobid) if spool is not None else None
+        return f"the ledger says {state}" if state else "nothing tells how it ran"
+    row = _row(records[-1], JobRow(jobid, "", ""), 1)
+    if row.ended is None:
+        return f"it runs since {local_time(row.start)}: {row.command}"
+    often = f"{len(records)} times, last " if len(records) > 1 else ""
+    return f"it ran {often}{local_time(row.start)} for {duration(row.took)}, {_ending(row)}: {row.command}"
+
+
+def _ending(row: JobRow) -> str:
+    if row.exit:
+        return f"exit {row.exit} ({row.state})"
+    return f"{row.state} ({row.reason})" if row.reason else row.state
+
+
+def print_jobs(rows: list[JobRow], form: str, out: TextIO) -> None:
+    """A table; ``form`` "json": one object a line, "csv": one row a line."""
+    if form == "json":
+        out.writelines(json_line(row._asdict()) + "\n" for row in rows)
+    elif form == "csv":
+        csv_writer(out)([JobRow._fields, *rows])
+    elif rows:
+        heads = ("JOB", "DOMAIN/NAME", "LINES", "START", "WAITED", "TOOK", "EXIT", "STATE", "RUN", "COMMAND")
+        shown = [_cells(row) for row in rows]
+        if out.isatty():
+            widths = [max(map(len, column)) for column in zip(heads, *shown, strict=True)][:-1]
+            left = max(20, shutil.get_terminal_size().columns - sum(widths) - 2 * len(widths))
+            shown = [(*cells[:-1], _cut(cells[-1], left)) for cells in shown]
+        print_table(heads, shown, out, right=2)
+
+
+def _cells(row: JobRow) -> tuple[str, ...]:
+    return (
+        row.jobid,
+        "/".join(part for part in (row.domain, row.name) if part) or "-",
+        str(row.lines),
+        local_time(row.start) if row.start else "-",
+        duration(row.waited),
+        duration(row.took),
+        row.exit or "-",
+        row.state or "-",
+        str(row.run or "-"),
+        one_line(row.command) or "-",
+    )
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."
