@@ -10,9 +10,11 @@ from greenagent.runtime.patch import patch  # noqa: E402
 open_missing_streams()
 patch()
 
+import argparse  # noqa: E402
 import resource  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
@@ -25,7 +27,7 @@ from greenagent.runtime.garbage import shorten_pauses  # noqa: E402
 from greenagent.runtime.greenlets import Supervisor  # noqa: E402
 from greenagent.runtime.patch import return_large_blocks  # noqa: E402
 from greenagent.values.errors import GreenagentError  # noqa: E402
-from greenagent.values.text import address_text, parse_address  # noqa: E402
+from greenagent.values.text import address_text, is_loopback, parse_address  # noqa: E402
 
 PROGRAM = "greenagent-controller"
 
@@ -81,6 +83,8 @@ def main(arguments: list[str] | None = None) -> int:
         reason = (error.strerror or str(error)).partition(": (")[0]  # gevent appends the address as a tuple
         return _refuse(f"cannot listen on {address_text(*options.listen)}: {reason}")
     controller.start()
+    for warning in open_doors(options):
+        agent_log.warning(warning)
     try:
         print(f"listening on {controller.url}", flush=True)
     except OSError:
@@ -91,6 +95,21 @@ def main(arguments: list[str] | None = None) -> int:
         agent_log.error(f"giving up: {reason}")
     output.close()
     return EXIT_FAILED if fatal else 0
+
+
+def open_doors(options: argparse.Namespace) -> Iterator[str]:
+    """Who can use this controller whom its owner may not think of, one line each (docs/security.md)."""
+    if not options.token_file and not options.client_ca:
+        yield (
+            "/api has no token: every user of this machine can run commands on all agents, as the users that these run "
+            "as (root, for a service); --token-file asks for one"
+        )
+    if not is_loopback(options.listen[0]) and not options.client_ca:
+        reads = "" if options.tls_cert else ", and whoever is on the way can read and change what is sent (--tls-cert)"
+        yield (
+            f"{address_text(*options.listen)} is open to other machines: whoever reaches it can come as any agent and "
+            f"take its commands (--client-ca){reads}"
+        )
 
 
 def _raise_descriptor_limit() -> None:

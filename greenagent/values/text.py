@@ -40,6 +40,8 @@ class AddressError(GreenagentError):
 def parse_address(text: str) -> tuple[str, int]:
     """Host and port of ``HOST:PORT``; an IPv6 host stands in brackets, which are left out. Raises AddressError."""
     host, _, port = text.rpartition(":")
+    if text.startswith((":", "*:")) and host in ("", "*"):
+        raise AddressError(f"names no host, write 0.0.0.0:{port} or [::]:{port} for all of this machine: {text!r}")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     is_port = port.isascii() and port.isdigit() and len(port) < 10 and int(port) <= 65535
     if not bare or (":" in bare and bare == host) or not is_port:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
+from greenagent.cli.controller import build_parser, open_doors
+from tests.support.controllers import ControllerProcess
 from tests.support.programs import refused
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize(
@@ -14,6 +18,8 @@ from tests.support.programs import refused
     [
         (["--listen", "nonsense"], 2, "HOST:PORT"),
         (["--listen", "\udcff:0"], 2, "no name of a host"),
+        (["--listen", ":8991"], 2, "names no host, write 0.0.0.0:8991 or [::]:8991 for all of this machine"),
+        (["--listen", "*:8991"], 2, "names no host, write 0.0.0.0:8991 or [::]:8991 for all of this machine"),
         (["--listen", "a..b:0"], 2, "no name of a host"),
         (["--listen", "127.0.0.1:99999"], 2, "a port from 0 to 65535"),
         (["--listen", "203.0.113.1:1"], 1, "cannot listen"),
@@ -34,3 +40,29 @@ def test_a_taken_port_is_said_without_a_tuple() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         said = refused("--listen", address)
     assert said == f"greenagent-controller: cannot listen on {address}: Address already in use"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--token-file", "t"], []),
+        (["--client-ca", "c"], []),
+        (["--listen", "[::1]:1"], ["/api has no token: every user of this machine can run commands"]),
+        (["--listen", "[::]:1", "--token-file", "t"], ["[::]:1 is open to other machines: ", "(--tls-cert)"]),
+        (
+            ["--listen", "10.0.0.1:1", "--tls-cert", "c"],
+            ["every user of this machine", "take its commands (--client-ca)"],
+        ),
+        (["--listen", "0.0.0.0:1", "--tls-cert", "c", "--client-ca", "c"], []),
+    ],
+)
+def test_who_else_can_use_it_is_said(options: list[str], words: list[str]) -> None:
+    said = " / ".join(open_doors(build_parser().parse_args(options)))
+    assert all(word in said for word in words)
+    assert bool(said) == bool(words)
+    assert ("--tls-cert" in said) == ("(--tls-cert)" in words)
+
+
+def test_a_controller_that_starts_without_a_token_says_who_can_use_it(tmp_path: Path) -> None:
+    with ControllerProcess(tmp_path) as controller:
+        wait_until(lambda: " warning: /api has no token: " in controller.stderr, what="the warning")

@@ -100,6 +100,8 @@ def _refused(task: StartupTask, commands: Commands, identity: Identity) -> str:
 
 def _check_extensions(loaded: Loaded, report: Report) -> None:
     scripts = loaded.settings.main.scripts_dir
+    if text := unreadable(scripts):
+        report.warning(("main", "scripts_dir"), f"{text}, so no jumpscript runs")
     if text := who_can_write(scripts):
         report.warning(("main", "scripts_dir"), f"{str(scripts)!r}: {text}, and so decides what the agent runs")
     search_path = os.environ.get("PATH", os.defpath)
@@ -117,6 +119,18 @@ def _check_extensions(loaded: Loaded, report: Report) -> None:
             report.warning((section, extension.name, "binary"), warning)
 
 
+def unreadable(folder: Path) -> str:
+    """Why what is in a folder cannot be read; "" when it can, and where there is none (yet)."""
+    try:
+        os.scandir(folder).close()
+        reason = "" if os.access(folder, os.X_OK) else os.strerror(errno.EACCES)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        reason = error.strerror or str(error)
+    return reason and f"{str(folder)!r} cannot be read: {reason}"
+
+
 def no_file(path: Path) -> str:
     """Why a file of the agent's own cannot be written; "" when it can. Its folder must be there."""
     folder = absolute(path).parent
@@ -129,11 +143,11 @@ def no_file(path: Path) -> str:
             return f"{str(path)!r} cannot be written: {os.strerror(errno.EACCES)}"
     except OSError as error:  # such as a name that is too long, or a folder that may not be entered
         return f"{str(path)!r} cannot be written: {error.strerror}"
-    return _unwritable(folder)
+    return _unwritable(folder, path)
 
 
-def _unwritable(folder: Path) -> str:
-    """Why files cannot be made in a folder, or in the nearest one above it that is there; "" when they can."""
+def _unwritable(folder: Path, file: Path | None = None) -> str:
+    """Why nothing, or no ``file``, can be made in a folder, or in the nearest above it that is there; "" if it can."""
     above = absolute(folder)
     try:
         while not above.exists():
@@ -142,6 +156,8 @@ def _unwritable(folder: Path) -> str:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return ""  # no fault of the configuration; a start now would say so and exit
-        what = "cannot be written" if above == absolute(folder) else f"cannot be created in {str(above)!r}"
-        return f"{str(folder)!r} {what}: {error.strerror}"
+        what = f"cannot be created in {str(above)!r}"
+        if file is None and above == absolute(folder):
+            what = "cannot be written"
+        return f"{str(file or folder)!r} {what}: {error.strerror}"
     return ""

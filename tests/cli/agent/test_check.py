@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.cli.agent.check import no_file
+from greenagent.cli.agent.check import no_file, unreadable
 from tests.settings.support import MINIMAL
 from tests.support.programs import ROOT, SEED, check, command, environment
 
@@ -57,7 +57,7 @@ def test_files_that_cannot_be_written_are_problems(tmp_path: Path) -> None:
     code, lines = check(tmp_path, text)
     assert code == 1
     history, *others = sorted(line.split("] ", 1)[1] for line in lines)
-    assert history.startswith("history_file: '/proc/sys' cannot be written: ")
+    assert history.startswith("history_file: '/proc/sys/history' cannot be created in '/proc/sys': ")
     assert others == [
         "ledger_file: 'folder' is a folder: name a file",
         "message_id_file: 'gone/mid' cannot be written: "
@@ -70,12 +70,22 @@ def test_files_in_a_folder_that_may_not_be_entered_are_problems(tmp_path: Path) 
     if os.geteuid() != 0:
         pytest.skip("SKIPPED FOR LACK OF ROOT: run the tests as root to look as another user")
     tmp_path.chmod(0o700)
+    (tmp_path / "scripts").mkdir()
     os.seteuid(65534)
     try:
         text = no_file(tmp_path / "mid")
+        scripts = unreadable(tmp_path / "scripts")
     finally:
         os.seteuid(0)
+    assert scripts == f"'{tmp_path}/scripts' cannot be read: Permission denied"
     assert text == f"'{tmp_path}/mid' cannot be written: Permission denied"
+
+
+def test_a_scripts_folder_that_is_none_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "scripts").write_text("")
+    code, (line,) = check(tmp_path, MINIMAL)
+    assert code == 0
+    assert line.endswith("[main] scripts_dir: 'scripts' cannot be read: Not a directory, so no jumpscript runs")
 
 
 def test_faults_of_certificates_hide_nothing_else(tmp_path: Path) -> None:
