@@ -23,7 +23,9 @@ READY = {"greenagent-controller": "listening on", "greenagent": "is ready"}
 """What a program prints when it is; a reader waits for that before going on to the next block."""
 SERVED = {"docs/jobs.md", "docs/commands.md"}
 """Pages whose examples need the agent and the controller of README.md to run."""
-TIME = 90
+INSTALLED = "docs/service.md"
+"""The page that goes on where greenagent is installed in /opt/greenagent."""
+TIME = 280
 """Seconds for a page, many times what it takes."""
 UNSHARE = ("--map-root-user", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child")
 
@@ -36,11 +38,13 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as up:
 END
 for folder in /opt /run /var/lib /var/log; do mount -t tmpfs tmpfs $folder; done
 mkdir -p /run/new /run/old
-mount --rbind /etc /run/old
+mount --bind /etc /run/old
+mount -o remount,bind,ro /run/old
 for file in /etc/*; do ln -s "/run/old/${file##*/}" "/run/new/${file##*/}"; done
-for folder in default init.d systemd; do rm -f /run/new/$folder; mkdir /run/new/$folder; done
+for folder in default init.d logrotate.d systemd; do rm -f /run/new/$folder; mkdir /run/new/$folder; done
 mkdir /run/new/systemd/system
 mount --bind /run/new /etc
+[ ! -d "$HARNESS/opt" ] || cp -r "$HARNESS/opt/." /opt
 unset PYTHON
 """
 BLOCK = """
@@ -50,7 +54,7 @@ echo {number} > "$HARNESS/begun"
 WAIT = """
 tries=0
 until grep -q {text!r} "$HARNESS/{number}.out"; do
-    tries=$((tries + 1)); [ $tries -lt 600 ] || {{ echo "{program} is not ready"; exit 1; }}
+    tries=$((tries + 1)); [ $tries -lt 1200 ] || {{ echo "{program} is not ready"; exit 1; }}
     sleep 0.05
 done
 """
@@ -85,6 +89,11 @@ class PageRun:
         if any("pip install" in block.text for block in self.blocks):
             copy_checkout(home / "checkout")
         self._working = home / "checkout" if (home / "checkout").exists() else home
+        self._programs(folder / "bin")
+        if page == INSTALLED:
+            prefix = self._harness / "opt" / "greenagent"
+            shutil.copytree(folder / "bin", prefix / "bin")
+            shutil.copytree(ROOT / "etc", prefix / "share" / "greenagent")
         for name, text in files(page).items():
             (self._working / name).write_text(text)
         (self._harness / "page.sh").write_text(self._script())
@@ -111,16 +120,17 @@ class PageRun:
                 script += WAIT.format(number=number, program=program, text=READY[program])
         return script + "echo end > $HARNESS/begun\n"
 
-    def _environment(self, folder: Path, home: Path) -> dict[str, str]:
-        programs = folder / "bin"
-        programs.mkdir()
+    def _programs(self, folder: Path) -> None:
+        """Those of this checkout, by the names they have when they are installed."""
+        folder.mkdir()
         for module, name in PROGRAMS.items():
-            (programs / name).write_text(
-                f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m greenagent.cli.{module} "$@"\n'
-            )
-            (programs / name).chmod(0o755)
+            path = folder / name
+            path.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m greenagent.cli.{module} "$@"\n')
+            path.chmod(0o755)
+
+    def _environment(self, folder: Path, home: Path) -> dict[str, str]:
         environment = {
-            "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(home),
             "LANG": "C.UTF-8",
             "PYTHON": sys.executable,
