@@ -264,6 +264,7 @@ def _describe(job: Job) -> dict[str, Any]:
         "state": job.stage.value,
         "since": round(job.since, 3),
         "run": job.run,
+        "due": None if job.due is None else round(job.due, 3),
         "pid": job.child.pid if job.child is not None else None,
     }
 

@@ -15,7 +15,7 @@ from gevent.event import Event
 
 from greenagent.jobs.handover import SuspendedJob
 from greenagent.process.child import Child
-from greenagent.spool.schema import FROM_HISTORY
+from greenagent.spool.schema import FROM_HISTORY, FROM_STARTUP
 from greenagent.values import levels, states
 from greenagent.values.command import Command
 from greenagent.values.result import Result
@@ -45,7 +45,7 @@ class Reason(Enum):
     KILL_ALL = "killall"
     """The current run ends; recurring and remembered jobs go on and report nothing meanwhile."""
     STOP = "stop"
-    """The agent stops: KILLED is reported, but remembered jobs stay silent and come back."""
+    """The agent stops: KILLED is reported, but not of remembered jobs, which come back."""
     DRAIN = "drain"
     """The agent waits: the current run may end by itself, and no other follows it."""
     HAND_OVER = "hand over"
@@ -87,11 +87,11 @@ class Outcome:
         return self.level in levels.RESULTS
 
 
-def killed_before_start(by_request: bool = False) -> Outcome:
+def killed_before_start(by_request: bool = False, data: str = "killed before it was started") -> Outcome:
     """A run that was ended before anything of it ran."""
     return Outcome(
         states.KILLED,
-        data="killed before it was started",
+        data=data,
         starttime=int(time.time() * 1000),
         ended_by_request=by_request,
     )
@@ -116,6 +116,8 @@ class Job:
     """The spool has its first run already, written with the acceptance."""
     stage: Stage = Stage.WAITING
     run: int = 0
+    due: float | None = None
+    """When the next run begins, in seconds since 1970: between the runs of a recurring job."""
     since: float = field(default_factory=time.time)
     child: Child | None = None
     end_requested: Reason | None = None
@@ -151,8 +153,16 @@ class Job:
 
     @property
     def repeats(self) -> bool:
-        """Whether it goes on after ``killall``: recurring and remembered jobs do (design, section 5 "Ending")."""
-        return bool(self.command.arguments.recurring_period) or self.command.arguments.remembered
+        """Whether it goes on after ``killall``, as remembered jobs do (design, section 5 "Ending")."""
+        return self.command.arguments.remembered
+
+    @property
+    def keeps_period(self) -> bool:
+        """Whether its next run begins when it is due also where the agent is started meanwhile.
+
+        Startup tasks begin anew with each start.
+        """
+        return self.command.arguments.keeps_period and self.kind != FROM_STARTUP
 
     def ask_to_end(self, reason: Reason) -> None:
         """Asks the job's greenlet to end the run (and, as the reason says, the job); returns at once."""

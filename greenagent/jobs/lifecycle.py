@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from greenagent.jobs.handover import Suspended, SuspendedJob
 from greenagent.jobs.job import Job, Outcome, Reason, Stage, killed_before_start
+from greenagent.jobs.run_records import CUT_OFF
 from greenagent.jobs.runner import JobContext, Runner
 from greenagent.values import states
 
@@ -48,7 +49,10 @@ class Lifecycle:
 
     def _go_on(self) -> None:
         job = self._job
-        if job.suspended is not None and job.suspended.run is None and not self._sleep_on(job.suspended):
+        if job.suspended is not None:
+            if job.suspended.run is None and not self._sleep_on(job.suspended):
+                return
+        elif job.due is not None and not self._sleep_until_due(job.due):
             return
         while True:
             if job.end_requested is Reason.HAND_OVER:
@@ -56,8 +60,10 @@ class Lifecycle:
             if job.suspended is None or job.suspended.run is None:
                 job.run += 1
                 job.enter(Stage.RUNNING)
-                if job.run > 1 or (job.is_external and not job.has_begun):  # else its row says so since it was accepted
+                if job.run > 1 or job.due or (job.is_external and not job.has_begun):
+                    # Else its row says so since it was accepted.
                     self._context.spool.running(job.row, job.run, int(time.time() * 1000))
+                job.due = None
                 self._say("begins")
             outcome = self._last = self._runner.run()
             self._say(f"ended: {_told(outcome)}")
@@ -71,12 +77,9 @@ class Lifecycle:
             if decision.next is Next.END:
                 self._finish(outcome)
                 return
-            if decision.report:
-                self._context.report(job, outcome, ends=False)
-            job.enter(Stage.SLEEPING)
+            write_down(self._context, job, outcome, decision)
             self._wakes = time.monotonic() + decision.delay
             if not self._sleep():
-                self._end_while_sleeping(outcome)
                 return
 
     def _say(self, text: str) -> None:
@@ -89,15 +92,21 @@ class Lifecycle:
     def _sleep_on(self, suspended: SuspendedJob) -> bool:
         """Goes on with the pause an earlier image was in; False when the job ended meanwhile."""
         self._last = _last_outcome(suspended)
-        if self._last is None:
+        if self._last is None and not suspended.wakes:
             return True  # it was handed over before its first run
-        self._job.last_state = self._last.state
+        if self._last is not None:
+            self._job.last_state = self._last.state
         self._wakes = suspended.wakes
-        self._job.enter(Stage.SLEEPING)
-        if self._sleep():
-            return True
-        self._end_while_sleeping(self._last)
-        return False
+        if self._job.keeps_period:
+            self._job.due = time.time() + self._wakes - time.monotonic()
+        return self._sleep()
+
+    def _sleep_until_due(self, due: float) -> bool:
+        """Goes on with the pause in which the agent was ended; False when the job ended meanwhile."""
+        # The clock may have been set since: no pause is longer than a whole one.
+        left = min(due - time.time(), self._job.command.arguments.recurring_period)
+        self._wakes = time.monotonic() + left
+        return self._sleep()
 
     def _suspend(self, suspended: Suspended) -> SuspendedJob:
         job = self._job
@@ -154,14 +163,18 @@ class Lifecycle:
             return True
         if reason is Reason.KILL_ALL and job.repeats:
             return False
+        if outcome.ended_by_request and not self._comes_back:
+            self._finish(outcome)
+            return True
         if outcome.ended_by_request:
-            is_over, last = False, outcome
-        else:
-            # It had ended by itself before it could be ended: that state stands if it was the last run anyway.
-            is_over = self._decide(outcome).next is Next.END
-            last = outcome if is_over else replace(outcome, state=states.KILLED)
-        if is_over or not self._comes_back:
-            self._finish(last)
+            outcome = replace(outcome, state=states.ERROR, data=outcome.data or CUT_OFF)
+        decision = self._decide(outcome)
+        if decision.next is Next.END and not outcome.ended_by_request:
+            self._finish(outcome)  # it had ended by itself before it could be ended, and no other run was to follow
+        elif not self._comes_back:
+            self._finish(replace(outcome, state=states.KILLED))
+        elif job.keeps_period:
+            write_down(self._context, job, outcome, decision)
         return True
 
     @property
@@ -171,7 +184,16 @@ class Lifecycle:
         return leaves and self._job.command.arguments.remembered
 
     def _sleep(self) -> bool:
-        """Waits between runs; False when the job is asked to end meanwhile."""
+        """Waits between runs; False when the job is asked to end meanwhile: then it has."""
+        self._job.enter(Stage.SLEEPING)
+        if self._wait_to_wake():
+            return True
+        if not self._comes_back:
+            last = self._last or killed_before_start(data="killed between its runs")
+            self._finish(replace(last, state=states.KILLED))
+        return False
+
+    def _wait_to_wake(self) -> bool:
         job = self._job
         while (left := self._wakes - time.monotonic()) > 0:
             if job.end_requested is Reason.HAND_OVER:
@@ -186,13 +208,18 @@ class Lifecycle:
             job.wait_for_change(left)
         return True
 
-    def _end_while_sleeping(self, last: Outcome) -> None:
-        if not self._comes_back:
-            self._finish(replace(last, state=states.KILLED))
-
     def _finish(self, outcome: Outcome) -> None:
         """The job is over."""
         self._context.report(self._job, outcome)
+
+
+def write_down(context: JobContext, job: Job, outcome: Outcome, decision: Decision) -> None:
+    """What is to be known of a run that is not the last: its result, and when the next one is due."""
+    job.due = time.time() + decision.delay if job.keeps_period else None
+    if decision.report:
+        context.report(job, outcome, ends=False, due=job.due)
+    elif job.due is not None:
+        context.spool.between_runs(job.row, job.due)
 
 
 def _last_outcome(suspended: SuspendedJob) -> Outcome | None:

@@ -54,8 +54,10 @@ class JobContext:
     commands: Commands
     runs: RunRecords
 
-    def report(self, job: Job, outcome: Outcome, *, ends: bool = True) -> None:
+    def report(self, job: Job, outcome: Outcome, *, ends: bool = True, due: float | None = None) -> None:
         """Puts a result into the spool, where its controller finds it; with ``ends`` the job is over.
+
+        ``due``: when the next run begins, in seconds since 1970, where that is to be known at the next start.
 
         The spool first, then the history (design, section 3). A job is reported over once.
         """
@@ -66,9 +68,11 @@ class JobContext:
         job.is_reported = ends
         try:
             if job.controller is not None:
-                self.spool.report(job.row, job.controller, job.last_result, ends=ends)
+                self.spool.report(job.row, job.controller, job.last_result, ends=ends, due=due)
             elif ends:
                 self.spool.end(job.row)
+            elif due is not None:
+                self.spool.between_runs(job.row, due)
         except Exception:
             job.is_reported = False  # another result may still be given, such as that of our own error
             raise

@@ -12,6 +12,7 @@ from gevent.event import Event
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.handover import StartupState
 from greenagent.jobs.job import Identity, Job, Outcome, Stage
+from greenagent.jobs.lifecycle import RestartPolicy, write_down
 from greenagent.jobs.run_records import CUT_OFF, HELD_UP
 from greenagent.jobs.runner import JobContext
 from greenagent.process.child import Survivor, named
@@ -221,6 +222,11 @@ def recover(
         if job is not None and job.id in admission.live:
             context.agent_log.error(f"job {job.id} is not run again: a job with this id lives already")
         elif job is not None:
+            if job.is_in_history and job.controller not in (None, *context.settings().controllers):
+                context.agent_log.warning(
+                    f"job {job.id} goes on, though its controller '{job.controller}' is not configured any more: "
+                    "the command kill of another controller ends it"
+                )
             admission.enter(job)
 
 
@@ -257,20 +263,27 @@ def _job_of(
         return None
     again = in_history or command.arguments.remembered
     job.kind = FROM_HISTORY if again else FROM_CONTROLLER
-    job.run = record.run  # further ones count on
-    reason = ""
-    if record.state == RUNNING and not again:
+    job.run, job.due = record.run, record.due  # further runs count on
+    is_cut_off = record.state == RUNNING and record.due is None
+    goes_on = again
+    if moved_to is not None and record.controller is not None and (again or record.state == WAITING):
+        reason, goes_on = MOVED.format(context.identity, moved_to), False
+    elif is_cut_off and (job.keeps_period or not again):
         reason = HELD_UP if is_replacement else CUT_OFF
-    elif moved_to is not None and record.controller is not None:
-        reason = MOVED.format(context.identity, moved_to)
-    if reason:
-        reason += left and f"; {left}"
-        context.agent_log.warning(f"job {record.id}: {reason}")
-        starttime = record.starttime or int(record.accepted * 1000)
-        lived = max(0, time.time() - starttime / 1000) if record.state == RUNNING else 0
-        context.report(job, Outcome(states.ERROR, reason, starttime=starttime, lived=lived))
-        return None
-    return job
+    else:
+        return job
+    reason += left and f"; {left}"
+    context.agent_log.warning(f"job {record.id}: {reason}")
+    starttime = record.starttime or int(record.accepted * 1000)
+    lived = max(0, time.time() - starttime / 1000) if is_cut_off else 0
+    outcome = Outcome(states.ERROR, reason, starttime=starttime, lived=lived)
+    if goes_on:  # a recurring job: a run that was cut off has failed
+        arguments = command.arguments
+        policy = RestartPolicy(arguments.max_restart, arguments.recurring_period)
+        write_down(context, job, outcome, policy.after(outcome.state, outcome.lived, has_result=False))
+        return job
+    context.report(job, outcome)
+    return None
 
 
 def _only_controller(context: JobContext) -> str | None:

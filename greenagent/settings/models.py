@@ -76,7 +76,10 @@ class MainSettings:
         PATH, "./.mid", "Where the last reserved message id is kept.", file_name, originals=("message_ID_file",)
     )
     history_file: Path = setting(
-        PATH, "./.history", "The jobs to run again at start (max_time = -1), readable by people.", file_name
+        PATH,
+        "./.history",
+        "The jobs that outlive the agent (recurring, or max_time = -1), readable by people.",
+        file_name,
     )
     roles: tuple[str, ...] = setting(
         TEXTS,

@@ -1,4 +1,5 @@
-"""The history file: remembered jobs (``max_time = -1``), readable by people (protocol 5.7).
+"""The history file: remembered jobs (``max_time = -1``, or recurring), readable by people
+(protocol 5.7).
 
 A JSON list of command objects, as the original writes it; ours add ``controller`` and
 ``accepted`` (seconds since 1970). Unlike the original's, entries leave when their job ends, and the
@@ -93,6 +94,8 @@ class HistoryFile:
         entry: dict[str, Any] = {**command.received, ACCEPTED: accepted}
         if controller is not None:
             entry[CONTROLLER] = controller
+        if self._entries.get(command.id) == entry:
+            return  # at a start of the agent: each of a thousand jobs would write all thousand
         self._put(command.id, entry)
         self._write()
 

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from greenagent.runtime.database import LOCK_TIMEOUT, Function, NativeDatabase, Outcome, transaction, wait_for_locks
 from greenagent.runtime.native import native_sleep
 from greenagent.spool.schema import IS_RESULT, SCHEMA, WAITS
-from greenagent.spool.statements import last_row, note_row, noted_row, take_over_statistics
+from greenagent.spool.statements import add_columns, last_row, note_row, noted_row, take_over_statistics
 
 MAX_MEMORY: Final = 256 * 1024 * 1024
 """Bytes that may lie in memory: the same cap as on disk."""
@@ -216,6 +216,7 @@ class SpoolDatabase(NativeDatabase):
         super()._open()
         assert self._connection is not None
         self.problem, self.lost, self._next_try = None, 0, 0.0
+        add_columns(self._connection)
         take_over_statistics(self._connection)
         self._noted_row = noted_row(self._connection)
         self.last_row = max(self.last_row, self._noted_row, last_row(self._connection))

@@ -33,10 +33,11 @@ SCHEMA: Final = (
     # One accepted job; ``row`` gives the order of acceptance. ``controller`` is null for startup tasks; all stamps
     # are seconds since 1970: ``accepted`` by the wall clock (shown to people, and kept in the history), ``ended`` and
     # ``created`` by ``monotonic_epoch``, which no step of the wall clock moves while the agent lives. ``pid`` and
-    # ``start_ticks`` name the process of the run number ``run``.
+    # ``start_ticks`` name the process of the run number ``run``. ``due``, by the wall clock, is when the next run of a
+    # recurring job begins: only between its runs.
     "CREATE TABLE IF NOT EXISTS job (row INTEGER NOT NULL PRIMARY KEY, id TEXT NOT NULL, controller TEXT, "
     "kind TEXT NOT NULL, command TEXT NOT NULL, accepted REAL NOT NULL, state TEXT NOT NULL, run INTEGER NOT NULL, "
-    "pid INTEGER, start_ticks INTEGER, starttime INTEGER NOT NULL, ended REAL)",
+    "pid INTEGER, start_ticks INTEGER, starttime INTEGER NOT NULL, ended REAL, due REAL)",
     "CREATE INDEX IF NOT EXISTS job_id ON job (id)",
     # Only what is not over is looked for by state, so that an ended job costs no index entry.
     "CREATE INDEX IF NOT EXISTS job_unfinished ON job (row) WHERE state != 'ended'",
@@ -78,6 +79,7 @@ class JobRecord(NamedTuple):
     pid: int | None
     start_ticks: int | None
     starttime: int
+    due: float | None = None
 
 
 class DeadLetter(NamedTuple):

@@ -184,11 +184,8 @@ class Spool:
         def write(connection: sqlite3.Connection) -> bool:
             if kind == FROM_CONTROLLER and not reruns and self._send_again(connection, command, controller):
                 return False
-            connection.execute(
-                "INSERT INTO job (row, id, controller, kind, command, accepted, state, run, starttime) "
-                "VALUES (?,?,?,?,?,?,?,?,?)",
-                (row, command.id, controller, kind, text, stamp, state, run, starttime),
-            )
+            values = (row, command.id, controller, kind, text, stamp, state, run, starttime)
+            statements.add_job(connection, values)
             return True
 
         if self.database.run(write):
@@ -198,17 +195,15 @@ class Spool:
 
     def running(self, row: int, run: int, starttime: int) -> None:
         """A run is about to start: committed when this returns."""
-        self._execute(
-            "UPDATE job SET state = ?, run = ?, starttime = ?, pid = NULL, start_ticks = NULL WHERE row = ?",
-            RUNNING, run, starttime, row,
-        )  # fmt: skip
+        self.database.run(partial(statements.run_begins, row=row, run=run, starttime=starttime))
+
+    def between_runs(self, row: int, due: float) -> None:
+        """A run has ended and the next one begins at ``due``, in seconds since 1970: committed when this returns."""
+        self.database.run(partial(statements.between_runs, row=row, due=due))
 
     def not_begun(self, row: int) -> None:
         """The first run that was written with the acceptance does not begin: the job waits after all."""
-        self._execute(
-            "UPDATE job SET state = ?, run = 0, starttime = 0, pid = NULL, start_ticks = NULL WHERE row = ?",
-            WAITING, row,
-        )  # fmt: skip
+        self.database.run(partial(statements.run_begins, row=row, run=0, starttime=0))
 
     def process(self, row: int, pid: int | None, start_ticks: int | None) -> None:
         """Notes the process of the current run, soon: after a crash before that it is found by its tag."""
@@ -219,8 +214,11 @@ class Spool:
         """The job is over and there is nothing (more) to report."""
         self.database.run(partial(statements.end, row=row))
 
-    def report(self, row: int, controller: str, result: Result, *, ends: bool) -> None:
-        """Puts a result into the outbox; with ``ends`` the job is over. Committed when this returns."""
+    def report(self, row: int, controller: str, result: Result, *, ends: bool, due: float | None = None) -> None:
+        """Puts a result into the outbox; with ``ends`` the job is over. Committed when this returns.
+
+        ``due``: as for ``between_runs``, where that is to be written with it.
+        """
         body = json.dumps(result.to_wire(), ensure_ascii=False, separators=(",", ":"))
         number = next(self._rows)
 
@@ -230,6 +228,8 @@ class Spool:
                 statements.forget_earlier(connection, row, number)
             if ends:
                 statements.end(connection, row)
+            elif due is not None:
+                statements.between_runs(connection, row, due)
 
         self.database.run(write)
         self._arrived(controller)

@@ -19,8 +19,10 @@ from greenagent.spool.schema import (
     IS_RESULT,
     RESULT_WAITS,
     RESULTS,
+    RUNNING,
     STATISTICS,
     STATISTICS_WAIT,
+    WAITING,
     WAITS,
     DeadLetter,
     Waiting,
@@ -61,9 +63,28 @@ def note_row(connection: sqlite3.Connection, row: int) -> None:
 # -- jobs and their results
 
 
+def add_job(connection: sqlite3.Connection, values: Sequence[Any]) -> None:
+    """A new job: row, id, controller, kind, command, accepted, state, run and starttime."""
+    columns = "row, id, controller, kind, command, accepted, state, run, starttime"
+    connection.execute(f"INSERT INTO job ({columns}) VALUES (?,?,?,?,?,?,?,?,?)", values)
+
+
+def run_begins(connection: sqlite3.Connection, row: int, run: int, starttime: int) -> None:
+    """A run of a job is about to start; run 0: it waits, and none has started."""
+    connection.execute(
+        "UPDATE job SET state = ?, run = ?, starttime = ?, pid = NULL, start_ticks = NULL, due = NULL WHERE row = ?",
+        (RUNNING if run else WAITING, run, starttime, row),
+    )
+
+
 def end(connection: sqlite3.Connection, row: int) -> None:
     """A job is over."""
     connection.execute("UPDATE job SET state = ?, ended = ?, pid = NULL WHERE row = ?", (ENDED, monotonic_epoch(), row))
+
+
+def between_runs(connection: sqlite3.Connection, row: int, due: float) -> None:
+    """The next run of a job begins at ``due``, in seconds since 1970."""
+    connection.execute("UPDATE job SET due = ?, pid = NULL, start_ticks = NULL WHERE row = ?", (due, row))
 
 
 def put(
@@ -335,6 +356,12 @@ def expire_removed(connection: sqlite3.Connection, known: Sequence[str], before:
     if count:
         connection.execute(f"UPDATE outcome SET refused = ? WHERE {which}", (before, before, *known))
     return int(count)
+
+
+def add_columns(connection: sqlite3.Connection) -> None:
+    """Gives a ledger of an earlier version the columns that it lacks."""
+    if "due" not in {row[1] for row in connection.execute("PRAGMA table_info(job)")}:
+        connection.execute("ALTER TABLE job ADD COLUMN due REAL")
 
 
 def take_over_statistics(connection: sqlite3.Connection) -> None:

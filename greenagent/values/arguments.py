@@ -66,7 +66,15 @@ class RunArguments:
     @property
     def remembered(self) -> bool:
         """True for a job that comes back when the agent starts again."""
-        return self.max_time == REMEMBERED
+        return self.max_time == REMEMBERED or self.recurring_period > 0
+
+    @property
+    def keeps_period(self) -> bool:
+        """True for a recurring job that waits for its next run also where the agent was started meanwhile.
+
+        One that is remembered besides runs at each start, as with the original (protocol 5.7).
+        """
+        return self.recurring_period > 0 and self.max_time != REMEMBERED
 
     def echo(self, stats_interval: int) -> dict[str, Any]:
         """The arguments as a result repeats them, ``stats_interval`` filled in where absent (protocol 4.1)."""

@@ -69,15 +69,15 @@ def test_jobs_that_would_run_on_end_under_the_gid_and_nid_they_were_given_to(tmp
     with InsideAgent(tmp_path, {"main": AWAY}, max_jobs=1) as first:
         first.start_job(shell("kept", f"echo kept >> {runs}; sleep 60", max_time=-1))
         assert first.accept(shell("waiting", f"echo waiting >> {runs}")) is not None
-    assert "kept" in (tmp_path / "history").read_text()
+        assert first.accept(shell("recurring", f"echo recurring >> {runs}", recurring_period=1)) is not None
+    assert all(name in (tmp_path / "history").read_text() for name in ("kept", "recurring"))
     spool = Spool(first.agent.spool.path, RecordedLog(), result_memory=10, address="1/11")
     spool.start()  # an agent that was killed at its start
     spool.stop()
     with RecordingController() as controller, as_node_11(tmp_path, controller.url) as second:
-        wait_until(lambda: len(controller.results) == 2, what="both results")
-        for post, name in zip(
-            [post for post in controller.posts if post.endpoint == "result"], ("kept", "waiting"), strict=True
-        ):
+        wait_until(lambda: len(controller.results) == 3, what="all results")
+        names = ("kept", "waiting", "recurring")
+        for post, name in zip([post for post in controller.posts if post.endpoint == "result"], names, strict=True):
             assert (post.nid, post.value["id"], post.value["nid"], post.value["state"]) == (10, name, 10, "ERROR")
             assert post.value["data"] == "given up: it was given to node 1:10, which is node 1:11 now"
             assert f"job {name}: given up: " in second.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from greenagent.jobs.handover import HandedOver
-from greenagent.jobs.startup import CUT_OFF, HELD_UP
+from greenagent.jobs.run_records import CUT_OFF, HELD_UP
 from greenagent.spool.schema import FROM_CONTROLLER, FROM_STARTUP
 from greenagent.values.command import parse_command
 from tests.support.commands import shell

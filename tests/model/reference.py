@@ -2,7 +2,7 @@
 
 Jobs are of five kinds. ``quick`` ends at once (with an exit code), ``gated`` when its gate opens,
 ``failing`` is restarted once and fails again, ``recurring`` runs once and then sleeps for its
-period, ``remembered`` is gated and comes back with the agent.
+period, which the agent's end does not end, ``remembered`` is gated and comes back with the agent.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ class ModelJob:
     queue: str
     code: int = 0
     state: str = "waiting"
+    has_run: bool = False
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Model:
     def restart_agent(self, crash: bool) -> None:
         """SIGTERM or kill -9, and the next start."""
         for job in self.live():
-            if job.state == "running" and job.kind != "remembered":
+            if job.state == "running" and job.kind not in ("recurring", "remembered"):
                 self._end(job, "ERROR" if crash else "KILLED")
             job.state = "ended" if job.state == "ended" else "waiting"
         self.settle()
@@ -83,9 +84,17 @@ class Model:
             else:
                 return
 
+    @property
+    def paused(self) -> int:
+        """Jobs between two runs."""
+        return sum(job.has_run for job in self.live("recurring"))
+
     def _start(self, job: ModelJob) -> None:
-        self.starts[job.id] = self.starts.get(job.id, 0) + (2 if job.kind == "failing" else 1)
         job.state = "running"
+        if job.kind == "recurring" and job.has_run:
+            return  # it has its slot again, and sleeps on
+        job.has_run = True
+        self.starts[job.id] = self.starts.get(job.id, 0) + (2 if job.kind == "failing" else 1)
         if job.kind == "quick":
             self._end(job, "ERROR" if job.code else "SUCCESS")
         elif job.kind == "failing":

@@ -160,11 +160,16 @@ class Sequence:
                     results.setdefault(result["id"], []).append(result["state"])
             return dict(Counter(words(self._journal))), results
 
+        def is_at_rest() -> bool:
+            return self._unsettled() == 0 and self._paused() == self._model.paused
+
         expected = (self._model.starts, self._model.results)
         try:
-            wait_until(lambda: seen() == expected and self._unsettled() == 0, 15, "the model's state", 0.01)
+            wait_until(lambda: seen() == expected and is_at_rest(), 15, "the model's state", 0.01)
         except AssertionError:
-            raise AssertionError(f"seen {seen()}, {self._unsettled()} unsettled; the model says {expected}") from None
+            raise AssertionError(
+                f"seen {seen()}, {self._unsettled()} unsettled, {self._paused()} paused; the model says {expected}"
+            ) from None
 
     def finish(self) -> None:
         """Ends what lives; then nothing may be left: no job, no process, no result."""
@@ -199,6 +204,10 @@ class Sequence:
         return self._count(
             "SELECT count(*) FROM outcome WHERE path != 'stats' AND delivered IS NULL AND refused IS NULL"
         )
+
+    def _paused(self) -> int:
+        """Jobs between two runs: a crash now cuts none of them off."""
+        return self._count("SELECT count(*) FROM job WHERE state != 'ended' AND due IS NOT NULL")
 
     def _count(self, query: str) -> int:
         connection = sqlite3.connect(self._folder / "history.db", timeout=5)
