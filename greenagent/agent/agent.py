@@ -347,5 +347,6 @@ class Agent:
         running = self.admission.stop(Reason.DRAIN)
         jobs = "1 job runs" if len(running) == 1 else f"{len(running)} jobs run"
         self.agent_log.info(f"draining: {jobs}, no more is taken")
-        self.requests.wait_for([job.ended for job in running], self.settings.main.drain_wait or None)
+        awaited = [job.ended for job in running if not job.command.arguments.must_always_run]  # those end by no means
+        self.requests.wait_for(awaited, self.settings.main.drain_wait or None)
         self.requests.wait_again()  # a SIGTERM meanwhile ended the draining, not the grace of the jobs

@@ -13,6 +13,7 @@ from greenagent.jobs.handover import Suspended, SuspendedJob
 from greenagent.jobs.job import Job, Outcome, Reason, Stage, killed_before_start
 from greenagent.jobs.run_records import CUT_OFF
 from greenagent.jobs.runner import JobContext, Runner
+from greenagent.spool.schema import FROM_CONTROLLER
 from greenagent.values import states
 
 AFTER_KILL_ALL: Final = 1.0
@@ -32,7 +33,10 @@ class Lifecycle:
         self._runner = runner
         arguments = job.command.arguments
         restarts = job.suspended.restarts if job.suspended is not None else 0
-        self._policy = RestartPolicy(arguments.max_restart, arguments.recurring_period, restarts=restarts)
+        self._must_always_run = arguments.must_always_run and job.is_external
+        self._policy = RestartPolicy(
+            arguments.max_restart, arguments.recurring_period, restarts=restarts, always=self._must_always_run
+        )
         self._wakes = 0.0
         self._last: Outcome | None = None
 
@@ -74,6 +78,8 @@ class Lifecycle:
             decision = self._decide(outcome)
             if decision.gave_up:
                 self._runner.give_up(job.command.arguments.max_restart)
+            elif self._must_always_run and decision.next is Next.RESTART:
+                self._runner.will_restart(outcome, decision.delay)
             if decision.next is Next.END:
                 self._finish(outcome)
                 return
@@ -151,13 +157,16 @@ class Lifecycle:
                 period = job.command.arguments.recurring_period
                 # Only repeating and remembered jobs get here: killall lets them go on (design, section 5 "Ending").
                 return Decision(False, Next.RECUR, period or AFTER_KILL_ALL)
-        return self._policy.after(outcome.state, outcome.lived, outcome.has_result, outcome.can_restart)
+        can_restart = outcome.can_restart
+        if self._must_always_run and (job.run > 1 or job.kind != FROM_CONTROLLER):
+            can_restart = True  # it could be started before: its program may be back soon, after an upgrade, say
+        return self._policy.after(outcome.state, outcome.lived, outcome.has_result, can_restart)
 
     def _ends_by_request(self, outcome: Outcome) -> bool:
         """Deals with a run that was asked to end; True when the job is over with it."""
         job, reason = self._job, self._job.end_requested
         if reason is None or reason is Reason.HAND_OVER:
-            if outcome.state != states.KILLED:
+            if outcome.state != states.KILLED or self._must_always_run:
                 return False
             self._finish(outcome)  # it died of a signal that kill sent: the job ends with it
             return True
@@ -258,8 +267,15 @@ class RestartPolicy:
     """Counts the restarts of one job and decides about each run that ended."""
 
     def __init__(
-        self, max_restart: int, recurring_period: int, jitter: Callable[[], float] = random.random, restarts: int = 0
+        self,
+        max_restart: int,
+        recurring_period: int,
+        jitter: Callable[[], float] = random.random,
+        restarts: int = 0,
+        always: bool = False,
     ) -> None:
+        """``always``: a run is followed by another however it ends, also where it was killed by a signal."""
+        self._always = always
         self._max_restart = max_restart
         self._period = recurring_period
         self._jitter = jitter
@@ -269,10 +285,13 @@ class RestartPolicy:
         """Decides after a run that ended in ``state`` and lived ``lived`` seconds.
 
         ``can_restart`` is false when the executable is missing. Killed runs are not for this
-        method: a killed job ends.
+        method: a killed job ends, but for one that must always run.
         """
         if lived > LONG_LIFE:
             self.restarts = 0
+        if self._always and can_restart:
+            self.restarts += 1
+            return Decision(report=False, next=Next.RESTART, delay=self._restart_delay())
         failed = state != states.SUCCESS
         gave_up = False
         if failed and self._max_restart and can_restart:

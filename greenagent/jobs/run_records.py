@@ -90,7 +90,8 @@ class RunRecords:
             command = parse_command(json.loads(job.command))
         except (CommandError, ValueError):
             return  # it is said where the job is given up
-        if command.arguments.recurring_period or command.arguments.max_restart:
+        arguments = command.arguments
+        if arguments.recurring_period or arguments.max_restart or arguments.must_always_run:
             return  # it may have been between two runs, which have their records
         record = self._of(command, job.run, job.controller, job.accepted, job.starttime)
         self._store.put_run(record._replace(ended=now, state=states.ERROR, reason=reason))

@@ -109,6 +109,9 @@ class BuiltInRunner:
     def give_up(self, restarts: int) -> None:
         """A built-in has no log of its own."""
 
+    def will_restart(self, outcome: Outcome, delay: float) -> None:
+        """Nothing must always run inside the agent."""
+
     def close(self) -> None:
         """Holds nothing."""
 
@@ -187,6 +190,13 @@ class ExternalRunner:
     def give_up(self, restarts: int) -> None:
         """The restart limit is reached: one critical message in the job's own log (protocol 5.3)."""
         self._write(levels.CRITICAL, f"given up after {restarts} restarts")
+
+    def will_restart(self, outcome: Outcome, delay: float) -> None:
+        """A warning in the job's own log, since no result tells of a run that another follows."""
+        how = f"exit code {outcome.exit_code}" if outcome.exit_code is not None else f"ended by {outcome.signal}"
+        if outcome.exit_code is None and outcome.signal is None:
+            how = outcome.data
+        self._warn(f"{how} after {outcome.lived:.1f} s: starts again in {delay:.0f} s")
 
     def close(self) -> None:
         """The job is over, or goes on in another image."""

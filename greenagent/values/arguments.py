@@ -26,10 +26,13 @@ ECHOED_ARGUMENTS: Final = (
 )
 """What a result echoes: the original client fails on any other key (protocol 4.1)."""
 
-KNOWN_ARGUMENTS: Final = frozenset({*ECHOED_ARGUMENTS, "env", "log_flush", "leave_children"})
+KNOWN_ARGUMENTS: Final = frozenset({*ECHOED_ARGUMENTS, "env", "log_flush", "leave_children", "restart"})
 
 REMEMBERED: Final = -1
 """``max_time`` of a job that runs again when the agent starts (protocol 2.2)."""
+
+ALWAYS: Final = "always"
+"""``restart`` of a job that must always run: however a run ends, another follows. The originals know no ``restart``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,9 @@ class RunArguments:
     """The run arguments of a command (protocol 2.2).
 
     ``max_time`` in seconds (0 unlimited, -1 remembered), ``recurring_period`` in seconds,
-    ``stats_interval`` and ``log_flush`` in seconds (0 = as configured). Level sets are None where
-    the logger's own default holds. ``received`` is the object as it came, without lone surrogates.
+    ``stats_interval`` and ``log_flush`` in seconds (0 = as configured). ``restart`` is empty or ``always``.
+    Level sets are None where the logger's own default holds. ``received`` is the object as it came, without lone
+    surrogates.
     """
 
     name: str = ""
@@ -56,6 +60,7 @@ class RunArguments:
     queue: str = ""
     log_flush: float = 0.0
     leave_children: bool = False
+    restart: str = ""
     received: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -66,7 +71,12 @@ class RunArguments:
     @property
     def remembered(self) -> bool:
         """True for a job that comes back when the agent starts again."""
-        return self.max_time == REMEMBERED or self.recurring_period > 0
+        return self.max_time == REMEMBERED or self.recurring_period > 0 or self.must_always_run
+
+    @property
+    def must_always_run(self) -> bool:
+        """True for a job that nothing but a kill ends."""
+        return self.restart == ALWAYS
 
     @property
     def keeps_period(self) -> bool:
@@ -96,11 +106,19 @@ def parse_arguments(received: Any, warn: Callable[[str], None] = lambda text: No
     }
     for key in ("max_restart", "recurring_period", "stats_interval"):
         if numbers[key] < 0:
-            warn(f"args.{key} is negative and counts as 0")
+            hint = f"; restart = '{ALWAYS}' has no limit" if key == "max_restart" else ""
+            warn(f"args.{key} is negative and counts as 0{hint}")
             numbers[key] = 0
     if numbers["max_time"] < REMEMBERED:
         warn("args.max_time is below -1 and counts as 0")
         numbers["max_time"] = 0
+    restart = as_text(received.get("restart"))
+    if restart not in ("", ALWAYS):
+        raise CommandError(f"args.restart must be '{ALWAYS}', not '{restart[:100]}'")
+    for key in ("max_restart", "recurring_period"):
+        if restart and numbers[key]:
+            warn(f"args.{key} counts for nothing beside restart = '{ALWAYS}'")
+            numbers[key] = 0
     texts: dict[str, Any] = {key: as_text(received.get(key)) for key in ("name", "domain", "working_dir", "queue")}
     for key, text in texts.items():
         if key != "name" and "\0" in text:
@@ -115,6 +133,7 @@ def parse_arguments(received: Any, warn: Callable[[str], None] = lambda text: No
         loglevels_ac=_levels(received, "loglevels_ac"),
         log_flush=_seconds(received.get("log_flush"), warn),
         leave_children=received.get("leave_children") is True,
+        restart=restart,
         received=received,
     )
 

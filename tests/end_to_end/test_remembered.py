@@ -89,19 +89,23 @@ def test_after_kill_minus_nine_exactly_one_copy_runs(
 ) -> None:
     folder = tmp_path / "one"
     agent = start_agent(folder=folder)
-    pids = tmp_path / "pids"
+    pids, service = tmp_path / "pids", tmp_path / "service"
+    controller.push(shell("service", f"echo $$ >> {service}; exec sleep 1000", restart="always"))
     # A copy that ignores TERM and has a session of its own must go too.
     controller.push(shell("kept", f"echo $$ >> {pids}; trap '' TERM; setsid sleep 1000 & sleep 1000", max_time=-1))
     for round_number in (1, 2):
         wait_for_words(pids, round_number, 20)
+        wait_for_words(service, round_number, 20)
         agent.kill()
         agent = start_agent(folder=folder)
     wait_for_words(pids, 3, 20)
     assert running_pids(pids) == [int(words(pids)[2])]
-    wait_until(lambda: len(tagged_processes(folder)) == 3, what="one shell and its two children")
+    assert running_pids(service) == [int(wait_for_words(service, 3, 20)[2])]
+    wait_until(lambda: len(tagged_processes(folder)) == 4, what="one shell and its two children, and the service")
     assert controller.results == []
-    kill(controller, "kept")
-    assert states_of(controller, "kept") == ["KILLED"]
+    for name in ("kept", "service"):
+        kill(controller, name)
+        assert states_of(controller, name) == ["KILLED"]
     assert tagged_processes(folder) == []
 
 

@@ -116,17 +116,20 @@ args = ["-c", "echo once >> {runs}; exec sleep 1000"]
     controller.push(shell("often", f"echo often >> {runs}; echo 20::1", recurring_period=2))
     controller.push(shell("kept", f"echo kept >> {runs}; exec sleep 1000", max_time=-1))
     controller.push(shell("failing", f"echo failing >> {runs}; exit 1", max_restart=2))
+    controller.push(shell("always", f"echo always >> {runs}; exec sleep 1000", restart="always"))
 
     def count(word: str) -> int:
         return runs.read_text().split().count(word) if runs.exists() else 0
 
-    wait_until(lambda: all(count(word) for word in ("once", "often", "kept", "failing")), what="first runs")
+    wait_until(lambda: all(count(word) for word in ("once", "often", "kept", "failing", "always")), what="first runs")
     replace(agent, 1)
     assert controller.wait_for_result("failing", 20)["state"] == "ERROR"
     wait_until(lambda: count("often") >= 2, what="the next period")
-    assert (count("once"), count("kept"), count("failing")) == (1, 1, 3)
-    controller.push(built_in("k", "kill", json.dumps({"id": "kept"})))
-    assert controller.wait_for_result("kept")["state"] == "KILLED"
+    assert (count("once"), count("kept"), count("failing"), count("always")) == (1, 1, 3, 1)
+    for name in ("kept", "often", "always"):
+        controller.push(built_in(f"k {name}", "kill", json.dumps({"id": name})))
+        assert controller.wait_for_result(f"k {name}")["state"] == "SUCCESS"
+    assert controller.wait_for_result("always")["state"] == "KILLED"
     assert json.loads((agent.folder / "history").read_text()) == []
 
 

@@ -36,6 +36,19 @@ def test_a_long_life_forgives_the_restarts_before_it() -> None:
     assert policy.after(states.ERROR, 1, False).next is Next.END
 
 
+def test_what_must_always_run_is_restarted_without_limit_after_pauses_that_grow_to_thirty_seconds() -> None:
+    policy = RestartPolicy(0, 0, jitter=lambda: 1.0, always=True)
+    decisions = [policy.after(state, 1, True) for state in (states.SUCCESS, states.ERROR, states.KILLED) * 10]
+    assert {(decision.next, decision.report, decision.gave_up) for decision in decisions} == {
+        (Next.RESTART, False, False)
+    }
+    delays = [decision.delay for decision in decisions]
+    assert delays == sorted(delays)
+    assert (delays[:3], delays[-1]) == ([1.0, 2.0, 4.0], 30.0)
+    assert policy.after(states.SUCCESS, LONG_LIFE + 1, False).delay == 1.0
+    assert policy.after(states.ERROR, 0, False, can_restart=False) == Decision(True, Next.END)
+
+
 def test_a_timeout_counts_as_a_failure() -> None:
     assert RestartPolicy(1, 0).after(states.TIMEOUT, 1, False).next is Next.RESTART
 

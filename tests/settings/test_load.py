@@ -194,6 +194,10 @@ ONE_PROBLEM = {
         MAIN + "[startup.a]\nname = 'x'\nargs = {args = 'x'}",
         "[startup.a.args] args: must be a list, not text",
     ),
+    "startup restart": (
+        MAIN + "[startup.a]\nname = 'x'\nargs = {restart = 'never'}",
+        "[startup.a.args] restart: must be 'always', not 'never'",
+    ),
     "section is no table": ("main = 1", "[main]: must be a table"),
 }
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from greenagent.agent.agent import Agent
+from greenagent.agent.shutdown import EXIT
 from greenagent.agent.watchdog import Thresholds
 from greenagent.jobs.job import Job
 from greenagent.settings import load_settings
@@ -48,11 +49,11 @@ class InsideAgent(AgentFolder):
     ) -> None:
         self.stop()
 
-    def stop(self) -> int:
-        """As SIGTERM; harmless when repeated. The exit code."""
+    def stop(self, how: str = EXIT) -> int:
+        """As SIGTERM, or with DRAIN as SIGUSR1; harmless when repeated. The exit code."""
         if not self._is_stopped:
             self._is_stopped = True
-            self.agent.stop()
+            self.agent.stop(how)
         return 1 if self.agent.failure else 0
 
     @property

@@ -32,6 +32,22 @@ def test_odd_numbers_count_as_the_original_takes_them(key: str, given: Any, mean
     assert [warning.split(" ")[0] for warning in warnings] == ([] if taken else [f"args.{key}"])
 
 
+def test_a_negative_number_of_restarts_is_said_with_what_was_meant() -> None:
+    warnings: list[str] = []
+    parse_arguments({"max_restart": -1}, warnings.append)
+    assert warnings == ["args.max_restart is negative and counts as 0; restart = 'always' has no limit"]
+
+
+def test_beside_restart_always_no_limit_and_no_period_counts() -> None:
+    warnings: list[str] = []
+    arguments = parse_arguments({"restart": "always", "max_restart": 3, "recurring_period": 5}, warnings.append)
+    assert (arguments.max_restart, arguments.recurring_period, arguments.remembered) == (0, 0, True)
+    assert warnings == [
+        "args.max_restart counts for nothing beside restart = 'always'",
+        "args.recurring_period counts for nothing beside restart = 'always'",
+    ]
+
+
 def test_run_arguments_have_their_types() -> None:
     arguments = parse_arguments(
         {

@@ -32,6 +32,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queue", help="serial queue on the agent")
     parser.add_argument("--max-time", type=_time_limit, metavar="SECONDS", help="end it with TIMEOUT; -1 = remembered")
     parser.add_argument("--max-restart", type=count, metavar="N", help="start it again N times while it fails")
+    parser.add_argument("--restart", choices=("always",), help="start it again however it ends, until it is killed")
     parser.add_argument(
         "--recurring",
         dest="recurring_period",
@@ -119,7 +120,7 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     if words:
         args["args"] = words
     args |= _given(options, "env", "name", "domain", "working_dir", "queue")
-    args |= _given(options, "max_time", "max_restart", "recurring_period")
+    args |= _given(options, "max_time", "max_restart", "restart", "recurring_period")
     return args if options.detach else {"loglevels_ac": "*", "log_flush": 1, **args}  # what shows lines as they come
 
 

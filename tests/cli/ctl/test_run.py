@@ -91,7 +91,7 @@ def test_every_option_reaches_the_command(controller, answering) -> None:
     os.write(write, b"from stdin\n")
     os.close(write)
     given = "run --role web --role db --gid 1 --id my-id --domain d --name n --working-dir /tmp --queue q --max-time 9"
-    more = "--max-restart 2 --env A=1 --env B=x=y --wait-for-agent 5 --data - --cmd ext"
+    more = "--max-restart 2 --restart always --env A=1 --env B=x=y --wait-for-agent 5 --data - --cmd ext"
     done = ctl(
         controller.url,
         *given.split(),
@@ -121,6 +121,7 @@ def test_every_option_reaches_the_command(controller, answering) -> None:
             "queue": "q",
             "max_time": 9,
             "max_restart": 2,
+            "restart": "always",
             "env": ["A=1", "B=x=y"],
             "args": ["a", "b"],
             "loglevels_ac": "*",
