@@ -79,22 +79,26 @@ class Gauge:
 
 
 class KeyValue:
-    """The last value of the interval; 0 in an interval without one."""
+    """The last value of the interval; 0 in an interval without one.
+
+    A scrape sees the last value of all: between two intervals 0 would be a value that no job sent.
+    """
 
     type = statsd.KEY_VALUE
 
     def __init__(self) -> None:
         self._value = 0.0
+        self._last = 0.0
 
     def feed(self, value: float | str, rate: float) -> None:
-        self._value = float(value)
+        self._value = self._last = float(value)
 
     def flush(self) -> dict[str, float]:
         value, self._value = self._value, 0.0
         return {"": value}
 
     def shown(self) -> dict[str, float]:
-        return {"gauge": self._value}
+        return {"gauge": self._last}
 
 
 class Timer:

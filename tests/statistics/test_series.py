@@ -49,6 +49,13 @@ def test_a_type_within_two_intervals(lines: list[str], first: dict, second: dict
     assert flushed(series) == second
 
 
+def test_a_scrape_sees_the_last_key_value_until_the_series_ends() -> None:
+    series = fed("ver:7|kv")
+    for _ in range(2):
+        assert [(shown.key, shown.kind, shown.value) for shown in series.shown()] == [("ver", "gauge", 7.0)]
+        flushed(series)
+
+
 def test_p95_of_a_hundred() -> None:
     series = fed(*(f"t:{number}|ms" for number in range(1, 101)))
     assert flushed(series)["t.p95"] == 95
