@@ -253,7 +253,7 @@ def test_what_nothing_reads_is_named(controller, answering) -> None:
     done = ctl(controller.url, *on_node("--args-json", '{"max_tme": 2, "max_restart": -1}', "--", "sleep", "3"))
     assert done.code == 0
     assert done.err == (
-        "greenagent-ctl: warning: args.max_restart is negative and counts as 0\n"
+        "greenagent-ctl: warning: args.max_restart is negative and counts as 0; restart = 'always' has no limit\n"
         "greenagent-ctl: warning: 'max_tme' is not a known run argument, did you mean 'max_time'?\n"
     )
     own = ctl(controller.url, *on_node("--cmd", "mine", "--args-json", '{"any": "key"}'))
