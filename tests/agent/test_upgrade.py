@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import resource
 import sqlite3
@@ -35,19 +36,31 @@ def test_the_state_has_its_room_and_the_locks_before_any_job_stops(tmp_path: Pat
 
 
 def test_without_room_nothing_is_held(tmp_path: Path) -> None:
-    with InsideAgent(tmp_path, {}) as inside:
-        locks: tuple[FileLock, ...] = tuple(inside.agent.spool.locks)
-        before = open_descriptors()
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        free = os.dup(0)
-        os.close(free)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))  # one for the state, none for the first lock
-        try:
-            with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
-                open_state(inside.agent.spool.path, locks)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert open_descriptors() == before
+    """Without an agent, whose threads open and close files of their own meanwhile."""
+    locks = [FileLock(tmp_path / name, "a file") for name in ("one.lock", "two.lock")]
+    for lock in locks:
+        lock.acquire()
+    gc.collect()  # or what an earlier test left is closed meanwhile, and makes room
+    gc.disable()
+    before = open_descriptors()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.dup(0)]
+    while taken[-1] < max(map(int, before)):  # no gap below
+        taken.append(os.dup(0))
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 2, hard))  # for the state and the first lock, not for the other
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+            open_state(tmp_path / "history.db", locks)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        gc.enable()
+        for descriptor in taken:
+            os.close(descriptor)
+    assert open_descriptors() == before
+    for lock in locks:
+        lock.release()
 
 
 def test_nothing_is_replaced_while_the_cursors_of_0_1_cannot_be_read(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def write_back(spool: Spool) -> None:
     spool.database._next_try = 0.0
     upkeep = gevent.spawn(spool.keep_up, lambda: ["main", "other"], 0.01)
     wait_until(lambda: spool.is_writable, what="the ledger's health")
+    spool.write_back()  # the thread tells the hub after that: with the next answer it has been said
     upkeep.kill()
 
 
