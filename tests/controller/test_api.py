@@ -82,6 +82,28 @@ def test_requests_through_a_proxy_need_the_token(controller) -> None:
     assert answer.status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://[evil"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "http://own.example:8966", "Sec-Fetch-Site": "same-origin"}, 202),
+        ({"Sec-Fetch-Site": "none"}, 202),
+    ],
+)
+def test_a_page_of_somebody_else_may_neither_post_nor_read(make_controller, headers, status) -> None:
+    controller = make_controller(host_names=["own.example"])
+    given = {"Host": "own.example:8966", "Content-Type": "application/json", **headers}
+    command = {"cmd": "ping", "gid": 1, "nid": 10}
+    posted = plain().post(f"{controller.url}/api/jobs", headers=given, data=json.dumps(command), timeout=10)
+    read = plain().get(f"{controller.url}/api/jobs", headers=given, timeout=10)
+    assert (posted.status_code, read.status_code) == (status, 200 if status == 202 else status)
+    assert len(controller.get("jobs")["jobs"]) == (status == 202)
+
+
 def test_unknown_things_are_json_errors(controller) -> None:
     for path in ("jobs/none", "jobs/none/logs", "nothing"):
         answer = plain().get(f"{controller.url}/api/{path}", timeout=10)

@@ -87,6 +87,7 @@ class Access:
             return
         self._check_client(req)
         self._check_host(req)
+        _check_page(req)
         if req.method in ("POST", "PUT", "PATCH", "DELETE"):
             content_type = (req.content_type or "").partition(";")[0].strip().lower()
             if content_type != "application/json":
@@ -132,3 +133,11 @@ class Access:
                 description=f"the Host {name!r} is not known here: "
                 f"start the controller with --host-name {name or 'NAME'}"
             )
+
+
+def _check_page(req: falcon.Request) -> None:
+    """A web page of somebody else may not even ask: a browser keeps answers from it, but not what they do here."""
+    origin, site = req.get_header("Origin"), req.get_header("Sec-Fetch-Site")
+    is_own = origin is None or origin.partition("://")[2].lower() == (req.get_header("Host") or "").lower()
+    if not is_own or site not in (None, "same-origin", "none"):
+        raise falcon.HTTPForbidden(description="/api is not for web pages of others (Origin, Sec-Fetch-Site)")
