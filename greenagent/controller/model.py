@@ -17,6 +17,7 @@ from gevent.event import Event
 from greenagent.controller.json_parts import json_list, json_object
 from greenagent.values import states
 from greenagent.values.arguments import as_text
+from greenagent.values.command_line import command_line_of
 
 NO_AGENT: Final = "No matching connected agents found"
 """The original's text for a command nobody can take (protocol 12.3)."""
@@ -31,6 +32,8 @@ MAX_ROLE: Final = 8192
 """Characters of a role; the address of a poll could not hold more."""
 MAX_SHOWN_NAME: Final = 200
 """Characters of a command's name in a list of jobs."""
+MAX_SHOWN_LINE: Final = 300
+"""Characters of a command line there."""
 
 
 class AgentKey(NamedTuple):
@@ -99,6 +102,10 @@ class Result(NamedTuple):
     cmd: str = ""
     is_of_first: bool = False
     """It lacks the keys that later originals add, and those of ours: if its agent is an original, it is a first one."""
+    time: int = 0
+    """How long the run took, in milliseconds; ``starttime`` is when it began, since 1970, by the agent's clock."""
+    exit: int | str | None = None
+    """The exit code, or the name of the signal."""
 
     @property
     def size(self) -> int:
@@ -108,6 +115,12 @@ class Result(NamedTuple):
         """The same with ``why`` in place of all that may be large. Its text is not parsed: that would take long."""
         wire = {"id": self.id, **self.key.to_wire(), "cmd": self.cmd, "state": self.state, "starttime": self.starttime}
         return self._replace(text=json.dumps({**wire, "data": why, "level": 0, "time": 0, "truncated": True}))
+
+
+def exit_of(result: dict[str, Any]) -> int | str | None:
+    """The exit code in a result object, or the name of the signal."""
+    code: int | str | None = result.get("exit_code")
+    return code if code is not None else result.get("signal")
 
 
 @dataclass(eq=False, slots=True)
@@ -146,6 +159,19 @@ class Assignment:
         for name, value in changes.items():
             setattr(self, name, value)
 
+    def steps(self) -> dict[str, Any]:
+        """For a list of jobs, None where it did not happen yet: when the agent was given it, and how it ran last.
+
+        Moments are seconds since 1970, ``took`` is seconds. ``started`` and ``took`` are by the agent's clock.
+        """
+        ran = self.results[-1] if self.results and self.results[-1].delivered else None
+        return {
+            "handed_over": self.job.stamp(self.delivered) or None,
+            "started": ran.starttime / 1000 if ran is not None and ran.starttime > 0 else None,
+            "took": ran.time / 1000 if ran is not None and ran.starttime > 0 else None,
+            "exit": None if ran is None else ran.exit,
+        }
+
     def newest_result(self) -> str:
         """The JSON text of the newest result, or of the placeholder that stands for it (protocol 4.2)."""
         if self.results:
@@ -165,6 +191,7 @@ class Brief(NamedTuple):
     domain: str = ""
     recurring: bool = False
     """The agent, which takes whole seconds, runs it again and again (protocol 2.2)."""
+    command_line: str = ""
 
     @classmethod
     def of(cls, command: dict[str, Any]) -> Brief:
@@ -173,8 +200,12 @@ class Brief(NamedTuple):
         period = args.get("recurring_period")
         recurring = isinstance(period, (int, float)) and not isinstance(period, bool) and 1 <= period < math.inf
         texts = (command.get("cmd"), args.get("name"), args.get("domain"))
-        cmd, name, domain = (as_text(text)[:MAX_SHOWN_NAME] for text in texts)
-        return cls(cmd, name, domain, recurring)
+        cmd, name, domain = map(as_text, texts)
+        words = args.get("args")
+        line = command_line_of(
+            cmd, name, domain, map(as_text, words if isinstance(words, list) else ()), MAX_SHOWN_LINE
+        )
+        return cls(cmd[:MAX_SHOWN_NAME], name[:MAX_SHOWN_NAME], domain[:MAX_SHOWN_NAME], recurring, line)
 
 
 @dataclass(eq=False, slots=True)
@@ -263,7 +294,7 @@ class Job:
     def _agents(self) -> Iterator[str]:
         for one in self.assignments:
             key = one.agent or self.target.key
-            yield json.dumps({**key.to_wire(), "state": one.state, "results": one.received})
+            yield json.dumps({**key.to_wire(), "state": one.state, "results": one.received, **one.steps()})
 
 
 def synthetic_result(assignment: Assignment, state: str, data: str, level: int = 0) -> Result:

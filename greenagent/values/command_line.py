@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from itertools import chain
 from typing import Final
 
 from greenagent.values.command import EXECUTE
@@ -14,19 +15,22 @@ MAX_LENGTH: Final = 4096
 """Characters that are kept of a command line."""
 
 
-def command_line(words: Iterable[str]) -> str:
-    """A program and its arguments; users and passwords in URLs are ``***``, the end of a long line is left out."""
+def command_line(words: Iterable[str], most: int = MAX_LENGTH) -> str:
+    """A program and its arguments; users and passwords in URLs are ``***``.
+
+    Of a line of more than ``most`` characters the end is left out.
+    """
     line = ""
     for word in words:
         line += (" " if line else "") + shlex.quote(hide_passwords(word))
-        if len(line) > MAX_LENGTH:
-            return line[:MAX_LENGTH] + "..."
+        if len(line) > most:
+            return line[:most] + "..."
     return line
 
 
-def command_line_of(cmd: str, name: str, domain: str, args: Iterable[str]) -> str:
+def command_line_of(cmd: str, name: str, domain: str, args: Iterable[str], most: int = MAX_LENGTH) -> str:
     """The same of a command as it was sent: for ``execute`` the program, else the command with what it names."""
     if cmd == EXECUTE and name:
-        return command_line((name, *args))
+        return command_line(chain((name,), args), most)
     label = f"{domain}/{name}" if cmd == JUMPSCRIPT and domain else name
-    return command_line((cmd, *([label] if label else ()), *args))
+    return command_line(chain((cmd, label) if label else (cmd,), args), most)

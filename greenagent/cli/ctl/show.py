@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
-from greenagent.cli.common import UsageError, ago, one_line, print_table
+from greenagent.cli.common import UsageError, ago, local_time, one_line, print_table
 from greenagent.cli.ctl.client import Client, job_path
 from greenagent.cli.ctl.output import agent_name
+from greenagent.cli.moments import duration
 from greenagent.values import states
+
+_SHOWN: Final = {
+    "domain": "domain",
+    "queue": "queue",
+    "working_dir": "working folder",
+    "max_time": "max_time",
+    "max_restart": "max_restart",
+    "recurring_period": "recurring_period",
+}
+"""Run arguments that ``show`` names, and how."""
 
 
 def agents(client: Client, options: argparse.Namespace) -> int:
@@ -52,18 +64,8 @@ def jobs(client: Client, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(answer))
         return 0
-    rows = [
-        (
-            job["id"],
-            job["state"],
-            _where(job),
-            f"{job['cmd']} {job['name']}".strip(),
-            ago(job["created"]),
-            _lasted(job),
-        )
-        for job in answer["jobs"]
-    ]
-    print_table(("ID", "STATE", "AGENTS", "COMMAND", "SINCE", "TOOK"), rows)
+    heads = ("ID", "STATE", "AGENTS", "POSTED", "WAITED", "TOOK", "EXIT", "COMMAND")
+    print_table(heads, map(_job_row, answer["jobs"]))
     return 0
 
 
@@ -74,9 +76,14 @@ def show(client: Client, options: argparse.Namespace) -> int:
         print(json.dumps(job))
         return 0
     print(one_line(f"job {job['id']}: {job['state']}, {job['cmd']} {job['name']}".rstrip()))
-    print(f"posted {ago(job['created'])}" + (f", took {_lasted(job)}" if job["finished"] else ""))
+    for name, text in _asked(job):
+        print(one_line(f"{name}: {text}"))
+    print(f"posted: {_moment(job['created'])}, {ago(job['created'])}")
+    steps = {(one["gid"], one["nid"]): one for one in job["agents"]}
     for result in job["results"]:
         print(f"{agent_name(result)} {result['state']}{_code(result)}")
+        if told := _told(job, steps.get((result["gid"], result["nid"])) or {}):
+            print(f"  {told}")
         if result.get("data"):
             print(_indented(result["data"], 2))
         texts = dict(zip(("stdout", "stderr"), result.get("streams") or (), strict=False))
@@ -94,8 +101,64 @@ def _where(job: dict[str, Any]) -> str:
     return ",".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
 
 
-def _lasted(job: dict[str, Any]) -> str:
-    return f"{max(0.0, job['finished'] - job['created']):.1f} s" if job["finished"] else "-"
+def _job_row(job: dict[str, Any]) -> tuple[str, ...]:
+    ran = [one for one in job["agents"] if one.get("started")]
+    exits = dict.fromkeys(str(one["exit"]) for one in job["agents"] if one.get("exit") is not None)
+    waited = [waited for one in ran if (waited := _waited(job, one)) is not None]
+    return (
+        job["id"],
+        job["state"],
+        _where(job),
+        _moment(job["created"]),
+        duration(max(waited, default=None)),
+        duration(max((one["took"] for one in ran), default=None)),
+        ",".join(exits) or "-",
+        _command(job),
+    )
+
+
+def _command(job: dict[str, Any]) -> str:
+    """A controller of an earlier version tells no line."""
+    return job.get("command_line") or f"{job['cmd']} {job['name']}".strip()
+
+
+def _asked(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What else there is to the command, with names; of the environment the names alone: the values may be secret."""
+    yield "command", _command(job)
+    command = job.get("command") or {}
+    args = command.get("args")
+    args = args if isinstance(args, dict) else {}
+    yield from ((name, str(args[key])) for key, name in _SHOWN.items() if args.get(key) not in (None, "", 0, False))
+    env = args.get("env")
+    names = list(env) if isinstance(env, (dict, list)) else []
+    if names:
+        yield "environment", ", ".join(str(one).partition("=")[0] for one in names)
+    if job.get("roles"):
+        yield "roles", f"{', '.join(job['roles'])}{' (fanout)' if job.get('fanout') else ''}"
+
+
+def _waited(job: dict[str, Any], steps: dict[str, Any]) -> float | None:
+    """Seconds from the posting to the start, by two clocks; None where that tells nothing, as of a recurring job."""
+    started: float | None = steps.get("started")
+    return None if not started or job.get("recurring") else max(0.0, started - float(job["created"]))
+
+
+def _told(job: dict[str, Any], steps: dict[str, Any]) -> str:
+    """The times of one agent's part."""
+    told = []
+    if steps.get("handed_over"):
+        told.append(f"handed over {_moment(steps['handed_over'])}")
+    if steps.get("started"):
+        waited = _waited(job, steps)
+        told.append(
+            f"started {_moment(steps['started'])}" + ("" if waited is None else f" (waited {duration(waited)})")
+        )
+        told.append(f"ended {_moment(steps['started'] + steps['took'])} (took {duration(steps['took'])})")
+    return ", ".join(told)
+
+
+def _moment(stamp: float) -> str:
+    return local_time(int(stamp))
 
 
 def _code(result: dict[str, Any]) -> str:

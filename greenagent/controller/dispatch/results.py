@@ -22,6 +22,7 @@ from greenagent.controller.model import (
     Job,
     Result,
     Target,
+    exit_of,
     synthetic_result,
 )
 from greenagent.controller.state.job_store import JobStore
@@ -303,4 +304,14 @@ def parse_result(key: AgentKey, received: Any) -> Result:
     text = json.dumps(result)
     if len(text) > MAX_TEXT:
         raise TooLargeResultError(f"a result is kept as ASCII JSON, of {MAX_TEXT} bytes at most")
-    return Result(result["id"], key, result["state"], result["starttime"], text, cmd=cmd, is_of_first=is_of_first)
+    return Result(
+        result["id"],
+        key,
+        result["state"],
+        result["starttime"],
+        text,
+        cmd=cmd,
+        is_of_first=is_of_first,
+        time=result["time"],
+        exit=exit_of(result),
+    )

@@ -6,6 +6,7 @@ import json
 import time
 from typing import Any
 
+from greenagent.cli.common import local_time
 from tests.support.ctl import (
     Lines,
     ctl,
@@ -29,7 +30,9 @@ def test_agents_jobs_show_and_logs(controller, answering) -> None:
     assert row.split()[-1] == "web,db"
     assert json.loads(ctl(controller.url, "agents", "--json").out)["agents"][0]["free_slots"] == 4
     heads, row = ctl(controller.url, "jobs", "--since", "1h", "--state", "success", "--agent", "1:10").out.splitlines()
-    assert row.split()[:5] == ["x", "SUCCESS", "1:10", "execute", "true"]
+    assert heads.split() == ["ID", "STATE", "AGENTS", "POSTED", "WAITED", "TOOK", "EXIT", "COMMAND"]
+    assert row.split()[:3] == ["x", "SUCCESS", "1:10"]
+    assert row.split()[-2:] == ["0", "true"]
     assert json.loads(ctl(controller.url, "jobs", "--json").out)["jobs"][0]["id"] == "x"
     shown = ctl(controller.url, "show", "x").out
     assert "1:10 SUCCESS, exit code 0" in shown
@@ -40,6 +43,41 @@ def test_agents_jobs_show_and_logs(controller, answering) -> None:
     objects = [json.loads(line) for line in ctl(controller.url, "logs", "x", "--json").out.splitlines()]
     assert [one["data"] for one in objects] == ["hello", "world"]
     assert ctl(controller.url, "show", "none").code == 1
+
+
+def test_a_job_shows_what_was_asked_and_when_each_step_was(controller) -> None:
+    agent = Agent(controller)
+    poll = agent.poll()
+    args = {
+        "name": "sh", "args": ["-c", "exit 9", "https://me:geheim@host/"], "domain": "web", "queue": "q",
+        "env": ["TOKEN=geheim", "A=b"], "max_time": 60,
+    }  # fmt: skip
+    controller.submit(id="x", gid=1, nid=10, cmd="execute", args=args)
+    poll.command()
+    posted = time.time()
+    shown = ctl(controller.url, "show", "x").out.splitlines()
+    assert shown[1:6] == [
+        "command: sh -c 'exit 9' 'https://***@host/'",
+        "domain: web",
+        "queue: q",
+        "max_time: 60",
+        "environment: TOKEN, A",
+    ]
+    assert shown[6].startswith("posted: 20")
+    assert [line.split(",")[0].split()[:2] for line in shown[7:]] == [["1:10", "RUNNING"], ["handed", "over"]]
+    starttime = int((posted + 7.5) * 1000)
+    agent.finish("x", "ERROR", exit_code=9, starttime=starttime, time=125_000)
+    (told,) = [line for line in ctl(controller.url, "show", "x").out.splitlines() if "handed over" in line]
+    assert f"started {local_time(int(starttime / 1000))} (waited 7." in told
+    assert told.endswith(f"ended {local_time(int(starttime / 1000 + 125))} (took 2m05s)")
+    row = ctl(controller.url, "jobs").out.splitlines()[1].split(maxsplit=8)
+    assert row[5].startswith("7.")
+    assert row[6:] == ["2m05s", "9", "sh -c 'exit 9' 'https://***@host/'"]
+    (job,) = json.loads(ctl(controller.url, "jobs", "--json").out)["jobs"]
+    (steps,) = job["agents"]
+    assert posted - 60 < steps["handed_over"] < posted + 1
+    assert (steps["started"], steps["took"], steps["exit"]) == (starttime / 1000, 125, 9)
+    assert "geheim" not in ctl(controller.url, "show", "x").out
 
 
 def test_control_characters_of_names_do_not_reach_the_terminal(controller) -> None:
