@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LOOKED_THROUGH = ("greenagent", "tests", "scripts", "benchmarks", "docs", "etc", "README.md", "setup.py")
+LOOKED_THROUGH = (
+    "greenagent",
+    "tests",
+    "scripts",
+    "benchmarks",
+    "docs",
+    "etc",
+    "README.md",
+    "CHANGELOG.md",
+    "setup.py",
+)
 NUMBERS = r"(\d+(?:\.\d+)?(?:(?:, | and | or )\d+(?:\.\d+)?)*)"
 PROTOCOL = re.compile(rf"\bprotocol(?:\.md, sections?)? {NUMBERS}")
 DESIGN = re.compile(rf'\bdesign(?:\.md)?,? sections? {NUMBERS}(?:,? "([^"]+)")?')
@@ -15,6 +25,10 @@ WITH_SUBHEADINGS = "5"
 """The section whose references name a subheading: it is long, and its number alone leads nowhere."""
 PROMISE = re.compile(rf"\bdesign, promises? {NUMBERS}")
 ISSUE = re.compile(r"\(issues?\b|\bissues? \d", re.IGNORECASE)
+LINK = re.compile(r"\]\((?!https?:)([^()#\s]*)(?:#([^()\s]+))?\)")
+NAMED = re.compile(r"(?<![\w/.-])(\w[\w-]*\.md)\b")
+HEADING = re.compile(r'\b(?:docs/)?([\w-]+\.md),? (?:section )?"([^"]+)"')
+SEE = re.compile(r'\bsee "([^"]+)"')
 PAGE = re.compile(r"\bdocs/[\w./-]+\.(?:md|json|png)\b|\]\(([\w./-]+\.md)(?:#[\w-]+)?\)")
 
 
@@ -106,3 +120,34 @@ def test_nothing_refers_to_what_is_not_here(name: str, text: str) -> None:
     for match in PAGE.finditer(text):
         page = ROOT / "docs" / match[1] if match[1] and name.startswith("docs/") else ROOT / (match[1] or match[0])
         assert page.exists(), f"{match[0]} does not exist"
+
+
+def titles(path: Path) -> list[str]:
+    """The headings of a page, but for what stands in its blocks."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+
+
+def anchor(title: str) -> str:
+    """The name by which a link within a page leads to a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda page: page.name)
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for target, name in LINK.findall(page.read_text()):
+        path = page.parent / target if target else page
+        assert path.exists(), f"{target} does not exist"
+        assert not name or name in map(anchor, titles(path)), f"{path.name} has no heading {name}"
+    for title in SEE.findall(re.sub(r"\s+", " ", page.read_text())):
+        assert title in titles(page), f"there is no heading {title!r}"
+
+
+@pytest.mark.parametrize(("name", "text"), TEXTS, ids=[name for name, _ in TEXTS])
+def test_every_page_and_heading_that_is_named_exists(name: str, text: str) -> None:
+    for page in NAMED.findall(text):
+        places = (ROOT / page, ROOT / "docs" / page, (ROOT / name).parent / page)
+        assert any(place.exists() for place in places), f"there is no {page}"
+    for page, title in HEADING.findall(text):
+        path = ROOT / "docs" / page
+        assert title in titles(path if path.exists() else ROOT / page), f"{page} has no heading {title!r}"
