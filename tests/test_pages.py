@@ -1,4 +1,4 @@
-"""docs/commands.md and docs/jobs.md name every command, argument, key, level and state there is, and no other."""
+"""docs/commands.md, jobs.md and logs.md name every command, argument, option, key, level and state, and no other."""
 
 from __future__ import annotations
 
@@ -13,8 +13,15 @@ import pytest
 
 from greenagent import builtins
 from greenagent.builtins import machine
+from greenagent.cli.agent.__main__ import build_parser as agent_parser
 from greenagent.cli.ctl.run_options import add_run_options
+from greenagent.cli.logs.__main__ import SUBCOMMANDS
+from greenagent.cli.logs.__main__ import build_parser as logs_parser
+from greenagent.cli.logs.jobs import JobRow
 from greenagent.jobs.commands import EXECUTE, Scripts
+from greenagent.logs.read.verify import FileReport
+from greenagent.logs.schema import LINE_COLUMNS, Runs
+from greenagent.spool.schema import DeadLetter
 from greenagent.statistics.meter import ProcessUsage
 from greenagent.values import levels, states
 from greenagent.values.arguments import KNOWN_ARGUMENTS
@@ -116,3 +123,35 @@ def test_every_level_is_on_the_page() -> None:
 
 def test_every_state_is_on_the_page() -> None:
     assert column("jobs.md", "States") == states.TERMINAL | states.PLACEHOLDERS
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "parser"),
+    [("logs.md", "Options", logs_parser()), ("service.md", "Options of the agent", agent_parser())],
+)
+def test_every_option_of_a_program_is_on_its_page(page: str, heading: str, parser: argparse.ArgumentParser) -> None:
+    shown = [action for action in parser._actions if action.help != argparse.SUPPRESS]
+    options = {option for action in shown for option in action.option_strings}
+    told = {span.partition(" ")[0] for row in rows(page, heading) for span in named(row) if span.startswith("-")}
+    assert told == options - {"-h", "--help"}
+
+
+def test_every_key_of_the_reading_tool_is_on_the_page() -> None:
+    keys = {
+        "lines": Record(1, 1, "job", "", "", 0.0, 1, "").to_wire(),
+        "`--jobs`": JobRow._fields,
+        "`--stats`": ("minute", "levels"),
+        "`verify`": FileReport(Path(), "", 0, None, None, ()).to_json(),
+        "`outbox`": (*DeadLetter._fields, "result", "log", "stats"),
+    }
+    assert {form: named([told]) for form, told in rows("logs.md", "The forms for programs")} == {
+        form: set(names) for form, names in keys.items()
+    }
+    page = (DOCS / "logs.md").read_text()
+    assert all(f"`greenagent-logs {name}`" in page for name in SUBCOMMANDS)
+
+
+def test_every_column_of_the_log_databases_is_on_the_page() -> None:
+    columns = {"`logs`": set(LINE_COLUMNS), "`runs`": {field.column_name for field in Runs._meta.sorted_fields}}
+    told = {table: named([text]) for table, text in rows("logs.md", "Other tools")}
+    assert {table: names - {"seq`: order by"} for table, names in told.items()} == columns

@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 
 READY = {"greenagent-controller": "listening on", "greenagent": "is ready"}
 """What a program prints when it is; a reader waits for that before going on to the next block."""
-SERVED = {"docs/jobs.md", "docs/commands.md"}
+SERVED = {"docs/jobs.md", "docs/commands.md", "docs/logs.md"}
 """Pages whose examples need the agent and the controller of README.md to run."""
 INSTALLED = "docs/service.md"
 """The page that goes on where greenagent is installed in /opt/greenagent."""
