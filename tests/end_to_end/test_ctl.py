@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.support.agents import StartAgent
+from tests.support.agents import AgentProcess, StartAgent, configuration
 from tests.support.certificates import write_authority, write_pair
 from tests.support.controllers import ControllerProcess, ctl
 from tests.support.programs import ROOT, Ctl
@@ -25,13 +25,23 @@ def plain(tmp_path: Path) -> Iterator[ControllerProcess]:
         yield controller
 
 
-@pytest.fixture
-def served(plain: ControllerProcess, start_agent: StartAgent) -> ControllerProcess:
-    """With two agents: 1:10 with the role web, 1:11 with web and db."""
-    start_agent(controllers={"main": plain.url}, roles=["web"])
-    start_agent("--nid", "11", controllers={"main": plain.url}, roles=["web", "db"])
-    plain.wait_for_agents("1:10", "1:11")
-    return plain
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControllerProcess]:
+    """With two agents: 1:10 with the role web, 1:11 with web and db. All tests have the same ones."""
+    folder = tmp_path_factory.mktemp("served")
+    agents: list[AgentProcess] = []
+    with ControllerProcess(folder) as controller:
+        try:
+            for nid, roles in (("10", ["web"]), ("11", ["web", "db"])):
+                place = folder / nid
+                place.mkdir()
+                text = configuration(place, {"main": controller.url}, roles=roles)
+                agents.append(AgentProcess(place, text, "--nid", nid).start())
+            controller.wait_for_agents("1:10", "1:11")
+            yield controller
+        finally:
+            for agent in agents:
+                agent.clean_up()
 
 
 def test_the_first_configuration_of_the_readme_shows_jobs_live(
@@ -89,22 +99,25 @@ def test_the_exit_code_is_the_outcome(
 
 def test_a_killed_job_is_137(served: ControllerProcess) -> None:
     run = Ctl("--url", served.url, "run", *NODE, "--id", "long", "--", "sleep", "60")
-    wait_until(lambda: served.ctl("jobs", "--json").value["jobs"], what="the job")
+    wait_until(lambda: any(job["id"] == "long" for job in served.get("jobs")["jobs"]), what="the job")
     wait_until(lambda: served.get("jobs/long")["state"] == "RUNNING", what="the job to run")
+    assert any(job["id"] == "long" for job in served.ctl("jobs", "--json").value["jobs"])
     killed = served.ctl("kill", "long")
     assert (killed.code, killed.out, killed.err) == (0, "job long: KILLED\n", "")
     assert run.done().code == 137
 
 
-def test_no_such_agent_is_125_unless_it_is_waited_for(served: ControllerProcess, start_agent: StartAgent) -> None:
+def test_no_such_agent_is_125_unless_it_is_waited_for(plain: ControllerProcess, start_agent: StartAgent) -> None:
+    start_agent(controllers={"main": plain.url}, roles=["web"])
+    plain.wait_for_agents("1:10")
     for target in (("--gid", "1", "--nid", "99"), ("--role", "mail")):
-        run = served.run(*target, "--", "true")
+        run = plain.run(*target, "--", "true")
         assert (run.code, run.out) == (125, "")
         assert "No matching connected agents found" in run.err
         assert len(run.err.splitlines()) == 1
-    waiting = Ctl("--url", served.url, "run", "--gid", "1", "--nid", "99", "--wait-for-agent", "60", "--", "echo", "hi")
-    wait_until(lambda: any(job["state"] == "QUEUED" for job in served.get("jobs")["jobs"]), what="the waiting job")
-    start_agent("--nid", "99", controllers={"main": served.url})
+    waiting = Ctl("--url", plain.url, "run", "--gid", "1", "--nid", "99", "--wait-for-agent", "60", "--", "echo", "hi")
+    wait_until(lambda: any(job["state"] == "QUEUED" for job in plain.get("jobs")["jobs"]), what="the waiting job")
+    start_agent("--nid", "99", controllers={"main": plain.url})
     run = waiting.done()
     assert (run.code, run.out) == (0, "hi\n")
 
