@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         import falcon  # noqa: F401
     except ImportError:
-        return _refuse("falcon is missing: install greenagent[controller]")
+        return _refuse("the package falcon is missing: pip install falcon, or the extra controller (see README)")
     from greenagent.controller.controller import Controller
     from greenagent.controller.http.access import TokenFile
     from greenagent.controller.http.tls import served_context
