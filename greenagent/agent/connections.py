@@ -102,6 +102,8 @@ class Connections:
             link.upload_logs(pair, pending, spool.keep_dead_letter, spool.formers)
         if plan.pairs and plan.polled:
             link.show_open_text(self._store.open_texts, sum(self._store.pending(pair.name).bit for pair in plan.pairs))
+        if plan.polled:
+            link.show_waiting(self._admission.queue)
         if plan.statistics:
             link.upload_statistics(context.spool)
         if plan.polled and self._takes_commands:

@@ -19,6 +19,8 @@ from greenagent.values import states
 from greenagent.values.arguments import as_text
 from greenagent.values.command_line import command_line_of
 
+TOLD_FOR: Final = 150.0
+"""Seconds for which an agent's word counts: it says all once a minute."""
 NO_AGENT: Final = "No matching connected agents found"
 """The original's text for a command nobody can take (protocol 12.3)."""
 NOT_ACKNOWLEDGED: Final = "not acknowledged"
@@ -146,6 +148,8 @@ class Assignment:
     """Start time and state of the results received: a repeat has the same."""
     handed_to: set[AgentKey] = field(default_factory=set)
     """Who was given it, also where it was taken back: it may have come through all the same."""
+    waits_until: float = 0.0
+    """Monotonic time until which its agent's word counts that it waits for its turn there; 0: it does not say so."""
     refused: Result | None = None
     """A DUPILICATE_ID result that is held back."""
     refused_at: float = 0.0
@@ -163,6 +167,7 @@ class Assignment:
         """For a list of jobs, None where it did not happen yet: when the agent was given it, and how it ran last.
 
         Moments are seconds since 1970, ``took`` is seconds. ``started`` and ``took`` are by the agent's clock.
+        ``waits``: the agent has it, and it waits for its turn there.
         """
         ran = self.results[-1] if self.results and self.results[-1].delivered else None
         return {
@@ -170,6 +175,7 @@ class Assignment:
             "started": ran.starttime / 1000 if ran is not None and ran.starttime > 0 else None,
             "took": ran.time / 1000 if ran is not None and ran.starttime > 0 else None,
             "exit": None if ran is None else ran.exit,
+            "waits": self.state == states.RUNNING and time.monotonic() < self.waits_until,
         }
 
     def newest_result(self) -> str:
@@ -261,6 +267,12 @@ class Job:
         own = (one for one in self.assignments if one.agent == key)
         taken_back = (one for one in self.assignments if one.agent is None and key in one.handed_to)
         return next(own, None) or next(taken_back, None)
+
+    def note_waiting(self, key: AgentKey, waits: bool) -> None:
+        """The agent says that the job waits for its turn there, or that it does not (any more)."""
+        assignment = self.assignment_of(key)
+        if assignment is not None:
+            assignment.waits_until = time.monotonic() + TOLD_FOR if waits else 0.0
 
     def assign(self, agents: Iterable[AgentKey | None], **values: Any) -> list[Assignment]:
         """New assignments with the next free numbers; they belong to the job once they are stored."""

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from typing import Final
 
 from gevent import Greenlet
@@ -24,6 +25,8 @@ MAX_WAITING: Final = 100_000
 """Jobs that may wait at once; further ones are refused, so that no controller can exhaust the memory."""
 MAX_WAITING_BYTES: Final = 384 * 1024 * 1024
 """Memory that waiting jobs may take, by estimate: small ones reach their number first."""
+MAX_TOLD: Final = 10_000
+"""Waiting jobs that controllers are told of."""
 _JOB_BYTES: Final = 3000
 """What a waiting job costs beside its texts (measured)."""
 
@@ -224,7 +227,10 @@ class JobQueue:
         self._ready: list[tuple[int, int, Job]] = []
         self._queues: dict[str, deque[Job]] = {}
         self._arrivals = 0
-        self._waiting: set[Job] = set()
+        self.version = 0
+        """Rises whenever a job begins or ends to wait."""
+        self._changed = Event()
+        self._waiting: dict[Job, None] = {}
         self._waiting_bytes = 0
 
     @property
@@ -249,8 +255,9 @@ class JobQueue:
     def add(self, job: Job) -> None:
         """Puts a job at the end, or at the end of its serial queue."""
         self._arrivals += 1
-        self._waiting.add(job)
+        self._waiting[job] = None
         self._waiting_bytes += _weight(job)
+        self._has_changed()
         name = job.command.arguments.queue
         if name:
             queue = self._queues.setdefault(name, deque())
@@ -291,8 +298,23 @@ class JobQueue:
             self._leave_queue(job)
 
     def _leave_waiting(self, job: Job) -> None:
-        self._waiting.discard(job)
+        self._waiting.pop(job, None)
         self._waiting_bytes -= _weight(job)
+        self._has_changed()
+
+    def waiting_of(self, controller: str) -> dict[str, bool]:
+        """The ids of a controller's jobs that wait, the first ones that came, so many that it takes no time."""
+        return {job.id: True for job in islice(self._waiting, MAX_TOLD) if job.controller == controller}
+
+    def wait_for_change(self, seen: int, timeout: float) -> None:
+        """Returns once ``version`` is another than ``seen``, or after ``timeout`` seconds."""
+        if self.version == seen:
+            self._changed.clear()
+            self._changed.wait(timeout)
+
+    def _has_changed(self) -> None:
+        self.version += 1
+        self._changed.set()
 
     def _push(self, job: Job) -> None:
         heapq.heappush(self._ready, (job.row, self._arrivals, job))

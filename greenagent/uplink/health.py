@@ -48,8 +48,8 @@ class ControllerHealth:
         """The same as seconds since 1970."""
         self.last_acceptance: float | None = None
         """Monotonic time of the last result or log batch that was accepted."""
-        self.takes_open_text = False
-        """It is a controller of ours, which shows what jobs have begun to print."""
+        self.takes: frozenset[str] = frozenset()
+        """What it said it takes: of ``changes.HEADERS``."""
         self.is_polled = False
         """True where commands are asked for."""
         self.answered = Event()

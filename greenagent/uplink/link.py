@@ -25,6 +25,7 @@ from greenagent.uplink.sources import (
 )
 from greenagent.uplink.tls import ControllerTls
 from greenagent.uplink.uploader import Uploader
+from greenagent.uplink.waiting_jobs import WaitingJobs, WaitingReporter
 from greenagent.values.errors import GreenagentError
 
 SCRIPT_TIMEOUT = 30.0
@@ -93,6 +94,12 @@ class Link:
         """Starts telling it what jobs have begun to print; ``marks`` as for ``OpenTextReporter``."""
         reporter = OpenTextReporter(texts, marks, self._clients.open(), self.health)
         name = f"open text for controller {self.key}"
+        self._helpers.append(self._supervisor.service(name, reporter.run))
+
+    def show_waiting(self, jobs: WaitingJobs) -> None:
+        """Starts telling it which of its jobs wait for their turn."""
+        reporter = WaitingReporter(jobs, self.key, self._clients.open(), self.health)
+        name = f"waiting jobs for controller {self.key}"
         self._helpers.append(self._supervisor.service(name, reporter.run))
 
     def upload_statistics(self, outbox: Outbox) -> None:

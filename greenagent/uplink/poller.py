@@ -13,9 +13,9 @@ import gevent
 from gevent.event import Event
 
 from greenagent.uplink.answer import Answer, TransportError
+from greenagent.uplink.changes import HEADERS
 from greenagent.uplink.health import Backoff, ControllerHealth, UplinkMetrics
 from greenagent.uplink.http import POLL_TIMEOUT, TIMEOUT_MARGIN, HttpClient
-from greenagent.uplink.open_text import OPEN_TEXT
 from greenagent.values.command import Command, decode_command, read_early_id
 from greenagent.values.errors import CommandError
 
@@ -184,7 +184,7 @@ class Poller:
         return self._after_empty(time.monotonic() - began)
 
     def _notice_kind(self, answer: Answer) -> None:
-        self.health.takes_open_text = OPEN_TEXT.lower() in answer.headers
+        self.health.takes = frozenset(header for header in HEADERS if header.lower() in answer.headers)
 
     def _after_empty(self, took: float) -> float:
         """Empty means again at once, unless the controller does not hold polls at all: that would be a busy loop."""

@@ -258,3 +258,27 @@ def test_every_line_of_a_chatty_job_is_shown_whatever_it_says(
     [result] = plain.get("jobs")["jobs"]
     [shown] = plain.get(f"jobs/{result['id']}")["results"]
     assert shown["lines"] == 60_002
+
+
+def test_a_job_behind_another_of_its_queue_waits_and_is_not_called_running(
+    plain: ControllerProcess, start_agent: StartAgent
+) -> None:
+    agent = start_agent(controllers={"main": plain.url})
+    plain.wait_for_agents("1:10")
+    script = f"until [ -e {agent.folder}/$0 ]; do sleep 0.05; done"
+    for name in ("first", "second"):
+        asked = ("run", *NODE, "--detach", "--id", name, "--queue", "q", "--", "sh", "-c", script, name)
+        assert plain.ctl(*asked).code == 0
+
+    def shown() -> list[str]:
+        return [line.split()[1] for line in plain.ctl("jobs").out.splitlines()[1:]]
+
+    wait_until(lambda: shown() == ["WAITING", "RUNNING"], what="the second to be known to wait")
+    assert "1:10 WAITING\n" in plain.ctl("show", "second").out
+    assert "waits for its turn there" in plain.ctl("show", "second").out
+    (agent.folder / "first").touch()
+    wait_until(lambda: shown() == ["RUNNING", "SUCCESS"], what="the second to be known to run")
+    (agent.folder / "second").touch()
+    wait_until(lambda: shown() == ["SUCCESS", "SUCCESS"], what="the end")
+    second, first = (job["agents"][0] for job in plain.ctl("jobs", "--json").value["jobs"])
+    assert second["started"] > first["started"] + first["took"] - 0.1

@@ -118,3 +118,18 @@ def test_nothing_is_lost_and_limits_hold(slots: int, wishes: list[tuple[str, boo
     assert set(started) | left == set(jobs)
     assert len(started) == len(set(started))
     assert not set(started) & left
+
+
+def test_who_waits_is_told_by_controller() -> None:
+    jobs_queue = JobQueue(1)
+    first, second, third = make(), make(), make()
+    third.controller = "other"
+    before = jobs_queue.version
+    for job in (first, second, third):
+        jobs_queue.add(job)
+    assert jobs_queue.take() is first
+    assert jobs_queue.version > before
+    assert (jobs_queue.waiting_of("main"), jobs_queue.waiting_of("other")) == ({second.id: True}, {third.id: True})
+    assert jobs_queue.remove(second)
+    assert jobs_queue.waiting_of("main") == {}
+    jobs_queue.wait_for_change(before, 60)  # returns at once

@@ -10,7 +10,8 @@ import pytest
 
 from greenagent.logs.lines import OpenLine, Owner
 from greenagent.logs.write.open_lines import Marked, OpenTexts
-from greenagent.uplink import open_text
+from greenagent.uplink import changes
+from greenagent.uplink.changes import OPEN_TEXT
 from greenagent.uplink.open_text import OpenTextReporter
 from tests.support.commands import built_in
 from tests.support.recording_controller import RecordingController, status
@@ -31,7 +32,7 @@ class Reporting:
     def __init__(self, controller: RecordingController) -> None:
         self.texts = OpenTexts()
         self.uplink = Uplink(controller.url)
-        self.uplink.health.takes_open_text = True
+        self.uplink.health.takes = frozenset({OPEN_TEXT})
         self._controller = controller
         reporter = OpenTextReporter(self.texts, 5, self.uplink.client(), self.uplink.health)
         self.greenlet = gevent.spawn(reporter.run)
@@ -54,7 +55,7 @@ def controller() -> Iterator[RecordingController]:
 
 @pytest.fixture
 def reporting(controller: RecordingController, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reporting]:
-    monkeypatch.setattr(open_text, "EVERY", 0.01)
+    monkeypatch.setattr(changes, "EVERY", 0.01)
     found = Reporting(controller)
     yield found
     found.greenlet.kill()
@@ -84,11 +85,11 @@ def test_a_controller_that_refuses_hears_no_more_until_it_says_that_it_takes_it(
 ) -> None:
     controller.misbehave("open_text", status(404), times=1)
     reporting.texts.update([marked("10%")])
-    wait_until(lambda: not reporting.uplink.health.takes_open_text, what="the refusal to be noticed")
+    wait_until(lambda: not reporting.uplink.health.takes, what="the refusal to be noticed")
     reporting.texts.update([marked("20%")])
     gevent.sleep(0.05)
     assert reporting.posted == []
-    reporting.uplink.health.takes_open_text = True
+    reporting.uplink.health.takes = frozenset({OPEN_TEXT})
     reporting.texts.update([marked("30%")])
     assert reporting.await_posts(1)[0][0]["data"] == "30%"
     assert reporting.uplink.said == []
@@ -98,7 +99,7 @@ def test_all_is_sent_again_after_a_while(
     controller: RecordingController, reporting: Reporting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The controller may have been restarted."""
-    monkeypatch.setattr(open_text, "REFRESH", 0.02)
+    monkeypatch.setattr(changes, "REFRESH", 0.02)
     reporting.texts.update([marked("10%")])
     first, again, *_ = reporting.await_posts(2)
     assert first == again
@@ -108,8 +109,8 @@ def test_all_is_sent_again_after_a_while(
 def test_a_poll_tells_whether_the_controller_takes_it(is_ours: bool) -> None:
     with RecordingController(hand_over=is_ours) as controller:
         uplink = Uplink(controller.url)
-        uplink.health.takes_open_text = not is_ours
+        uplink.health.takes = frozenset() if is_ours else frozenset({OPEN_TEXT})
         poller, _ = uplink.poller()
         controller.push(built_in("p", "ping"))
         with running(poller):
-            wait_until(lambda: uplink.health.takes_open_text == is_ours, what="the answer")
+            wait_until(lambda: (OPEN_TEXT in uplink.health.takes) == is_ours, what="the answer")

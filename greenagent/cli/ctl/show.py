@@ -13,6 +13,8 @@ from greenagent.cli.ctl.output import agent_name
 from greenagent.cli.moments import duration
 from greenagent.values import states
 
+WAITING: Final = "WAITING"
+"""Shown of a job that its agents have and have not begun."""
 _SHOWN: Final = {
     "domain": "domain",
     "queue": "queue",
@@ -75,14 +77,15 @@ def show(client: Client, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(job))
         return 0
-    print(one_line(f"job {job['id']}: {job['state']}, {job['cmd']} {job['name']}".rstrip()))
+    print(one_line(f"job {job['id']}: {_state(job)}, {job['cmd']} {job['name']}".rstrip()))
     for name, text in _asked(job):
         print(one_line(f"{name}: {text}"))
     print(f"posted: {_moment(job['created'])}, {ago(job['created'])}")
     steps = {(one["gid"], one["nid"]): one for one in job["agents"]}
     for result in job["results"]:
-        print(f"{agent_name(result)} {result['state']}{_code(result)}")
-        if told := _told(job, steps.get((result["gid"], result["nid"])) or {}):
+        step = steps.get((result["gid"], result["nid"])) or {}
+        print(f"{agent_name(result)} {WAITING if step.get('waits') else result['state']}{_code(result)}")
+        if told := _told(job, step):
             print(f"  {told}")
         if result.get("data"):
             print(_indented(result["data"], 2))
@@ -107,7 +110,7 @@ def _job_row(job: dict[str, Any]) -> tuple[str, ...]:
     waited = [waited for one in ran if (waited := _waited(job, one)) is not None]
     return (
         job["id"],
-        job["state"],
+        _state(job),
         _where(job),
         _moment(job["created"]),
         duration(max(waited, default=None)),
@@ -115,6 +118,13 @@ def _job_row(job: dict[str, Any]) -> tuple[str, ...]:
         ",".join(exits) or "-",
         _command(job),
     )
+
+
+def _state(job: dict[str, Any]) -> str:
+    """WAITING is a job that no agent has begun: each that has it says that it waits for its turn there."""
+    ones = [one for one in job["agents"] if one["state"] == states.RUNNING]
+    waits = job["state"] == states.RUNNING and ones and all(one.get("waits") for one in ones)
+    return WAITING if waits else str(job["state"])
 
 
 def _command(job: dict[str, Any]) -> str:
@@ -154,6 +164,8 @@ def _told(job: dict[str, Any], steps: dict[str, Any]) -> str:
             f"started {_moment(steps['started'])}" + ("" if waited is None else f" (waited {duration(waited)})")
         )
         told.append(f"ended {_moment(steps['started'] + steps['took'])} (took {duration(steps['took'])})")
+    if steps.get("waits"):
+        told.append("waits for its turn there")
     return ", ".join(told)
 
 

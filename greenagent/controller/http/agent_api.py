@@ -32,7 +32,8 @@ ACKNOWLEDGE: Final = "Greenagent-Acknowledge"
 DELIVERY: Final = "Greenagent-Delivery"
 FREE_SLOTS: Final = "Greenagent-Free-Slots"
 OPEN_TEXT: Final = "Greenagent-Open-Text"
-ENDPOINTS: Final = ("cmd", "result", "log", "open_text", "stats", "event", "script", "ping")
+WAITING: Final = "Greenagent-Waiting"
+ENDPOINTS: Final = ("cmd", "result", "log", "open_text", "waiting", "stats", "event", "script", "ping")
 """Below ``/<gid>/<nid>/``."""
 _OK: Final = '"ok"'
 _SLOTS: Final = re.compile("-?[0-9]{1,9}")
@@ -65,7 +66,7 @@ class AgentApi(AgentResource):
             look=self._watch.look,
         )
         cast("dict[str, Any]", req.params).clear()  # or a parked poll would hold its roles twice
-        resp.set_header(OPEN_TEXT, "1")
+        _say_what_is_taken(resp)
         tokens = {token.strip() for token in (acknowledged or "").split(",")} - {""}
         dispatcher = self._services.dispatcher
         descriptor: int = req.env["greenagent.descriptor"]
@@ -117,6 +118,18 @@ class AgentApi(AgentResource):
         self._announce(touched)
         resp.text = _OK
 
+    def on_post_waiting(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
+        """A list of jobs that wait for their turn at the agent, or do so no more."""
+        waiting = self._received(req, self._services.limits.log_body, "error", parse_waiting)
+        if waiting is None:
+            _refuse("error")
+        key = self._heard_of(gid, nid)
+        for job_id, waits in waiting:
+            if (job := self._services.jobs.get(job_id)) is not None:
+                job.note_waiting(key, waits)
+        self._announce(job_id for job_id, _ in waiting)
+        resp.text = _OK
+
     def on_post_stats(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
         """A list of flush objects, kept or refused as a whole."""
         points = self._received(req, self._services.limits.stats_body, "json error", parse_points)
@@ -131,7 +144,7 @@ class AgentApi(AgentResource):
         if not isinstance(received, dict) or not isinstance(received.get("name"), str):
             _refuse("Error")
         key = self._heard_of(gid, nid)
-        resp.set_header(OPEN_TEXT, "1")
+        _say_what_is_taken(resp)
         if received["name"] == "startup":
             self._services.results.has_started(key)
         resp.text = _OK
@@ -171,6 +184,20 @@ class AgentApi(AgentResource):
 
     def _heard_of(self, gid: str, nid: str) -> AgentKey:
         return self._services.agents.contact(_key(gid, nid)).key
+
+
+def _say_what_is_taken(resp: falcon.Response) -> None:
+    """For agents of ours."""
+    for header in (OPEN_TEXT, WAITING):
+        resp.set_header(header, "1")
+
+
+def parse_waiting(received: Any) -> list[tuple[str, bool]] | None:
+    """What an agent posted; None where it is no list of objects with a job's id and whether that waits."""
+    if not isinstance(received, list) or not all(isinstance(one, dict) for one in received):
+        return None
+    found = [(one.get("id"), one.get("waits")) for one in received]
+    return found if all(isinstance(job_id, str) and isinstance(waits, bool) for job_id, waits in found) else None
 
 
 def _refuse(answer: str) -> NoReturn:

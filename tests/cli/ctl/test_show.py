@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from greenagent.cli.common import local_time
+from greenagent.controller import model
 from tests.support.ctl import (
     Lines,
     ctl,
@@ -78,6 +79,37 @@ def test_a_job_shows_what_was_asked_and_when_each_step_was(controller) -> None:
     assert posted - 60 < steps["handed_over"] < posted + 1
     assert (steps["started"], steps["took"], steps["exit"]) == (starttime / 1000, 125, 9)
     assert "geheim" not in ctl(controller.url, "show", "x").out
+
+
+def test_an_agent_says_which_jobs_wait_for_their_turn(controller, monkeypatch) -> None:
+    agent = Agent(controller)
+    poll = agent.poll()
+    controller.submit(id="x", gid=1, nid=10, cmd="execute", args={"name": "true"})
+    poll.command()
+
+    def shown() -> str:
+        return ctl(controller.url, "jobs").out.splitlines()[1].split()[1]
+
+    assert shown() == "RUNNING"
+    for posted, state in (
+        ([{"id": "x", "waits": True}, {"id": "of others", "waits": True}], "WAITING"),
+        ([], "WAITING"),
+    ):
+        assert agent.post("waiting", posted).json() == "ok"
+        assert shown() == state
+    with monkeypatch.context() as short:
+        short.setattr(model, "TOLD_FOR", 0.0)
+        agent.post("waiting", [{"id": "x", "waits": True}])
+    assert shown() == "RUNNING", "what is not said again counts no more"
+    agent.post("waiting", [{"id": "x", "waits": True}])
+    assert shown() == "WAITING"
+    agent.post("waiting", [{"id": "x", "waits": False}])
+    assert shown() == "RUNNING"
+    agent.post("waiting", [{"id": "x", "waits": True}])
+    agent.finish("x")
+    assert shown() == "SUCCESS"
+    for odd in ({}, ["x"], [{"id": 5, "waits": True}], [{"id": "x"}]):
+        assert agent.post("waiting", odd).status_code == 500
 
 
 def test_control_characters_of_names_do_not_reach_the_terminal(controller) -> None:
