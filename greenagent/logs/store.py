@@ -30,7 +30,8 @@ from greenagent.logs.write.intake import Intake
 from greenagent.logs.write.job_log import JobLog, Routes
 from greenagent.logs.write.open_lines import CUT_OFF, Marked, OpenTexts
 from greenagent.logs.write.retention import StoreLimits
-from greenagent.logs.write.writer import Vanished, Writer
+from greenagent.logs.write.vanished import Vanished
+from greenagent.logs.write.writer import Writer
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.locks import FileLock, lock_of
 from greenagent.runtime.native import NativePool
@@ -94,7 +95,7 @@ class LogStore:
             self.intake.warn,
             self.locks[0].record,
         )
-        self._vanished: Vanished | None = None
+        self._vanished: list[Vanished] = []
         self._pool: NativePool | None = None
         self._reader = MarkedReader(self.folder, self.writer.database, self.intake.warn)
         self._unreadable: set[Path] = set()
@@ -139,9 +140,8 @@ class LogStore:
 
     def tell_vanished(self) -> None:
         """Says which lines of an earlier run were lost while no agent ran: once the agent's log leads here."""
-        if self._vanished is not None:
-            self._account.vanished(self._vanished)
-            self._vanished = None
+        while self._vanished:
+            self._account.vanished(self._vanished.pop())
 
     def stop(self) -> None:
         """Writes what waits, closes the files cleanly and gives the locks back."""

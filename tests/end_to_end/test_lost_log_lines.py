@@ -87,6 +87,40 @@ def test_lines_that_waited_in_databases_that_are_gone_are_counted_and_said(
     assert agent.stderr.count("no log database of an earlier run") == 1
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_lines_that_waited_in_an_older_database_that_is_gone_are_counted_and_said(
+    controller: RecordingController, start_agent: StartAgent, is_killed: bool
+) -> None:
+    """Not what a cap removed before, which is said then."""
+    port = free_port()
+    agent = start_agent(more=listening(port), logging="max_db_size = 300_000\nmax_dbs = 2")
+
+    def archives() -> list[Path]:
+        return sorted(path for path in (agent.folder / "logs").glob("1*.db"))[:-1]
+
+    controller.misbehave("log", status(503))
+    controller.push(shell("waits", "seq 15000 >&2"))
+    assert controller.wait_for_result("waits")["state"] == "SUCCESS"
+    wait_until(lambda: (agent.newest("waits", 2) or (None,))[-1] == "15000", what="all lines in the databases")
+    assert "is removed for max_dbs" in agent.stderr
+    known = archives()
+    agent.kill() if is_killed else agent.stop()
+    with closing(sqlite3.connect(known[-1])) as connection:
+        (waiting,) = connection.execute("SELECT count(*) FROM logs WHERE jobid = 'waits'").fetchone()
+        assert waiting
+    known[-1].unlink()
+    agent.start()
+    (found,) = re.findall(
+        r"removed from .* while no agent ran: (.*): up to (\d+) lines that waited for (.*) are lost", agent.stderr
+    )
+    assert (found[0], found[2]) == (known[-1].name, "ac/main")
+    assert waiting <= int(found[1]) <= waiting + 10, "lines for nobody may be in between"
+    assert samples(port)[("greenagent_log_lines_dropped_total",)] == int(found[1])
+    agent.kill()
+    agent.start()
+    assert agent.stderr.count("while no agent ran") == 1
+
+
 def test_what_is_not_known_of_log_databases_that_are_gone_is_not_made_up(
     controller: RecordingController, start_agent: StartAgent
 ) -> None:

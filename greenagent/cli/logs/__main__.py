@@ -106,7 +106,7 @@ def build_parser() -> Parser:
     form.add_argument("--json", dest="form", action="store_const", const="json", default="", help="one object a line")
     form.add_argument("--csv", dest="form", action="store_const", const="csv", help="a header, then one row a line")
     add_job_options(parser)
-    how.add_argument("--raw", action="store_true", help="control characters as they are, not as escapes")
+    how.add_argument("--raw", action="store_true", help="control characters, and formulas in CSV, as they are")
     how.add_argument("--colour", "--color", choices=("auto", "always", "never"), default="auto")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     return parser
@@ -206,7 +206,7 @@ def _summarise(options: argparse.Namespace, place: LogPlace, query: LogQuery, un
     each = options.job is not None
     asked = JobQuestion(query, options.state, options.command, options.sort or "start", each)
     rows = find_jobs(place.folder, asked, place.spool, unread)
-    print_jobs(rows, options.form, out)
+    print_jobs(rows, options.form, out, options.raw)
     return bool(rows)
 
 

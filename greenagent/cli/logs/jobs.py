@@ -232,12 +232,12 @@ def _ending(row: JobRow) -> str:
     return f"{row.state} ({row.reason})" if row.reason else row.state
 
 
-def print_jobs(rows: list[JobRow], form: str, out: TextIO) -> None:
-    """A table; ``form`` "json": one object a line, "csv": one row a line."""
+def print_jobs(rows: list[JobRow], form: str, out: TextIO, raw: bool = False) -> None:
+    """A table; ``form`` "json": one object a line, "csv": one row a line, with ``raw`` as it is."""
     if form == "json":
         out.writelines(json_line(row._asdict()) + "\n" for row in rows)
     elif form == "csv":
-        csv_writer(out)([JobRow._fields, *rows])
+        csv_writer(out, raw)([JobRow._fields, *rows])
     elif rows:
         heads = ("JOB", "DOMAIN/NAME", "LINES", "START", "WAITED", "TOOK", "EXIT", "STATE", "RUN", "COMMAND")
         shown = [_cells(row) for row in rows]

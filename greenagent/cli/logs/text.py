@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import Final, TextIO
@@ -28,30 +29,46 @@ COLOURS: Final = {
 }
 COLUMNS: Final = ("id", "jobid", "domain", "name", "epoch", "epoch_ms", "level", "data")
 
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""With what spreadsheets let a formula begin; the last four are the wide forms of the first."""
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
 Printer = Callable[[Iterable[Record]], None]
 
 
 def printer(form: str, out: TextIO, colour: bool, one_job: bool, raw: bool = False) -> Printer:
     """Prints records in a form: "json", "csv", or "" for people; ``one_job`` leaves out what names the job.
 
-    Control characters show as escapes, unless ``raw``: a job must not steer the reader's terminal.
+    Control characters show as escapes, and formulas in CSV as text, unless ``raw``: a job must not steer the reader's
+    terminal or spreadsheet.
     """
     shown: Callable[[str], str] = str if raw else visible
     if form == "json":  # the same as controllers get
         return lambda records: out.writelines(json_line(one.to_wire()) + "\n" for one in records)
     if form == "csv":
-        rows = csv_writer(out, shown)
+        rows = csv_writer(out, raw)
         rows([COLUMNS])
         return lambda records: rows(one.to_wire().values() for one in records)
     return lambda records: out.writelines(text_line(one, colour, one_job, shown) for one in records)
 
 
-def csv_writer(out: TextIO, shown: Callable[[str], str] = visible) -> Callable[[Iterable[Iterable[object]]], None]:
-    """Writes rows, texts as ``shown`` gives them."""
+def csv_writer(out: TextIO, raw: bool = False) -> Callable[[Iterable[Iterable[object]]], None]:
+    """Writes rows; ``raw``: texts as they are, else harmless for terminals and for programs that reckon with cells."""
     writer = csv.writer(out)
+    shown: Callable[[str], str] = str if raw else _harmless
     return lambda rows: writer.writerows(
         [shown(cell) if isinstance(cell, str) else cell for cell in row] for row in rows
     )
+
+
+def _harmless(cell: str) -> str:
+    """Spreadsheets take a cell that begins like a formula for one, and may ask the reader to run what a job printed.
+
+    An apostrophe before it makes it a text to them. A number, such as -5, stays one.
+    """
+    text = visible(cell)
+    is_formula = cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell)
+    return f"'{text}" if is_formula else text
 
 
 def text_line(record: Record, colour: bool, one_job: bool, shown: Callable[[str], str] = visible) -> str:

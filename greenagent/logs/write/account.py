@@ -14,7 +14,8 @@ from greenagent.logs.read.pending import PendingLines
 from greenagent.logs.write.intake import Intake
 from greenagent.logs.write.job_log import JobLog
 from greenagent.logs.write.undelivered import Waiting
-from greenagent.logs.write.writer import Marked, Vanished
+from greenagent.logs.write.vanished import Vanished
+from greenagent.logs.write.writer import Marked
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.values.levels import WARNING
 
@@ -126,8 +127,14 @@ class LineAccount:
 
     def vanished(self, found: Vanished) -> None:
         """Lines that an earlier run had stored are in no database any more."""
-        lines, pairs = found
+        lines, pairs, files = found
         self._intake.dropped += lines
+        if files:
+            self._agent_log.error(
+                f"removed from {self._folder} while no agent ran: {', '.join(files)}: "
+                f"up to {lines} lines that waited for {', '.join(pairs or ())} are lost"
+            )
+            return
         if pairs is not None:
             waited = f": up to {lines} that waited for {', '.join(pairs)} are lost" if pairs else ""
             self._agent_log.error(

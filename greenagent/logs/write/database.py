@@ -37,6 +37,7 @@ from greenagent.logs.write.database_file import (
     stored_numbers,
 )
 from greenagent.logs.write.file_size import RUN_TOUCHES, FileSize
+from greenagent.logs.write.vanished import ARCHIVE, archive_mark
 from greenagent.runtime.native import NativeLock, native_sleep
 
 _CLOSE_WAIT: Final = 2.0
@@ -119,6 +120,7 @@ class LogDatabase:
     def rotate(self) -> Path:
         """Closes the file and begins the next one; returns the closed one."""
         closed = self.path
+        self._marks = [*self._marks, archive_mark(closed, self._first_seq, self.next_seq - 1)]
         with self.lock:
             self._close(patience=0)
         self._begin_file()
@@ -247,7 +249,7 @@ class LogDatabase:
     # -- transactions
 
     def set_marks(self, marks: list[tuple[str, int]]) -> None:
-        """What the meta table is to tell of upload pairs: written with the next lines, which may carry their marks."""
+        """What the meta table is to tell of pairs and archives: written with the next lines, which may carry marks."""
         if self._marks != marks:
             self._marks, self._marks_are_stored = marks, False
 
@@ -302,7 +304,7 @@ class LogDatabase:
         """Ends the transaction, the numbers with it, and merges the log where it is due."""
         self.connection.executemany(SET_META, self._numbers())
         if not self._marks_are_stored:
-            self.connection.execute(DELETE_META, (MARK + "%",))
+            self.connection.executemany(DELETE_META, [(MARK + "%",), (ARCHIVE + "%",)])
             self.connection.executemany(SET_META, self._marks)
         self.connection.executemany(PUT_SPAN, self._spans)
         self.connection.execute("COMMIT")

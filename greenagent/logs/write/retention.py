@@ -19,6 +19,7 @@ from greenagent.logs.read.runs import last_moment
 from greenagent.logs.write.cursors import Cursor, Cursors
 from greenagent.logs.write.database_file import closed_in_this_boot
 from greenagent.logs.write.undelivered import Waiting, waiting_in
+from greenagent.logs.write.vanished import archive_mark
 from greenagent.runtime.clock import monotonic_epoch
 
 CLOCK_SETTLED: Final = 600.0
@@ -63,12 +64,17 @@ class Retention:
         limits: StoreLimits,
         say: Callable[[str], None],
         not_sent: Callable[[Waiting, str, str], None],
+        removing: Callable[[], None],
     ) -> None:
-        """``not_sent`` is told what a cap took from controllers: the lines, the pairs, the cause."""
+        """``not_sent`` is told what a cap took from controllers: the lines, the pairs, the cause.
+
+        ``removing`` is called when an archive is about to go and ``meta`` does not tell it any more.
+        """
         self._folder = folder
         self.limits = limits
         self._say = say
         self._not_sent = not_sent
+        self._removing = removing
         self._archives: dict[Path, _Archive] = {}
         self._since: dict[Path, float] = {}
         """From when on the age of each archive counts, by the monotonic clock."""
@@ -82,6 +88,7 @@ class Retention:
         """One pass over all databases but ``written``. Raises OSError, after all that could be removed."""
         self._failure = None
         archives = [path for path in self._folder.databases() if path != written]
+        self._archives = {path: known for path, known in self._archives.items() if path in archives}
         limits = self.limits
         if limits.max_dbs:
             for path in archives[: max(0, len(archives) - limits.max_dbs)]:
@@ -101,6 +108,11 @@ class Retention:
         """Whether there is something in it for people."""
         memory = self.limits.run_memory
         return archive.has_logs or archive.runs_until > (0 if memory is None else time.time() - memory)
+
+    def meta(self) -> list[tuple[str, int]]:
+        """For the meta table of the newest database: the archives that hold lines of ours."""
+        known = self._archives.items()
+        return [archive_mark(path, one.first_seq, one.last_seq) for path, one in known if one.last_seq]
 
     def _older_than(self, age: float, archives: Sequence[Path]) -> list[Path]:
         """Those whose age is certain, whatever the machine's clock said meanwhile.
@@ -194,6 +206,8 @@ class Retention:
 
     def _remove(self, path: Path) -> bool:
         """False where that is not possible: the others are removed all the same."""
+        if self._archives.pop(path, None) is not None:
+            self._removing()
         try:
             # A reader that finds an archive damaged renames it at any time.
             path.unlink(missing_ok=True)
@@ -202,7 +216,6 @@ class Retention:
         except OSError as error:
             self._failure = error
             return False
-        self._archives.pop(path, None)
         return True
 
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from greenagent.logs.folder import LogFolder, is_locked
 from greenagent.logs.lines import Lines, OpenLine, Owner, byte_size
@@ -26,6 +26,7 @@ from greenagent.logs.write.intake import Task
 from greenagent.logs.write.retention import Retention, StoreLimits
 from greenagent.logs.write.run_rows import RunRows
 from greenagent.logs.write.undelivered import Waiting, waiting_behind, waiting_in_all
+from greenagent.logs.write.vanished import Vanished, behind_cursors, gone
 
 RETRY_AFTER: Final = 2.0
 """Seconds during which lines are only counted after a write failed."""
@@ -35,17 +36,6 @@ _CHECK_EVERY: Final = 1.0
 
 Marked = dict[int, tuple[int, float]]
 """By bit: how many lines came for its pair, and the least ``log_flush`` of their jobs, 0 for none."""
-
-
-class Vanished(NamedTuple):
-    """Lines that an earlier writer stored and that are in no database any more.
-
-    ``waited_for``: None where so many are lost, whoever they were for. Where no database is left at all: the upload
-    pairs that may have waited for some, and ``lines`` is how many at most.
-    """
-
-    lines: int
-    waited_for: tuple[str, ...] | None = None
 
 
 class WriterEvents(Protocol):
@@ -86,7 +76,7 @@ class Writer:
         self._events = events
         self._post = post
         self._record = record
-        self._retention = Retention(folder, limits, warn, self._not_sent)
+        self._retention = Retention(folder, limits, warn, self._not_sent, self._note_now)
         self._is_failing = False
         self._failing_until = 0.0
         self._reason = ""
@@ -99,28 +89,27 @@ class Writer:
         """Keys of rows of ``open_lines`` that are still to be deleted."""
         self._open_failures = 0
 
-    def open(self, cursors: Sequence[CursorRow], floor: int, recorded: int) -> Vanished | None:
+    def open(self, cursors: Sequence[CursorRow], floor: int, recorded: int) -> list[Vanished]:
         """Opens the files; ``floor``: a seq above all that were in use when the cursors were stored.
 
         ``recorded``: the last that an earlier writer gave to ``record``, 0 for none. Returns what is in no database any
-        more, None where that is nothing. Raises OSError, sqlite3.Error or GreenagentError.
+        more. Raises OSError, sqlite3.Error or GreenagentError.
         """
         used = max([floor, recorded, *(seq + 1 for _, _, seq, _ in cursors)])
         meta = self.database.open(used)
         self.cursors.load(cursors, meta)
-        self.database.set_marks(self.cursors.meta())
+        self._note()
         if not meta:
             is_first = used <= 1 or self.folder.databases() != [self.database.path]
-            return None if is_first else self._behind_cursors(used - 1)
-        if self.database.next_seq >= recorded + LEAP:
-            return None  # what became of the file is said
-        lines = max(0, recorded - meta["next_seq"]) % LEAP
-        return Vanished(lines) if lines else None
+            return [] if is_first else [behind_cursors(self.cursors, used - 1)]
+        found = gone(meta, self.folder, self.cursors)
+        is_said = self.database.next_seq >= recorded + LEAP  # what became of the file
+        lines = 0 if is_said else max(0, recorded - meta["next_seq"]) % LEAP
+        return [*found, Vanished(lines)] if lines else found
 
-    def _behind_cursors(self, last_seq: int) -> Vanished:
-        """No database is left: what may have waited is told by the cursors alone."""
-        waiting = {cursor.name: (last_seq - cursor.seq) % LEAP for cursor in self.cursors.wanting(last_seq)}
-        return Vanished(max(waiting.values(), default=0), tuple(waiting))
+    def _note(self) -> None:
+        """What the newest database is to tell, with the next lines that are written."""
+        self.database.set_marks(self.cursors.meta() + self._retention.meta())
 
     def handle(self, batch: Sequence[Lines | RunRecord | Task]) -> None:
         """Everything that waited: lines and records of runs in transactions, tasks between them."""
@@ -141,14 +130,14 @@ class Writer:
     def close(self) -> None:
         """The clean end."""
         self.cursors.catch_up(self.database.next_seq - 1)
-        self.database.set_marks(self.cursors.meta())
+        self._note()
         self.database.close()
 
     def register(self, names: Sequence[str]) -> dict[str, tuple[int, int, int]]:
         """Pairs in force: per name its bit, cursor and the number of lines that wait for it. Raises GreenagentError."""
         cursors = self.cursors.register(names, self.database.next_seq - 1)
         self._drop_old_pairs()
-        self.database.set_marks(self.cursors.meta())
+        self._note()
         self._cleaned_to = 0  # what was kept for a pair that returns goes once it has that
         known: dict[str, tuple[int, int, int]] = {}
         for cursor in cursors:
@@ -349,13 +338,14 @@ class Writer:
     def rotate(self) -> Path:
         """Closes the file and begins the next one; returns the closed one."""
         self.cursors.catch_up(self.database.next_seq - 1)
-        self.database.set_marks(self.cursors.meta())
+        self._note()
         closed = self.database.rotate()
         self._cleaned_to = 0
         try:
             self._retention.apply(self.cursors, self.database.path)
         except OSError as error:
             self._say_disorder(str(error))  # that is no reason to lose the lines for which there is a new file now
+        self._note()
         return closed
 
     def _look_around(self) -> None:
@@ -381,6 +371,16 @@ class Writer:
             until = time.time() - memory
             self.database.connection.execute(FORGET_RUNS, (int(until * 1e6), until))
 
+    def _note_now(self) -> None:
+        """Before a cap takes an archive: else a start after a kill -9 would say that it is gone."""
+        self._note()
+        if not self._is_failing and self.database.is_open:
+            try:
+                self.database.begin()
+                self.database.commit()
+            except sqlite3.Error:
+                self.database.rollback()  # with the next lines, then
+
     def _say_disorder(self, disorder: str) -> None:
         """What is wrong with the folder now; "" for nothing."""
         if self._disorder != disorder:
@@ -390,7 +390,7 @@ class Writer:
     def _drop_old_pairs(self) -> None:
         for cursor in self.cursors.drop_old():
             self._cleaned_to = 0  # what was kept for it goes with the next advance
-            self.database.set_marks(self.cursors.meta())
+            self._note()
             waiting = waiting_in_all(self.folder.databases(), {cursor.bit: cursor.seq})
             cause = f"upload pair {cursor.name} left the configuration 7 days ago"
             self.warn(f"{cause}: {waiting.lines} lines that waited are dropped")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from greenagent.logs.write.job_log import Routes
 from greenagent.values.message import Message
+from greenagent.values.text import visible
 from tests.support.log_program import ENVIRONMENT, ORIGINAL, lines, run
 from tests.support.open_text import Typing
 from tests.support.stores import Stores
@@ -112,6 +113,28 @@ def test_control_characters_show_as_escapes_in_every_form_unless_they_are_asked_
     assert HOSTILE in run("--dir", folder, "--raw").stdout
     raw = run("--dir", folder, "--csv", "--raw").stdout
     assert next(csv.DictReader(io.StringIO(raw, newline="")))["data"] == HOSTILE
+
+
+def test_cells_that_spreadsheets_would_take_for_formulas_are_texts_in_csv_unless_asked_for_raw(tmp_path: Path) -> None:
+    formulas = ["=1+1", "+1+1", "-1+1", "@SUM(1)", "\t=1", "\r=1", "\uff1d1", "=", "-", "-1e"]
+    harmless = ["-5", "+5.25", "-.5e-7", "- [ ]"[2:], "a=1", "'=1", "", " =1"]
+    stores = Stores(tmp_path)
+    job = stores.open().open_job("j", "=domain", "@name", Routes(), "")
+    job.append([Message(1, text) for text in formulas + harmless])
+    job.close()
+    stores.close()
+
+    def cells(*options: str) -> list[dict[str, str]]:
+        text = run("--dir", tmp_path / "logs", "--csv", *options).stdout
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+
+    shown = cells()
+    assert [row["data"] for row in shown] == [f"'{visible(text)}" for text in formulas] + harmless
+    assert (shown[0]["domain"], shown[0]["name"]) == ("'=domain", "'@name")
+    as_read = [text.replace("\r", "\n") for text in formulas]
+    assert [row["data"] for row in cells("--raw")] == as_read + harmless
+    assert cells("--jobs")[0]["domain"] == "'=domain"
+    assert cells("--jobs", "--raw")[0]["domain"] == "=domain"
 
 
 def test_unfinished_output_is_shown_as_such_and_is_no_line(typing: Typing) -> None:
