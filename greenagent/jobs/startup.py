@@ -276,7 +276,9 @@ def _job_of(
     context.agent_log.warning(f"job {record.id}: {reason}")
     starttime = record.starttime or int(record.accepted * 1000)
     lived = max(0, time.time() - starttime / 1000) if is_cut_off else 0
-    outcome = Outcome(states.ERROR, reason, starttime=starttime, lived=lived)
+    # A controller takes any other end of a recurring job for that of one run: to it the job would go on for ever.
+    ends_recurring = not goes_on and command.arguments.recurring_period > 0
+    outcome = Outcome(states.KILLED if ends_recurring else states.ERROR, reason, starttime=starttime, lived=lived)
     if goes_on:  # a recurring job: a run that was cut off has failed
         arguments = command.arguments
         policy = RestartPolicy(arguments.max_restart, arguments.recurring_period)
