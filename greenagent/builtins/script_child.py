@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import linecache
 import os
+import stat
 import sys
 import traceback
 import types
@@ -54,11 +55,18 @@ def read_task() -> tuple[bytes, str, Any]:
     if isinstance(task.get("path"), str):
         path = os.path.abspath(task["path"])
         try:
-            with open(path, "rb") as file:
-                return file.read(), path, arguments
+            return read_file(path), path, arguments
         except OSError as error:
             raise ScriptError(f"{path}: {error.strerror}") from None
     return task["content"].encode("utf-8", "surrogatepass"), WITHOUT_FILE, arguments
+
+
+def read_file(path: str) -> bytes:
+    """What is in a plain file: anything else, such as a pipe, would keep us waiting. Raises OSError, ScriptError."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ScriptError(f"{path} is no plain file")
+        return file.read()
 
 
 def call(action: Callable[..., Any], arguments: Any) -> Any:

@@ -9,7 +9,7 @@ import os
 import re
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
@@ -24,6 +24,8 @@ _PEM_BLOCKS: Final = {
     CERTIFICATE: re.compile(rb"-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----"),
     PRIVATE_KEY: re.compile(rb"-----BEGIN ([A-Z]+ )*PRIVATE KEY-----"),
 }
+_HASHED: Final = re.compile(r"[0-9a-f]{8}\.r?[0-9]+")
+"""A certificate, or list of revoked ones, in a folder of OpenSSL's."""
 _UNUSABLE: Final = {
     "KEY_TOO_SMALL": "is not usable: its key is too short for this system",
     "MD_TOO_WEAK": "is not usable: it is signed with a hash that is too weak for this system",
@@ -157,11 +159,18 @@ def opened_pem(file: PemFile, kind: str) -> Iterator[str]:
 
 
 def _check_system_roots() -> None:
-    """What OpenSSL reads by itself must be no pipe either; a file that is missing does not matter to it."""
+    """What OpenSSL reads by itself must be no pipe either; a file that is missing does not matter to it.
+
+    It looks into its folders at each handshake, for names made of a digest.
+    """
     places = ssl.get_default_verify_paths()
-    path = Path(os.environ.get(places.openssl_cafile_env, places.openssl_cafile))
-    if path.is_fifo():
-        raise CertificateError(PemFile("the system's root certificates", path), "cannot be read: it is a pipe")
+    found = [Path(os.environ.get(places.openssl_cafile_env, places.openssl_cafile))]
+    for folder in os.environ.get(places.openssl_capath_env, places.openssl_capath).split(os.pathsep):
+        with suppress(OSError):
+            found += [Path(folder, name) for name in os.listdir(folder or ".") if _HASHED.fullmatch(name)]
+    for path in found:
+        if path.is_fifo():
+            raise CertificateError(PemFile("the system's root certificates", path), "cannot be read: it is a pipe")
 
 
 def load_authority(context: ssl.SSLContext, file: PemFile) -> None:

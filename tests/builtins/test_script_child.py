@@ -1,6 +1,7 @@
 """Jumpscripts run in a process of their own and tell their result or their error (protocol 10.4)."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,12 @@ def test_the_value_of_action_is_the_result(tmp_path: Path) -> None:
     script = tmp_path / "add.py"
     script.write_text("descr = 'adds'\ndef action(first, second=10):\n    return {'sum': first + second}\n")
     assert run({"path": str(script), "args": {"first": 1}}) == (0, ['20:::{"sum": 11}', ":::"], "")
+
+
+def test_a_pipe_in_the_place_of_a_script_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "script.py")
+    assert error_of({"path": str(tmp_path / "script.py")})["message"] == f"{tmp_path}/script.py is no plain file"
+    assert error_of({"path": "/dev/null"})["message"] == "/dev/null is no plain file"
 
 
 def test_a_text_runs_without_a_file_and_without_arguments() -> None:

@@ -262,9 +262,13 @@ def test_a_file_that_cannot_be_used_is_named_with_its_fault(tmp_path, authority,
         agent_context(files(tmp_path, authority, fault))
 
 
-def test_a_pipe_in_the_place_of_the_systems_roots_is_named_and_not_waited_for(tmp_path, monkeypatch):
-    os.mkfifo(tmp_path / "roots")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots"))
+@pytest.mark.parametrize(
+    ("variable", "name"), [("SSL_CERT_FILE", "roots"), ("SSL_CERT_DIR", "0123abcd.0"), ("SSL_CERT_DIR", "0123abcd.r1")]
+)
+def test_a_pipe_in_the_place_of_the_systems_roots_is_named_and_not_waited_for(tmp_path, monkeypatch, variable, name):
+    os.mkfifo(tmp_path / name)
+    value = tmp_path / name if variable == "SSL_CERT_FILE" else f"{tmp_path}/none:{tmp_path}"
+    monkeypatch.setenv(variable, str(value))
     with pytest.raises(CertificateError, match=r"the system's root certificates \S+ cannot be read: it is a pipe"):
         agent_context(security())
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from greenagent.runtime.files import FileId, replace_file
+from greenagent.runtime.files import FileId, new_beside, replace_file
 from greenagent.runtime.plain_files import UnfitFileError, read_plain
 from greenagent.runtime.state_files import StateFiles
 from greenagent.values.errors import GreenagentError
@@ -27,10 +26,9 @@ class PidFile:
             return
         if self._path.is_dir():
             raise GreenagentError(f"--pid-file {self._path}: this is a folder; name a file in it")
-        with self._naming_it("written"):
-            descriptor, trial = tempfile.mkstemp(".new", self._path.name, self._path.parent)
-            os.close(descriptor)
-            os.unlink(trial)
+        # Under such a name what a kill leaves is removed by the next start.
+        with self._naming_it("written"), new_beside(self._path) as trial:
+            os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def write(self) -> None:
         """Says that the agent is ready. Raises GreenagentError."""
