@@ -185,12 +185,15 @@ def test_a_page_opened_under_a_name_of_the_controllers_takes_no_commands(control
 
 
 def test_connections_have_no_delay(controller, agent) -> None:
-    """Nagle's algorithm and delayed acknowledgements would cost 40 ms for each of these."""
+    """Nagle's algorithm and delayed acknowledgements would cost 40 ms for each of these, on any machine."""
     session = plain()
-    began = time.monotonic()
+    body = json.dumps({"name": "startup", "data": "x" * 2000})
+    took = []
     for _ in range(100):
-        session.post(f"{agent.url}/event", data=json.dumps({"name": "startup", "data": "x" * 2000}), timeout=10)
-    assert time.monotonic() - began < 3
+        began = time.monotonic()
+        session.post(f"{agent.url}/event", data=body, timeout=10)
+        took.append(time.monotonic() - began)
+    assert sorted(took)[10] < 0.035, "a tenth of them, that no other program held up"
 
 
 def test_five_hundred_parked_polls_are_each_woken_by_their_own_command(controller) -> None:

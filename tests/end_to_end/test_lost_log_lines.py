@@ -79,7 +79,7 @@ def test_lines_that_waited_in_databases_that_are_gone_are_counted_and_said(
     (most,) = re.findall(
         r"no log database of an earlier run: up to (\d+) that waited for ac/main are lost", agent.stderr
     )
-    assert 7 <= int(most) < 30, "lines for nobody are in between"
+    assert 7 <= int(most) < 1000, "lines for nobody are in between, but no reserved block of ids"
     assert agent.rows("jobid = 'agent' AND data LIKE '%holds no log database of an earlier run%'")
     assert samples(port)[("greenagent_log_lines_dropped_total",)] == int(most)
     agent.kill()

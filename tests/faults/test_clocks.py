@@ -28,17 +28,17 @@ def test_a_clock_set_by_a_day_changes_no_timeout_interval_or_order(
     clock = ShiftedClock(tmp_path)
     agent = start_agent(environment=clock.environment)
     beats = tmp_path / "beats"
+    began = time.monotonic()
     controller.push(shell("timed", "echo before; sleep 1000", max_time=3))
     controller.push(shell("again", f"echo x >> {beats}; echo beat", recurring_period=1))
     controller.push(shell("restarted", "exit 1", max_restart=1))
     controller.misbehave("result", status(503), times=2)
     wait_until(lambda: beats.exists() and agent.rows("jobid = 'timed'"), what="the jobs")
-    began = time.monotonic()
     clock.set(jump)
     result = controller.wait_for_result("timed", 15)
     took = time.monotonic() - began
     assert result["state"] == "TIMEOUT"
-    assert 1 < took < 12, "the limit of three seconds still counts from the start"
+    assert 3 <= took < 60, "the limit of three seconds still counts from the start"
     assert controller.wait_for_result("restarted", 15)["state"] == "ERROR"
     counted = len(beats.read_text().split())
     wait_until(lambda: len(beats.read_text().split()) >= counted + 2, 15, "the period goes on")
