@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from greenagent.cli.common import UsageError, ago, local_time, one_line, print_table
-from greenagent.cli.ctl.client import Client, job_path
+from greenagent.cli.ctl.client import Client, ControllerError, job_path
 from greenagent.cli.ctl.output import agent_name
 from greenagent.cli.moments import duration
 from greenagent.values import states
 
 WAITING: Final = "WAITING"
 """Shown of a job that its agents have and have not begun."""
+NOT_FOUND: Final = 404
+NAMED: Final = 10
+"""So many of the jobs that may be meant are named."""
 _SHOWN: Final = {
     "domain": "domain",
     "queue": "queue",
@@ -73,7 +76,7 @@ def jobs(client: Client, options: argparse.Namespace) -> int:
 
 def show(client: Client, options: argparse.Namespace) -> int:
     """One job."""
-    job = client.get(job_path(options.id))
+    job = _find(client, options.id)
     if options.json:
         print(json.dumps(job))
         return 0
@@ -95,6 +98,24 @@ def show(client: Client, options: argparse.Namespace) -> int:
                 print(f"  {name}:")
                 print(_indented(text, 4))
     return 0
+
+
+def _find(client: Client, given: str) -> dict[str, Any]:
+    """The job of an id, or the only one whose id begins so. Raises ControllerError."""
+    try:
+        return client.get(job_path(given))
+    except ControllerError as error:
+        if error.status != NOT_FOUND:
+            raise
+        found = client.get("jobs", begins=given, limit=NAMED + 1)["jobs"]
+        ids = [str(job["id"]) for job in found if str(job["id"]).startswith(given)]  # earlier controllers give any
+        if len(ids) > 1:
+            more = " and more" if len(ids) > NAMED else ""
+            named = ", ".join(sorted(ids[:NAMED]))
+            raise ControllerError(f"several jobs begin with {given}: {named}{more}", NOT_FOUND) from None
+        if not ids:
+            raise
+    return client.get(job_path(ids[0]))
 
 
 def _where(job: dict[str, Any]) -> str:

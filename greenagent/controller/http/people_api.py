@@ -93,12 +93,15 @@ class PeopleApi:
         if limit < 1:
             raise falcon.HTTPBadRequest(description="'limit' must be a positive number")
         hides_kills = req.get_param("kills") == "0"
+        begins = req.get_param("begins") or ""
         found: list[Job] = []
         for job in reversed(self._services.jobs.all()):
             give_way()
             if len(found) >= min(limit, MAX_LISTED):
                 break
             if job.created < since or (state and job.state != state) or (hides_kills and is_kill_order(job)):
+                continue
+            if not job.id.startswith(begins):
                 continue
             if agent is not None and all(one.agent != agent for one in job.assignments):
                 continue

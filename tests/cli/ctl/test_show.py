@@ -112,6 +112,18 @@ def test_an_agent_says_which_jobs_wait_for_their_turn(controller, monkeypatch) -
         assert agent.post("waiting", odd).status_code == 500
 
 
+def test_the_beginning_of_an_id_is_enough_to_show_the_job(controller) -> None:
+    for job_id in ("backup-1", "backup-2", "report"):
+        controller.submit(id=job_id, gid=1, nid=10, cmd="execute", args={"name": "true"}, wait_for_agent=60)
+    assert ctl(controller.url, "show", "rep").out.startswith("job report: ")
+    done = ctl(controller.url, "show", "backup")
+    assert (done.code, done.out) == (1, "")
+    assert "several jobs begin with backup: backup-1, backup-2" in done.err
+    done = ctl(controller.url, "show", "restore")
+    assert (done.code, done.out) == (1, "")
+    assert "no job with the id 'restore' is known" in done.err
+
+
 def test_control_characters_of_names_do_not_reach_the_terminal(controller) -> None:
     name = "two\nlines \x1b[31mred"
     agent = Agent(controller)
