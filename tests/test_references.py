@@ -151,3 +151,9 @@ def test_every_page_and_heading_that_is_named_exists(name: str, text: str) -> No
     for page, title in HEADING.findall(text):
         path = ROOT / "docs" / page
         assert title in titles(path if path.exists() else ROOT / page), f"{page} has no heading {title!r}"
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda page: page.name)
+def test_every_file_of_the_repository_that_a_page_names_exists(page: Path) -> None:
+    named = re.findall(r"`((?:benchmarks|docs|etc|greenagent|scripts|tests)/[\w./-]+)", page.read_text())
+    assert [name for name in named if not (ROOT / name.rstrip(".")).exists()] == []
