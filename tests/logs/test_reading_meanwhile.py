@@ -19,7 +19,8 @@ from greenagent.values.message import Record
 from tests.support.stores import Stores, crashed_files, rows, start_chatty
 from tests.support.waiting import wait_until
 
-LINES = 60_000
+LINES = 20_000
+"""That is some eighty files, of which the reader meets the last sixty while they are made."""
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def test_questions_are_answered_whole(stores: Stores) -> None:
             found = numbers(list(newest_first(stores.folder, LogQuery(limit=3000))))
             assert found == list(range(found[0], found[0] - 3000, -1))
             asked += 1
-    assert asked > 10
+    assert asked > 3
     assert next(newest_first(stores.folder, LogQuery(limit=1))).data.startswith(f"{LINES - 1:09}")
 
 

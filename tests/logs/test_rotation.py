@@ -36,8 +36,8 @@ def largest(stores: Stores) -> int:
 
 
 def test_rotation_under_load_loses_nothing_and_keeps_the_limit(stores: Stores) -> None:
-    """40 MB through files of 2 MB, with an uploader and a query at work meanwhile."""
-    limit = 2 * MEGABYTE
+    """20 MB through files of 1 MB, with an uploader and a query at work meanwhile."""
+    limit = MEGABYTE
     store = stores.open(limits=StoreLimits(max_db_size=limit))
     bits = store.register_pairs(["a"])
     uploaded: list[str] = []
@@ -70,7 +70,7 @@ def test_rotation_under_load_loses_nothing_and_keeps_the_limit(stores: Stores) -
     splitter = Splitter(1)
     numbers = itertools.count()
     count = 0
-    for _ in range(320):
+    for _ in range(160):
         chunk = "".join(f"{next(numbers):08} {'x' * 70}\n" for _ in range(1600))
         count += 1600
         log.append(splitter.feed(chunk.encode()))
