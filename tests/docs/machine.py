@@ -1,6 +1,6 @@
-"""Runs the shell blocks of a page as a reader would, on a machine of their own.
+"""Runs the shell blocks of pages as a reader would, on a machine of their own.
 
-A page gets namespaces of its own (users, mounts, network, processes): it is root there, has the ports that the page
+That is namespaces of its own (users, mounts, network, processes): the page is root there, has the ports that it
 names, and writes below /etc, /opt, /run, /var/lib and /var/log what nobody else sees. What it started ends with it.
 """
 
@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ from tests.support.waiting import wait_until
 
 READY = {"greenagent-controller": "listening on", "greenagent": "is ready"}
 """What a program prints when it is; a reader waits for that before going on to the next block."""
-SERVED = {"docs/jobs.md", "docs/commands.md", "docs/logs.md"}
-"""Pages whose examples need the agent and the controller of README.md to run."""
+SERVED = ("docs/commands.md", "docs/jobs.md", "docs/logs.md")
+"""Pages whose examples need the agent and the controller of README.md to run: one machine is enough for them."""
 INSTALLED = "docs/service.md"
 """The page that goes on where greenagent is installed in /opt/greenagent."""
 TIME = 280
@@ -76,12 +77,14 @@ def needs_namespaces() -> str:
 
 
 class PageRun:
-    """The blocks of one page, run in order by one shell, so that variables and background programs last."""
+    """The blocks of a page, or of several, run in order by one shell: variables and background programs last."""
 
-    def __init__(self, page: str, folder: Path) -> None:
+    def __init__(self, pages: Sequence[str], folder: Path) -> None:
         """Begins at once; ``finish`` waits."""
-        self.page = page
-        self.blocks = [block for block in blocks(page) if block.language == "sh" and not block.not_run]
+        self.pages = pages
+        found = [block for page in pages for block in blocks(page)]
+        self.blocks = [block for block in found if block.language == "sh" and not block.not_run]
+        self._printed: list[tuple[Block, str]] | None = None
         self._harness = folder / "harness"
         self._harness.mkdir()
         home = folder / "home"
@@ -90,11 +93,11 @@ class PageRun:
             copy_checkout(home / "checkout")
         self._working = home / "checkout" if (home / "checkout").exists() else home
         self._programs(folder / "bin")
-        if page == INSTALLED:
+        if INSTALLED in pages:
             prefix = self._harness / "opt" / "greenagent"
             shutil.copytree(folder / "bin", prefix / "bin")
             shutil.copytree(ROOT / "etc", prefix / "share" / "greenagent")
-        for name, text in files(page).items():
+        for name, text in files(pages).items():
             (self._working / name).write_text(text)
         (self._harness / "page.sh").write_text(self._script())
         with (self._harness / "log").open("wb") as log:
@@ -110,7 +113,7 @@ class PageRun:
     def _script(self) -> str:
         script = NAMESPACE
         texts = [block.text for block in self.blocks]
-        if self.page in SERVED:
+        if self.pages == SERVED:
             texts[:0] = [SERVICES, FIRST_CONTACT]
         self._first = len(texts) - len(self.blocks)
         for number, text in enumerate(texts):
@@ -142,22 +145,25 @@ class PageRun:
 
     def finish(self) -> list[tuple[Block, str]]:
         """Each block with what it printed. Fails the test with that where one of them failed."""
+        if self._printed is not None:
+            return self._printed
         try:
-            wait_until(lambda: self.process.poll() is not None, TIME, f"the end of {self.page}")
+            wait_until(lambda: self.process.poll() is not None, TIME, f"the end of {self.pages}")
         finally:
             self.end()
         begun = (self._harness / "begun").read_text().strip() if (self._harness / "begun").exists() else "none"
         log = (self._harness / "log").read_text()
         if self.process.returncode or begun != "end":
             number = int(begun) - self._first if begun.isdigit() else -1
-            place = self.blocks[number].place if number >= 0 else self.page
+            place = self.blocks[number].place if number >= 0 else self.pages
             printed = self._harness / f"{begun}.out"
             output = printed.read_text() if printed.exists() else ""
             pytest.fail(f"{place} ends with {self.process.returncode}:\n{output}{log}", pytrace=False)
-        return [
+        self._printed = [
             (block, (self._harness / f"{number}.out").read_text())
             for number, block in enumerate(self.blocks, self._first)
         ]
+        return self._printed
 
     def end(self) -> None:
         """The namespace goes with its first process, and everything in it."""
@@ -172,11 +178,11 @@ def started(text: str) -> list[str]:
     return re.findall(rf"^({'|'.join(READY)}) (?!.*--detach)[^\n]*&(?= *(?:#.*)?$)", joined, re.MULTILINE)
 
 
-def files(page: str) -> dict[str, str]:
+def files(pages: Sequence[str]) -> dict[str, str]:
     """Files that the reader has by then, by what the pages say around the commands."""
     first = first_configuration()
-    if page == "docs/security.md":
-        own = next(block.text for block in blocks(page) if block.language == "toml")
+    if "docs/security.md" in pages:
+        own = next(block.text for block in blocks("docs/security.md") if block.language == "toml")
         return {"greenagent.toml": re.sub(r"\[controllers\.main\]\n[^\[]*", own + "\n", first)}
     return {"greenagent.toml": first}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import needs
-from tests.docs.machine import PageRun, needs_namespaces
+from tests.docs.machine import SERVED, PageRun, needs_namespaces
 from tests.docs.pages import PAGES, Block, blocks
 
 ALL = {page: blocks(page) for page in PAGES}
@@ -23,12 +23,13 @@ COMMAND = re.compile(
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, PageRun]]:
-    """All pages at once: they wait most of the time."""
+    """All machines at once: they wait most of the time."""
     needs_namespaces()
     needs("openssl")
-    started = {page: PageRun(page, tmp_path_factory.mktemp(Path(page).stem)) for page in RUN}
-    yield started
-    for run in started.values():
+    machines = [SERVED, *((page,) for page in RUN if page not in SERVED)]
+    started = [PageRun(pages, tmp_path_factory.mktemp(Path(pages[0]).stem)) for pages in machines]
+    yield {page: run for run in started for page in run.pages}
+    for run in started:
         run.end()
 
 
