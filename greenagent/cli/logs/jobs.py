@@ -130,7 +130,7 @@ def find_jobs(folder: LogFolder, asked: JobQuestion, spool: Path | None, unreada
     query = asked.query
     # Whatever began behind ``time_from`` printed behind it; when it ended, ``time_to`` does not say.
     printed = _lines(folder, query._replace(time_to=None), unreadable)
-    by_job: dict[str, list[RunRecord]] = {}
+    last: dict[object, tuple[RunRecord, int]] = {}
     recorded: set[str] = set()
 
     def take(record: RunRecord) -> bool:
@@ -138,14 +138,14 @@ def find_jobs(folder: LogFolder, asked: JobQuestion, spool: Path | None, unreada
         return asked.takes(record)
 
     for record in run_records(folder, unreadable, query.time_from, take):
-        by_job.setdefault(record.jobid, []).append(record)
-    of_lines_alone = query.levels is not None or bool(query.regex or query.text)
-    rows: list[JobRow] = []
-    for jobid, records in by_job.items():
-        lines = printed.get(jobid) or JobRow(jobid, "", "")
-        if lines.lines or not of_lines_alone:
-            chosen = records if asked.each else records[-1:]
-            rows += [_row(record, lines, 1 if asked.each else len(records)) for record in chosen]
+        key = record.number if asked.each else record.jobid
+        last[key] = record, last[key][1] + 1 if key in last else 1
+    chosen = list(last.values())
+    if query.levels is not None or query.regex or query.text:
+        chosen = [one for one in chosen if one[0].jobid in printed]
+    if asked.sort == "start" and query.limit:  # there may be very many of them
+        chosen = sorted(chosen, key=lambda one: one[0].started)[-query.limit :]
+    rows = [_row(record, printed.get(record.jobid) or JobRow(record.jobid, "", ""), runs) for record, runs in chosen]
     if not asked.command:
         known = ledger_states(spool) if spool is not None else {}
         left = printed.keys() - recorded
