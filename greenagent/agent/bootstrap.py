@@ -34,13 +34,11 @@ def make_log_store(settings: Settings, agent_log: AgentLog, console: LineOutput,
     """
     main, logger = settings.main, settings.database_logger
     if logger is not None:
-        folder = logger.log_dir
         limits = StoreLimits(logger.max_db_size, logger.max_dbs, logger.max_age, logger.min_free)
     else:
-        folder = main.ledger_file.with_name(main.ledger_file.name + ".logs")
         limits = StoreLimits(run_memory=main.result_memory)
     return LogStore(
-        folder,
+        settings.log_folder,
         main.message_id_file,
         agent_log,
         keep=logger is not None,

@@ -372,6 +372,12 @@ class Settings:
         return next((logger for logger in self.loggers if isinstance(logger, DatabaseLogger)), None)
 
     @property
+    def log_folder(self) -> Path:
+        """Where the log databases are; without a DB logger beside the ledger, with what waits and records of runs."""
+        logger, ledger = self.database_logger, self.main.ledger_file
+        return logger.log_dir if logger is not None else ledger.with_name(ledger.name + ".logs")
+
+    @property
     def controller_loggers(self) -> tuple[ControllerLogger, ...]:
         """The loggers of type AC."""
         return tuple(logger for logger in self.loggers if isinstance(logger, ControllerLogger))

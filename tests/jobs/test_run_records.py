@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from greenagent.jobs.commands import Answer
 from tests.support.commands import built_in, execute, shell
 from tests.support.inside import InsideAgent
 from tests.support.job_lives import kill
+from tests.support.log_program import lines, run
 from tests.support.recording_controller import RecordingController
 from tests.support.run_rows import runs_of, wait_for_run
 
@@ -116,3 +118,8 @@ def test_without_a_db_logger_records_lie_beside_the_ledger(
         controller.push(shell("silent", "exit 9"))
         controller.wait_for_result("silent")
         assert wait_for_run(inside.folder / "history.db.logs", "silent").exit_code == 9
+        (shown,) = lines("-c", inside.folder / "greenagent.toml", "--jobs", "--json")
+        assert json.loads(shown)["exit_code"] == 9
+        done = run("-c", inside.folder / "greenagent.toml")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "has no logger of type DB: there is nothing to read but what ran (--jobs)" in done.stderr

@@ -97,11 +97,13 @@ def find_place(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
         path = Path(options.dir)
     elif settings is None:
         parser.error(f"name a folder with --dir DIR, or the agent's configuration with {NO_CONFIG}")
-    elif settings.database_logger is None:
-        raise GreenagentError(f"{options.config} has no logger of type DB: there is nothing to read")
+    elif settings.database_logger is None and not getattr(options, "jobs", False):
+        hint = "but what ran (--jobs)" if hasattr(options, "jobs") else ""
+        raise GreenagentError(f"{options.config} has no logger of type DB: there is nothing to read {hint}".rstrip())
     else:
-        path = Path(settings.database_logger.log_dir)
-        origin = f", the log_dir of {options.config}"
+        path = Path(settings.log_folder)
+        what = "log_dir" if settings.database_logger is not None else "ledger's folder of logs"
+        origin = f", the {what} of {options.config}"
     if not path.is_dir():
         raise GreenagentError(f"there is no folder {path.absolute()}{origin}: name another with --dir DIR")
     return LogPlace(LogFolder(path), settings.main.ledger_file if settings is not None else None, origin)
