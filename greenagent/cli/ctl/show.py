@@ -90,6 +90,8 @@ def show(client: Client, options: argparse.Namespace) -> int:
         print(f"{agent_name(result)} {WAITING if step.get('waits') else result['state']}{_code(result)}")
         if told := _told(job, step):
             print(f"  {told}")
+        if result["state"] in states.PLACEHOLDERS and (away := _away(client, result, result["state"])):
+            print(f"  {away}")
         if result.get("data"):
             print(_indented(result["data"], 2))
         texts = dict(zip(("stdout", "stderr"), result.get("streams") or (), strict=False))
@@ -116,6 +118,18 @@ def _find(client: Client, given: str) -> dict[str, Any]:
         if not ids:
             raise
     return client.get(job_path(ids[0]))
+
+
+def _away(client: Client, agent: dict[str, Any], state: str) -> str:
+    """What it means for a job that its agent does not poll; "" where it does, or where the job is nobody's yet."""
+    found = client.get("agents", agent=agent_name(agent))["agents"] if agent["nid"] else []
+    if not found or found[0]["live"]:
+        return ""
+    contact = found[0]["last_contact"]
+    text = "its agent is away" + (f", last heard of {ago(contact)}" if contact else "")
+    if state == states.RUNNING and found[0]["original"]:
+        text += "; an original agent that was ended never tells what became of its jobs: this stays RUNNING for ever"
+    return text
 
 
 def _where(job: dict[str, Any]) -> str:

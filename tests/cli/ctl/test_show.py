@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
+import pytest
+
 from greenagent.cli.common import local_time
 from greenagent.controller import model
+from greenagent.controller.limits import Limits
 from tests.support.ctl import (
     Lines,
     ctl,
     on_node,
 )
-from tests.support.local_controller import Agent
+from tests.support.local_controller import ORIGINAL, Agent
+from tests.support.waiting import wait_until
 
 
 def test_agents_jobs_show_and_logs(controller, answering) -> None:
@@ -138,3 +143,19 @@ def test_control_characters_of_names_do_not_reach_the_terminal(controller) -> No
         assert "two\\nlines \\x1b[31mred" in done.out, arguments
         assert "\x1b" not in done.out
     assert json.loads(ctl(controller.url, "jobs", "--json").out)["jobs"][0]["name"] == name
+
+
+@pytest.mark.parametrize("user_agent", [ORIGINAL, "greenagent/0.2.0"])
+def test_a_running_job_whose_agent_is_away_shows_since_when(make_controller, user_agent) -> None:
+    controller = make_controller(Limits(live=0.01))
+    agent = Agent(controller, user_agent=user_agent)
+    poll = agent.poll()
+    controller.submit(id="x", gid=1, nid=10)
+    poll.command()
+    wait_until(lambda: not controller.live(), what="the agent to count as away")
+    shown = ctl(controller.url, "show", "x").out
+    assert re.search(r"\n  its agent is away, last heard of \d+ s ago", shown)
+    assert ("this stays RUNNING for ever" in shown) == (user_agent == ORIGINAL)
+    parked = agent.poll()
+    assert "is away" not in ctl(controller.url, "show", "x").out
+    parked.hang_up()
