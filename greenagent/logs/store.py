@@ -121,7 +121,8 @@ class LogStore:
             cursors, floor = self._cursors.load(self.folder.uploads) if self._cursors is not None else ([], 0)
             self._vanished = self.intake.call(lambda: self.writer.open(cursors, floor, self.locks[0].number))
             try:
-                self.intake.ids.start(self.writer.database.last_id)
+                own = self.locks[1]
+                self.intake.ids.start(self.writer.database.last_id, own.number, own.record)
             except OSError as error:
                 raise GreenagentError(f"{self.locks[1].guards} cannot be used: {error.strerror}") from error
             self._last_run = self.writer.runs.highest = self.intake.call(

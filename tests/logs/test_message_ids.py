@@ -57,6 +57,24 @@ def test_nothing_is_given_that_is_not_reserved(path: Path) -> None:
         made.ids.take(BLOCK + 1)
 
 
+@pytest.mark.parametrize("text", ["5", "", None])
+def test_ids_go_on_where_file_and_databases_went_back(path: Path, text: str | None) -> None:
+    """As from a backup: of one job the controller would take lines with the same ids for repeats, and drop them."""
+    recorded: list[int] = []
+    made = Ids(path)
+    made.ids.start(-1, 0, recorded.append)
+    made.ids.take(1000)
+    made.ids.store_last_used()
+    assert recorded == [BLOCK, 1000]
+    path.unlink() if text is None else path.write_text(text)
+    again = Ids(path)
+    again.ids.start(5, recorded[-1], recorded.append)
+    assert again.ids.take(1) > 1000
+    last = Ids(path)
+    last.ids.start(-1, recorded[-1], recorded.append)
+    assert not last.warnings, "the file is what was recorded"
+
+
 def test_a_clean_stop_wastes_nothing(path: Path) -> None:
     first = Ids(path)
     first.ids.start(-1)

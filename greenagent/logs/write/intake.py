@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,18 +63,25 @@ class MessageIds:
         self._granted = Event()
         self._said = False
         self._has_ended = False
+        self._record: Callable[[int], None] = lambda last: None
 
-    def start(self, newest: int) -> None:
+    def start(self, newest: int, recorded: int = 0, record: Callable[[int], None] = lambda last: None) -> None:
         """Reads the file and reserves the first block at once. ``newest``: the newest line's id, -1 if none.
 
-        Raises OSError where the file cannot be written, GreenagentError where it is a link or no file at all.
+        ``record`` keeps outside of the file what that holds, ``recorded`` is what it was given last, 0 for nothing:
+        file and databases may both be put back to what they were earlier. Raises OSError where the file cannot be
+        written, GreenagentError where it is a link or no file at all.
         """
         refuse_link(self.path, "main.message_id_file:")
+        self._record = record
+        what = "the newest log line"
+        if recorded and (newest < 0 or _is_later(recorded, newest)):
+            newest, what = recorded, "the ids that were given before"
         last, known = self._read(), True
         if last is None:
             known = False
-        elif newest >= 0 and 0 < (newest - last) & LAST_ID < 1 << 31:
-            self._warn(f"{self.path} is behind the newest log line: ids go on after {newest}")
+        elif newest >= 0 and _is_later(newest, last):
+            self._warn(f"{self.path} is behind {what}: ids go on after {newest}")
             known = False
         if not known:
             last = (newest + BLOCK) & LAST_ID if newest >= 0 else 0
@@ -146,6 +154,8 @@ class MessageIds:
     def store(self, last: int) -> None:
         """In the writer's thread, once the ids are in use. Raises OSError."""
         self.written = replace_file(self.path, str(last).encode("ascii"))
+        with suppress(OSError):  # a second guard
+            self._record(last)
 
     def _reserve(self, count: int) -> None:
         if self._asked:
@@ -173,6 +183,11 @@ class MessageIds:
         if problem and not self._said:
             self._warn(problem)
         self._said = bool(problem)
+
+
+def _is_later(one: int, other: int) -> bool:
+    """Of two ids, which wrap."""
+    return 0 < (one - other) & LAST_ID < 1 << 31
 
 
 class Intake:
