@@ -157,3 +157,8 @@ def test_every_page_and_heading_that_is_named_exists(name: str, text: str) -> No
 def test_every_file_of_the_repository_that_a_page_names_exists(page: Path) -> None:
     named = re.findall(r"`((?:benchmarks|docs|etc|greenagent|scripts|tests)/[\w./-]+)", page.read_text())
     assert [name for name in named if not (ROOT / name.rstrip(".")).exists()] == []
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    linked = {target for target, _ in LINK.findall((ROOT / "README.md").read_text())}
+    assert {f"docs/{page.name}" for page in ROOT.glob("docs/*.md")} - linked == set()
