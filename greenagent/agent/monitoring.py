@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from greenagent.agent.status import AgentStatus, Parts
+from greenagent.agent.status_file import StatusFile, status_file
 from greenagent.agent.watchdog import HubWatchdog, ServiceWatchdog, Thresholds
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Supervisor
@@ -41,6 +42,8 @@ class Monitoring:
         Without ``must_serve`` that is only logged: jobs that were handed over are worth more than their figures.
         """
         self.status = AgentStatus(parts, self._metrics, began)
+        path = status_file(parts.context.spool.path)
+        self._status_file = StatusFile(path, self.status.brief, self.status.pool, self._agent_log)
         wanted = parts.context.settings().metrics
         if wanted.listen:
             self.metrics_server = MetricsServer(
@@ -73,6 +76,7 @@ class Monitoring:
         """The agent has started everything."""
         self.status.follow()
         self.status.is_ready = True
+        self._supervisor.service("status file", self._status_file.run)
 
     def end_within(self, seconds: float) -> None:
         """The agent gives up, which takes ``seconds`` if all goes well; if it takes much longer it is ended."""
@@ -83,4 +87,5 @@ class Monitoring:
         if self.metrics_server is not None:
             self.metrics_server.stop()
         self._watchdog.stop()
+        self._status_file.close()
         self.status.close()

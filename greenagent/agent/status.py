@@ -53,17 +53,19 @@ class AgentStatus:
         self._context = parts.context
         self._metrics = metrics
         self._began = began
+        self._began_wall = round(time.time() - (time.monotonic() - began))
         self._links: dict[str, Link] = {}
         self._outbox: dict[str, Waiting] = {}
         self._outbox_read = -1.0
-        self._pool = NativePool(1)
+        self.pool = NativePool(1)
+        """For what may wait for a disk."""
         self.is_ready = False
         """True once everything is started."""
         self._add_metrics()
 
     def close(self) -> None:
         """Ends its thread."""
-        self._pool.close()
+        self.pool.close()
 
     # -- metrics
 
@@ -214,6 +216,33 @@ class AgentStatus:
             },
         }
 
+    def brief(self) -> dict[str, Any]:
+        """What ``greenagent --status`` shows; nothing in it changes while nothing happens."""
+        admission, links = self._parts.admission, self._parts.connections.links
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "gid": self._context.identity.gid,
+            "nid": self._context.identity.nid,
+            "began": self._began_wall,
+            "problem": self.health(),
+            "jobs": {
+                "running": admission.queue.running,
+                "waiting": admission.queue.waiting,
+                "done": dict(admission.done),
+            },
+            "controllers": {
+                key: {
+                    "polling": link.poller.state if link.poller is not None else "not polled",
+                    "last_contact": link.health.last_contact_wall and round(link.health.last_contact_wall),
+                    "problem": link.health.problem or None,
+                    "results": self._waiting(key).results,
+                    "lines": sum(self._parts.store.pending(pair).waiting for pair in self._pairs_of(key)),
+                }
+                for key, link in links.items()
+            },
+        }
+
     def _jobs(self) -> dict[str, Any]:
         admission = self._parts.admission
         jobs = sorted(admission.live.values(), key=lambda job: job.accepted)
@@ -250,7 +279,7 @@ class AgentStatus:
     def _free(self, path: Path) -> int | None:
         """Bytes free for us on the file system; asked in a thread, since a network disk may be away."""
         try:
-            found = self._pool.run(os.statvfs, path)
+            found = self.pool.run(os.statvfs, path)
         except OSError:
             return None
         return found.f_bavail * found.f_frsize

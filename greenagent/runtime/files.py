@@ -61,8 +61,10 @@ def file_id(file: Path | int) -> FileId | None:
     return FileId(found.st_dev, found.st_ino)
 
 
-def replace_file(path: Path, content: bytes, mode: int = 0o640) -> FileId:
-    """Replaces ``path`` in one step: readers see the old content or the new, also after a crash. Raises OSError.
+def replace_file(path: Path, content: bytes, mode: int = 0o640, *, durable: bool = True) -> FileId:
+    """Replaces ``path`` in one step: readers see the old content or the new. Raises OSError.
+
+    ``durable``: also after a crash of the machine, for which the disk is waited for.
 
     Nobody can have prepared the new file: its name is random, and it is made by this call.
     """
@@ -72,12 +74,14 @@ def replace_file(path: Path, content: bytes, mode: int = 0o640) -> FileId:
             view = memoryview(content)
             while view:
                 view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
             found = os.fstat(descriptor)
             os.replace(temporary, path)
         finally:
             os.close(descriptor)
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
     return FileId(found.st_dev, found.st_ino)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from greenagent import __version__
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -148,7 +149,11 @@ def test_from_start_to_stop(agent: Service) -> None:
     assert f"started (pid {pid})" in text
     assert os.readlink(f"/proc/{pid}/cwd") == agent.defaults["DIRECTORY"]
     assert os.getsid(pid) == pid
-    assert agent.run("status") == (0, f"greenagent: is running (pid {pid})\n")
+    code, text = agent.run("status")
+    first, *more = text.splitlines()
+    assert (code, first) == (0, f"greenagent: is running (pid {pid})")
+    assert re.fullmatch(rf"  greenagent {re.escape(__version__)} 1:1, process {pid}, up \d+\.\ds, healthy", more[0])
+    assert more[1] == "  jobs: 0 running, 0 waiting, ended since its start: none"
 
     assert agent.run("start") == (0, f"greenagent: is already running (pid {pid})\n")
     assert agent.pid() == pid
@@ -455,6 +460,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --check) exit 0 ;;
         --show-pid) exit 3 ;;
+        --status) exit 0 ;;
         --pid-file) pid_file=$2; shift ;;
     esac
     shift

@@ -34,6 +34,7 @@ from greenagent.agent.upgrade import (  # noqa: E402
 )
 from greenagent.cli.agent.check import check_machine  # noqa: E402
 from greenagent.cli.agent.pid_file import PidFile  # noqa: E402
+from greenagent.cli.agent.running import show_pid, show_status  # noqa: E402
 from greenagent.cli.common import (  # noqa: E402
     EXIT_FAILED,
     NO_CONFIG,
@@ -47,11 +48,9 @@ from greenagent.cli.common import (  # noqa: E402
 from greenagent.jobs.handover import HandedOver  # noqa: E402
 from greenagent.process.libc import check_platform, reboot_machine  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog, LineOutput  # noqa: E402
-from greenagent.runtime.locks import lock_holder, lock_of  # noqa: E402
 from greenagent.runtime.native import NoThreadError  # noqa: E402
 from greenagent.runtime.notify import ServiceManager  # noqa: E402
 from greenagent.runtime.patch import return_large_blocks  # noqa: E402
-from greenagent.runtime.plain_files import open_plain  # noqa: E402
 from greenagent.settings import Loaded, SettingsError, load_settings  # noqa: E402
 from greenagent.settings.check import check_limits  # noqa: E402
 from greenagent.settings.show import print_config  # noqa: E402
@@ -59,8 +58,6 @@ from greenagent.uplink.proxy import proxy_variable  # noqa: E402
 from greenagent.values.errors import GreenagentError  # noqa: E402
 
 PROGRAM = "greenagent"
-EXIT_NOBODY = 3
-"""No process has the files of this configuration: what ``status`` of an init script says."""
 
 
 def build_parser() -> Parser:
@@ -73,6 +70,9 @@ def build_parser() -> Parser:
     parser.add_argument("--print-config", action="store_true", help="show every setting and where it comes from")
     parser.add_argument(
         "--show-secrets", action="store_true", help="with --print-config: also passwords, env, args, data"
+    )
+    parser.add_argument(
+        "--status", action="store_true", help="show how the agent that has its files does; exit code 3: none"
     )
     parser.add_argument("--show-pid", action="store_true", help="show which process has its files; exit code 3: none")
     parser.add_argument("--gid", "-gid", type=int, metavar="N", help="grid id, instead of main.gid")
@@ -88,7 +88,8 @@ def build_parser() -> Parser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the agent; the exit code: 0 ended as asked, 1 refused to start or gave up, 2 bad arguments."""
     options = build_parser().parse_args(arguments)
-    if options.check or options.print_config or options.show_pid:
+    asks = options.status or options.show_pid
+    if options.check or options.print_config or asks:
         end_with_reader()
     try:
         taken_over = take_over(os.environ)  # first of all: what it holds open must not reach a child
@@ -99,14 +100,15 @@ def main(arguments: list[str] | None = None) -> int:
             return _refuse([f"no configuration: name one with {NO_CONFIG}"])
         flags = {name: value for name in ("gid", "nid", "roles") if (value := getattr(options, name)) is not None}
         # --check looks at the files itself, so that their faults hide nothing else.
-        loaded = load_settings(options.config, os.environ, flags, files=not (options.check or options.show_pid))
+        loaded = load_settings(options.config, os.environ, flags, files=not (options.check or asks))
     except GreenagentError as error:
         problems = str(error).splitlines()  # of a configuration all
         if options.check and isinstance(error, SettingsError) and options.handover is None:
             problems.append("mend this first, then check again: what it needs of this machine was not looked at")
         return _refuse(problems)
-    if options.show_pid:
-        return run_program(PROGRAM, lambda: _show_pid(loaded.settings.main.message_id_file))
+    if asks:
+        show = show_pid if options.show_pid else show_status
+        return run_program(PROGRAM, lambda: show(loaded.settings.main))
     if options.handover is not None:
         problem = check_handover(options.handover, loaded.settings, os.environ)
         if problem is not None:
@@ -249,19 +251,6 @@ def _show(loaded: Loaded, options: argparse.Namespace) -> int:
     fine = f"{loaded.settings.path}: the configuration is fine\n"
     print(print_config(loaded.settings, options.show_secrets) if options.print_config else fine, end="")
     return 0
-
-
-def _show_pid(message_id_file: Path) -> int:
-    """Whose lock an agent with these files would meet. Raises OSError where that cannot be told."""
-    lock = lock_of(message_id_file)
-    try:
-        os.close(open_plain(lock))
-    except FileNotFoundError:
-        return EXIT_NOBODY
-    if holder := lock_holder(lock):
-        print(holder)
-        return 0
-    return EXIT_NOBODY
 
 
 def _refuse(problems: Iterable[str]) -> int:

@@ -1,0 +1,66 @@
+"""``greenagent --status``: how the running agent does, without a port."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from greenagent.agent import status_file
+from greenagent.cli.agent.running import EXIT_NOBODY, show_status
+from greenagent.settings.models import MainSettings
+from tests.support.commands import shell
+from tests.support.inside import InsideAgent
+from tests.support.recording_controller import RecordingController
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is looked after more often than every 10 s."""
+    monkeypatch.setattr(status_file, "INTERVAL", 0.02)
+
+
+def said(main: MainSettings, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = show_status(main)
+    return code, capsys.readouterr().out
+
+
+def test_a_running_agent_tells_how_it_does(tmp_path: Path, often: None, capsys: pytest.CaptureFixture[str]) -> None:
+    with RecordingController() as controller, InsideAgent(tmp_path, {"main": controller.url}) as inside:
+        main = inside.agent.settings.main
+        controller.push(shell("j", "exit 3"))
+        wait_until(lambda: "1 ERROR" in said(main, capsys)[1], what="the job")
+        wait_until(lambda: "polling, last contact" in said(main, capsys)[1], what="the next poll")
+        code, text = said(main, capsys)
+        first, second, third = text.splitlines()
+        assert code == 0
+        assert re.fullmatch(rf"greenagent \S+ 1:10, process {os.getpid()}, up \d+\.\ds, healthy", first)
+        assert second == "jobs: 0 running, 0 waiting, ended since its start: 1 ERROR"
+        contact = r"controller main: polling, last contact \d+ s ago, waiting for it: 0 results, \d+ lines"
+        assert re.fullmatch(contact, third)
+        file = status_file.status_file(main.ledger_file)
+        written = file.stat().st_ino
+        wait_until(lambda: json.loads(file.read_text())["jobs"]["running"] == 0)
+        file.write_text(file.read_text().replace(f'"pid": {os.getpid()}', '"pid": 1'))
+        assert said(main, capsys) == (0, f"process {os.getpid()} has its files; it starts or ends, or tells nothing\n")
+        assert file.stat().st_ino == written, "nothing changes, and so nothing is written"
+    assert not file.exists()
+    assert said(main, capsys) == (EXIT_NOBODY, "no agent has the files of this configuration\n")
+
+
+def test_a_disk_that_takes_nothing_is_said_once(tmp_path: Path, often: None) -> None:
+    with RecordingController() as controller, InsideAgent(tmp_path, {"main": controller.url}) as inside:
+        file = status_file.status_file(inside.agent.settings.main.ledger_file)
+        wait_until(file.exists)
+        file.unlink()
+        file.mkdir()
+        controller.push(shell("j", "true"))
+        text = f"{file} cannot be written, it is for --status alone: Is a directory"
+        wait_until(lambda: text in inside.agent_log.lines, what="the warning")
+        file.rmdir()
+        wait_until(lambda: f"{file} can be written again" in inside.agent_log.lines)
+        assert inside.agent_log.lines.count(text) == 1
