@@ -36,28 +36,28 @@ def watched(folder: LogFolder) -> Iterator[list[int]]:
 def write_blocks(store: LogStore) -> int:
     """What jobs print, in pieces as large as a pipe gives them."""
     log, splitter = job(store), Splitter(1)
-    for first in range(0, 30_000, 2000):
+    for first in range(0, 16_000, 2000):
         log.append(splitter.feed("".join(f"{n:06} {'x' * 57}\n" for n in range(first, first + 2000)).encode()))
-    return 30_000
+    return 16_000
 
 
 def write_halves_of_pages(store: LogStore) -> int:
     """Rows of which only one fits on a page, and takes half of it."""
     log = job(store)
-    for first in range(0, 800, 25):
+    for first in range(0, 400, 25):
         log.append([Block(1, "".join(f"{n:06} {'x' * 4100}\n" for n in range(first, first + 25)), 25)])
-    return 800
+    return 400
 
 
 def write_of_many_jobs(store: LogStore) -> int:
     """Every line a transaction or nearly so, and an entry for its job."""
-    for number in range(4000):
-        log = store.open_job(f"job {number * 7919 % 4000:04} {'j' * 100}", "domain", "name", Routes(), "")
+    for number in range(1600):
+        log = store.open_job(f"job {number * 7919 % 1600:04} {'j' * 100}", "domain", "name", Routes(), "")
         log.append([Message(1, f"{number:06} {'x' * 100}")])
         log.close()
         if number % 10 == 0:
             store.flush()
-    return 4000
+    return 1600
 
 
 @pytest.mark.parametrize("size", [SMALLEST_DATABASE, 300_001, 400_000, 1 << 20, 5_000_000])
