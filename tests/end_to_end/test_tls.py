@@ -139,11 +139,6 @@ def said_about(agent: AgentProcess, key: str) -> list[str]:
     return [line for line in agent.stderr.splitlines() if f"controller {key} (" in line]
 
 
-def said_by(controller: ControllerProcess) -> list[str]:
-    """What a controller has said beside who may use it."""
-    return [line for line in controller.stderr.splitlines() if "/api has no token" not in line]
-
-
 def test_every_wrong_certificate_is_refused_and_named_once_by_both_sides_and_stops_nothing_else(
     fleet: Fleet, start_agent: StartAgent
 ) -> None:
@@ -163,10 +158,10 @@ def test_every_wrong_certificate_is_refused_and_named_once_by_both_sides_and_sto
         assert AS_THE_AGENT_SEES_IT[key] in lines[0]
     assert said_about(agent, "good") == []
     for key, words in AS_THE_CONTROLLER_SEES_IT.items():
-        lines = said_by(fleet.controllers[key])
+        lines = fleet.controllers[key].said
         assert len(lines) == 1, f"{key}: {lines}"
         assert "refused a TLS connection from 127.0.0.1: " + words in lines[0], key
-    assert said_by(fleet.controllers["plain"]) == said_by(good) == []
+    assert fleet.controllers["plain"].said == good.said == []
     for key, one in fleet.controllers.items():
         assert serves(one.url, fleet.pair), f"{key} does not serve any more"
 

@@ -95,6 +95,11 @@ class ControllerProcess:
     def stderr(self) -> str:
         return self.stderr_file.read_text()
 
+    @property
+    def said(self) -> list[str]:
+        """The lines of its stderr, beside who may use it."""
+        return [line for line in self.stderr.splitlines() if "/api has no token" not in line]
+
     def kill(self) -> None:
         """kill -9."""
         self._end(signal.SIGKILL)
