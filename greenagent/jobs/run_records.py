@@ -47,7 +47,7 @@ class RunRecords:
         """It is over, or could not be started."""
         self._store.put_run(
             record._replace(
-                ended=record.started + round(outcome.lived, 3),
+                ended=round(record.started + outcome.lived, 3),
                 exit_code=outcome.exit_code,
                 signal=outcome.signal,
                 state=outcome.state,
@@ -125,7 +125,7 @@ def _known_end(record: RunRecord, result: dict[str, Any] | None) -> RunRecord | 
     if result is None or result.get("starttime") != round(record.started * 1000):
         return None
     return record._replace(
-        ended=record.started + result["time"] / 1000,
+        ended=round(record.started + result["time"] / 1000, 3),
         exit_code=result["exit_code"],
         signal=result["signal"],
         state=result["state"],

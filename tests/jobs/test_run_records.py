@@ -27,6 +27,7 @@ def test_a_run_is_recorded_with_its_times_and_its_end(inside: InsideAgent, contr
     assert round(found.started * 1000) == result["starttime"]
     assert (found.exit_code, found.signal, found.state, found.reason) == (9, None, "ERROR", "exit code 9")
     assert found.cpu is not None
+    assert [round(stamp, 3) for stamp in (found.accepted, found.started, found.ended)] == list(found[7:10])
 
 
 def test_the_beginning_is_there_while_it_runs(inside: InsideAgent, controller: RecordingController) -> None:
