@@ -46,13 +46,21 @@ AT_ONCE = 4
 """Processes at once: tests wait, so that two cores carry four."""
 LONGEST = (
     "model/test_model.py",
-    "end_to_end/test_ctl.py",
-    "faults/test_outbox.py",
+    "cli/ctl/test_originals.py",
+    "controller/test_hostile_peers.py",
     "logs/test_size_limit.py",
-    "cli/ctl/test_run.py",
+    "end_to_end/test_ctl.py",
+    "cli/agent/test_check.py",
+    "faults/test_outbox.py",
     "docs/test_blocks.py",
     "end_to_end/test_upgrade.py",
     "end_to_end/test_tls.py",
+    "end_to_end/test_logs_and_start.py",
+    "packaging/test_init_script.py",
+    "cli/ctl/test_run.py",
+    "controller/test_large_answers.py",
+    "controller/test_state_file.py",
+    "logs/test_reading_meanwhile.py",
 )
 """Files that take longest, each begun first and by itself: else one would go on alone in the end."""
 SLOW_ROOMS = (
