@@ -22,7 +22,9 @@ MAX_KEY: Final = 1000
 FIGURE_OVERHEAD: Final = 400
 """Bytes a kept figure costs beside its key."""
 TURN: Final = 1000
-"""Figures taken or shown until others get a turn."""
+"""Figures taken until others get a turn."""
+SHOWN_AT_ONCE: Final = 20
+"""Figures in a part of an answer: every client that asks makes one in each turn of the hub, and keeps it meanwhile."""
 
 
 class Point(NamedTuple):
@@ -112,10 +114,10 @@ class LatestMetrics:
 
     def _figures(self, figures: list[tuple[str, tuple[int, float, int]]]) -> Iterator[str]:
         between = "{"
-        for first in range(0, len(figures), TURN):
+        for first in range(0, len(figures), SHOWN_AT_ONCE):
             part = {
                 name: {"timestamp": stamp, "value": value, "interval": interval or None}
-                for name, (stamp, value, interval) in figures[first : first + TURN]
+                for name, (stamp, value, interval) in figures[first : first + SHOWN_AT_ONCE]
             }
             yield f"{between}{json.dumps(part)[1:-1]}"
             between = ", "
