@@ -1,7 +1,8 @@
 """Runs the shell blocks of pages as a reader would, on a machine of their own.
 
 That is namespaces of its own (users, mounts, network, processes): the page is root there, has the ports that it
-names, and writes below /etc, /opt, /run, /var/lib and /var/log what nobody else sees. What it started ends with it.
+names, and makes files below /etc, /opt, /run, /var/lib and /var/log. Nobody else sees them, and what it started ends
+with it.
 """
 
 from __future__ import annotations
@@ -37,14 +38,21 @@ import fcntl, socket, struct
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as up:
     fcntl.ioctl(up, 0x8914, struct.pack("16sH14x", b"lo", 0x41))  # SIOCSIFFLAGS: IFF_UP | IFF_RUNNING
 END
-for folder in /opt /run /var/lib /var/log; do mount -t tmpfs tmpfs $folder; done
-mkdir -p /run/new /run/old
-mount --bind /etc /run/old
-mount -o remount,bind,ro /run/old
-for file in /etc/*; do ln -s "/run/old/${file##*/}" "/run/new/${file##*/}"; done
-for folder in default init.d logrotate.d systemd; do rm -f /run/new/$folder; mkdir /run/new/$folder; done
-mkdir /run/new/systemd/system
-mount --bind /run/new /etc
+mkdir "$HARNESS/scratch"
+mount -t tmpfs tmpfs "$HARNESS/scratch"
+mirror() {  # the folder with all that it holds, by links, in which new names can be made
+    old=$HARNESS/scratch/old$1 new=$HARNESS/scratch/new$1
+    mkdir -p "$old" "$new"
+    mount --rbind "$1" "$old"
+    mount -o remount,bind,ro "$old" || true
+    for file in "$1"/*; do
+        case $file in */greenagent*) ;; *) ln -s "$old/${file##*/}" "$new/${file##*/}" ;; esac
+    done
+    mount --bind "$new" "$1"
+}
+for folder in /etc /opt /run /var/lib /var/log; do mirror $folder; done
+for folder in default init.d logrotate.d systemd; do rm -f /etc/$folder; mkdir /etc/$folder; done
+mkdir /etc/systemd/system
 [ ! -d "$HARNESS/opt" ] || cp -r "$HARNESS/opt/." /opt
 unset PYTHON
 """
