@@ -10,16 +10,19 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from gevent.event import AsyncResult
 
+from greenagent.runtime.checkpoints import Checkpoints
 from greenagent.runtime.files import FileId, file_id, new_beside, set_aside
-from greenagent.runtime.native import NativeWorker
+from greenagent.runtime.native import NativeWorker, native_sleep
 from greenagent.runtime.plain_files import UnfitFileError, not_a_file
+from greenagent.runtime.transactions import Begin, begin_immediate, check, transaction, wait_for_locks
 
 T = TypeVar("T")
 Function = Callable[[Any], Any]
@@ -27,6 +30,10 @@ Function = Callable[[Any], Any]
 
 LOCK_TIMEOUT = 1.0
 """Seconds to wait for another program's write lock. After one such wait, writes fail at once until it lets go."""
+SLOW: Final = 0.005
+"""Seconds: a commit on the hub that takes longer sends the next ones to the thread."""
+SLOW_FOR: Final = 1.0
+"""Seconds for which they stay there, from the last one that was slow."""
 
 BEGINS: Final = {"": b"SQLite format 3\0", "-wal": b"\x37\x7f\x06", "-shm": b""}
 """The files of a database by the end of their names, and how each begins while it is open.
@@ -59,8 +66,10 @@ class NativeDatabase:
         self.path = path
         self._schema = tuple(schema)
         self._connection: sqlite3.Connection | None = None
+        self._checkpoints: Checkpoints | None = None
         self._worker: NativeWorker[tuple[Function, AsyncResult]] | None = None
-        self._is_locked = False
+        self._patience = LOCK_TIMEOUT
+        self._is_slow_until = 0.0
         self._is_closing = False
         self._to_make_again: AsyncResult | None = None
         self._must_open = False
@@ -114,6 +123,42 @@ class NativeDatabase:
         """
         return self.submit(function).get()  # type: ignore[no-any-return]
 
+    def run_at_once(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """As ``run``, for what takes a fraction of a millisecond: on the hub, as long as the thread has nothing to do.
+
+        Waking the thread, and the hub again, takes more time than such a transaction. A commit need not reach the disk
+        (``synchronous=NORMAL``); where it waits all the same, the thread has the next ones.
+        """
+        began = time.monotonic()
+        earlier = None if began < self._is_slow_until or self._must_use_thread() else self._started.take()
+        if earlier is None:
+            return self.run(function)
+        left = earlier
+        try:
+            assert self._connection is not None
+            outcomes = self._transact(self._connection, [*(one for one, _ in earlier), function], begin_immediate)
+            left = []
+        except sqlite3.DatabaseError:
+            outcomes = []  # another program's lock, a full disk: the thread knows what to do
+        finally:
+            self._started.give_back(left)
+        self._note_time(time.monotonic() - began)
+        if not outcomes:
+            return self.run(function)
+        for (_, result), outcome in zip(earlier, outcomes, strict=False):
+            _tell(result, outcome)
+        if (error := outcomes[-1].error) is not None:
+            raise error
+        answer: T = outcomes[-1].answer
+        return answer
+
+    def _must_use_thread(self) -> bool:
+        return self._connection is None or self._checkpoints is None or self._checkpoints.is_large
+
+    def _note_time(self, seconds: float) -> None:
+        if seconds > SLOW:
+            self._is_slow_until = time.monotonic() + SLOW_FOR
+
     def submit(self, function: Function) -> AsyncResult:
         """As ``run``, without waiting."""
         result = AsyncResult()
@@ -161,18 +206,20 @@ class NativeDatabase:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA wal_autocheckpoint=0")
             for statement in self._schema:
                 connection.execute(statement)
-            _check(connection)
+            check(connection)
             self._held = {suffix: file_id(self.file(suffix)) for suffix in BEGINS}
             for suffix, begins in BEGINS.items():
                 if begins and self._held[suffix] is not None:
                     self._looks[suffix] = os.open(self.file(suffix), os.O_RDONLY | os.O_CLOEXEC)
+            self._checkpoints = Checkpoints(self.path)
         except BaseException:
             connection.close()
             self._end_looks()
             raise
-        wait_for_locks(connection, LOCK_TIMEOUT)
+        wait_for_locks(connection, 0)  # ``_begin`` does, in the thread
         self._connection = connection
         self._must_open = False
 
@@ -197,7 +244,7 @@ class NativeDatabase:
         try:
             connection.execute("VACUUM INTO ?", (str(copy),))
             with closing(sqlite3.connect(copy)) as copied:
-                _check(copied)
+                check(copied)
             return True
         except sqlite3.DatabaseError as error:
             is_damaged = "malformed" in str(error) or "not a database" in str(error) or self._is_log_emptied()
@@ -215,6 +262,9 @@ class NativeDatabase:
         return file_id(log) == self.held("-wal") and not log.stat().st_size
 
     def _close(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.close()
+            self._checkpoints = None
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -228,11 +278,16 @@ class NativeDatabase:
     def _handle(self, batch: list[tuple[Function, AsyncResult]]) -> None:
         assert self._worker is not None
         functions = [function for function, _ in batch]
+        began = time.monotonic()
         try:
             if self._must_open:
                 self._open()
             # Without a connection it is ``start`` that runs ``_open``, and nobody else is there.
-            outcomes = [Outcome(functions[0](None))] if self._connection is None else self._execute(functions)
+            if self._connection is None:
+                outcomes = [Outcome(functions[0](None))]
+            else:
+                outcomes = self._execute(functions)
+                self._note_time(time.monotonic() - began)
         except BaseException as error:
             outcomes = [Outcome(None, error)] * len(functions)
         if self._to_make_again is not None:
@@ -244,6 +299,8 @@ class NativeDatabase:
             self._worker.post(lambda: _tell(asked, made))
         if self._is_closing:
             self._close()
+        elif self._checkpoints is not None and self._checkpoints.is_large and self._connection is not None:
+            self._checkpoints.restart(self._connection)
         for (_, result), outcome in zip(batch, outcomes, strict=True):
             self._worker.post(lambda result=result, outcome=outcome: _tell(result, outcome))  # type: ignore[misc]
 
@@ -252,13 +309,20 @@ class NativeDatabase:
         assert self._connection is not None
         return self._transact(self._connection, functions)
 
-    def _transact(self, connection: sqlite3.Connection, functions: Sequence[Function]) -> list[Outcome]:
-        with transaction(connection, self._begin):
+    def _transact(
+        self,
+        connection: sqlite3.Connection,
+        functions: Sequence[Function],
+        begin: Begin | None = None,
+    ) -> list[Outcome]:
+        with transaction(connection, begin or self._begin):
             if len(functions) == 1:  # no savepoint: its transaction is all there is to undo
                 outcomes = [Outcome(functions[0](connection))]
             else:
                 outcomes = [self._in_savepoint(connection, function) for function in functions]
             self._before_commit(connection)
+        if self._checkpoints is not None:
+            self._checkpoints.is_due()
         return outcomes
 
     def _before_commit(self, connection: sqlite3.Connection) -> None:
@@ -267,18 +331,27 @@ class NativeDatabase:
     def _begin(self, connection: sqlite3.Connection) -> None:
         """While somebody else writes to the file, reading goes on and writing fails at once."""
         try:
-            begin_immediate(connection)
+            self._begin_to_write(connection)
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
                 raise
-            if not self._is_locked:
-                wait_for_locks(connection, 0)
-            self._is_locked = True
+            self._patience = 0.0
             connection.execute("BEGIN")
         else:
-            if self._is_locked:
-                wait_for_locks(connection, LOCK_TIMEOUT)
-            self._is_locked = False
+            self._patience = LOCK_TIMEOUT
+
+    def _begin_to_write(self, connection: sqlite3.Connection) -> None:
+        """Waits for another program's lock as long as there is patience. Raises sqlite3.OperationalError."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                begin_immediate(connection)
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() >= deadline:
+                    raise
+                native_sleep(0.01)
+            else:
+                return
 
     def _in_savepoint(self, connection: sqlite3.Connection, function: Function) -> Outcome:
         connection.execute("SAVEPOINT task")
@@ -295,38 +368,6 @@ class NativeDatabase:
     def _fails_all(self, error: BaseException) -> bool:
         """Whether what one function raised undoes the whole transaction."""
         return False
-
-
-def _check(connection: sqlite3.Connection) -> None:
-    """Raises sqlite3.DatabaseError for a damaged file: damage is told in a row, the statement itself succeeds."""
-    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok":
-        raise sqlite3.DatabaseError("malformed: " + " ".join(found.split()))
-
-
-def begin_immediate(connection: sqlite3.Connection) -> None:
-    """Begins a transaction that writes. Raises sqlite3.OperationalError under another program's lock."""
-    connection.execute("BEGIN IMMEDIATE")
-
-
-@contextmanager
-def transaction(
-    connection: sqlite3.Connection, begin: Callable[[sqlite3.Connection], None] = begin_immediate
-) -> Iterator[None]:
-    """All that is done inside, or nothing of it."""
-    begin(connection)
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # a full disk has sqlite roll back by itself
-            connection.execute("ROLLBACK")
-        raise
-
-
-def wait_for_locks(connection: sqlite3.Connection, seconds: float) -> None:
-    """How long statements of this connection wait for another program's lock."""
-    connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
 
 def _tell(result: AsyncResult, outcome: Outcome) -> None:

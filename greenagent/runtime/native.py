@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import gevent
@@ -75,6 +75,13 @@ class NativeLock:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    def take(self) -> bool:
+        """Takes it if it is free, for ``release``; for the hub, which must not wait."""
+        return bool(self._lock.acquire(False))
+
+    def release(self) -> None:
         self._lock.release()
 
 
@@ -143,6 +150,10 @@ class NativeWorker(Generic[Item]):
         self._on_failure = on_failure
         self._waiting: deque[tuple[Item, int]] = deque()
         self._signal = NativeSignal()
+        self._turn = NativeLock()
+        """Whoever takes items from what waits, until they are handled: the thread, or the hub in ``take``."""
+        self._is_urgent = False
+        """Whether something waits that was put to be handled now."""
         self._mailbox = HubMailbox()
         self._weight = 0
         self._room = Event()
@@ -181,6 +192,7 @@ class NativeWorker(Generic[Item]):
         if self._weight >= self._capacity:
             self._room.clear()
         self._waiting.append((item, weight))
+        self._is_urgent = True  # after the item is there: the thread takes all that is there when it takes this back
         self._signal.set()
 
     def put_later(self, item: Item, seconds: float) -> None:
@@ -196,12 +208,41 @@ class NativeWorker(Generic[Item]):
             self._alarm = gevent.get_hub().loop.timer(seconds)
             self._alarm.start(self._ring)
 
-    def _ring(self) -> None:
-        if self._alarm is not None:
-            self._alarm.stop()
-            self._alarm.close()
-            self._alarm = None
+    def take(self) -> list[Item] | None:
+        """What waits to be handled later, for the hub to handle itself before it calls ``give_back``.
+
+        None while the thread has something to do: then nothing is taken.
+        """
+        if self._is_urgent or not self._turn.take():
+            return None
+        items = [item for item, _ in self._waiting]
+        self._waiting.clear()
+        self._weight -= len(items)
+        self._stop_alarm()
+        return items
+
+    def give_back(self, items: Sequence[Item] = ()) -> None:
+        """Ends ``take``; ``items`` of it that could not be handled are the next for the thread."""
+        self._weight += len(items)
+        self._waiting.extendleft((item, 1) for item in reversed(items))
+        self._turn.release()
+        if items:
+            self._is_urgent = True
             self._signal.set()
+
+    def _ring(self) -> None:
+        if self._stop_alarm():
+            self._is_urgent = True
+            self._signal.set()
+
+    def _stop_alarm(self) -> bool:
+        """Whether there was one."""
+        if self._alarm is None:
+            return False
+        self._alarm.stop()
+        self._alarm.close()
+        self._alarm = None
+        return True
 
     def call(self, function: Callable[..., Any]) -> Any:
         """Hands ``function`` over as an item, for ``handle`` to call; returns or raises what it does there.
@@ -253,22 +294,29 @@ class NativeWorker(Generic[Item]):
         try:
             while True:
                 self._signal.wait()
-                while self._waiting:
-                    batch: list[Item] = []
-                    weight = 0
-                    while self._waiting:
-                        item, item_weight = self._waiting.popleft()
-                        batch.append(item)
-                        weight += item_weight
-                    self.busy_since = time.monotonic()
-                    self._handle(batch)
-                    self.busy_since = None
+                while weight := self._handle_waiting():
                     self._mailbox.post(lambda weight=weight: self._release(weight))  # type: ignore[misc]
                 if self._stopping and not self._waiting:
                     break
         except BaseException as error:
             self.failure = error
         self._mailbox.post(self._ended)
+
+    def _handle_waiting(self) -> int:
+        """The weight of what was there."""
+        batch: list[Item] = []
+        weight = 0
+        with self._turn:
+            self._is_urgent = False
+            while self._waiting:
+                item, item_weight = self._waiting.popleft()
+                batch.append(item)
+                weight += item_weight
+            if batch:
+                self.busy_since = time.monotonic()
+                self._handle(batch)
+                self.busy_since = None
+        return weight
 
     def _release(self, weight: int) -> None:
         self._weight -= weight

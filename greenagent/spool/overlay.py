@@ -15,8 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from greenagent.runtime.database import LOCK_TIMEOUT, Function, NativeDatabase, Outcome, transaction, wait_for_locks
+from greenagent.runtime.database import LOCK_TIMEOUT, Function, NativeDatabase, Outcome
 from greenagent.runtime.native import native_sleep
+from greenagent.runtime.transactions import Begin, transaction, wait_for_locks
 from greenagent.spool.schema import IS_RESULT, SCHEMA, WAITS
 from greenagent.spool.statements import add_columns, last_row, note_row, noted_row, take_over_statistics
 
@@ -103,6 +104,7 @@ class Overlay:
         self.connection.execute("PRAGMA temp_store = MEMORY")
         self.connection.execute("ATTACH ? AS file", (str(path),))
         self.connection.execute("PRAGMA file.synchronous = NORMAL")
+        self.connection.execute("PRAGMA wal_autocheckpoint = 0")  # the database has them made elsewhere
         wait_for_locks(self.connection, 0)
         self._tables = []
         for name, key in KEYS.items():
@@ -244,30 +246,40 @@ class SpoolDatabase(NativeDatabase):
         self._overlay.move_to(copy, is_whole)
         return is_whole
 
-    def _transact(self, connection: sqlite3.Connection, functions: Sequence[Function]) -> list[Outcome]:
+    def _transact(
+        self, connection: sqlite3.Connection, functions: Sequence[Function], begin: Begin | None = None
+    ) -> list[Outcome]:
         noted = self._noted_row
         try:
-            outcomes = super()._transact(connection, functions)
+            outcomes = super()._transact(connection, functions, begin)
         except BaseException:
             self._noted_row = noted
             raise
-        if self._noted_row != self._recorded_row:
-            self._recorded_row = self._noted_row
+        if connection is self._connection and self.last_row != self._recorded_row:
+            self._recorded_row = self.last_row
             with suppress(OSError):  # it is what the next start can tell a loss by, and no reason for one
-                self._record(self._noted_row)
+                self._record(self.last_row)
         return outcomes
 
     def _before_commit(self, connection: sqlite3.Connection) -> None:
         """Not through the views of the overlay, which would read all rows: the next transaction of the file does it."""
         if connection is self._connection:
+            found = self.last_row
             with suppress(sqlite3.DatabaseError):  # a damaged page, say: whoever needs it finds out
-                self.last_row = max(self.last_row, last_row(connection))
-            if self.last_row != self._noted_row:
+                found = last_row(connection)
+            self.last_row = max(self.last_row, found)
+            if found < self.last_row != self._noted_row:  # else the row itself tells, and no page more is written
                 note_row(connection, self.last_row)
                 self._noted_row = self.last_row
 
     def _begin(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE" if connection is self._connection else "BEGIN")
+        if connection is self._connection:
+            self._begin_to_write(connection)
+        else:
+            connection.execute("BEGIN")
+
+    def _must_use_thread(self) -> bool:
+        return self.problem is not None or super()._must_use_thread()
 
     def _fails_all(self, error: BaseException) -> bool:
         """Then all of it is done again in memory: the order of what was handed over stays."""
@@ -317,10 +329,9 @@ class SpoolDatabase(NativeDatabase):
         problem = None if error is None else str(error)
         if problem == self.problem:
             return
-        assert self._connection is not None
         assert self._worker is not None
         # A lock is waited for once; until the file takes something again, nobody waits for it.
-        wait_for_locks(self._connection, LOCK_TIMEOUT if error is None else 0)
+        self._patience = LOCK_TIMEOUT if error is None else 0.0
         if "malformed" in str(error) or "not a database" in str(error):
             self._next_try = _NEVER  # writing to a damaged file makes it worse; the next start sets it aside
         elif self.problem is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import gevent
 from gevent.event import Event
@@ -28,6 +28,10 @@ from greenagent.values.command import Command
 from greenagent.values.errors import GreenagentError
 from greenagent.values.result import PendingBody, Result
 
+T = TypeVar("T")
+
+SHORT: Final = 16 * 1024
+"""Characters of a command or result that are written, and read, at once."""
 MAX_RESULTS: Final = 10_000
 MAX_RESULT_BYTES: Final = 256 * 1024 * 1024
 
@@ -59,6 +63,8 @@ class Spool:
         """Numbers for new rows, given here so that a row in memory keeps its number in the file."""
         self._in_trouble = Event()
         self._arrivals: dict[tuple[str, str], Event] = {}
+        self._small: set[str] = set()
+        """Controllers for which no long result waits."""
 
     # -- beginning and end
 
@@ -188,22 +194,22 @@ class Spool:
             statements.add_job(connection, values)
             return True
 
-        if self.database.run(write):
+        if self._run(write, text):
             return row
         self._arrived(controller)
         return None
 
     def running(self, row: int, run: int, starttime: int) -> None:
         """A run is about to start: committed when this returns."""
-        self.database.run(partial(statements.run_begins, row=row, run=run, starttime=starttime))
+        self.database.run_at_once(partial(statements.run_begins, row=row, run=run, starttime=starttime))
 
     def between_runs(self, row: int, due: float) -> None:
         """A run has ended and the next one begins at ``due``, in seconds since 1970: committed when this returns."""
-        self.database.run(partial(statements.between_runs, row=row, due=due))
+        self.database.run_at_once(partial(statements.between_runs, row=row, due=due))
 
     def not_begun(self, row: int) -> None:
         """The first run that was written with the acceptance does not begin: the job waits after all."""
-        self.database.run(partial(statements.run_begins, row=row, run=0, starttime=0))
+        self.database.run_at_once(partial(statements.run_begins, row=row, run=0, starttime=0))
 
     def process(self, row: int, pid: int | None, start_ticks: int | None) -> None:
         """Notes the process of the current run, soon: after a crash before that it is found by its tag."""
@@ -212,7 +218,7 @@ class Spool:
 
     def end(self, row: int) -> None:
         """The job is over and there is nothing (more) to report."""
-        self.database.run(partial(statements.end, row=row))
+        self.database.run_at_once(partial(statements.end, row=row))
 
     def report(self, row: int, controller: str, result: Result, *, ends: bool, due: float | None = None) -> None:
         """Puts a result into the outbox; with ``ends`` the job is over. Committed when this returns.
@@ -231,20 +237,16 @@ class Spool:
             elif due is not None:
                 statements.between_runs(connection, row, due)
 
-        self.database.run(write)
-        self._arrived(controller)
+        self._run(write, body)
+        self._arrived(controller, is_short=len(body) <= SHORT)
 
     def unfinished(self) -> list[JobRecord]:
         """Jobs that were waiting or running when the spool was last written, in order of acceptance."""
-        columns = ", ".join(JobRecord._fields)
-        return [
-            JobRecord(*row) for row in self._execute(f"SELECT {columns} FROM job WHERE state != 'ended' ORDER BY row")
-        ]
+        return self.database.run(statements.unfinished)
 
     def has_ended(self, job_id: str, accepted: float | None = None) -> bool:
         """Whether the job of this id and accept stamp, or one of this id, is known to have ended."""
-        query = "SELECT 1 FROM job WHERE id = ? AND abs(accepted - ifnull(?, accepted)) < 0.0005 AND state = 'ended'"
-        return bool(self._execute(query, job_id, accepted))
+        return self.database.run(partial(statements.has_ended, job_id=job_id, accepted=accepted))
 
     def answer_again(self, command: Command, controller: str) -> bool:
         """Puts the results of an ended job back into the outbox if this is its very command (see ``accept``)."""
@@ -263,15 +265,21 @@ class Spool:
         since = self._ages.before(self.result_memory)
         return statements.send_again(connection, command, controller, since, self._rows)
 
-    def _execute(self, statement: str, *values: Any) -> list[Any]:
-        """One statement in the thread; its rows once it is committed."""
-        return self.database.run(lambda connection: connection.execute(statement, values).fetchall())
+    def _run(self, write: Callable[[sqlite3.Connection], T], text: str) -> T:
+        """In the thread where ``text``, which is written, is long."""
+        return self.database.run_at_once(write) if len(text) <= SHORT else self.database.run(write)
 
     # -- the outbox. ``path``: STATISTICS for statistics; RESULTS for all else, results and lines that are tried again.
 
     def pending(self, controller: str, limit: int, after: int = 0, path: str = RESULTS) -> list[PendingBody]:
         """The oldest bodies a controller does not have, behind row ``after``: at most ``limit`` and about 4 MiB."""
-        return self.database.run(lambda connection: statements.pending(connection, controller, limit, after, path))
+        query = partial(statements.pending, controller=controller, limit=limit, after=after, path=path)
+        if path == RESULTS and controller in self._small:
+            return self.database.run_at_once(query)
+        found = self.database.run(query)
+        if path == RESULTS and not found and not after:
+            self._small.add(controller)
+        return found
 
     def wait(self, controller: str, timeout: float | None = None, path: str = RESULTS) -> bool:
         """Waits for something new in the outbox; True when there may be."""
@@ -339,7 +347,9 @@ class Spool:
         """How far each controller has got in the log databases: for the log store."""
         return CursorTable(self.database, self._agent_log)
 
-    def _arrived(self, controller: str | None, path: str = RESULTS) -> None:
+    def _arrived(self, controller: str | None, path: str = RESULTS, *, is_short: bool = False) -> None:
+        if path == RESULTS and not is_short:
+            self._small.discard(controller or "")
         arrival = self._arrivals.get((controller or "", path))
         if arrival is not None:
             arrival.set()

@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any, Final
 
 from greenagent.runtime.clock import monotonic_epoch
-from greenagent.runtime.database import transaction
+from greenagent.runtime.transactions import transaction
 from greenagent.spool.schema import (
     ENDED,
     IS_RESULT,
@@ -25,6 +25,7 @@ from greenagent.spool.schema import (
     WAITING,
     WAITS,
     DeadLetter,
+    JobRecord,
     Waiting,
 )
 from greenagent.values.command import Command, same_json
@@ -61,6 +62,21 @@ def note_row(connection: sqlite3.Connection, row: int) -> None:
 
 
 # -- jobs and their results
+
+
+def unfinished(connection: sqlite3.Connection) -> list[JobRecord]:
+    """Jobs that are waiting or running, in order of acceptance."""
+    columns = ", ".join(JobRecord._fields)
+    return [
+        JobRecord(*row)
+        for row in connection.execute(f"SELECT {columns} FROM job WHERE state != 'ended' ORDER BY row").fetchall()
+    ]
+
+
+def has_ended(connection: sqlite3.Connection, job_id: str, accepted: float | None) -> bool:
+    """See ``Spool.has_ended``."""
+    query = "SELECT 1 FROM job WHERE id = ? AND abs(accepted - ifnull(?, accepted)) < 0.0005 AND state = 'ended'"
+    return connection.execute(query, (job_id, accepted)).fetchone() is not None
 
 
 def add_job(connection: sqlite3.Connection, values: Sequence[Any]) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import gevent
 import pytest
 
+from greenagent.runtime import checkpoints
 from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.native import native_sleep
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -90,3 +94,80 @@ def damage(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[5 * 4096 : 6 * 4096] = bytes(4096)
     path.write_bytes(content)
+
+
+def salts_of(log: Path) -> bytes:
+    """Others each time that a write-ahead log is begun anew."""
+    with log.open("rb") as file:
+        return file.read(24)[16:]
+
+
+def where(connection: sqlite3.Connection) -> int:
+    return threading.get_native_id()
+
+
+def test_what_is_quick_runs_on_the_hub_while_the_thread_has_nothing_to_do(database: NativeDatabase) -> None:
+    here = threading.get_native_id()
+    assert database.run(where) != here
+    assert database.run_at_once(where) == here
+    database.submit(lambda connection: native_sleep(0.05))
+    assert database.run_at_once(where) != here
+
+
+def test_what_was_put_for_later_keeps_its_place_before_what_runs_at_once(database: NativeDatabase) -> None:
+    later = [database.submit_later(insert(*numbers), seconds=60) for numbers in ((1,), (1,), (2,))]
+    found = database.run_at_once(lambda c: c.execute("SELECT x FROM t ORDER BY x").fetchall())
+    assert found == [(1,), (2,)]
+    later[0].get(block=False)
+    with pytest.raises(sqlite3.IntegrityError):
+        later[1].get(block=False)
+
+
+def test_what_fails_at_once_is_undone_alone(database: NativeDatabase) -> None:
+    later = database.submit_later(insert(1), seconds=60)
+    with pytest.raises(sqlite3.IntegrityError):
+        database.run_at_once(insert(2, 1))
+    later.get(timeout=5)
+    with pytest.raises(ZeroDivisionError):
+        database.run_at_once(lambda c: (insert(3)(c), 1 // 0))
+    assert database.run_at_once(lambda c: c.execute("SELECT x FROM t").fetchall()) == [(1,)]
+
+
+def test_another_programs_lock_is_waited_for_in_the_thread(database: NativeDatabase, tmp_path: Path) -> None:
+    later = database.submit_later(insert(1), seconds=60)
+    other = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    gevent.spawn_later(0.1, other.execute, "COMMIT")  # a hub that waited would never get to it
+    ran = database.run_at_once(lambda c: (insert(2)(c), where(c))[1])
+    other.close()
+    assert ran != threading.get_native_id()
+    later.get(timeout=5)
+    assert database.run(lambda c: c.execute("SELECT x FROM t ORDER BY x").fetchall()) == [(1,), (2,)]
+
+
+def test_after_a_slow_commit_the_thread_has_the_next_ones(database: NativeDatabase) -> None:
+    database.run_at_once(lambda connection: native_sleep(0.02))
+    assert database.run_at_once(where) != threading.get_native_id()
+
+
+def test_checkpoints_are_made_beside_the_commits(database: NativeDatabase, tmp_path: Path) -> None:
+    plain = tmp_path / "a.db"  # looked at by its stamp: to open and close it would drop sqlite's locks
+    assert database.run(lambda c: c.execute("PRAGMA wal_autocheckpoint").fetchone()) == (0,)
+    before = plain.stat().st_mtime_ns
+    database.run_at_once(insert(1))
+    wait_until(lambda: plain.stat().st_mtime_ns != before)
+
+
+def test_a_log_that_never_comes_to_rest_is_begun_anew(
+    database: NativeDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "LARGE", 0)
+    log = tmp_path / "a.db-wal"
+    database.run_at_once(insert(0))
+    salts = salts_of(log)
+    for number in range(1, 100_000):
+        database.run_at_once(insert(number))
+        if salts_of(log) != salts:
+            break
+    else:
+        pytest.fail("the log only grows")
