@@ -231,10 +231,14 @@ class NativeDatabase:
             os.chmod(copy, 0o640)
             if file_id(self.path) not in (None, self.held("")):
                 set_aside(self.path, "found")
+            beside = [self.file(suffix) for suffix in ("-wal", "-shm")]
+            for part in beside:
+                if part.is_dir():  # before anything is closed: it cannot be removed as a file can
+                    set_aside(part, "found")
             self._close()
-            for suffix in ("-wal", "-shm"):  # of the file that is gone: it would be taken for the new one's
-                self.file(suffix).unlink(missing_ok=True)
             self._must_open = True
+            for part in beside:  # of the file that is gone: it would be taken for the new one's
+                part.unlink(missing_ok=True)
             os.replace(copy, self.path)
         self._open()
         return is_whole

@@ -133,6 +133,24 @@ def test_what_sqlite_keeps_beside_the_ledger_is_watched_too(tmp_path: Path, how:
             other.execute("ROLLBACK")
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_a_folder_in_the_place_of_what_sqlite_keeps_beside_the_ledger_is_set_aside(tmp_path: Path, suffix: str) -> None:
+    with InsideAgent(tmp_path, {"main": "http://127.0.0.1:9"}) as inside:
+        spool = inside.agent.spool
+        beside = spool.database.file(suffix)
+        spool.report(0, "main", Result("one", 1, 10, "ping"), ends=False)
+        beside.unlink()
+        beside.mkdir()
+        (beside / "file").touch()
+        inside.agent.state_files.look()
+        inside.agent.state_files.look()
+        assert f"{beside} was replaced: it is made again" in inside.stderr
+        assert inside.agent.monitoring.status.health() is None
+        spool.report(0, "main", Result("two", 1, 10, "ping"), ends=False)
+        assert [pending.id for pending in spool.pending("main", 10)] == ["one", "two"]
+        assert [found.name for found in tmp_path.glob(f"{beside.name}.found-*/file")] == ["file"]
+
+
 @pytest.mark.parametrize(("content", "is_read_since"), [(b"", False), (b"x" * 100_000, True)])
 def test_a_ledger_whose_log_is_overwritten_is_put_back_or_what_is_lost_is_said(
     tmp_path: Path, content: bytes, is_read_since: bool
