@@ -18,8 +18,9 @@ def test_the_agents_own_metrics_tell_of_what_waits_and_what_it_uses(tmp_path: Pa
             inside.agent.statistics_outbox.add([FlushedObject(60, "1.1.d.n.", {"c": 1})])
             wait_until(lambda: takes.stats, what="the object at the one controller")
             wait_until(lambda: inside.agent.spool.waiting().keys() == {"b"}, what="the object settled there")
-            points = inside.agent.metrics.flush()
-    assert points["statistics_waiting.a"] == 0
+            flush = inside.agent.metrics.flush
+            # What waits is looked at once for some seconds: also for the status file, which is written at the start.
+            points = wait_until(lambda: (now := flush()) and now["statistics_waiting.a"] == 0 and now)
     assert points["statistics_waiting.b"] == 1
     assert "statistics_waiting.gone" not in points
     assert points["statistics_backlog_bytes"] > 0
