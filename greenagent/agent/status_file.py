@@ -5,6 +5,7 @@ So nobody has to open a port to see it. The file is there while the agent runs.
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,8 @@ INTERVAL: Final = 10.0
 """Seconds after which the file says what has changed."""
 CLOSE_WAIT: Final = 2.0
 """Seconds for its removal."""
+_SAID_ELSEWHERE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
+"""The ledger and the logs meet the same, and what they say matters."""
 LIMIT: Final = 1 << 20
 """Bytes: a file that is larger is none of ours."""
 
@@ -52,7 +55,10 @@ class StatusFile:
                     written = content
                     self._trouble.resolved(f"{self._path} can be written again")
                 except OSError as error:
-                    self._trouble.warning(f"{self._path} cannot be written, it is for --status alone: {error.strerror}")
+                    if error.errno not in _SAID_ELSEWHERE:
+                        self._trouble.warning(
+                            f"{self._path} cannot be written, it is for --status alone: {error.strerror}"
+                        )
             gevent.sleep(INTERVAL)
 
     def _write(self, content: bytes) -> None:
