@@ -219,6 +219,7 @@ class AgentStatus:
     def brief(self) -> dict[str, Any]:
         """What ``greenagent --status`` shows; nothing in it changes while nothing happens."""
         admission, links = self._parts.admission, self._parts.connections.links
+        waiting = self._context.spool.waiting()
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -236,7 +237,7 @@ class AgentStatus:
                     "polling": link.poller.state if link.poller is not None else "not polled",
                     "last_contact": link.health.last_contact_wall and round(link.health.last_contact_wall),
                     "problem": link.health.problem or None,
-                    "results": self._waiting(key).results,
+                    "results": waiting.get(key, Waiting()).results,
                     "lines": sum(self._parts.store.pending(pair).waiting for pair in self._pairs_of(key)),
                 }
                 for key, link in links.items()
