@@ -96,7 +96,7 @@ class Connections:
     def _connect(self, plan: Plan) -> Link:
         context, main = self._context, self._context.settings().main
         link = Link(plan.controller, main.gid, main.nid, context.supervisor, context.agent_log)
-        link.upload_results(context.spool)
+        link.upload_results(context.spool, lambda: self._admission.queue.free)
         for pair in plan.pairs:
             pending, spool = self._store.pending(pair.name), context.spool
             link.upload_logs(pair, pending, spool.keep_dead_letter, spool.formers)

@@ -93,6 +93,8 @@ class HttpClient:
         self._failed = failed
         self.is_busy = False
         """True while a request is under way."""
+        self.more_headers: Callable[[], Mapping[str, str]] = dict
+        """What every POST tells besides."""
 
     def get(
         self,
@@ -106,7 +108,7 @@ class HttpClient:
 
     def post(self, path: str, body: bytes, timeout: float = POST_TIMEOUT) -> Answer:
         """POST of a JSON text; ``timeout`` as for ``get``. Raises TransportError."""
-        headers = {"Content-Length": str(len(body))}
+        headers = {"Content-Length": str(len(body)), **self.more_headers()}
         base = self._url if path.startswith("/") else self._base  # a former gid and nid may stand in the path
         return self._send(_template("POST", base + path), headers, body, timeout)
 

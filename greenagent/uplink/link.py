@@ -10,10 +10,12 @@ import gevent
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Heartbeat, Supervisor
 from greenagent.settings.models import ControllerSettings
+from greenagent.uplink.answer import TransportError
 from greenagent.uplink.clients import HttpClients
 from greenagent.uplink.health import ControllerHealth, UplinkMetrics
+from greenagent.uplink.http import HttpClient
 from greenagent.uplink.open_text import OpenTextReporter, OpenTexts
-from greenagent.uplink.poller import CommandSink, Poller
+from greenagent.uplink.poller import EVENT_TIMEOUT, FREE_SLOTS, SHUTDOWN_EVENT, CommandSink, Poller
 from greenagent.uplink.sources import (
     DeadLetters,
     LogSource,
@@ -77,9 +79,15 @@ class Link:
         )
         self._serve(f"poller of controller {self.key}", self.poller.run, self.poller.heartbeat)
 
-    def upload_results(self, outbox: Outbox) -> None:
-        """Starts delivering the results that wait for this controller."""
-        self._upload(ResultSource(self.key, outbox, self.metrics))
+    def upload_results(self, outbox: Outbox, free_slots: Callable[[], int]) -> None:
+        """Starts delivering the results that wait for this controller; each tells how many slots are free by then."""
+
+        def connect() -> HttpClient:
+            client = self._clients.open()
+            client.more_headers = lambda: {FREE_SLOTS: str(max(0, free_slots()))}
+            return client
+
+        self._upload(ResultSource(self.key, outbox, self.metrics), connect)
 
     def upload_logs(
         self, pair: LogPair, lines: PendingLines, dead_letters: DeadLetters, formers: Sequence[tuple[int, str]] = ()
@@ -125,9 +133,18 @@ class Link:
     def drain(self, seconds: float, under_way: float = 0.0) -> list[Any]:
         """Lets every uploader send what waits, for at most ``seconds``; returns greenlets to join.
 
-        ``under_way``: as for ``Uploader.stop``.
+        ``under_way``: as for ``Uploader.stop``; without it nobody goes on in our place, which is said.
         """
-        return [gevent.spawn(uploader.stop, seconds, under_way) for uploader in self._uploaders]
+        found = [gevent.spawn(uploader.stop, seconds, under_way) for uploader in self._uploaders]
+        return found if under_way else [*found, gevent.spawn(self._say_goodbye, seconds)]
+
+    def _say_goodbye(self, seconds: float) -> None:
+        """A controller of ours shows at once that we have stopped; without it, it finds out after a while."""
+        if seconds and self.poller is not None and self.health.takes_open_text and not self.health.problem:
+            try:
+                self._clients.open().post("event", SHUTDOWN_EVENT, min(seconds, EVENT_TIMEOUT))
+            except TransportError:
+                pass
 
     def close(self) -> None:
         """Ends everything at once."""
@@ -135,8 +152,8 @@ class Link:
             self._supervisor.end(helper)
         self._clients.close()
 
-    def _upload(self, source: Source) -> None:
-        uploader = Uploader(source, self._clients.open, self.health)
+    def _upload(self, source: Source, connect: Callable[[], HttpClient] | None = None) -> None:
+        uploader = Uploader(source, connect or self._clients.open, self.health)
         self._uploaders.append(uploader)
         self._serve(f"{source.part} for controller {self.key}", uploader.run, uploader.heartbeat)
 

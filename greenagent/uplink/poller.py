@@ -23,6 +23,8 @@ ACKNOWLEDGE = "Greenagent-Acknowledge"
 DELIVERY = "Greenagent-Delivery"
 FREE_SLOTS = "Greenagent-Free-Slots"
 STARTUP_EVENT = json.dumps({"name": "startup"}).encode()
+SHUTDOWN_EVENT = json.dumps({"name": "shutdown"}).encode()
+"""For controllers of ours alone: an original would look for a handler of that name."""
 EVENT_TIMEOUT = 10.0
 """Seconds; a controller that does not answer events must not keep us from its commands."""
 GATEWAY_ERRORS = (502, 503, 504)

@@ -167,6 +167,14 @@ def test_old_scripts_go(make_controller) -> None:
     assert plain().get(f"{controller.url}/1/10/script", params={"hash": digest}, timeout=10).status_code == 404
 
 
+def test_neither_a_ping_nor_a_command_that_waits_makes_an_agent(controller) -> None:
+    assert plain().get(f"{controller.url}/77/88/ping", timeout=10).text == '"ok"'
+    controller.submit(id="w", gid=1, nid=31, wait_for_agent=30)
+    assert controller.get("agents") == {"agents": []}
+    agent = Agent(controller, nid=31)
+    assert agent.poll().command()["id"] == "w", "it comes after all"
+
+
 def test_a_web_page_cannot_take_commands(controller) -> None:
     for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
         answer = plain().get(f"{controller.url}/1/10/cmd", headers=headers, timeout=10)

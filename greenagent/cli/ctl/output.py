@@ -32,6 +32,13 @@ def agent_name(item: dict[str, Any]) -> str:
     return f"{item['gid']}:{item['nid']}"
 
 
+def agent_state(agent: dict[str, Any]) -> str:
+    """What tables of agents say of one: an older controller does not tell who has stopped."""
+    if agent["live"]:
+        return "live"
+    return "stopped" if agent.get("stopped") else "away"
+
+
 def as_argument(job_id: str) -> str:
     """A job's id as it must be given to the shell."""
     return f"{'-- ' if job_id.startswith('-') else ''}{shlex.quote(job_id)}"

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from greenagent.cli.common import UsageError, ago, local_time, one_line, print_table
 from greenagent.cli.ctl.client import Client, ControllerError, job_path
-from greenagent.cli.ctl.output import agent_name
+from greenagent.cli.ctl.output import agent_name, agent_state
 from greenagent.cli.moments import duration
 from greenagent.values import states
 
@@ -24,6 +24,7 @@ _SHOWN: Final = {
     "working_dir": "working folder",
     "max_time": "max_time",
     "max_restart": "max_restart",
+    "restart": "restart",
     "recurring_period": "recurring_period",
 }
 """Run arguments that ``show`` names, and how."""
@@ -38,8 +39,8 @@ def agents(client: Client, options: argparse.Namespace) -> int:
     rows = [
         (
             agent_name(agent),
-            "live" if agent["live"] else "away",
-            ago(agent["last_contact"]),
+            agent_state(agent),
+            "polling" if agent.get("polling") else ago(agent["last_contact"]),
             "-" if agent["free_slots"] is None else str(agent["free_slots"]),
             str(agent["queued"]),
             agent["version"] or "-",

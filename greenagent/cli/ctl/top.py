@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from greenagent.cli.common import print_table
 from greenagent.cli.ctl.client import Client
-from greenagent.cli.ctl.output import agent_name
+from greenagent.cli.ctl.output import agent_name, agent_state
 from greenagent.cli.ctl.series import JOB_FIGURES, OWN, OWN_FIGURES, Point, RunningJobs, series_of, series_of_original
 
 MAX_AGE: Final = 180.0
@@ -72,7 +72,8 @@ def picture(
         values: dict[str, Any] = {one: own[one].value if one in own else None for one in OWN_FIGURES.values()}
         values["lines_per_second"] = sum(rates) if rates else (0.0 if own else None)
         age_of_own = _age(own, now) if own else None
-        shown["agents"].append({**identity, "live": agent["live"], "age": age_of_own, **values})
+        state = {"live": agent["live"], "stopped": bool(agent.get("stopped"))}
+        shown["agents"].append({**identity, **state, "age": age_of_own, **values})
     return shown
 
 
@@ -98,7 +99,7 @@ def _show(shown: dict[str, Any]) -> None:
         [
             (
                 agent_name(agent),
-                "live" if agent["live"] else "away",
+                agent_state(agent),
                 _number(agent["jobs_running"]),
                 _number(agent["jobs_waiting"]),
                 _number(agent["cpu"], "%"),

@@ -79,10 +79,17 @@ class Agent:
     """It has been logged that two nodes seem to have this identity."""
     role_bytes: int = 0
     """What its roles cost in memory."""
+    has_stopped: bool = False
+    """It said that it ends, and has not polled since."""
 
     def is_live(self, limits: Limits) -> bool:
         """A poll is open or ended less than 30 s ago (protocol 12.3)."""
         return self.open_polls > 0 or (self.has_polled and time.monotonic() - self.last_poll < limits.live)
+
+    @property
+    def is_stopped(self) -> bool:
+        """It takes no commands until it is started again. What it is given meanwhile waits as long as for any agent."""
+        return self.has_stopped and not self.open_polls
 
     @property
     def is_original(self) -> bool:
@@ -129,7 +136,7 @@ class AgentTable:
         agent.slots, agent.version = poll.slots, poll.version
         roles, poll.roles = poll.roles, ()  # held in one place, where they can be left out
         self._set_roles(agent, roles)
-        agent.has_polled = True
+        agent.has_polled, agent.has_stopped = True, False
         agent.open_polls += 1
         return agent
 

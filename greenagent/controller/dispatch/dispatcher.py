@@ -74,7 +74,8 @@ class Dispatcher:
             return
         poll: Poll | None = None
         if assignment.agent is not None and not assignment.unassigned:
-            poll = next(reversed(self.agents.ensure(assignment.agent).parked), None)
+            agent = self.agents.get(assignment.agent)  # not made: there may never be one
+            poll = agent.parked[-1] if agent is not None and agent.parked else None
         elif not target.fanout:
             poll = self.agents.longest_parked(target)
         if poll is None:
@@ -163,7 +164,9 @@ class Dispatcher:
     def _describe(self, agent: Agent) -> Iterator[str]:
         shown = {
             **agent.key.to_wire(),
-            "live": agent.is_live(self._limits),
+            "live": agent.is_live(self._limits) and not agent.is_stopped,
+            "stopped": agent.is_stopped,
+            "polling": agent.open_polls > 0,
             "last_contact": agent.last_contact or None,
             "free_slots": agent.slots,
             "version": agent.version,

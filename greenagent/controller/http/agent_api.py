@@ -89,7 +89,8 @@ class AgentApi(AgentResource):
         key = _key(gid, nid)
         try:
             result = self._received(req, self._services.limits.result_body, "json error", partial(parse_result, key))
-            self._heard_of(gid, nid)
+            agent, slots = self._services.agents.contact(key), _slots(req.get_header(FREE_SLOTS))
+            agent.slots = agent.slots if slots is None else slots
             self._services.results.take(result)
         except NotItsJobError as error:
             self._refusals.log(levels.WARNING, f"{error}: it does not count")
@@ -147,6 +148,8 @@ class AgentApi(AgentResource):
         _say_what_is_taken(resp)
         if received["name"] == "startup":
             self._services.results.has_started(key)
+        elif received["name"] == "shutdown":
+            self._services.agents.contact(key).has_stopped = True
         resp.text = _OK
 
     def on_get_script(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
@@ -160,8 +163,9 @@ class AgentApi(AgentResource):
         resp.text = content
 
     def on_get_ping(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
-        """Alive."""
-        self._heard_of(gid, nid)
+        """Alive. Whoever asks need not be an agent: none is made of it."""
+        if self._services.agents.get(_key(gid, nid)) is not None:
+            self._heard_of(gid, nid)
         resp.text = _OK
 
     def _announce(self, touched: Iterable[str]) -> None:

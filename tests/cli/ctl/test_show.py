@@ -32,7 +32,7 @@ def test_agents_jobs_show_and_logs(controller, answering) -> None:
     assert ctl(controller.url, *on_node("--id", "x", "--", "true")).out == "hello\nworld\n[1]\n"
     heads, row = ctl(controller.url, "agents").out.splitlines()
     assert heads.split()[0] == "AGENT"
-    assert row.split()[:2] == ["1:10", "live"]
+    assert row.split()[:3] == ["1:10", "live", "polling"]
     assert row.split()[-1] == "web,db"
     assert json.loads(ctl(controller.url, "agents", "--json").out)["agents"][0]["free_slots"] == 4
     heads, row = ctl(controller.url, "jobs", "--since", "1h", "--state", "success", "--agent", "1:10").out.splitlines()
