@@ -320,7 +320,8 @@ class Admission:
 
     def _end_unknown(self, job: Job) -> None:
         self._remark("unknown", levels.WARNING, f"job {job.id}: unknown command '{job.command.cmd}'")
-        self._context.report(job, Outcome(states.UNKNOWN_CMD, reason=NOT_FOUND))
+        told = self._context.commands.names_instead_of(job.command.cmd)
+        self._context.report(job, Outcome(states.UNKNOWN_CMD, told, reason=NOT_FOUND))
         self._over(job)
 
     def _was_answered(self, job: Job) -> None:

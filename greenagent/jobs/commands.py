@@ -25,6 +25,7 @@ from greenagent.values.arguments import as_text
 from greenagent.values.command import EXECUTE, Command, load_json
 from greenagent.values.command_line import JUMPSCRIPT
 from greenagent.values.errors import CommandError, GreenagentError
+from greenagent.values.text import nearest
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -93,6 +94,11 @@ class Commands:
         if name in self._settings().extensions or name in self._external:
             return True
         return False if name in self.built_ins else None
+
+    def names_instead_of(self, name: str) -> str:
+        """What to tell whoever asked for a command that is not here."""
+        known = {*self._settings().extensions, *self._external, *self.built_ins}
+        return f"there is no command '{name[:100]}' here{nearest(name, known)} (there are {', '.join(sorted(known))})"
 
     def resolve(self, command: Command, controller: str | None) -> Execution:
         """What a run of this command executes.

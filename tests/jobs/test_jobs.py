@@ -292,7 +292,10 @@ def test_an_unknown_command(controller: RecordingController, start_agent: StartI
     start_agent()
     controller.push(built_in("u", "no_such_command"))
     result = controller.wait_for_result("u")
-    assert (result["state"], result["data"], result["level"], result["starttime"]) == ("UNKNOWN_CMD", "", 0, 0)
+    assert (result["state"], result["level"], result["starttime"]) == ("UNKNOWN_CMD", 0, 0)
+    controller.push(built_in("v", "pnig"))
+    told = controller.wait_for_result("v")["data"]
+    assert told.startswith("there is no command 'pnig' here, did you mean 'ping'? (there are bash, del_msgs, execute, ")
 
 
 @pytest.mark.parametrize(

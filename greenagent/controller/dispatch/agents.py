@@ -11,8 +11,10 @@ from typing import Final
 from gevent.event import Event
 
 from greenagent.controller.limits import Limits
-from greenagent.controller.model import AgentKey, Assignment, Target
+from greenagent.controller.model import NO_AGENT, AgentKey, Assignment, Target
 
+MAX_NAMED: Final = 10
+"""Agents that a reason names."""
 ROOM_MADE: Final = 1 / 16
 """Of the roles' cap, when it is reached: looking for the largest at every poll would be a load of its own."""
 
@@ -180,6 +182,20 @@ class AgentTable:
         """The agents that would get a fan-out's command if they were live: they had the roles when they polled last."""
         agents = (agent for agent in self._agents.values() if agent.has_polled and not agent.is_live(self._limits))
         return sorted((one for one in agents if target.matches(one.key, one.roles)), key=lambda agent: agent.key)
+
+    def none_live(self, whom: AgentKey | Target) -> str:
+        """The original's words for a command that no live agent can take, and which of two reasons it is."""
+        never = "has been here since the controller's start"
+        if isinstance(whom, Target):
+            away = [str(agent.key) for agent in self.away(whom)]
+            shown = ", ".join(away[:MAX_NAMED]) + (f" and {len(away) - MAX_NAMED} more" if away[MAX_NAMED:] else "")
+            roles = "" if "*" in whom.roles else f" with role{'s' * (len(whom.roles) > 1)} {', '.join(whom.roles)}"
+            reason = f"{shown}{roles} {'are' if away[1:] else 'is'} away" if away else f"none{roles} {never}"
+        else:
+            agent = self._agents.get(whom)
+            is_known = agent is not None and agent.has_polled
+            reason = f"{whom} is away" if is_known else f"no {whom} {never}"
+        return f"{NO_AGENT}: {reason}"
 
     def longest_parked(self, target: Target) -> Poll | None:
         """The matching poll with a free slot that has waited longest.

@@ -14,7 +14,6 @@ from greenagent.controller.dispatch.submission import Submission, parse_posted
 from greenagent.controller.limits import MIB, Limits
 from greenagent.controller.model import (
     MAX_SHOWN_NAME,
-    NO_AGENT,
     NOT_ACKNOWLEDGED,
     AgentKey,
     Assignment,
@@ -168,7 +167,7 @@ class ResultService:
                 elif not live and not young and _has_waited_enough(assignment):
                     with self._jobs.lock(assignment):
                         if assignment.state == states.QUEUED:
-                            self._conclude(assignment, states.ERROR, NO_AGENT)
+                            self._conclude(assignment, states.ERROR, self._agents.none_live(whom))
 
     def _end_unacknowledged(self) -> None:
         for agent in self._agents.all():

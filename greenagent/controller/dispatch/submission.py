@@ -16,7 +16,6 @@ from greenagent.controller.model import (
     IDENTITY_DIGITS,
     MAX_ROLE,
     MAX_ROLES,
-    NO_AGENT,
     AgentKey,
     Brief,
     Job,
@@ -114,7 +113,8 @@ class Submission:
             else:
                 job.assignments = self._dispatcher.choose(job, force)
             if not job.assignments:
-                _end_at_once(job, states.ERROR, NO_AGENT)
+                whom = job.target if job.target.roles else job.target.key
+                _end_at_once(job, states.ERROR, self._dispatcher.agents.none_live(whom))
             self._jobs.add(job)
         for assignment in job.assignments:
             self._dispatcher.enqueue(assignment)

@@ -41,7 +41,8 @@ def test_not_delivered_is_125(controller) -> None:
     assert done.code == 125
     assert "No matching connected agents found" in done.err
     done = ctl(controller.url, "run", "--role", "nobody", "--id", "x", "--", "true")
-    assert (done.code, done.err) == (125, "greenagent-ctl: job x ended ERROR: No matching connected agents found\n")
+    why = "No matching connected agents found: none with role nobody has been here since the controller's start"
+    assert (done.code, done.err) == (125, f"greenagent-ctl: job x ended ERROR: {why}\n")
 
 
 def test_a_built_in_shows_its_data(controller, answering) -> None:
