@@ -54,7 +54,8 @@ def run_program(program: str, act: Callable[[], int | None], failed: int = EXIT_
     """The exit code of a program that does ``act``; what a user can cause ends in one line on stderr.
 
     ``act`` returns the code, None for 0; an error may tell it by an attribute ``exit_code``, else it is ``usage``
-    for arguments that cannot be used and ``failed`` for all else. Of a reader of stdout that goes away nothing is said.
+    for arguments that cannot be used and ``failed`` for all else. A reader of stdout that goes away (``| head``)
+    ends it silently, by SIGPIPE as other tools, unless the error tells a code.
     """
     try:
         raise_interrupt()
@@ -76,6 +77,9 @@ def run_program(program: str, act: Callable[[], int | None], failed: int = EXIT_
             return failed
         if not isinstance(error, BrokenPipeError):
             print_error(program, f"cannot write the output: {error.strerror or error}")
+        elif not hasattr(error, "exit_code"):
+            end_with_reader()
+            signal.raise_signal(signal.SIGPIPE)
         # What could not be written is still in the buffer: the interpreter would try it again at its end, and complain.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)

@@ -39,8 +39,9 @@ def run(client: Client, options: argparse.Namespace) -> int:
     follower = Follower(client, job_id, output)
     try:
         job = _follow(client, follower, answer)
-    except OSError:  # our output, the reader of which has gone: the job does not depend on it
+    except OSError as error:  # our output, the reader of which has gone: the job does not depend on it
         note(f"job {job_id} goes on; end it with: greenagent-ctl kill {as_argument(job_id)}")
+        setattr(error, "exit_code", FAILED)  # noqa: B010  OSError has no such attribute of its own
         raise
     if job is None:
         note(f"job {job_id} goes on")

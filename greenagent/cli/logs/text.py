@@ -98,10 +98,18 @@ def paint(text: str, level: int) -> str:
 
 
 def wants_colour(choice: str, out: TextIO) -> bool:
-    """``--colour``: auto means a terminal, and no NO_COLOR."""
+    """``--colour``: auto means a terminal, unless the usual variables say otherwise.
+
+    NO_COLOR goes before FORCE_COLOR and CLICOLOR_FORCE, these before CLICOLOR=0, TERM=dumb and what stdout is.
+    """
     if choice != "auto":
         return choice == "always"
-    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    variables = os.environ.get
+    if variables("NO_COLOR"):
+        return False
+    if any(variables(name, "") not in ("", "0") for name in ("FORCE_COLOR", "CLICOLOR_FORCE")):
+        return True
+    return out.isatty() and variables("TERM") != "dumb" and variables("CLICOLOR") != "0"
 
 
 def utf8_output() -> TextIO:

@@ -32,6 +32,7 @@ def test_a_reader_that_goes_away_is_no_traceback(controller) -> None:
     assert process.stderr is not None
     assert process.stderr.read() == b""
     process.stderr.close()
+    assert process.returncode == -13  # SIGPIPE: 141 in a shell, as of greenagent-logs and other tools
 
 
 def test_a_run_whose_reader_goes_away_says_that_the_job_goes_on(controller, answering) -> None:

@@ -11,6 +11,9 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+import pytest
+
+from greenagent.cli.logs.text import wants_colour
 from greenagent.logs.write.job_log import Routes
 from greenagent.values.message import Message
 from greenagent.values.text import visible
@@ -64,6 +67,28 @@ def test_csv_holds_every_text(folder: Path) -> None:
 def test_colours_only_on_a_terminal_or_when_asked(folder: Path) -> None:
     assert "\x1b" not in run("--dir", folder).stdout
     assert "\x1b[33m" in run("--dir", folder, "--colour", "always").stdout
+
+
+@pytest.mark.parametrize(
+    ("variables", "colours"),
+    [
+        ({}, False),
+        ({"FORCE_COLOR": "1"}, True),
+        ({"CLICOLOR_FORCE": "1"}, True),
+        ({"FORCE_COLOR": "0"}, False),
+        ({"FORCE_COLOR": ""}, False),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_the_usual_variables_decide_about_colours(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], colours: bool
+) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert wants_colour("auto", io.StringIO()) is colours
+    assert not wants_colour("never", io.StringIO())
 
 
 def test_logs_of_the_original_agent_are_shown(tmp_path: Path) -> None:
