@@ -140,7 +140,7 @@ class Link:
 
     def _say_goodbye(self, seconds: float) -> None:
         """A controller of ours shows at once that we have stopped; without it, it finds out after a while."""
-        if seconds and self.poller is not None and self.health.takes_open_text and not self.health.problem:
+        if seconds and self.poller is not None and self.health.takes and not self.health.problem:
             try:
                 self._clients.open().post("event", SHUTDOWN_EVENT, min(seconds, EVENT_TIMEOUT))
             except TransportError:
