@@ -108,7 +108,8 @@ def test_every_key_of_a_command_is_on_the_page() -> None:
 
 
 def test_every_key_of_a_result_is_on_the_page() -> None:
-    everything = Result("id", 1, 1, "cmd", streams=("", ""), critical="x", tags="", reason="x", truncated=True, lines=1)
+    texts = {"streams": ("", ""), "critical": "x", "tags": "", "reason": "x"}
+    everything = Result("id", 1, 1, "cmd", **texts, truncated=True, lines={1: 1}, lost=1)
     assert all(getattr(everything, field.name) != "" or field.name in ("data", "tags") for field in fields(Result))
     assert column("commands.md", "The result object") == set(everything.to_wire())
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from gevent import Greenlet
 from gevent.event import Event
@@ -81,13 +81,19 @@ class Outcome:
     exit_code: int | None = None
     signal: str | None = None
     reason: str = ""
-    lines: int | None = None
     can_restart: bool = True
     ended_by_request: bool = False
 
     @property
     def has_result(self) -> bool:
         return self.level in levels.RESULTS
+
+
+class Logged(NamedTuple):
+    """What became of a job's lines: see ``lines`` and ``lost`` of ``Result``."""
+
+    lines: dict[int, int]
+    lost: int
 
 
 def killed_before_start(by_request: bool = False, data: str = "killed before it was started") -> Outcome:
@@ -188,7 +194,9 @@ class Job:
         self.changed.wait(seconds)
         self.changed.clear()
 
-    def result_of(self, outcome: Outcome, identity: Identity, stats_interval: int) -> Result:
+    def result_of(
+        self, outcome: Outcome, identity: Identity, stats_interval: int, logged: Logged | None = None
+    ) -> Result:
         """The result object of one outcome (protocol 4.1); ``stats_interval`` is the agent's own."""
         command = self.command
         return Result(
@@ -209,7 +217,8 @@ class Job:
             signal=outcome.signal,
             reason=outcome.reason,
             truncated=outcome.truncated,
-            lines=outcome.lines,
+            lines=logged.lines if logged is not None else None,
+            lost=logged.lost if logged is not None else 0,
         )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from enum import Enum
 from typing import Final, NamedTuple
 
 from greenagent.jobs.handover import Suspended, SuspendedJob
-from greenagent.jobs.job import Job, Outcome, Reason, Stage, killed_before_start
+from greenagent.jobs.job import Job, Logged, Outcome, Reason, Stage, killed_before_start
 from greenagent.jobs.run_records import CUT_OFF
 from greenagent.jobs.runner import JobContext, Runner
 from greenagent.spool.schema import FROM_CONTROLLER
@@ -83,7 +83,7 @@ class Lifecycle:
             if decision.next is Next.END:
                 self._finish(outcome)
                 return
-            write_down(self._context, job, outcome, decision)
+            write_down(self._context, job, outcome, decision, self._runner.logged())
             self._wakes = time.monotonic() + decision.delay
             if not self._sleep():
                 return
@@ -219,14 +219,16 @@ class Lifecycle:
 
     def _finish(self, outcome: Outcome) -> None:
         """The job is over."""
-        self._context.report(self._job, outcome)
+        self._context.report(self._job, outcome, logged=self._runner.logged())
 
 
-def write_down(context: JobContext, job: Job, outcome: Outcome, decision: Decision) -> None:
+def write_down(
+    context: JobContext, job: Job, outcome: Outcome, decision: Decision, logged: Logged | None = None
+) -> None:
     """What is to be known of a run that is not the last: its result, and when the next one is due."""
     job.due = time.time() + decision.delay if job.keeps_period else None
     if decision.report:
-        context.report(job, outcome, ends=False, due=job.due)
+        context.report(job, outcome, ends=False, due=job.due, logged=logged)
     elif job.due is not None:
         context.spool.between_runs(job.row, job.due)
 
@@ -236,7 +238,9 @@ def _last_outcome(suspended: SuspendedJob) -> Outcome | None:
     last = suspended.last
     if last is None:
         return None
-    return Outcome(**{**last, "streams": None if last["streams"] is None else tuple(last["streams"])})
+    known = {one.name for one in fields(Outcome)}  # another version of ours may tell more
+    told = {name: value for name, value in last.items() if name in known}
+    return Outcome(**{**told, "streams": None if last["streams"] is None else tuple(last["streams"])})
 
 
 def _told(outcome: Outcome) -> str:

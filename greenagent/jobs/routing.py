@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from weakref import WeakKeyDictionary
 
-from greenagent.jobs.job import Job
+from greenagent.jobs.job import Job, Logged
 from greenagent.logs.store import LogStore
 from greenagent.logs.write.cursors import pair_name
 from greenagent.logs.write.job_log import JobLog, Routes
@@ -44,11 +45,16 @@ class Routing:
         self._open[job] = log
         return log
 
-    def lines_sent(self, job: Job, log: JobLog) -> int:
-        """How many lines of a job its controller has been sent, or will be."""
+    def logged(self, job: Job, log: JobLog) -> Logged:
+        """How many lines of a job its controller has been sent or will be; what its cap left out is said first."""
+        log.say_over()
         names = (pair_name(logger.name, key) for logger, key in pairs(self._settings()) if key == job.controller)
         bits = [self.bits[name] for name in names if name in self.bits]
-        return sum(count for marks, count in log.marked.items() if any(marks & bit for bit in bits))
+        lines: Counter[int] = Counter()
+        for (marks, level), count in log.marked.items():
+            if any(marks & bit for bit in bits):
+                lines[level] += count
+        return Logged(dict(lines), log.lost)
 
     def update(self) -> None:
         """Other settings are in force: new lines of jobs that run already follow them."""

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from greenagent.jobs.commands import Commands, Execution, NoScriptError, RemovedExtensionError, child_environment
 from greenagent.jobs.handover import Suspended, SuspendedRun, SuspendedStreams
-from greenagent.jobs.job import Identity, Job, Outcome, Reason, killed_before_start
+from greenagent.jobs.job import Identity, Job, Logged, Outcome, Reason, killed_before_start
 from greenagent.jobs.monitor import AnnouncedPids, JobMonitor
 from greenagent.jobs.routing import Routing
 from greenagent.jobs.run_records import RunRecords
@@ -54,16 +54,25 @@ class JobContext:
     commands: Commands
     runs: RunRecords
 
-    def report(self, job: Job, outcome: Outcome, *, ends: bool = True, due: float | None = None) -> None:
+    def report(
+        self,
+        job: Job,
+        outcome: Outcome,
+        *,
+        ends: bool = True,
+        due: float | None = None,
+        logged: Logged | None = None,
+    ) -> None:
         """Puts a result into the spool, where its controller finds it; with ``ends`` the job is over.
 
         ``due``: when the next run begins, in seconds since 1970, where that is to be known at the next start.
+        ``logged``: what became of its lines, None where it has no log.
 
         The spool first, then the history (design, section 3). A job is reported over once.
         """
         if job.is_reported:
             return
-        job.last_result = job.result_of(outcome, self.identity, round(self.settings().stats.interval))
+        job.last_result = job.result_of(outcome, self.identity, round(self.settings().stats.interval), logged)
         # Before the spool has it: its controller may send the next command of that id before we go on.
         job.is_reported = ends
         try:
@@ -111,6 +120,10 @@ class BuiltInRunner:
 
     def will_restart(self, outcome: Outcome, delay: float) -> None:
         """Nothing must always run inside the agent."""
+
+    def logged(self) -> Logged | None:
+        """Nor has it lines."""
+        return None
 
     def close(self) -> None:
         """Holds nothing."""
@@ -197,6 +210,10 @@ class ExternalRunner:
         if outcome.exit_code is None and outcome.signal is None:
             how = outcome.data
         self._warn(f"{how} after {outcome.lived:.1f} s: starts again in {delay:.0f} s")
+
+    def logged(self) -> Logged | None:
+        """What became of the job's lines until now, the last ones of the agent about it being written."""
+        return self._context.routing.logged(self._job, self._log)
 
     def close(self) -> None:
         """The job is over, or goes on in another image."""
@@ -374,7 +391,6 @@ class ExternalRunner:
             truncated=output.truncated,
             exit_code=status.code,
             signal=status.signal,
-            lines=self._context.routing.lines_sent(self._job, self._log),
             ended_by_request=cause == states.KILLED,
         )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -16,6 +17,8 @@ MIXED: Final = 0
 """Instead of the level of a block whose texts carry it: ``LEVEL::text``. No message has level 0."""
 LAST_ID: Final = 0xFFFFFFFF
 
+_LEVEL = re.compile(r"^([0-9]+)::", re.MULTILINE)
+"""In front of each line of a mixed block."""
 _CONTROL = re.compile(r"[\x01-\x09\x0b-\x1f]")
 
 
@@ -114,6 +117,17 @@ class Lines:
         if self.level == MIXED:
             return _levelled(self.text)
         return [(self.level, text) for text in self.text.split("\n")[:-1]]
+
+    def by_level(self) -> Mapping[int, int]:
+        """How many there are of each level."""
+        if not self.rows and self.level != MIXED:
+            return {self.level: self.count}
+        if self.rows:
+            return Counter(level for level, _ in self.rows)
+        counts: Counter[int] = Counter()
+        for level, count in Counter(_LEVEL.findall(self.text)).items():
+            counts[int(level)] += count
+        return counts
 
     def parts(self, limit: int) -> Iterator[Lines]:
         """The same lines, cut so that each part's ``stored_size`` is at most ``limit``, or one line."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -51,8 +52,11 @@ class Result:
     reason: str = ""
     """Why nothing of it ever ran: ``NOT_FOUND`` (no such command or program), ``CANNOT_START``, or ""."""
     truncated: bool = False
-    lines: int | None = None
-    """Lines of the job so far that its controller is sent; None where nobody counted them."""
+    lines: Mapping[int, int] | None = None
+    """By level, the lines of the job so far that its controller has been sent or will be; None where nobody counted
+    them. Under 0 are those of levels beyond the ones counted apart."""
+    lost: int = 0
+    """How many lines of the job could not be stored, and so not sent, as far as that is known yet."""
 
     def to_wire(self) -> dict[str, Any]:
         """The JSON object of POST ``result`` (protocol 4.1); originals ignore the keys we add."""
@@ -81,7 +85,9 @@ class Result:
         if self.truncated:
             wire["truncated"] = True
         if self.lines is not None:
-            wire["lines"] = self.lines
+            wire["lines"] = {str(level): count for level, count in sorted(self.lines.items())}
+        if self.lost:
+            wire["lost"] = self.lost
         return wire
 
 

@@ -257,7 +257,45 @@ def test_every_line_of_a_chatty_job_is_shown_whatever_it_says(
     assert (run.code, run.out, run.err) == (0, "y\n" * 60_000, "err\nwarning\n")
     [result] = plain.get("jobs")["jobs"]
     [shown] = plain.get(f"jobs/{result['id']}")["results"]
-    assert shown["lines"] == 60_002
+    assert shown["lines"] == {"1": 60_000, "2": 1, "7": 1}
+
+
+def test_the_agents_last_words_about_a_job_are_waited_for(plain: ControllerProcess, start_agent: StartAgent) -> None:
+    """What the cap of its log left out was said after the lines had been counted, and so not seen."""
+    start_agent(controllers={"main": plain.url}, main="max_log_per_job = 2000")
+    plain.wait_for_agents("1:10")
+    run = plain.run(*NODE, "--id", "capped", "--max-restart", "1", "--", "sh", "-c", "seq 1000; exit 3")
+    *said, ended = run.err.splitlines()
+    counts = [
+        int(line.removesuffix(" lines of this job were not stored: it passed max_log_per_job = 2000 bytes"))
+        for line in said
+    ]
+    assert counts[-1] > 0, "after all others"
+    shown = len(run.out.splitlines())
+    assert sum(counts) + shown == 2001, "with the agent's word on that it has given up"
+    assert ended == "greenagent-ctl: job capped on 1:10 ended ERROR: exit code 3"
+    assert run.code == 3
+    [result] = plain.results("capped")
+    assert result["lines"] == {"1": shown, "7": len(said)}
+
+
+def test_a_job_that_has_not_begun_is_explained(plain: ControllerProcess, start_agent: StartAgent) -> None:
+    """It waited in silence, for an agent that had died seconds ago or was full."""
+    agent = start_agent(controllers={"main": plain.url}, max_jobs=1)
+    plain.wait_for_agents("1:10")
+    go = agent.folder / "go"
+    assert plain.run(*NODE, "--detach", "--", "sh", "-c", f"until [ -e {go} ]; do sleep 0.1; done").code == 0
+    full = Ctl("--url", plain.url, "run", *NODE, "--queue", "q", "--", "echo", "full")
+    wait_until(lambda: full.err, what="the reason")
+    assert full.err == "greenagent-ctl: handed over to 1:10, waits there for its queue 'q' or a slot\n"
+    go.touch()
+    assert full.done()[:2] == (0, "full\n")
+    agent.kill()
+    dead = Ctl("--url", plain.url, "run", *NODE, "--", "echo", "late")
+    wait_until(lambda: dead.err, what="the reason")
+    assert re.fullmatch(r"greenagent-ctl: waiting for 1:10 \(last contact \d+ s ago\)\n", dead.err)
+    agent.start()
+    assert dead.done()[:2] == (0, "late\n")
 
 
 def test_a_job_behind_another_of_its_queue_waits_and_is_not_called_running(

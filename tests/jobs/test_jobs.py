@@ -38,7 +38,7 @@ def test_an_echo_with_every_key_of_the_result(controller: RecordingController, s
         "tags": "a tag",
         "exit_code": 0,
         "signal": None,
-        "lines": 0,
+        "lines": {},
     }
     assert controller.posts[-1].headers["User-Agent"].startswith("greenagent/")
 

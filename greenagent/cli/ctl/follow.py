@@ -26,6 +26,8 @@ SETTLE_TIME: Final = 1.3
 """Seconds after a job's end in which lines may come that its result does not tell of: a flush and the way."""
 LAG_WAIT: Final = 10.0
 """The same where the result tells how many lines there are: lines of other jobs may go before them."""
+LOOK_PAUSE: Final = 0.05
+"""Seconds between two looks for lines of a job that has ended: the controller holds no request for them any more."""
 FIRST_LINE_WAIT: Final = 2.5
 """The same where no line has come at all: the agent may not upload any."""
 ORIGINAL_DELAY: Final = 0.3
@@ -34,6 +36,8 @@ ORIGINAL_TRIES: Final = 3
 """How often such a log is looked into while lines are missing that the result tells of."""
 MAX_IDS: Final = 50_000
 """Lines whose repeats are known, should the controller be started again."""
+EXPLAIN_AFTER: Final = 1.5
+"""Seconds after which it is said what a job waits for that has not ended."""
 STILL_WAIT: Final = 2.5
 """Seconds after which open text that has changed is looked at again: an agent tells of a change within two."""
 CONTROLLER_WAIT: Final = 60.0
@@ -45,12 +49,24 @@ Answer = TypeVar("Answer")
 class Follower:
     """Fetches lines while a job runs and its results when it ends."""
 
-    def __init__(self, client: Client, job_id: str, output: LiveOutput, patient: bool = True) -> None:
-        """``patient``: waits for a controller that is away, also before its first answer."""
+    def __init__(
+        self,
+        client: Client,
+        job_id: str,
+        output: LiveOutput,
+        patient: bool = True,
+        explain: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``patient``: waits for a controller that is away, also before its first answer.
+
+        ``explain``: says what the job waits for, if it does; called once a job that is followed has not ended soon.
+        """
         self._client = client
         self._path = job_path(job_id)
         self._output = output
         self._patient = patient
+        self._explain = explain
+        self._is_explained = False
         self._run = ""
         """Names the run of the controller that numbers the lines."""
         self._after = 0
@@ -79,6 +95,12 @@ class Follower:
     def follow(self) -> dict[str, Any]:
         """Returns the finished job, its lines shown as far as they came. Raises ControllerError."""
         self._finished = False
+        until = time.monotonic() + EXPLAIN_AFTER
+        while not self._finished and (left := until - time.monotonic()) > 0:
+            self._fetch(left)
+        if not self._finished and not self._is_explained:
+            self._is_explained = True
+            self._explain()
         while not self._finished:
             self._fetch(STILL_WAIT if self._output.awaits_open else POLL_WAIT)
         job = self._patiently(lambda: self._client.get(self._path))
@@ -88,35 +110,38 @@ class Follower:
             if self._fetch():
                 quiet_since = time.monotonic()
                 continue
-            counted = [self._output.missing_lines(result) for result in uploading]
+            awaited = self._output.awaited(uploading)
             if all(map(self._output.is_complete, uploading)):
-                if None not in counted:
+                if awaited is not None:
                     break
-                # A result tells of levels 1, 2 and 9 alone: others may have been printed just before the end.
+                # A result without a count tells of levels 1, 2 and 9 alone: others may have been printed before.
                 until = ended + SETTLE_TIME
-            elif any(counted):
-                until = quiet_since + LAG_WAIT
+            elif awaited is not None:
+                # What is lost for certain is waited for no longer than what may just be on its way.
+                until = quiet_since + LAG_WAIT if awaited else ended + SETTLE_TIME
             else:
                 until = quiet_since + (LINES_WAIT if self._after else FIRST_LINE_WAIT)
             left = until - time.monotonic()
             if left <= 0:
                 break
-            time.sleep(min(left, 0.1))
+            time.sleep(min(left, LOOK_PAUSE))
         self.read()
         return job
 
-    def read_originals(self, job: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Shows the lines in the logs of original agents that have or had the job, or says why that cannot be.
-
-        ``job``: as it is known; it is looked at now where it is None, and nothing happens where nobody knows it.
-        Returns the results, or placeholders, of those agents whose logs were read. Raises ControllerError.
-        """
+    def known_job(self) -> dict[str, Any] | None:
+        """The job as it is now; None where the controller knows but lines of it. Raises ControllerError."""
         try:
-            job = job or self._patiently(lambda: self._client.get(self._path))
+            return self._patiently(lambda: self._client.get(self._path))
         except ControllerError as error:
             if error.status != 404:
                 raise
-            return []
+            return None
+
+    def read_originals(self, job: dict[str, Any]) -> list[dict[str, Any]]:
+        """Shows the lines in the logs of original agents that have or had the job, or says why that cannot be.
+
+        Returns the results, or placeholders, of those agents whose logs were read. Raises ControllerError.
+        """
         originals = self._originals_of(job)
         return [
             result

@@ -4,47 +4,64 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from typing import Any, Final
 
 from greenagent.cli.common import local_time
 from greenagent.cli.ctl.client import Client, ControllerError
 from greenagent.cli.ctl.follow import Follower
 from greenagent.cli.ctl.originals import is_first
-from greenagent.cli.ctl.output import LiveOutput, agent_name, as_argument, note
+from greenagent.cli.ctl.output import LiveOutput, agent_name, as_argument, node_logs, note
 from greenagent.cli.unfinished import UNFINISHED
 from greenagent.values import states
+
+MAX_NAMED: Final = 10
+"""Agents that are named in one line."""
 
 
 def logs(client: Client, options: argparse.Namespace) -> int:
     """What is there now; with ``--follow`` until the job has ended and its last lines have come."""
     output = _EveryLine(options.json)
     follower = Follower(client, options.id, output, patient=False)
-    complete = True
+    missing: list[str] = []
     try:
         if options.follow:
-            complete = _follow(follower, output, options.id)
+            missing = _follow(follower, output, options.id)
         else:
             follower.read()
-            complete = output.tell_of_originals(follower.read_originals())
+            job = follower.known_job()
+            if job is not None:
+                read = follower.read_originals(job)
+                output.tell_of_originals(read)
+                unread = output.originals - set(map(agent_name, read))  # of which that was said
+                missing = [name for name in output.incomplete(job) if name not in unread]
     finally:
         if follower.lost:
             note(f"{follower.lost} older lines are no longer kept here")
         if output.restarted:
             note("the controller was restarted meanwhile: lines it had until then may be missing above")
-        elif not complete:
-            whose = "the log of an original agent has not" if output.originals else "the agent has not uploaded"
-            note(
-                f"{whose} all lines of the job;"
-                f" the end of its output is shown by: greenagent-ctl show {as_argument(options.id)}"
-            )
+        elif missing:
+            note(_why(missing, output.originals, options.id))
     return 0
 
 
-def _follow(follower: Follower, output: _EveryLine, job_id: str) -> bool:
-    """True when all lines have come that the results tell of."""
+def _why(missing: list[str], originals: set[str], job_id: str) -> str:
+    """What to do where lines are not here; ``missing``: of which agents."""
+    names = ", ".join(missing[:MAX_NAMED]) + (" and more" if missing[MAX_NAMED:] else "")
+    end = f"the end of its output is shown by: greenagent-ctl show {as_argument(job_id)}"
+    if originals.issuperset(missing):
+        return f"the log of an original agent has not all lines of the job; {end}"
+    return (
+        f"not all lines of the job are here: {names} has not uploaded them, or they went with an earlier run of the"
+        f" controller, which has them in memory; {end}, all of it on {names} by: {node_logs(job_id)}"
+    )
+
+
+def _follow(follower: Follower, output: _EveryLine, job_id: str) -> list[str]:
+    """The agents of which not all lines have come that the results tell of."""
     try:
         follower.read()
-        follower.read_originals()
+        if (known := follower.known_job()) is not None:
+            follower.read_originals(known)
         job = follower.follow()
         output.tell_of_originals(follower.read_originals(job))
     except ControllerError as error:
@@ -56,8 +73,8 @@ def _follow(follower: Follower, output: _EveryLine, job_id: str) -> bool:
                 " it may still run (start the controller with --state)"
             ) from error
         note(f"the controller has lines of the job {job_id} but does not know it: that it has ended cannot be told")
-        return True
-    return all(output.is_complete(result) for result in job["results"])
+        return []
+    return output.incomplete(job)
 
 
 class _EveryLine(LiveOutput):
@@ -67,11 +84,17 @@ class _EveryLine(LiveOutput):
         super().__init__(prefix=False, quiet=True)
         self._as_json = as_json
 
-    def tell_of_originals(self, read: list[dict[str, Any]]) -> bool:
-        """True when all lines have been shown that the results of original agents whose logs were read tell of.
+    def incomplete(self, job: dict[str, Any]) -> list[str]:
+        """The agents where the job has ended, and of which not all lines came that they tell of."""
+        ended = [one for one in job["results"] if states.is_terminal(one["state"]) and one.get("delivered", True)]
+        return [agent_name(one) for one in ended if not (self.is_complete(one) and self._has_any(one))]
 
-        Those of the first generation tell of none: that no line came is said.
-        """
+    def _has_any(self, result: dict[str, Any]) -> bool:
+        """False where no line came though the job printed some."""
+        return self.has_lines_of(result) or not any(result.get("streams") or ())
+
+    def tell_of_originals(self, read: list[dict[str, Any]]) -> None:
+        """Says of first originals, whose results tell of no lines, that none came."""
         ended = [result for result in read if states.is_terminal(result["state"])]
         for result in ended:
             if is_first(result) and not self.has_lines_of(result):
@@ -79,7 +102,6 @@ class _EveryLine(LiveOutput):
                     f"agent {agent_name(result)} is an original one and has no line of this job in its log,"
                     " which keeps the levels that its configuration names"
                 )
-        return all(map(self.is_complete, ended))
 
     def note(self, item: dict[str, Any], text: str) -> None:
         note(text)

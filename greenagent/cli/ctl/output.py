@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections import Counter, deque
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from greenagent.cli.common import print_error
 from greenagent.cli.unfinished import UNFINISHED, Unfinished
@@ -44,6 +44,38 @@ def as_argument(job_id: str) -> str:
     return f"{'-- ' if job_id.startswith('-') else ''}{shlex.quote(job_id)}"
 
 
+def node_logs(job_id: str) -> str:
+    """The command that shows all lines of a job on the machine of its agent."""
+    return f"greenagent-logs --job{'=' if job_id.startswith('-') else ' '}{shlex.quote(job_id)}"
+
+
+class ToldLines(NamedTuple):
+    """What a result tells of the lines that its agent sends."""
+
+    total: int
+    by_level: dict[int, int] | None
+    """None of an agent of before, which told a number alone."""
+    lost: int
+    """Those of them that it could not store; it may know of more later."""
+
+
+def told_lines(result: dict[str, Any]) -> ToldLines | None:
+    """None where it tells nothing."""
+    lines = result.get("lines")
+    known = result.get("lost")
+    lost = known if _is_count(known) else 0
+    if _is_count(lines):
+        return ToldLines(lines, None, lost)
+    if not isinstance(lines, dict) or not all(map(_is_count, lines.values())):
+        return None
+    by_level = {int(level): count for level, count in lines.items() if level.isascii() and level.isdigit()}
+    return ToldLines(sum(lines.values()), by_level, lost)
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 class LiveOutput:
     """Prints level 1 to stdout and other text of the job to stderr, and remembers what it printed.
 
@@ -57,8 +89,8 @@ class LiveOutput:
         self._shown: dict[tuple[str, int], deque[Shown]] = {}
         """By agent and level."""
         self._critical: dict[str, Shown] = {}
-        self._counts: Counter[str] = Counter()
-        """By agent, the lines that came."""
+        self._counts: Counter[tuple[str, int]] = Counter()
+        """By agent and level, the lines that came."""
         self._agents: set[str] = set()
         """Agents of which lines came."""
         self.originals: set[str] = set()
@@ -75,7 +107,7 @@ class LiveOutput:
         """Prints one uploaded line."""
         agent, level, stamp = agent_name(line), line["level"], line["epoch_ms"]
         self._agents.add(agent)
-        self._counts[agent] += 1
+        self._counts[agent, level] += 1
         texts = line["data"].split("\n")
         if level in STREAMS:
             shown = self._shown.setdefault((agent, level), deque(maxlen=STREAM_LINES))
@@ -105,12 +137,12 @@ class LiveOutput:
 
     def is_complete(self, result: dict[str, Any]) -> bool:
         """True when everything the result tells of has been printed."""
+        if (told := told_lines(result)) is not None:
+            return told.total <= self._came(result)
         if _has_given_up(result):
             text, stamp = self._critical.get(agent_name(result), ("", 0))
             if not text.startswith(GAVE_UP) or stamp < result["starttime"]:
                 return False
-        if (missing := self.missing_lines(result)) is not None:
-            return missing == 0
         return not any(self._missing(result, level, texts)[0] for level, texts in _streams(result))
 
     def has_lines_of(self, result: dict[str, Any]) -> bool:
@@ -131,34 +163,67 @@ class LiveOutput:
             and not self.has_lines_of(result)
         ]
 
-    def missing_lines(self, result: dict[str, Any]) -> int | None:
-        """How many lines have not come of those that the result tells of; None where it does not tell."""
-        lines = result.get("lines")
-        if not isinstance(lines, int) or isinstance(lines, bool):
-            return None
-        lost = 0 if self._prefix else self.lost  # of a fan-out nobody tells whose they were
-        return max(0, lines - self._counts[agent_name(result)] - lost)
+    def _came(self, result: dict[str, Any]) -> int:
+        """Lines that came of the agent of a result, and those that the controller dropped before, where it has any."""
+        name = agent_name(result)
+        came = sum(count for (agent, _), count in self._counts.items() if agent == name)
+        return came if self._prefix else came + self.lost  # of a fan-out nobody tells whose they were
 
-    def complete(self, result: dict[str, Any]) -> None:
-        """Prints what the result's streams hold beyond the lines that came."""
-        came = self._agents | self.originals
-        late = self.missing_lines(result)
+    def awaited(self, results: list[dict[str, Any]]) -> int | None:
+        """How many lines may still come of those that results tell of; None where one does not tell.
+
+        Not those that an agent knows to be lost, nor as many as the controller has dropped.
+        """
+        left = -self.lost if self._prefix else 0
+        for result in results:
+            told = told_lines(result)
+            if told is None:
+                return None
+            left += max(0, told.total - told.lost - self._came(result))
+        return max(0, left)
+
+    def complete(self, result: dict[str, Any]) -> int:
+        """Prints what the result's streams hold beyond the lines that came; returns how many lines are not shown."""
+        told = told_lines(result)
+        missing = max(0, told.total - self._came(result)) if told is not None else 0
+        if missing or told is None or not self.has_lines_of(result):
+            self._tell_why(result, missing, min(missing, told.lost) if told is not None else 0)
+        added, not_kept = 0, False
+        for level, texts in _streams(result):
+            if told is not None and self._has_all(result, level, told, missing):
+                continue  # its lines may be equal, and are not looked for again
+            left, follows = self._missing(result, level, texts)
+            if left:
+                not_kept |= self._announce(result, level, len(left), follows, told is not None and told.lost > 0)
+            self.show(result, level, left)
+            added += len(left)
+        return max(missing - added, int(not_kept))
+
+    def _has_all(self, result: dict[str, Any], level: int, told: ToldLines, missing: int) -> bool:
+        """Whether all lines of a stream came that the result tells of, if it tells of any."""
+        came = self._counts[agent_name(result), level]
+        if told.by_level is None:
+            return missing == 0 and came > 0
+        return 0 < told.by_level.get(level, 0) <= came
+
+    def _tell_why(self, result: dict[str, Any], missing: int, lost: int) -> None:
+        """Says what has become of lines that did not come."""
         has_text = any(texts for _, texts in _streams(result))
-        if late:
-            why = f"{late} of this job's lines have not come: its agent sends them later, or could not keep them"
-            self.note(result, f"{why}; showing the end of its result" if has_text else why)
-        elif has_text and agent_name(result) not in came:
+        whys = []
+        if lost:
+            whys.append(f"{lost} lines of this job are lost: its agent could not store them")
+        if missing > lost and self._prefix and self.lost:
+            whys.append(f"{missing - lost} lines of this job have not come")  # of those that the controller dropped
+        elif missing > lost:
+            late = f"{missing - lost} lines of this job have not been uploaded yet"
+            whys.append(f"{late}; greenagent-ctl logs {as_argument(result['id'])} shows them later")
+        if not whys and has_text and agent_name(result) not in self._agents | self.originals:
             why = 'this agent uploads no lines of this job ([logging] type "AC")'
             if self.was_away:
                 why = "the controller was away and has no lines of this job yet"
-            self.note(result, f"{why}; showing the end of its result")
-        for level, texts in _streams(result):
-            if late == 0 and self._shown.get((agent_name(result), level)):
-                continue  # all of it was shown; the lines of a stream may be equal
-            missing, follows = self._missing(result, level, texts)
-            if missing:
-                self._announce(result, level, len(missing), follows)
-            self.show(result, level, missing)
+            whys.append(why)
+        for number, why in enumerate(whys, 1):
+            self.note(result, f"{why}; showing the end of its result" if has_text and number == len(whys) else why)
 
     def _missing(self, result: dict[str, Any], level: int, texts: list[str]) -> tuple[list[str], str]:
         """The lines of a stream that were not printed, and how they follow: next, holes, gap, again."""
@@ -179,8 +244,11 @@ class LiveOutput:
                 return left, "holes"
         return texts, "gap" if is_end else "again"
 
-    def _announce(self, result: dict[str, Any], level: int, count: int, follows: str) -> None:
-        """Says what the lines are that follow, where they do not just go on."""
+    def _announce(self, result: dict[str, Any], level: int, count: int, follows: str, are_lost: bool) -> bool:
+        """Says what the lines are that follow, where they do not just go on; True where there were more before them.
+
+        ``are_lost``: not even the agent has all of them.
+        """
         stream = f"{STREAMS[level]} of {agent_name(result)}"
         why = "the controller was restarted; " if self.restarted else ""
         if follows == "holes":
@@ -189,9 +257,11 @@ class LiveOutput:
             self.note(result, f"{why}the whole output follows once more ({stream})")
         elif follows == "gap" or count >= STREAM_LINES or result.get("truncated"):
             gap = "after a gap, " if follows == "gap" else ""
-            where = f"; all are shown there by: greenagent-logs --job {result['id']}"
-            where = "" if agent_name(result) in self.originals else where
+            where = f"; all are shown there by: {node_logs(result['id'])}"
+            where = "" if are_lost or agent_name(result) in self.originals else where
             self.note(result, f"{why}{gap}only the last {count} lines of {stream} follow{where}")
+            return True
+        return False
 
     def note(self, item: dict[str, Any], text: str) -> None:
         """Prints a line of our own about an agent."""

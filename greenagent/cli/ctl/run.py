@@ -12,8 +12,9 @@ from greenagent.cli.ctl.client import Client, ControllerError, job_path
 from greenagent.cli.ctl.exit_codes import FAILED, exit_code
 from greenagent.cli.ctl.follow import Follower
 from greenagent.cli.ctl.originals import originals_among
-from greenagent.cli.ctl.output import PROGRAM, LiveOutput, agent_name, as_argument, note
-from greenagent.cli.ctl.run_options import command_of
+from greenagent.cli.ctl.output import PROGRAM, LiveOutput, agent_name, as_argument, node_logs, note
+from greenagent.cli.ctl.run_options import command_of, has_stdin
+from greenagent.cli.ctl.waiting import tell_waiting
 from greenagent.values import levels, states
 
 MAX_NAMED: Final = 20
@@ -25,6 +26,8 @@ def run(client: Client, options: argparse.Namespace) -> int:
     command = command_of(options)
     if not options.detach and command.get("nid") and originals_among(client, [command]):
         command["args"].setdefault("loglevels_db", "*")  # it gives but the lines that are in its log
+    if options.data is None and has_stdin():
+        note("the job does not get our stdin: --data - passes it on")
     answer = client.post("jobs", command)
     for warning in answer.get("warnings", ()):  # controllers of 0.1 tell of none
         note(f"warning: {warning}")
@@ -36,7 +39,7 @@ def run(client: Client, options: argparse.Namespace) -> int:
         print(json.dumps(answer) if options.json else job_id)
         return 0
     output = LiveOutput(prefix=options.fanout, quiet=options.json)
-    follower = Follower(client, job_id, output)
+    follower = Follower(client, job_id, output, explain=lambda: tell_waiting(client, job_id))
     try:
         job = _follow(client, follower, answer)
     except OSError as error:  # our output, the reader of which has gone: the job does not depend on it
@@ -46,27 +49,29 @@ def run(client: Client, options: argparse.Namespace) -> int:
     if job is None:
         note(f"job {job_id} goes on")
         return EXIT_INTERRUPTED
+    lost = 0
     if options.json:
         print(json.dumps(job))
-    else:
-        _show_end(follower, output, job)
+    elif _show_end(follower, output, job):
+        lost = FAILED
     codes = {agent_name(result): exit_code(result) for result in job["results"]}
     if options.fanout and not options.json and any(result["nid"] for result in job["results"]):
         note(_summary(codes, len(away)))
-    missing = FAILED if away and options.require_all else 0
-    return max(*codes.values(), missing, 0 if codes else FAILED)
+    if away and options.require_all:
+        return max(FAILED, *codes.values())
+    return max(codes.values(), default=FAILED) or lost
 
 
-def _show_end(follower: Follower, output: LiveOutput, job: dict[str, Any]) -> None:
-    """What there is to be shown of a job that has ended, its live lines having been shown."""
+def _show_end(follower: Follower, output: LiveOutput, job: dict[str, Any]) -> bool:
+    """What there is to be shown of a job that has ended, its live lines having been shown; True if some is missing."""
+    follower.read_originals(job)
     if follower.lost:
         note(
-            f"{follower.lost} lines are missing above, the controller keeps only so many;"
-            f" all are shown by: greenagent-logs --job {job['id']} (on the agent's machine)"
+            f"{follower.lost} lines are missing above, the controller keeps only so many; on the agent's machine they"
+            f" are shown by: {node_logs(job['id'])}"
         )
-    follower.read_originals(job)
-    for result in job["results"]:
-        _show_rest(result, output)
+    missing = [_show_rest(result, output) for result in job["results"]]
+    return any(missing)
 
 
 def _names_of_away(away: list[dict[str, Any]]) -> str:
@@ -127,9 +132,9 @@ def _kill(client: Client, job_id: str) -> None:
             raise
 
 
-def _show_rest(result: dict[str, Any], output: LiveOutput) -> None:
-    """What a result holds that has not been shown as lines."""
-    output.complete(result)
+def _show_rest(result: dict[str, Any], output: LiveOutput) -> int:
+    """What a result holds that has not been shown as lines; returns how many lines are not shown."""
+    missing = output.complete(result)
     data = result.get("data") or ""
     state = result.get("state")
     if data and (result.get("level") in levels.RESULTS or state == states.SUCCESS):
@@ -137,6 +142,7 @@ def _show_rest(result: dict[str, Any], output: LiveOutput) -> None:
         output.show(result, levels.STDOUT, data.removesuffix("\n").split("\n"))
     elif state != states.SUCCESS and (data or state != states.ERROR or result.get("exit_code") is None):
         output.note(result, _outcome(result))
+    return missing
 
 
 def _outcome(result: dict[str, Any]) -> str:

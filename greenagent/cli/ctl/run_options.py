@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
+import os
+import stat
 import sys
-from typing import Any, NoReturn
+import termios
+from array import array
+from typing import Any, Final, NoReturn
 
 from greenagent.cli.common import UsageError, count, seconds
 from greenagent.values.arguments import REMEMBERED
+
+LOG_FLUSH: Final = 0.1
+"""Seconds within which an agent is to send the lines of a job that is looked at."""
+DETACHED_FLUSH: Final = 1.0
+"""The same of one that may be looked at."""
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -91,6 +101,20 @@ def _pair(text: str) -> str:
     return text
 
 
+def has_stdin() -> bool:
+    """Whether something waits in a pipe on our stdin: a job does not get it by itself.
+
+    Not in a file, which is as likely the script that we are run by.
+    """
+    waiting = array("i", [0])
+    try:
+        if stat.S_ISFIFO(os.fstat(0).st_mode):
+            fcntl.ioctl(0, termios.FIONREAD, waiting)
+    except OSError:
+        return False
+    return waiting[0] > 0
+
+
 def _stdin() -> str:
     if sys.stdin is None:
         raise UsageError("--data -: stdin is closed")
@@ -121,7 +145,8 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
         args["args"] = words
     args |= _given(options, "env", "name", "domain", "working_dir", "queue")
     args |= _given(options, "max_time", "max_restart", "restart", "recurring_period")
-    return args if options.detach else {"loglevels_ac": "*", "log_flush": 1, **args}  # what shows lines as they come
+    # What shows lines as they come, to us or to who follows them later.
+    return {"loglevels_ac": "*", "log_flush": DETACHED_FLUSH if options.detach else LOG_FLUSH, **args}
 
 
 def _json_object(text: str) -> dict[str, Any]:

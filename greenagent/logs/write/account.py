@@ -66,7 +66,7 @@ class LineAccount:
         ``untold``: of how many lines the notes tell that are lost as well; these were counted before.
         """
         for owner, count in lost.items():
-            self._log_of(owner).count_dropped(count)
+            self._log_of(owner).count_lost(count)
         for counts in (lost, untold):
             for owner, count in counts.items():
                 self._unreported[owner] = self._unreported.get(owner, 0) + count

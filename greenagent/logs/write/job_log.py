@@ -20,7 +20,9 @@ _OVERHEAD: Final = 64
 """What one message weighs beside its text, in the queue to the writer."""
 
 _CACHED: Final = 256
-"""A job may print any number as a level; only so many answers are remembered."""
+"""A job may print any number as a level; only so many answers are remembered, and so many levels counted apart."""
+OTHERS: Final = 0
+"""Stands for all further levels where lines are counted."""
 
 
 class Route(NamedTuple):
@@ -126,8 +128,10 @@ class JobLog:
         """By stream, the open text as it was last written; it counts while the stream has a row."""
         self._ended: tuple[int, ...] = ()
         """Streams whose open text is over, and became no line that is stored."""
-        self.marked: dict[int, int] = {}
-        """How many lines went to each set of upload pairs."""
+        self.marked: dict[tuple[int, int], int] = {}
+        """By set of upload pairs and level, how many lines went to them; under level 0 those of too many levels."""
+        self.lost = 0
+        """Messages that were to be stored, and could not be."""
         self.dropped = 0
         """Messages that were counted instead of stored, for whatever reason."""
 
@@ -234,19 +238,20 @@ class JobLog:
 
     def close(self) -> None:
         """The job has ended: what its cap left out is said."""
-        self._say_over()
+        self.say_over()
         self.watch({})
         self._on_close(self)
 
     def state(self) -> dict[str, Any]:
         """What ``restore`` needs to go on under the same cap; what the cap has left out so far is said first."""
-        self._say_over()
+        self.say_over()
         return {
             "bytes": self._bytes,
             "capped": self._capped,
             "dropped": self.dropped,
             "over_said": self._over_said,
-            "marked": list(self.marked.items()),
+            "lost": self.lost,
+            "marked": [(*key, count) for key, count in self.marked.items()],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -255,12 +260,19 @@ class JobLog:
         self._capped = bool(state.get("capped", False))
         self.dropped = int(state.get("dropped", 0))
         self._over_said = float(state.get("over_said", -_SAY_EVERY))
-        self.marked = dict(state.get("marked", ()))
+        self.lost = int(state.get("lost", 0))
+        for marks, *level, count in state.get("marked", ()):  # an older image did not tell the level
+            self.marked[marks, level[0] if level else OTHERS] = count
 
     def count_dropped(self, count: int) -> None:
         """So many messages of this job were not stored, or not sent."""
         self.dropped += count
         self._intake.dropped += count
+
+    def count_lost(self, count: int) -> None:
+        """So many messages of this job could not be stored."""
+        self.lost += count
+        self.count_dropped(count)
 
     def _put_block(self, block: Block | Mixed, route: Route, closes: tuple[int, ...]) -> tuple[int, ...]:
         """Returns those of ``closes`` that no line handed over has closed; so does ``_put_rows``."""
@@ -282,7 +294,7 @@ class JobLog:
             size = sum(byte_size(text) for _, text in rows)
             closes = self._hand_over(route, rows[0][0], "", rows, len(rows), size, closes=closes)
         if self._over and time.monotonic() - self._over_said >= _SAY_EVERY:
-            self._say_over()
+            self.say_over()
         return closes
 
     def _within_cap(self, rows: list[tuple[int, str]]) -> list[tuple[int, str]]:
@@ -300,7 +312,8 @@ class JobLog:
         self.count_dropped(left_out)
         return rows[:fitting]
 
-    def _say_over(self) -> None:
+    def say_over(self) -> None:
+        """Says what the cap has left out and nobody was told of yet."""
         if self._over:
             count, self._over = self._over, 0
             self._over_said = time.monotonic()
@@ -338,11 +351,18 @@ class JobLog:
         if route.console and self._intake.console is not None:
             self._intake.console.show(self._label, lines)
         if route.marks:
-            self.marked[route.marks] = self.marked.get(route.marks, 0) + count
+            self._count(route.marks, lines)
         if route.keep or route.marks:
             self._intake.put(lines, size + _OVERHEAD * (len(rows) or 1))
             return ()
         return closes
+
+    def _count(self, marks: int, lines: Lines) -> None:
+        for level, count in lines.by_level().items():
+            key = (marks, level)
+            if key not in self.marked and len(self.marked) >= _CACHED:
+                key = (marks, OTHERS)
+            self.marked[key] = self.marked.get(key, 0) + count
 
 
 def _clean(text: str) -> str:

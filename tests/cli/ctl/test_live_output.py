@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import Any
 
 import gevent
+import pytest
 
+from greenagent.cli.ctl.follow import LAG_WAIT
 from greenagent.controller.limits import Limits
 from tests.support.ctl import (
     NO_LINES,
@@ -164,15 +168,68 @@ def test_lines_that_never_come_are_counted_and_the_agent_is_not_said_to_upload_n
         agent.finish(command["id"], exit_code=0, streams=["first\nsecond\n", ""], lines=2)
 
     answering(controller, answer)
-    done = ctl(controller.url, *on_node("--", "job"))
+    done = ctl(controller.url, *on_node("--id", "x", "--", "job"))
     assert (done.code, done.out) == (0, "first\nsecond\n")
     assert done.err == (
-        "greenagent-ctl: 1 of this job's lines have not come: its agent sends them later, or could not keep them;"
+        "greenagent-ctl: 1 lines of this job have not been uploaded yet; greenagent-ctl logs x shows them later;"
         " showing the end of its result\n"
     )
 
 
-def test_an_agent_that_tells_of_no_lines_is_not_waited_for(controller, answering) -> None:
-    answering(controller, result_of(exit_code=0, streams=["out\n", ""], lines=0))
+@pytest.mark.parametrize("lines", [0, {}])
+def test_an_agent_that_tells_of_no_lines_is_not_waited_for(controller, answering, lines) -> None:
+    answering(controller, result_of(exit_code=0, streams=["out\n", ""], lines=lines))
     done = ctl(controller.url, *on_node("--", "job"))
     assert (done.code, done.out, done.err) == (0, "out\n", NO_LINES)
+
+
+def test_what_is_lost_is_told_from_what_has_not_come_yet(controller, answering) -> None:
+    """Both were one sentence, and what nobody had any more was promised on the agent's machine."""
+    lines = Lines()
+    texts = [str(number) for number in range(3000)]
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        lines.send(agent, command["id"], *texts[:10])
+        stream = "".join(f"{text}\n" for text in texts[-1000:])
+        agent.finish(command["id"], exit_code=0, streams=[stream, ""], lines={"1": 3000}, lost=2990)
+
+    answering(controller, answer)
+    done = ctl(controller.url, *on_node("--id", "x", "--", "job"))
+    assert done.out.split() == [*texts[:10], *texts[-1000:]]
+    assert done.err.splitlines() == [
+        "greenagent-ctl: 2990 lines of this job are lost: its agent could not store them;"
+        " showing the end of its result",
+        "greenagent-ctl: after a gap, only the last 1000 lines of stdout of 1:10 follow",
+    ]
+    assert done.code == 125, "its output is not whole"
+
+
+def test_a_stream_that_came_whole_is_not_looked_for_again_where_another_is_late(controller, answering) -> None:
+    lines = Lines()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        lines.send(agent, command["id"], *["y"] * 3000)
+        agent.finish(command["id"], exit_code=0, streams=["y\n" * 1000, "oops\n"], lines={"1": 3000, "2": 1}, lost=1)
+
+    answering(controller, answer)
+    done = ctl(controller.url, *on_node("--", "job"))
+    assert (done.code, done.out) == (0, "y\n" * 3000)
+    assert done.err.splitlines()[-1] == "oops"
+
+
+def test_what_the_controller_has_dropped_of_a_fanout_is_not_waited_for(make_controller, answering) -> None:
+    controller = make_controller(Limits(log_lines_per_job=100))
+    lines = Lines()
+
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        lines.send(agent, command["id"], *[str(number) for number in range(150)])
+        agent.finish(command["id"], exit_code=0, streams=["", ""], lines={"1": 150})
+
+    for nid in (1, 2):
+        answering(controller, answer, nid=nid, roles=["web"])
+    began = time.monotonic()
+    done = ctl(controller.url, "run", "--role", "web", "--fanout", "--", "job")
+    [missing] = re.findall(r"(\d+) lines are missing above", done.err)  # fewer where some were seen in time
+    assert (done.code, len(done.out.splitlines())) == (125, 300 - int(missing))
+    assert "not been uploaded" not in done.err
+    assert time.monotonic() - began < LAG_WAIT

@@ -112,8 +112,9 @@ def test_following_says_when_not_all_lines_have_come(controller) -> None:
     done = ctl(controller.url, "logs", "--follow", "--", "-x")
     assert (done.code, done.out) == (0, "")
     assert done.err == (
-        "greenagent-ctl: the agent has not uploaded all lines of the job;"
-        " the end of its output is shown by: greenagent-ctl show -- -x\n"
+        "greenagent-ctl: not all lines of the job are here: 1:10 has not uploaded them, or they went with an earlier"
+        " run of the controller, which has them in memory; the end of its output is shown by: greenagent-ctl show --"
+        " -x, all of it on 1:10 by: greenagent-logs --job=-x\n"
     )
 
 
@@ -272,3 +273,26 @@ def test_stamps_no_calendar_has_are_shown_as_unknown() -> None:
     with answers({"logs": page, "x": '{"id": "x", "results": []}'}) as url:
         done = ctl(url, "logs", "x")
         assert done == (0, "--:--:-- 1:1  1 text\n" * 3, "")
+
+
+def test_lines_that_went_with_an_earlier_run_of_the_controller_are_missed(tmp_path) -> None:
+    """It printed nothing, with exit code 0 and without a word."""
+    process = ControllerProcess(tmp_path, "--state", str(tmp_path / "state.db"))
+    try:
+        command = {"id": "x", "cmd": "execute", "gid": 1, "nid": 10, "args": {"name": "a"}, "wait_for_agent": 60}
+        assert process.post(command) == 202
+        assert plain().get(f"{process.url}/1/10/cmd", timeout=10).json()["id"] == "x"
+        batch = [{"id": 1, "jobid": "x", "level": 1, "data": "one", "epoch_ms": 1000}]
+        assert plain().post(f"{process.url}/1/10/log", json=batch, timeout=10).status_code == 200
+        result = {"id": "x", "state": "SUCCESS", "starttime": 1, "exit_code": 0, "streams": ["one\n", ""]}
+        plain().post(f"{process.url}/1/10/result", json={**result, "lines": {"1": 1}}, timeout=10)
+        whole = process.ctl("logs", "x")
+        assert (whole.code, texts_of(whole.out), whole.err) == (0, ["one"], "")
+        process.kill()
+        process.start()
+        done = process.ctl("logs", "x")
+    finally:
+        process.kill()
+    assert (done.code, done.out) == (0, "")
+    assert "not all lines of the job are here: 1:10 has not uploaded them, or they went with an earlier run" in done.err
+    assert done.err.endswith("show x, all of it on 1:10 by: greenagent-logs --job x\n")

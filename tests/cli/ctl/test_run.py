@@ -33,7 +33,7 @@ def test_run_prints_the_streams_and_exits_as_the_job(controller, answering) -> N
     assert command["args"]["name"] == "sh"
     assert command["args"]["args"] == ["-c", "x", "--", "-y"]
     assert command["args"]["loglevels_ac"] == "*"
-    assert command["args"]["log_flush"] == 1
+    assert command["args"]["log_flush"] == 0.1
 
 
 def test_not_delivered_is_125(controller) -> None:
@@ -126,7 +126,7 @@ def test_every_option_reaches_the_command(controller, answering) -> None:
             "env": ["A=1", "B=x=y"],
             "args": ["a", "b"],
             "loglevels_ac": "*",
-            "log_flush": 1,
+            "log_flush": 0.1,
         },
     }
 
@@ -136,7 +136,8 @@ def test_detach_prints_the_id(controller, answering) -> None:
     done = ctl(controller.url, *on_node("--detach", "--", "true"))
     wait_until(lambda: agent.commands)
     assert done == (0, agent.commands[0]["id"] + "\n", "")
-    assert "log_flush" not in agent.commands[0]["args"]
+    assert agent.commands[0]["args"]["loglevels_ac"] == "*", "so that its lines can be followed"
+    assert agent.commands[0]["args"]["log_flush"] == 1
 
 
 def test_a_known_id_is_refused(controller, answering) -> None:
@@ -268,3 +269,16 @@ def test_what_nothing_reads_is_named(controller, answering) -> None:
     ]
     many = controller.submit(gid=1, nid=10, cmd="ping", args={f"key {number}": "x" for number in range(50)})
     assert many["warnings"][-1] == "40 more keys are not known"
+
+
+def test_a_stdin_that_is_not_passed_on_is_said(controller, answering) -> None:
+    """``cat file | greenagent-ctl run -- cat`` printed nothing, without a hint."""
+    answering(controller, result_of(exit_code=0))
+    read, write = os.pipe()
+    os.write(write, b"text\n")
+    os.close(write)
+    piped = ctl(controller.url, *on_node("cat"), stdin=read)
+    os.close(read)
+    hint = "greenagent-ctl: the job does not get our stdin: --data - passes it on\n"
+    assert piped == (0, "", hint)
+    assert ctl(controller.url, *on_node("cat"), stdin="a file").err == "", "it may be the script that runs it"
