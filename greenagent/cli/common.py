@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Final, NoReturn, TextIO
 
@@ -123,6 +124,12 @@ def print_error(program: str, text: str) -> None:
 # Arguments
 
 
+def _meant(word: str, known: Sequence[str]) -> str:
+    """A question for the one that was probably meant, or nothing."""
+    found = get_close_matches(word, known, 1, 0.7)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
 class Parser(argparse.ArgumentParser):
     """Options are written in full; wrong arguments end in one line and exit code 2.
 
@@ -137,6 +144,16 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(self.usage_code, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def refuse(self, words: Sequence[str]) -> NoReturn:
+        """Ends with what is no argument of this program."""
+        options = [name for action in self._actions for name in action.option_strings]
+        self.error(f"unrecognized arguments: {' '.join(words)}{_meant(words[0].partition('=')[0], options)}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = list(map(str, action.choices))
+            raise argparse.ArgumentError(action, f"there is no '{value}'{_meant(value, choices)}: {', '.join(choices)}")
 
     def first_word(self, given: Sequence[str]) -> int:
         """The place of the first argument that is neither an option nor an option's value; ``--`` counts as a word."""

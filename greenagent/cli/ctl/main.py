@@ -62,10 +62,13 @@ def _parse(given: list[str]) -> argparse.Namespace:
     parser = build_parser()
     if not is_text(*given):
         parser.error("an argument is not valid UTF-8")
+    name = parser.first_word(given)
+    if given[name : name + 1] == ["help"]:
+        given = [*given[name + 1 :], "--help"]
     given, words = _without_words(parser, given)
     options, unknown = parser.parse_known_args(given)
     if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        parser.commands.get("".join(given[name : name + 1]), parser).refuse(unknown)
     if hasattr(options, "words"):  # of run
         options.words = words
     elif hasattr(options, "ids"):  # the one job, in front of -- or behind it, where it may begin with a dash

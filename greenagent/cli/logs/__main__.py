@@ -120,7 +120,7 @@ def show_logs(arguments: list[str]) -> int:
         if word in SUBCOMMANDS:
             parser.error(f"the sub-command comes first: {PROGRAM} {word} ...")
     if surplus:
-        parser.error(f"unrecognized arguments: {' '.join(surplus)}")
+        parser.refuse(surplus)
     if options.stats and options.limit:
         parser.error("--limit and --stats exclude each other: the chart counts all lines")
     check_job_options(parser, options)
