@@ -214,7 +214,7 @@ def test_a_thousand_half_open_connections_shut_no_agent_out(make_controller) -> 
     session = plain()
     began = time.monotonic()
     assert session.get(f"{controller.url}/1/10/ping", timeout=5).json() == "ok"
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < slowness()
     controller.submit(id="j", gid=1, nid=10)
     assert parked.command()["id"] == "j"
     agent.finish("j")
