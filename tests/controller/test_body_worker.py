@@ -12,12 +12,11 @@ import gevent
 import pytest
 
 from greenagent.controller.dispatch.results import ResultError, parse_result
-from greenagent.controller.http import body_worker
 from greenagent.controller.http.body_values import BodyTooLargeError, NotJsonError, unchanged
 from greenagent.controller.http.body_worker import BodyWorker
 from greenagent.controller.model import AgentKey
 from greenagent.controller.state.log_lines import parse_records
-from greenagent.runtime import procfs
+from greenagent.runtime import procfs, reading_process
 from tests.support.waiting import wait_until
 
 
@@ -33,8 +32,8 @@ def body(value: Any) -> bytearray:
 
 
 def child_of(worker: BodyWorker) -> int:
-    assert worker._child is not None
-    return worker._child.pid
+    assert worker.process._child is not None
+    return worker.process._child.pid
 
 
 @pytest.mark.parametrize("number", [0, 1, 499, 500, 501, 1000, 1234])
@@ -69,7 +68,7 @@ def test_one_that_was_ended_is_started_again(worker: BodyWorker) -> None:
 def test_a_body_that_takes_too_long_is_refused(worker: BodyWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     worker.run(unchanged, body(1), "a")
     os.kill(child_of(worker), signal.SIGSTOP)
-    monkeypatch.setattr(body_worker, "SECONDS", 0.2)
+    monkeypatch.setattr(reading_process, "SECONDS", 0.2)
     with pytest.raises(BodyTooLargeError, match="takes too long"):
         worker.run(unchanged, body(2), "a")
     monkeypatch.undo()
@@ -103,8 +102,8 @@ def test_addresses_take_turns_and_one_that_gives_up_holds_no_turn(worker: BodyWo
 def test_it_ends_with_its_controller(worker: BodyWorker) -> None:
     worker.run(unchanged, body(1), "a")
     child = child_of(worker)
-    assert worker._socket is not None
-    worker._socket.close()  # as when the controller was killed
+    assert worker.process._socket is not None
+    worker.process._socket.close()  # as when the controller was killed
     wait_until(lambda: (found := procfs.read_process(child)) is None or found.state == "Z", what="the child to end")
 
 
