@@ -19,6 +19,8 @@ from greenagent.values.errors import GreenagentError
 MAX_BYTES: Final = 16 << 20
 """What the list in an answer may take, as UTF-8: as much as other results (design, section 5 "Messages and logs")."""
 
+MAX_DATA: Final = 64 * 1024
+
 
 class BuiltInError(GreenagentError):
     """A built-in failed: its text becomes the result's data, with state ERROR."""
@@ -45,7 +47,9 @@ class Call:
     agent: Context
 
     def data(self) -> dict[str, Any]:
-        """See ``data_object``."""
+        """See ``data_object``. Raises also where it is far larger than any built-in needs: it is read on the hub."""
+        if len(self.command.data) > MAX_DATA:
+            raise BuiltInError(f"data of {self.command.cmd} is longer than {MAX_DATA} characters")
         return data_object(self.command)
 
 

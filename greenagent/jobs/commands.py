@@ -6,7 +6,6 @@ From a command to what is executed (protocol 9, 10), and the environment that it
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import posixpath
 import re
@@ -18,16 +17,22 @@ from typing import Any, Final
 
 from greenagent.jobs.caller_variables import decides
 from greenagent.process.job_tree import VARIABLE
+from greenagent.runtime import procfs
 from greenagent.runtime.files import absolute, working_folder
+from greenagent.runtime.greenlets import give_way
 from greenagent.settings.models import ControllerSettings, ExtensionSettings, Settings
 from greenagent.values import levels
 from greenagent.values.arguments import as_text
 from greenagent.values.command import EXECUTE, Command, load_json
 from greenagent.values.command_line import JUMPSCRIPT
 from greenagent.values.errors import CommandError, GreenagentError
+from greenagent.values.json_shape import object_text
 from greenagent.values.text import nearest
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+MAX_ARGUMENT: Final = 32 * procfs.PAGE
+"""Bytes; Linux starts no program with an argument as long as this."""
 
 CACHED_SCRIPTS: Final = 100
 """Scripts fetched by their hash that are kept; a hash names its text for ever."""
@@ -138,8 +143,10 @@ def resolve_extension(command: Command, extension: ExtensionSettings) -> Executi
     received = command.arguments.received
     filled = tuple(_fill(text, received, extension) for text in extension.args)
     if not extension.allow_parent:
-        if any(map(_climbs, command.arguments.args)):
-            raise CommandError(_leaves("args.args", extension))
+        for text in command.arguments.args:
+            give_way()
+            if _climbs(_possible(text, "args.args")):
+                raise CommandError(_leaves("args.args", extension))
         if refused := next((name for name, _ in command.arguments.env if decides(name)), None):
             raise CommandError(
                 f"args.env: {refused} may decide what extension '{extension.name}' runs or trusts "
@@ -160,7 +167,7 @@ def _fill(text: str, received: Mapping[str, Any], extension: ExtensionSettings) 
         key = match.group(1)
         if received.get(key) is None:
             raise CommandError(f"extension '{extension.name}' needs the run argument '{key}', which is missing")
-        found = as_text(received[key])
+        found = _possible(as_text(received[key]), f"args.{key}")
         if not extension.allow_parent and _climbs(found):
             raise CommandError(_leaves(f"args.{key}", extension))
         return found
@@ -174,6 +181,12 @@ def _fill(text: str, received: Mapping[str, Any], extension: ExtensionSettings) 
     return filled
 
 
+def _possible(text: str, where: str) -> str:
+    if len(text) >= MAX_ARGUMENT:
+        raise CommandError(f"{where}: no program takes an argument that long: give large input as data (stdin)")
+    return text
+
+
 def _leaves(what: str, extension: ExtensionSettings, way: str = "'..'") -> str:
     return (
         f"{what} leaves the directory of extension '{extension.name}' with {way} "
@@ -184,7 +197,9 @@ def _leaves(what: str, extension: ExtensionSettings, way: str = "'..'") -> str:
 def _climbs(text: str) -> bool:
     """Whether a path in the text, alone or behind something like ``--file=``, leads out of the directory."""
     return ".." in text and any(
-        posixpath.normpath(part.lstrip("/")).split("/", 1)[0] == ".." for part in _NO_PATH.split(text) if part
+        posixpath.normpath(part.lstrip("/")).split("/", 1)[0] == ".."
+        for part in _NO_PATH.split(text)
+        if ".." in part.split("/")
     )
 
 
@@ -194,19 +209,26 @@ def _without_nul(text: str, where: str) -> str:
     return text
 
 
-def _data(command: Command) -> Any:
+ReadJson = Callable[[str], Any]
+"""The value of a JSON text of any size, its lone surrogates replaced; may wait. Raises ValueError, RecursionError, or
+CommandError with what follows on "data of NAME"."""
+
+
+def _data(command: Command, read: ReadJson) -> Any:
     try:
-        return load_json(command.data) if command.data.strip() else None
+        return read(command.data) if command.data.strip() else None
     except (ValueError, RecursionError) as error:
         raise CommandError(f"data of {command.cmd} is not JSON: {error}") from error
+    except CommandError as error:
+        raise CommandError(f"data of {command.cmd} {error}") from error
 
 
-def data_object(command: Command) -> dict[str, Any]:
+def data_object(command: Command, read: ReadJson = load_json) -> dict[str, Any]:
     """``data`` as the JSON object that built-ins and scripts take; empty text is an empty object.
 
     Raises CommandError when it is something else.
     """
-    data = _data(command)
+    data = _data(command, read)
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -266,9 +288,11 @@ FetchScript = Callable[[str, str], bytes]
 class Scripts:
     """Turns script commands into what is executed."""
 
-    def __init__(self, settings: Callable[[], Settings], fetch: FetchScript) -> None:
+    def __init__(self, settings: Callable[[], Settings], fetch: FetchScript, read: ReadJson = load_json) -> None:
+        """``read``: makes a value of what commands hold as data."""
         self._settings = settings
         self._fetch = fetch
+        self._read = read
         self._fetched: dict[tuple[str, str], str] = {}
         """By controller and hash: what one controller hands out under a hash is none of another's."""
         self.commands: dict[str, Resolver] = {
@@ -292,11 +316,11 @@ class Scripts:
         path = absolute(self._settings().main.scripts_dir / f"{name}.py")
         if not path.is_file():
             raise NoScriptError(f"there is no script {path}")
-        return self._python(command, {"path": str(path), "args": _data(command)})
+        return self._python(command, {"path": str(path), "args": _data(command, self._read)})
 
     def jumpscript_content(self, command: Command, controller: str | None) -> Execution:
         """``data`` holds ``hash`` (or ``content``) and ``args``; the text is fetched from the asking controller."""
-        data = data_object(command)
+        data = data_object(command, self._read)
         content = data.get("content")
         if content is None:
             content = self._by_hash(data.get("hash"), controller)
@@ -325,7 +349,7 @@ class Scripts:
 
     def _python(self, command: Command, task: dict[str, Any]) -> Execution:
         python = self._settings().main.script_python or sys.executable
-        return self._execution(command, python, (CHILD_PROGRAM,), json.dumps(task))
+        return self._execution(command, python, (CHILD_PROGRAM,), object_text(task, give_way))
 
     def _execution(self, command: Command, program: str, arguments: tuple[str, ...], data: str) -> Execution:
         own = command.arguments

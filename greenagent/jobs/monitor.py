@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from greenagent.jobs.job import Job
 from greenagent.process.child import Child
-from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.greenlets import Supervisor, give_way
 from greenagent.statistics.collector import SeriesHandle, Statistics
 from greenagent.statistics.meter import Meter, Watch
 from greenagent.statistics.statsd_listener import StatsdListener
@@ -18,6 +18,8 @@ MAX_LOOKED_UP: Final = 200
 MAX_REPORTED: Final = 10
 """Refusals logged one by one in a run; further ones are counted."""
 _PERIOD: Final = 1.0
+_PIECE: Final = 4096
+"""Characters of statsd lines that are counted at once, in some milliseconds: a message may have sixteen million."""
 
 
 class JobMonitor:
@@ -44,7 +46,9 @@ class JobMonitor:
 
     def message(self, text: str) -> None:
         """Takes statsd lines; the first refused one is named in the job's log, further ones are counted."""
-        self._take([text])
+        for piece in _pieces(text):
+            self._take([piece])
+            give_way()
 
     def _take(self, texts: list[str]) -> None:
         """Counts all of them before the first refusal is logged: that may block, while the job's log is behind."""
@@ -155,3 +159,12 @@ class AnnouncedPids:
             return
         self._refused.add(key)
         self._warn(text)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The text in pieces of whole lines."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + _PIECE) + 1 or len(text)
+        yield text[start:end]
+        start = end

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -16,6 +15,7 @@ from gevent.event import Event
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.runtime.files import refuse_link, set_aside
+from greenagent.runtime.greenlets import give_way
 from greenagent.runtime.locks import FileLock, lock_of
 from greenagent.spool import identity, statements
 from greenagent.spool.ages import Ages
@@ -181,11 +181,11 @@ class Spool:
         None when a controller's command comes again after its job's end, within ``result_memory``, and not ``reruns``:
         its results are put back into the outbox, and it is not to be run.
         """
+        text = statements.command_text(command, give_way)
         row, now = next(self._rows), monotonic_epoch()
         state = WAITING if waiting and not begins else RUNNING
         run, starttime = (1, int(now * 1000)) if begins else (0, 0)
         stamp = now if accepted is None else accepted
-        text = statements.command_text(command)
 
         def write(connection: sqlite3.Connection) -> bool:
             if kind == FROM_CONTROLLER and not reruns and self._send_again(connection, command, controller):
@@ -225,7 +225,7 @@ class Spool:
 
         ``due``: as for ``between_runs``, where that is to be written with it.
         """
-        body = json.dumps(result.to_wire(), ensure_ascii=False, separators=(",", ":"))
+        body = result.to_text(give_way)
         number = next(self._rows)
 
         def write(connection: sqlite3.Connection) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from greenagent.spool.schema import (
     Waiting,
 )
 from greenagent.values.command import Command, same_json
+from greenagent.values.json_shape import object_text
 from greenagent.values.result import PendingBody, without_output
 
 PENDING_BYTES: Final = 4 * 1024 * 1024
@@ -120,9 +121,9 @@ def forget_earlier(connection: sqlite3.Connection, job: int, row: int) -> None:
     )
 
 
-def command_text(command: Command) -> str:
-    """A command as the spool keeps it."""
-    return json.dumps(command.received, ensure_ascii=False, separators=(",", ":"))
+def command_text(command: Command, pause: Callable[[], None] = lambda: None) -> str:
+    """A command as the spool keeps it. ``pause``: as for ``object_text``."""
+    return object_text(command.received, pause)
 
 
 def send_again(

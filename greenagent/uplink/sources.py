@@ -13,6 +13,7 @@ import gevent
 from greenagent.uplink.answer import Answer
 from greenagent.uplink.delivery import Batch, Doubt
 from greenagent.uplink.health import Backoff, UplinkMetrics
+from greenagent.values.command import read_early_id
 from greenagent.values.message import Record
 from greenagent.values.result import PendingBody
 
@@ -148,7 +149,7 @@ class OutboxSource(Source):
             if one.path != "result":
                 return f"a record posted to '{one.path}'"
             # Not ``one.id``: a dead letter that is tried again has one of its own.
-            what = f"the result of job {json.loads(one.body).get('id')}"
+            what = f"the result of job {read_early_id(one.body) or one.id}"
             return f"{what}, which is sent without its output" if is_shortened else what
 
         return Batch(rows[0].path, bodies, done, dead_letter)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from greenagent.values.arguments import KNOWN_ARGUMENTS, RunArguments, kind_of, parse_arguments
 from greenagent.values.errors import CommandError
+from greenagent.values.json_shape import TooDeepError, TooManyMembersError, check_shape
 from greenagent.values.text import nearest
 
 EXECUTE: Final = "execute"
@@ -31,6 +32,8 @@ MAX_KEY: Final = 100
 RESERVED_ID: Final = "agent"
 """The job id under which the agent's own diagnostics are logged."""
 MAX_ID_LENGTH: Final = 200
+MAX_MEMBERS: Final = 100_000
+"""Of all objects and lists of a command together. Each step of the agent goes through all of them at once."""
 EARLY: Final = 64 * 1024
 """How far the id of a command is looked for that cannot be read: member by member, which takes its time."""
 
@@ -74,12 +77,15 @@ def same_json(one: Any, other: Any) -> bool:
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
-def decode_command(body: bytes | str) -> Command:
+def decode_command(body: bytes | bytearray | str) -> Command:
     """Parses the body of an answer to GET ``cmd``. Raises CommandError, with the id if readable."""
-    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    text = body if isinstance(body, str) else body.decode("utf-8", "replace")
     try:
         received = json.loads(text)
-    except RecursionError as error:
+        check_shape(received, MAX_MEMBERS)
+    except TooManyMembersError as error:
+        raise CommandError(f"the command is too large: it has {error}", read_early_id(text)) from error
+    except (TooDeepError, RecursionError) as error:
         raise CommandError("the command is nested too deeply", read_early_id(text)) from error
     except json.JSONDecodeError as error:
         raise CommandError(f"the command is not JSON: {error}", read_early_id(text)) from error
@@ -227,7 +233,7 @@ def _roles(received: Mapping[str, Any]) -> tuple[str, ...]:
 def _without_surrogates(received: dict[str, Any]) -> dict[str, Any]:
     """Half characters cannot be stored or sent: they become U+FFFD, as in the original. Raises ValueError."""
     text = json.dumps(received, ensure_ascii=False, allow_nan=False)
-    if not _SURROGATE.search(text):
+    if _is_storable(text):
         return received
     cleaned: dict[str, Any] = json.loads(without_half_characters(text))
     return cleaned
@@ -249,11 +255,28 @@ def load_json(text: str) -> Any:
     return json.loads(without_half_characters(json.dumps(value, ensure_ascii=False)))
 
 
+def decode_data(data: bytes | bytearray) -> Any:
+    """As ``load_json``, for a text of any size and shape, as UTF-8. Raises CommandError for one with too many members.
+
+    What that says follows on a noun, as in "data of jumpscript is too large".
+    """
+    value = load_json(data.decode())
+    try:
+        check_shape(value, MAX_MEMBERS)
+    except TooManyMembersError as error:
+        raise CommandError(f"is too large: it has {error}") from error
+    except TooDeepError as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
 def _may_hold_half_characters(text: str) -> bool:
     """Goes by what takes no time: one expression for both took ten times as long as reading the JSON."""
-    if "\\u" in text and _HALF_ESCAPE.search(text):
-        return True
+    return ("\\u" in text and bool(_HALF_ESCAPE.search(text))) or not _is_storable(text)
+
+
+def _is_storable(text: str) -> bool:
     try:
-        return not text.isascii() and not text.encode()
+        return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
-        return True
+        return False

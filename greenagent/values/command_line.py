@@ -22,7 +22,8 @@ def command_line(words: Iterable[str], most: int = MAX_LENGTH) -> str:
     """
     line = ""
     for word in words:
-        line += (" " if line else "") + shlex.quote(hide_passwords(word))
+        # A word may be as long as a command; so much of it that no password is cut in two where it shows.
+        line += (" " if line else "") + shlex.quote(hide_passwords(word[: most + 3 * MAX_LENGTH]))
         if len(line) > most:
             return line[:most] + "..."
     return line

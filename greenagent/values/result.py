@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from greenagent.values import states
+from greenagent.values.json_shape import object_text
 
 NOT_FOUND: Final = "not_found"
 CANNOT_START: Final = "cannot_start"
@@ -57,6 +58,10 @@ class Result:
     them. Under 0 are those of levels beyond the ones counted apart."""
     lost: int = 0
     """How many lines of the job could not be stored, and so not sent, as far as that is known yet."""
+
+    def to_text(self, pause: Callable[[], None]) -> str:
+        """The body of POST ``result``. ``pause``: as for ``object_text``."""
+        return object_text(self.to_wire(), pause)
 
     def to_wire(self) -> dict[str, Any]:
         """The JSON object of POST ``result`` (protocol 4.1); originals ignore the keys we add."""

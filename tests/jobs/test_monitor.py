@@ -19,6 +19,11 @@ from greenagent.statistics.collector import FlushedObject, Statistics
 from greenagent.statistics.meter import Meter
 from greenagent.values.command import parse_command
 from tests.support.agent_logs import RecordedLog
+from tests.support.calibration import slowness
+from tests.support.commands import shell
+from tests.support.holds import HELD, longest_hold
+from tests.support.inside import InsideAgent
+from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
 
@@ -77,3 +82,13 @@ def test_a_port_is_handed_on_open_though_the_jobs_log_takes_no_line(
         "600 statistics lines were refused in all",
     ]
     close_descriptor(job.suspended.intake)
+
+
+def test_many_statistics_lines_in_one_message_hold_up_nothing(
+    inside: InsideAgent, controller: RecordingController
+) -> None:
+    with longest_hold(inside) as longest:
+        inside.accept(shell("a", "echo '10:::'; yes 'k:1|c' | head -n 800000; echo :::"))
+        assert controller.wait_for_result("a", 60)["state"] == "SUCCESS"
+    assert longest[0] < HELD * slowness()
+    assert inside.agent.metrics.total("statsd_lines") == 800_000

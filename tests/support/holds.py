@@ -11,6 +11,7 @@ from typing import Any
 import gevent
 import greenlet
 
+from tests.support.inside import InsideAgent
 from tests.support.local_controller import LocalController
 
 HELD: float = 0.1
@@ -18,12 +19,17 @@ HELD: float = 0.1
 
 
 @contextmanager
-def longest_hold(controller: LocalController | None = None) -> Iterator[list[float]]:
-    """The longest time in seconds that the hub was kept, at the end: by a request of the controller, or by a thread
-    that has the interpreter meanwhile. Without a controller: by anything but the test itself."""
+def longest_hold(server: LocalController | InsideAgent | None = None) -> Iterator[list[float]]:
+    """The longest time in seconds that the hub was kept, at the end: by a request of the controller, by a service or
+    job of the agent, or by a thread that has the interpreter meanwhile. Without either: by anything but the test
+    itself."""
     longest = [0.0]
     began = time.process_time()
-    pool = controller.controller._server.pool if controller is not None else None
+    pool: Any = None
+    if isinstance(server, InsideAgent):
+        pool = server.agent.supervisor._greenlets
+    elif server is not None:
+        pool = server.controller._server.pool
     own = greenlet.getcurrent()
 
     def switched(event: str, places: tuple[Any, Any]) -> None:

@@ -16,6 +16,7 @@ from greenagent.controller.http.body_worker import BodyWorker
 from greenagent.controller.http.connections import ANSWERED, BODY, Connection
 from greenagent.controller.limits import Limits
 from greenagent.values.errors import GreenagentError
+from greenagent.values.json_shape import count_signs
 
 T = TypeVar("T")
 
@@ -28,8 +29,6 @@ SLOWEST: Final = 8 * 1024
 """Bytes a second that a body must come with, once ``Limits.slow_body`` is over."""
 RETRY_AFTER: Final = 5
 """Seconds after which a body is to be sent again for which there was no room."""
-
-_PART_SIGNS: Final = (b",", b"{", b"[")
 
 
 class BodyError(GreenagentError):
@@ -79,7 +78,7 @@ class Bodies:
             body.is_coming = False
             if not body.data and empty is not None:
                 return make(empty)
-            if len(body.data) <= FEW_BYTES and _count_signs(body.data) <= FEW_PARTS:
+            if len(body.data) <= FEW_BYTES and count_signs(body.data) <= FEW_PARTS:
                 return make(value_of(body.data))
             return self._worker.run(make, body.data, connection.address)
         except (BodyError, BodyTooLargeError, NoRoomError):
@@ -125,8 +124,3 @@ class Bodies:
         self._held -= len(largest.data)
         largest.data = bytearray()
         largest.greenlet.kill(error, block=False)
-
-
-def _count_signs(data: bytearray) -> int:
-    """The commas and opening brackets: never fewer than there are members."""
-    return sum(map(data.count, _PART_SIGNS))
