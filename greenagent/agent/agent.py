@@ -21,9 +21,19 @@ from greenagent.agent.bootstrap import (
     say_lost,
     settle_former,
 )
+from greenagent.agent.command_reader import CommandReader
 from greenagent.agent.connections import Connections
 from greenagent.agent.monitoring import Monitoring
-from greenagent.agent.shutdown import DRAIN, EXIT, LAST_KILL, REBOOT, RESTART, ShutdownRequests, end_at_once
+from greenagent.agent.shutdown import (
+    DRAIN,
+    EXIT,
+    LAST_COMMAND,
+    LAST_KILL,
+    REBOOT,
+    RESTART,
+    ShutdownRequests,
+    end_at_once,
+)
 from greenagent.agent.status import Parts
 from greenagent.agent.upgrade import check_new_image, hold_signals, open_state, release_signals
 from greenagent.agent.watchdog import Thresholds
@@ -125,7 +135,9 @@ class Agent:
             self.metrics,
         )
         self.routing = Routing(settings, self.store)
-        self.commands = Commands(settings, Scripts(settings, self._fetch_script).commands)
+        self.command_reader = CommandReader(self.spawner, self.supervisor)
+        scripts = Scripts(settings, self._fetch_script, self.command_reader.read_data)
+        self.commands = Commands(settings, scripts.commands)
         context = JobContext(
             settings=settings,
             identity=self.identity,
@@ -151,7 +163,7 @@ class Agent:
                 reboot=lambda: self.requests.ask(REBOOT),
             )
         )
-        self.connections = Connections(context, self.admission, self.store, self.statistics_outbox)
+        self.connections = Connections(context, self.admission, self.store, self.statistics_outbox, self.command_reader)
         self.routing.register_pairs()
         self._start_services(taken_over)
         parts = Parts(
@@ -285,6 +297,7 @@ class Agent:
         main = self.settings.main
         self.connections.stop_polling()
         state.jobs = self._suspend_jobs(main.kill_grace + main.pipe_drain + LAST_KILL)
+        self.requests.wait_for(self.connections.that_take, LAST_COMMAND)
         state.startup = self.startup.state()
         state.gauges = self.statistics.gauges()
         state.left = self.spawner.children.detached.state()
@@ -313,7 +326,8 @@ class Agent:
         self.agent_log.info("stopping")
         self.connections.stop_polling()
         running = self.admission.stop()
-        self.requests.wait_for([job.ended for job in running], main.kill_grace + main.pipe_drain + 5)
+        ends = [*(job.ended for job in running), *self.connections.that_take]
+        self.requests.wait_for(ends, main.kill_grace + main.pipe_drain + 5)
         end_at_once([job for job in running if not job.ended.is_set()])
         self.orphan_reaper.end_all()
         self._close(main.drain_timeout)
@@ -331,6 +345,7 @@ class Agent:
         self.agent_log.detach(self._own_log.append_now)
         self.monitoring.stop()
         self.supervisor.kill_all()
+        self.command_reader.close()
         self.state_files.close()
         self.store.stop()
         self.spool.stop()

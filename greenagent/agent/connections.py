@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from gevent.event import Event
+
+from greenagent.agent.command_reader import CommandReader
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.routing import pairs
 from greenagent.jobs.runner import JobContext
@@ -40,13 +43,19 @@ class Connections:
     """Makes, replaces and ends links."""
 
     def __init__(
-        self, context: JobContext, admission: Admission, store: LogStore, statistics: StatisticsOutbox
+        self,
+        context: JobContext,
+        admission: Admission,
+        store: LogStore,
+        statistics: StatisticsOutbox,
+        reader: CommandReader,
     ) -> None:
         self.links: dict[str, Link] = {}
         self._context = context
         self._admission = admission
         self._store = store
         self._statistics = statistics
+        self._reader = reader
         self._plans: dict[str, Plan] = {}
         self._takes_commands = True
         self.is_closed = False
@@ -80,6 +89,11 @@ class Connections:
         for link in self.links.values():
             link.stop_polling()
 
+    @property
+    def that_take(self) -> list[Event]:
+        """After ``stop_polling``: one for each controller, set once a command that had begun to arrive is accepted."""
+        return [link.has_taken_all for link in self.links.values() if link.has_taken_all is not None]
+
     def drain(self, seconds: float, under_way: float = 0.0) -> Iterator[Any]:
         """Delivers what waits, for ``seconds`` at most; yields greenlets to join.
 
@@ -107,5 +121,10 @@ class Connections:
         if plan.statistics:
             link.upload_statistics(context.spool)
         if plan.polled and self._takes_commands:
-            link.poll(lambda: context.settings().main.roles, lambda: self._admission.queue.free, self._admission)
+            link.poll(
+                lambda: context.settings().main.roles,
+                lambda: self._admission.queue.free,
+                self._reader.read,
+                self._admission,
+            )
         return link

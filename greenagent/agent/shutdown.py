@@ -22,6 +22,9 @@ _STRENGTH: Final = ("", DRAIN, EXIT, REBOOT)
 LAST_KILL: Final = 5.0
 """Seconds for what is killed without grace at the agent's end."""
 
+LAST_COMMAND: Final = 10.0
+"""Seconds for what controllers have begun to hand over when the agent is replaced."""
+
 
 class ShutdownRequests:
     """Who waits for the agent's end learns how it shall be; who asks again skips what is left of the waiting."""

@@ -38,13 +38,15 @@ class SpawnRequest:
 
     ``executable``: without a slash it is searched in the agent's PATH; relative with a slash it is
     meant inside ``directory`` (protocol 2.2). ``arguments`` come after the program's own name.
-    ``environment`` is the whole environment. ``directory`` None is the agent's own.
+    ``environment`` is the whole environment. ``directory`` None is the agent's own. ``stdin``: a descriptor that
+    becomes the child's standard input in place of a pipe; whoever asks closes it once the program has started.
     """
 
     executable: str
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     directory: str | None = None
+    stdin: int | None = None
 
 
 class SpawnError(GreenagentError):

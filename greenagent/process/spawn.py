@@ -36,9 +36,11 @@ STUCK_AFTER = 0.5
 class _Order:
     """One start on its way through a thread."""
 
-    def __init__(self, program: Program, tag: str | None) -> None:
+    def __init__(self, program: Program, tag: str | None, stdin: int | None) -> None:
+        """``stdin``: as in the request, but the order's own: who asked may give up, and close it, at any time."""
         self.program = program
         self.tag = tag
+        self.stdin = stdin
         self.done = Event()
         self.outcome: Child | SpawnError | None = None
         self.abandoned = False
@@ -95,7 +97,12 @@ class Spawner:
         """
         if not self._running:
             raise SpawnError(f"cannot start {request.executable!r}: the agent is stopping", temporary=True)
-        order = _Order(Program(request), request.environment.get(VARIABLE))
+        program = Program(request)
+        try:
+            stdin = None if request.stdin is None else fcntl.fcntl(request.stdin, fcntl.F_DUPFD_CLOEXEC, 3)
+        except OSError as error:
+            raise program.refused(program.name, error) from error
+        order = _Order(program, request.environment.get(VARIABLE), stdin)
         self._orders.put(order)
         try:
             while not order.done.wait(STUCK_AFTER):
@@ -170,13 +177,15 @@ class Spawner:
                 order.destroy()
             elif not order.abandoned:
                 self._serve(order)
+            elif order.stdin is not None:
+                close_descriptor(order.stdin)
             with self._lock:
                 self._busy -= 1
 
     def _serve(self, order: _Order) -> None:
         outcome: Child | SpawnError
         try:
-            outcome = self._launch(order.program, order.tag)
+            outcome = self._launch(order.program, order.tag, order.stdin)
         except SpawnError as refused:
             outcome = refused
         except MemoryError:
@@ -191,13 +200,14 @@ class Spawner:
         elif isinstance(outcome, Child):
             outcome.destroy()
 
-    def _launch(self, program: Program, tag: str | None) -> Child:
-        path = program.locate(self._search_path)
+    def _launch(self, program: Program, tag: str | None, stdin: int | None) -> Child:
         ours: list[int] = []
-        theirs: list[int] = []
+        theirs: list[int] = [] if stdin is None else [stdin]
+        path = program.name
         pid = 0
         try:
-            for number in range(3):
+            path = program.locate(self._search_path)
+            for number in range(len(theirs), 3):
                 read_end, write_end = _pipe()
                 os.fchmod(read_end, _FOR_ALL)
                 ours.append(write_end if number == 0 else read_end)
@@ -216,7 +226,8 @@ class Spawner:
                 pidfd = os.pidfd_open(pid)
                 process = procfs.read_process(pid)
                 start_ticks = process.start_ticks if process is not None else 0
-                return self.children.attach(pid, pidfd, start_ticks, tag, (ours[0], ours[1], ours[2]))
+                pipes = (None if stdin is not None else ours[0], ours[-2], ours[-1])
+                return self.children.attach(pid, pidfd, start_ticks, tag, pipes)
         except OSError as error:
             for descriptor in ours:
                 close_descriptor(descriptor)

@@ -7,11 +7,13 @@ sixty megabytes of escapes. A child has an interpreter and memory of its own, an
 from __future__ import annotations
 
 import gc
+import os
 import pickle
 import socket
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import gevent
@@ -26,6 +28,24 @@ SECONDS: Final = 5.0
 BYTES_PER_SECOND: Final = 2 * 1024 * 1024
 """Reading may take so many seconds, and one more for so many bytes: ten times what an honest shape takes."""
 _PROGRAM: Final = "import sys; sys.path[:] = sys.argv[1:]; from greenagent.runtime.reading_child import main; main()"
+
+
+def _code() -> int:
+    """Of the package's modules as they are on disk: another number once a version was installed."""
+    found = set()
+    for path, _, names in os.walk(Path(__file__).parents[1]):
+        for name in names:
+            if name.endswith(".py"):
+                file = os.path.join(path, name)
+                try:
+                    status = os.stat(file)
+                except OSError:
+                    return 0  # it is being replaced just now
+                found.add((file, status.st_mtime_ns, status.st_size))
+    return hash(frozenset(found))
+
+
+_CODE: Final = _code()
 
 
 class EndedError(ReadingError):
@@ -52,7 +72,7 @@ Start = Callable[[Sequence[str], socket.socket], Child]
 
 
 class ReadingProcess:
-    """One child, started when it is needed and again when it has ended. One thing is read at a time, callers in turn."""
+    """One child, started when it is needed and again when it has ended. It reads one thing at a time, in turn."""
 
     def __init__(self, start: Start, *, stays: bool) -> None:
         """``stays``: whether the child waits for what is next to be read, or ends each time."""
@@ -66,9 +86,13 @@ class ReadingProcess:
     def run(self, function: Callable[[bytearray], T], data: bytes | bytearray, caller: str) -> T:
         """``function(data)`` for ``caller``; what it raises is raised. Raises ReadingError.
 
-        ``function`` is one of a module, or a ``partial`` of one.
+        ``function`` is one of a module, or a ``partial`` of one. It is called here, and holds up everything, where a
+        child would load other modules than this process has: those of a version that was installed meanwhile.
         """
         self._take_turn(caller)
+        if self._child is None and _code() != _CODE:
+            self._pass_turn()
+            return function(bytearray(data))
         stays = False
         try:
             with gevent.Timeout(SECONDS + len(data) / BYTES_PER_SECOND, TimeoutError()):
@@ -79,9 +103,11 @@ class ReadingProcess:
         except (OSError, EOFError) as error:
             raise EndedError("could not be read: the process that reads it was ended") from error
         finally:
-            if not stays:
-                self.close()
-            self._pass_turn()
+            try:
+                if not stays:
+                    self.close()
+            finally:
+                self._pass_turn()
         if answer.kind is Kind.ERROR:
             raise answer.value
         value: T = answer.value

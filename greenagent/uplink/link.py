@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gevent
+from gevent.event import Event
 
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Heartbeat, Supervisor
@@ -15,7 +16,7 @@ from greenagent.uplink.clients import HttpClients
 from greenagent.uplink.health import ControllerHealth, UplinkMetrics
 from greenagent.uplink.http import HttpClient
 from greenagent.uplink.open_text import OpenTextReporter, OpenTexts
-from greenagent.uplink.poller import EVENT_TIMEOUT, FREE_SLOTS, SHUTDOWN_EVENT, CommandSink, Poller
+from greenagent.uplink.poller import EVENT_TIMEOUT, FREE_SLOTS, SHUTDOWN_EVENT, CommandSink, Poller, ReadCommand
 from greenagent.uplink.sources import (
     DeadLetters,
     LogSource,
@@ -66,13 +67,20 @@ class Link:
             supervisor.service(f"certificates of controller {self.key}", self._tls.watch, agent_log),
         ]
 
-    def poll(self, roles: Callable[[], Sequence[str]], free_slots: Callable[[], int], sink: CommandSink) -> None:
+    def poll(
+        self,
+        roles: Callable[[], Sequence[str]],
+        free_slots: Callable[[], int],
+        read: ReadCommand,
+        sink: CommandSink,
+    ) -> None:
         """Starts asking for commands."""
         self.poller = Poller(
             self.key,
             self._clients.open(),
             roles=roles,
             free_slots=free_slots,
+            read=read,
             sink=sink,
             health=self.health,
             metrics=self.metrics,
@@ -129,6 +137,11 @@ class Link:
         """Takes no more commands; one that has begun to arrive is accepted yet."""
         if self.poller is not None:
             self.poller.stop()
+
+    @property
+    def has_taken_all(self) -> Event | None:
+        """Set once no command comes any more, after ``stop_polling``; None where none is asked for."""
+        return None if self.poller is None else self.poller.ended
 
     def drain(self, seconds: float, under_way: float = 0.0) -> list[Any]:
         """Lets every uploader send what waits, for at most ``seconds``; returns greenlets to join.

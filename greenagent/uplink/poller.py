@@ -16,7 +16,7 @@ from greenagent.uplink.answer import Answer, TransportError
 from greenagent.uplink.changes import HEADERS
 from greenagent.uplink.health import Backoff, ControllerHealth, UplinkMetrics
 from greenagent.uplink.http import POLL_TIMEOUT, TIMEOUT_MARGIN, HttpClient
-from greenagent.values.command import Command, decode_command, read_early_id
+from greenagent.values.command import Command, read_early_id
 from greenagent.values.errors import CommandError
 
 ACKNOWLEDGE = "Greenagent-Acknowledge"
@@ -34,6 +34,8 @@ BEGINNING = 60.0
 SOON = 5.0
 """Seconds of an outage in which polls are not further apart than ``SOON``: a controller that was only restarted refuses
 commands for an agent that has not polled again."""
+READING = 600.0
+"""Seconds for a large command to be read: those of ten controllers, one after the other."""
 QUICK = 0.5
 """Seconds; an empty answer that comes faster than this three times in a row is not from a long poll."""
 
@@ -56,6 +58,10 @@ class CommandSink(Protocol):
         ...
 
 
+ReadCommand = Callable[[bytes, str], Command]
+"""Makes a command of the answer to a poll of a controller; may block. Raises CommandError."""
+
+
 class Poller:
     """The poll loop of one controller: ``run`` is the body of a service, ``stop`` ends it.
 
@@ -69,6 +75,7 @@ class Poller:
         *,
         roles: Callable[[], Sequence[str]],
         free_slots: Callable[[], int],
+        read: ReadCommand,
         sink: CommandSink,
         health: ControllerHealth,
         metrics: UplinkMetrics,
@@ -86,11 +93,14 @@ class Poller:
         self._client = client
         self._roles = roles
         self._free_slots = free_slots
+        self._read = read
         self._sink = sink
         self._backoff = backoff or Backoff()
         self._quick_backoff = Backoff(first=0.25, longest=2.0)
         self._poll_timeout = poll_timeout
         self._stopping = Event()
+        self.ended = Event()
+        """Set once it takes nothing more: after ``stop``, and after what had begun to arrive then."""
         self._owes_startup = True
         self._was_behind_gateway = False
         self._in_event = False
@@ -123,6 +133,7 @@ class Poller:
                     self._stopping.wait(delay)
         self.state = "stopped"
         self.heartbeat.clear()
+        self.ended.set()
 
     def stop(self) -> None:
         """Takes no more: a poll that still waits is called off; an answer that has begun is accepted yet."""
@@ -203,11 +214,14 @@ class Poller:
         delay = 0.0
         if DELIVERY.lower() in answer.headers:
             self._sink.acknowledges(self.key)
+        self.heartbeat.expect_within(READING, "reading a command")
         try:
-            command = decode_command(answer.body)
+            command = self._read(answer.body, self.key)
         except CommandError as error:
+            self.heartbeat.expect_within(TIMEOUT_MARGIN, "refusing a command")
             delay = self._refuse_command(error)
         else:
+            self.heartbeat.expect_within(TIMEOUT_MARGIN, "accepting a command")
             self.metrics.commands += 1
             self.health.worked("poll")
             self._backoff.reset()

@@ -75,7 +75,10 @@ def test_a_body_that_takes_too_long_is_refused(worker: BodyWorker, monkeypatch: 
     assert worker.run(unchanged, body(3), "a") == 3
 
 
-def test_a_body_that_takes_too_much_memory_is_refused_and_leaves_none(worker: BodyWorker) -> None:
+def test_a_body_that_takes_too_much_memory_is_refused_and_leaves_none(
+    worker: BodyWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_process, "SECONDS", 120)  # a busy machine takes a while to fill it
     with pytest.raises(BodyTooLargeError, match="too much memory"):
         worker.run(unchanged, bytearray(b"[" + b"[]," * 10_000_000 + b"1]"), "a")
     assert worker.run(unchanged, body(3), "a") == 3
@@ -116,3 +119,18 @@ def test_no_module_of_the_working_folder_is_taken(
     monkeypatch.syspath_prepend("")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert worker.run(unchanged, body(1), "a") == 1
+
+
+def test_a_newly_installed_version_reads_nothing_for_one_that_runs(
+    worker: BodyWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.run(unchanged, body(1), "a")
+    monkeypatch.setattr(reading_process, "_CODE", 0)
+    child = child_of(worker)
+    assert worker.run(unchanged, body(2), "a") == 2
+    assert child_of(worker) == child  # it is older than that version
+    os.kill(child, signal.SIGKILL)
+    with pytest.raises(BodyTooLargeError, match="was ended"):
+        worker.run(unchanged, body(3), "a")
+    assert worker.run(unchanged, body(4), "a") == 4
+    assert worker.process._child is None

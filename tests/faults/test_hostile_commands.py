@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from greenagent.runtime import procfs
 from greenagent.values.arguments import KNOWN_ARGUMENTS
-from tests.support.agents import StartAgent, assert_well
+from tests.support.agents import AgentProcess, StartAgent, assert_well
 from tests.support.commands import built_in, execute, shell
-from tests.support.processes import memory_of
+from tests.support.processes import is_running, memory_of
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -312,3 +315,49 @@ def test_large_results_do_not_stay_in_memory(controller: RecordingController, st
         assert len(controller.wait_for_result(f"large{number}", 30)["data"]) == 16_000_000
     wait_until(lambda: memory_of(agent.pid, "VmRSS") < 140 * 1024 * 1024, what="the memory to be given back")
     assert memory_of(agent.pid, "VmHWM") < 200 * 1024 * 1024
+
+
+def reader_of(agent: AgentProcess) -> int:
+    """The pid of its process that reads a large command, stopped as soon as it is there."""
+
+    def found() -> int | None:
+        for pid in procfs.all_pids():
+            process = procfs.read_process(pid)
+            if (
+                process is not None
+                and process.parent == agent.pid
+                and b"reading_child" in procfs.read(f"/proc/{pid}/cmdline")
+            ):
+                return pid
+        return None
+
+    reader = wait_until(found, what="the process that reads", interval=0.001)
+    assert reader is not None
+    os.kill(reader, signal.SIGSTOP)
+    return reader
+
+
+def test_a_command_that_is_being_read_is_accepted_when_the_agent_is_replaced(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    agent = start_agent()
+    controller.push(execute("large", "true", data="x" * 300_000))
+    reader = reader_of(agent)
+    os.kill(agent.pid, signal.SIGUSR2)
+    os.kill(reader, signal.SIGCONT)
+    wait_until(lambda: agent.stderr.count("is ready") == 2, 60, "the replacement")
+    assert controller.wait_for_result("large")["state"] == "SUCCESS"
+    assert not is_running(reader)
+    assert "behind" not in agent.stderr
+    assert_well(agent, controller)
+
+
+def test_the_process_that_reads_ends_with_a_killed_agent(
+    controller: RecordingController, start_agent: StartAgent
+) -> None:
+    agent = start_agent()
+    controller.push(execute("large", "true", data="x" * 300_000))
+    reader = reader_of(agent)
+    agent.kill()
+    os.kill(reader, signal.SIGCONT)
+    wait_until(lambda: not is_running(reader), what="its end")

@@ -15,6 +15,7 @@ from greenagent.uplink.health import Backoff, ControllerHealth, UplinkMetrics
 from greenagent.uplink.http import HttpClient
 from greenagent.uplink.poller import Poller
 from greenagent.uplink.tls import ControllerTls
+from greenagent.values.command import decode_command
 from greenagent.values.message import Record
 from greenagent.values.result import PendingBody
 from tests.support.agent_logs import RecordedLog
@@ -64,6 +65,7 @@ class Uplink:
         parts: dict[str, Any] = {
             "roles": lambda: ("web", "db"),
             "free_slots": lambda: 7,
+            "read": lambda body, controller: decode_command(body),
             "sink": Sink(got.commands, got.refused),
             "health": self.health,
             "metrics": self.metrics,
