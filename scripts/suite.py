@@ -2,46 +2,27 @@
 
 Each process takes a share of the test files; what it prints comes when it has ended. A test that fails fails: there
 are no second tries. ``--fast`` runs the rooms that take under a minute in all, for the writing hours.
-
-This process imports what nearly every test needs, once, and each share is a fork of it.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
 import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # as ``python -m pytest`` has it
-
-from greenagent.runtime.patch import patch  # noqa: E402
-
-patch()
-
-import argparse  # noqa: E402
-import atexit  # noqa: E402
-import importlib  # noqa: E402
-import os  # noqa: E402
-import pkgutil  # noqa: E402
-import re  # noqa: E402
-import resource  # noqa: E402
-import shutil  # noqa: E402
-import signal  # noqa: E402
-import tempfile  # noqa: E402
-import time  # noqa: E402
-import traceback  # noqa: E402
-from collections import Counter  # noqa: E402
-from dataclasses import dataclass, field  # noqa: E402
-from typing import IO  # noqa: E402
-
-import gevent  # noqa: E402
-import pytest  # noqa: E402
-
-import tests.support  # noqa: E402
-
 TESTS = ROOT / "tests"
-PROGRAMS = ("agent", "controller", "ctl", "logs")
-"""Of ``greenagent.cli``; with them comes nearly all of the package."""
 AT_ONCE = 4
 """Processes at once: tests wait, so that two cores carry four."""
 LONGEST = (
@@ -92,36 +73,20 @@ class Share:
 
     files: list[Path]
     output: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
-    process: int = 0
-    """Its number."""
+    process: subprocess.Popen[bytes] | None = None
     began: float = 0.0
 
-    def start(self) -> None:
+    def start(self) -> int:
+        """Returns the number of its process."""
         self.began = time.monotonic()
-        sys.stdout.flush()
-        self.process = os.fork()
-        if self.process == 0:
-            self._run()
-
-    def _run(self) -> None:
-        """In the new process; does not return."""
-        code = 1
-        try:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            for descriptor in (1, 2):
-                os.dup2(self.output.fileno(), descriptor)
-            code = pytest.main(["-q", "-p", "no:cacheprovider", "--color=no", *map(str, self.files)])
-            atexit._run_exitfuncs()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", *map(str, self.files)]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=self.output, stderr=self.output)
+        return self.process.pid
 
     def finish(self, status: int, usage: resource.struct_rusage, counts: Counter[str]) -> int:
         """Shows what it printed and adds its counts; returns pytest's exit code."""
-        code = os.waitstatus_to_exitcode(status)
+        assert self.process is not None
+        self.process.returncode = code = os.waitstatus_to_exitcode(status)
         self.output.seek(0)
         text = self.output.read()
         names = " ".join(str(path.relative_to(ROOT)) for path in self.files)
@@ -133,15 +98,6 @@ class Share:
         for number, kind in SUMMARY.findall(lines[-1] if lines else ""):
             counts[kind.removesuffix("s") if kind.startswith("error") else kind] += int(number)
         return 0 if code == NO_TESTS else code
-
-
-def prepare() -> None:
-    """Imports what each share would import again, and leaves nothing that two processes must not have in common."""
-    for name in PROGRAMS:
-        importlib.import_module(f"greenagent.cli.{name}")
-    for module in pkgutil.iter_modules(tests.support.__path__, "tests.support."):
-        importlib.import_module(module.name)
-    gevent.get_hub().destroy(destroy_loop=True)  # each share makes its own
 
 
 def name_of(room: Path) -> str:
@@ -176,19 +132,18 @@ def main() -> int:
     worst = 0
     processor = 0.0
     began = time.monotonic()
-    prepare()
     try:
         while waiting or running:
             while waiting and len(running) < AT_ONCE:
                 share = waiting.pop(0)
-                share.start()
-                running[share.process] = share
-            process, status, usage = os.wait4(-1, 0)
-            worst = running.pop(process).finish(status, usage, counts) or worst
+                running[share.start()] = share
+            number, status, usage = os.wait4(-1, 0)
+            worst = running.pop(number).finish(status, usage, counts) or worst
             processor += usage.ru_utime + usage.ru_stime
     finally:
-        for process in running:
-            os.kill(process, signal.SIGTERM)
+        for share in running.values():
+            if share.process is not None:
+                share.process.terminate()
     failed = counts["failed"] + counts["error"]
     print(f"== {time.monotonic() - began:.0f} s, {processor:.0f} s of processor time, exit code {worst}")
     print(
