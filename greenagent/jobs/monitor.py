@@ -46,6 +46,9 @@ class JobMonitor:
 
     def message(self, text: str) -> None:
         """Takes statsd lines; the first refused one is named in the job's log, further ones are counted."""
+        if len(text) <= _PIECE:
+            self._take([text])
+            return
         for piece in _pieces(text):
             self._take([piece])
             give_way()

@@ -50,7 +50,7 @@ def test_identities_of_many_digits_are_agents_of_their_own(any_controller) -> No
 
 @pytest.mark.parametrize("text", ["x", "-1", "1" * 19, "1" * 3000, "²", "٣", "1.5", "+1"])
 def test_what_is_no_number_counts_as_0(controller, text) -> None:
-    assert plain().get(f"{controller.url}/{text}/{text}/ping", timeout=10).status_code == 200
+    assert plain().post(f"{controller.url}/{text}/{text}/log", json=[], timeout=10).status_code == 200
     assert [(one["gid"], one["nid"]) for one in controller.get("agents")["agents"]] == [(0, 0)]
     assert not controller.said
 

@@ -34,7 +34,8 @@ def test_a_running_agent_tells_how_it_does(tmp_path: Path, often: None, capsys: 
         main = inside.agent.settings.main
         controller.push(shell("j", "exit 3"))
         wait_until(lambda: "1 ERROR" in said(main, capsys)[1], what="the job")
-        wait_until(lambda: "polling, last contact" in said(main, capsys)[1], what="the next poll")
+        settled = r"polling, last contact \d+ s ago, waiting for it: 0 results"
+        wait_until(lambda: re.search(settled, said(main, capsys)[1]), what="the next poll, and the result's arrival")
         code, text = said(main, capsys)
         first, second, third = text.splitlines()
         assert code == 0
