@@ -94,7 +94,8 @@ def _find_tagged(
         tag = parse_tag(found.tag)
         if tag is None:
             continue
-        is_known = tag.instance == spool.instance
+        # A ledger that went back to what it was earlier calls runs cut off that had ended since.
+        is_known = tag.instance == spool.instance and not (tag.may_stay and spool.loss.entries)
         if not (is_known and tag.job_id in cut_off):
             if is_known and (tag.may_stay or spool.has_ended(tag.job_id)):
                 continue

@@ -117,6 +117,8 @@ class HistoryFile:
         self.written = replace_file(self.path, self._content())
 
     def _content(self) -> bytes:
+        if not self._entries:
+            return b"[]\n"
         return b"[\n" + b",\n".join(self._entries.values()) + b"\n]\n"
 
     def _put(self, job_id: str, text: bytes) -> None:

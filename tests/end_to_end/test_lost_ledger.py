@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from tests.support.agents import AgentProcess, StartAgent
 from tests.support.commands import shell
 from tests.support.job_lives import running_pids, wait_for_words, words
 from tests.support.recording_controller import RecordingController
+from tests.support.waiting import wait_until
 
 
 def spoil(folder: Path, how: str) -> None:
@@ -39,12 +42,39 @@ def test_no_process_of_an_earlier_run_outlives_a_lost_ledger(
     new = wait_for_words(kept, 2)[-1]
     assert (running_pids(kept), running_pids(plain)) == ([int(new)], [])
     assert running_pids(left) == [int(words(left)[0])], "left on purpose"
-    assert f"{words(left)[0]} (sleep) of job left" in agent.stderr
+    if how != "its log emptied":  # a checkpoint may have told that the job had ended
+        assert f"{words(left)[0]} (sleep) of job left" in agent.stderr
     assert "what its jobs left running is not known" not in agent.stderr
     agent.kill()
     agent.start()
     assert len(wait_for_words(kept, 3)) == 3
     assert len(running_pids(kept)) == 1
+
+
+def test_what_was_left_on_purpose_stays_where_the_ledger_went_back_to_its_run(
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    agent = start_agent()
+    path, gate = tmp_path / "left", tmp_path / "gate"
+    script = f"setsid sh -c 'echo $$ >> {path}; exec sleep 1000' & until [ -e {gate} ]; do sleep 0.05; done"
+    controller.push(shell("left", script, leave_children=True))
+    wait_for_words(path, 1)
+
+    def is_in_the_file() -> bool:
+        """Without its log: a checkpoint was made."""
+        copy = tmp_path / "copy.db"
+        shutil.copy(agent.folder / "history.db", copy)
+        with closing(sqlite3.connect(copy)) as database, suppress(sqlite3.OperationalError):  # no table, so far
+            return database.execute("SELECT count(*) FROM job WHERE state = 'running'").fetchone() == (1,)
+        return False
+
+    wait_until(is_in_the_file, what="a checkpoint")
+    gate.touch()
+    assert controller.wait_for_result("left")["state"] == "SUCCESS"
+    agent.kill()
+    spoil(agent.folder, "its log emptied")
+    agent.start()
+    assert running_pids(path) == [int(words(path)[0])], "left on purpose"
 
 
 def test_a_ledger_that_went_back_to_an_earlier_state_hides_no_process(
