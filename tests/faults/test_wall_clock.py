@@ -14,7 +14,9 @@ READS = {
 }  # fmt: skip
 
 STAMPS = {
+    "agent/status.py": "since when the agent runs, as shown",
     "builtins/machine.py": "when the machine was booted",
+    "cli/agent/running.py": "how long it has run, as shown",
     "cli/common.py": "a stamp as text",
     "cli/ctl/top.py": "how old what people look at is",
     "cli/moments.py": "--since and --until",
