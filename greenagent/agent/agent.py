@@ -297,9 +297,9 @@ class Agent:
         main = self.settings.main
         self.connections.stop_polling()
         state.jobs = self._suspend_jobs(main.kill_grace + main.pipe_drain + LAST_KILL)
+        state.gauges = self.statistics.gauges()  # at once: series without jobs go with the next flush
         self.requests.wait_for(self.connections.that_take, LAST_COMMAND)
         state.startup = self.startup.state()
-        state.gauges = self.statistics.gauges()
         state.left = self.spawner.children.detached.state()
         self._close(0, UNDER_WAY_TIMEOUT)
         state.request = self.requests.asked_meanwhile
