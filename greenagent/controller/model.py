@@ -102,6 +102,8 @@ class Result(NamedTuple):
     delivered: bool = True
     """False for one that the controller itself gives."""
     cmd: str = ""
+    args: str = "{}"
+    """The run arguments it names, as JSON, as far as they are small; not kept with it."""
     is_of_first: bool = False
     """It lacks the keys that later originals add, and those of ours: if its agent is an original, it is a first one."""
     time: int = 0
@@ -295,6 +297,7 @@ class Job:
             **self.brief._asdict(),
             **self.target.key.to_wire(),
             "fanout": self.target.fanout,
+            "adopted": self.adopted,
             "state": self.state,
             "created": self.created,
             "finished": self.stamp(self.finished) or None,

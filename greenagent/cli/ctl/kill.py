@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import time
 from typing import Any, Final
 
-from greenagent.cli.ctl.client import Client, job_path
+from greenagent.cli.ctl.client import Client, ControllerError, job_path
 from greenagent.cli.ctl.exit_codes import FAILED, NOT_SO
 from greenagent.cli.ctl.originals import is_first
-from greenagent.cli.ctl.output import agent_name, note
+from greenagent.cli.ctl.output import PROGRAM, agent_name, note
 from greenagent.values import states
 from greenagent.values.signals import parse_signal
 
 DEFAULT_WAIT: Final = 20.0
 """Seconds for the agents' answers: one gives a job kill_grace + pipe_drain + 5 s to be gone, 12 s by default."""
+UNKNOWN: Final = 404
+ENDED: Final = 409
+"""Answers of the controller: it knows no such job, or it has ended."""
 _RESULT_WAIT: Final = 2.0
 """Seconds for the job's own result once its agent has said that it is gone."""
 
@@ -28,7 +32,13 @@ def signal_name(text: str) -> str:
 
 def kill(client: Client, options: argparse.Namespace) -> int:
     """0 when every agent that has the job did as told, 1 when one could not, 125 when one did not answer in time."""
-    told = client.post(f"{job_path(options.id)}/kill", {} if options.signal is None else {"signal": options.signal})
+    order = {} if options.signal is None else {"signal": options.signal}
+    try:
+        told = client.post(f"{job_path(options.id)}/kill", order)
+    except ControllerError as error:
+        if way := _other_way(client, error.status, {"id": options.id, **order}):
+            raise ControllerError(f"{error}; {way}", error.status) from None
+        raise
     deadline = time.monotonic() + options.wait
     answers = [_answer(client, one, deadline) for one in told["kills"]] if options.wait else []
     if options.signal is None and any(answer["state"] == states.ERROR for answer in answers):
@@ -60,6 +70,29 @@ def kill(client: Client, options: argparse.Namespace) -> int:
         state = client.get(job_path(options.id), _RESULT_WAIT)["state"] if done else told["state"]
         print(f"{job}: {state}")
     return code
+
+
+def _other_way(client: Client, status: int, order: dict[str, str]) -> str:
+    """How a job can be ended that the controller knows nothing or not the end of; "" where it knows better."""
+    where: list[dict[str, Any]] = []
+    try:
+        if status == UNKNOWN:
+            where = client.get(f"{job_path(order['id'])}/logs", limit=1)["lines"]
+        elif status == ENDED:
+            job = client.get(job_path(order["id"]))
+            undelivered = {agent_name(one) for one in job["results"] if one.get("delivered") is False}
+            where = [
+                one
+                for one in job["agents"]
+                if job.get("adopted") or (one.get("handed_over") and agent_name(one) in undelivered)
+            ]
+    except ControllerError:
+        pass  # nothing more is known
+    if status != UNKNOWN and not where:
+        return ""
+    gid, nid = (where[0]["gid"], where[0]["nid"]) if where else ("GID", "NID")
+    data = shlex.quote(json.dumps(order))
+    return f"if it runs all the same, this ends it: {PROGRAM} run --gid {gid} --nid {nid} --cmd kill --data {data}"
 
 
 def _answer(client: Client, told: dict[str, Any], deadline: float) -> dict[str, Any]:

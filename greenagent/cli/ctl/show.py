@@ -84,7 +84,8 @@ def show(client: Client, options: argparse.Namespace) -> int:
     print(one_line(f"job {job['id']}: {_state(job)}, {job['cmd']} {job['name']}".rstrip()))
     for name, text in _asked(job):
         print(one_line(f"{name}: {text}"))
-    print(f"posted: {_moment(job['created'])}, {ago(job['created'])}")
+    posted = "not posted here, or forgotten since; first heard of" if job.get("adopted") else "posted"
+    print(f"{posted}: {_moment(job['created'])}, {ago(job['created'])}")
     steps = {(one["gid"], one["nid"]): one for one in job["agents"]}
     for result in job["results"]:
         step = steps.get((result["gid"], result["nid"])) or {}
@@ -148,7 +149,7 @@ def _job_row(job: dict[str, Any]) -> tuple[str, ...]:
         job["id"],
         _state(job),
         _where(job),
-        _moment(job["created"]),
+        "-" if job.get("adopted") else _moment(job["created"]),
         duration(max(waited, default=None)),
         duration(max((one["took"] for one in ran), default=None)),
         ",".join(exits) or "-",
@@ -186,7 +187,9 @@ def _asked(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _waited(job: dict[str, Any], steps: dict[str, Any]) -> float | None:
     """Seconds from the posting to the start, by two clocks; None where that tells nothing, as of a recurring job."""
     started: float | None = steps.get("started")
-    return None if not started or job.get("recurring") else max(0.0, started - float(job["created"]))
+    if not started or job.get("recurring") or job.get("adopted"):
+        return None
+    return max(0.0, started - float(job["created"]))
 
 
 def _told(job: dict[str, Any], steps: dict[str, Any]) -> str:

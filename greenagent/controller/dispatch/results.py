@@ -33,6 +33,10 @@ from greenagent.values.errors import GreenagentError
 
 MAX_TEXT: Final = 64 * MIB
 """Bytes of a result's JSON text: with escapes for all that is not ASCII it may be three times as long as it came."""
+MAX_ARGS: Final = 16 * 1024
+"""Characters of run arguments, as JSON, that are taken from a result of a job that is not known here."""
+SMALL_ARGS: Final = ("domain", "name", "queue", "max_time", "max_restart", "recurring_period")
+"""What is taken of larger ones, where it is short."""
 KILL_ORDER: Final = "kill-"
 """So begin the ids of kill commands that the controller makes."""
 
@@ -206,7 +210,7 @@ class ResultService:
 
     def _record(self, assignment: Assignment, result: Result) -> None:
         goes_on = result.is_of_first and self._is_original(result.key)
-        self._jobs.record(assignment, result, _state_after(assignment.job, result, goes_on))
+        self._jobs.record(assignment, result._replace(args=""), _state_after(assignment.job, result, goes_on))
 
     def _adopt(self, job: Job | None, result: Result) -> Assignment:
         """An assignment for a result nobody here waits for: the controller forgot the job, or never asked for it."""
@@ -215,8 +219,9 @@ class ResultService:
             added = job.assign([key], state=states.RUNNING)
             self._jobs.extend(job, added)
             return added[0]
-        command = json.dumps({"id": result.id, **key.to_wire(), "cmd": result.cmd, "args": {}})
-        job = self._jobs.new(result.id, command, Brief(result.cmd), Target(key, (), False), adopted=True)
+        command = {"id": result.id, **key.to_wire(), "cmd": result.cmd, "args": json.loads(result.args)}
+        text, brief = json.dumps(command), Brief.of(command)  # a recurring one goes on, and can be killed
+        job = self._jobs.new(result.id, text, brief, Target(key, (), False), adopted=True)
         job.assignments = job.assign([key], state=states.RUNNING)
         self._jobs.add(job)
         return job.assignments[0]
@@ -265,6 +270,16 @@ def _without_infinite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _small(args: Any) -> str:
+    """Run arguments as JSON, or as much of them as is small."""
+    args = args if isinstance(args, dict) else {}
+    if len(text := json.dumps(args)) <= MAX_ARGS:
+        return text
+    return json.dumps(
+        {name: args[name] for name in SMALL_ARGS if name in args and len(json.dumps(args[name])) <= MAX_SHOWN_NAME}
+    )
+
+
 def parse_result(key: AgentKey, received: Any) -> Result:
     """A result an agent posted, with the types that readers rely on (protocol 4.1); identity is that of the URL.
 
@@ -310,6 +325,7 @@ def parse_result(key: AgentKey, received: Any) -> Result:
         result["starttime"],
         text,
         cmd=cmd,
+        args=_small(result.get("args")),
         is_of_first=is_of_first,
         time=result["time"],
         exit=exit_of(result),

@@ -88,3 +88,19 @@ def test_a_living_job_of_any_id_is_killed(controller, answering, job_id: str) ->
     answering(controller, answer)
     assert ctl(controller.url, *on_node("--detach", f"--id={job_id}", "--", "sh")).code == 0
     assert ctl(controller.url, "kill", "--", job_id) == (0, f"job {job_id}: KILLED\n", "")
+
+
+def test_jobs_of_before_a_restart_without_state_can_be_ended(controller, answering) -> None:
+    def answer(agent: Agent, command: dict[str, Any]) -> None:
+        agent.finish(json.loads(command["data"])["id"], starttime=2 * 10**12, state="KILLED", exit_code=None)
+        agent.finish(command["id"], data="true", level=20, exit_code=None)
+
+    agent = answering(controller, answer).agent
+    agent.finish("again", args={"recurring_period": 3600}, state="ERROR", starttime=10**12)
+    agent.finish("once")
+    (row,) = (line.split() for line in ctl(controller.url, "jobs").out.splitlines() if line.startswith("again"))
+    assert row[1:5] == ["RUNNING", "1:10", "-", "-"]  # neither posted nor waited
+    assert ctl(controller.url, "kill", "again") == (0, "job again: KILLED\n", "")
+    way = '--cmd kill --data \'{{"id": "{}"}}\''
+    assert f"run --gid 1 --nid 10 {way.format('once')}" in ctl(controller.url, "kill", "once").err
+    assert f"run --gid GID --nid NID {way.format('never')}" in ctl(controller.url, "kill", "never").err
