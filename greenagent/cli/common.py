@@ -22,6 +22,8 @@ EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
+MAX_WHY: Final = 50
+"""Characters of a reason in a table."""
 MAX_SECONDS: Final = 1e9
 """Some 30 years; the system's calls take no more than about ten times that."""
 _SPAN: Final = re.compile(r"([0-9]{1,9})\s*([smhdw])\Z")
@@ -292,3 +294,11 @@ def print_table(
             for number, (cell, width) in enumerate(zip(line, widths, strict=False))
         ]
         print("  ".join([*cells, line[-1]]).rstrip(), file=out)
+
+
+def state_and_why(state: str, why: str, exit: object) -> str:
+    """A job's state in a table, with the reason where it is none of success and the exit beside it does not say it."""
+    why = one_line(why.strip().partition("\n")[0])
+    if not why or why in (f"exit code {exit}", f"ended by {exit}"):
+        return state
+    return f"{state} ({why if len(why) <= MAX_WHY else f'{why[: MAX_WHY - 3]}...'})"

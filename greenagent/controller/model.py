@@ -18,6 +18,7 @@ from greenagent.controller.json_parts import json_list, json_object
 from greenagent.values import states
 from greenagent.values.arguments import as_text
 from greenagent.values.command_line import command_line_of
+from greenagent.values.result import AGENT_STOPPED, STOPPED
 
 TOLD_FOR: Final = 150.0
 """Seconds for which an agent's word counts: it says all once a minute."""
@@ -110,6 +111,8 @@ class Result(NamedTuple):
     """How long the run took, in milliseconds; ``starttime`` is when it began, since 1970, by the agent's clock."""
     exit: int | str | None = None
     """The exit code, or the name of the signal."""
+    why: str = ""
+    """Why it did not succeed, as far as it is told."""
 
     @property
     def size(self) -> int:
@@ -125,6 +128,16 @@ def exit_of(result: dict[str, Any]) -> int | str | None:
     """The exit code in a result object, or the name of the signal."""
     code: int | str | None = result.get("exit_code")
     return code if code is not None else result.get("signal")
+
+
+def why_of(result: dict[str, Any]) -> str:
+    """What a result object tells of why it did not succeed, in one short line; "" for nothing."""
+    if result["state"] == states.SUCCESS:
+        return ""
+    if result.get("reason") == AGENT_STOPPED:
+        return STOPPED
+    data = "" if result.get("level") else str(result.get("data") or "")
+    return data[:MAX_SHOWN_NAME].partition("\n")[0]
 
 
 @dataclass(eq=False, slots=True)
@@ -169,7 +182,7 @@ class Assignment:
         """For a list of jobs, None where it did not happen yet: when the agent was given it, and how it ran last.
 
         Moments are seconds since 1970, ``took`` is seconds. ``started`` and ``took`` are by the agent's clock.
-        ``waits``: the agent has it, and it waits for its turn there.
+        ``why`` it did not succeed, or "". ``waits``: the agent has it, and it waits for its turn there.
         """
         ran = self.results[-1] if self.results and self.results[-1].delivered else None
         return {
@@ -177,6 +190,7 @@ class Assignment:
             "started": ran.starttime / 1000 if ran is not None and ran.starttime > 0 else None,
             "took": ran.time / 1000 if ran is not None and ran.starttime > 0 else None,
             "exit": None if ran is None else ran.exit,
+            "why": self.results[-1].why if self.results else "",
             "waits": self.state == states.RUNNING and time.monotonic() < self.waits_until,
         }
 
@@ -330,4 +344,4 @@ def synthetic_result(assignment: Assignment, state: str, data: str, level: int =
         "time": 0,
         "delivered": False,
     }
-    return Result(job.id, key, state, starttime, json.dumps(result), False, brief.cmd)
+    return Result(job.id, key, state, starttime, json.dumps(result), False, brief.cmd, why=why_of(result))

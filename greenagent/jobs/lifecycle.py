@@ -15,6 +15,7 @@ from greenagent.jobs.run_records import CUT_OFF
 from greenagent.jobs.runner import JobContext, Runner
 from greenagent.spool.schema import FROM_CONTROLLER
 from greenagent.values import states
+from greenagent.values.result import AGENT_STOPPED, STOPPED
 
 AFTER_KILL_ALL: Final = 1.0
 """Seconds after which a remembered job that killall ended is started again."""
@@ -176,7 +177,7 @@ class Lifecycle:
             self._finish(outcome)
             return True
         if outcome.ended_by_request:
-            outcome = replace(outcome, state=states.ERROR, data=outcome.data or CUT_OFF)
+            outcome = replace(outcome, state=states.ERROR, data=outcome.data.replace(STOPPED, CUT_OFF) or CUT_OFF)
         decision = self._decide(outcome)
         if decision.next is Next.END and not outcome.ended_by_request:
             self._finish(outcome)  # it had ended by itself before it could be ended, and no other run was to follow
@@ -219,6 +220,8 @@ class Lifecycle:
 
     def _finish(self, outcome: Outcome) -> None:
         """The job is over."""
+        if outcome.state == states.KILLED and self._job.end_requested is Reason.STOP:
+            outcome = replace(outcome, reason=AGENT_STOPPED)
         self._context.report(self._job, outcome, logged=self._runner.logged())
 
 

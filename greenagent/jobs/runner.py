@@ -29,7 +29,7 @@ from greenagent.values import levels, states
 from greenagent.values.command_line import command_line
 from greenagent.values.errors import CommandError, GreenagentError
 from greenagent.values.message import Message
-from greenagent.values.result import CANNOT_START, NOT_FOUND
+from greenagent.values.result import CANNOT_START, NOT_FOUND, STOPPED
 
 START_PAUSES: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds between the tries of a start for which the system has no room just now."""
@@ -378,6 +378,8 @@ class ExternalRunner:
             data = f"exit code {status.code}" if status.code is not None else f"ended by {status.signal}"
         elif state == states.TIMEOUT:
             data = f"ended after max_time, {self._job.command.arguments.max_time} s"
+        elif self._job.end_requested is Reason.STOP and state == states.KILLED:
+            data = STOPPED
         if self._job.unkillable and output.result is None and state != states.SUCCESS:
             data = f"{data and f'{data}; '}could not be ended: {self._job.unkillable}"
         return Outcome(

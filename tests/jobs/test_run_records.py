@@ -106,6 +106,10 @@ def test_a_stop_of_the_agent_leaves_no_run_without_an_end(inside: InsideAgent, c
     inside.stop()
     for name in ("stopped", "kept"):
         assert [one.state for one in runs_of(inside.folder / "logs", name)] == ["KILLED"]
+    result = controller.wait_for_result("stopped")
+    assert (result["state"], result["reason"], result["data"]) == ("KILLED", "agent_stopped", "the agent was stopped")
+    shown = lines("--dir", inside.folder / "logs", "--jobs")
+    assert len([line for line in shown if "KILLED (the agent was stopped)" in line]) == 2
 
 
 def test_without_a_db_logger_records_lie_beside_the_ledger(

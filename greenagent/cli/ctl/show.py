@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from greenagent.cli.common import UsageError, ago, local_time, one_line, print_table
+from greenagent.cli.common import UsageError, ago, local_time, one_line, print_table, state_and_why
 from greenagent.cli.ctl.client import Client, ControllerError, job_path
 from greenagent.cli.ctl.output import agent_name, agent_state
 from greenagent.cli.moments import duration
@@ -161,7 +161,10 @@ def _state(job: dict[str, Any]) -> str:
     """WAITING is a job that no agent has begun: each that has it says that it waits for its turn there."""
     ones = [one for one in job["agents"] if one["state"] == states.RUNNING]
     waits = job["state"] == states.RUNNING and ones and all(one.get("waits") for one in ones)
-    return WAITING if waits else str(job["state"])
+    if waits:
+        return WAITING
+    why = next(((one["why"], one["exit"]) for one in job["agents"] if one.get("why")), ("", None))
+    return state_and_why(str(job["state"]), *why) if states.is_terminal(job["state"]) else str(job["state"])
 
 
 def _command(job: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
-from greenagent.cli.common import UsageError, json_line, local_time, one_line, print_table
+from greenagent.cli.common import UsageError, json_line, local_time, one_line, print_table, state_and_why
 from greenagent.cli.logs.summary import ask_totals
 from greenagent.cli.logs.text import csv_writer
 from greenagent.cli.moments import duration
@@ -257,7 +257,7 @@ def _cells(row: JobRow) -> tuple[str, ...]:
         duration(row.waited),
         duration(row.took),
         row.exit or "-",
-        row.state or "-",
+        state_and_why(row.state, row.reason, row.exit) or "-",
         str(row.run or "-"),
         one_line(row.command) or "-",
     )

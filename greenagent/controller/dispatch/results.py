@@ -23,6 +23,7 @@ from greenagent.controller.model import (
     Target,
     exit_of,
     synthetic_result,
+    why_of,
 )
 from greenagent.controller.state.job_store import JobStore
 from greenagent.runtime.clock import monotonic_epoch
@@ -329,4 +330,5 @@ def parse_result(key: AgentKey, received: Any) -> Result:
         is_of_first=is_of_first,
         time=result["time"],
         exit=exit_of(result),
+        why=why_of(result),
     )

@@ -79,7 +79,7 @@ def test_the_table_has_times_ends_and_commands(runs: Path) -> None:
         "backup --all /srv",
     ]  # fmt: skip
     assert table[3][7:9] == ["SIGKILL", "KILLED"]
-    assert table[4][5:10] == ["0.0s", "0.0s", "-", "ERROR", "1"]
+    assert table[4][5:10] == ["0.0s", "0.0s", "-", "ERROR", "(cannot"]  # and the rest of why
     assert table[5][5:10] == ["-", "1.0s", "0", "SUCCESS", "2"]
     assert table[6][5:10] == ["0.0s", "-", "-", "RUNNING", "1"]
     assert len(table) == 7, "one row for each job"
