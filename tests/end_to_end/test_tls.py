@@ -167,8 +167,9 @@ def test_every_wrong_certificate_is_refused_and_named_once_by_both_sides_and_sto
 
     # Another reason is said, and then that all is well.
     fleet.relays["issuer"].redirect(fleet.controllers["expired"].port)
-    wait_until(lambda: len(said_about(agent, "issuer")) == 2, 30, "the other reason")
-    assert AS_THE_AGENT_SEES_IT["expired"] in said_about(agent, "issuer")[1]
+    # A handshake under way is cut off in the relay, which is a reason of its own in between.
+    expired = AS_THE_AGENT_SEES_IT["expired"]
+    wait_until(lambda: any(expired in line for line in said_about(agent, "issuer")[1:]), 30, "the other reason")
     for key in ("issuer", "no-client", "plain"):
         fleet.relays[key].redirect(good.port)
     for key in ("issuer", "no-client", "plain"):

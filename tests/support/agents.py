@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -93,6 +94,10 @@ def configuration(
     )
 
 
+READY = " is ready, polling "
+"""What an agent says when it is, unless its verbosity keeps it back."""
+
+
 class AgentFolder:
     """What an agent has written into its log databases."""
 
@@ -138,8 +143,10 @@ class AgentProcess(AgentFolder):
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, wait: bool = True) -> AgentProcess:
-        """Starts it; returns when it is ready (its pid file is there)."""
+        """Starts it; returns when it is ready (its pid file is there) and has said so (a thread writes its lines)."""
         self.pid_file.unlink(missing_ok=True)
+        said = self.stderr.count(READY) if (self.folder / "stderr").exists() else 0
+        says = not re.search(r'verbosity\s*=\s*"(warning|error)', self.config.read_text())
         with (self.folder / "stderr").open("ab") as stderr, (self.folder / "stdout").open("ab") as stdout:
             self.process = subprocess.Popen(
                 [
@@ -160,7 +167,12 @@ class AgentProcess(AgentFolder):
                 env=self._environment,
             )
         if wait:
-            wait_until(lambda: self.pid_file.exists() or self.poll() is not None, 20, "the agent is ready")
+            wait_until(
+                lambda: self.poll() is not None
+                or (self.pid_file.exists() and (not says or self.stderr.count(READY) > said)),
+                20,
+                "the agent is ready",
+            )
             assert self.poll() is None, f"the agent ended at once:\n{self.stderr}"
         return self
 
