@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,18 +98,31 @@ def test_nothing_forks_or_patches_behind_our_back(path: Path) -> None:
 def test_the_entry_points_patch_before_anything_else() -> None:
     """A socket or lock made before the patch would block the hub for ever. Signals come even before that."""
     for name in ("agent/__main__", "controller"):
-        body = ast.parse((PACKAGE / "cli" / f"{name}.py").read_text()).body
-        first = [node for node in body if not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call)]
-        first = [node for node in first if ast.unparse(node) != "from __future__ import annotations"]
-        early = [node for node in first[:3] if re.search("early|interrupt|signals", ast.unparse(node))]
-        assert ast.unparse(early[0]).startswith("from greenagent.cli.early import ")
-        first = first[len(early) :]
-        assert [ast.unparse(node) for node in first[:4]] == [
-            "from greenagent.cli.common import open_missing_streams",  # imports nothing that could be patched
-            "from greenagent.runtime.patch import patch",
-            "open_missing_streams()",  # before the hub opens files of its own
-            "patch()",
-        ]
+        first = statements(name)
+        early = [text for text in first[:3] if re.search("early|interrupt|signals", text)]
+        assert early[0].startswith("from greenagent.cli.early import ")
+        assert "open_missing_streams()" in "".join(first)  # before the hub opens files of its own
+    assert statements("controller")[2:6] == [
+        "from greenagent.cli.common import open_missing_streams",  # imports nothing that could be patched
+        "from greenagent.runtime.patch import patch",
+        "open_missing_streams()",
+        "patch()",
+    ]
+    # The agent's own entry point imports what reads options, and the agent only in the module that patches.
+    assert statements("agent/run")[:2] == ["from greenagent.runtime.patch import patch", "patch()"]
+    program = (
+        "import sys, greenagent.cli.agent.__main__\n"
+        "print({'gevent', 'ssl', 'socket', 'threading', 'subprocess', 'requests'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, cwd=PACKAGE.parent)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+def statements(name: str) -> list[str]:
+    """Of a module of the command line, without what stands in no order."""
+    body = ast.parse((PACKAGE / "cli" / f"{name}.py").read_text()).body
+    first = [node for node in body if not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call)]
+    return [text for node in first if (text := ast.unparse(node)) != "from __future__ import annotations"]
 
 
 SMALL_ON_PURPOSE = {

@@ -13,7 +13,7 @@ import pytest
 
 from greenagent import builtins
 from greenagent.builtins import machine
-from greenagent.cli.agent.__main__ import build_parser as agent_parser
+from greenagent.cli.agent.options import build_parser as agent_parser
 from greenagent.cli.ctl.run_options import add_run_options
 from greenagent.cli.logs.__main__ import SUBCOMMANDS
 from greenagent.cli.logs.__main__ import build_parser as logs_parser

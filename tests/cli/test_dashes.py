@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from greenagent.cli.agent.__main__ import build_parser as agent
+from greenagent.cli.agent.options import build_parser as agent
 from greenagent.cli.controller import build_parser as controller
 from greenagent.cli.ctl.main import build_parser as ctl
 from greenagent.cli.logs.__main__ import build_parser as logs

@@ -124,7 +124,8 @@ def test_an_orderly_end_that_does_not_come_is_made(tmp_path: Path) -> None:
 
 AGENT = """
 import sys, time
-import greenagent.cli.agent.__main__ as cli
+import greenagent.cli.agent.run as cli
+from greenagent.cli.agent.__main__ import main
 import gevent
 from greenagent.agent.watchdog import Thresholds
 
@@ -136,7 +137,7 @@ def a_bug_that_never_returns():
         time.monotonic()
 
 gevent.spawn_later(2, a_bug_that_never_returns)
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 

@@ -168,8 +168,10 @@ class AgentProcess(AgentFolder):
             )
         if wait:
             wait_until(
-                lambda: self.poll() is not None
-                or (self.pid_file.exists() and (not says or self.stderr.count(READY) > said)),
+                lambda: (
+                    self.poll() is not None
+                    or (self.pid_file.exists() and (not says or self.stderr.count(READY) > said))
+                ),
                 20,
                 "the agent is ready",
             )

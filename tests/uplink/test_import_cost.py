@@ -8,7 +8,7 @@ import sys
 
 def test_requests_comes_without_its_guessers_of_encodings_and_they_can_still_be_imported():
     program = (
-        "import greenagent.cli.agent.__main__, requests, sys\n"
+        "import greenagent.cli.agent.run, requests, sys\n"
         "assert 'charset_normalizer' not in sys.modules and 'chardet' not in sys.modules\n"
         "import charset_normalizer"
     )
