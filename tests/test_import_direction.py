@@ -132,6 +132,7 @@ SMALL_ON_PURPOSE = {
     "cli/logs/verify.py": "a command of its own, loaded only when it is given",
     "logs/console.py": "the console loggers",
     "runtime/clock.py": "the one clock that nobody sets; tests/faults/test_wall_clock.py names it",
+    "runtime/lean_requests.py": "runs before the first import of requests, in the agent and in ctl",
     "runtime/patch.py": "imported before everything but cli/early.py",
     "values/errors.py": "the errors that all rooms share",
     "values/signals.py": "signals as people name them",

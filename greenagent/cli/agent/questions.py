@@ -11,7 +11,6 @@ from greenagent.cli.common import print_error, run_program
 from greenagent.settings import Loaded, SettingsError, load_settings
 from greenagent.settings.check import check_limits
 from greenagent.settings.show import print_config
-from greenagent.uplink.proxy import proxy_variable
 from greenagent.values.errors import GreenagentError
 
 
@@ -41,6 +40,8 @@ def answer(options: argparse.Namespace) -> int:
 
 def _show(loaded: Loaded, options: argparse.Namespace) -> int:
     """What ``--check`` or ``--print-config`` was asked for."""
+    from greenagent.uplink.proxy import proxy_variable
+
     problems: tuple[str, ...] = ()
     if options.print_config:
         warnings = check_limits(loaded.settings)
