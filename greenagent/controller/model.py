@@ -253,6 +253,8 @@ class Job:
     """When the last of its agents ended; 0 before."""
     adopted: bool = False
     """Nobody posted it here, or it was forgotten: a result came of it."""
+    away: list[AgentKey] = field(default_factory=list)
+    """Agents of a fan-out that were not live when it was handed out, and so left out."""
     size: int = 0
     """Bytes of the command and of the results kept."""
     assignments: list[Assignment] = field(default_factory=list)
@@ -317,7 +319,11 @@ class Job:
             "finished": self.stamp(self.finished) or None,
         }
         return json_object(
-            small, roles=json_list(map(json.dumps, self.target.roles)), agents=json_list(self._agents()), **more
+            small,
+            away=json_list(json.dumps(key.to_wire()) for key in self.away),
+            roles=json_list(map(json.dumps, self.target.roles)),
+            agents=json_list(self._agents()),
+            **more,
         )
 
     def _agents(self) -> Iterator[str]:

@@ -142,8 +142,8 @@ def test_wait_for_agent_waits_and_is_not_sent_on(controller, target) -> None:
     assert "wait_for_agent" not in command
 
 
-def test_a_fanout_names_who_is_away_and_ends_for_whom_turns_out_to_be(make_controller) -> None:
-    controller = make_controller(Limits(live=0.5))
+def test_a_fanout_names_who_is_away_and_ends_for_whom_turns_out_to_be(make_controller, tmp_path) -> None:
+    controller = make_controller(Limits(live=0.5), state=tmp_path / "state.db")
     gone = Agent(controller, nid=1, roles=["web"]).poll()
     stranger = Agent(controller, nid=2, roles=["mail"]).poll()
     for poll in (gone, stranger):
@@ -165,6 +165,9 @@ def test_a_fanout_names_who_is_away_and_ends_for_whom_turns_out_to_be(make_contr
     assert answers[4]["data"].startswith("No matching connected agents found: ")
     patient = controller.submit(id="p", roles=["web"], fanout=True, wait_for_agent=60)
     assert [one["nid"] for one in patient["away"]] == [1, 3, 4], "nobody polls any more"
+    controller.stop()
+    again = make_controller(state=tmp_path / "state.db")
+    assert again.get("jobs/f")["away"] == [{"gid": 1, "nid": 1}]
 
 
 def test_a_fanout_that_waited_reaches_full_agents_once(controller) -> None:

@@ -272,7 +272,7 @@ class LiveOutput:
         if self._quiet:
             return
         stream = sys.stdout if level == levels.STDOUT else sys.stderr
-        prefix = f"{agent_name(item)} " if self._prefix else ""
+        prefix = f"{agent_name(item)} " if self._prefix and item["nid"] else ""  # none had it where there is no nid
         stream.writelines(f"{prefix}{text}\n" for text in texts)
         stream.flush()
 

@@ -89,7 +89,8 @@ def show(client: Client, options: argparse.Namespace) -> int:
     steps = {(one["gid"], one["nid"]): one for one in job["agents"]}
     for result in job["results"]:
         step = steps.get((result["gid"], result["nid"])) or {}
-        print(f"{agent_name(result)} {WAITING if step.get('waits') else result['state']}{_code(result)}")
+        who = agent_name(result) if result["nid"] else "no agent:"
+        print(f"{who} {WAITING if step.get('waits') else result['state']}{_code(result)}")
         if told := _told(job, step):
             print(f"  {told}")
         if result["state"] in states.PLACEHOLDERS and (away := _away(client, result, result["state"])):
@@ -138,12 +139,14 @@ def _where(job: dict[str, Any]) -> str:
     found = [agent_name(one) for one in job["agents"] if one["nid"]]
     if not found:
         return "+".join(job["roles"]) or "-"
-    return ",".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+    away = f" ({len(job['away'])} away)" if job.get("away") else ""
+    return ",".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "") + away
 
 
 def _job_row(job: dict[str, Any]) -> tuple[str, ...]:
     ran = [one for one in job["agents"] if one.get("started")]
-    exits = dict.fromkeys(str(one["exit"]) for one in job["agents"] if one.get("exit") is not None)
+    ended = [one.get("exit") for one in job["agents"] if states.is_terminal(one["state"])]
+    exits = dict.fromkeys("-" if code is None else str(code) for code in ended)  # some of a fan-out may have none
     waited = [waited for one in ran if (waited := _waited(job, one)) is not None]
     return (
         job["id"],
@@ -185,6 +188,8 @@ def _asked(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "environment", ", ".join(str(one).partition("=")[0] for one in names)
     if job.get("roles"):
         yield "roles", f"{', '.join(job['roles'])}{' (fanout)' if job.get('fanout') else ''}"
+    if job.get("away"):
+        yield "away and left out", ", ".join(map(agent_name, job["away"]))
 
 
 def _waited(job: dict[str, Any], steps: dict[str, Any]) -> float | None:

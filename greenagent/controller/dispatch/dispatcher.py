@@ -9,7 +9,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import gevent
 
@@ -19,9 +19,12 @@ from greenagent.controller.json_parts import json_list, json_object
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey, Assignment, Job, Target
 from greenagent.controller.state.job_store import JobStore
-from greenagent.controller.state.state_file import StateError
+from greenagent.controller.state.state_file import StateError, away_row
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
+
+MAX_LEFT_OUT: Final = 1000
+"""Agents of a fan-out that are remembered as away."""
 
 
 class Delivery(NamedTuple):
@@ -64,8 +67,12 @@ class Dispatcher:
             return job.assign([target.key] if wanted else [])
         matching = self.agents.live(target)
         if target.fanout and matching:
+            job.away = self._left_out(target)
             return job.assign(agent.key for agent in matching)
         return job.assign([None] if matching or job.wait_until else [], unassigned=True)
+
+    def _left_out(self, target: Target) -> list[AgentKey]:
+        return [agent.key for agent in self.agents.away(target)[:MAX_LEFT_OUT]]
 
     def enqueue(self, assignment: Assignment) -> None:
         """Offers a command to a waiting poll, or puts it into its queue."""
@@ -148,7 +155,10 @@ class Dispatcher:
             if assignment.state != states.QUEUED or not assignment.unassigned:
                 return  # a poll was given it meanwhile
             added = job.assign(others)
-            self._jobs.update(assignment, added=added, agent=first, unassigned=False)
+            job.away = self._left_out(job.target)
+            self._jobs.update(
+                assignment, added=added, rows=[away_row(job.seq, job.away)], agent=first, unassigned=False
+            )
             self.role_queues[job.target].remove(assignment)  # or it would be expanded again
         for one in (assignment, *added):
             self.enqueue(one)

@@ -21,7 +21,7 @@ from gevent.event import Event
 
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey, Assignment, Brief, Job, Result, Target, exit_of, why_of
-from greenagent.controller.state.state_file import StateFile, Statement
+from greenagent.controller.state.state_file import StateFile, Statement, away_row
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
 from greenagent.values.command import RESERVED_ID
@@ -293,6 +293,9 @@ class JobStore:
             job.size = JOB_OVERHEAD + len(text)
             by_seq[seq] = self._jobs[job_id] = job
             self._next_seq = seq + 1
+        for seq, text in self._file.read("SELECT job, agents FROM away"):
+            if seq in by_seq:
+                by_seq[seq].away = [AgentKey(*one) for one in json.loads(text)]
         by_place: dict[tuple[int, int], Assignment] = {}
         for seq, number, gid, nid, unassigned, state, token, deliveries, delivered, received in self._file.read(
             "SELECT job, number, gid, nid, floating, state, token, deliveries, delivered, received"
@@ -360,6 +363,8 @@ def _rows_of(job: Job) -> Iterator[Statement]:
     times = (job.created, job.stamp(job.wait_until), job.stamp(job.finished))
     values = (job.seq, job.id, job.command, *times, job.adopted)
     yield "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)", values
+    if job.away:
+        yield away_row(job.seq, job.away)
     for assignment in job.assignments:
         yield _row_of(assignment)
         first = assignment.received - len(assignment.results) + 1
@@ -391,5 +396,5 @@ def _result_rows(assignment: Assignment, result: Result, serial: int, keep: int)
 def _removal_rows(job: Job) -> list[Statement]:
     return [
         (f"DELETE FROM {table} WHERE {column} = ?", (job.seq,))
-        for table, column in (("results", "job"), ("assignments", "job"), ("jobs", "seq"))
+        for table, column in (("results", "job"), ("assignments", "job"), ("away", "job"), ("jobs", "seq"))
     ]

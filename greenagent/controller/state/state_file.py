@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -28,6 +29,8 @@ SCHEMA: Final = (
     delivered REAL NOT NULL, received INTEGER NOT NULL, PRIMARY KEY (job, number)) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS results (job INTEGER NOT NULL, number INTEGER NOT NULL, serial INTEGER NOT NULL,
     body TEXT NOT NULL, PRIMARY KEY (job, number, serial)) WITHOUT ROWID""",
+    # Versions before leave its rows behind.
+    "CREATE TABLE IF NOT EXISTS away (job INTEGER NOT NULL PRIMARY KEY, agents TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS scripts (hash TEXT PRIMARY KEY, content TEXT NOT NULL, stored REAL NOT NULL)",
 )
 
@@ -146,6 +149,11 @@ class StateFile:
 
 
 _ADVICE: Final = "move it away, or put a copy in its place, and start again"
+
+
+def away_row(job: int, agents: Iterable[tuple[int, int]]) -> Statement:
+    """The agents that a fan-out left out, each by gid and nid."""
+    return ("INSERT OR REPLACE INTO away VALUES (?, ?)", (job, json.dumps(list(agents))))
 
 
 def _executing(statements: Iterable[Statement]) -> Callable[[sqlite3.Connection], None]:

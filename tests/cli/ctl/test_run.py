@@ -84,6 +84,11 @@ def test_a_fanout_tells_who_is_away_and_how_it_went(make_controller, answering) 
     assert ctl(controller.url, *fanout, "--require-all", "--", "job").code == 125
     detached = ctl(controller.url, *fanout, "--detach", "--", "job")
     assert "1:3" in detached.err
+    (row,) = ctl(controller.url, "jobs", "--limit", "1").out.splitlines()[1:]
+    assert "1:1,1:2 (1 away)" in row
+    assert "away and left out: 1:3" in ctl(controller.url, "show", detached.out.strip()).out
+    nobody = ctl(controller.url, "run", "--role", "mail", "--fanout", "--", "job").err
+    assert nobody.startswith("greenagent-ctl: job ")  # of no agent
 
 
 def test_every_option_reaches_the_command(controller, answering) -> None:
