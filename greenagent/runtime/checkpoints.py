@@ -33,6 +33,8 @@ class Checkpoints:
         self._connection = sqlite3.connect(str(path), isolation_level=None, timeout=0, check_same_thread=False)
         try:
             (self._page_size,) = self._connection.execute("PRAGMA page_size").fetchone()
+            # Opens the log now, the one that the writer has: a later one would be another file if that was removed.
+            self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             start_thread(self._run)
         except BaseException:
             self._connection.close()

@@ -122,7 +122,9 @@ def test_what_sqlite_keeps_beside_the_ledger_is_watched_too(tmp_path: Path, how:
         spool.report(0, "main", Result("two", 1, 10, "ping"), ends=False)
         agent.state_files.look()
         agent.state_files.look()
-        assert len([line for line in inside.agent_log.lines if f"{beside} {how}: it is made again" in line]) == 1
+        assert len([line for line in inside.agent_log.lines if f"{beside} {how}: it is made again" in line]) == 1, (
+            inside.agent_log.lines
+        )
         spool.report(0, "main", Result("three", 1, 10, "ping"), ends=False)
         with closing(sqlite3.connect(spool.path, isolation_level=None, timeout=0)) as other:
             found = other.execute("SELECT id FROM outcome ORDER BY row").fetchall()

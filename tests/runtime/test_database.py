@@ -158,6 +158,18 @@ def test_checkpoints_are_made_beside_the_commits(database: NativeDatabase, tmp_p
     wait_until(lambda: plain.stat().st_mtime_ns != before)
 
 
+def test_a_log_that_is_removed_at_once_is_not_made_again_by_the_checkpoints(
+    database: NativeDatabase, tmp_path: Path
+) -> None:
+    """A log of their own would hide from the watch that the writer's is gone."""
+    plain, log = tmp_path / "a.db", tmp_path / "a.db-wal"
+    log.unlink()
+    before = plain.stat().st_mtime_ns
+    database.run_at_once(insert(1))
+    wait_until(lambda: plain.stat().st_mtime_ns != before or log.exists(), what="a checkpoint")
+    assert not log.exists()
+
+
 def test_a_log_that_never_comes_to_rest_is_begun_anew(
     database: NativeDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
