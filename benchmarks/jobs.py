@@ -1,0 +1,229 @@
+"""What a job of ``/bin/true`` costs, for several versions of the agent by turns on one machine.
+
+``python benchmarks/jobs.py [CHECKOUT ...] [--rounds N] [--running N]``. All agents live at the same time and get bursts
+of jobs by turns, with a burst of ``subprocess.run`` before each round, so that a busy machine is busy for all of them. A
+fixed piece of work is timed meanwhile: processor time is also told as it would be at the machine's full speed. Medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import selectors
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from pathlib import Path
+
+CONFIGURATION = """
+[main]
+gid = 1
+nid = 1
+max_jobs = 1000
+message_id_file = "{folder}/mid"
+history_file = "{folder}/history"
+[controllers.main]
+url = "{url}"
+[logging.db]
+type = "DB"
+log_dir = "{folder}/logs"
+levels = []
+[logging.ac]
+type = "AC"
+levels = [2]
+[stats]
+interval = 60
+"""
+CALIBRATE_EVERY = 0.012
+SINGLES = 10
+
+
+class Machine:
+    """How fast the machine is, from moment to moment."""
+
+    def __init__(self) -> None:
+        self.fastest = min(self.time_work() for _ in range(200))
+        self._due = 0.0
+        self._times: list[float] = []
+
+    @staticmethod
+    def time_work() -> float:
+        began = time.thread_time()
+        sum(number * number for number in range(3000))
+        return time.thread_time() - began
+
+    def look(self) -> None:
+        """To be called as often as there is an occasion to."""
+        if time.monotonic() >= self._due:
+            self._times.append(self.time_work())
+            self._due = time.monotonic() + CALIBRATE_EVERY
+
+    def slowness(self) -> float:
+        """How many times as long as ever everything has taken since the last call, on the average."""
+        times, self._times = self._times or [self.fastest], []
+        self.fastest = min(self.fastest, *times)
+        return statistics.fmean(times) / self.fastest
+
+
+class Agent:
+    """An agent of one checkout with a controller of its own: raw sockets, one command a poll."""
+
+    def __init__(self, checkout: Path, machine: Machine) -> None:
+        self.name = checkout.name
+        self._machine = machine
+        self._selector = selectors.DefaultSelector()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._received: dict[socket.socket, bytes] = {}
+        self._commands: deque[bytes] = deque()
+        self._parked: list[socket.socket] = []
+        self._results = self._pushed = 0
+        folder = tempfile.mkdtemp(prefix="greenagent-benchmark-")
+        url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        config = Path(folder, "greenagent.toml")
+        config.write_text(CONFIGURATION.format(folder=folder, url=url))
+        with Path(folder, "stderr").open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "greenagent.cli.agent", "-c", str(config)],
+                stderr=stderr,
+                env={**os.environ, "PYTHONPATH": str(checkout)},
+            )
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of processor time the agent itself has used, by the clock of its process."""
+        return time.clock_gettime((~self.process.pid << 3) | 2)
+
+    def push(self, name: str, *args: str) -> None:
+        self._pushed += 1
+        arguments = {"name": name, "args": list(args)}
+        command = {"id": f"j{self._pushed}", "gid": 1, "nid": 1, "cmd": "execute", "args": arguments, "data": ""}
+        self._commands.append(json.dumps(command).encode())
+        self._hand_out()
+
+    def serve(self, results: int) -> None:
+        """Until so many results have come."""
+        wanted = self._results + results
+        while self._results < wanted:
+            for key, _ in self._selector.select(1):
+                self._read(key.fileobj)  # type: ignore[arg-type]
+            self._machine.look()
+
+    def settle(self) -> None:
+        """Until the last command has been taken."""
+        while self._commands or not self._parked:
+            for key, _ in self._selector.select(1):
+                self._read(key.fileobj)  # type: ignore[arg-type]
+
+    def _read(self, connection: socket.socket) -> None:
+        if connection is self._listener:
+            connection, _ = connection.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._selector.register(connection, selectors.EVENT_READ)
+            self._received[connection] = b""
+            return
+        data = connection.recv(1 << 20)
+        if not data:
+            self._selector.unregister(connection)
+            connection.close()
+            return
+        received = self._received[connection] + data
+        head, blank, body = received.partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0] or 0)
+        if not blank or len(body) < length:
+            self._received[connection] = received
+            return
+        self._received[connection] = b""
+        if b"/cmd" in head.split(b"\r\n", 1)[0]:
+            self._parked.append(connection)
+            self._hand_out()
+            return
+        self._results += head.startswith(b"POST /1/1/result ")
+        _answer(connection, b"ok")
+
+    def _hand_out(self) -> None:
+        while self._parked and self._commands:
+            _answer(self._parked.pop(), self._commands.popleft())
+
+
+def _answer(connection: socket.socket, body: bytes) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+
+def burst(agent: Agent, machine: Machine, jobs: int) -> dict[str, float]:
+    """Many jobs at once, then some one at a time."""
+    machine.slowness()
+    cpu, began = agent.cpu, time.perf_counter()
+    for _ in range(jobs):
+        agent.push("/bin/true")
+    agent.serve(jobs)
+    seconds, used = time.perf_counter() - began, (agent.cpu - cpu) / jobs * 1000
+    slowness = machine.slowness()
+    latencies = []
+    for _ in range(SINGLES):
+        agent.settle()
+        pushed = time.perf_counter()
+        agent.push("/bin/true")
+        agent.serve(1)
+        latencies.append((time.perf_counter() - pushed) * 1000)
+    return {
+        "jobs/s": jobs / seconds,
+        "cpu ms": used,
+        "cpu ms at full speed": used / slowness,
+        "latency ms": statistics.median(latencies),
+    }
+
+
+def bare(count: int) -> float:
+    """Programs a second."""
+    began = time.perf_counter()
+    for _ in range(count):
+        subprocess.run(["/bin/true"], capture_output=True, check=True)
+    return count / (time.perf_counter() - began)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("checkouts", nargs="*", type=Path, default=[Path(__file__).resolve().parent.parent])
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--jobs", type=int, default=100, help="in one burst")
+    parser.add_argument("--running", type=int, default=0, help="jobs that run all the time beside")
+    options = parser.parse_args()
+    machine = Machine()
+    agents = [Agent(checkout.resolve(), machine) for checkout in options.checkouts]
+    found: dict[str, list[dict[str, float]]] = {agent.name: [] for agent in agents}
+    try:
+        for agent in agents:
+            for _ in range(options.running):
+                agent.push("sleep", "1000")
+            agent.settle()
+            burst(agent, machine, options.jobs)
+        for _ in range(options.rounds):
+            reference = bare(options.jobs)
+            for agent in agents:
+                figures = burst(agent, machine, options.jobs)
+                found[agent.name].append({**figures, "x bare": figures["jobs/s"] / reference})
+    finally:
+        for agent in agents:
+            agent.process.terminate()
+        for agent in agents:
+            agent.process.wait()
+    for name, rounds in found.items():
+        medians = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+        print(f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in medians.items()))
+    first = found[agents[0].name]
+    for agent in agents[1:]:
+        shares = {
+            key: statistics.median(one[key] / other[key] for one, other in zip(found[agent.name], first, strict=True))
+            for key in first[0]
+        }
+        print(f"{agent.name} / {agents[0].name}: " + ", ".join(f"{key} {share:.2f}" for key, share in shares.items()))
+
+
+if __name__ == "__main__":
+    main()
