@@ -1,8 +1,9 @@
 """What a job of ``/bin/true`` costs, for several versions of the agent by turns on one machine.
 
-``python benchmarks/jobs.py [CHECKOUT ...] [--rounds N] [--running N]``. All agents live at the same time and get bursts
-of jobs by turns, with a burst of ``subprocess.run`` before each round, so that a busy machine is busy for all of them. A
-fixed piece of work is timed meanwhile: processor time is also told as it would be at the machine's full speed. Medians.
+``python benchmarks/jobs.py [CHECKOUT ...] [--rounds N] [--running N]``. All agents live at the same time and get
+bursts of jobs by turns, with a burst of ``subprocess.run`` before each round, so that a busy machine is busy for all of
+them. A fixed piece of work is timed meanwhile: processor time is also told as it would be at the machine's full speed.
+Medians.
 """
 
 from __future__ import annotations

@@ -13,13 +13,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import gevent
-from gevent import monkey
 
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import RESTARTING, Service, Supervisor, describe_stack, write_line_now
-from greenagent.runtime.native import NativeWorker, native_sleep, start_thread
-
-_thread_ident = monkey.get_original("_thread", "get_ident")
+from greenagent.runtime.native import NativeWorker, native_sleep, start_thread, thread_ident
 
 STUCK_EXIT = 70
 """Exit code (EX_SOFTWARE) of an agent whose hub or writer did not come back."""
@@ -57,7 +54,7 @@ class HubWatchdog:
         self._thresholds = thresholds or Thresholds()
         self._descriptor = descriptor
         self._give_up = give_up
-        self._hub_thread: int = _thread_ident()
+        self._hub_thread: int = thread_ident()
         self._stopping = False
         self._left: float | None = None
         self._period = min(1.0, self._thresholds.hub_stall / 5)

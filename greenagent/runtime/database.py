@@ -18,11 +18,12 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from gevent.event import AsyncResult
 
+from greenagent.runtime.blocked import BlockedTime
 from greenagent.runtime.checkpoints import Checkpoints
 from greenagent.runtime.files import FileId, file_id, new_beside, set_aside
 from greenagent.runtime.native import NativeWorker, native_sleep
 from greenagent.runtime.plain_files import UnfitFileError, not_a_file
-from greenagent.runtime.transactions import Begin, begin_immediate, check, transaction, wait_for_locks
+from greenagent.runtime.transactions import Step, begin_immediate, check, commit, transaction, wait_for_locks
 
 T = TypeVar("T")
 Function = Callable[[Any], Any]
@@ -30,8 +31,8 @@ Function = Callable[[Any], Any]
 
 LOCK_TIMEOUT = 1.0
 """Seconds to wait for another program's write lock. After one such wait, writes fail at once until it lets go."""
-SLOW: Final = 0.005
-"""Seconds: a commit on the hub that takes longer sends the next ones to the thread."""
+SLOW: Final = 0.01
+"""Seconds: a commit that waits longer sends the next ones to the thread. Half of it may be for the interpreter."""
 SLOW_FOR: Final = 1.0
 """Seconds for which they stay there, from the last one that was slow."""
 
@@ -69,6 +70,7 @@ class NativeDatabase:
         self._checkpoints: Checkpoints | None = None
         self._worker: NativeWorker[tuple[Function, AsyncResult]] | None = None
         self._patience = LOCK_TIMEOUT
+        self._blocked = BlockedTime()
         self._is_slow_until = 0.0
         self._is_closing = False
         self._to_make_again: AsyncResult | None = None
@@ -129,8 +131,7 @@ class NativeDatabase:
         Waking the thread, and the hub again, takes more time than such a transaction. A commit need not reach the disk
         (``synchronous=NORMAL``); where it waits all the same, the thread has the next ones.
         """
-        began = time.monotonic()
-        earlier = None if began < self._is_slow_until or self._must_use_thread() else self._started.take()
+        earlier = None if time.monotonic() < self._is_slow_until or self._must_use_thread() else self._started.take()
         if earlier is None:
             return self.run(function)
         left = earlier
@@ -142,7 +143,6 @@ class NativeDatabase:
             outcomes = []  # another program's lock, a full disk: the thread knows what to do
         finally:
             self._started.give_back(left)
-        self._note_time(time.monotonic() - began)
         if not outcomes:
             return self.run(function)
         for (_, result), outcome in zip(earlier, outcomes, strict=False):
@@ -155,8 +155,10 @@ class NativeDatabase:
     def _must_use_thread(self) -> bool:
         return self._connection is None or self._checkpoints is None or self._checkpoints.is_large
 
-    def _note_time(self, seconds: float) -> None:
-        if seconds > SLOW:
+    def _commit(self, connection: sqlite3.Connection) -> None:
+        self._blocked.start()
+        commit(connection)
+        if self._blocked.seconds(SLOW) > SLOW:
             self._is_slow_until = time.monotonic() + SLOW_FOR
 
     def submit(self, function: Function) -> AsyncResult:
@@ -273,6 +275,7 @@ class NativeDatabase:
             self._connection.close()
             self._connection = None
             self._end_looks()
+            self._blocked.close()
 
     def _end_looks(self) -> None:
         """After the connection: before, it would lose its locks."""
@@ -282,16 +285,11 @@ class NativeDatabase:
     def _handle(self, batch: list[tuple[Function, AsyncResult]]) -> None:
         assert self._worker is not None
         functions = [function for function, _ in batch]
-        began = time.monotonic()
         try:
             if self._must_open:
                 self._open()
             # Without a connection it is ``start`` that runs ``_open``, and nobody else is there.
-            if self._connection is None:
-                outcomes = [Outcome(functions[0](None))]
-            else:
-                outcomes = self._execute(functions)
-                self._note_time(time.monotonic() - began)
+            outcomes = [Outcome(functions[0](None))] if self._connection is None else self._execute(functions)
         except BaseException as error:
             outcomes = [Outcome(None, error)] * len(functions)
         if self._to_make_again is not None:
@@ -317,9 +315,9 @@ class NativeDatabase:
         self,
         connection: sqlite3.Connection,
         functions: Sequence[Function],
-        begin: Begin | None = None,
+        begin: Step | None = None,
     ) -> list[Outcome]:
-        with transaction(connection, begin or self._begin):
+        with transaction(connection, begin or self._begin, self._commit):
             if len(functions) == 1:  # no savepoint: its transaction is all there is to undo
                 outcomes = [Outcome(functions[0](connection))]
             else:

@@ -22,7 +22,8 @@ from greenagent.values.errors import GreenagentError
 
 _start_new_thread = monkey.get_original("_thread", "start_new_thread")
 _allocate_lock = monkey.get_original("_thread", "allocate_lock")
-_thread_ident = monkey.get_original("_thread", "get_ident")
+thread_ident: Callable[[], int] = monkey.get_original("_thread", "get_ident")
+"""The number of the native thread that asks."""
 
 native_sleep: Callable[[float], None] = monkey.get_original("time", "sleep")
 """``time.sleep`` for native threads: the patched one needs a hub."""
@@ -290,7 +291,7 @@ class NativeWorker(Generic[Item]):
         return True
 
     def _run(self) -> None:
-        self.ident = _thread_ident()
+        self.ident = thread_ident()
         try:
             while True:
                 self._signal.wait()

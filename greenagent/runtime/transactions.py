@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Begin = Callable[[sqlite3.Connection], None]
-"""Begins a transaction."""
+Step = Callable[[sqlite3.Connection], None]
+"""Begins or commits a transaction."""
 
 
 def check(connection: sqlite3.Connection) -> None:
@@ -22,13 +22,18 @@ def begin_immediate(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
 
 
+def commit(connection: sqlite3.Connection) -> None:
+    """Ends a transaction. Raises sqlite3.Error."""
+    connection.execute("COMMIT")
+
+
 @contextmanager
-def transaction(connection: sqlite3.Connection, begin: Begin = begin_immediate) -> Iterator[None]:
+def transaction(connection: sqlite3.Connection, begin: Step = begin_immediate, commit: Step = commit) -> Iterator[None]:
     """All that is done inside, or nothing of it."""
     begin(connection)
     try:
         yield
-        connection.execute("COMMIT")
+        commit(connection)
     except BaseException:
         if connection.in_transaction:  # a full disk has sqlite roll back by itself
             connection.execute("ROLLBACK")

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from greenagent.runtime.database import LOCK_TIMEOUT, Function, NativeDatabase, Outcome
 from greenagent.runtime.native import native_sleep
-from greenagent.runtime.transactions import Begin, transaction, wait_for_locks
+from greenagent.runtime.transactions import Step, transaction, wait_for_locks
 from greenagent.spool.schema import IS_RESULT, SCHEMA, WAITS
 from greenagent.spool.statements import add_columns, last_row, note_row, noted_row, take_over_statistics
 
@@ -247,7 +247,7 @@ class SpoolDatabase(NativeDatabase):
         return is_whole
 
     def _transact(
-        self, connection: sqlite3.Connection, functions: Sequence[Function], begin: Begin | None = None
+        self, connection: sqlite3.Connection, functions: Sequence[Function], begin: Step | None = None
     ) -> list[Outcome]:
         noted = self._noted_row
         try:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import gevent
 import pytest
 
 from greenagent.runtime import checkpoints
+from greenagent.runtime.blocked import BlockedTime
 from greenagent.runtime.database import NativeDatabase
 from greenagent.runtime.native import native_sleep
 from tests.support.waiting import wait_until
@@ -146,8 +151,33 @@ def test_another_programs_lock_is_waited_for_in_the_thread(database: NativeDatab
 
 
 def test_after_a_slow_commit_the_thread_has_the_next_ones(database: NativeDatabase) -> None:
-    database.run_at_once(lambda connection: native_sleep(0.02))
+    database.run_at_once(lambda c: c.set_progress_handler(lambda: native_sleep(0.02), 1))
     assert database.run_at_once(where) != threading.get_native_id()
+
+
+def test_a_machine_that_is_busy_with_others_is_no_slow_disk() -> None:
+    """Nor is work: two that share a processor wait for it most of the time."""
+    every = os.sched_getaffinity(0)
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    blocked = BlockedTime()
+    try:
+        for pid in (0, other.pid):
+            os.sched_setaffinity(pid, {min(every)})
+        blocked.start()
+        began, worked = time.monotonic(), time.thread_time()
+        deadline = began + 20
+        while time.monotonic() - began - (time.thread_time() - worked) < 0.1:
+            assert time.monotonic() < deadline
+        assert blocked.seconds() < 0.05
+        blocked.start()
+        native_sleep(0.05)
+        assert blocked.seconds() >= 0.04
+        assert blocked.seconds(least=60) == 0
+    finally:
+        os.sched_setaffinity(0, every)
+        other.kill()
+        other.wait()
+        blocked.close()
 
 
 def test_checkpoints_are_made_beside_the_commits(database: NativeDatabase, tmp_path: Path) -> None:
