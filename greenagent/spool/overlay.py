@@ -18,8 +18,9 @@ from typing import Final, NamedTuple
 from greenagent.runtime.database import LOCK_TIMEOUT, Function, NativeDatabase, Outcome
 from greenagent.runtime.native import native_sleep
 from greenagent.runtime.transactions import Step, transaction, wait_for_locks
+from greenagent.spool.migration import add_columns, take_over_statistics
 from greenagent.spool.schema import IS_RESULT, SCHEMA, WAITS
-from greenagent.spool.statements import add_columns, last_row, note_row, noted_row, take_over_statistics
+from greenagent.spool.statements import last_row, note_row, noted_row
 
 MAX_MEMORY: Final = 256 * 1024 * 1024
 """Bytes that may lie in memory: the same cap as on disk."""
