@@ -126,6 +126,7 @@ def statements(name: str) -> list[str]:
 
 
 SMALL_ON_PURPOSE = {
+    "spool/migration.py": "ledgers of earlier versions, which are none of the spool's own business",
     "values/command_line.py": "a command as people read it, for the agent, the tools and ctl",
     "cli/early.py": "imported before everything else",
     "uplink/proxy.py": "asked by the client, by what is said of a controller, and by --check",

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from greenagent.values.json_shape import json_pieces
+
 PIECE: Final = 64 * 1024
 """Characters that are made or written at once, about."""
 
@@ -35,7 +37,4 @@ def json_list(texts: Iterable[str | Iterable[str]]) -> Iterator[str]:
 
 def json_text(text: str) -> Iterator[str]:
     """The JSON text of a text of any length."""
-    yield '"'
-    for at in range(0, len(text), PIECE):
-        yield json.dumps(text[at : at + PIECE])[1:-1]
-    yield '"'
+    return json_pieces(text, PIECE, json.dumps)

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -252,7 +253,7 @@ def child_environment(
     environment = {
         "PATH": search_path(),
         "HOME": os.environ.get("HOME") or _home(),
-        "AGENT_HOME": str(working_folder()),
+        "AGENT_HOME": working_folder(),
         "AGENT_GID": str(gid),
         "AGENT_NID": str(nid),
         "AGENT_SCRIPT_SH": SHELL_LIBRARY,
@@ -269,6 +270,7 @@ def child_environment(
     return {**environment, **wanted, VARIABLE: tag}
 
 
+@cache
 def _home() -> str:
     """The home folder of the agent's user; ``/`` for a user that the system does not know."""
     try:

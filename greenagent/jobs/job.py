@@ -19,6 +19,7 @@ from greenagent.process.child import Child
 from greenagent.spool.schema import FROM_HISTORY, FROM_STARTUP
 from greenagent.values import levels, states
 from greenagent.values.command import Command
+from greenagent.values.json_shape import SHORT
 from greenagent.values.result import Result
 
 MAX_WAITING: Final = 100_000
@@ -199,6 +200,7 @@ class Job:
     ) -> Result:
         """The result object of one outcome (protocol 4.1); ``stats_interval`` is the agent's own."""
         command = self.command
+        texts = (outcome.data, outcome.critical, *(outcome.streams or ()))
         return Result(
             id=command.id,
             gid=identity.gid,
@@ -219,6 +221,7 @@ class Job:
             truncated=outcome.truncated,
             lines=logged.lines if logged is not None else None,
             lost=logged.lost if logged is not None else 0,
+            is_short=bool(command.text) and sum(map(len, texts)) <= SHORT,
         )
 
 
@@ -345,5 +348,6 @@ class JobQueue:
 
 
 def _weight(job: Job) -> int:
-    arguments = job.command.arguments
-    return _JOB_BYTES + len(job.command.data) + sum(map(len, arguments.args)) + sum(len(v) for _, v in arguments.env)
+    command = job.command
+    args, env = command.arguments.args, command.arguments.env
+    return _JOB_BYTES + len(command.text) + len(command.data) + sum(map(len, args)) + sum(len(v) for _, v in env)

@@ -19,6 +19,7 @@ from greenagent.values import states
 from greenagent.values.command import Command, parse_command
 from greenagent.values.command_line import command_line_of
 from greenagent.values.errors import CommandError
+from greenagent.values.text import storable
 
 CUT_OFF: Final = "cut off: the agent was stopped or killed while the job ran"
 HELD_UP: Final = "cut off: the job did not stop in time for the agent's replacement in place"
@@ -51,7 +52,7 @@ class RunRecords:
                 exit_code=outcome.exit_code,
                 signal=outcome.signal,
                 state=outcome.state,
-                reason="" if outcome.has_result else _storable(outcome.data[:MAX_REASON]),
+                reason="" if outcome.has_result else storable(outcome.data[:MAX_REASON]),
                 cpu=cpu,
                 memory=memory or None,
             )
@@ -114,7 +115,7 @@ class RunRecords:
             controller,
             arguments.domain,
             arguments.name,
-            _storable(line or command_line_of(command.cmd, arguments.name, arguments.domain, arguments.args)),
+            storable(line or command_line_of(command.cmd, arguments.name, arguments.domain, arguments.args)),
             round(accepted, 3),
             starttime / 1000,
         )
@@ -131,8 +132,3 @@ def _known_end(record: RunRecord, result: dict[str, Any] | None) -> RunRecord | 
         state=result["state"],
         reason="" if result["level"] else result["data"][:MAX_REASON],
     )
-
-
-def _storable(text: str) -> str:
-    """Lone surrogates cannot be stored: they stay visible as escapes."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

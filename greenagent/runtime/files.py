@@ -131,12 +131,12 @@ def refuse_link(path: Path, what: str) -> None:
         raise GreenagentError(f"{what} {path} {LINK}")
 
 
-def working_folder() -> Path:
+def working_folder() -> str:
     """Where this process runs; also once that is removed, when ``os.getcwd`` and ``Path.absolute`` fail."""
     try:
-        return Path.cwd()
+        return os.getcwd()
     except FileNotFoundError:
-        return Path(os.readlink("/proc/self/cwd").removesuffix(" (deleted)"))
+        return os.readlink("/proc/self/cwd").removesuffix(" (deleted)")
 
 
 def absolute(path: Path) -> Path:

@@ -26,12 +26,11 @@ from greenagent.spool.owed import Loss, OwedToRemoved
 from greenagent.spool.schema import FROM_CONTROLLER, RESULTS, RUNNING, STATISTICS, WAITING, JobRecord, Waiting
 from greenagent.values.command import Command
 from greenagent.values.errors import GreenagentError
+from greenagent.values.json_shape import SHORT
 from greenagent.values.result import PendingBody, Result
 
 T = TypeVar("T")
 
-SHORT: Final = 16 * 1024
-"""Characters of a command or result that are written, and read, at once."""
 MAX_RESULTS: Final = 10_000
 MAX_RESULT_BYTES: Final = 256 * 1024 * 1024
 

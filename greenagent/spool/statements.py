@@ -42,11 +42,14 @@ _ENDED_JOBS: Final = (
     "AND kind != 'startup' ORDER BY row DESC LIMIT "
 )
 
+_LAST_ROW: Final = "SELECT max({})".format(
+    ", ".join(f"coalesce((SELECT max(row) FROM {table}), 0)" for table in ("job", "outcome", "aside"))
+)
+
 
 def last_row(connection: sqlite3.Connection) -> int:
     """The largest row number in use. One series of numbers serves all tables."""
-    tables = ("job", "outcome", "aside")
-    return max(int(connection.execute(f"SELECT max(row) FROM {table}").fetchone()[0] or 0) for table in tables)
+    return int(connection.execute(_LAST_ROW).fetchone()[0])
 
 
 def noted_row(connection: sqlite3.Connection) -> int:
@@ -121,7 +124,7 @@ def forget_earlier(connection: sqlite3.Connection, job: int, row: int) -> None:
 
 def command_text(command: Command, pause: Callable[[], None] = lambda: None) -> str:
     """A command as the spool keeps it. ``pause``: as for ``object_text``."""
-    return object_text(command.received, pause)
+    return command.text or object_text(command.received, pause)
 
 
 def send_again(
@@ -185,8 +188,9 @@ def _ended_job(connection: sqlite3.Connection, command: Command, controller: str
     if same_json(json.loads(newest[1]), command.received):
         return int(newest[0])
     # Of older ones the text must be the same: to parse all that an id has had would hold up every other job.
-    query = f"SELECT row FROM ({_ENDED_JOBS} 100) WHERE command = ? LIMIT 1"
-    found = connection.execute(query, (*which, command_text(command))).fetchone()
+    query = f"SELECT row FROM ({_ENDED_JOBS} 100) WHERE command IN (?, ?) LIMIT 1"
+    texts = (command.text, object_text(command.received, lambda: None))
+    found = connection.execute(query, (*which, *texts)).fetchone()
     return None if found is None else int(found[0])
 
 

@@ -13,6 +13,7 @@ from greenagent.runtime.greenlets import Heartbeat, TimeSlice
 from greenagent.statistics.meter import ProcessUsage
 from greenagent.statistics.own import AgentMetrics
 from greenagent.statistics.series import Series, ShownMetric, feed_text
+from greenagent.values.text import storable
 
 LAYOUT_LATER: Final = "later"
 """Of keys (setting ``stats.key_layout``): with the command's name in them; any other is the seed's layout."""
@@ -276,4 +277,4 @@ class Statistics:
 
 def _part_of_key(text: str) -> str:
     """Dots separate the parts of a key; half a surrogate pair, which JSON allows, fits into no file."""
-    return text.replace(".", "_").encode("utf-8", "backslashreplace").decode("utf-8")
+    return storable(text.replace(".", "_"))

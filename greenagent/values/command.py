@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from typing import Any, Final
 
 from greenagent.values.arguments import KNOWN_ARGUMENTS, RunArguments, kind_of, parse_arguments
 from greenagent.values.errors import CommandError
-from greenagent.values.json_shape import TooDeepError, TooManyMembersError, check_shape
+from greenagent.values.json_shape import SHORT, TooDeepError, TooManyMembersError, check_shape, is_shallow
 from greenagent.values.text import nearest
 
 EXECUTE: Final = "execute"
@@ -47,12 +48,31 @@ _LENIENT: Final = json.JSONDecoder(strict=False, parse_int=str)
 """Reads past what ``json`` refuses: numbers of any length, control characters inside of text."""
 
 
+class _NumberError(ValueError):
+    """A number that JSON does not know, though Python reads it."""
+
+
+def _refuse_constant(name: str) -> Any:
+    raise _NumberError(name)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise _NumberError(text)
+    return number
+
+
+_STRICT: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """One command: what a controller asked for (protocol 2.1).
 
     ``received`` is the whole JSON object; two commands are identical when these are equal.
-    ``warnings`` names what was odd but harmless, one sentence each.
+    ``warnings`` names what was odd but harmless, one sentence each. ``text``: the JSON text of ``received`` as it came,
+    where it is short and can be stored as it is; else empty.
     """
 
     id: str
@@ -66,6 +86,7 @@ class Command:
     tags: str | None = None
     received: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    text: str = field(default="", repr=False, compare=False)
 
     def is_same_as(self, other: Command) -> bool:
         """True when both are the same JSON object: a re-delivery, not a second command."""
@@ -80,6 +101,13 @@ def same_json(one: Any, other: Any) -> bool:
 def decode_command(body: bytes | bytearray | str) -> Command:
     """Parses the body of an answer to GET ``cmd``. Raises CommandError, with the id if readable."""
     text = body if isinstance(body, str) else body.decode("utf-8", "replace")
+    if len(text) <= SHORT and is_shallow(text) and not _may_hold_half_characters(text):
+        try:
+            received = _STRICT.decode(text)
+        except (ValueError, RecursionError):
+            pass  # what follows says what is wrong
+        else:
+            return _check_command(received, text)
     try:
         received = json.loads(text)
         check_shape(received, MAX_MEMBERS)
@@ -131,6 +159,13 @@ def parse_command(received: Any) -> Command:
         command_id, _ = _read_id(received.get("id"))
         readable = command_id and without_half_characters(command_id)
         raise CommandError(f"the command {reason}", readable) from error
+    return _check_command(received)
+
+
+def _check_command(received: Any, text: str = "") -> Command:
+    """``parse_command`` of what JSON can hold and can be stored; ``text``: as in the command."""
+    if not isinstance(received, dict):
+        raise CommandError(f"a command is a JSON object, not {kind_of(received)}")
     command_id, problem = _read_id(received.get("id"))
     name = received.get("cmd")
     if name is None:
@@ -153,6 +188,7 @@ def parse_command(received: Any) -> Command:
             tags=_member(received, "tags", str, "text") if received.get("tags") is not None else None,
             received=received,
             warnings=tuple(warnings),
+            text=text,
         )
     except CommandError as error:
         raise CommandError(error.reason, command_id, name if isinstance(name, str) else "") from error

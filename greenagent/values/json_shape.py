@@ -13,8 +13,10 @@ MAX_DEPTH: Final = 200
 
 PIECE: Final = 1024 * 1024
 """Characters of a text that are written at once, in three milliseconds or less."""
-_compact: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""``json.dumps`` would make an encoder for each member of each command and result."""
+SHORT: Final = 16 * 1024
+"""Characters of a text that needs no pieces: it is read or made in some ten microseconds."""
+compact_json: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""``json.dumps`` would make an encoder for each command and result."""
 _MEMBER_SIGNS: Final = (b",", b"{", b"[")
 
 
@@ -24,6 +26,11 @@ class TooManyMembersError(GreenagentError):
 
 class TooDeepError(GreenagentError):
     """More than ``MAX_DEPTH`` objects and lists lie in one another."""
+
+
+def is_shallow(text: str) -> bool:
+    """Whether a short JSON text is certainly not nested too deeply: then its value needs no ``check_shape``."""
+    return text.count("{") + text.count("[") <= MAX_DEPTH
 
 
 def count_signs(data: bytes | bytearray) -> int:
@@ -50,19 +57,19 @@ def object_text(members: Mapping[str, Any], pause: Callable[[], None]) -> str:
     """An object as compact JSON text; ``pause`` is called after each piece of it."""
     parts: list[str] = []
     for key, value in members.items():
-        parts.append(f"{',' if parts else '{'}{_compact(key)}:")
+        parts.append(f"{',' if parts else '{'}{compact_json(key)}:")
         for piece in json_pieces(value):
             parts.append(piece)
             pause()
     return "".join([*parts, "}"]) if parts else "{}"
 
 
-def json_pieces(value: Any) -> Iterator[str]:
-    """A value as compact JSON text: in pieces where it is a long text, else in one."""
-    if not isinstance(value, str) or len(value) <= PIECE:
-        yield _compact(value)
+def json_pieces(value: Any, size: int = PIECE, encode: Callable[[Any], str] = compact_json) -> Iterator[str]:
+    """A value as JSON text: in pieces of ``size`` characters where it is a longer text, else in one."""
+    if not isinstance(value, str) or len(value) <= size:
+        yield encode(value)
         return
     yield '"'
-    for start in range(0, len(value), PIECE):
-        yield _compact(value[start : start + PIECE])[1:-1]
+    for start in range(0, len(value), size):
+        yield encode(value[start : start + size])[1:-1]
     yield '"'

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from greenagent.values import states
-from greenagent.values.json_shape import object_text
+from greenagent.values.json_shape import compact_json, object_text
 
 NOT_FOUND: Final = "not_found"
 CANNOT_START: Final = "cannot_start"
@@ -62,10 +62,12 @@ class Result:
     them. Under 0 are those of levels beyond the ones counted apart."""
     lost: int = 0
     """How many lines of the job could not be stored, and so not sent, as far as that is known yet."""
+    is_short: bool = False
+    """Whether it is known to be short, so that its text is made at once."""
 
     def to_text(self, pause: Callable[[], None]) -> str:
         """The body of POST ``result``. ``pause``: as for ``object_text``."""
-        return object_text(self.to_wire(), pause)
+        return compact_json(self.to_wire()) if self.is_short else object_text(self.to_wire(), pause)
 
     def to_wire(self) -> dict[str, Any]:
         """The JSON object of POST ``result`` (protocol 4.1); originals ignore the keys we add."""

@@ -26,6 +26,11 @@ def visible(text: str, keep: str = "\t\n") -> str:
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def storable(text: str) -> str:
+    """Lone surrogates cannot be stored or sent: they stay visible as escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``, did you mean 'gid'?`` for the likeliest of the known names, or nothing."""
     by_folded = {candidate.lower(): candidate for candidate in sorted(known)}

@@ -8,6 +8,7 @@ import pytest
 from greenagent.values.arguments import RunArguments, parse_arguments
 from greenagent.values.command import Command, decode_command, parse_command, without_queue
 from greenagent.values.errors import CommandError, SignalError
+from greenagent.values.json_shape import SHORT
 from greenagent.values.signals import parse_signal
 
 LENIENT = {
@@ -140,3 +141,32 @@ def test_signals_have_names_and_numbers() -> None:
     for value in ("NOPE", 0, 65, -1, True, None, 1.0, "9" * 5000):
         with pytest.raises(SignalError):
             parse_signal(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"id": "a", "cmd": "execute", "args": {"name": "x", "env": {"A": "\\u00e4"}}, "data": "ä"}',
+        '{"cmd": "x", "data": NaN, "id": "a"}',
+        '{"cmd": "x", "args": {"n": [1e400, 1.5]}, "id": "a"}',
+        '{"id": "a\\ud800", "cmd": "x", "args": {"args": ["\\udfff", "\\ud83d\\ude00"]}}',
+        '{"id": "a", "cmd": "x", "id": "b"}',
+        '{"id": "a", "cmd": "x", "args": ' + "[" * 300 + "]" * 300 + "}",
+        "[1]",
+        '\ufeff{"id": "a"}',
+        '{"id": "a", "cmd"',
+        '{"id": "a", "cmd": "x", "args": {"n": ' + "9" * 5000 + "}}",
+    ],
+)
+def test_a_short_command_means_the_same_as_a_long_one(text: str) -> None:
+    """A short one is read, and kept, as it comes; blanks behind it make it a long one."""
+    found = []
+    for body in (text, text + " " * SHORT):
+        try:
+            command = decode_command(body.encode())
+        except CommandError as error:
+            found.append((error.reason.partition(": ")[0], error.command_id, error.name))
+        else:
+            assert not command.text or json.loads(command.text) == command.received
+            found.append(command)
+    assert found[0] == found[1]

@@ -14,6 +14,7 @@ from greenagent.logs.write.open_lines import Marked, OpenStream, Source
 from greenagent.values import levels
 from greenagent.values.levels import LevelSet
 from greenagent.values.message import Message
+from greenagent.values.text import storable
 
 _SAY_EVERY: Final = 60.0
 _OVERHEAD: Final = 64
@@ -154,7 +155,7 @@ class JobLog:
                 if rows and route != rows_route:
                     closes = self._put_rows(rows, rows_route, closes)
                     rows = []
-                rows.append((piece.level, _clean(piece.text)))
+                rows.append((piece.level, storable(piece.text)))
                 rows_route = route
                 continue
             if rows:
@@ -205,7 +206,7 @@ class JobLog:
             route = self.routes.for_level(row.level)
             if self._capped or not route.process or row.level == levels.PROCESS_ANNOUNCEMENT:
                 continue
-            row = row._replace(data=_clean(row.data))
+            row = row._replace(data=storable(row.data))
             self._shown[stream.stream] = Marked(route.marks, row)
             if route.keep:
                 written.append(row)
@@ -232,7 +233,7 @@ class JobLog:
         if route.process:
             if not self._intake.takes_at_once:
                 return False
-            text = _clean(text)
+            text = storable(text)
             self._hand_over(route, level, "", [(level, text)], 1, byte_size(text), tells)
         return True
 
@@ -363,14 +364,3 @@ class JobLog:
             if key not in self.marked and len(self.marked) >= _CACHED:
                 key = (marks, OTHERS)
             self.marked[key] = self.marked.get(key, 0) + count
-
-
-def _clean(text: str) -> str:
-    """Lone surrogates cannot be stored: they stay visible as escapes."""
-    if text.isascii():
-        return text
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return text
