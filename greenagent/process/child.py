@@ -14,6 +14,7 @@ import gevent
 from gevent.event import Event
 
 from greenagent.process.job_tree import DetachedProcesses, JobTree, Reaper, Used, parse_tag, read_tag
+from greenagent.process.libc import forget_descriptor
 from greenagent.runtime import procfs
 from greenagent.runtime.native import close_descriptor
 from greenagent.runtime.procfs import Process
@@ -159,6 +160,7 @@ class Child:
                 self._watcher.stop()
                 self._watcher.close()
                 self._watcher = None
+                forget_descriptor(self.pidfd)
             close_descriptor(self.pidfd)
         return status
 

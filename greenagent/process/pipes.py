@@ -13,6 +13,7 @@ from typing import Any
 import gevent
 from gevent import socket
 
+from greenagent.process.libc import forget_descriptor
 from greenagent.runtime.native import close_descriptor
 
 CHUNK = 128 * 1024
@@ -94,6 +95,7 @@ class PipeReader:
             self._timer.stop()
             self._timer.close()
         if not self._detached:
+            forget_descriptor(self._descriptor)
             close_descriptor(self._descriptor)
         if self._waiter is not None:
             gevent.get_hub().loop.run_callback(self._wake, False)
@@ -154,6 +156,7 @@ class PipeFeeder:
     def __init__(self, descriptor: int, data: bytes) -> None:
         self._descriptor = descriptor
         self._left = memoryview(data)
+        self._was_waited_for = False
         self._closed = False
 
     @property
@@ -168,6 +171,7 @@ class PipeFeeder:
                 try:
                     self._left = self._left[os.write(self._descriptor, self._left[:CHUNK]) :]
                 except BlockingIOError:
+                    self._was_waited_for = True
                     socket.wait_write(self._descriptor)
         except OSError:
             pass  # EPIPE: it has closed its stdin or ended
@@ -185,4 +189,6 @@ class PipeFeeder:
         """Closes the input. Harmless when repeated."""
         if not self._closed:
             self._closed = True
+            if self._was_waited_for:
+                forget_descriptor(self._descriptor)
             close_descriptor(self._descriptor)

@@ -158,3 +158,23 @@ def test_a_pipe_opened_under_a_number_just_closed_is_read(start, finish):
         close_pipes(child)
         assert finish(start("echo", str(number))).stdout == f"{number}\n".encode()
         child.reap()
+
+
+def test_what_is_closed_is_not_waited_for_through_a_copy(start):
+    """A child that is just being started has copies of all descriptors: each would be told as ready for ever."""
+    child = start("cat")
+    used = (child.stdin, child.stdout, child.pidfd)
+    copies = [os.dup(descriptor) for descriptor in used]
+    output = collect(PipeReader(child.stdout))
+    gevent.spawn(PipeFeeder(child.stdin, b"x" * 1_000_000).run)
+    assert child.wait(0.05) is None  # its input is open still, in the first copy
+    os.close(copies.pop(0))
+    assert len(output.get(timeout=10)) == 1_000_000
+    child.wait(10)
+    child.reap()
+    close_descriptor(child.stderr)
+    with open(f"/proc/self/fdinfo/{gevent.get_hub().loop.fileno()}") as file:
+        waited_for = {int(line.split()[1]) for line in file if line.startswith("tfd:")}
+    assert waited_for.isdisjoint(used)
+    for copy in copies:
+        os.close(copy)
