@@ -14,9 +14,8 @@ import gevent
 from gevent.event import Event
 
 from greenagent.process.job_tree import DetachedProcesses, JobTree, Reaper, Used, parse_tag, read_tag
-from greenagent.process.libc import forget_descriptor
 from greenagent.runtime import procfs
-from greenagent.runtime.native import close_descriptor
+from greenagent.runtime.native import close_descriptor, forget_descriptor
 from greenagent.runtime.procfs import Process
 from greenagent.values.signals import signal_name
 

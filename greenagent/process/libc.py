@@ -8,8 +8,6 @@ import os
 import signal
 import sys
 
-import gevent
-
 _FUNCTIONS = (
     "posix_spawn",
     "posix_spawnattr_init",
@@ -27,11 +25,8 @@ _FUNCTIONS = (
 _SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER"""
 _RB_AUTOBOOT = 0x01234567
-_EPOLL_CTL_DEL = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_epoll_ctl = getattr(ctypes.PyDLL(None), "epoll_ctl", None)
-"""Keeps the interpreter: it never waits, and is called for each pipe."""
 
 
 def check_platform() -> str | None:
@@ -67,17 +62,6 @@ def set_subreaper(on: bool) -> None:
     if _libc.prctl(_SUBREAPER, ctypes.c_ulong(on), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-def forget_descriptor(descriptor: int) -> None:
-    """Takes a descriptor out of what the hub waits for, before it is closed. Harmless where it is not there.
-
-    libev leaves that to the close. But a child that is just being started holds copies until its program runs: the
-    kernel goes on telling of the descriptor, and libev takes that for a sign to register all that it has anew.
-    """
-    waits_for = gevent.get_hub().loop.fileno()
-    if _epoll_ctl is not None and waits_for is not None:
-        _epoll_ctl(waits_for, _EPOLL_CTL_DEL, descriptor, None)
 
 
 def reboot_machine() -> None:

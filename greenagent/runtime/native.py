@@ -6,6 +6,7 @@ lock hangs with the hub (design, section 3). Nothing here uses ``logging`` or th
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -35,8 +36,23 @@ gevent 25.8.1 and later closes later instead, and a pipe opened under a number j
 never becomes readable for ``wait_read``: the job would hang (design, section 3).
 """
 
+_epoll_ctl = getattr(ctypes.PyDLL(None), "epoll_ctl", None)
+"""Keeps the interpreter: it never waits, and is called for each pipe."""
+_EPOLL_CTL_DEL = 2
+
 Item = TypeVar("Item")
 T = TypeVar("T")
+
+
+def forget_descriptor(descriptor: int) -> None:
+    """Takes a descriptor out of what the hub waits for, before it is closed. Harmless where it is not there.
+
+    libev leaves that to the close. But a child that is just being started holds copies until its program runs: the
+    kernel goes on telling of the descriptor, and libev takes that for a sign to register all that it has anew.
+    """
+    waits_for = gevent.get_hub().loop.fileno()
+    if _epoll_ctl is not None and waits_for is not None:
+        _epoll_ctl(waits_for, _EPOLL_CTL_DEL, descriptor, None)
 
 
 class NoThreadError(GreenagentError):
