@@ -12,8 +12,8 @@ import gevent
 
 from greenagent.process.child import Child
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
+from greenagent.runtime.descriptors import close_descriptor
 from greenagent.runtime.greenlets import Supervisor
-from greenagent.runtime.native import close_descriptor
 from greenagent.runtime.reading_child import ReadingError
 from greenagent.runtime.reading_process import EndedError, ReadingProcess
 from greenagent.values.command import Command, decode_command, decode_data, load_json, read_early_id

@@ -24,9 +24,10 @@ from greenagent.process.child import end
 from greenagent.process.pipes import PipeReader
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
 from greenagent.runtime.clock import clock_base, keep_base
+from greenagent.runtime.descriptors import close_descriptor, write_all
 from greenagent.runtime.files import absolute
 from greenagent.runtime.locks import FileLock, inherit_locks, lock_holder, lock_of
-from greenagent.runtime.native import close_descriptor, end_hub_threads, write_all
+from greenagent.runtime.native import end_hub_threads
 from greenagent.settings.models import Settings
 from greenagent.spool.cursors import uploads_problem
 from greenagent.values.errors import GreenagentError

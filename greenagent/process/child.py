@@ -15,7 +15,7 @@ from gevent.event import Event
 
 from greenagent.process.job_tree import DetachedProcesses, JobTree, Reaper, Used, parse_tag, read_tag
 from greenagent.runtime import procfs
-from greenagent.runtime.native import close_descriptor, forget_descriptor
+from greenagent.runtime.descriptors import close_descriptor, forget_descriptor
 from greenagent.runtime.procfs import Process
 from greenagent.values.signals import signal_name
 

@@ -13,7 +13,7 @@ from typing import Any
 import gevent
 from gevent import socket
 
-from greenagent.runtime.native import close_descriptor, forget_descriptor
+from greenagent.runtime.descriptors import close_descriptor, forget_descriptor
 
 CHUNK = 128 * 1024
 PIPE_SIZE = 256 * 1024

@@ -18,7 +18,8 @@ from greenagent.process.job_tree import VARIABLE
 from greenagent.process.program import Launcher, Program, SpawnError, SpawnRequest
 from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog
-from greenagent.runtime.native import HubMailbox, NativeLock, NoThreadError, close_descriptor, start_thread
+from greenagent.runtime.descriptors import close_descriptor
+from greenagent.runtime.native import HubMailbox, NativeLock, NoThreadError, start_thread
 
 __all__ = ["SpawnError", "SpawnRequest", "Spawner"]
 

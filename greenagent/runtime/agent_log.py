@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from greenagent.runtime.native import NativeWorker, write_all
+from greenagent.runtime.descriptors import write_all
+from greenagent.runtime.native import NativeWorker
 from greenagent.values import levels
 from greenagent.values.text import visible
 

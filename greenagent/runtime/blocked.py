@@ -7,7 +7,8 @@ import time
 from contextlib import suppress
 from typing import NamedTuple
 
-from greenagent.runtime.native import close_descriptor, thread_ident
+from greenagent.runtime.descriptors import close_descriptor
+from greenagent.runtime.native import thread_ident
 
 
 class _Reading(NamedTuple):

@@ -6,8 +6,6 @@ lock hangs with the hub (design, section 3). Nothing here uses ``logging`` or th
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
 import time
 from collections import deque
@@ -29,30 +27,8 @@ thread_ident: Callable[[], int] = monkey.get_original("_thread", "get_ident")
 native_sleep: Callable[[float], None] = monkey.get_original("time", "sleep")
 """``time.sleep`` for native threads: the patched one needs a hub."""
 
-close_descriptor: Callable[[int], None] = monkey.get_original("os", "close")
-"""``os.close`` as the system has it.
-
-gevent 25.8.1 and later closes later instead, and a pipe opened under a number just closed then
-never becomes readable for ``wait_read``: the job would hang (design, section 3).
-"""
-
-_epoll_ctl = getattr(ctypes.PyDLL(None), "epoll_ctl", None)
-"""Keeps the interpreter: it never waits, and is called for each pipe."""
-_EPOLL_CTL_DEL = 2
-
 Item = TypeVar("Item")
 T = TypeVar("T")
-
-
-def forget_descriptor(descriptor: int) -> None:
-    """Takes a descriptor out of what the hub waits for, before it is closed. Harmless where it is not there.
-
-    libev leaves that to the close. But a child that is just being started holds copies until its program runs: the
-    kernel goes on telling of the descriptor, and libev takes that for a sign to register all that it has anew.
-    """
-    waits_for = gevent.get_hub().loop.fileno()
-    if _epoll_ctl is not None and waits_for is not None:
-        _epoll_ctl(waits_for, _EPOLL_CTL_DEL, descriptor, None)
 
 
 class NoThreadError(GreenagentError):
@@ -402,10 +378,3 @@ def _start_all(pool: ThreadPool, size: int) -> None:
 def end_hub_threads() -> None:
     """Ends the threads in which gevent looks names up: they would take signals (see ``start_thread``)."""
     gevent.get_hub().threadpool.kill()
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Writes everything, blocking; for native threads."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

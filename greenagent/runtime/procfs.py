@@ -12,7 +12,7 @@ from functools import cache
 from itertools import islice
 from typing import Final, NamedTuple
 
-from greenagent.runtime.native import close_descriptor
+from greenagent.runtime.descriptors import close_descriptor
 
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 """Clock ticks in a second: what processor time and start times are counted in."""

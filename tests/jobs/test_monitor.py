@@ -12,8 +12,8 @@ from gevent.event import Event
 from greenagent.jobs.handover import SuspendedJob
 from greenagent.jobs.job import Job
 from greenagent.jobs.monitor import JobMonitor
+from greenagent.runtime.descriptors import close_descriptor
 from greenagent.runtime.greenlets import Supervisor
-from greenagent.runtime.native import close_descriptor
 from greenagent.statistics import statsd_listener
 from greenagent.statistics.collector import FlushedObject, Statistics
 from greenagent.statistics.meter import Meter

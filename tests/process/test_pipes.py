@@ -9,7 +9,7 @@ import gevent
 
 from greenagent.process.child import end, sweep
 from greenagent.process.pipes import PipeFeeder, PipeReader
-from greenagent.runtime.native import close_descriptor
+from greenagent.runtime.descriptors import close_descriptor
 from tests.support.children import close_pipes, read_some
 
 

@@ -12,7 +12,8 @@ import pytest
 from greenagent.process.program import Launcher
 from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
 from greenagent.runtime.agent_log import AgentLog
-from greenagent.runtime.native import close_descriptor, native_sleep
+from greenagent.runtime.descriptors import close_descriptor
+from greenagent.runtime.native import native_sleep
 from tests.support.children import PATH, close_pipes
 from tests.support.processes import is_running, zombies_of
 from tests.support.waiting import wait_until

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from greenagent.runtime.native import close_descriptor
+from greenagent.runtime.descriptors import close_descriptor
 from tests.support.waiting import wait_until
 
 PROGRAM = """

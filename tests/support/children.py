@@ -9,7 +9,7 @@ import gevent
 
 from greenagent.process.child import Child, ExitStatus
 from greenagent.process.pipes import PipeReader
-from greenagent.runtime.native import close_descriptor
+from greenagent.runtime.descriptors import close_descriptor
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
 INSTANCE = "b7e1"
