@@ -1,4 +1,7 @@
-"""Descriptors as the system has them, beside gevent and libev."""
+"""Descriptors as the system has them, beside gevent and libev.
+
+Both put work off until the hub's next turn; where a number is used again, or copied into a child, that is too late.
+"""
 
 from __future__ import annotations
 
