@@ -18,7 +18,7 @@ from greenagent.controller.json_parts import json_list, json_object
 from greenagent.values import states
 from greenagent.values.arguments import as_text
 from greenagent.values.command_line import command_line_of
-from greenagent.values.result import AGENT_STOPPED, STOPPED
+from greenagent.values.result import AGENT_STOPPED, NOTHING_RAN, STOPPED
 
 TOLD_FOR: Final = 150.0
 """Seconds for which an agent's word counts: it says all once a minute."""
@@ -111,6 +111,8 @@ class Result(NamedTuple):
     """How long the run took, in milliseconds; ``starttime`` is when it began, since 1970, by the agent's clock."""
     exit: int | str | None = None
     """The exit code, or the name of the signal."""
+    has_run: bool = True
+    """False where nothing of it was ever started, so that its times are those of its end."""
     why: str = ""
     """Why it did not succeed, as far as it is told."""
 
@@ -124,20 +126,19 @@ class Result(NamedTuple):
         return self._replace(text=json.dumps({**wire, "data": why, "level": 0, "time": 0, "truncated": True}))
 
 
-def exit_of(result: dict[str, Any]) -> int | str | None:
-    """The exit code in a result object, or the name of the signal."""
-    code: int | str | None = result.get("exit_code")
-    return code if code is not None else result.get("signal")
-
-
-def why_of(result: dict[str, Any]) -> str:
-    """What a result object tells of why it did not succeed, in one short line; "" for nothing."""
-    if result["state"] == states.SUCCESS:
-        return ""
-    if result.get("reason") == AGENT_STOPPED:
-        return STOPPED
+def end_of(result: dict[str, Any]) -> dict[str, Any]:
+    """What a result object tells of the end, as the fields of ``Result`` that are for lists of jobs."""
+    code = result.get("exit_code")
+    state, reason = result["state"], result.get("reason")
+    # Agents before 0.2 do not tell it of jobs that were killed in their queue.
+    has_run = reason not in NOTHING_RAN and state not in (states.DUPLICATE_ID, states.UNKNOWN_CMD)
     data = "" if result.get("level") else str(result.get("data") or "")
-    return data[:MAX_SHOWN_NAME].partition("\n")[0]
+    why = STOPPED if reason == AGENT_STOPPED else data[:MAX_SHOWN_NAME].partition("\n")[0]
+    return {
+        "exit": code if code is not None else result.get("signal"),
+        "has_run": has_run,
+        "why": "" if state == states.SUCCESS else why,
+    }
 
 
 @dataclass(eq=False, slots=True)
@@ -184,11 +185,11 @@ class Assignment:
         Moments are seconds since 1970, ``took`` is seconds. ``started`` and ``took`` are by the agent's clock.
         ``why`` it did not succeed, or "". ``waits``: the agent has it, and it waits for its turn there.
         """
-        ran = self.results[-1] if self.results and self.results[-1].delivered else None
+        ran = next((one for one in self.results[-1:] if one.delivered and one.has_run and one.starttime > 0), None)
         return {
             "handed_over": self.job.stamp(self.delivered) or None,
-            "started": ran.starttime / 1000 if ran is not None and ran.starttime > 0 else None,
-            "took": ran.time / 1000 if ran is not None and ran.starttime > 0 else None,
+            "started": None if ran is None else ran.starttime / 1000,
+            "took": None if ran is None else ran.time / 1000,
             "exit": None if ran is None else ran.exit,
             "why": self.results[-1].why if self.results else "",
             "waits": self.state == states.RUNNING and time.monotonic() < self.waits_until,
@@ -350,4 +351,4 @@ def synthetic_result(assignment: Assignment, state: str, data: str, level: int =
         "time": 0,
         "delivered": False,
     }
-    return Result(job.id, key, state, starttime, json.dumps(result), False, brief.cmd, why=why_of(result))
+    return Result(job.id, key, state, starttime, json.dumps(result), False, brief.cmd, **end_of(result))

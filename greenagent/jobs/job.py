@@ -20,7 +20,7 @@ from greenagent.spool.schema import FROM_HISTORY, FROM_STARTUP
 from greenagent.values import levels, states
 from greenagent.values.command import Command
 from greenagent.values.json_shape import SHORT
-from greenagent.values.result import Result
+from greenagent.values.result import NEVER_BEGAN, Result
 
 MAX_WAITING: Final = 100_000
 """Jobs that may wait at once; further ones are refused, so that no controller can exhaust the memory."""
@@ -217,7 +217,7 @@ class Job:
             tags=command.tags,
             exit_code=outcome.exit_code,
             signal=outcome.signal,
-            reason=outcome.reason,
+            reason=outcome.reason or (NEVER_BEGAN if self.is_external and not self.run else ""),
             truncated=outcome.truncated,
             lines=logged.lines if logged is not None else None,
             lost=logged.lost if logged is not None else 0,

@@ -58,6 +58,11 @@ class RunRecords:
             )
         )
 
+    def never_began(self, job: Job, outcome: Outcome) -> None:
+        """It ended before its first run: the number of its run is 0, and ``started`` when it ended."""
+        record = self._of(job.command, 0, job.controller, job.accepted, outcome.starttime or int(time.time() * 1000))
+        self.ended(record, outcome)
+
     def complete(self, spool: Spool, taken_over: Iterable[SuspendedJob] | None) -> None:
         """At the start, before anything runs: gives an end to the runs that have none. Raises GreenagentError.
 

@@ -29,7 +29,7 @@ from greenagent.values import levels, states
 from greenagent.values.command_line import command_line
 from greenagent.values.errors import CommandError, GreenagentError
 from greenagent.values.message import Message
-from greenagent.values.result import CANNOT_START, NOT_FOUND, STOPPED
+from greenagent.values.result import CANNOT_START, NEVER_BEGAN, NOT_FOUND, STOPPED
 
 START_PAUSES: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds between the tries of a start for which the system has no room just now."""
@@ -85,6 +85,8 @@ class JobContext:
         except Exception:
             job.is_reported = False  # another result may still be given, such as that of our own error
             raise
+        if ends and job.last_result.reason == NEVER_BEGAN:
+            self.runs.never_began(job, outcome)
         if ends and job.is_in_history:
             self.history.remove(job.id)
 
@@ -228,10 +230,7 @@ class ExternalRunner:
         None when the job is asked to end meanwhile. Raises SpawnError, and Suspended: the new image starts it.
         """
         request = SpawnRequest(
-            executable=execution.executable,
-            arguments=execution.arguments,
-            environment=self._environment(execution),
-            directory=execution.directory or None,
+            execution.executable, execution.arguments, self._environment(execution), execution.directory or None
         )
         for pause in START_PAUSES:
             try:

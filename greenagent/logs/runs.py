@@ -11,6 +11,8 @@ _OVERHEAD: Final = 150
 class RunRecord(NamedTuple):
     """One run of a job as a process, or a start that failed; in the order of the table's columns.
 
+    A job that was killed before its first run has one with ``run`` 0, whose ``started`` is when it ended.
+
     ``number`` is its own on this node: it rises with the start, and no other run ever has it. ``run`` counts within the
     job. ``controller`` is None for startup tasks. ``accepted``, ``started`` and ``ended`` are seconds since 1970 with
     milliseconds. ``ended`` and ``state`` are None while it runs; ``exit_code`` and ``signal`` as in a result.

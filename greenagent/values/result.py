@@ -12,6 +12,8 @@ from greenagent.values.json_shape import compact_json, object_text
 
 NOT_FOUND: Final = "not_found"
 CANNOT_START: Final = "cannot_start"
+NEVER_BEGAN: Final = "never_began"
+NOTHING_RAN: Final = frozenset((NOT_FOUND, CANNOT_START, NEVER_BEGAN))
 AGENT_STOPPED: Final = "agent_stopped"
 STOPPED: Final = "the agent was stopped"
 """``AGENT_STOPPED`` for people."""
@@ -54,8 +56,8 @@ class Result:
     exit_code: int | None = None
     signal: str | None = None
     reason: str = ""
-    """Why nothing of it ever ran: ``NOT_FOUND`` (no such command or program), ``CANNOT_START``; ``AGENT_STOPPED``:
-    nobody else killed it; or ""."""
+    """Why nothing of it ever ran: ``NOT_FOUND`` (no such command or program), ``CANNOT_START``, ``NEVER_BEGAN`` (killed
+    or refused before its turn); ``AGENT_STOPPED``: nobody else killed it; or ""."""
     truncated: bool = False
     lines: Mapping[int, int] | None = None
     """By level, the lines of the job so far that its controller has been sent or will be; None where nobody counted

@@ -90,8 +90,9 @@ def test_a_job_refused_for_one_of_another_controller_ends_after_a_while(make_con
 
 
 def test_a_refusal_of_an_unknown_job_ends_it_until_the_true_result_comes(controller, agent) -> None:
-    agent.finish("unknown", state="DUPILICATE_ID", starttime=0)
-    assert controller.state("unknown") == "DUPILICATE_ID"
+    agent.finish("unknown", state="DUPILICATE_ID")
+    job = controller.get("jobs/unknown")
+    assert (job["state"], job["agents"][0]["started"], job["agents"][0]["took"]) == ("DUPILICATE_ID", None, None)
     agent.finish("unknown", data="true")
     assert controller.results("unknown", wait=0)[0]["data"] == "true"
 

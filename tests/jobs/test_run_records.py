@@ -78,6 +78,22 @@ def test_each_run_of_a_job_has_one(inside: InsideAgent, controller: RecordingCon
     assert found[1].started - found[0].started >= 1
 
 
+def test_a_job_that_is_killed_before_its_turn_has_a_record_without_a_start(
+    inside: InsideAgent, controller: RecordingController
+) -> None:
+    for name, command in (("first", "sleep 999"), ("waits", "sleep 1005"), ("first", "sleep 998")):
+        controller.push(shell(name, f"exec {command}", queue="q"))  # the third is refused
+    assert controller.wait_for_result("first")["reason"] == "never_began"
+    kill(controller, "waits")
+    result = controller.wait_for_result("waits")
+    assert (result["state"], result["reason"]) == ("KILLED", "never_began")
+    found = wait_for_run(inside.folder / "logs", "waits", run=0)
+    assert (found.state, found.ended, found.reason) == ("KILLED", found.started, "killed before it was started")
+    (row,) = [line.split() for line in lines("--dir", inside.folder / "logs", "--jobs") if "sleep 1005" in line]
+    assert (row[3], row[5], row[7]) == ("-", "-", "KILLED"), row
+    assert "never ran" in run("--dir", inside.folder / "logs", "--job", "waits").stderr
+
+
 def test_built_ins_and_what_is_refused_have_none(inside: InsideAgent, controller: RecordingController) -> None:
     inside.agent.commands.built_ins = {**inside.agent.commands.built_ins, "quick": lambda command: Answer("1")}
     for name in ("quick", "nonsense"):

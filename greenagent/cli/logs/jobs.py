@@ -30,8 +30,8 @@ class JobRow(NamedTuple):
     """A job, with its last run that was asked for; without one where no record of any is there.
 
     ``lines`` is how many the databases hold, ``first`` and ``last`` when they came; ``state`` is "" where it is not
-    known. ``runs`` is how many runs the row stands for. ``waited`` and ``took`` are seconds; all moments are seconds
-    since 1970. The others as in ``RunRecord``.
+    known; ``run`` is 0 for one that ended before its first. ``runs`` is how many runs the row stands for. ``waited``
+    and ``took`` are seconds; all moments are seconds since 1970. The others as in ``RunRecord``.
     """
 
     jobid: str
@@ -58,8 +58,8 @@ class JobRow(NamedTuple):
 
     @property
     def start(self) -> float:
-        """When its run began, or at least its output."""
-        return self.started if self.started is not None else self.first or 0.0
+        """When its run began, or at least its output; of one that never ran its end."""
+        return self.started if self.started is not None else self.first or self.ended or 0.0
 
     @property
     def exit(self) -> str:
@@ -168,10 +168,10 @@ def _row(record: RunRecord, lines: JobRow, runs: int) -> JobRow:
         run=record.run,
         controller=record.controller,
         accepted=record.accepted,
-        started=record.started,
+        started=record.started if record.run else None,
         ended=record.ended,
-        waited=round(max(0.0, record.started - record.accepted), 3) if record.run == 1 else None,
-        took=None if record.ended is None else round(max(0.0, record.ended - record.started), 3),
+        waited=round(max(0.0, record.started - record.accepted), 3) if record.run <= 1 else None,
+        took=None if record.ended is None or not record.run else round(max(0.0, record.ended - record.started), 3),
         exit_code=record.exit_code,
         signal=record.signal,
         reason=record.reason,
@@ -222,6 +222,8 @@ def how_it_ran(folder: LogFolder, spool: Path | None, jobid: str) -> str:
     row = _row(records[-1], JobRow(jobid, "", ""), 1)
     if row.ended is None:
         return f"it runs since {local_time(row.start)}: {row.command}"
+    if not row.run:
+        return f"it never ran, {_ending(row)}: {row.command}"
     often = f"{len(records)} times, last " if len(records) > 1 else ""
     return f"it ran {often}{local_time(row.start)} for {duration(row.took)}, {_ending(row)}: {row.command}"
 
@@ -253,7 +255,7 @@ def _cells(row: JobRow) -> tuple[str, ...]:
         row.jobid,
         "/".join(part for part in (row.domain, row.name) if part) or "-",
         str(row.lines),
-        local_time(row.start) if row.start else "-",
+        local_time(row.start) if row.start and row.run != 0 else "-",
         duration(row.waited),
         duration(row.took),
         row.exit or "-",

@@ -21,9 +21,8 @@ from greenagent.controller.model import (
     Job,
     Result,
     Target,
-    exit_of,
+    end_of,
     synthetic_result,
-    why_of,
 )
 from greenagent.controller.state.job_store import JobStore
 from greenagent.runtime.clock import monotonic_epoch
@@ -329,6 +328,5 @@ def parse_result(key: AgentKey, received: Any) -> Result:
         args=_small(result.get("args")),
         is_of_first=is_of_first,
         time=result["time"],
-        exit=exit_of(result),
-        why=why_of(result),
+        **end_of(result),
     )

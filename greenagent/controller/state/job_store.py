@@ -20,7 +20,7 @@ from typing import Any, Final
 from gevent.event import Event
 
 from greenagent.controller.limits import Limits
-from greenagent.controller.model import AgentKey, Assignment, Brief, Job, Result, Target, exit_of, why_of
+from greenagent.controller.model import AgentKey, Assignment, Brief, Job, Result, Target, end_of
 from greenagent.controller.state.state_file import StateFile, Statement, away_row
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
@@ -355,7 +355,7 @@ def _result_of(assignment: Assignment, result: dict[str, Any], text: str) -> Res
     job = assignment.job
     key = assignment.agent or job.target.key
     found = Result(job.id, key, result["state"], result["starttime"], text, result.get("delivered", True))
-    return found._replace(time=result.get("time") or 0, exit=exit_of(result), why=why_of(result))
+    return found._replace(time=result.get("time") or 0, **end_of(result))
 
 
 def _rows_of(job: Job) -> Iterator[Statement]:
