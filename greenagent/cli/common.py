@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Final, NoReturn, TextIO
@@ -24,6 +24,8 @@ EXIT_INTERRUPTED: Final = 130
 
 MAX_WHY: Final = 50
 """Characters of a reason in a table."""
+LEAST_LAST: Final = 20
+"""Characters that the last column of a table keeps, however narrow the terminal is."""
 MAX_SECONDS: Final = 1e9
 """Some 30 years; the system's calls take no more than about ten times that."""
 _SPAN: Final = re.compile(r"([0-9]{1,9})\s*([smhdw])\Z")
@@ -283,17 +285,47 @@ def one_line(text: str) -> str:
 
 
 def print_table(
-    heads: Sequence[str], rows: Iterable[Sequence[str]], out: TextIO | None = None, right: int = -1
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    out: TextIO | None = None,
+    right: int = -1,
+    width: int = 0,
+    short: Sequence[str] = (),
 ) -> None:
-    """Columns as wide as their widest cell, that of number ``right`` aligned to the right; the last one is ragged."""
+    """Columns as wide as their widest cell, that of number ``right`` aligned to the right; the last one is ragged.
+
+    ``width``: characters of a line, 0 for any. Where they are more, ``short`` has what is shown in the first column
+    instead, and the last one is cut.
+    """
     lines = [tuple(heads), *(tuple(one_line(cell) for cell in row) for row in rows)]
+    if width and short and max(len("  ".join(line)) for line in _aligned(lines, right)) > width:
+        lines[1:] = [(one_line(cell), *line[1:]) for cell, line in zip(short, lines[1:], strict=True)]
+    for line in _aligned(lines, right):
+        taken = sum(len(cell) + 2 for cell in line[:-1])
+        last = _cut(line[-1], max(LEAST_LAST, width - taken)) if width else line[-1]
+        print("  ".join([*line[:-1], last]).rstrip(), file=out)
+
+
+def _aligned(lines: Sequence[tuple[str, ...]], right: int) -> Iterator[list[str]]:
+    """The cells of each line, all but the last as wide as their column."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
     for line in lines:
         cells = [
             cell.rjust(width) if number == right else cell.ljust(width)
             for number, (cell, width) in enumerate(zip(line, widths, strict=False))
         ]
-        print("  ".join([*cells, line[-1]]).rstrip(), file=out)
+        yield [*cells, line[-1]]
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def terminal_width(out: TextIO | None = None) -> int:
+    """The characters of a line of ``out``, stdout by default, where that is a terminal; else 0."""
+    from shutil import get_terminal_size  # takes long, and few ask
+
+    return get_terminal_size().columns if (out or sys.stdout).isatty() else 0
 
 
 def state_and_why(state: str, why: str, exit: object) -> str:
@@ -301,4 +333,4 @@ def state_and_why(state: str, why: str, exit: object) -> str:
     why = one_line(why.strip().partition("\n")[0])
     if not why or why in (f"exit code {exit}", f"ended by {exit}"):
         return state
-    return f"{state} ({why if len(why) <= MAX_WHY else f'{why[: MAX_WHY - 3]}...'})"
+    return f"{state} ({_cut(why, MAX_WHY)})"

@@ -298,9 +298,9 @@ class Job:
         first = self.assignments[-1].number + 1 if self.assignments else 0
         return [Assignment(self, number, agent, **values) for number, agent in enumerate(agents, first)]
 
-    def summary(self) -> Iterator[str]:
-        """The job in a list of jobs, as parts of a JSON text."""
-        return self._shown()
+    def summary(self, **more: Iterable[str]) -> Iterator[str]:
+        """The job in a list of jobs, as parts of a JSON text; ``more``: further keys, their values' JSON texts."""
+        return self._shown(**more)
 
     def full(self) -> Iterator[str]:
         """The job with its command and results, as parts of a JSON text."""

@@ -1,15 +1,21 @@
-"""Text that people read or write: made safe for a terminal; and hosts, as settings, options and requests name them."""
+"""Text that people read or write: made safe for a terminal; ids, shortened; and hosts, as
+settings, options and requests name them.
+"""
 
 from __future__ import annotations
 
 import difflib
 import ipaddress
 import re
+from bisect import bisect_left
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Final
 
 from greenagent.values.errors import GreenagentError
 
+SHORT: Final = 8
+"""Characters that a shortened id has at least."""
 _ACCOUNT: Final = re.compile(r"""(?<=://)[^\s/"']+@""")
 """User and password in a URL; ``?`` and ``#`` too, which do not belong there but may stand in a password."""
 
@@ -113,3 +119,30 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return host.lower().rstrip(".") == "localhost"
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def beginnings(shown: Iterable[str], known: Iterable[str], least: int = SHORT) -> dict[str, str]:
+    """By text, its shortest beginning of at least ``least`` characters with which no other one of ``known`` begins.
+
+    A text that is the beginning of another one stays whole.
+    """
+    texts = sorted(set(shown))
+    shared = dict.fromkeys(texts, 0)
+    """How many characters each has in common with some other one."""
+
+    def compare(text: str, other: str) -> None:
+        count = shared[text]
+        while count < len(text) and text[: count + 1] == other[: count + 1]:
+            count += 1
+        shared[text] = count
+
+    for before, after in pairwise(texts):
+        compare(before, after)
+        compare(after, before)
+    for other in known:
+        at = bisect_left(texts, other)
+        # With those further away it has no more in common than they have with these.
+        for text in texts[max(0, at - 1) : at + 1]:
+            if text != other:
+                compare(text, other)
+    return {text: text[: max(least, count + 1)] for text, count in shared.items()}

@@ -21,6 +21,13 @@ NO_LINES = (
 )
 
 
+class Terminal(StringIO):
+    """Keeps what is printed, and says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def ctl(url: str, *arguments: str, **options: Any) -> Done:
     """What the program does with these arguments: within this process, since starting another takes most of the time.
 

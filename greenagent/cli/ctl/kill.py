@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from greenagent.cli.ctl.client import Client, ControllerError, job_path
 from greenagent.cli.ctl.exit_codes import FAILED, NOT_SO
+from greenagent.cli.ctl.ids import of_job
 from greenagent.cli.ctl.originals import is_first
 from greenagent.cli.ctl.output import PROGRAM, agent_name, note
 from greenagent.values import states
@@ -33,22 +34,18 @@ def signal_name(text: str) -> str:
 def kill(client: Client, options: argparse.Namespace) -> int:
     """0 when every agent that has the job did as told, 1 when one could not, 125 when one did not answer in time."""
     order = {} if options.signal is None else {"signal": options.signal}
-    try:
-        told = client.post(f"{job_path(options.id)}/kill", order)
-    except ControllerError as error:
-        if way := _other_way(client, error.status, {"id": options.id, **order}):
-            raise ControllerError(f"{error}; {way}", error.status) from None
-        raise
+    told = of_job(client, options.id, lambda job_id: _order(client, job_id, order))
+    path = job_path(told["id"])
     deadline = time.monotonic() + options.wait
     answers = [_answer(client, one, deadline) for one in told["kills"]] if options.wait else []
     if options.signal is None and any(answer["state"] == states.ERROR for answer in answers):
-        ended = _ended_by_itself(client.get(job_path(options.id), _RESULT_WAIT))
+        ended = _ended_by_itself(client.get(path, _RESULT_WAIT))
         for answer in answers:
             if (answer["gid"], answer["nid"]) in ended:
                 answer["state"] = states.SUCCESS
     done = [answer for answer in answers if answer["state"] == states.SUCCESS]
     if options.signal is None and any(answer["first"] for answer in done):
-        _find_survivors(done, client.get(job_path(options.id), _RESULT_WAIT))
+        _find_survivors(done, client.get(path, _RESULT_WAIT))
     code = max(map(_code, answers), default=0)
     if options.json:
         print(json.dumps({**told, "answers": answers}))
@@ -67,9 +64,19 @@ def kill(client: Client, options: argparse.Namespace) -> int:
     if options.signal is not None and done:
         print(f"{job}: signal sent by {_names(done)}")
     elif any(not answer["goes_on"] for answer in done) or not told["kills"]:
-        state = client.get(job_path(options.id), _RESULT_WAIT)["state"] if done else told["state"]
+        state = client.get(path, _RESULT_WAIT)["state"] if done else told["state"]
         print(f"{job}: {state}")
     return code
+
+
+def _order(client: Client, job_id: str, order: dict[str, str]) -> dict[str, Any]:
+    """The controller's answer. Raises ControllerError, with another way to end the job where there is one."""
+    try:
+        return client.post(f"{job_path(job_id)}/kill", order)
+    except ControllerError as error:
+        if way := _other_way(client, error.status, {"id": job_id, **order}):
+            raise ControllerError(f"{error}; {way}", error.status) from None
+        raise
 
 
 def _other_way(client: Client, status: int, order: dict[str, str]) -> str:

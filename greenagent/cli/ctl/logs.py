@@ -9,6 +9,7 @@ from typing import Any, Final
 from greenagent.cli.common import local_time
 from greenagent.cli.ctl.client import Client, ControllerError
 from greenagent.cli.ctl.follow import Follower
+from greenagent.cli.ctl.ids import of_job
 from greenagent.cli.ctl.originals import is_first
 from greenagent.cli.ctl.output import LiveOutput, agent_name, as_argument, node_logs, note
 from greenagent.cli.unfinished import UNFINISHED
@@ -20,12 +21,16 @@ MAX_NAMED: Final = 10
 
 def logs(client: Client, options: argparse.Namespace) -> int:
     """What is there now; with ``--follow`` until the job has ended and its last lines have come."""
+    return of_job(client, options.id, lambda job_id: _logs(client, job_id, options))
+
+
+def _logs(client: Client, job_id: str, options: argparse.Namespace) -> int:
     output = _EveryLine(options.json)
-    follower = Follower(client, options.id, output, patient=False)
+    follower = Follower(client, job_id, output, patient=False)
     missing: list[str] = []
     try:
         if options.follow:
-            missing = _follow(follower, output, options.id)
+            missing = _follow(follower, output, job_id)
         else:
             follower.read()
             job = follower.known_job()
@@ -40,7 +45,7 @@ def logs(client: Client, options: argparse.Namespace) -> int:
         if output.restarted:
             note("the controller was restarted meanwhile: lines it had until then may be missing above")
         elif missing:
-            note(_why(missing, output.originals, options.id))
+            note(_why(missing, output.originals, job_id))
     return 0
 
 

@@ -7,17 +7,16 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from greenagent.cli.common import UsageError, ago, local_time, one_line, print_table, state_and_why
-from greenagent.cli.ctl.client import Client, ControllerError, job_path
+from greenagent.cli.common import UsageError, ago, local_time, one_line, print_table, state_and_why, terminal_width
+from greenagent.cli.ctl.client import Client, job_path
+from greenagent.cli.ctl.ids import of_job
 from greenagent.cli.ctl.output import agent_name, agent_state
 from greenagent.cli.moments import duration
 from greenagent.values import states
+from greenagent.values.text import SHORT
 
 WAITING: Final = "WAITING"
 """Shown of a job that its agents have and have not begun."""
-NOT_FOUND: Final = 404
-NAMED: Final = 10
-"""So many of the jobs that may be meant are named."""
 _SHOWN: Final = {
     "domain": "domain",
     "queue": "queue",
@@ -66,18 +65,21 @@ def jobs(client: Client, options: argparse.Namespace) -> int:
         filters["agent"] = options.agent
     if options.since is not None:
         filters["since"] = options.since
+    if width := 0 if options.json else terminal_width():
+        filters["short"] = SHORT
     answer = client.get("jobs", **filters)
     if options.json:
         print(json.dumps(answer))
         return 0
     heads = ("ID", "STATE", "AGENTS", "POSTED", "WAITED", "TOOK", "EXIT", "COMMAND")
-    print_table(heads, map(_job_row, answer["jobs"]))
+    short = [job.get("short") or job["id"] for job in answer["jobs"]]
+    print_table(heads, map(_job_row, answer["jobs"]), width=width, short=short)
     return 0
 
 
 def show(client: Client, options: argparse.Namespace) -> int:
     """One job."""
-    job = _find(client, options.id)
+    job = of_job(client, options.id, lambda job_id: client.get(job_path(job_id)))
     if options.json:
         print(json.dumps(job))
         return 0
@@ -103,24 +105,6 @@ def show(client: Client, options: argparse.Namespace) -> int:
                 print(f"  {name}:")
                 print(_indented(text, 4))
     return 0
-
-
-def _find(client: Client, given: str) -> dict[str, Any]:
-    """The job of an id, or the only one whose id begins so. Raises ControllerError."""
-    try:
-        return client.get(job_path(given))
-    except ControllerError as error:
-        if error.status != NOT_FOUND:
-            raise
-        found = client.get("jobs", begins=given, limit=NAMED + 1)["jobs"]
-        ids = [str(job["id"]) for job in found if str(job["id"]).startswith(given)]  # earlier controllers give any
-        if len(ids) > 1:
-            more = " and more" if len(ids) > NAMED else ""
-            named = ", ".join(sorted(ids[:NAMED]))
-            raise ControllerError(f"several jobs begin with {given}: {named}{more}", NOT_FOUND) from None
-        if not ids:
-            raise
-    return client.get(job_path(ids[0]))
 
 
 def _away(client: Client, agent: dict[str, Any], state: str) -> str:

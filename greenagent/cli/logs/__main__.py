@@ -10,6 +10,7 @@ import argparse  # noqa: E402
 import importlib  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
+from collections.abc import Iterable  # noqa: E402
 from itertools import chain, count  # noqa: E402
 from typing import Final  # noqa: E402
 
@@ -24,7 +25,7 @@ from greenagent.cli.common import (  # noqa: E402
     print_error,
     run_program,
 )
-from greenagent.cli.logs.ids import find_job  # noqa: E402
+from greenagent.cli.logs.ids import all_jobs, find_job  # noqa: E402
 from greenagent.cli.logs.jobs import JobQuestion, find_jobs, how_it_ran, ledger_states, print_jobs  # noqa: E402
 from greenagent.cli.logs.options import (  # noqa: E402
     LogPlace,
@@ -151,11 +152,14 @@ def show_logs(arguments: list[str]) -> int:
 def _job_meant(place: LogPlace, options: argparse.Namespace, unread: Unread) -> str:
     """The id that ``--job`` means. Raises GreenagentError where there is no such job, unless it may yet come."""
     text: str = options.job
-    spool = place.spool
-    meant = find_job(place.folder, text, lambda: ledger_states(spool) if spool is not None else (), unread)
+    meant = find_job(place.folder, text, lambda: _ids_in_ledger(place), unread)
     if meant is None and text != RESERVED_ID and not options.follow and not unread.exit_code:
         raise GreenagentError(f"there is no job {visible(text)} in {place.folder.path.absolute()}{place.origin}")
     return text if meant is None else meant
+
+
+def _ids_in_ledger(place: LogPlace) -> Iterable[str]:
+    return ledger_states(place.spool) if place.spool is not None else ()
 
 
 def _show_lines(options: argparse.Namespace, place: LogPlace, query: LogQuery, unread: Unread) -> bool:
@@ -206,7 +210,7 @@ def _summarise(options: argparse.Namespace, place: LogPlace, query: LogQuery, un
     each = options.job is not None
     asked = JobQuestion(query, options.state, options.command, options.sort or "start", each)
     rows = find_jobs(place.folder, asked, place.spool, unread)
-    print_jobs(rows, options.form, out, options.raw)
+    print_jobs(rows, options.form, out, options.raw, lambda: all_jobs(place.folder, _ids_in_ledger(place), unread))
     return bool(rows)
 
 

@@ -36,6 +36,12 @@ def find_job(folder: LogFolder, text: str, ledger: Callable[[], Iterable[str]], 
     raise GreenagentError(f"several jobs begin with {one_line(text)}: {named}{more}")
 
 
+def all_jobs(folder: LogFolder, ledger: Iterable[str], unreadable: Unreadable) -> Iterator[str]:
+    """The ids that ``find_job`` knows, some more than once."""
+    yield from ledger
+    yield from (jobid for jobid in _ask(folder, _beginning, "", unreadable) if isinstance(jobid, str))
+
+
 def _ask(folder: LogFolder, ask: Any, text: str, unreadable: Unreadable) -> Iterator[Any]:
     return ask_all(folder, LogQuery(), lambda connection: ask(connection, _tables(connection), text), unreadable)
 

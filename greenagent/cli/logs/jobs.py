@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
-from greenagent.cli.common import UsageError, json_line, local_time, one_line, print_table, state_and_why
+from greenagent.cli.common import (
+    UsageError,
+    json_line,
+    local_time,
+    one_line,
+    print_table,
+    state_and_why,
+    terminal_width,
+)
 from greenagent.cli.logs.summary import ask_totals
 from greenagent.cli.logs.text import csv_writer
 from greenagent.cli.moments import duration
@@ -20,6 +27,7 @@ from greenagent.logs.read.runs import run_records
 from greenagent.logs.runs import RunRecord
 from greenagent.values import states
 from greenagent.values.command import RESERVED_ID
+from greenagent.values.text import SHORT, beginnings
 
 FAILED: Final = "FAILED"
 """Instead of a state: all but SUCCESS of what has ended."""
@@ -234,20 +242,22 @@ def _ending(row: JobRow) -> str:
     return f"{row.state} ({row.reason})" if row.reason else row.state
 
 
-def print_jobs(rows: list[JobRow], form: str, out: TextIO, raw: bool = False) -> None:
-    """A table; ``form`` "json": one object a line, "csv": one row a line, with ``raw`` as it is."""
+def print_jobs(
+    rows: list[JobRow], form: str, out: TextIO, raw: bool = False, known: Callable[[], Iterable[str]] = tuple
+) -> None:
+    """A table; ``form`` "json": one object a line, "csv": one row a line, with ``raw`` as it is.
+
+    ``known``: the ids from which a shortened one is to be told apart.
+    """
     if form == "json":
         out.writelines(json_line(row._asdict()) + "\n" for row in rows)
     elif form == "csv":
         csv_writer(out, raw)([JobRow._fields, *rows])
     elif rows:
         heads = ("JOB", "DOMAIN/NAME", "LINES", "START", "WAITED", "TOOK", "EXIT", "STATE", "RUN", "COMMAND")
-        shown = [_cells(row) for row in rows]
-        if out.isatty():
-            widths = [max(map(len, column)) for column in zip(heads, *shown, strict=True)][:-1]
-            left = max(20, shutil.get_terminal_size().columns - sum(widths) - 2 * len(widths))
-            shown = [(*cells[:-1], _cut(cells[-1], left)) for cells in shown]
-        print_table(heads, shown, out, right=2)
+        width = terminal_width(out)
+        short = beginnings((row.jobid for row in rows), known(), SHORT) if width else {}
+        print_table(heads, map(_cells, rows), out, 2, width, [short[row.jobid] for row in rows] if short else ())
 
 
 def _cells(row: JobRow) -> tuple[str, ...]:
@@ -263,7 +273,3 @@ def _cells(row: JobRow) -> tuple[str, ...]:
         str(row.run or "-"),
         one_line(row.command) or "-",
     )
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 3]}..."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import falcon
@@ -23,6 +23,7 @@ from greenagent.runtime.greenlets import give_way
 from greenagent.values import states
 from greenagent.values.errors import CommandError, SignalError
 from greenagent.values.signals import parse_signal
+from greenagent.values.text import beginnings
 
 MAX_WAIT: Final = 300.0
 MAX_LISTED: Final = 1000
@@ -92,6 +93,7 @@ class PeopleApi:
         limit = int(_float(req, "limit", MAX_LISTED))
         if limit < 1:
             raise falcon.HTTPBadRequest(description="'limit' must be a positive number")
+        least = int(_float(req, "short", 0))
         hides_kills = req.get_param("kills") == "0"
         begins = req.get_param("begins") or ""
         found: list[Job] = []
@@ -106,7 +108,19 @@ class PeopleApi:
             if agent is not None and all(one.agent != agent for one in job.assignments):
                 continue
             found.append(job)
-        show_pieces(resp, json_object({}, jobs=json_list(job.summary() for job in found)))
+        if not least:
+            show_pieces(resp, json_object({}, jobs=json_list(job.summary() for job in found)))
+            return
+        short = beginnings((job.id for job in found), self._ids(), least)
+        show_pieces(
+            resp, json_object({}, jobs=json_list(job.summary(short=[json.dumps(short[job.id])]) for job in found))
+        )
+
+    def _ids(self) -> Iterator[str]:
+        """Of all jobs; others have their turn meanwhile."""
+        for job in self._services.jobs.all():
+            give_way()
+            yield job.id
 
     def on_get_job(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
         """One job, waiting until all of its results are terminal."""

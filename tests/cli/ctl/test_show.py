@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import re
 import time
+from contextlib import redirect_stdout
 from typing import Any
 
 import pytest
 
 from greenagent.cli.common import local_time
+from greenagent.cli.ctl.main import run_command
 from greenagent.controller import model
 from greenagent.controller.limits import Limits
 from tests.support.ctl import (
     Lines,
+    Terminal,
     ctl,
     on_node,
+    texts_of,
 )
 from tests.support.local_controller import ORIGINAL, Agent
 from tests.support.waiting import wait_until
@@ -117,16 +121,38 @@ def test_an_agent_says_which_jobs_wait_for_their_turn(controller, monkeypatch) -
         assert agent.post("waiting", odd).status_code == 500
 
 
-def test_the_beginning_of_an_id_is_enough_to_show_the_job(controller) -> None:
-    for job_id in ("backup-1", "backup-2", "report"):
+def test_the_beginning_of_an_id_is_enough_where_it_is_of_one_job(controller) -> None:
+    for job_id in ("backup-1", "backup-12", "report"):
         controller.submit(id=job_id, gid=1, nid=10, cmd="execute", args={"name": "true"}, wait_for_agent=60)
     assert ctl(controller.url, "show", "rep").out.startswith("job report: ")
-    done = ctl(controller.url, "show", "backup")
-    assert (done.code, done.out) == (1, "")
-    assert "several jobs begin with backup: backup-1, backup-2" in done.err
-    done = ctl(controller.url, "show", "restore")
-    assert (done.code, done.out) == (1, "")
-    assert "no job with the id 'restore' is known" in done.err
+    assert ctl(controller.url, "show", "backup-1").out.startswith("job backup-1: "), "an id in full wins"
+    for command in ("show", "logs", "kill"):
+        done = ctl(controller.url, command, "backup")
+        assert done == (1, "", "greenagent-ctl: several jobs begin with backup: backup-1, backup-12\n"), command
+        done = ctl(controller.url, command, "restore")
+        assert (done.code, done.out) == (1, "")
+        assert "no job with the id 'restore' is known" in done.err
+    assert ctl(controller.url, "kill", "backup-1") == (0, "job backup-1: KILLED\n", "")
+    assert ctl(controller.url, "kill", "re") == (0, "job report: KILLED\n", "")
+    assert controller.state("backup-12") == "QUEUED"
+    Lines().send(Agent(controller), "report", "printed")
+    assert texts_of(ctl(controller.url, "logs", "r").out) == ["printed"]
+    Lines().send(Agent(controller), "backup", "of a job that is forgotten")
+    assert "no job with the id 'backup' is known" in ctl(controller.url, "kill", "backup").err
+
+
+def test_ids_are_shortened_to_what_means_one_where_a_terminal_is_too_narrow(controller, monkeypatch) -> None:
+    for job_id in ("4766fcd6-aa11-4b5e", "4766fcd6-aa11-4b5f", "70b9a4c5-aa11-4b5e", "night"):
+        controller.submit(id=job_id, gid=1, nid=10, args={"name": "echo", "args": ["x" * 70]}, wait_for_agent=60)
+    monkeypatch.setenv("COLUMNS", "110")
+    with redirect_stdout(Terminal()) as out:
+        assert run_command(["--url", controller.url, "jobs", "--limit", "3"]) == 0
+    table = out.getvalue().splitlines()
+    assert [line.split()[0] for line in table] == ["ID", "night", "70b9a4c5", "4766fcd6-aa11-4b5f"]
+    assert max(map(len, table)) == 110
+    assert [line[-3:] for line in table[1:]] == ["..."] * 3
+    assert "70b9a4c5-aa11-4b5e" in ctl(controller.url, "jobs").out
+    assert "short" not in controller.get("jobs")["jobs"][0]
 
 
 def test_control_characters_of_names_do_not_reach_the_terminal(controller) -> None:

@@ -6,13 +6,16 @@ import csv
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from greenagent.cli.logs.__main__ import show_logs
 from greenagent.logs.runs import RunRecord
 from greenagent.logs.write.job_log import Routes
 from greenagent.values.message import Message
+from tests.support.ctl import Terminal
 from tests.support.log_program import ORIGINAL, lines, run
 from tests.support.stores import Stores
 
@@ -150,6 +153,17 @@ def test_the_beginning_of_an_id_is_enough_where_it_is_one_of_a_kind(runs: Path) 
     done = run("--dir", runs, "--jobs", "--job", "4767")
     assert (done.returncode, done.stdout) == (1, "")
     assert f"there is no job 4767 in {runs}" in done.stderr
+
+
+def test_ids_are_shortened_to_what_means_one_where_a_terminal_is_too_narrow(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "90")
+    with redirect_stdout(Terminal()) as out:
+        assert show_logs(["--dir", str(runs), "--jobs", "--job", "4766fcd6-a"]) == 0
+    row = out.getvalue().splitlines()[1]
+    assert row.split()[0] == "4766fcd6-a"
+    assert "backup --all /srv" in row
 
 
 def test_ids_of_an_original_agent_are_found_by_their_beginning(tmp_path: Path) -> None:
