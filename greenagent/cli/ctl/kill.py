@@ -8,6 +8,7 @@ import shlex
 import time
 from typing import Any, Final
 
+from greenagent.cli.common import ago
 from greenagent.cli.ctl.client import Client, ControllerError, job_path
 from greenagent.cli.ctl.exit_codes import FAILED, NOT_SO
 from greenagent.cli.ctl.ids import of_job
@@ -36,6 +37,10 @@ def kill(client: Client, options: argparse.Namespace) -> int:
     order = {} if options.signal is None else {"signal": options.signal}
     told = of_job(client, options.id, lambda job_id: _order(client, job_id, order))
     path = job_path(told["id"])
+    job = f"job {told['id']}"
+    away = {one["id"]: text for one in told["kills"] if (text := _away(client, one))}
+    for text in away.values():
+        note(f"{job}: {text}")
     deadline = time.monotonic() + options.wait
     answers = [_answer(client, one, deadline) for one in told["kills"]] if options.wait else []
     if options.signal is None and any(answer["state"] == states.ERROR for answer in answers):
@@ -50,16 +55,16 @@ def kill(client: Client, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({**told, "answers": answers}))
         return code
-    job = f"job {told['id']}"
     if not options.wait and told["kills"]:
-        print(f"{job}: told {_names(told['kills'])}")
+        if heard := [one for one in told["kills"] if one["id"] not in away]:
+            print(f"{job}: told {_names(heard)}")
         return 0
     for answer in answers:
         if answer["goes_on"]:
             note(f"{job}: {agent_name(answer)}: {answer['goes_on']}")
-        elif answer["state"] is None:
+        elif answer["state"] is None and answer["id"] not in away:
             note(f"{job}: {agent_name(answer)} did not answer within {options.wait:g} s; it was told")
-        elif answer["state"] != states.SUCCESS:
+        elif answer["state"] not in (None, states.SUCCESS):
             note(f"{job}: {agent_name(answer)}: {answer['data'] or answer['state']}")
     if options.signal is not None and done:
         print(f"{job}: signal sent by {_names(done)}")
@@ -102,12 +107,22 @@ def _other_way(client: Client, status: int, order: dict[str, str]) -> str:
     return f"if it runs all the same, this ends it: {PROGRAM} run --gid {gid} --nid {nid} --cmd kill --data {data}"
 
 
+def _away(client: Client, told: dict[str, Any]) -> str:
+    """What becomes of a kill command whose agent is not there; "" where it is."""
+    found = client.get("agents", agent=agent_name(told))["agents"]
+    if found and found[0]["live"]:
+        return ""
+    contact = found[0]["last_contact"] if found else None
+    heard = f"last heard of {ago(contact)}" if contact else "not heard of since the controller's start"
+    return f"{agent_name(told)} is away, {heard}: the kill waits for it at the controller, however long that takes"
+
+
 def _answer(client: Client, told: dict[str, Any], deadline: float) -> dict[str, Any]:
     """What an agent answered to its kill command; ``state`` None where it has not by then.
 
     ``first``: it is an original of the first generation. ``goes_on``: why the job has not ended, though it said so.
     """
-    answer = {"gid": told["gid"], "nid": told["nid"], "state": None, "data": "", "first": False, "goes_on": ""}
+    answer = {**told, "state": None, "data": "", "first": False, "goes_on": ""}
     while True:
         left = deadline - time.monotonic()
         (result,) = client.get(job_path(told["id"]), max(0.0, min(left, 10.0)))["results"]

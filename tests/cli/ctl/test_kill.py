@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 
+from greenagent.controller.limits import Limits
 from tests.support.ctl import (
     ctl,
     kill_aware,
     on_node,
 )
-from tests.support.local_controller import Agent
+from tests.support.local_controller import Agent, start
 from tests.support.waiting import wait_until
 
 
@@ -70,6 +72,16 @@ def test_kill_does_not_wait_for_ever_for_an_agent(controller, answering) -> None
     wait_until(lambda: controller.state("x") == "RUNNING")
     late = ctl(controller.url, "kill", "x", "--wait", "0.3")
     assert late == (125, "", "greenagent-ctl: job x: 1:10 did not answer within 0.3 s; it was told\n")
+
+
+def test_a_kill_for_an_agent_that_is_away_says_that_it_waits(make_controller) -> None:
+    controller = make_controller(Limits(live=0.01))
+    start(controller, Agent(controller), "x")
+    wait_until(lambda: not controller.live(), what="the agent to count as away")
+    done = ctl(controller.url, "kill", "x", "--wait", "0.1")
+    waits = "the kill waits for it at the controller, however long that takes"
+    assert (done.code, done.out) == (125, "")
+    assert re.fullmatch(rf"greenagent-ctl: job x: 1:10 is away, last heard of \d+ s ago: {waits}\n", done.err)
 
 
 def test_kill_of_a_job_that_no_agent_has_yet(controller) -> None:
