@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from greenagent.agent.status_file import LIMIT, status_file
+from greenagent.agent.status_file import INTERVAL, LIMIT, status_file
 from greenagent.cli.common import ago, one_line
 from greenagent.cli.moments import duration
 from greenagent.runtime.locks import lock_holder, lock_of
@@ -34,8 +34,9 @@ def show_status(main: MainSettings) -> int:
         print("no agent has the files of this configuration")
         return EXIT_NOBODY
     try:
-        told = json.loads(read_plain(status_file(main.ledger_file), LIMIT))
-        lines = list(_lines(told)) if str(told["pid"]) == holder else []
+        file = status_file(main.ledger_file)
+        told = json.loads(read_plain(file, LIMIT))
+        lines = list(_lines(told, time.time() - file.stat().st_mtime)) if str(told["pid"]) == holder else []
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         lines = []
     for line in lines or [f"process {holder} has its files; it starts or ends, or tells nothing"]:
@@ -52,16 +53,22 @@ def _holder(main: MainSettings) -> str:
     return lock_holder(lock)
 
 
-def _lines(told: Mapping[str, Any]) -> Iterator[str]:
-    """The lines of what ``AgentStatus.brief`` has told."""
+def _lines(told: Mapping[str, Any], age: float) -> Iterator[str]:
+    """The lines of what ``AgentStatus.brief`` has told, ``age`` seconds ago: if that is long, nothing has changed."""
+    read = f"{age:.0f} s ago" if 0 <= age < INTERVAL else f"{INTERVAL:.0f} s ago at most"
     up = duration(time.time() - told["began"])
     how = f"trouble: {told['problem']}" if told["problem"] else "healthy"
-    yield f"greenagent {told['version']} {told['gid']}:{told['nid']}, process {told['pid']}, up {up}, {how}"
+    who = f"greenagent {told['version']} {told['gid']}:{told['nid']}, process {told['pid']}"
+    yield f"{who}, up {up}, {how} (as of {read})"
     jobs = told["jobs"]
     ended = ", ".join(f"{count} {state}" for state, count in sorted(jobs["done"].items()) if count) or "none"
     yield f"jobs: {jobs['running']} running, {jobs['waiting']} waiting, ended since its start: {ended}"
     for key, controller in told["controllers"].items():
         trouble = f", trouble: {controller['problem']}" if controller["problem"] else ""
         waiting = f"waiting for it: {controller['results']} results, {controller['lines']} lines"
-        contact = f"last contact {ago(controller['last_contact'])}"
-        yield f"controller {key}: {controller['polling']}, {contact}, {waiting}{trouble}"
+        contact = ago(controller["last_contact"])
+        if controller["polling"] == "polling" and controller["last_contact"] and not trouble:
+            contact = f"a poll stands open, last answer {contact}"  # a minute ago where there is nothing to do
+        else:
+            contact = f"{controller['polling']}, last contact {contact}"
+        yield f"controller {key}: {contact}, {waiting}{trouble}"
