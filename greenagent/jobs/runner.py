@@ -28,7 +28,6 @@ from greenagent.statistics.meter import Meter
 from greenagent.values import levels, states
 from greenagent.values.command_line import command_line
 from greenagent.values.errors import CommandError, GreenagentError
-from greenagent.values.message import Message
 from greenagent.values.result import CANNOT_START, NEVER_BEGAN, NOT_FOUND, STOPPED
 
 START_PAUSES: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -361,7 +360,7 @@ class ExternalRunner:
 
     def _write(self, level: int, text: str) -> None:
         """A message of the agent in the job's own log."""
-        self._log.append([Message(level, f"greenagent: {text}")])
+        self._log.say(level, f"greenagent: {text}")
 
     def _outcome(self, run: _Run, status: ExitStatus, cause: str | None, output: JobOutput) -> Outcome:
         if cause is not None:

@@ -21,7 +21,6 @@ from greenagent.spool.schema import FROM_CONTROLLER, FROM_HISTORY, FROM_STARTUP,
 from greenagent.values import levels, states
 from greenagent.values.command import Command, parse_command, without_queue
 from greenagent.values.errors import CommandError
-from greenagent.values.message import Message
 
 SETTLED = 2.0
 """Seconds a task must have run for those after it to start, unless it ``must_exit``."""
@@ -253,7 +252,7 @@ def _job_of(
     left = alive and f"could not be ended: {alive}"
     if left:
         log = context.routing.open(job)
-        log.append([Message(levels.OPERATIONS_ERROR, f"greenagent: {left}")])
+        log.say(levels.OPERATIONS_ERROR, f"greenagent: {left}")
         log.close()
     if record.kind == FROM_STARTUP:
         job.command = without_queue(command)

@@ -26,6 +26,8 @@ class Log(Protocol):
 
     def append(self, pieces: Sequence[Piece]) -> None: ...
 
+    def say(self, level: int, text: str) -> None: ...
+
 
 class Tail:
     """The last lines of one stream: at most 1000 and at most 1 MiB, however much was printed."""
@@ -148,6 +150,10 @@ class JobOutput:
         self._on_output(lines, size)
         self._log.append(kept)
 
+    def say(self, level: int, text: str) -> None:
+        """A remark of the agent, which is no output of the run."""
+        self._log.say(level, text)
+
     def state(self) -> dict[str, Any]:
         """What was remembered so far, for ``restore`` in another process."""
         return {
@@ -190,7 +196,7 @@ class _Stream:
             self._output.take(self.splitter.finish(), 0, self.splitter.result_truncated)
             if self.splitter.unclosed is not None:
                 text = UNCLOSED.format(self.splitter.unclosed)
-                self._output.take([Message(levels.WARNING, text)])
+                self._output.say(levels.WARNING, text)
 
     def stop_after(self, seconds: float) -> None:
         if self._reader is not None:

@@ -204,9 +204,11 @@ def test_the_cap_of_a_job_counts_what_it_leaves_out_and_says_so(stores: Stores) 
     log = job(store, max_bytes=10)
     log.append([Block(1, "aaaa\nbbbb\ncccc\ndddd\n", 4)])
     log.append([Block(1, "e\n", 1), Message(7, "f")])
+    log.say(9, "of the agent")
     log.close()
     store.flush()
     kept = rows(stores.folder, "level, data")
+    assert kept.pop() == (9, "of the agent")  # no cap is for what the agent itself says
     assert kept[:2] == [(1, "aaaa"), (1, "bbbb")]
     assert [level for level, _ in kept[2:]] == [7, 7]
     assert kept[2][1].startswith("2 lines of this job were not stored: it passed max_log_per_job = 10 bytes")

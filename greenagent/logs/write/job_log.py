@@ -222,6 +222,15 @@ class JobLog:
         self._ended = ()
         return over
 
+    def say(self, level: int, text: str) -> None:
+        """A message of the agent about the job: no cap leaves it out. Blocks as ``append`` does."""
+        self.say_over()
+        route = self.routes.for_level(level)
+        if route.process:
+            text = storable(text)
+            self._intake.wait_for_room(1)
+            self._hand_over(route, level, "", [(level, text)], 1, byte_size(text))
+
     def append_now(self, level: int, text: str) -> None:
         """One message, without ever waiting: it is counted as dropped when there is no room even for such."""
         if not self.try_append(level, text):
