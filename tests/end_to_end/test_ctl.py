@@ -242,7 +242,7 @@ def test_a_prompt_is_shown_before_it_is_a_line(plain: ControllerProcess, start_a
     wait_until(lambda: run.err == "Proceed?  [unfinished]\n", what="the prompt")
     assert run.out == ""
     shown = plain.ctl("logs", "asks")
-    assert shown.out.endswith("1:10  1 Proceed?  [unfinished]\n")
+    assert shown.out.endswith("1:10 stdout    Proceed?  [unfinished]\n")
     (agent.folder / "go").touch()
     assert run.done() == (0, "Proceed? yes\n", "Proceed?  [unfinished]\n")
     assert plain.get("jobs/asks/logs")["open"] == []

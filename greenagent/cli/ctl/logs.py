@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import deque
 from typing import Any, Final
 
-from greenagent.cli.common import local_time
 from greenagent.cli.ctl.client import Client, ControllerError
 from greenagent.cli.ctl.follow import Follower
 from greenagent.cli.ctl.ids import of_job
 from greenagent.cli.ctl.originals import is_first
 from greenagent.cli.ctl.output import LiveOutput, agent_name, as_argument, node_logs, note
+from greenagent.cli.lines import LineQuestion, level_name, stamp_text
 from greenagent.cli.unfinished import UNFINISHED
 from greenagent.values import states
 
@@ -25,7 +26,7 @@ def logs(client: Client, options: argparse.Namespace) -> int:
 
 
 def _logs(client: Client, job_id: str, options: argparse.Namespace) -> int:
-    output = _EveryLine(options.json)
+    output = _EveryLine(LineQuestion.of(options), options.tail, options.json, options.no_prefix)
     follower = Follower(client, job_id, output, patient=False)
     missing: list[str] = []
     try:
@@ -39,6 +40,7 @@ def _logs(client: Client, job_id: str, options: argparse.Namespace) -> int:
                 output.tell_of_originals(read)
                 unread = output.originals - set(map(agent_name, read))  # of which that was said
                 missing = [name for name in output.incomplete(job) if name not in unread]
+            output.release()
     finally:
         if follower.lost:
             note(f"{follower.lost} older lines are no longer kept here")
@@ -67,6 +69,7 @@ def _follow(follower: Follower, output: _EveryLine, job_id: str) -> list[str]:
         follower.read()
         if (known := follower.known_job()) is not None:
             follower.read_originals(known)
+        output.release()
         job = follower.follow()
         output.tell_of_originals(follower.read_originals(job))
     except ControllerError as error:
@@ -83,11 +86,24 @@ def _follow(follower: Follower, output: _EveryLine, job_id: str) -> list[str]:
 
 
 class _EveryLine(LiveOutput):
-    """Shows every line with its time, agent and level."""
+    """Shows every line that is asked for, with its time, agent and level."""
 
-    def __init__(self, as_json: bool) -> None:
-        super().__init__(prefix=False, quiet=True)
+    def __init__(self, asked: LineQuestion, tail: int | None, as_json: bool, bare: bool) -> None:
+        """``tail``: of the lines until ``release`` the last so many; None is all. ``bare``: the texts alone."""
+        super().__init__(prefix=False, quiet=True, bare=bare)
+        self._asked = asked
         self._as_json = as_json
+        self._held: deque[dict[str, Any]] | None = None if tail is None else deque(maxlen=tail)
+        self._held_open: list[dict[str, Any]] = []
+
+    def release(self) -> None:
+        """Shows the last of the lines that came until now; from now on each is shown as it comes."""
+        held, self._held = self._held or (), None
+        for line in held:
+            self._show_line(line)
+        for one in self._held_open:
+            self.open_text(one)
+        self._held_open.clear()
 
     def incomplete(self, job: dict[str, Any]) -> list[str]:
         """The agents where the job has ended, and of which not all lines came that they tell of."""
@@ -112,18 +128,32 @@ class _EveryLine(LiveOutput):
         note(text)
 
     def line(self, line: dict[str, Any]) -> None:
+        super().line(line)
+        if not self._is_asked_for(line):
+            return
+        if self._held is not None:
+            self._held.append(line)
+        else:
+            self._show_line(line)
+
+    def open_text(self, one: dict[str, Any]) -> None:
+        if self._held is not None:
+            self._held_open.append(one)
+        elif not self._as_json and self._is_asked_for(one):
+            self._print_text(one, one["data"] + UNFINISHED)
+
+    def _is_asked_for(self, line: dict[str, Any]) -> bool:
+        return self._asked.takes(line["epoch_ms"], line["level"], line["data"])
+
+    def _show_line(self, line: dict[str, Any]) -> None:
         if self._as_json:
             print(json.dumps(line), flush=True)
         else:
-            self._print(line, line["data"])
-        super().line(line)
+            self._print_text(line, line["data"])
 
-    def open_text(self, one: dict[str, Any]) -> None:
-        if not self._as_json:
-            self._print(one, one["data"] + UNFINISHED)
-
-    @staticmethod
-    def _print(line: dict[str, Any], text: str) -> None:
-        clock = local_time(line["epoch_ms"] // 1000, "%H:%M:%S", unknown="--:--:--")
-        text = text.replace("\n", "\n    ")  # a message must not make lines of another agent
-        print(f"{clock} {agent_name(line)} {line['level']:>2} {text}", flush=True)
+    def _print_text(self, line: dict[str, Any], text: str) -> None:
+        if not self._bare:
+            text = text.replace("\n", "\n    ")  # a message must not make lines of another agent
+            gap = " " if text and not text.startswith("\n") else ""
+            text = f"{stamp_text(line['epoch_ms'])} {agent_name(line)} {level_name(line['level']):<9}{gap}{text}"
+        print(text, flush=True)

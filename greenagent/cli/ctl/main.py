@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from greenagent import __version__
-from greenagent.cli.common import Parser, VisibleTerminal, is_text, positive, run_program, seconds
+from greenagent.cli.common import Parser, VisibleTerminal, count, is_text, positive, run_program, seconds
 from greenagent.cli.ctl import kill, logs, show, top
 from greenagent.cli.ctl.client import DEFAULT_URL, Client, ControllerError
 from greenagent.cli.ctl.exit_codes import FAILED, NOT_SO
 from greenagent.cli.ctl.output import PROGRAM
 from greenagent.cli.ctl.run import run
 from greenagent.cli.ctl.run_options import add_run_options
+from greenagent.cli.lines import add_line_options
 from greenagent.cli.moments import FORMS, moment
 
 Action = Callable[[Client, argparse.Namespace], int]
@@ -67,6 +68,8 @@ def _parse(given: list[str]) -> argparse.Namespace:
         given = [*given[name + 1 :], "--help"]
     given, words = _without_words(parser, given)
     options, unknown = parser.parse_known_args(given)
+    if options.json and getattr(options, "no_prefix", False):
+        parser.error("--json and --no-prefix exclude each other")
     if unknown:
         parser.commands.get("".join(given[name : name + 1]), parser).refuse(unknown)
     if hasattr(options, "words"):  # of run
@@ -137,11 +140,13 @@ def build_parser() -> CtlParser:
             command.usage = f"{command.prog} [OPTION ...] [--] ID"
         return command
 
-    def add_raw(command: Parser) -> Parser:
+    def add_raw(command: Parser, of_lines: bool = False) -> Parser:
         command.add_argument("--raw", action="store_true", help="control characters as they are, also on a terminal")
+        if of_lines:
+            command.add_argument("--no-prefix", action="store_true", help="the texts of the job's lines alone")
         return command
 
-    add_run_options(add_raw(add("run", run, "run a command on agents and show its output")))
+    add_run_options(add_raw(add("run", run, "run a command on agents and show its output"), of_lines=True))
     add("agents", show.agents, "the agents the controller knows")
     jobs = add("jobs", show.jobs, "the jobs the controller knows, newest first")
     jobs.add_argument("--state", help="only jobs in this state")
@@ -150,8 +155,12 @@ def build_parser() -> CtlParser:
     jobs.add_argument("--all", action="store_true", help="also the kill commands the controller has sent")
     jobs.add_argument("--limit", type=positive, default=100, metavar="N", help="at most N jobs (default 100)")
     add_raw(add("show", show.show, "one job with its results", of_one_job=True))
-    lines = add_raw(add("logs", logs.logs, "the lines of a job that agents have uploaded", of_one_job=True))
-    lines.add_argument("--follow", action="store_true", help="go on until the job ends")
+    lines = add_raw(
+        add("logs", logs.logs, "the lines of a job that agents have uploaded", of_one_job=True), of_lines=True
+    )
+    lines.add_argument("--follow", "-f", action="store_true", help="go on until the job ends")
+    lines.add_argument("--tail", type=count, metavar="N", help="the last N of those that are there")
+    add_line_options(lines)
     end = add("kill", kill.kill, "end a job and say what became of it", of_one_job=True)
     end.add_argument("--signal", type=kill.signal_name, metavar="NAME", help="send just this signal (name or number)")
     end.add_argument(

@@ -82,9 +82,13 @@ class LiveOutput:
     Text is every level but statistics and results; one that is none of the protocol's is printed with its number.
     """
 
-    def __init__(self, prefix: bool, quiet: bool = False) -> None:
-        """``prefix``: every line begins with gid:nid. ``quiet``: print nothing."""
+    def __init__(self, prefix: bool, quiet: bool = False, bare: bool = False) -> None:
+        """``prefix``: of a fan-out, every line begins with gid:nid; ``bare``: but those of the job do not.
+
+        ``quiet``: print nothing.
+        """
         self._prefix = prefix
+        self._bare = bare
         self._quiet = quiet
         self._shown: dict[tuple[str, int], deque[Shown]] = {}
         """By agent and level."""
@@ -265,14 +269,17 @@ class LiveOutput:
 
     def note(self, item: dict[str, Any], text: str) -> None:
         """Prints a line of our own about an agent."""
-        self.show(item, levels.STDERR, [f"{PROGRAM}: {text}"])
+        self._print(item, levels.STDERR, [f"{PROGRAM}: {text}"], self._prefix)
 
     def show(self, item: dict[str, Any], level: int, texts: Iterable[str]) -> None:
         """Prints lines of the agent that ``item`` is about."""
+        self._print(item, level, texts, self._prefix and not self._bare)
+
+    def _print(self, item: dict[str, Any], level: int, texts: Iterable[str], names_agent: bool) -> None:
         if self._quiet:
             return
         stream = sys.stdout if level == levels.STDOUT else sys.stderr
-        prefix = f"{agent_name(item)} " if self._prefix and item["nid"] else ""  # none had it where there is no nid
+        prefix = f"{agent_name(item)} " if names_agent and item["nid"] else ""  # none had it where there is no nid
         stream.writelines(f"{prefix}{text}\n" for text in texts)
         stream.flush()
 

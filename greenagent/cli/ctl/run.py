@@ -38,7 +38,7 @@ def run(client: Client, options: argparse.Namespace) -> int:
     if options.detach:
         print(json.dumps(answer) if options.json else job_id)
         return 0
-    output = LiveOutput(prefix=options.fanout, quiet=options.json)
+    output = LiveOutput(prefix=options.fanout, quiet=options.json, bare=options.no_prefix)
     follower = Follower(client, job_id, output, explain=lambda: tell_waiting(client, job_id))
     try:
         job = _follow(client, follower, answer)

@@ -25,6 +25,7 @@ from greenagent.cli.common import (  # noqa: E402
     print_error,
     run_program,
 )
+from greenagent.cli.lines import add_line_options  # noqa: E402
 from greenagent.cli.logs.ids import all_jobs, find_job  # noqa: E402
 from greenagent.cli.logs.jobs import JobQuestion, find_jobs, how_it_ran, ledger_states, print_jobs  # noqa: E402
 from greenagent.cli.logs.options import (  # noqa: E402
@@ -34,11 +35,8 @@ from greenagent.cli.logs.options import (  # noqa: E402
     add_place,
     check_job_options,
     find_place,
-    levels,
-    regex,
 )
 from greenagent.cli.logs.text import printer, utf8_output, wants_colour  # noqa: E402
-from greenagent.cli.moments import FORMS, moment  # noqa: E402
 from greenagent.cli.unfinished import UNFINISHED, Unfinished  # noqa: E402
 from greenagent.logs.read.open_lines import open_lines  # noqa: E402
 from greenagent.logs.read.query import LogQuery, newest_first  # noqa: E402
@@ -89,12 +87,9 @@ def build_parser() -> Parser:
     add_place(parser)
     which = parser.add_argument_group("which lines")
     which.add_argument("--job", metavar="ID", help="of one job: its id or how that begins; 'agent' is the agent itself")
-    which.add_argument("--level", type=levels, metavar="LIST", help="levels or their names: 2, 2-9, 7,8, warning")
     which.add_argument("--domain", metavar="TEXT")
     which.add_argument("--name", metavar="TEXT")
-    which.add_argument("--grep", type=regex, default="", metavar="REGEX", help="whose text matches")
-    which.add_argument("--since", type=moment, metavar="TIME", help=FORMS)
-    which.add_argument("--until", type=moment, metavar="TIME", help="likewise")
+    add_line_options(which)
     which.add_argument("--limit", type=positive, default=0, metavar="N", help="the newest N, printed oldest first")
     how = parser.add_argument_group("how")
     what = how.add_mutually_exclusive_group()
@@ -106,6 +101,7 @@ def build_parser() -> Parser:
     form = how.add_mutually_exclusive_group()
     form.add_argument("--json", dest="form", action="store_const", const="json", default="", help="one object a line")
     form.add_argument("--csv", dest="form", action="store_const", const="csv", help="a header, then one row a line")
+    form.add_argument("--no-prefix", action="store_true", help="the texts alone")
     add_job_options(parser)
     how.add_argument("--raw", action="store_true", help="control characters, and formulas in CSV, as they are")
     how.add_argument("--colour", "--color", choices=("auto", "always", "never"), default="auto")
@@ -124,6 +120,8 @@ def show_logs(arguments: list[str]) -> int:
         parser.refuse(surplus)
     if options.stats and options.limit:
         parser.error("--limit and --stats exclude each other: the chart counts all lines")
+    if options.no_prefix and (options.jobs or options.stats):
+        parser.error("--no-prefix is for lines")
     check_job_options(parser, options)
     query = LogQuery(
         jobid=options.job,
@@ -165,7 +163,8 @@ def _ids_in_ledger(place: LogPlace) -> Iterable[str]:
 def _show_lines(options: argparse.Namespace, place: LogPlace, query: LogQuery, unread: Unread) -> bool:
     """False when there are none."""
     out = utf8_output()
-    show = printer(options.form, out, wants_colour(options.colour, out), options.job is not None, options.raw)
+    colour = wants_colour(options.colour, out)
+    show = printer(options.form, out, colour, options.job is not None, options.raw, options.no_prefix)
     scan = Scan(place.folder, query, unread, _say_removed)
     if options.follow:
         if query.limit or query.time_from is None:

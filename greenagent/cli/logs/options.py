@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sqlite3
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from greenagent.cli.common import (
     EXIT_FAILED,
     NO_CONFIG,
-    UsageError,
     add_config,
     configuration_file,
     print_error,
 )
+from greenagent.cli.lines import regex
 from greenagent.cli.logs.jobs import SORTS, read_states
 from greenagent.logs.folder import LogFolder
-from greenagent.values.errors import GreenagentError, LevelError
-from greenagent.values.levels import NAMES, LevelSet, parse_levels
-
-_LEVELS_BY_NAME: Final = {name: number for number, name in NAMES.items()}
+from greenagent.values.errors import GreenagentError
 
 
 class LogPlace(NamedTuple):
@@ -118,21 +114,3 @@ def load_configuration(path: str) -> Any:
         return load_settings(path, os.environ, files=False, reads_only=True).settings
     except SettingsError as error:
         raise GreenagentError(f"{error} (or name the folder with --dir DIR)") from error
-
-
-def levels(text: str) -> LevelSet | None:
-    """An option's level list, in which levels may be called by name."""
-    parts = [str(_LEVELS_BY_NAME.get(part.strip().lower(), part)) for part in text.split(",")]
-    try:
-        return parse_levels(",".join(parts))
-    except LevelError as error:
-        raise UsageError(f"{error}; names are {', '.join(_LEVELS_BY_NAME)}") from error
-
-
-def regex(text: str) -> str:
-    """An option's regular expression, as text."""
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise UsageError(f"{text!r} is not a regular expression: {error}") from error
-    return text

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any, Final, TextIO
 
 from greenagent.cli.common import local_time
-from greenagent.cli.logs.text import csv_writer, level_name, paint
+from greenagent.cli.lines import level_name
+from greenagent.cli.logs.text import csv_writer, paint
 from greenagent.logs.folder import LogFolder, Unreadable
 from greenagent.logs.read.query import EPOCH, LEVEL, LogQuery, ask_all, conditions, order_column
 from greenagent.values.levels import NAMES

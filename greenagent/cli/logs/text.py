@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Final, TextIO
 
-from greenagent.cli.common import json_line, local_time
+from greenagent.cli.common import json_line
+from greenagent.cli.lines import level_name, stamp_text
 from greenagent.values import levels
 from greenagent.values.message import Record
 from greenagent.values.text import visible
@@ -36,8 +37,10 @@ _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[
 Printer = Callable[[Iterable[Record]], None]
 
 
-def printer(form: str, out: TextIO, colour: bool, one_job: bool, raw: bool = False) -> Printer:
-    """Prints records in a form: "json", "csv", or "" for people; ``one_job`` leaves out what names the job.
+def printer(form: str, out: TextIO, colour: bool, one_job: bool, raw: bool = False, bare: bool = False) -> Printer:
+    """Prints records in a form: "json", "csv", or "" for people.
+
+    ``one_job`` leaves out what names the job; ``bare`` all but the text.
 
     Control characters show as escapes, and formulas in CSV as text, unless ``raw``: a job must not steer the reader's
     terminal or spreadsheet.
@@ -49,6 +52,9 @@ def printer(form: str, out: TextIO, colour: bool, one_job: bool, raw: bool = Fal
         rows = csv_writer(out, raw)
         rows([COLUMNS])
         return lambda records: rows(one.to_wire().values() for one in records)
+    if bare:
+        plain: Callable[[str, int], str] = paint if colour else lambda text, level: text
+        return lambda records: out.writelines(f"{plain(shown(one.data), one.level)}\n" for one in records)
     return lambda records: out.writelines(text_line(one, colour, one_job, shown) for one in records)
 
 
@@ -73,8 +79,7 @@ def _harmless(cell: str) -> str:
 
 def text_line(record: Record, colour: bool, one_job: bool, shown: Callable[[str], str] = visible) -> str:
     """Local time, job, level name, domain and name, text: one line, further ones of the text indented."""
-    second = int(record.epoch)
-    stamp = f"{local_time(second)}.{round((record.epoch - second) * 1000) % 1000:03d}"
+    stamp = stamp_text(round(record.epoch * 1000))
     text = shown(record.data).replace("\n", "\n    ")
     level = f"{level_name(record.level):<9}"
     if colour:
@@ -85,10 +90,6 @@ def text_line(record: Record, colour: bool, one_job: bool, shown: Callable[[str]
     label = "/".join(part for part in (record.domain, record.name) if part)
     label = f" [{visible(label)}]" if label else ""
     return f"{stamp} {visible(record.jobid)} {level}{label}{gap}{text}\n"
-
-
-def level_name(level: int) -> str:
-    return levels.NAMES.get(level, f"level {level}")
 
 
 def paint(text: str, level: int) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import gevent
@@ -25,7 +26,7 @@ from tests.support.ctl import (
     on_node,
     texts_of,
 )
-from tests.support.local_controller import Agent, LocalController, plain
+from tests.support.local_controller import Agent, LocalController, plain, start
 from tests.support.programs import ROOT, Done, command
 from tests.support.waiting import wait_until
 
@@ -265,6 +266,39 @@ def test_lines_no_longer_kept_are_told_once_and_in_the_end(make_controller) -> N
     assert done.err == "greenagent-ctl: 3000 older lines are no longer kept here\n"
 
 
+def test_lines_are_asked_for_as_in_greenagent_logs(controller) -> None:
+    """It had none of these options, and showed neither dates nor names of levels."""
+    agent = Agent(controller)
+    start(controller, agent, "x")
+    lines = Lines()
+    moments = ("2026-11-26T23:59:59.000", "2026-11-27T00:00:00.250", "2026-11-27T00:00:00.500", "2026-11-27T12:00:00")
+    printed = ((1, "begun"), (7, "slow disk"), (2, "broken\nno space"), (12, "done"))
+    for moment, (level, text) in zip(moments, printed, strict=True):
+        lines.send(agent, "x", text, level=level, stamp=int(datetime.fromisoformat(moment).timestamp() * 1000))
+    agent.finish("x", lines={"1": 1, "2": 1, "7": 1, "12": 1})
+    assert ctl(controller.url, "logs", "x").out.splitlines() == [
+        "2026-11-26 23:59:59.000 1:10 stdout    begun",
+        "2026-11-27 00:00:00.250 1:10 warning   slow disk",
+        "2026-11-27 00:00:00.500 1:10 stderr    broken",
+        "    no space",
+        "2026-11-27 12:00:00.000 1:10 level 12  done",
+    ]
+    for options, shown in (
+        (("--tail", "2"), "broken|no space|done"),
+        (("--tail", "0"), ""),
+        (("--tail", "9", "-f"), "begun|slow disk|broken|no space|done"),
+        (("--level", "warning,1"), "begun|slow disk"),
+        (("--level", "1-7", "--tail", "1"), "broken|no space"),
+        (("--grep", "^(b|d)o?e?"), "begun|broken|no space|done"),
+        (("--grep", "disk$", "--follow"), "slow disk"),
+        (("--since", "2026-11-27", "--until", "2026-11-27T00:00:00"), "slow disk|broken|no space"),
+    ):
+        done = ctl(controller.url, "logs", "x", "--no-prefix", *options)
+        assert done == (0, "".join(f"{text}\n" for text in shown.split("|") if text), ""), options
+    (line,) = ctl(controller.url, "logs", "x", "--json", "--tail", "1").out.splitlines()
+    assert json.loads(line)["data"] == "done"
+
+
 def test_stamps_no_calendar_has_are_shown_as_unknown() -> None:
     line = '{"gid": 1, "nid": 1, "id": %d, "level": 1, "data": "text", "epoch": %s, "epoch_ms": %s000, "number": %d}'
     stamps = ("1" + "0" * 17, "1" + "0" * 400, "-1" + "0" * 17)
@@ -272,7 +306,7 @@ def test_stamps_no_calendar_has_are_shown_as_unknown() -> None:
     page = f'{{"lines": [{lines}], "next": 3, "dropped": 0, "finished": true, "run": "r"}}'
     with answers({"logs": page, "x": '{"id": "x", "results": []}'}) as url:
         done = ctl(url, "logs", "x")
-        assert done == (0, "--:--:-- 1:1  1 text\n" * 3, "")
+        assert done == (0, "---------- --:--:--.000 1:1 stdout    text\n" * 3, "")
 
 
 def test_lines_that_went_with_an_earlier_run_of_the_controller_are_missed(tmp_path) -> None:

@@ -67,7 +67,7 @@ def test_logs_show_it_with_its_time_and_as_json_they_do_not(controller, answerin
     shown = ctl(controller.url, "logs", "j")
     assert shown.code == 0
     first, second = shown.out.splitlines()
-    assert first.endswith(" 1:10  7 one")
+    assert first.endswith(" 1:10 warning   one")
     assert second == "    two [unfinished]"
     assert ctl(controller.url, "logs", "j", "--json").out == ""
 

@@ -64,6 +64,9 @@ def test_fanout_prefixes_every_line_and_exits_with_the_highest(controller, answe
     assert done.code == 2
     assert sorted(done.out.splitlines()) == ["1:1 end", "1:1 from 1", "1:2 end", "1:2 from 2"]
     assert done.err.splitlines()[-1] == "greenagent-ctl: 2 agents: 0 ok, 2 failed: 1:1 1:2"
+    bare = ctl(controller.url, "run", "--role", "web", "--fanout", "--no-prefix", "--", "job")
+    assert sorted(bare.out.splitlines()) == ["end", "end", "from 1", "from 2"]
+    assert bare.err.count("1:1 greenagent-ctl: ") == done.err.count("1:1 greenagent-ctl: ") > 0, "ours tell whose it is"
 
 
 def test_a_fanout_tells_who_is_away_and_how_it_went(make_controller, answering) -> None:
@@ -167,7 +170,7 @@ def test_a_job_of_any_id_is_run_shown_logged_and_killed(controller, answering, j
     done = ctl(url, *on_node(f"--id={job_id}", "--", "sh"))
     assert (done.code, done.out) == (0, "a line\n")
     assert ctl(url, "show", "--", job_id).out.startswith(f"job {job_id}: SUCCESS, execute sh\n")
-    assert ctl(url, "logs", "--", job_id).out.endswith(" 1:10  1 a line\n")
+    assert ctl(url, "logs", "--", job_id).out.endswith(" 1:10 stdout    a line\n")
     assert f"job {job_id} has ended already (SUCCESS)" in ctl(url, "kill", "--", job_id).err
 
 

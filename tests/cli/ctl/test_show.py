@@ -49,7 +49,7 @@ def test_agents_jobs_show_and_logs(controller, answering) -> None:
     assert "    world" in shown
     assert json.loads(ctl(controller.url, "show", "x", "--json").out)["results"][0]["data"] == "[1]"
     logged = ctl(controller.url, "logs", "x").out.splitlines()
-    assert [line.split()[1:] for line in logged] == [["1:10", "1", "hello"], ["1:10", "1", "world"]]
+    assert [line.split()[2:] for line in logged] == [["1:10", "stdout", "hello"], ["1:10", "stdout", "world"]]
     objects = [json.loads(line) for line in ctl(controller.url, "logs", "x", "--json").out.splitlines()]
     assert [one["data"] for one in objects] == ["hello", "world"]
     assert ctl(controller.url, "show", "none").code == 1

@@ -22,6 +22,8 @@ from tests.support.ctl import (
         (("jobs", "--sinc=1h"), "--sinc=1h (did you mean --since?) (see greenagent-ctl jobs --help)"),
         (("jbos",), "there is no 'jbos' (did you mean jobs?): run, agents, jobs, show, logs, kill, top"),
         (("jobs", "--state", "foo"), "--state 'foo' is none of DUPILICATE_ID, ERROR, KILLED, QUEUED, RUNNING, SUCCESS"),
+        (("logs", "x", "--json", "--no-prefix"), "--json and --no-prefix exclude each other"),
+        (("logs", "x", "--tail", "-1"), "'-1' is not a whole number"),
         (("jobs", "--limit", "0"), "'0' is not a positive number"),
         (("jobs", "--limit", "-3"), "'-3' is not a positive number"),
         (("--url", "http://[fe80::1%25lo]:1", "agents"), "names a zone of IPv6, which is not supported"),

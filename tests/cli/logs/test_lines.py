@@ -34,6 +34,9 @@ def test_oldest_first_with_level_names_and_local_times(folder: Path) -> None:
         "second stderr    caf\u00e9",
         "second level 12  odd",
     ]
+    assert lines("--dir", folder, "--no-prefix", "--level", "2-20") == [
+        "careful", "", '{"a": 1}', "\\x1b[31mbad\\x1b[0m", "caf\u00e9", "odd",
+    ]  # fmt: skip
     datetime.strptime(shown[0][:23], "%Y-%m-%d %H:%M:%S.%f")
 
 

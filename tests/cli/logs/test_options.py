@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from greenagent.cli.common import UsageError
-from greenagent.cli.logs.options import levels as read_levels
+from greenagent.cli.lines import levels as read_levels
 from greenagent.cli.moments import duration, moment
 from tests.support.log_program import lines, run
 
@@ -37,6 +37,7 @@ from tests.support.log_program import lines, run
         (["--dir", "x", "--nonsense"], "--nonsense"),
         (["--dir", "x", "--follow", "--jobs"], "not allowed with"),
         (["--dir", "x", "--csv", "--json"], "not allowed with"),
+        (["--dir", "x", "--no-prefix", "--stats"], "--no-prefix is for lines"),
         (["verify"], "name a folder with --dir DIR, or the agent"),
     ],
 )
