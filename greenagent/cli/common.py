@@ -273,9 +273,12 @@ class VisibleTerminal:
         return getattr(self.terminal, name)
 
 
+_ENCODE: Final = json.JSONEncoder(ensure_ascii=False).encode  # dumps would make one for each line
+
+
 def json_line(value: Any) -> str:
     """JSON on one line, letters of all scripts as they are; what a terminal would obey is escaped as JSON has it."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = _ENCODE(value)
     return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from greenagent.cli.common import UsageError, local_time
@@ -71,6 +72,7 @@ def level_name(level: int) -> str:
     return NAMES.get(level, f"level {level}")
 
 
+@lru_cache(maxsize=256)  # the lines of one read of a pipe have the same
 def stamp_text(milliseconds: int) -> str:
     """Local date and time of a line, of one width also where no calendar has it."""
     return f"{local_time(milliseconds // 1000, unknown=_NO_TIME)}.{milliseconds % 1000:03}"

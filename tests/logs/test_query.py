@@ -1,13 +1,18 @@
 """Questions to all databases at once, newest first (protocol 6.2)."""
 
+import re
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import example, given
 
 from greenagent.logs.folder import LogFolder, reading
 from greenagent.logs.lines import Block
-from greenagent.logs.read.query import LogQuery, newest_first, spans_of
+from greenagent.logs.read.query import LogQuery, literal_in, newest_first, spans_of
 from greenagent.logs.read.scan import Scan
 from greenagent.logs.write.job_log import Routes
 from greenagent.values.errors import GreenagentError
@@ -131,3 +136,43 @@ def test_a_query_sees_what_was_flushed_while_a_job_goes_on(stores: Stores) -> No
         log.append([Message(1, str(number))])
         store.flush()
         assert store.query(LogQuery(jobid="j", limit=1))[0].data == str(number)
+
+
+@pytest.mark.parametrize(
+    ("expression", "literal"),
+    [
+        ("foobar", "foobar"),
+        ("foo.*barrel$", "barrel"),
+        (r"took \d+\.5 s", "took "),
+        ("[]a]xx[^]]", "xx"),
+        ("colou?r", "colo"),
+        ("ab*?cde", "cde"),
+        (r"\[error\]", "[error]"),
+        ("one|other", ""),
+        ("(?i)error", ""),
+        (r"\x41bc", ""),
+        (r"a\ud800", ""),
+    ],
+)
+def test_the_literal_part_of_an_expression(expression: str, literal: str) -> None:
+    assert literal_in(expression) == literal
+    assert literal_in("a\ud800") == ""
+
+
+@given(st.lists(st.sampled_from([*"ab.*+?[]^$-|()", r"\.", r"\d", r"\b", r"\\"])).map("".join), st.text("ab.[]^-1\\"))
+@example("a?b", "b")
+@example("[]b]*a", "a")
+def test_what_matches_an_expression_contains_its_literal_part(expression: str, text: str) -> None:
+    try:
+        matches = re.search(expression, text)
+    except re.error:
+        return
+    if matches:
+        assert literal_in(expression) in text
+
+
+def test_text_that_is_no_utf8_is_shown_amid_the_others(three: LogFolder) -> None:
+    with closing(sqlite3.connect(three.databases()[-1])) as other:
+        other.execute("UPDATE logs SET data = CAST(x'61ff62' AS TEXT) WHERE jobid = 'a'")
+        other.commit()
+    assert ask(three) == ["b2 100%", r"a\xffb", "b1 100%", "a1", "b0 100%", "a0"]

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Final, TextIO
 
 from greenagent.cli.common import json_line
@@ -79,17 +80,22 @@ def _harmless(cell: str) -> str:
 
 def text_line(record: Record, colour: bool, one_job: bool, shown: Callable[[str], str] = visible) -> str:
     """Local time, job, level name, domain and name, text: one line, further ones of the text indented."""
-    stamp = stamp_text(round(record.epoch * 1000))
     text = shown(record.data).replace("\n", "\n    ")
-    level = f"{level_name(record.level):<9}"
+    stamp, level = stamp_text(round(record.epoch * 1000)), _level(record.level, colour)
     if colour:
-        text, level = paint(text, record.level), paint(level, record.level)
+        text = paint(text, record.level)
     gap = " " if text and not text.startswith("\n") else ""
     if one_job:
         return f"{stamp} {level}{gap}{text}\n"
     label = "/".join(part for part in (record.domain, record.name) if part)
     label = f" [{visible(label)}]" if label else ""
     return f"{stamp} {visible(record.jobid)} {level}{label}{gap}{text}\n"
+
+
+@lru_cache(maxsize=256)
+def _level(level: int, colour: bool) -> str:
+    name = f"{level_name(level):<9}"
+    return paint(name, level) if colour else name
 
 
 def paint(text: str, level: int) -> str:

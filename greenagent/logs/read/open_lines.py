@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from greenagent.logs.folder import LogFolder, Unreadable, reading, refuse_unreadable
-from greenagent.logs.read.query import LogQuery, as_record, conditions
+from greenagent.logs.read.query import RECORD, LogQuery, conditions
 from greenagent.values.message import Record
 
 StreamKey = tuple[str, int]
@@ -28,7 +28,7 @@ def open_lines(
                 return {}
             where, values = conditions(connection, query)
             rows = connection.execute(
-                "SELECT stream, 0, 0, jobid, domain, name, epoch, level, data FROM open_lines"
+                f"SELECT stream, 0, {RECORD} FROM (SELECT *, 0 AS id FROM open_lines)"
                 + (" WHERE " + " AND ".join(where) if where else "")
                 + " ORDER BY epoch, stream",
                 values,
@@ -39,6 +39,6 @@ def open_lines(
         return {}
     found: dict[StreamKey, Record] = {}
     for stream, *row in rows:
-        record = as_record(tuple(row))
+        record = Record(*row)
         found[record.jobid, stream] = record
     return found
