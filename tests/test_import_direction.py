@@ -137,7 +137,6 @@ SMALL_ON_PURPOSE = {
     "runtime/patch.py": "imported before everything but cli/early.py",
     "values/errors.py": "the errors that all rooms share",
     "values/signals.py": "signals as people name them",
-    "values/states.py": "the table of states, which imports nothing",
 }
 """Modules under 40 lines, and why they are no slice of a neighbour."""
 

@@ -174,6 +174,11 @@ class Assignment:
     def ended(self) -> bool:
         return states.is_terminal(self.state)
 
+    @property
+    def waits(self) -> bool:
+        """Whether its agent says that it waits for its turn there."""
+        return self.state == states.RUNNING and time.monotonic() < self.waits_until
+
     def change(self, **changes: Any) -> None:
         """Sets attributes. Only ``JobStore`` calls this, after the state file has them."""
         for name, value in changes.items():
@@ -192,7 +197,7 @@ class Assignment:
             "took": None if ran is None else ran.time / 1000,
             "exit": None if ran is None else ran.exit,
             "why": self.results[-1].why if self.results else "",
-            "waits": self.state == states.RUNNING and time.monotonic() < self.waits_until,
+            "waits": self.waits,
         }
 
     def newest_result(self) -> str:
@@ -276,6 +281,12 @@ class Job:
             if placeholder in found or not found:
                 return placeholder
         return next((state for state in found if state != states.SUCCESS), states.SUCCESS)
+
+    @property
+    def waits(self) -> bool:
+        """True of a RUNNING one that no agent has begun: each that has it says that it waits for its turn there."""
+        running = [one for one in self.assignments if one.state == states.RUNNING]
+        return bool(running) and all(one.waits for one in running)
 
     def stamp(self, moment: float) -> float:
         """What the wall clock showed at a moment of ``monotonic_epoch``; 0 stays 0."""

@@ -27,3 +27,7 @@ class LevelError(GreenagentError):
 
 class SignalError(GreenagentError):
     """A name or number that is no signal."""
+
+
+class StateNameError(GreenagentError):
+    """A name that is none of a job's states."""

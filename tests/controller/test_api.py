@@ -7,7 +7,9 @@ import json
 import gevent
 import pytest
 
+from greenagent.cli.ctl import show
 from greenagent.controller.http.access import Access, TokenFile
+from greenagent.controller.http.job_list import SORTS
 from greenagent.controller.limits import Limits
 from greenagent.runtime.agent_log import AgentLog
 from tests.support.calls import note_calls
@@ -125,9 +127,9 @@ def test_any_id_can_be_asked_for(controller, agent, job_id) -> None:
     assert controller.get(f"jobs/{quote(job_id, safe='')}/logs")["id"] == job_id
 
 
-def test_the_list_of_jobs_filters(controller, agent) -> None:
+def test_the_list_of_jobs_filters_and_sorts(controller, agent) -> None:
     start(controller, agent, "one")
-    agent.finish("one")
+    agent.finish("one", exit_code=0)
     start(controller, agent, "two")
     controller.submit(id="three", gid=1, nid=11, wait_for_agent=60)
     ids = lambda **filters: [job["id"] for job in controller.get("jobs", **filters)["jobs"]]  # noqa: E731
@@ -138,7 +140,39 @@ def test_the_list_of_jobs_filters(controller, agent) -> None:
     assert ids(limit=1) == ["three"]
     since = controller.get("jobs/two")["created"]
     assert ids(since=since) == ["three", "two"]
-    for refused in ("agent=x", "state=foo", "limit=0", "limit=-3", "limit=many"):
+    assert ids(until=since + 3600) == ["three", "two", "one"]
+    assert ids(until=since - 3600) == []
+    assert ids(state="success,Queued") == ["three", "one"]
+    assert ids(state=["RUNNING", "QUEUED"]) == ["three", "two"]
+    assert ids(state="waiting") == []
+    assert agent.post("waiting", [{"id": "two", "waits": True}]).json() == "ok"
+    assert ids(state="waiting") == ids(state="RUNNING") == ["two"], "the protocol knows no other state of it"
+    assert ids(state="failed") == []
+    agent.finish("two", "TIMEOUT", exit_code=None, signal="SIGTERM", starttime=int(since * 1000) + 5000, time=70)
+    controller.post("jobs/three/kill", {})
+    assert ids(state="failed") == ["three", "two"]
+    for sort, found in (
+        ("posted", ["one", "two", "three"]),
+        ("start", ["three", "one", "two"]),
+        ("end", ["one", "two", "three"]),
+        ("waited", ["three", "one", "two"]),
+        ("took", ["three", "one", "two"]),
+        ("exit", ["one", "two", "three"]),
+        ("job", ["one", "three", "two"]),
+    ):
+        assert ids(sort=sort) == found, sort
+        assert ids(sort=sort, limit=2) == found[1:], sort
+    assert tuple(SORTS) == show.SORTS
+    for refused in (
+        "agent=x",
+        "state=foo",
+        "state=failed,foo",
+        "sort=size",
+        "until=then",
+        "limit=0",
+        "limit=-3",
+        "limit=many",
+    ):
         assert plain().get(f"{controller.url}/api/jobs?{refused}", timeout=10).status_code == 400, refused
 
 

@@ -149,9 +149,13 @@ def build_parser() -> CtlParser:
     add_run_options(add_raw(add("run", run, "run a command on agents and show its output"), of_lines=True))
     add("agents", show.agents, "the agents the controller knows")
     jobs = add("jobs", show.jobs, "the jobs the controller knows, newest first")
-    jobs.add_argument("--state", help="only jobs in this state")
+    jobs.add_argument(
+        "--state", type=show.read_states, action="append", metavar="LIST", help="failed, waiting, or error,timeout"
+    )
     jobs.add_argument("--agent", metavar="GID:NID", help="only jobs of this agent")
     jobs.add_argument("--since", type=moment, metavar="TIME", help=f"only jobs posted since: {FORMS}")
+    jobs.add_argument("--until", type=moment, metavar="TIME", help="only jobs posted until then")
+    jobs.add_argument("--sort", choices=show.SORTS, help="the largest last, instead of the newest first")
     jobs.add_argument("--all", action="store_true", help="also the kill commands the controller has sent")
     jobs.add_argument("--limit", type=positive, default=100, metavar="N", help="at most N jobs (default 100)")
     add_raw(add("show", show.show, "one job with its results", of_one_job=True))

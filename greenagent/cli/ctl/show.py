@@ -7,16 +7,18 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from greenagent.cli.common import UsageError, ago, local_time, one_line, print_table, state_and_why, terminal_width
+from greenagent.cli.common import ago, local_time, one_line, print_table, state_and_why, terminal_width
 from greenagent.cli.ctl.client import Client, job_path
 from greenagent.cli.ctl.ids import of_job
-from greenagent.cli.ctl.output import agent_name, agent_state
+from greenagent.cli.ctl.output import agent_name, agent_state, note
 from greenagent.cli.moments import duration
 from greenagent.values import states
 from greenagent.values.text import SHORT
 
-WAITING: Final = "WAITING"
-"""Shown of a job that its agents have and have not begun."""
+SORTS: Final = ("posted", "start", "end", "waited", "took", "exit", "job", "command")
+"""By what a controller sorts jobs."""
+MAX_LISTED: Final = 1000
+"""Jobs that it lists at most."""
 _SHOWN: Final = {
     "domain": "domain",
     "queue": "queue",
@@ -51,23 +53,26 @@ def agents(client: Client, options: argparse.Namespace) -> int:
     return 0
 
 
+def read_states(text: str) -> frozenset[str]:
+    """An option's list of states: ``error,timeout``, ``failed``, or ``waiting`` as tables show it."""
+    return states.read_states(text, states.ASKED_FOR)
+
+
 def jobs(client: Client, options: argparse.Namespace) -> int:
     """The jobs as a table."""
     filters: dict[str, Any] = {"limit": options.limit}
     if not options.all:
         filters["kills"] = 0
-    if options.state is not None:
-        known = sorted(states.PLACEHOLDERS | states.TERMINAL)
-        if options.state.upper() not in known:
-            raise UsageError(f"--state {options.state!r} is none of {', '.join(known)}")
-        filters["state"] = options.state
-    if options.agent:
-        filters["agent"] = options.agent
-    if options.since is not None:
-        filters["since"] = options.since
+    if options.state:
+        filters["state"] = ",".join(sorted(frozenset().union(*options.state)))
+    for name in ("agent", "since", "until", "sort"):
+        if (value := getattr(options, name)) is not None:
+            filters[name] = value
     if width := 0 if options.json else terminal_width():
         filters["short"] = SHORT
     answer = client.get("jobs", **filters)
+    if len(answer["jobs"]) == MAX_LISTED < options.limit:
+        note(f"there may be more: a controller lists {MAX_LISTED} jobs at most")
     if options.json:
         print(json.dumps(answer))
         return 0
@@ -92,7 +97,7 @@ def show(client: Client, options: argparse.Namespace) -> int:
     for result in job["results"]:
         step = steps.get((result["gid"], result["nid"])) or {}
         who = agent_name(result) if result["nid"] else "no agent:"
-        print(f"{who} {WAITING if step.get('waits') else result['state']}{_code(result)}")
+        print(f"{who} {states.WAITING if step.get('waits') else result['state']}{_code(result)}")
         if told := _told(job, step):
             print(f"  {told}")
         if result["state"] in states.PLACEHOLDERS and (away := _away(client, result, result["state"])):
@@ -149,7 +154,7 @@ def _state(job: dict[str, Any]) -> str:
     ones = [one for one in job["agents"] if one["state"] == states.RUNNING]
     waits = job["state"] == states.RUNNING and ones and all(one.get("waits") for one in ones)
     if waits:
-        return WAITING
+        return states.WAITING
     why = next(((one["why"], one["exit"]) for one in job["agents"] if one.get("why")), ("", None))
     return state_and_why(str(job["state"]), *why) if states.is_terminal(job["state"]) else str(job["state"])
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
 from greenagent.cli.common import (
-    UsageError,
     json_line,
     local_time,
     one_line,
@@ -29,9 +28,7 @@ from greenagent.values import states
 from greenagent.values.command import RESERVED_ID
 from greenagent.values.text import SHORT, beginnings
 
-FAILED: Final = "FAILED"
-"""Instead of a state: all but SUCCESS of what has ended."""
-KNOWN_STATES: Final = (*sorted(states.TERMINAL), states.RUNNING, FAILED)
+KNOWN_STATES: Final = (*sorted(states.TERMINAL), states.RUNNING, states.FAILED)
 
 
 class JobRow(NamedTuple):
@@ -103,10 +100,7 @@ class JobQuestion(NamedTuple):
     each: bool = False
 
     def takes_state(self, state: str) -> bool:
-        if not self.states:
-            return True
-        state = state.upper()
-        return state in self.states or (FAILED in self.states and state in states.TERMINAL - {states.SUCCESS})
+        return not self.states or state.upper() in self.states
 
     def takes(self, record: RunRecord) -> bool:
         """Whether a run is one of those."""
@@ -124,10 +118,7 @@ class JobQuestion(NamedTuple):
 
 def read_states(text: str) -> frozenset[str]:
     """An option's list of states: ``error,timeout``, or ``failed``."""
-    found = frozenset(part.strip().upper() for part in text.split(",") if part.strip())
-    if odd := sorted(found.difference(KNOWN_STATES)):
-        raise UsageError(f"{odd[0]!r} is no state: say {', '.join(KNOWN_STATES)}")
-    return found
+    return states.read_states(text, KNOWN_STATES)
 
 
 def find_jobs(folder: LogFolder, asked: JobQuestion, spool: Path | None, unreadable: Unreadable) -> list[JobRow]:

@@ -9,11 +9,12 @@ from typing import Any, Final
 
 import falcon
 
-from greenagent.controller.dispatch.results import EndedError, SignalNotKnownError, is_kill_order
+from greenagent.controller.dispatch.results import EndedError, SignalNotKnownError
 from greenagent.controller.dispatch.submission import KnownIdError, TooManyJobsError, parse_posted
 from greenagent.controller.http.answers import show_pieces
 from greenagent.controller.http.bodies import Bodies, BodyError, NoRoomError
 from greenagent.controller.http.body_values import BodyTooLargeError, NotJsonError, unchanged
+from greenagent.controller.http.job_list import SORTS, JobQuestion
 from greenagent.controller.json_parts import json_list, json_object
 from greenagent.controller.model import IDENTITY_DIGITS, AgentKey, Job
 from greenagent.controller.services import Services
@@ -21,12 +22,13 @@ from greenagent.controller.state.open_texts import OpenText
 from greenagent.controller.state.scripts import Script
 from greenagent.runtime.greenlets import give_way
 from greenagent.values import states
-from greenagent.values.errors import CommandError, SignalError
+from greenagent.values.errors import CommandError, SignalError, StateNameError
 from greenagent.values.signals import parse_signal
 from greenagent.values.text import beginnings
 
 MAX_WAIT: Final = 300.0
 MAX_LISTED: Final = 1000
+_END_OF_TIME: Final = 1e15
 MAX_LINES: Final = 5000
 
 ROUTES: Final = {
@@ -43,6 +45,7 @@ ROUTES: Final = {
 REFUSALS: Final[dict[type[Exception], Callable[..., falcon.HTTPError]]] = {
     CommandError: falcon.HTTPBadRequest,
     SignalError: falcon.HTTPBadRequest,
+    StateNameError: falcon.HTTPBadRequest,
     BodyError: falcon.HTTPBadRequest,
     NotJsonError: falcon.HTTPBadRequest,
     BodyTooLargeError: falcon.HTTPContentTooLarge,
@@ -86,28 +89,25 @@ class PeopleApi:
         _show(resp, shown)
 
     def on_get_jobs(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The list of jobs, newest first."""
-        state = _state(req.get_param("state"))
-        agent = _agent(req.get_param("agent"))
-        since = _float(req, "since", 0.0)
+        """The list of jobs."""
         limit = int(_float(req, "limit", MAX_LISTED))
         if limit < 1:
             raise falcon.HTTPBadRequest(description="'limit' must be a positive number")
+        sort = req.get_param("sort") or ""
+        if sort and sort not in SORTS:
+            raise falcon.HTTPBadRequest(description=f"'sort' is one of {', '.join(SORTS)}")
+        asked = JobQuestion(
+            states=states.read_states(",".join(req.get_param_as_list("state") or ()), states.ASKED_FOR),
+            agent=_agent(req.get_param("agent")),
+            since=_float(req, "since", 0.0),
+            until=_float(req, "until", _END_OF_TIME),
+            begins=req.get_param("begins") or "",
+            kills=req.get_param("kills") != "0",
+            sort=sort,
+            limit=min(limit, MAX_LISTED),
+        )
         least = int(_float(req, "short", 0))
-        hides_kills = req.get_param("kills") == "0"
-        begins = req.get_param("begins") or ""
-        found: list[Job] = []
-        for job in reversed(self._services.jobs.all()):
-            give_way()
-            if len(found) >= min(limit, MAX_LISTED):
-                break
-            if job.created < since or (state and job.state != state) or (hides_kills and is_kill_order(job)):
-                continue
-            if not job.id.startswith(begins):
-                continue
-            if agent is not None and all(one.agent != agent for one in job.assignments):
-                continue
-            found.append(job)
+        found = asked.find(self._services.jobs.all())
         if not least:
             show_pieces(resp, json_object({}, jobs=json_list(job.summary() for job in found)))
             return
@@ -231,14 +231,6 @@ def _agent(text: str | None) -> AgentKey | None:
     if not all(part.isascii() and part.isdigit() and len(part) <= IDENTITY_DIGITS for part in (gid, nid)):
         raise falcon.HTTPBadRequest(description="'agent' is written GID:NID")
     return AgentKey(int(gid), int(nid))
-
-
-def _state(text: str | None) -> str:
-    state = (text or "").upper()
-    known = sorted(states.PLACEHOLDERS | states.TERMINAL)
-    if state and state not in known:
-        raise falcon.HTTPBadRequest(description=f"there is no state {text!r}; it is one of {', '.join(known)}")
-    return state
 
 
 def _float(req: falcon.Request, name: str, default: float) -> float:

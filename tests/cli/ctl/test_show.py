@@ -21,7 +21,7 @@ from tests.support.ctl import (
     on_node,
     texts_of,
 )
-from tests.support.local_controller import ORIGINAL, Agent
+from tests.support.local_controller import ORIGINAL, Agent, start
 from tests.support.waiting import wait_until
 
 
@@ -139,6 +139,29 @@ def test_the_beginning_of_an_id_is_enough_where_it_is_of_one_job(controller) -> 
     assert texts_of(ctl(controller.url, "logs", "r").out) == ["printed"]
     Lines().send(Agent(controller), "backup", "of a job that is forgotten")
     assert "no job with the id 'backup' is known" in ctl(controller.url, "kill", "backup").err
+
+
+def test_jobs_are_asked_for_by_what_the_table_shows(controller) -> None:
+    """``--state A --state B`` silently took only B, and there was neither waiting nor failed."""
+    agent = Agent(controller)
+    for job_id in ("bad", "late", "good", "full"):
+        start(controller, agent, job_id)
+    agent.finish("bad", "ERROR", exit_code=3, time=20)
+    agent.finish("late", "TIMEOUT", exit_code=None, signal="SIGTERM", time=30)
+    agent.finish("good", exit_code=0, time=10)
+    agent.post("waiting", [{"id": "full", "waits": True}])
+
+    def ids(*options: str) -> list[str]:
+        done = ctl(controller.url, "jobs", *options)
+        assert (done.code, done.err) == (0, "")
+        return [line.split()[0] for line in done.out.splitlines()[1:]]
+
+    assert ids("--state", "success", "--state", "waiting") == ["full", "good"]
+    assert ids("--state", "timeout,success") == ["good", "late"]
+    assert ids("--state", "failed") == ["late", "bad"]
+    assert ids("--sort", "took", "--state", "failed,success") == ["good", "bad", "late"]
+    assert ids("--sort", "took", "--limit", "1") == ["late"]
+    assert ids("--since", "1h", "--until", "1m") == []
 
 
 def test_ids_are_shortened_to_what_means_one_where_a_terminal_is_too_narrow(controller, monkeypatch) -> None:

@@ -21,7 +21,7 @@ from tests.support.ctl import (
         (("jobs", "--nonsense"), "unrecognized arguments: --nonsense (see greenagent-ctl jobs --help)"),
         (("jobs", "--sinc=1h"), "--sinc=1h (did you mean --since?) (see greenagent-ctl jobs --help)"),
         (("jbos",), "there is no 'jbos' (did you mean jobs?): run, agents, jobs, show, logs, kill, top"),
-        (("jobs", "--state", "foo"), "--state 'foo' is none of DUPILICATE_ID, ERROR, KILLED, QUEUED, RUNNING, SUCCESS"),
+        (("jobs", "--state", "foo"), "'FOO' is no state: say QUEUED, WAITING, RUNNING, DUPILICATE_ID, ERROR"),
         (("logs", "x", "--json", "--no-prefix"), "--json and --no-prefix exclude each other"),
         (("logs", "x", "--tail", "-1"), "'-1' is not a whole number"),
         (("jobs", "--limit", "0"), "'0' is not a positive number"),
