@@ -10,7 +10,7 @@ from pathlib import Path  # noqa: E402
 from greenagent.process.pipes import PipeFeeder, PipeReader  # noqa: E402
 from greenagent.process.spawn import Spawner, SpawnRequest  # noqa: E402
 from greenagent.runtime.agent_log import AgentLog  # noqa: E402
-from greenagent.runtime.native import close_descriptor  # noqa: E402
+from greenagent.runtime.descriptors import close_descriptor  # noqa: E402
 
 spawner = Spawner(AgentLog(None))
 spawner.start()
