@@ -13,8 +13,8 @@ class Limits:
     """Times are in seconds, sizes in bytes."""
 
     poll: float = 50.0
-    """How long a poll waits for a command: original agents give up after 60 s, and one that is just being answered
-    then would be lost (protocol 1.3)."""
+    """How long a poll waits for a command at the most: original agents give up after 60 s, and one that is just being
+    answered then would be lost (protocol 1.3)."""
     full_poll: float = 2.0
     """How long the poll of an agent without a free slot waits: the next one tells how many are free then."""
     live: float = 30.0

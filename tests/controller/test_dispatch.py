@@ -7,7 +7,9 @@ import socket
 import gevent
 import pytest
 
+from greenagent.controller.dispatch.agents import Poll
 from greenagent.controller.limits import Limits
+from greenagent.controller.model import AgentKey
 from tests.support.local_controller import Agent, Poller
 from tests.support.waiting import wait_until
 
@@ -314,3 +316,10 @@ def test_an_agent_that_comes_back_before_its_broken_poll_is_noticed_is_not_said_
     assert "1:11" in controller.said[0]
     assert len(controller.said) == 1
     assert not again.over
+
+
+def test_polls_that_began_together_do_not_end_together(controller) -> None:
+    poll = Poll(AgentKey(1, 1))
+    holds = [controller.services.dispatcher.hold(poll) for _ in range(1000)]
+    assert 35 <= min(holds) < 37, "or all agents of a fleet would poll again at once"
+    assert 48 < max(holds) <= 50, "original agents give up after 60 s"

@@ -6,6 +6,7 @@ See protocol 12.3 and design, section 5 "Roles and the embedded controller".
 from __future__ import annotations
 
 import json
+import random
 import time
 import uuid
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from greenagent.controller.state.state_file import StateError, away_row
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
 
+SHORTEST_HOLD: Final = 0.7
+"""As a part of the longest: polls that began together, as all do when the controller starts, do not end together."""
 MAX_LEFT_OUT: Final = 1000
 """Agents of a fan-out that are remembered as away."""
 
@@ -108,7 +111,7 @@ class Dispatcher:
         agent = self.agents.poll_began(poll)
         try:
             self._acknowledge(agent, tokens)
-            deadline = time.monotonic() + (self._limits.poll if poll.has_slot else self._limits.full_poll)
+            deadline = time.monotonic() + self.hold(poll)
             while not self._is_closing:
                 assignment = self._next(agent, poll) or self._park(agent, poll, deadline)
                 if assignment is None:
@@ -123,6 +126,10 @@ class Dispatcher:
             return None
         finally:
             self.agents.poll_ended(agent)
+
+    def hold(self, poll: Poll) -> float:
+        """Seconds for which a poll waits for a command; another each time, see ``SHORTEST_HOLD``."""
+        return self._limits.poll * random.uniform(SHORTEST_HOLD, 1) if poll.has_slot else self._limits.full_poll
 
     def take_back(self, delivery: Delivery) -> None:
         """The answer could not be written: the command goes back to its queue."""
