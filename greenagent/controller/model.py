@@ -15,8 +15,9 @@ from typing import Any, Final, NamedTuple
 from gevent.event import Event
 
 from greenagent.controller.json_parts import json_list, json_object
+from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
-from greenagent.values.arguments import as_text
+from greenagent.values.arguments import ALWAYS, as_text
 from greenagent.values.command_line import command_line_of
 from greenagent.values.result import AGENT_STOPPED, NOTHING_RAN, STOPPED
 
@@ -166,6 +167,8 @@ class Assignment:
     """Who was given it, also where it was taken back: it may have come through all the same."""
     waits_until: float = 0.0
     """Monotonic time until which its agent's word counts that it waits for its turn there; 0: it does not say so."""
+    turn: float = 0.0
+    """When its agent said that it waits no more, by ``monotonic_epoch``."""
     refused: Result | None = None
     """A DUPILICATE_ID result that is held back."""
     refused_at: float = 0.0
@@ -189,8 +192,11 @@ class Assignment:
 
         Moments are seconds since 1970, ``took`` is seconds. ``started`` and ``took`` are by the agent's clock.
         ``why`` it did not succeed, or "". ``waits``: the agent has it, and it waits for its turn there.
+        ``running_since`` is by our clock, a little late for one that did wait; an agent that does not tell that may not
+        have begun it yet.
         """
         ran = next((one for one in self.results[-1:] if one.delivered and one.has_run and one.starttime > 0), None)
+        runs = self.state == states.RUNNING and not self.waits and not self.job.brief.recurring
         return {
             "handed_over": self.job.stamp(self.delivered) or None,
             "started": None if ran is None else ran.starttime / 1000,
@@ -198,6 +204,7 @@ class Assignment:
             "exit": None if ran is None else ran.exit,
             "why": self.results[-1].why if self.results else "",
             "waits": self.waits,
+            "running_since": self.job.stamp(max(self.delivered, self.turn)) or None if runs else None,
         }
 
     def newest_result(self) -> str:
@@ -220,6 +227,10 @@ class Brief(NamedTuple):
     recurring: bool = False
     """The agent, which takes whole seconds, runs it again and again (protocol 2.2)."""
     command_line: str = ""
+    service: bool = False
+    """It must always run: its agent starts it again however it ends."""
+    restarts: bool = False
+    """Its agent may start it again, so that its last start is not its first."""
 
     @classmethod
     def of(cls, command: dict[str, Any]) -> Brief:
@@ -233,7 +244,9 @@ class Brief(NamedTuple):
         line = command_line_of(
             cmd, name, domain, map(as_text, words if isinstance(words, list) else ()), MAX_SHOWN_LINE
         )
-        return cls(cmd[:MAX_SHOWN_NAME], name[:MAX_SHOWN_NAME], domain[:MAX_SHOWN_NAME], recurring, line)
+        shown = (cmd[:MAX_SHOWN_NAME], name[:MAX_SHOWN_NAME], domain[:MAX_SHOWN_NAME])
+        service = args.get("restart") == ALWAYS
+        return cls(*shown, recurring, line, service, service or bool(args.get("max_restart")))
 
 
 @dataclass(eq=False, slots=True)
@@ -302,6 +315,8 @@ class Job:
         """The agent says that the job waits for its turn there, or that it does not (any more)."""
         assignment = self.assignment_of(key)
         if assignment is not None:
+            if not waits and assignment.waits_until:
+                assignment.turn = monotonic_epoch()
             assignment.waits_until = time.monotonic() + TOLD_FOR if waits else 0.0
 
     def assign(self, agents: Iterable[AgentKey | None], **values: Any) -> list[Assignment]:

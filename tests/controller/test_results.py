@@ -100,6 +100,10 @@ def test_a_refusal_of_an_unknown_job_ends_it_until_the_true_result_comes(control
 def test_a_recurring_job_keeps_its_latest_results_within_a_cap(make_controller) -> None:
     controller = make_controller(Limits(results_per_agent=3))
     agent = Agent(controller)
+    start(controller, agent, "s", args={"restart": "always"})
+    service = controller.get("jobs/s")
+    assert (service["service"], service["restarts"], service["recurring"]) == (True, True, False)
+    assert service["agents"][0]["running_since"] >= service["agents"][0]["handed_over"]
     start(controller, agent, args={"recurring_period": 60})
     for number in range(1, 6):
         agent.finish("j", starttime=number, data=str(number))

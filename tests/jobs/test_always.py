@@ -12,6 +12,7 @@ from greenagent.jobs.job import Stage
 from tests.support.commands import execute, shell
 from tests.support.inside import InsideAgent, StartInside
 from tests.support.job_lives import ask, kill, states_of, wait_for_words, words
+from tests.support.log_program import lines
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -32,6 +33,7 @@ def test_it_is_started_again_however_it_ends_and_reports_nothing_until_it_is_kil
     wait_for_words(runs, 3)
     assert controller.results_of("s") == []
     assert remembered(agent) == ["s"]
+    assert "(service)" in lines("-c", agent.folder / "greenagent.toml", "--jobs", "--job", "s")[-1]
     kill(controller, "s")
     assert controller.wait_for_result("s")["state"] == "KILLED"
     assert (agent.stop(), remembered(agent), words(runs)) == (0, [], ["x", "x", "x"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -136,14 +137,17 @@ def _job_row(job: dict[str, Any]) -> tuple[str, ...]:
     ran = [one for one in job["agents"] if one.get("started")]
     ended = [one.get("exit") for one in job["agents"] if states.is_terminal(one["state"])]
     exits = dict.fromkeys("-" if code is None else str(code) for code in ended)  # some of a fan-out may have none
-    waited = [waited for one in ran if (waited := _waited(job, one)) is not None]
+    waited = [waited for one in job["agents"] if (waited := _waited(job, one)) is not None]
+    took = duration(max((one["took"] for one in ran), default=None))
+    if since := [one["running_since"] for one in job["agents"] if one.get("running_since")]:
+        took = f">{duration(time.time() - min(since))}"
     return (
         job["id"],
         _state(job),
         _where(job),
         "-" if job.get("adopted") else _moment(job["created"]),
         duration(max(waited, default=None)),
-        duration(max((one["took"] for one in ran), default=None)),
+        took,
         ",".join(exits) or "-",
         _command(job),
     )
@@ -153,10 +157,12 @@ def _state(job: dict[str, Any]) -> str:
     """WAITING is a job that no agent has begun: each that has it says that it waits for its turn there."""
     ones = [one for one in job["agents"] if one["state"] == states.RUNNING]
     waits = job["state"] == states.RUNNING and ones and all(one.get("waits") for one in ones)
-    if waits:
-        return states.WAITING
-    why = next(((one["why"], one["exit"]) for one in job["agents"] if one.get("why")), ("", None))
-    return state_and_why(str(job["state"]), *why) if states.is_terminal(job["state"]) else str(job["state"])
+    state = states.WAITING if waits else str(job["state"])
+    if state in states.TERMINAL:
+        why = next(((one["why"], one["exit"]) for one in job["agents"] if one.get("why")), ("", None))
+        return state_and_why(state, *why)
+    mark = next((f" ({kind})" for kind in ("service", "recurring") if job.get(kind)), "")
+    return f"{state}{mark}"
 
 
 def _command(job: dict[str, Any]) -> str:
@@ -182,9 +188,9 @@ def _asked(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _waited(job: dict[str, Any], steps: dict[str, Any]) -> float | None:
-    """Seconds from the posting to the start, by two clocks; None where that tells nothing, as of a recurring job."""
-    started: float | None = steps.get("started")
-    if not started or job.get("recurring") or job.get("adopted"):
+    """Seconds from the posting to the start, by two clocks; None where it may be but the last of several starts."""
+    started: float | None = steps.get("running_since") or steps.get("started")
+    if not started or any(job.get(sign) for sign in ("recurring", "restarts", "adopted")):
         return None
     return max(0.0, started - float(job["created"]))
 
@@ -194,7 +200,9 @@ def _told(job: dict[str, Any], steps: dict[str, Any]) -> str:
     told = []
     if steps.get("handed_over"):
         told.append(f"handed over {_moment(steps['handed_over'])}")
-    if steps.get("started"):
+    if steps.get("running_since"):
+        told.append(f"runs since about {_moment(steps['running_since'])}")
+    elif steps.get("started"):
         waited = _waited(job, steps)
         told.append(
             f"started {_moment(steps['started'])}" + ("" if waited is None else f" (waited {duration(waited)})")

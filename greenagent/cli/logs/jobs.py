@@ -25,6 +25,7 @@ from greenagent.logs.read.query import EPOCH, LogQuery
 from greenagent.logs.read.runs import run_records
 from greenagent.logs.runs import RunRecord
 from greenagent.values import states
+from greenagent.values.arguments import ALWAYS
 from greenagent.values.command import RESERVED_ID
 from greenagent.values.text import SHORT, beginnings
 
@@ -60,6 +61,8 @@ class JobRow(NamedTuple):
     cpu: float | None = None
     memory: int | None = None
     command: str = ""
+    kind: str = ""
+    """"service" or "recurring" for a job that goes on and is one, as far as the ledger tells."""
 
     @property
     def start(self) -> float:
@@ -155,7 +158,9 @@ def find_jobs(folder: LogFolder, asked: JobQuestion, spool: Path | None, unreada
             began_later = query.time_to is not None and row.start >= int(query.time_to) + 1
             if asked.takes_state(row.state) and not began_later:
                 rows.append(row)
-    return sorted(rows, key=SORTS[asked.sort])[-query.limit :]
+    rows = sorted(rows, key=SORTS[asked.sort])[-query.limit :]
+    kinds = _kinds(spool) if spool is not None else {}
+    return [row._replace(kind=kinds[row.jobid]) if row.jobid in kinds else row for row in rows]
 
 
 def _row(record: RunRecord, lines: JobRow, runs: int) -> JobRow:
@@ -212,6 +217,20 @@ def ledger_states(spool: Path) -> dict[str, str]:
     return found
 
 
+def _kinds(spool: Path) -> dict[str, str]:
+    """Of the jobs that go on: which are services, and which recur."""
+    period, restart = (f"json_extract(command, '$.args.{name}')" for name in ("recurring_period", "restart"))
+    recurs = f"typeof({period}) IN ('integer', 'real') AND {period} > 0"
+    asked = f"SELECT id, {restart} FROM job WHERE state != 'ended' AND ({restart} = ? OR {recurs}) ORDER BY row"
+    try:
+        with reading(spool) as connection, closing(connection.cursor()) as cursor:
+            return {
+                jobid: "service" if found == ALWAYS else "recurring" for jobid, found in cursor.execute(asked, [ALWAYS])
+            }
+    except sqlite3.Error:
+        return {}  # as for the states
+
+
 def how_it_ran(folder: LogFolder, spool: Path | None, jobid: str) -> str:
     """In words, of a job that printed nothing. Raises GreenagentError."""
     records = run_records(folder, wanted=lambda record: record.jobid == jobid)
@@ -260,7 +279,7 @@ def _cells(row: JobRow) -> tuple[str, ...]:
         duration(row.waited),
         duration(row.took),
         row.exit or "-",
-        state_and_why(row.state, row.reason, row.exit) or "-",
+        state_and_why(row.state, row.kind or row.reason, row.exit) or "-",
         str(row.run or "-"),
         one_line(row.command) or "-",
     )

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from greenagent.controller.dispatch.results import is_kill_order
 from greenagent.controller.model import AgentKey, Job
+from greenagent.runtime.clock import monotonic_epoch
 from greenagent.runtime.greenlets import give_way
 from greenagent.values import states
 
@@ -15,17 +16,20 @@ _NONE: Final = -1.0
 
 
 def _started(job: Job) -> float:
-    return max((step["started"] or _NONE for step in _steps(job)), default=_NONE)
+    return max((step["running_since"] or step["started"] or _NONE for step in _steps(job)), default=_NONE)
 
 
 def _waited(job: Job) -> float:
-    """To the last start; of a recurring job, or one nobody posted here, that tells nothing."""
-    started = _started(job)
-    return _NONE if started < 0 or job.brief.recurring or job.adopted else max(0.0, started - job.created)
+    """To the start; where it may be but the last of several, or nobody posted the job here, that tells nothing."""
+    started, tells = _started(job), not (job.brief.recurring or job.brief.restarts or job.adopted)
+    return max(0.0, started - job.created) if started >= 0 and tells else _NONE
 
 
 def _took(job: Job) -> float:
-    return max((_NONE if step["took"] is None else step["took"] for step in _steps(job)), default=_NONE)
+    """So far, of one that runs."""
+    steps, now = _steps(job), job.stamp(monotonic_epoch())
+    running = [now - step["running_since"] for step in steps if step["running_since"]]
+    return max(running or [step["took"] for step in steps if step["took"] is not None], default=_NONE)
 
 
 def _exit(job: Job) -> tuple[bool, str, int]:

@@ -111,7 +111,7 @@ def test_jobs_of_before_a_restart_without_state_can_be_ended(controller, answeri
     agent.finish("again", args={"recurring_period": 3600}, state="ERROR", starttime=10**12)
     agent.finish("once")
     (row,) = (line.split() for line in ctl(controller.url, "jobs").out.splitlines() if line.startswith("again"))
-    assert row[1:5] == ["RUNNING", "1:10", "-", "-"]  # neither posted nor waited
+    assert row[1:6] == ["RUNNING", "(recurring)", "1:10", "-", "-"]  # neither posted nor waited
     assert ctl(controller.url, "kill", "again") == (0, "job again: KILLED\n", "")
     way = '--cmd kill --data \'{{"id": "{}"}}\''
     assert f"run --gid 1 --nid 10 {way.format('once')}" in ctl(controller.url, "kill", "once").err

@@ -75,6 +75,7 @@ def test_a_job_shows_what_was_asked_and_when_each_step_was(controller) -> None:
     ]
     assert shown[6].startswith("posted: 20")
     assert [line.split(",")[0].split()[:2] for line in shown[7:]] == [["1:10", "RUNNING"], ["handed", "over"]]
+    assert "runs since about 20" in shown[8]
     starttime = int((posted + 7.5) * 1000)
     agent.finish("x", "ERROR", exit_code=9, starttime=starttime, time=125_000)
     (told,) = [line for line in ctl(controller.url, "show", "x").out.splitlines() if "handed over" in line]

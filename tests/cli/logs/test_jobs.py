@@ -120,7 +120,7 @@ def test_each_form_carries_all_that_is_known(runs: Path) -> None:
             "state": "ERROR", "runs": 1, "run": 1, "controller": "main",
             "accepted": NIGHT - 0.5, "started": NIGHT, "ended": NIGHT + 0.1,
             "waited": 0.5, "took": 0.1, "exit_code": 9, "signal": None, "reason": "exit code 9", "cpu": 0.25,
-            "memory": 1 << 20, "command": "sh -c 'exit 9'",
+            "memory": 1 << 20, "command": "sh -c 'exit 9'", "kind": "",
         }
     ]  # fmt: skip
     (row,) = csv.DictReader(lines("--dir", runs, "--jobs", "--csv", "--job", "absent"))
