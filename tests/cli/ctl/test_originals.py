@@ -50,7 +50,7 @@ def test_logs_shows_the_lines_in_the_agents_log(controller, original, generation
         assert (done.code, done.err) == (0, "")
         assert sorted(texts_of(done.out)) == ["careful", "one", "three", "two"]
         shown = [line.split()[2:] for line in done.out.splitlines() if "three" not in line]
-        assert shown == [["1", "one"], ["7", "careful"], ["1", "two"]]
+        assert shown == [["1:10", "stdout", "one"], ["1:10", "warning", "careful"], ["1:10", "stdout", "two"]]
     [line] = [json.loads(text) for text in ctl(controller.url, "logs", "j", "--json").out.splitlines() if "one" in text]
     assert (line["gid"], line["nid"], line["jobid"], line["level"], line["data"]) == (1, 10, "j", 1, "one")
     assert line["epoch_ms"] // 1000 == line["epoch"] > 10**9
