@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 from collections import deque
-from typing import Any, Final
+from typing import Any
 
 from greenagent.cli.ctl.client import Client, ControllerError
 from greenagent.cli.ctl.follow import Follower
 from greenagent.cli.ctl.ids import of_job
 from greenagent.cli.ctl.originals import is_first
 from greenagent.cli.ctl.output import LiveOutput, agent_name, as_argument, node_logs, note
+from greenagent.cli.ctl.silence import MAX_NAMED, tell_silence
+from greenagent.cli.ctl.waiting import tell_waiting
 from greenagent.cli.lines import LineQuestion, level_name, stamp_text
 from greenagent.cli.unfinished import UNFINISHED
 from greenagent.values import states
-
-MAX_NAMED: Final = 10
-"""Agents that are named in one line."""
 
 
 def logs(client: Client, options: argparse.Namespace) -> int:
@@ -26,28 +25,34 @@ def logs(client: Client, options: argparse.Namespace) -> int:
 
 
 def _logs(client: Client, job_id: str, options: argparse.Namespace) -> int:
-    output = _EveryLine(LineQuestion.of(options), options.tail, options.json, options.no_prefix)
-    follower = Follower(client, job_id, output, patient=False)
-    missing: list[str] = []
+    asked = LineQuestion.of(options)
+    output = _EveryLine(asked, options.tail, options.json, options.no_prefix)
+    follower = Follower(client, job_id, output, patient=False, explain=lambda: tell_waiting(client, job_id))
+    said: set[str] = set()
+    """Agents of which it is known, and was said, why lines of theirs are missing."""
     try:
         if options.follow:
-            missing = _follow(follower, output, job_id)
+            job = _follow(follower, output, job_id)
         else:
             follower.read()
             job = follower.known_job()
             if job is not None:
                 read = follower.read_originals(job)
                 output.tell_of_originals(read)
-                unread = output.originals - set(map(agent_name, read))  # of which that was said
-                missing = [name for name in output.incomplete(job) if name not in unread]
+                said = output.originals - set(map(agent_name, read))
             output.release()
     finally:
         if follower.lost:
             note(f"{follower.lost} older lines are no longer kept here")
         if output.restarted:
             note("the controller was restarted meanwhile: lines it had until then may be missing above")
-        elif missing:
+    if job is not None and not output.restarted:
+        if not (output.has_come or output.originals or follower.lost):
+            said |= tell_silence(client, job)
+        if missing := [name for name in output.incomplete(job) if name not in said]:
             note(_why(missing, output.originals, job_id))
+    if output.has_come and not output.has_shown and asked.is_narrow:
+        note(f"no lines of job {job_id} match the rest of the question")
     return 0
 
 
@@ -63,8 +68,8 @@ def _why(missing: list[str], originals: set[str], job_id: str) -> str:
     )
 
 
-def _follow(follower: Follower, output: _EveryLine, job_id: str) -> list[str]:
-    """The agents of which not all lines have come that the results tell of."""
+def _follow(follower: Follower, output: _EveryLine, job_id: str) -> dict[str, Any] | None:
+    """The job, which has ended; None where the controller knows but lines of it."""
     try:
         follower.read()
         if (known := follower.known_job()) is not None:
@@ -81,8 +86,8 @@ def _follow(follower: Follower, output: _EveryLine, job_id: str) -> list[str]:
                 " it may still run (start the controller with --state)"
             ) from error
         note(f"the controller has lines of the job {job_id} but does not know it: that it has ended cannot be told")
-        return []
-    return output.incomplete(job)
+        return None
+    return job
 
 
 class _EveryLine(LiveOutput):
@@ -95,6 +100,9 @@ class _EveryLine(LiveOutput):
         self._as_json = as_json
         self._held: deque[dict[str, Any]] | None = None if tail is None else deque(maxlen=tail)
         self._held_open: list[dict[str, Any]] = []
+        self.has_come = False
+        """Whether any line has come, or text that may become one."""
+        self.has_shown = False
 
     def release(self) -> None:
         """Shows the last of the lines that came until now; from now on each is shown as it comes."""
@@ -129,6 +137,7 @@ class _EveryLine(LiveOutput):
 
     def line(self, line: dict[str, Any]) -> None:
         super().line(line)
+        self.has_come = True
         if not self._is_asked_for(line):
             return
         if self._held is not None:
@@ -137,6 +146,7 @@ class _EveryLine(LiveOutput):
             self._show_line(line)
 
     def open_text(self, one: dict[str, Any]) -> None:
+        self.has_come = True
         if self._held is not None:
             self._held_open.append(one)
         elif not self._as_json and self._is_asked_for(one):
@@ -147,6 +157,7 @@ class _EveryLine(LiveOutput):
 
     def _show_line(self, line: dict[str, Any]) -> None:
         if self._as_json:
+            self.has_shown = True
             print(json.dumps(line), flush=True)
         else:
             self._print_text(line, line["data"])
@@ -156,4 +167,5 @@ class _EveryLine(LiveOutput):
             text = text.replace("\n", "\n    ")  # a message must not make lines of another agent
             gap = " " if text and not text.startswith("\n") else ""
             text = f"{stamp_text(line['epoch_ms'])} {agent_name(line)} {level_name(line['level']):<9}{gap}{text}"
+        self.has_shown = True
         print(text, flush=True)

@@ -49,6 +49,13 @@ def node_logs(job_id: str) -> str:
     return f"greenagent-logs --job{'=' if job_id.startswith('-') else ' '}{shlex.quote(job_id)}"
 
 
+def exit_shown(result: dict[str, Any]) -> str:
+    """How it ended, behind the state of a result: its exit code or signal, if it has one."""
+    if result.get("exit_code") is not None:
+        return f", exit code {result['exit_code']}"
+    return f", {result['signal']}" if result.get("signal") else ""
+
+
 class ToldLines(NamedTuple):
     """What a result tells of the lines that its agent sends."""
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from greenagent.cli.common import ago, local_time, one_line, print_table, state_and_why, terminal_width
 from greenagent.cli.ctl.client import Client, job_path
 from greenagent.cli.ctl.ids import of_job
-from greenagent.cli.ctl.output import agent_name, agent_state, note
+from greenagent.cli.ctl.output import agent_name, agent_state, exit_shown, note
 from greenagent.cli.moments import duration
 from greenagent.values import states
 from greenagent.values.text import SHORT
@@ -98,7 +98,7 @@ def show(client: Client, options: argparse.Namespace) -> int:
     for result in job["results"]:
         step = steps.get((result["gid"], result["nid"])) or {}
         who = agent_name(result) if result["nid"] else "no agent:"
-        print(f"{who} {states.WAITING if step.get('waits') else result['state']}{_code(result)}")
+        print(f"{who} {states.WAITING if step.get('waits') else result['state']}{exit_shown(result)}")
         if told := _told(job, step):
             print(f"  {told}")
         if result["state"] in states.PLACEHOLDERS and (away := _away(client, result, result["state"])):
@@ -215,12 +215,6 @@ def _told(job: dict[str, Any], steps: dict[str, Any]) -> str:
 
 def _moment(stamp: float) -> str:
     return local_time(int(stamp))
-
-
-def _code(result: dict[str, Any]) -> str:
-    if result.get("exit_code") is not None:
-        return f", exit code {result['exit_code']}"
-    return f", {result['signal']}" if result.get("signal") else ""
 
 
 def _indented(text: str, by: int) -> str:

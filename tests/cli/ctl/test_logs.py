@@ -299,6 +299,43 @@ def test_lines_are_asked_for_as_in_greenagent_logs(controller) -> None:
     assert json.loads(line)["data"] == "done"
 
 
+def test_of_a_job_without_lines_is_said_why(controller) -> None:
+    """It printed nothing, with exit code 0 and without a word."""
+    agent = Agent(controller)
+    for job_id in ("silent", "kept", "lost", "late", "runs", "waits", "printed"):
+        start(controller, agent, job_id)
+    start(controller, agent, "asked", cmd="ping")
+    controller.submit(id="queued", gid=1, nid=11, wait_for_agent=60)
+    agent.finish("silent", "ERROR", exit_code=9, lines={}, streams=["", ""])
+    agent.finish("kept", exit_code=0, lines={}, streams=["one\n", ""])
+    agent.finish("lost", exit_code=0, lines={"1": 2}, lost=2, streams=["one\ntwo\n", ""])
+    agent.finish("late", exit_code=0, lines={"1": 1}, streams=["one\n", ""])
+    agent.finish("asked", cmd="ping", data='"pong"', level=20)
+    agent.post("waiting", [{"id": "waits", "waits": True}])
+    Lines().send(agent, "printed", "one")
+    begins = "greenagent-ctl: no lines of job "
+    for job_id, said in (
+        ("silent", "silent: it printed nothing (1:10 ERROR, exit code 9)"),
+        (
+            "kept",
+            'kept: its agent uploads none ([logging] type "AC"); the end of its output is shown by:'
+            " greenagent-ctl show kept (1:10 SUCCESS, exit code 0)",
+        ),
+        ("lost", "lost: all 2 are lost, its agent could not store them (1:10 SUCCESS, exit code 0)"),
+        ("runs", "runs: it runs, and none has come yet (1:10)"),
+        ("waits", "waits: it waits for its turn (1:10)"),
+        ("asked", "asked: ping is a built-in command, which has none (1:10 SUCCESS)"),
+        ("queued", "queued: it has not begun (1:11)\ngreenagent-ctl: waiting for 1:11 (last contact never)"),
+    ):
+        assert ctl(controller.url, "logs", job_id) == (0, "", f"{begins}{said}\n")
+    late = ctl(controller.url, "logs", "late")
+    assert "not all lines of the job are here: 1:10 has not uploaded them" in late.err
+    assert late.err.count("\n") == 1
+    narrow = ctl(controller.url, "logs", "printed", "--grep", "two")
+    assert narrow == (0, "", f"{begins}printed match the rest of the question\n")
+    assert ctl(controller.url, "logs", "--follow", "silent").err == ctl(controller.url, "logs", "silent").err
+
+
 def test_stamps_no_calendar_has_are_shown_as_unknown() -> None:
     line = '{"gid": 1, "nid": 1, "id": %d, "level": 1, "data": "text", "epoch": %s, "epoch_ms": %s000, "number": %d}'
     stamps = ("1" + "0" * 17, "1" + "0" * 400, "-1" + "0" * 17)
