@@ -306,11 +306,12 @@ class MetricsSettings:
 
 @dataclass(frozen=True, slots=True)
 class StartupTask:
-    """A job that runs when the agent starts. The heading's name is its job id."""
+    """A job that runs when the agent starts. The heading's name is its job id. No controller asked for it: its lines
+    stay on the node, where greenagent-logs shows them."""
 
     section: ClassVar = Section("startup.<id>")
     id: str
-    name: str = setting(TEXT, REQUIRED, "The command: a built-in or an extension.", given)
+    name: str = setting(TEXT, REQUIRED, "The command, as of a controller: `execute`, `bash`, an extension, ...", given)
     args: dict[str, Any] = setting(TABLE, {}, "Its run arguments.", secret=True)
     data: str = setting(TEXT, "", "Text for its standard input.", secret=True)
     after: tuple[str, ...] = setting(TEXTS, [], "Ids of startup tasks that must have started well before it.")

@@ -134,7 +134,8 @@ class Submission:
             agents = {str(agent.key): list(agent.roles) or None for agent in self._dispatcher.agents.all()}
             _end_at_once(job, states.SUCCESS, json.dumps(agents), levels.RESULT_JSON)
         else:
-            _end_at_once(job, states.UNKNOWN_CMD, "")
+            told = f"there is no command 'controller' of the name {operation[:100]!r} (there is list_agents)"
+            _end_at_once(job, states.UNKNOWN_CMD, told)
 
 
 def _end_at_once(job: Job, state: str, data: str, level: int = 0) -> None:
