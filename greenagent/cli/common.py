@@ -331,9 +331,13 @@ def terminal_width(out: TextIO | None = None) -> int:
     return get_terminal_size().columns if (out or sys.stdout).isatty() else 0
 
 
-def state_and_why(state: str, why: str, exit: object) -> str:
-    """A job's state in a table, with the reason where it is none of success and the exit beside it does not say it."""
+def state_and_why(state: str, why: str, exit: object, kind: str = "") -> str:
+    """A job's state in a table, with the reason where it is none of success and the exit beside it does not say it.
+
+    ``kind``: what else is to be said of the job, such as that it recurs.
+    """
     why = one_line(why.strip().partition("\n")[0])
-    if not why or why in (f"exit code {exit}", f"ended by {exit}"):
-        return state
-    return f"{state} ({_cut(why, MAX_WHY)})"
+    if why in (f"exit code {exit}", f"ended by {exit}"):
+        why = ""
+    told = ", ".join(filter(None, (kind, _cut(why, MAX_WHY))))
+    return f"{state} ({told})" if told else state

@@ -161,8 +161,7 @@ def _state(job: dict[str, Any]) -> str:
     if state in states.TERMINAL:
         why = next(((one["why"], one["exit"]) for one in job["agents"] if one.get("why")), ("", None))
         return state_and_why(state, *why)
-    mark = next((f" ({kind})" for kind in ("service", "recurring") if job.get(kind)), "")
-    return f"{state}{mark}"
+    return state_and_why(state, "", None, next((kind for kind in ("service", "recurring") if job.get(kind)), ""))
 
 
 def _command(job: dict[str, Any]) -> str:

@@ -279,7 +279,7 @@ def _cells(row: JobRow) -> tuple[str, ...]:
         duration(row.waited),
         duration(row.took),
         row.exit or "-",
-        state_and_why(row.state, row.kind or row.reason, row.exit) or "-",
+        state_and_why(row.state, row.reason, row.exit, row.kind) or "-",
         str(row.run or "-"),
         one_line(row.command) or "-",
     )

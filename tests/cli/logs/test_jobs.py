@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from greenagent.cli.common import state_and_why
 from greenagent.cli.logs.__main__ import show_logs
 from greenagent.logs.runs import RunRecord
 from greenagent.logs.write.job_log import Routes
@@ -177,3 +178,16 @@ def test_ids_of_an_original_agent_are_found_by_their_beginning(tmp_path: Path) -
 def test_a_narrow_question_about_jobs_is_answered_in_words(runs: Path) -> None:
     done = run("--dir", runs, "--jobs", "--state", "timeout")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "greenagent-logs: no job matches\n")
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        (("ERROR", "exit code 3", "3"), "ERROR"),
+        (("ERROR", "ended by SIGSEGV", "SIGSEGV", "recurring"), "ERROR (recurring)"),
+        (("KILLED", "the agent was stopped", "SIGTERM", "service"), "KILLED (service, the agent was stopped)"),
+        (("ERROR", "two\nlines", ""), "ERROR (two)"),
+    ],
+)
+def test_a_state_is_shown_with_what_nothing_else_in_its_row_tells(told: tuple[str, ...], shown: str) -> None:
+    assert state_and_why(*told) == shown
