@@ -9,9 +9,8 @@ end_at_interrupt()
 import argparse  # noqa: E402
 import importlib  # noqa: E402
 import sys  # noqa: E402
-import time  # noqa: E402
 from collections.abc import Iterable  # noqa: E402
-from itertools import chain, count  # noqa: E402
+from itertools import chain  # noqa: E402
 from typing import Final  # noqa: E402
 
 from greenagent import __version__  # noqa: E402
@@ -36,25 +35,17 @@ from greenagent.cli.logs.options import (  # noqa: E402
     check_job_options,
     find_place,
 )
-from greenagent.cli.logs.text import printer, utf8_output, wants_colour  # noqa: E402
-from greenagent.cli.unfinished import UNFINISHED, Unfinished  # noqa: E402
+from greenagent.cli.logs.text import printer, unfinished, utf8_output, wants_colour  # noqa: E402
 from greenagent.logs.read.open_lines import open_lines  # noqa: E402
 from greenagent.logs.read.query import LogQuery, newest_first  # noqa: E402
 from greenagent.logs.read.scan import Scan  # noqa: E402
 from greenagent.values.command import RESERVED_ID  # noqa: E402
 from greenagent.values.errors import GreenagentError  # noqa: E402
-from greenagent.values.message import Record  # noqa: E402
 from greenagent.values.text import visible  # noqa: E402
 
 PROGRAM: Final = "greenagent-logs"
 SUBCOMMANDS: Final = ("verify", "outbox")
 """Commands with arguments of their own: modules beside this one with ``run(arguments) -> exit code``."""
-FOLLOW_TAIL: Final = 10
-"""Lines that ``--follow`` shows of the past unless told otherwise."""
-_FOLLOW_INTERVAL: Final = 0.2
-"""Seconds between looks for new lines."""
-_OPEN_EVERY: Final = 8
-"""Looks at the lines for one at open text: more than the second in which its row may change."""
 _MAX_LINES: Final = 1 << 40
 """More lines than any store holds: such a difference of two numbers comes from damage."""
 
@@ -167,20 +158,9 @@ def _show_lines(options: argparse.Namespace, place: LogPlace, query: LogQuery, u
     show = printer(options.form, out, colour, options.job is not None, options.raw, options.no_prefix)
     scan = Scan(place.folder, query, unread, _say_removed)
     if options.follow:
-        if query.limit or query.time_from is None:
-            scan.skip_to_end()
-            tail = list(newest_first(place.folder, query._replace(limit=query.limit or FOLLOW_TAIL), unreadable=unread))
-            for record in tail:
-                scan.pass_over(record.seq)
-            show(reversed(tail))
-        unfinished: Unfinished[Record] = Unfinished()
-        for turn in count():
-            show(scan.advance())
-            if not options.form and turn % _OPEN_EVERY == 0:
-                found = open_lines(place.folder, query, unread)
-                show(map(_marked, unfinished.news({(*key, one.epoch): one for key, one in found.items()})))
-            out.flush()
-            time.sleep(_FOLLOW_INTERVAL)
+        from greenagent.cli.logs.follow import follow
+
+        follow(scan, place.folder, query, show, out, bool(options.form), unread)
     records = scan.advance()
     if query.limit:
         records = reversed(list(newest_first(place.folder, query, unreadable=unread)))
@@ -188,13 +168,9 @@ def _show_lines(options: argparse.Namespace, place: LogPlace, query: LogQuery, u
     if first is not None:
         show(chain([first], records))
     # Rows of JSON and CSV are lines, and are counted by those who read them.
-    still_open = [] if options.form else [_marked(one) for one in open_lines(place.folder, query, unread).values()]
+    still_open = [] if options.form else [unfinished(one) for one in open_lines(place.folder, query, unread).values()]
     show(still_open)
     return first is not None or bool(still_open)
-
-
-def _marked(record: Record) -> Record:
-    return record._replace(data=record.data + UNFINISHED)
 
 
 def _summarise(options: argparse.Namespace, place: LogPlace, query: LogQuery, unread: Unread) -> bool:

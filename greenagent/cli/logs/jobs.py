@@ -246,6 +246,14 @@ def how_it_ran(folder: LogFolder, spool: Path | None, jobid: str) -> str:
     return f"it ran {often}{local_time(row.start)} for {duration(row.took)}, {_ending(row)}: {row.command}"
 
 
+def how_it_ended(record: RunRecord) -> str:
+    """In words, of a run that has."""
+    row = _row(record, JobRow(record.jobid, "", ""), 1)
+    which = f"run {record.run} of job" if record.run > 1 else "job"
+    took = f" after {duration(row.took)}" if record.run else ""
+    return f"{which} {record.jobid} ended {local_time(record.ended or 0)}{took}, {_ending(row)}"
+
+
 def _ending(row: JobRow) -> str:
     if row.exit:
         return f"exit {row.exit} ({row.state})"

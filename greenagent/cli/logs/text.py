@@ -12,6 +12,7 @@ from typing import Final, TextIO
 
 from greenagent.cli.common import json_line
 from greenagent.cli.lines import level_name, stamp_text
+from greenagent.cli.unfinished import UNFINISHED
 from greenagent.values import levels
 from greenagent.values.message import Record
 from greenagent.values.text import visible
@@ -96,6 +97,11 @@ def text_line(record: Record, colour: bool, one_job: bool, shown: Callable[[str]
 def _level(level: int, colour: bool) -> str:
     name = f"{level_name(level):<9}"
     return paint(name, level) if colour else name
+
+
+def unfinished(record: Record) -> Record:
+    """Text that is no line yet, marked."""
+    return record._replace(data=record.data + UNFINISHED)
 
 
 def paint(text: str, level: int) -> str:

@@ -34,6 +34,15 @@ def run_records(
     return [found[number] for number in sorted(found)]
 
 
+def runs_of(paths: Iterable[Path], jobid: str, number: int, unreadable: Unreadable) -> list[RunRecord]:
+    """The runs of a job from ``number`` on in these databases, oldest first. Errors as for ``run_records``."""
+    found: dict[int, RunRecord] = {}
+    for connection in _connections(paths, unreadable):
+        for record in _select(connection, "number >= ? AND jobid = ?", number, jobid):
+            found[record.number] = record
+    return [found[number] for number in sorted(found)]
+
+
 def unended_runs(folder: LogFolder, unreadable: Unreadable = refuse_unreadable) -> list[RunRecord]:
     """The runs of which no file has an end. Errors as for ``run_records``."""
     found: dict[int, RunRecord] = {}

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 from greenagent.logs.lines import Block
+from greenagent.logs.runs import RunRecord
 from greenagent.logs.write.job_log import Routes
 from greenagent.logs.write.retention import StoreLimits
 from greenagent.values.message import Message
@@ -111,3 +112,43 @@ def test_follow_says_what_it_could_not_show(stores: Stores) -> None:
     finally:
         process.kill()
     assert said.decode() == "greenagent-logs: up to 8 lines (of all jobs) were removed before they could be shown\n"
+
+
+def test_follow_of_one_job_says_how_its_runs_end(stores: Stores) -> None:
+    """Who followed a job waited for lines of one that had ended long ago."""
+    store = stores.open()
+    log = store.open_job("j", "", "", Routes(), "")
+    run = RunRecord(1_000_000, "j", 1, "main", "", "sh", "sh -c x", 1.0, 1.0, 1.5, 3, None, "ERROR", "exit code 3")
+    store.put_run(run)
+    store.put_run(run._replace(number=9, jobid="other"))
+    log.append([Message(1, "first")])
+    store.flush()
+    process = subprocess.Popen(
+        [*COMMAND, "--dir", str(stores.folder.path), "--follow", "--job", "j", "--no-prefix"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=ENVIRONMENT,
+    )
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    output = b""
+
+    def shows(text: str) -> bool:
+        nonlocal output
+        output += process.stdout.read() or b""  # type: ignore[union-attr]
+        return output.decode() == text
+
+    try:
+        said = "first\ngreenagent-logs: job j ended 1970-01-01 00:00:01 after 0.5s, exit 3 (ERROR)\n"
+        wait_until(lambda: shows(said), what="its end")
+        again = run._replace(number=2_000_000, run=2, started=2.0)
+        store.put_run(again._replace(ended=None, exit_code=None, state=None, reason=""))
+        store.intake.call(store.writer.rotate)
+        log.append([Message(1, "second")])
+        store.flush()
+        store.put_run(again._replace(ended=4.0, exit_code=None, signal="SIGKILL", state="KILLED"))
+        said += "second\ngreenagent-logs: run 2 of job j ended 1970-01-01 00:00:04 after 2.0s, exit SIGKILL (KILLED)\n"
+        wait_until(lambda: shows(said), what="the end of the next run")
+    finally:
+        process.kill()
+        process.communicate()
