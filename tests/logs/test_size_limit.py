@@ -51,16 +51,16 @@ def write_halves_of_pages(store: LogStore) -> int:
 
 def write_of_many_jobs(store: LogStore) -> int:
     """Every line a transaction or nearly so, and an entry for its job."""
-    for number in range(1600):
-        log = store.open_job(f"job {number * 7919 % 1600:04} {'j' * 100}", "domain", "name", Routes(), "")
+    for number in range(1000):
+        log = store.open_job(f"job {number * 7919 % 1000:04} {'j' * 100}", "domain", "name", Routes(), "")
         log.append([Message(1, f"{number:06} {'x' * 100}")])
         log.close()
         if number % 10 == 0:
             store.flush()
-    return 1600
+    return 1000
 
 
-@pytest.mark.parametrize("size", [SMALLEST_DATABASE, 300_001, 400_000, 1 << 20, 5_000_000])
+@pytest.mark.parametrize("size", [SMALLEST_DATABASE, 300_001, 1 << 20])
 @pytest.mark.parametrize("write", [write_blocks, write_halves_of_pages, write_of_many_jobs])
 def test_no_database_ever_passes_its_limit(stores: Stores, size: int, write) -> None:
     store = stores.open(limits=StoreLimits(max_db_size=size))

@@ -7,9 +7,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from greenagent.cli.agent.options import build_parser
+from greenagent.cli.agent.questions import answer
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,19 +52,38 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def check(folder: Path, text: str, *options: str, **variables: str) -> tuple[int, list[str]]:
-    """The exit code of ``greenagent --check`` and its lines on stderr, without the file's name."""
+    """The exit code of ``greenagent --check`` and its lines on stderr, without the file's name.
+
+    Within this process, since starting another takes most of the time; one of its own with any ``variables``.
+    """
     path = folder / "agent.toml"
     path.write_text(text)
-    done = subprocess.run(
-        command("agent", "-c", path, "--check", *options),
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment(**variables),
-        timeout=30,
-    )
-    assert ("the configuration is fine" in done.stdout) == (done.returncode == 0)
-    return done.returncode, [line.replace(f"{path}:", "") for line in done.stderr.splitlines()]
+    arguments = ["-c", str(path), "--check", *options]
+    if variables:
+        words = command("agent", *arguments)
+        done = Done(*_run(words, cwd=folder, env=environment(**variables)))
+    else:
+        with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err, chdir(folder):
+            code = answer(build_parser().parse_args(arguments))
+        done = Done(code, out.getvalue(), err.getvalue())
+    assert ("the configuration is fine" in done.out) == (done.code == 0)
+    return done.code, [line.replace(f"{path}:", "") for line in done.err.splitlines()]
+
+
+@contextmanager
+def chdir(folder: Path) -> Iterator[None]:
+    """As ``contextlib.chdir``, which Python 3.10 does not have."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _run(words: list[str], **options: Any) -> tuple[int, str, str]:
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, **options)
+    return done.returncode, done.stdout, done.stderr
 
 
 def refused(*options: str, code: int = 1, folder: Path = ROOT) -> str:
