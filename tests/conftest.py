@@ -14,6 +14,7 @@ import pytest  # noqa: E402
 # Without bytecode every program that a test starts would compile the whole package: 0.2 s of processor time an agent.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+os.environ.pop("PYTHONUNBUFFERED", None)  # programs have buffers, as most people's have
 
 # A shell that runs the tests in the background has them ignore SIGINT, and what they start would inherit that.
 for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):

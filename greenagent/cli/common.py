@@ -67,13 +67,18 @@ def run_program(program: str, act: Callable[[], int | None], failed: int = EXIT_
         if sys.stdout is None:
             raise OSError("stdout is closed")
         try:
-            return act() or 0
-        finally:
-            sys.stdout.flush()  # here, where its error can still be said
+            code = act() or 0
+        except OSError:
+            raise  # one that tells a code: the same one from a flush would tell none
+        except BaseException:
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()  # here, where its error can still be said
+        return code
     except GreenagentError as error:
         print_error(program, str(error))
-        code: int = getattr(error, "exit_code", usage if isinstance(error, UsageError) else failed)
-        return code
+        told: int = getattr(error, "exit_code", usage if isinstance(error, UsageError) else failed)
+        return told
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except OSError as error:
