@@ -24,6 +24,8 @@ HEADERS: Final = (OPEN_TEXT, WAITING)
 """Headers of answers: this controller takes that."""
 EVERY: Final = 2.0
 """Seconds between two posts at the least."""
+IDLE_EVERY: Final = 0.1
+"""Seconds after a look that had nothing to post."""
 REFRESH: Final = 60.0
 """Seconds after which all is sent again: the controller may have been restarted."""
 ROWS: Final = 500
@@ -66,21 +68,22 @@ class ChangeReporter(ABC):
             if self.version() == seen:
                 self._sent.clear()
             seen = self.version()
-            self._report()
-            gevent.sleep(EVERY)
+            gevent.sleep(EVERY if self._report() else IDLE_EVERY)
 
-    def _report(self) -> None:
+    def _report(self) -> bool:
+        """Whether there was something to post."""
         if self.header not in self._health.takes:
             self._sent.clear()
-            return
+            return False
         found = dict(self.found())
         changed = [(key, value) for key, value in found.items() if self._sent.get(key) != value]
         gone = [(key, None) for key in self._sent if key not in found]
         records = (self.record(key, value) for key, value in (*gone, *changed))
         while part := list(islice(records, ROWS)):
             if not self._post(part):
-                return
+                return True
         self._sent = found
+        return bool(gone or changed)
 
     def _post(self, records: Iterable[dict[str, Any]]) -> bool:
         """Whatever the trouble is, poller and uploaders will say so."""

@@ -36,8 +36,9 @@ ORIGINAL_TRIES: Final = 3
 """How often such a log is looked into while lines are missing that the result tells of."""
 MAX_IDS: Final = 50_000
 """Lines whose repeats are known, should the controller be started again."""
-EXPLAIN_AFTER: Final = 1.5
-"""Seconds after which it is said what a job waits for that has not ended."""
+EXPLAIN_AFTER: Final = (1.5, 4.0)
+"""Seconds after which it is said what a job waits for that has not ended; again where there was nothing to say, since
+an agent tells within two seconds that it waits there."""
 STILL_WAIT: Final = 2.5
 """Seconds after which open text that has changed is looked at again: an agent tells of a change within two."""
 CONTROLLER_WAIT: Final = 60.0
@@ -55,11 +56,11 @@ class Follower:
         job_id: str,
         output: LiveOutput,
         patient: bool = True,
-        explain: Callable[[], None] = lambda: None,
+        explain: Callable[[], bool] = lambda: False,
     ) -> None:
         """``patient``: waits for a controller that is away, also before its first answer.
 
-        ``explain``: says what the job waits for, if it does; called once a job that is followed has not ended soon.
+        ``explain``: says what the job waits for and returns whether it does; called where one that is followed goes on.
         """
         self._client = client
         self._path = job_path(job_id)
@@ -95,12 +96,12 @@ class Follower:
     def follow(self) -> dict[str, Any]:
         """Returns the finished job, its lines shown as far as they came. Raises ControllerError."""
         self._finished = False
-        until = time.monotonic() + EXPLAIN_AFTER
-        while not self._finished and (left := until - time.monotonic()) > 0:
-            self._fetch(left)
-        if not self._finished and not self._is_explained:
-            self._is_explained = True
-            self._explain()
+        began = time.monotonic()
+        for after in EXPLAIN_AFTER:
+            while not self._finished and not self._is_explained and (left := began + after - time.monotonic()) > 0:
+                self._fetch(left)
+            if not self._finished and not self._is_explained:
+                self._is_explained = self._explain() or after == EXPLAIN_AFTER[-1]
         while not self._finished:
             self._fetch(STILL_WAIT if self._output.awaits_open else POLL_WAIT)
         job = self._patiently(lambda: self._client.get(self._path))

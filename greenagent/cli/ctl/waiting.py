@@ -13,8 +13,8 @@ MAX_TOLD: Final = 5
 """Agents of a fan-out of which it is said."""
 
 
-def tell_waiting(client: Client, job_id: str) -> None:
-    """Says on stderr where a job has not begun, and why; nothing where all of it runs, or nobody can be asked."""
+def tell_waiting(client: Client, job_id: str) -> bool:
+    """Says on stderr where a job has not begun, and why; False: all of it runs, or nobody can be asked."""
     try:
         job = client.get(job_path(job_id))
         open_ones = [one for one in job["agents"] if one["state"] in states.PLACEHOLDERS]
@@ -23,12 +23,13 @@ def tell_waiting(client: Client, job_id: str) -> None:
         )
         known = {agent_name(one): one for one in client.get("agents", **asked)["agents"]} if open_ones else {}
     except ControllerError:
-        return  # who follows the job deals with that
+        return False  # who follows the job deals with that
     reasons = [reason for one in open_ones if (reason := _reason(job, one, known))]
     for reason in reasons[:MAX_TOLD]:
         note(reason)
     if reasons[MAX_TOLD:]:
         note(f"and {len(reasons) - MAX_TOLD} agents more have not begun")
+    return bool(reasons)
 
 
 def _reason(job: dict[str, Any], one: dict[str, Any], known: dict[str, dict[str, Any]]) -> str:
