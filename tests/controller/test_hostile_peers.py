@@ -17,7 +17,7 @@ from greenagent.controller.limits import MIB, Limits
 from greenagent.controller.model import AgentKey, Job, Target
 from greenagent.controller.state.scripts import Script, ScriptStore
 from greenagent.controller.state.state_file import StateFile
-from tests.support.calibration import slowness
+from tests.support.calibration import takes_at_most
 from tests.support.floods import STALL, flooding, longest_stall
 from tests.support.holds import HELD, longest_hold
 from tests.support.local_controller import Agent, LocalController, plain, start
@@ -148,7 +148,7 @@ def test_no_body_holds_up_the_others(controller, agent, shape) -> None:
             pass
     sending.kill()
     assert answer.startswith(b"HTTP/1.1 ")
-    assert longest[0] < HELD * slowness()
+    assert takes_at_most(longest[0], HELD)
     assert plain().get(f"{controller.url}/1/10/ping", timeout=5).json() == "ok"
 
 
@@ -214,7 +214,7 @@ def test_a_thousand_half_open_connections_shut_no_agent_out(make_controller) -> 
     session = plain()
     began = time.monotonic()
     assert session.get(f"{controller.url}/1/10/ping", timeout=5).json() == "ok"
-    assert time.monotonic() - began < slowness()
+    assert takes_at_most(time.monotonic() - began, 1)
     controller.submit(id="j", gid=1, nid=10)
     assert parked.command()["id"] == "j"
     agent.finish("j")
@@ -313,7 +313,7 @@ def test_half_sent_bodies_take_no_more_memory_than_they_may_and_small_ones_get_t
         clients.append(connect(controller, head))
         gevent.spawn(clients[-1].sendall, piece)
         gevent.sleep(0.01)
-    wait_until(lambda: sum(map(is_answered, clients)) >= 16, what="the others to be sent away")
+    wait_until(lambda: sum(map(is_answered, clients)) >= 16, what="the others to be sent away", interval=0.1)
     assert agent.post("log", [{"jobid": "j", "data": "x"}]).json() == "ok"
     assert resident() - before < 1.5 * cap
     sent_away = next(client for client in clients if is_answered(client))
@@ -349,7 +349,7 @@ def test_heads_of_parked_polls_take_no_more_memory_than_they_may_and_small_ones_
     for nid in range(1, 450):
         clients.append(connect(controller, poll_head(nid, "", *headers)))
         gevent.sleep(0.001)
-    wait_until(lambda: sum(map(is_answered, clients)) >= 25, what="the others to be sent away")
+    wait_until(lambda: sum(map(is_answered, clients)) >= 25, what="the others to be sent away", interval=0.1)
     assert Agent(controller).post("log", [{"jobid": "j", "data": "x"}]).json() == "ok"
     assert resident() - before < 1.5 * cap
     answer = next(client for client in clients if is_answered(client)).recv(1000)

@@ -45,7 +45,7 @@ if os.geteuid() == 0:  # only root can start the agent as somebody who may not r
         config.write_text(configuration(folder, {"main": controller.url}, main="allow_reboot = true"))
         # Imported as root, since nobody may not read every place an environment can lie in; run as nobody.
         program = (
-            "import codecs, os, sys; from greenagent.cli.agent import __main__ as agent; "
+            "import codecs, locale, os, sys; from greenagent.cli.agent import __main__ as agent, run; "
             "codecs.lookup('utf-8-sig'); codecs.lookup('idna'); "
             "os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534); "
             "sys.exit(agent.main(sys.argv[1:]))"

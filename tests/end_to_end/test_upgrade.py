@@ -17,7 +17,7 @@ from tests.support.recording_controller import RecordingController
 from tests.support.upgrade import replace
 from tests.support.waiting import wait_until
 
-ROUNDS = int(os.environ.get("GREENAGENT_TEST_REPLACEMENTS", "4"))
+ROUNDS = int(os.environ.get("GREENAGENT_TEST_REPLACEMENTS", "2"))
 COUNTER = """
 import sys, time
 number = 0

@@ -145,8 +145,9 @@ class AgentProcess(AgentFolder):
     def start(self, wait: bool = True) -> AgentProcess:
         """Starts it; returns when it is ready (its pid file is there) and has said so (a thread writes its lines)."""
         self.pid_file.unlink(missing_ok=True)
-        said = self.stderr.count(READY) if (self.folder / "stderr").exists() else 0
-        says = not re.search(r'verbosity\s*=\s*"(warning|error)', self.config.read_text())
+        is_read = not (self.folder / "stderr").is_fifo()
+        said = self.stderr.count(READY) if (self.folder / "stderr").is_file() else 0
+        says = is_read and not re.search(r'verbosity\s*=\s*"(warning|error)', self.config.read_text())
         with (self.folder / "stderr").open("ab") as stderr, (self.folder / "stdout").open("ab") as stdout:
             self.process = subprocess.Popen(
                 [

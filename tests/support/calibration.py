@@ -14,6 +14,11 @@ BYTES_SECONDS = 0.008
 ROUNDS = 7
 
 
+def takes_at_most(seconds: float, limit: float) -> bool:
+    """Whether what took so long keeps a limit that holds for an ordinary machine; the machine is measured in doubt."""
+    return seconds < limit or seconds < limit * slowness()
+
+
 def slowness() -> float:
     """How many times slower than an ordinary machine this one is, at least 1: by its processor or by its memory.
 

@@ -182,6 +182,8 @@ class RecordingController:
         self.script_requests: list[str] = []
         self._queues: dict[tuple[int, int] | None, deque[bytes]] = defaultdict(deque)
         self._offered: dict[tuple[int, int], tuple[str, bytes]] = {}
+        self._handed_out: set[tuple[int, int]] = set()
+        """Agents that have not polled since they got a command: they may not have dealt with it."""
         self._tokens = 0
         self._pushed = Event()
         self._behaviours: dict[str, list[Behaviour]] = defaultdict(list)
@@ -235,8 +237,8 @@ class RecordingController:
 
     @property
     def waiting_commands(self) -> int:
-        """Commands that were not handed out, or not acknowledged where that is asked for."""
-        return sum(map(len, self._queues.values())) + len(self._offered)
+        """Commands that no agent has taken: it polls again once it has."""
+        return sum(map(len, self._queues.values())) + len(self._offered) + len(self._handed_out)
 
     def misbehave(self, endpoint: str, behaviour: Behaviour, times: int | None = None) -> None:
         """From now on (for ``times`` requests) ``endpoint`` (or ``*``) behaves so; earlier orders go first."""
@@ -385,6 +387,7 @@ class RecordingController:
 
     def _next_command(self, handler: _Handler, poll: Poll) -> tuple[bytes, dict[str, str]]:
         agent = (poll.gid, poll.nid)
+        self._handed_out.discard(agent)
         acknowledged = poll.headers.get("Greenagent-Acknowledge")
         offered = self._offered.get(agent)
         if offered is not None and acknowledged == offered[0]:
@@ -398,6 +401,7 @@ class RecordingController:
                 if self._queues[key] and not handler.is_gone():
                     command = self._queues[key].popleft()
                     if not self.hand_over or acknowledged is None:
+                        self._handed_out.add(agent)
                         return command, {}
                     self._tokens += 1
                     self._offered[agent] = (f"token-{self._tokens}", command)
