@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-from greenagent.cli.common import print_table
+from greenagent.cli.common import print_table, terminal_width
 from greenagent.cli.ctl.client import Client
 from greenagent.cli.ctl.output import agent_name, agent_state
 from greenagent.cli.ctl.series import JOB_FIGURES, OWN, OWN_FIGURES, Point, RunningJobs, series_of, series_of_original
+from greenagent.values.text import SHORT
 
 MAX_AGE: Final = 180.0
 """Seconds after which figures of a series without running jobs are not shown any more."""
@@ -26,14 +27,16 @@ def top(client: Client, options: argparse.Namespace) -> int:
     """Shows it, once or until interrupted."""
     live = sys.stdout.isatty() and not options.once and not options.json
     while True:
-        running = client.get("jobs", state="RUNNING")["jobs"]
+        width = 0 if options.json else terminal_width()
+        asked = {"short": SHORT} if width else {}
+        running = client.get("jobs", state="RUNNING", **asked)["jobs"]
         shown = picture(client.get("agents")["agents"], client.get("stats")["agents"], running, time.time())
         if options.json:
             print(json.dumps(shown), flush=True)
         else:
             if live:
                 print("\x1b[H\x1b[2J", end="", file=sys.__stdout__)
-            _show(shown)
+            _show(shown, {job["id"]: job.get("short") or job["id"] for job in running}, width)
         if options.once or not (live or options.json):
             return 0
         time.sleep(max(0.2, options.interval))
@@ -93,7 +96,8 @@ def _current(found: dict[str, Point], age: float) -> dict[str, float | None]:
     return values
 
 
-def _show(shown: dict[str, Any]) -> None:
+def _show(shown: dict[str, Any], short: dict[str, str], width: int) -> None:
+    """``short``: what is shown of the ids; ``width``: of the terminal, 0 where it is none."""
     print_table(
         ("AGENT", "STATE", "JOBS", "WAITING", "CPU", "MEMORY", "LINES/S"),
         [
@@ -122,10 +126,11 @@ def _show(shown: dict[str, Any]) -> None:
                 _size(job["rss"]),
                 _number(job["lines_per_second"]),
                 f"{job['age']:.0f}s",
-                ",".join(job["ids"]) or "-",
+                ",".join(short[one] for one in job["ids"]) or "-",
             )
             for job in shown["jobs"]
         ],
+        width=width,
     )
 
 

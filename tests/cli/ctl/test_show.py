@@ -166,8 +166,12 @@ def test_jobs_are_asked_for_by_what_the_table_shows(controller) -> None:
 
 
 def test_ids_are_shortened_to_what_means_one_where_a_terminal_is_too_narrow(controller, monkeypatch) -> None:
+    agent = Agent(controller)
     for job_id in ("4766fcd6-aa11-4b5e", "4766fcd6-aa11-4b5f", "70b9a4c5-aa11-4b5e", "night"):
-        controller.submit(id=job_id, gid=1, nid=10, args={"name": "echo", "args": ["x" * 70]}, wait_for_agent=60)
+        start(controller, agent, job_id, args={"name": job_id[:2], "domain": "d", "args": ["x" * 70]})
+    agent.post(
+        "stats", [{"timestamp": int(time.time()), "series": [[f"1.10.d.{name}.cpu", 5] for name in ("47", "70")]}]
+    )
     monkeypatch.setenv("COLUMNS", "110")
     with redirect_stdout(Terminal()) as out:
         assert run_command(["--url", controller.url, "jobs", "--limit", "3"]) == 0
@@ -177,6 +181,12 @@ def test_ids_are_shortened_to_what_means_one_where_a_terminal_is_too_narrow(cont
     assert [line[-3:] for line in table[1:]] == ["..."] * 3
     assert "70b9a4c5-aa11-4b5e" in ctl(controller.url, "jobs").out
     assert "short" not in controller.get("jobs")["jobs"][0]
+    with redirect_stdout(Terminal()) as out:
+        assert run_command(["--url", controller.url, "top", "--once"]) == 0
+    assert [line.split()[-1] for line in out.getvalue().splitlines()[-2:]] == [
+        "4766fcd6-aa11-4b5e,4766fcd6-aa11-4b5f",
+        "70b9a4c5",
+    ]
 
 
 def test_control_characters_of_names_do_not_reach_the_terminal(controller) -> None:
