@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import selectors
 import socket
 import statistics
@@ -92,7 +91,7 @@ class Agent:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "greenagent.cli.agent", "-c", str(config)],
                 stderr=stderr,
-                env={**os.environ, "PYTHONPATH": str(checkout)},
+                cwd=checkout,  # the first place where Python looks
             )
 
     @property

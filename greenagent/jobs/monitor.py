@@ -10,7 +10,7 @@ from greenagent.jobs.job import Job
 from greenagent.process.child import Child
 from greenagent.runtime.greenlets import Supervisor, give_way
 from greenagent.statistics.collector import SeriesHandle, Statistics
-from greenagent.statistics.meter import Meter, Watch
+from greenagent.statistics.meter import Meter, Spent, Watch
 from greenagent.statistics.statsd_listener import StatsdListener
 
 MAX_LOOKED_UP: Final = 200
@@ -68,16 +68,25 @@ class JobMonitor:
         """Where the child finds its statsd port, if it has one."""
         return {} if self._listener is None else self._listener.environment
 
-    def started(self, child: Child) -> None:
-        """Meters the child from now on, with what it announces and what left its tree."""
-        self._series.add_output(0, 0)
-        self._watch = self._meter.watch(self._job.id, child.pid, child.tree.find_in, self._series.add_usage)
+    def started(self, child: Child, *, is_new: bool) -> None:
+        """Meters the child from now on, with what it announces and what left its tree.
 
-    def ended(self) -> int:
-        """The last reading of this run, before the child is reaped. Returns the most memory that one saw, in bytes."""
+        ``is_new``: it was started just now, not by an earlier image of the agent.
+        """
+        self._series.add_output(0, 0)
+        start_ticks = child.start_ticks if is_new else 0
+        self._watch = self._meter.watch(
+            self._job.id, child.pid, child.tree.find_in, self._series.add_usage, start_ticks
+        )
+
+    def ended(self, reap: Callable[[], Spent] | None = None) -> int:
+        """The last reading of this run, before the child is reaped. Returns the most memory that one saw, in bytes.
+
+        ``reap``: reaps the child, which has exited, where there is nothing more to read of it.
+        """
         peak = 0
         if self._watch is not None:
-            self._watch.close()
+            self._watch.close(reap)
             peak = self._watch.peak
             self._watch = None
             self._series.end_run()

@@ -278,7 +278,7 @@ class ExternalRunner:
         """Moves the process's bytes until its end; ``before``: how far an earlier image of the agent was."""
         job, child, monitor, supervisor = self._job, run.child, self._monitor, self._context.supervisor
         job.child = child
-        monitor.started(child)
+        monitor.started(child, is_new=before is None)
         announced = AnnouncedPids(child, self._warn)
         output = JobOutput(self._log, monitor.message, announced.take, monitor.output)
         copier = StreamCopier(job.id, child, data, self._main.max_line, output, supervisor)
@@ -298,7 +298,7 @@ class ExternalRunner:
         self._clean_up(run, cause, survivors)
         copier.finish(self._main.pipe_drain)
         announced.end()
-        peak = monitor.ended()
+        peak = monitor.ended(child.reap_spent if child.has_exited else None)
         if child.has_exited:
             status = child.reap()
         else:

@@ -163,6 +163,11 @@ class Child:
             close_descriptor(self.pidfd)
         return status
 
+    def reap_spent(self) -> tuple[float, int, int]:
+        """Reaps it; the seconds of processor time it has used, and the bytes it has read from and written to disks."""
+        self.reap()
+        return self.used.cpu or 0.0, self.used.read_bytes, self.used.write_bytes
+
     def destroy(self) -> None:
         """Ends a child that nobody waits for any more; in a native thread."""
         try:

@@ -34,6 +34,8 @@ Pipe = tuple[int, int]
 """Device and inode."""
 _VARIABLE = VARIABLE.encode() + b"="
 _STAYS = "-stays"
+_BLOCK = 512
+"""Bytes in which the kernel counts what goes to disks."""
 
 
 class Tag(NamedTuple):
@@ -88,10 +90,12 @@ def read_tag(pid: int) -> str | None:
 
 
 class Used(NamedTuple):
-    """Processor time in seconds, and the most memory of one of the processes, in bytes; None and 0: not known."""
+    """Processor time in seconds, the most memory of one of the processes, what went to disks; None and 0: not known."""
 
     cpu: float | None = None
     memory: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
 
 
 def _own_memory(peak: int) -> int:
@@ -135,7 +139,12 @@ class Reaper:
         with self.lock:
             try:
                 usage = os.wait4(pid, os.WNOHANG)[2]
-                used = Used(round(usage.ru_utime + usage.ru_stime, 3), _own_memory(usage.ru_maxrss))
+                used = Used(
+                    round(usage.ru_utime + usage.ru_stime, 3),
+                    _own_memory(usage.ru_maxrss),
+                    usage.ru_inblock * _BLOCK,
+                    usage.ru_oublock * _BLOCK,
+                )
             except ChildProcessError:
                 pass
             self.own.pop(pid, None)

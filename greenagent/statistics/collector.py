@@ -174,6 +174,8 @@ class Statistics:
         if metrics is not None:
             self._own.flush = lambda pause, seconds: metrics.flush()
         self._changed = Event()
+        self._wakes = 0.0
+        """When ``run`` looks again if nothing changes, by the clock."""
         self.heartbeat = Heartbeat()
 
     def reconfigure(self, default_interval: int) -> None:
@@ -198,7 +200,8 @@ class Statistics:
             entry.shorten(seconds, now)
         handle = SeriesHandle(entry, seconds, self._count)
         entry.handles.add(handle)
-        self._changed.set()
+        if entry.end < self._wakes:
+            self._changed.set()
         return handle
 
     def gauges(self) -> list[tuple[SeriesName, dict[str, float]]]:
@@ -215,7 +218,9 @@ class Statistics:
             self.heartbeat.expect_within(_MAX_SLEEP + _MAX_FLUSH, "flushing statistics")
             now = self._clock()
             next_end = min(entry.end for entry in self._all())
-            self._changed.wait(min(max(next_end - now, 0.001), _MAX_SLEEP))
+            pause = min(max(next_end - now, 0.001), _MAX_SLEEP)
+            self._wakes = now + pause
+            self._changed.wait(pause)
             self._changed.clear()
             self.flush_due()
 

@@ -19,7 +19,10 @@ _MIN_ELAPSED = 0.1
 _MAX_TICK = 120.0
 """Seconds after which a reading of all processes counts as stuck."""
 _SECOND_LOOK = 0.1
-"""Seconds after its start at which a process is looked at again: at first it has hardly any memory yet."""
+"""Seconds after its start at which a process is looked at (again): at first it has hardly any memory yet."""
+
+Spent = tuple[float, int, int]
+"""Seconds of processor time, bytes read from disks, bytes written to them."""
 
 
 class ProcessUsage(NamedTuple):
@@ -83,7 +86,9 @@ class Watch:
         root: int,
         members: Callable[[Snapshot], list[Process]],
         on_reading: Callable[[ProcessUsage], None],
+        start_ticks: int = 0,
     ) -> None:
+        """``start_ticks``: of a process that was just started; 0 for one that may be of any age."""
         self.job_key = job_key
         self.root = root
         self.members = members
@@ -94,28 +99,47 @@ class Watch:
         self.is_open = True
         self._meter = meter
         self._on_reading = on_reading
-        self._birth = 0
+        self._birth = start_ticks
         self._ticks = 0
         self._read_at = time.monotonic()
-        root_process = procfs.read_process(root)
-        if root_process is not None:  # the first reading, of the process alone: its percentage is 0 (protocol 8.3)
-            self._birth = root_process.start_ticks
-            self._ticks = root_process.cpu_ticks
-            self.seen = {root: root_process.start_ticks}
-            self.take([root_process._replace(rss=root_process.rss or procfs.read_exact_rss(root))], swaps=False)
+        if start_ticks:
+            self.seen = {root: start_ticks}
+        else:
+            self._begin()
         self._second_look = gevent.get_hub().loop.timer(_SECOND_LOOK)
         self._second_look.start(self._look_again)
 
-    def close(self) -> ProcessUsage:
+    def _begin(self) -> None:
+        """The first reading, of the process alone: its percentage is 0 (protocol 8.3)."""
+        root = procfs.read_process(self.root)
+        if root is not None:
+            self._birth = root.start_ticks
+            self._ticks = root.cpu_ticks
+            self.seen = {self.root: root.start_ticks}
+            self.take([root._replace(rss=root.rss or procfs.read_exact_rss(self.root))], swaps=False)
+
+    def current(self) -> ProcessUsage:
+        """The newest reading; the first one now, where there is none yet."""
+        if not self.usage.pids:
+            self._look()
+        return self.usage
+
+    def close(self, reap: Callable[[], Spent] | None = None) -> ProcessUsage:
         """A last reading, and no more. To be called before the process is reaped; harmless when repeated.
 
         Of a process that is a zombie only the processor time and the bytes are left to read: the
-        other values stay those of the reading before.
+        other values stay those of the reading before. Where there was none, ``reap`` tells the same at no cost.
         """
         if self.is_open:
             self.is_open = False
             self._meter.forget(self)
             self._second_look.close()
+            if reap is not None and not self.usage.pids and len(self.seen) == 1:
+                seconds, read, written = reap()
+                cpu = round(100 * seconds / max(time.monotonic() - self._read_at, _MIN_ELAPSED), 2)
+                self.usage = ProcessUsage(cpu=cpu, read_bytes=read, write_bytes=written)
+                self._on_reading(self.usage)
+                return self.usage
             found = [p for pid in self.seen if (p := procfs.read_process(pid)) is not None and self._is_same(p)]
             if found:
                 self.take(found, swaps=self.usage.swap > 0)
@@ -127,11 +151,17 @@ class Watch:
         On the hub: it must not give way.
         """
         self._second_look.close()
+        self._look()
+
+    def _look(self) -> None:
         root = procfs.read_process(self.root)
         if len(self.seen) > 1 or root is None or root.is_dead or not self._is_same(root):
             return  # a tick has found a whole tree, and knows better
+        if not self.usage.pids:
+            read, written = procfs.read_io(self.root)
+            self.usage = ProcessUsage(read_bytes=read, write_bytes=written, pids=(self.root,))
         self.usage = self.usage._replace(
-            rss=max(root.rss, self.usage.rss),
+            rss=max(root.rss or procfs.read_exact_rss(self.root), self.usage.rss),
             vms=root.vms,
             threads=root.threads,
             fds=procfs.count_descriptors(self.root),
@@ -203,13 +233,16 @@ class Meter:
         root_pid: int,
         members: Callable[[Snapshot], list[Process]],
         on_reading: Callable[[ProcessUsage], None] = _ignore,
+        start_ticks: int = 0,
     ) -> Watch:
         """Meters a job's process from now on, beginning with a reading at once.
 
+        With ``start_ticks``, of one that was just started, the first reading comes when it is asked for, after 0.1 s,
+        or with its end.
         ``members`` finds the processes of the job in a snapshot, the root and zombies among them
         (``JobTree.find_in``); ``on_reading`` gets every reading, for instance ``SeriesHandle.add_usage``.
         """
-        watch = self._watches[job_key] = Watch(self, job_key, root_pid, members, on_reading)
+        watch = self._watches[job_key] = Watch(self, job_key, root_pid, members, on_reading, start_ticks)
         return watch
 
     def forget(self, watch: Watch) -> None:
@@ -220,7 +253,7 @@ class Meter:
     def usage(self, job_key: str) -> ProcessUsage:
         """The newest reading of a job; zeros when no process of it runs."""
         watch = self._watches.get(job_key)
-        return ProcessUsage() if watch is None else watch.usage
+        return ProcessUsage() if watch is None else watch.current()
 
     def own_usage(self) -> ProcessUsage:
         """The agent's own process, without its children; ``cpu`` since the last tick."""
@@ -241,7 +274,7 @@ class Meter:
 
     def total(self) -> ProcessUsage:
         """All jobs and the agent itself (``get_aggregated_stats``)."""
-        return add_up([self.own_usage(), *(watch.usage for watch in self._watches.values())])
+        return add_up([self.own_usage(), *(watch.current() for watch in self._watches.values())])
 
     def run(self) -> None:
         """Service greenlet. Never returns."""

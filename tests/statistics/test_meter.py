@@ -274,3 +274,25 @@ def test_a_process_that_does_not_exist_has_no_usage() -> None:
     meter.tick()
     assert watch.close() == ProcessUsage()
     assert readings in ([], [ProcessUsage()])
+
+
+def test_of_a_process_just_started_the_first_reading_comes_when_it_is_wanted() -> None:
+    """When it is asked for, a moment later, or with its end: then from what the kernel tells as it is reaped."""
+    readings: list[ProcessUsage] = []
+    meter = Meter(2)
+    with child(IDLE) as process:
+        start_ticks = read(process.pid).start_ticks
+        watches = [
+            meter.watch(key, process.pid, tree_of(process).find_in, readings.append, start_ticks)
+            for key in ("asked", "left", "ended")
+        ]
+        assert readings == []
+        watches[2].close(lambda: (0.05, 512, 1024))
+        assert readings[-1] == watches[2].usage
+        assert readings[-1][-3:] == (512, 1024, ())
+        assert readings[-1].cpu > 0
+        assert meter.usage("asked").pids == (process.pid,)
+        assert readings[-1].rss > 0
+        wait_until(lambda: watches[1].usage.rss > 0, what="the look a moment later")
+        for watch in watches:
+            watch.close()
