@@ -39,11 +39,11 @@ from greenagent.agent.upgrade import check_new_image, hold_signals, open_state, 
 from greenagent.agent.watchdog import Thresholds
 from greenagent.jobs.admission import Admission
 from greenagent.jobs.commands import Commands, Scripts
+from greenagent.jobs.context import JobContext
 from greenagent.jobs.handover import HandedOver, SuspendedJob
 from greenagent.jobs.job import Identity, Reason
 from greenagent.jobs.routing import Routing, own_routes
 from greenagent.jobs.run_records import RunRecords
-from greenagent.jobs.runner import JobContext
 from greenagent.jobs.startup import StartupTasks, recover, warn_of
 from greenagent.process.orphans import OrphanReaper
 from greenagent.process.spawn import Spawner

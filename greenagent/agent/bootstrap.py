@@ -8,8 +8,8 @@ from pathlib import Path
 
 import gevent
 
+from greenagent.jobs.context import JobContext
 from greenagent.jobs.handover import HandedOver
-from greenagent.jobs.runner import JobContext
 from greenagent.logs.console import Console
 from greenagent.logs.store import LogStore
 from greenagent.logs.write.cursors import CursorStore

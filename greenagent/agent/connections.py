@@ -9,8 +9,8 @@ from gevent.event import Event
 
 from greenagent.agent.command_reader import CommandReader
 from greenagent.jobs.admission import Admission
+from greenagent.jobs.context import JobContext
 from greenagent.jobs.routing import pairs
-from greenagent.jobs.runner import JobContext
 from greenagent.logs.store import LogStore
 from greenagent.logs.write.cursors import pair_name
 from greenagent.settings.models import ControllerSettings, Settings

@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 from greenagent import __version__
 from greenagent.agent.connections import Connections
 from greenagent.jobs.admission import Admission
+from greenagent.jobs.context import JobContext
 from greenagent.jobs.job import Job, JobQueue
-from greenagent.jobs.runner import JobContext
 from greenagent.logs.store import LogStore
 from greenagent.logs.write.cursors import split_pair_name
 from greenagent.runtime.files import working_folder

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 
 import gevent
 
+from greenagent.jobs.context import JobContext
 from greenagent.jobs.handover import Suspended, SuspendedJob
 from greenagent.jobs.job import Job, JobQueue, Outcome, Reason, Stage, killed_before_start
 from greenagent.jobs.lifecycle import Lifecycle
-from greenagent.jobs.runner import BuiltInRunner, ExternalRunner, JobContext
+from greenagent.jobs.runner import BuiltInRunner, ExternalRunner
 from greenagent.runtime.agent_log import RateLimitedLog
 from greenagent.spool.schema import FROM_CONTROLLER, FROM_STARTUP
 from greenagent.values import levels, states

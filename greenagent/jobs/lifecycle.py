@@ -9,10 +9,11 @@ from dataclasses import asdict, fields, replace
 from enum import Enum
 from typing import Final, NamedTuple
 
+from greenagent.jobs.context import JobContext
 from greenagent.jobs.handover import Suspended, SuspendedJob
 from greenagent.jobs.job import Job, Logged, Outcome, Reason, Stage, killed_before_start
 from greenagent.jobs.run_records import CUT_OFF
-from greenagent.jobs.runner import JobContext, Runner
+from greenagent.jobs.runner import Runner
 from greenagent.spool.schema import FROM_CONTROLLER
 from greenagent.values import states
 from greenagent.values.result import AGENT_STOPPED, STOPPED

@@ -3,91 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, NamedTuple
 
-from greenagent.jobs.commands import Commands, Execution, NoScriptError, RemovedExtensionError, child_environment
+from greenagent.jobs.commands import Execution, NoScriptError, RemovedExtensionError, child_environment
+from greenagent.jobs.context import JobContext
 from greenagent.jobs.handover import Suspended, SuspendedRun, SuspendedStreams
-from greenagent.jobs.job import Identity, Job, Logged, Outcome, Reason, killed_before_start
+from greenagent.jobs.job import Job, Logged, Outcome, Reason, killed_before_start
 from greenagent.jobs.monitor import AnnouncedPids, JobMonitor
-from greenagent.jobs.routing import Routing
-from greenagent.jobs.run_records import RunRecords
 from greenagent.jobs.streams import JobOutput, StreamCopier
 from greenagent.logs.runs import RunRecord
 from greenagent.process.child import Child, ExitStatus, Survivor, end, named, sweep
 from greenagent.process.job_tree import job_tag
-from greenagent.process.spawn import Spawner, SpawnError, SpawnRequest
-from greenagent.runtime.agent_log import AgentLog
-from greenagent.runtime.greenlets import Supervisor
-from greenagent.settings.models import MainSettings, Settings
-from greenagent.spool.history import HistoryFile
-from greenagent.spool.spool import Spool
-from greenagent.statistics.collector import Statistics
-from greenagent.statistics.meter import Meter
+from greenagent.process.spawn import SpawnError, SpawnRequest
+from greenagent.settings.models import MainSettings
 from greenagent.values import levels, states
 from greenagent.values.command_line import command_line
 from greenagent.values.errors import CommandError, GreenagentError
-from greenagent.values.result import CANNOT_START, NEVER_BEGAN, NOT_FOUND, STOPPED
+from greenagent.values.result import CANNOT_START, NOT_FOUND, STOPPED
 
 START_PAUSES: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds between the tries of a start for which the system has no room just now."""
 SUSPEND: Final = "suspend"
 """Not a state: the run goes on in the agent's new image."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobContext:
-    """The parts of the agent that every job uses, made once by the agent; ``settings`` gives those in force."""
-
-    settings: Callable[[], Settings]
-    identity: Identity
-    agent_log: AgentLog
-    supervisor: Supervisor
-    spool: Spool
-    history: HistoryFile
-    spawner: Spawner
-    routing: Routing
-    statistics: Statistics
-    meter: Meter
-    commands: Commands
-    runs: RunRecords
-
-    def report(
-        self,
-        job: Job,
-        outcome: Outcome,
-        *,
-        ends: bool = True,
-        due: float | None = None,
-        logged: Logged | None = None,
-    ) -> None:
-        """Puts a result into the spool, where its controller finds it; with ``ends`` the job is over.
-
-        ``due``: when the next run begins, in seconds since 1970, where that is to be known at the next start.
-        ``logged``: what became of its lines, None where it has no log.
-
-        The spool first, then the history (design, section 3). A job is reported over once.
-        """
-        if job.is_reported:
-            return
-        job.last_result = job.result_of(outcome, self.identity, round(self.settings().stats.interval), logged)
-        # Before the spool has it: its controller may send the next command of that id before we go on.
-        job.is_reported = ends
-        try:
-            if job.controller is not None:
-                self.spool.report(job.row, job.controller, job.last_result, ends=ends, due=due)
-            elif ends:
-                self.spool.end(job.row)
-            elif due is not None:
-                self.spool.between_runs(job.row, due)
-        except Exception:
-            job.is_reported = False  # another result may still be given, such as that of our own error
-            raise
-        if ends and job.last_result.reason == NEVER_BEGAN:
-            self.runs.never_began(job, outcome)
-        if ends and job.is_in_history:
-            self.history.remove(job.id)
 
 
 class BuiltInRunner:

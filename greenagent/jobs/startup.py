@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from gevent.event import Event
 
 from greenagent.jobs.admission import Admission
+from greenagent.jobs.context import JobContext
 from greenagent.jobs.handover import StartupState
 from greenagent.jobs.job import Identity, Job, Outcome, Stage
 from greenagent.jobs.lifecycle import RestartPolicy, write_down
 from greenagent.jobs.run_records import CUT_OFF, HELD_UP
-from greenagent.jobs.runner import JobContext
 from greenagent.process.child import Survivor, named
 from greenagent.settings.models import StartupTask
 from greenagent.spool.schema import FROM_CONTROLLER, FROM_HISTORY, FROM_STARTUP, RUNNING, WAITING, JobRecord
