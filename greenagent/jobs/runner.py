@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Final, NamedTuple
+
+import gevent
 
 from greenagent.jobs.commands import Execution, NoScriptError, RemovedExtensionError, child_environment
 from greenagent.jobs.context import JobContext
@@ -24,6 +27,8 @@ from greenagent.values.result import CANNOT_START, NOT_FOUND, STOPPED
 
 START_PAUSES: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds between the tries of a start for which the system has no room just now."""
+NOTED_AFTER: Final = 0.05
+"""Seconds after its start at which a process is written down: most jobs are over by then, and have a tag anyway."""
 SUSPEND: Final = "suspend"
 """Not a state: the run goes on in the agent's new image."""
 
@@ -114,9 +119,17 @@ class ExternalRunner:
             record = record._replace(command=command_line((execution.executable, *execution.arguments)))
         context.runs.begun(record)
         job.signals.clear()
-        context.spool.process(job.row, child.pid, child.start_ticks)
+        note = partial(context.spool.process, job.row, child.pid, child.start_ticks)
+        timer = gevent.get_hub().loop.timer(NOTED_AFTER)
+        timer.start(note)
         run = _Run(child, record, starttime, time.monotonic(), execution.leave_children)
-        return self._supervise(run, execution.data.encode("utf-8"))
+        try:
+            return self._supervise(run, execution.data.encode("utf-8"))
+        except Suspended:
+            note()
+            raise
+        finally:
+            timer.close()
 
     def _begin(self, starttime: int) -> tuple[Execution, Child] | Outcome:
         """Starts the process; the outcome where that fails."""
