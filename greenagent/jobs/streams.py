@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any, Final, Protocol
 
 import gevent
+from gevent import Greenlet
 
 from greenagent.jobs.handover import SuspendedStreams
 from greenagent.logs.lines import Block, Mixed, Piece
@@ -184,23 +187,48 @@ class _Stream:
         self.splitter = Splitter(level, max_line)
         self._output = output
         self._reader = PipeReader(descriptor) if descriptor is not None else None
+        self._spawn: Callable[..., Greenlet]
+        self._is_restored = False
         self._detached = False
+        self.greenlet: Greenlet | None = None
+        """Reads it; there is none as long as nothing has come: many jobs never say anything."""
 
-    def read(self) -> None:
-        """Body of a greenlet: until the end of the stream, the drain deadline, or ``detach``."""
-        if self._reader is None:
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on where an earlier image stopped; before ``start``."""
+        self.splitter.restore(state)
+        self._is_restored = True
+
+    def start(self, spawn: Callable[..., Greenlet]) -> None:
+        """``spawn`` runs a function, with what follows it, in a greenlet."""
+        self._spawn = spawn
+        if self._reader is not None:
+            self._reader.when_ready(self._look)
+
+    def finish(self, seconds: float) -> None:
+        """The child is gone: reads what is left for at most ``seconds``."""
+        self._look()
+        if self._reader is not None and not self._reader.is_closed:
+            self._reader.stop_after(seconds)
+            self.greenlet = self.greenlet or self._spawn(self._read, b"")
+
+    def _look(self) -> None:
+        """On the hub: what has come is for a greenlet, since the log may block; the end of a silent stream is not."""
+        if self._reader is None or self._reader.is_closed or self.greenlet is not None:
             return
-        for chunk in self._reader.chunks():
+        chunk = self._reader.first()
+        if chunk or (chunk is not None and self._is_restored):
+            self.greenlet = self._spawn(self._read, chunk)
+
+    def _read(self, first: bytes) -> None:
+        """Until the end of the stream, the drain deadline, or ``detach``."""
+        assert self._reader is not None
+        for chunk in chain([first] if first else [], self._reader.chunks()):
             self._output.take(self.splitter.feed(chunk), len(chunk), self.splitter.result_truncated)
         if not self._detached:
             self._output.take(self.splitter.finish(), 0, self.splitter.result_truncated)
             if self.splitter.unclosed is not None:
                 text = UNCLOSED.format(self.splitter.unclosed)
                 self._output.say(levels.WARNING, text)
-
-    def stop_after(self, seconds: float) -> None:
-        if self._reader is not None:
-            self._reader.stop_after(seconds)
 
     def detach(self) -> int | None:
         """Ends the reading between two chunks; the descriptor stays open, None when the stream has ended."""
@@ -228,7 +256,6 @@ class StreamCopier:
             _Stream(levels.STDERR, child.stderr, max_line, output),
         ]
         self._feeder = PipeFeeder(child.stdin, data) if child.stdin is not None else None
-        self._readers: list[Any] = []
         self._feeding: Any = None
 
     @property
@@ -240,10 +267,11 @@ class StreamCopier:
         """Goes on where an earlier image stopped; before ``start``."""
         self._output.restore(suspended.output)
         for stream, state in zip(self._streams, suspended.splitters, strict=True):
-            stream.splitter.restore(state)
+            stream.restore(state)
 
     def start(self) -> None:
-        self._readers = [self._supervisor.spawn(f"output of job {self._name}", s.read) for s in self._streams]
+        for stream in self._streams:
+            stream.start(partial(self._supervisor.spawn, f"output of job {self._name}"))
         if self._feeder is not None and self._feeder.is_empty:
             self._feeder.close()
         elif self._feeder is not None:
@@ -252,15 +280,15 @@ class StreamCopier:
     def finish(self, drain: float) -> None:
         """The child is gone: reads what is left for at most ``drain`` seconds, and stops feeding."""
         for stream in self._streams:
-            stream.stop_after(drain)
-        gevent.joinall(self._readers)
+            stream.finish(drain)
+        self._wait_for_readers()
         if self._feeding is not None:
             self._feeding.kill()
 
     def suspend(self) -> SuspendedStreams:
         """Stops between two chunks and leaves the pipes open; what was read is in the log or in what this returns."""
         descriptors = [stream.detach() for stream in self._streams]
-        gevent.joinall(self._readers)
+        self._wait_for_readers()
         left = self._feeder.detach() if self._feeder is not None else None
         if self._feeding is not None:
             self._feeding.kill()
@@ -271,3 +299,8 @@ class StreamCopier:
             splitters=[stream.splitter.state() for stream in self._streams],
             output=self._output.state(),
         )
+
+    def _wait_for_readers(self) -> None:
+        readers = [stream.greenlet for stream in self._streams if stream.greenlet is not None]
+        if readers:
+            gevent.joinall(readers)

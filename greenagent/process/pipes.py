@@ -7,7 +7,7 @@ import os
 import struct
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -16,6 +16,8 @@ from gevent import socket
 from greenagent.runtime.descriptors import close_descriptor, forget_descriptor
 
 CHUNK = 128 * 1024
+FIRST_CHUNK = 16 * 1024
+"""Bytes: a buffer for more would be mapped and freed again for each stream that says little."""
 PIPE_SIZE = 256 * 1024
 _READABLE = 1
 
@@ -38,6 +40,27 @@ class PipeReader:
         self._deadline: float | None = None
         self._closed = False
         self._detached = False
+
+    @property
+    def is_closed(self) -> bool:
+        """After the end of the stream, and after ``detach``."""
+        return self._closed
+
+    def when_ready(self, callback: Callable[[], None]) -> None:
+        """Calls ``callback`` on the hub, again and again, while there is something for ``first``."""
+        self._watcher.start(callback)
+
+    def first(self) -> bytes | None:
+        """What has come already, before ``chunks`` gives the rest: ``callback`` is called no more then.
+
+        Empty at the end of the stream, which is closed; None where nothing has come.
+        """
+        chunk = self._read(FIRST_CHUNK)
+        if chunk is not None:
+            self._watcher.stop()
+        if chunk == b"":
+            self.close()
+        return chunk
 
     def chunks(self) -> Iterator[bytes]:
         """What arrives, until the end of the stream or the time given to ``stop_after``."""

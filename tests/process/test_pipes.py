@@ -11,6 +11,7 @@ from greenagent.process.child import end, sweep
 from greenagent.process.pipes import PipeFeeder, PipeReader
 from greenagent.runtime.descriptors import close_descriptor
 from tests.support.children import close_pipes, read_some
+from tests.support.waiting import wait_until
 
 
 def test_ten_megabytes_through_stdin_and_stdout(start, finish):
@@ -178,3 +179,18 @@ def test_what_is_closed_is_not_waited_for_through_a_copy(start):
     assert waited_for.isdisjoint(used)
     for copy in copies:
         os.close(copy)
+
+
+def test_what_comes_first_is_taken_on_the_hub_and_so_is_the_end_of_a_silent_stream(start):
+    child = start("echo", "said")
+    seen: list[bytes | None] = []
+    readers = [PipeReader(child.stdout), PipeReader(child.stderr)]
+    for reader in readers:
+        reader.when_ready(lambda reader=reader: seen.append(reader.first()))
+    wait_until(lambda: len(seen) == 2)
+    assert sorted(map(bytes, seen)) == [b"", b"said\n"]
+    assert [reader.is_closed for reader in readers] == [False, True]
+    assert list(readers[0].chunks()) == []
+    child.wait(10)
+    child.reap()
+    close_descriptor(child.stdin)
