@@ -10,7 +10,6 @@ import os
 import resource
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -113,17 +112,15 @@ class Reaper:
         self._starting = 0
         self._started = 0
 
-    @contextmanager
-    def starting(self) -> Iterator[None]:
-        """Around a start and its ``own.add``: there may be a child that is not in ``own`` yet. In any thread."""
+    def begin_start(self) -> None:
+        """From now until ``end_start`` there may be a child that is not in ``own`` yet. Both in any thread."""
         with self.lock:
             self._starting += 1
-        try:
-            yield
-        finally:
-            with self.lock:
-                self._starting -= 1
-                self._started += 1
+
+    def end_start(self) -> None:
+        with self.lock:
+            self._starting -= 1
+            self._started += 1
 
     @property
     def is_starting(self) -> bool:

@@ -30,6 +30,8 @@ _Opaque = ctypes.c_ulonglong * 64
 """512 bytes: more than posix_spawnattr_t, the file actions and sigset_t need in glibc (336, 80, 128) and musl."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_quick_libc = ctypes.PyDLL(None)
+"""Keeps the interpreter lock: for what takes less time than getting it back."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,17 @@ class Program:
             lack=reason if number in LACKS else "",
         )
 
+    @property
+    def known_path(self) -> str | None:
+        """The file to execute where the name tells it, there or not; None where it is to be searched."""
+        return self._absolute(os.path.join(self.directory or "", self.name)) if "/" in self.name else None
+
     def locate(self, search_path: str) -> str:
         """The file to execute. Touches the file system, so it belongs in a native thread. Raises SpawnError."""
         if self.directory is not None:
             self._check_directory(self.directory)
-        if "/" in self.name:
-            path = self._absolute(os.path.join(self.directory or "", self.name))
+        path = self.known_path
+        if path is not None:
             reason = _not_executable(path)
             if reason is not None:
                 where = "" if path == self.name else f" ({_shorten(path)})"
@@ -209,6 +216,40 @@ def _words(error: OSError) -> str:
     return text[:1].lower() + text[1:]
 
 
+class PreparedStart:
+    """A start that needs nothing more but the path: made on the hub, so that a thread has next to nothing to do."""
+
+    def __init__(
+        self,
+        arguments: Sequence[bytes],
+        environment: Sequence[bytes],
+        directory: bytes | None,
+        descriptors: tuple[int, int, int],
+    ) -> None:
+        """``arguments`` include the program's own name. ``descriptors`` become 0, 1 and 2 of the child.
+
+        These must be above 2, so that none is overwritten before it is copied, and that the copy loses close-on-exec.
+        Raises OSError.
+        """
+        self.pid = ctypes.c_int()
+        self.actions = _Opaque()
+        self.words = _strings(arguments), _strings(environment)
+        actions = ctypes.byref(self.actions)
+        _check(_quick_libc.posix_spawn_file_actions_init(actions))
+        try:
+            if directory is not None:
+                _check(_quick_libc.posix_spawn_file_actions_addchdir_np(actions, directory))
+            for target, descriptor in enumerate(descriptors):
+                _check(_quick_libc.posix_spawn_file_actions_adddup2(actions, descriptor, target))
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Frees what it holds; once, when it was launched or never will be."""
+        _quick_libc.posix_spawn_file_actions_destroy(ctypes.byref(self.actions))
+
+
 class Launcher:
     """Starts programs: each in a session of its own, no signal blocked, none ignored."""
 
@@ -224,42 +265,14 @@ class Launcher:
         _check(_libc.posix_spawnattr_setsigdefault(attributes, ctypes.byref(every)))
         _check(_libc.posix_spawnattr_setsigmask(attributes, ctypes.byref(none)))
 
-    def launch(
-        self,
-        path: bytes,
-        arguments: Sequence[bytes],
-        environment: Sequence[bytes],
-        directory: bytes | None,
-        descriptors: tuple[int, int, int],
-    ) -> int:
+    def launch(self, start: PreparedStart, path: bytes) -> int:
         """Returns the pid once the program has replaced the child; may block as long as that takes.
 
-        ``arguments`` include the program's own name. ``descriptors`` become 0, 1 and 2 of the child
-        and must be above 2, so that none is overwritten before it is copied, and that the copy loses
-        close-on-exec. Raises OSError with the number of what failed (chdir and exec alike).
+        Raises OSError with the number of what failed (chdir and exec alike).
         """
-        actions = _Opaque()
-        actions_reference = ctypes.byref(actions)
-        _check(_libc.posix_spawn_file_actions_init(actions_reference))
-        try:
-            if directory is not None:
-                _check(_libc.posix_spawn_file_actions_addchdir_np(actions_reference, directory))
-            for target, descriptor in enumerate(descriptors):
-                _check(_libc.posix_spawn_file_actions_adddup2(actions_reference, descriptor, target))
-            pid = ctypes.c_int()
-            _check(
-                _libc.posix_spawn(
-                    ctypes.byref(pid),
-                    path,
-                    actions_reference,
-                    ctypes.byref(self._attributes),
-                    _strings(arguments),
-                    _strings(environment),
-                )
-            )
-            return pid.value
-        finally:
-            _libc.posix_spawn_file_actions_destroy(actions_reference)
+        pid, actions = ctypes.byref(start.pid), ctypes.byref(start.actions)
+        _check(_libc.posix_spawn(pid, path, actions, ctypes.byref(self._attributes), *start.words))
+        return start.pid.value
 
 
 def _strings(values: Sequence[bytes]) -> ctypes.Array[ctypes.c_char_p]:

@@ -11,11 +11,12 @@ from _queue import SimpleQueue  # the C one: the module ``queue`` is patched, an
 
 import gevent
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 
 from greenagent.process import libc
 from greenagent.process.child import Child, Children
 from greenagent.process.job_tree import VARIABLE
-from greenagent.process.program import Launcher, Program, SpawnError, SpawnRequest
+from greenagent.process.program import Launcher, PreparedStart, Program, SpawnError, SpawnRequest
 from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.descriptors import close_descriptor
@@ -30,21 +31,83 @@ _SOME_MEMORY = 1 << 20
 _FOR_ALL = 0o666
 """Mode of a child's pipes: a program that becomes another user opens ``/dev/stdout``, too. It is reached by no path but
 those in /proc of the processes that have it, which lets nobody else in."""
+AT_ONCE = 8
+"""Starts that are prepared at a time, while none is stuck: each has six descriptors until its program runs."""
 STUCK_AFTER = 0.5
 """Seconds a start may wait before another thread helps: an exec on a dead network disk must not block the others."""
 
 
 class _Order:
-    """One start on its way through a thread."""
+    """One start on its way through a thread: all but the call itself is done on the hub, before and after it."""
 
     def __init__(self, program: Program, tag: str | None, stdin: int | None) -> None:
-        """``stdin``: as in the request, but the order's own: who asked may give up, and close it, at any time."""
+        """``stdin``: as in the request, but the order's own: who asked may give up, and close it, at any time.
+
+        Raises SpawnError, with nothing left open.
+        """
         self.program = program
         self.tag = tag
-        self.stdin = stdin
         self.done = Event()
-        self.outcome: Child | SpawnError | None = None
-        self.abandoned = False
+        self.path: str | None = None
+        """What is executed; None until it is searched for."""
+        self.pid = 0
+        """From then on there is a child, and the reaper is told that it is starting."""
+        self.error: SpawnError | None = None
+        self.is_over = False
+        """The thread has done its part."""
+        self.is_abandoned = False
+        self._theirs: list[int] = [] if stdin is None else [stdin]
+        self._ours: list[int] = []
+        self._start: PreparedStart | None = None
+        try:
+            self.path = program.known_path
+            for number in range(len(self._theirs), 3):
+                read_end, write_end = _pipe()
+                self._ours.append(write_end if number == 0 else read_end)
+                self._theirs.append(read_end if number == 0 else write_end)
+                os.fchmod(read_end, _FOR_ALL)
+                os.set_blocking(self._ours[-1], False)
+            directory = None if program.directory is None else os.fsencode(program.directory)
+            descriptors = (self._theirs[0], self._theirs[1], self._theirs[2])
+            self._start = PreparedStart(program.arguments, program.environment, directory, descriptors)
+        except OSError as error:
+            self.close()
+            raise program.refused(program.name, error) from error
+        except SpawnError:
+            self.close()
+            raise
+
+    def launch(self, launcher: Launcher, search_path: str) -> None:
+        """The part of the native thread. Raises SpawnError and OSError."""
+        assert self._start is not None
+        path = self.path or self.program.locate(search_path)
+        try:
+            self.pid = launcher.launch(self._start, os.fsencode(path))
+        except OSError as error:
+            self.program.locate(search_path)  # raises what can be said better
+            raise self.program.refused(path, error) from error
+
+    def child(self, children: Children) -> Child:
+        """The child, once it was launched. Raises OSError where it cannot be held; then it runs, and ``pid`` stays."""
+        self._end_start()  # before the pidfd, so that there is a number free for it
+        pidfd = os.pidfd_open(self.pid)
+        process = procfs.read_process(self.pid)
+        stdin = self._ours[0] if len(self._ours) == 3 else None
+        pipes = (stdin, self._ours[-2], self._ours[-1])
+        return children.attach(self.pid, pidfd, process.start_ticks if process is not None else 0, self.tag, pipes)
+
+    def close(self) -> None:
+        """Nothing comes of it: closes all that it has."""
+        self._end_start()
+        while self._ours:
+            close_descriptor(self._ours.pop())
+
+    def _end_start(self) -> None:
+        if self._start is not None:
+            self._start.close()
+            self._start = None
+        while self._theirs:
+            close_descriptor(self._theirs.pop())
 
 
 class Spawner:
@@ -59,7 +122,8 @@ class Spawner:
         self.children = Children()
         self._agent_log = agent_log
         self._search_path = search_path if search_path is not None else os.environ.get("PATH", os.defpath)
-        self._orders: SimpleQueue[_Order | Child | None] = SimpleQueue()
+        self._orders: SimpleQueue[_Order | None] = SimpleQueue()
+        self._places = BoundedSemaphore(AT_ONCE)
         self._launcher = launcher if launcher is not None else Launcher()
         self._lock = NativeLock()
         self._threads = 0
@@ -99,6 +163,19 @@ class Spawner:
         if not self._running:
             raise SpawnError(f"cannot start {request.executable!r}: the agent is stopping", temporary=True)
         program = Program(request)
+        has_place = self._places.acquire(timeout=STUCK_AFTER)
+        try:
+            return self._spawn(program, request)
+        except SpawnError as refused:
+            if refused.lack:
+                self.problem = refused.lack
+                self._trouble.warning(f"no program can be started: {self.problem}; tried again for a while")
+            raise
+        finally:
+            if has_place:
+                self._places.release()
+
+    def _spawn(self, program: Program, request: SpawnRequest) -> Child:
         try:
             stdin = None if request.stdin is None else fcntl.fcntl(request.stdin, fcntl.F_DUPFD_CLOEXEC, 3)
         except OSError as error:
@@ -112,14 +189,23 @@ class Spawner:
         except BaseException:
             self._abandon(order)
             raise
-        if isinstance(order.outcome, Child):
-            self._can_start()
-            return order.outcome
-        assert order.outcome is not None
-        if order.outcome.lack:
-            self.problem = order.outcome.lack
-            self._trouble.warning(f"no program can be started: {self.problem}; tried again for a while")
-        raise order.outcome
+        if order.error is not None:
+            order.close()
+            raise order.error
+        child = self._attach(order)
+        self._can_start()
+        return child
+
+    def _attach(self, order: _Order) -> Child:
+        try:
+            child = order.child(self.children)
+        except OSError as error:
+            order.is_abandoned = True
+            self._orders.put(order)
+            what = f"it was ended at once, the agent cannot hold it: {error.strerror}"
+            raise order.program.failure(what) from error
+        self.children.reaper.end_start()
+        return child
 
     def look_again(self) -> None:
         """To be called every few seconds: finds out whether there is room again when no job is started."""
@@ -160,10 +246,10 @@ class Spawner:
 
     def _abandon(self, order: _Order) -> None:
         with self._lock:
-            order.abandoned = True
-            outcome = order.outcome
-        if isinstance(outcome, Child):
-            self._orders.put(outcome)
+            order.is_abandoned = True
+            is_over = order.is_over
+        if is_over:
+            self._orders.put(order)
 
     def _run(self) -> None:
         """The threads' work. They must live as long as the agent: their children would change hands."""
@@ -174,72 +260,48 @@ class Spawner:
                 return
             with self._lock:
                 self._busy += 1
-            if isinstance(order, Child):
-                order.destroy()
-            elif not order.abandoned:
+            if order.is_abandoned:
+                self._drop(order)
+            else:
                 self._serve(order)
-            elif order.stdin is not None:
-                close_descriptor(order.stdin)
             with self._lock:
                 self._busy -= 1
 
     def _serve(self, order: _Order) -> None:
-        outcome: Child | SpawnError
+        program, reaper = order.program, self.children.reaper
+        reaper.begin_start()
         try:
-            outcome = self._launch(order.program, order.tag, order.stdin)
+            order.launch(self._launcher, self._search_path)
         except SpawnError as refused:
-            outcome = refused
+            order.error = refused
         except MemoryError:
-            outcome = order.program.refused(order.program.name, OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+            order.error = program.refused(program.name, OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
         except Exception as unexpected:
-            outcome = order.program.failure(f"{type(unexpected).__name__}: {unexpected}")
+            order.error = program.failure(f"{type(unexpected).__name__}: {unexpected}")
+        if not order.pid:
+            reaper.end_start()
         with self._lock:
-            order.outcome = outcome
-            abandoned = order.abandoned
-        if not abandoned:
+            order.is_over = True
+            is_abandoned = order.is_abandoned
+        if is_abandoned:
+            self._drop(order)
+        else:
             self._mailbox.post(order.done.set)
-        elif isinstance(outcome, Child):
-            outcome.destroy()
 
-    def _launch(self, program: Program, tag: str | None, stdin: int | None) -> Child:
-        ours: list[int] = []
-        theirs: list[int] = [] if stdin is None else [stdin]
-        path = program.name
-        pid = 0
+    def _drop(self, order: _Order) -> None:
+        """Nobody wants what comes of it."""
         try:
-            path = program.locate(self._search_path)
-            for number in range(len(theirs), 3):
-                read_end, write_end = _pipe()
-                os.fchmod(read_end, _FOR_ALL)
-                ours.append(write_end if number == 0 else read_end)
-                theirs.append(read_end if number == 0 else write_end)
-                os.set_blocking(ours[-1], False)
-            with self.children.reaper.starting():
-                pid = self._launcher.launch(
-                    os.fsencode(path),
-                    program.arguments,
-                    program.environment,
-                    None if program.directory is None else os.fsencode(program.directory),
-                    (theirs[0], theirs[1], theirs[2]),
-                )
-                while theirs:  # before the pidfd, so that there is a number free for it
-                    close_descriptor(theirs.pop())
-                pidfd = os.pidfd_open(pid)
-                process = procfs.read_process(pid)
-                start_ticks = process.start_ticks if process is not None else 0
-                pipes = (None if stdin is not None else ours[0], ours[-2], ours[-1])
-                return self.children.attach(pid, pidfd, start_ticks, tag, pipes)
-        except OSError as error:
-            for descriptor in ours:
-                close_descriptor(descriptor)
-            if pid:  # it runs, but no descriptor was left to hold it by
-                os.kill(pid, signal.SIGKILL)
-                os.waitid(os.P_PID, pid, os.WEXITED)
-                raise program.failure(f"it was ended at once, the agent cannot hold it: {error.strerror}") from error
-            raise program.refused(path, error) from error
-        finally:
-            for descriptor in theirs:
-                close_descriptor(descriptor)
+            if order.pid:
+                order.child(self.children).destroy()
+        except OSError:  # no descriptor was left to hold it by
+            os.kill(order.pid, signal.SIGKILL)
+            os.waitid(os.P_PID, order.pid, os.WEXITED)
+            order.close()
+        else:
+            if not order.pid:
+                order.close()
+        if order.pid:
+            self.children.reaper.end_start()
 
 
 def _nothing() -> None:

@@ -218,8 +218,9 @@ def test_orphans_are_known_also_where_the_kernel_lists_no_children_by_thread(sta
     assert pid in reaper.reparented()
     assert child.pid not in reaper.reparented()
     assert sorted(reaper._reparented_by_parent(own)) == sorted(procfs.children_by_parent(own))
-    with reaper.starting():
-        assert reaper._reparented_by_parent(own) == []
+    reaper.begin_start()
+    assert reaper._reparented_by_parent(own) == []
+    reaper.end_start()
     os.kill(pid, 9)
     wait_until(lambda: state_of(pid) == "Z", what="the zombie")
     reaper.reap_reparented(pid)

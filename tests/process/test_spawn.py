@@ -208,12 +208,12 @@ class SlowLauncher(Launcher):
         self.released = False
         self.entered = 0
 
-    def launch(self, path, arguments, environment, directory, descriptors):
+    def launch(self, start, path):
         if path.endswith(b"/slow"):
             self.entered += 1
             while not self.released:
                 native_sleep(0.005)
-        return super().launch(path, arguments, environment, directory, descriptors)
+        return super().launch(start, path)
 
 
 @pytest.fixture
