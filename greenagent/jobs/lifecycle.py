@@ -72,7 +72,7 @@ class Lifecycle:
                 job.due = None
                 self._say("begins")
             outcome = self._last = self._runner.run()
-            self._say(f"ended: {_told(outcome)}")
+            self._say("ended", outcome)
             job.last_state = outcome.state
             job.suspended = None
             if self._ends_by_request(outcome):
@@ -90,12 +90,13 @@ class Lifecycle:
             if not self._sleep():
                 return
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, outcome: Outcome | None = None) -> None:
         """What only a verbose log has: the beginning and end of every run."""
         if self._context.agent_log.has_details:
             job = self._job
             what = f"{job.command.cmd} {job.command.arguments.name}".rstrip()
-            self._context.agent_log.debug(f"job {job.id}: run {job.run} ({what}) {text}")
+            how = "" if outcome is None else f": {_told(outcome)}"
+            self._context.agent_log.debug(f"job {job.id}: run {job.run} ({what}) {text}{how}")
 
     def _sleep_on(self, suspended: SuspendedJob) -> bool:
         """Goes on with the pause an earlier image was in; False when the job ended meanwhile."""

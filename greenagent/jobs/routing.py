@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from weakref import WeakKeyDictionary
 
 from greenagent.jobs.job import Job, Logged
 from greenagent.logs.store import LogStore
@@ -30,7 +29,7 @@ class Routing:
         """Of every upload pair, as the store has it."""
         self._settings = settings
         self._store = store
-        self._open: WeakKeyDictionary[Job, JobLog] = WeakKeyDictionary()
+        self._open: dict[Job, JobLog] = {}
 
     def register_pairs(self) -> None:
         """Tells the store who wants lines; before any job logs, and when controllers come or go."""
@@ -38,12 +37,17 @@ class Routing:
         self.bits = self._store.register_pairs(names)
 
     def open(self, job: Job) -> JobLog:
+        """A log for the lines of a job, until ``close``."""
         arguments = job.command.arguments
         label = f"{job.id} {job.command.cmd} {arguments.name}".rstrip()
         max_bytes = self._settings().main.max_log_per_job
         log = self._store.open_job(job.id, arguments.domain, arguments.name, self._routes(job), label, max_bytes)
         self._open[job] = log
         return log
+
+    def close(self, job: Job) -> None:
+        """The job is over, or goes on in another image; may block while the disk of its log hangs."""
+        self._open.pop(job).close()
 
     def logged(self, job: Job, log: JobLog) -> Logged:
         """How many lines of a job its controller has been sent or will be; what its cap left out is said first."""

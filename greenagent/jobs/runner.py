@@ -172,7 +172,7 @@ class ExternalRunner:
         if self._job.suspended is not None:
             self._job.suspended.log = self._log.state()  # at once: the agent hands it over as soon as this gives way
         self._monitor.close()
-        self._log.close()
+        self._context.routing.close(self._job)
 
     def _start(self, execution: Execution) -> Child | None:
         """Starts the process, again for some seconds while the system has no room.

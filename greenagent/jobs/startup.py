@@ -253,7 +253,7 @@ def _job_of(
     if left:
         log = context.routing.open(job)
         log.say(levels.OPERATIONS_ERROR, f"greenagent: {left}")
-        log.close()
+        context.routing.close(job)
     if record.kind == FROM_STARTUP:
         job.command = without_queue(command)
         if is_replacement and record.state == WAITING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import Final
 
+import gevent
 from gevent import events, monkey
 
 _M_MMAP_THRESHOLD: Final = -3
@@ -22,6 +23,7 @@ def patch() -> None:
     installed package, which takes a program a third of its start. Nothing but time depends on this name.
     """
     events.notify_and_call_entry_points = events.notify
+    gevent.config.track_greenlet_tree = False  # who started which, with stacks: nobody asks, and each job has three
     if not monkey.is_module_patched("socket"):
         monkey.patch_all(subprocess=False, os=False, signal=False)
 

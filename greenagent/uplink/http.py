@@ -10,6 +10,7 @@ Every wait is bounded: connecting, each silence, the request as a whole; and so 
 from __future__ import annotations
 
 import http.client
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -42,6 +43,8 @@ MIN_UPLOAD_RATE = 8 * 1024
 """Bytes per second a body must at least be taken at; its time limit grows with its size accordingly."""
 TIMEOUT_MARGIN = 120.0
 """Seconds beyond every other time limit before the service that uses a client counts as stuck."""
+MAX_TIME_LIMITS = 8
+"""Different ones that a client keeps."""
 MAX_IDLE = 30.0
 """Seconds after which an open connection is opened anew: relays forget idle ones without a word."""
 
@@ -86,6 +89,7 @@ class HttpClient:
         self._adapter: WatchedAdapter | None = None
         self._connection: KeepAliveConnection | None = None
         self._request = Interruptible()
+        self._time_limits = _TimeLimits()
         self._may_be_called_off = False
         self._has_old_context = False
         self._has_answered = False
@@ -164,7 +168,7 @@ class HttpClient:
         self._may_be_called_off = template.is_get
         self.is_busy = True
         try:
-            with self._request, gevent.Timeout(limit, _OutOfTime):
+            with self._request, self._time_limits.of(limit):
                 reply = self._exchange(self._adapter, template, headers, body, timeout)
             self._may_be_called_off = False
             self._has_answered = True
@@ -219,7 +223,7 @@ class HttpClient:
         pieces: list[bytes] = []
         size = 0
         try:
-            with self._request, gevent.Timeout(seconds, _OutOfTime):
+            with self._request, self._time_limits.of(seconds):
                 while size <= limit and (piece := reply.read(PIECE, decode_content=True)):
                     pieces.append(piece)
                     size += len(piece)
@@ -244,6 +248,35 @@ class HttpClient:
 
 class _OutOfTime(BaseException):
     """A time limit of a request, told apart from everybody else's."""
+
+
+class _TimeLimit:
+    """A region (``with``) that lasts so long at most, again and again; then ``_OutOfTime`` is raised in it."""
+
+    def __init__(self, seconds: float) -> None:
+        self._timer = gevent.get_hub().loop.timer(seconds)
+
+    def __enter__(self) -> None:
+        self._timer.start(gevent.getcurrent().throw, _OutOfTime)
+
+    def __exit__(self, *error: object) -> None:
+        self._timer.stop()
+
+
+class _TimeLimits:
+    """Those of one client, kept: a ``gevent.Timeout`` for each request took a twentieth of what a job costs."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, _TimeLimit] = {}
+
+    def of(self, seconds: float) -> _TimeLimit:
+        """In whole tenths of a second, so that bodies of much the same size have the same."""
+        tenths = math.ceil(seconds * 10)
+        if tenths not in self._kept:
+            if len(self._kept) >= MAX_TIME_LIMITS:
+                self._kept.clear()
+            self._kept[tenths] = _TimeLimit(tenths / 10)
+        return self._kept[tenths]
 
 
 class _Template:
