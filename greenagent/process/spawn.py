@@ -184,7 +184,7 @@ class Spawner:
         self._orders.put(order)
         try:
             while not order.done.wait(STUCK_AFTER):
-                if self._busy >= self._threads:
+                if self._busy >= self._threads and not order.is_over:  # else it is the hub that is late
                     self._add_thread()
         except BaseException:
             self._abandon(order)
