@@ -11,12 +11,17 @@ import trustme
 
 from tests.support.agents import AgentProcess, StartAgent, configuration
 from tests.support.certificates import write_authority, write_pair
-from tests.support.controllers import ControllerProcess, ctl
-from tests.support.programs import ROOT, Ctl
+from tests.support.controllers import ControllerProcess
+from tests.support.programs import ROOT, Ctl, Done
 from tests.support.recording_controller import RecordingController, rubbish, status
 from tests.support.waiting import wait_until
 
 NODE = ("--gid", "1", "--nid", "10")
+
+
+def ctl(*arguments: str, **variables: str) -> Done:
+    """A run in an environment of its own."""
+    return Ctl(*arguments, **variables).done()
 
 
 @pytest.fixture

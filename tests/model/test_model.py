@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from tests.model.sequences import STEPS, Sequence
 from tests.support.recording_controller import RecordingController
 
-SEQUENCES = int(os.environ.get("MODEL_SEQUENCES", "16"))
+SEQUENCES = int(os.environ.get("MODEL_SEQUENCES", "10"))
 LENGTH = 10
 numbers = itertools.count(1)
 STEP_NAMES = [name for name, weight in STEPS.items() for _ in range(weight)]

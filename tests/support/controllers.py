@@ -17,6 +17,7 @@ import requests
 from gevent import socket
 from gevent.server import StreamServer
 
+from tests.support.ctl import ctl
 from tests.support.programs import ROOT, Ctl, Done
 from tests.support.waiting import wait_until
 
@@ -163,17 +164,14 @@ class ControllerProcess:
         wait_until(lambda: self.live() == set(agents), timeout, f"{agents} and no others to be live")
 
     def ctl(self, *arguments: str | Path, **options: Any) -> Done:
-        """One run of ``greenagent-ctl`` against this controller."""
-        return ctl("--url", self.url, *arguments, **options)
+        """One run of ``greenagent-ctl`` against this controller, within this process; of its own with ``options``."""
+        return (
+            ctl(self.url, *map(str, arguments)) if not options else Ctl("--url", self.url, *arguments, **options).done()
+        )
 
     def run(self, *arguments: str, **options: Any) -> Done:
         """``greenagent-ctl run`` with a time limit of its own."""
         return self.ctl("run", *arguments, **options)
-
-
-def ctl(*arguments: str | Path, timeout: float = 30, **options: Any) -> Done:
-    """Runs ``greenagent-ctl`` to its end."""
-    return Ctl(*arguments, **options).done(timeout)
 
 
 class Relay:
