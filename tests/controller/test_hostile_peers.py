@@ -340,7 +340,7 @@ def test_heads_of_parked_polls_take_no_more_memory_than_they_may_and_small_ones_
     make_controller, headers
 ) -> None:
     cap = 48 * MIB
-    controller = make_controller(Limits(heads=cap))
+    controller = make_controller(Limits(heads=cap, poll=300))  # or the first polls come to their end meanwhile
     polls = [Agent(controller, nid=nid).poll() for nid in range(1, 200)]  # what the first ones need stays
     for poll in polls:
         poll.hang_up()
