@@ -23,7 +23,7 @@ from greenagent.runtime.checkpoints import Checkpoints
 from greenagent.runtime.files import FileId, file_id, new_beside, set_aside
 from greenagent.runtime.native import NativeWorker, native_sleep
 from greenagent.runtime.plain_files import UnfitFileError, not_a_file
-from greenagent.runtime.transactions import Step, begin_immediate, check, commit, transaction, wait_for_locks
+from greenagent.runtime.transactions import Begin, begin_immediate, check, roll_back, wait_for_locks
 
 T = TypeVar("T")
 Function = Callable[[Any], Any]
@@ -157,7 +157,7 @@ class NativeDatabase:
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         self._blocked.start()
-        commit(connection)
+        connection.execute("COMMIT")
         if self._blocked.seconds(SLOW) > SLOW:
             self._is_slow_until = time.monotonic() + SLOW_FOR
 
@@ -315,14 +315,19 @@ class NativeDatabase:
         self,
         connection: sqlite3.Connection,
         functions: Sequence[Function],
-        begin: Step | None = None,
+        begin: Begin | None = None,
     ) -> list[Outcome]:
-        with transaction(connection, begin or self._begin, self._commit):
+        (begin or self._begin)(connection)
+        try:
             if len(functions) == 1:  # no savepoint: its transaction is all there is to undo
                 outcomes = [Outcome(functions[0](connection))]
             else:
                 outcomes = [self._in_savepoint(connection, function) for function in functions]
             self._before_commit(connection)
+            self._commit(connection)
+        except BaseException:
+            roll_back(connection)
+            raise
         if self._checkpoints is not None:
             self._checkpoints.is_due()
         return outcomes

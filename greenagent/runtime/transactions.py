@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Step = Callable[[sqlite3.Connection], None]
-"""Begins or commits a transaction."""
+Begin = Callable[[sqlite3.Connection], None]
+"""Begins a transaction."""
 
 
 def check(connection: sqlite3.Connection) -> None:
@@ -22,21 +22,21 @@ def begin_immediate(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
 
 
-def commit(connection: sqlite3.Connection) -> None:
-    """Ends a transaction. Raises sqlite3.Error."""
-    connection.execute("COMMIT")
+def roll_back(connection: sqlite3.Connection) -> None:
+    """Undoes a transaction that failed."""
+    if connection.in_transaction:  # a full disk has sqlite roll back by itself
+        connection.execute("ROLLBACK")
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection, begin: Step = begin_immediate, commit: Step = commit) -> Iterator[None]:
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """All that is done inside, or nothing of it."""
-    begin(connection)
+    begin_immediate(connection)
     try:
         yield
-        commit(connection)
+        connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # a full disk has sqlite roll back by itself
-            connection.execute("ROLLBACK")
+        roll_back(connection)
         raise
 
 

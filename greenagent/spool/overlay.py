@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from greenagent.runtime.database import LOCK_TIMEOUT, Function, NativeDatabase, Outcome
 from greenagent.runtime.native import native_sleep
-from greenagent.runtime.transactions import Step, transaction, wait_for_locks
+from greenagent.runtime.transactions import Begin, transaction, wait_for_locks
 from greenagent.spool.migration import add_columns, take_over_statistics
 from greenagent.spool.schema import IS_RESULT, SCHEMA, WAITS
 from greenagent.spool.statements import last_row, note_row, noted_row
@@ -248,7 +248,7 @@ class SpoolDatabase(NativeDatabase):
         return is_whole
 
     def _transact(
-        self, connection: sqlite3.Connection, functions: Sequence[Function], begin: Step | None = None
+        self, connection: sqlite3.Connection, functions: Sequence[Function], begin: Begin | None = None
     ) -> list[Outcome]:
         noted = self._noted_row
         try:
@@ -265,9 +265,10 @@ class SpoolDatabase(NativeDatabase):
     def _before_commit(self, connection: sqlite3.Connection) -> None:
         """Not through the views of the overlay, which would read all rows: the next transaction of the file does it."""
         if connection is self._connection:
-            found = self.last_row
-            with suppress(sqlite3.DatabaseError):  # a damaged page, say: whoever needs it finds out
+            try:
                 found = last_row(connection)
+            except sqlite3.DatabaseError:  # a damaged page, say: whoever needs it finds out
+                found = self.last_row
             self.last_row = max(self.last_row, found)
             if found < self.last_row != self._noted_row:  # else the row itself tells, and no page more is written
                 note_row(connection, self.last_row)
