@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from greenagent.cli.agent.check import no_file, unreadable
+from greenagent.values.errors import GreenagentError
 from tests.settings.support import MINIMAL
-from tests.support.programs import ROOT, SEED, check, command, environment
+from tests.support.inside import InsideAgent
+from tests.support.programs import ROOT, SEED, chdir, check, command, environment
 
 
 def test_commands_and_programs_that_are_not_there_are_warnings(tmp_path: Path) -> None:
@@ -194,20 +196,22 @@ def test_what_is_no_file_is_a_problem_for_the_check_and_for_the_start(tmp_path: 
         make(folder / name)
         code, lines = check(folder, text)
         assert (code, [line.split("] ", 1)[1] for line in lines]) == (1, [f"{setting}: {words}"])
-        done = subprocess.run(
-            command("agent", "-c", "agent.toml"),
-            capture_output=True,
-            text=True,
-            cwd=folder,
-            env=environment(),
-            timeout=20,
-        )
-        assert done.returncode == 1
-        last = done.stderr.splitlines()[-1]
-        assert "error: cannot start: " in last
-        assert name in last
-        assert setting in last or "lock" in name
-        assert f"is a {kind}, not a file" in last or own in last
+        with chdir(folder), pytest.raises(GreenagentError) as refusal, InsideAgent(folder, {}, text):
+            pass
+        said = str(refusal.value)
+        assert name in said
+        assert setting in said or "lock" in name
+        assert f"is a {kind}, not a file" in said or own in said
+    assert f"error: cannot start: {said}" in start_of(folder)
+
+
+def start_of(folder: Path) -> str:
+    """What a start says that is refused."""
+    done = subprocess.run(
+        command("agent", "-c", "agent.toml"), capture_output=True, text=True, cwd=folder, env=environment(), timeout=60
+    )
+    assert done.returncode == 1
+    return done.stderr
 
 
 def test_a_lock_that_is_a_pipe_is_told_by_show_pid(tmp_path: Path) -> None:
