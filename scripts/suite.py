@@ -27,41 +27,44 @@ AT_ONCE = 4
 """Processes at once: tests wait, so that two cores carry four."""
 LONGEST = (
     "model/test_model.py",
-    "cli/ctl/test_originals.py",
     "controller/test_hostile_peers.py",
-    "logs/test_size_limit.py",
-    "end_to_end/test_ctl.py",
-    "cli/agent/test_check.py",
-    "faults/test_outbox.py",
     "docs/test_blocks.py",
+    "end_to_end/test_ctl.py",
     "end_to_end/test_upgrade.py",
-    "end_to_end/test_tls.py",
-    "end_to_end/test_logs_and_start.py",
+    "faults/test_outbox.py",
+    "faults/test_hostile_commands.py",
+    "packaging/test_distribution.py",
     "packaging/test_init_script.py",
+    "cli/ctl/test_originals.py",
     "cli/ctl/test_run.py",
-    "controller/test_large_answers.py",
+    "logs/test_size_limit.py",
+    "end_to_end/test_logs_and_start.py",
+    "end_to_end/test_tls.py",
     "controller/test_state_file.py",
+    "controller/test_large_answers.py",
     "logs/test_reading_meanwhile.py",
 )
 """Files that take longest, each begun first and by itself: else one would go on alone in the end."""
 SLOW_ROOMS = (
-    "agent",
-    "cli",
-    "controller",
-    "docs",
     "end_to_end",
     "faults",
-    "jobs",
-    "logs",
-    "model",
     "packaging",
+    "cli",
+    "controller",
+    "agent",
+    "logs",
+    "jobs",
     "uplink",
+    "docs",
+    "model",
 )
-"""Rooms that start agents, controllers or packages; the first to begin in a whole run."""
+"""Rooms that start agents, controllers or packages, in this order: the first to begin in a whole run."""
 FAST_ROOMS = ("", "runtime", "settings", "spool", "statistics", "values")
 """Rooms that take under a minute in all; "" is the folder of tests itself."""
 SHARE = 12
 """Files in one process; a process of its own for each file would spend its time importing."""
+SLOW_SHARE = 5
+"""As that, in a slow room."""
 SUMMARY = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)")
 NO_TESTS = 5
 """What pytest exits with when a share has no test."""
@@ -105,19 +108,20 @@ def name_of(room: Path) -> str:
     return (*room.relative_to(TESTS).parts, "")[0]
 
 
-def is_slow(room: Path) -> bool:
-    return name_of(room) in SLOW_ROOMS
+def place_of(room: Path) -> int:
+    """When it begins: after the slower ones."""
+    return (*SLOW_ROOMS, name_of(room)).index(name_of(room))
 
 
 def shares(fast: bool) -> list[Share]:
     """The longest test files by themselves, then the others in shares of one room each, slow rooms first."""
     longest = [TESTS / name for name in LONGEST]
     found = [] if fast else [Share([path]) for path in longest]
-    for room in sorted({path.parent for path in TESTS.rglob("test_*.py")}, key=lambda room: (not is_slow(room), room)):
+    for room in sorted({path.parent for path in TESTS.rglob("test_*.py")}, key=lambda room: (place_of(room), room)):
         if fast and name_of(room) not in FAST_ROOMS:
             continue
         files = [path for path in sorted(room.glob("test_*.py")) if fast or path not in longest]
-        size = 4 if is_slow(room) else SHARE
+        size = SLOW_SHARE if name_of(room) in SLOW_ROOMS else SHARE
         found += [Share(files[first : first + size]) for first in range(0, len(files), size)]
     return found
 
