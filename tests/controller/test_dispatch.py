@@ -319,6 +319,25 @@ def test_an_agent_that_comes_back_before_its_broken_poll_is_noticed_is_not_said_
     assert not again.over
 
 
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_command_for_a_node_that_has_just_stopped_waits_for_its_next_start_and_not_for_ever(
+    make_controller, comes_back: bool
+) -> None:
+    controller = make_controller(Limits(live=30.0 if comes_back else 0.5))
+    agent = Agent(controller)
+    agent.poll().hang_up()
+    assert agent.post("event", {"name": "shutdown"}).status_code == 200
+    known = controller.services.agents.get((1, 10))
+    wait_until(lambda: known.is_stopped, what="the poll to be over")
+    controller.submit(id="later", gid=1, nid=10)
+    if comes_back:
+        assert controller.state("later") == "QUEUED"
+        assert agent.poll().command()["id"] == "later"
+    else:
+        [result] = controller.results("later", wait=30)
+        assert result["data"] == "No matching connected agents found: 1:10 is away"
+
+
 def test_polls_that_began_together_do_not_end_together(controller) -> None:
     poll = Poll(AgentKey(1, 1))
     holds = [controller.services.dispatcher.hold(poll) for _ in range(1000)]

@@ -74,6 +74,15 @@ class Dispatcher:
             return job.assign(agent.key for agent in matching)
         return job.assign([None] if matching or job.wait_until else [], unassigned=True)
 
+    def patience_for(self, target: Target) -> float:
+        """Seconds for which a command waits for its node where it names none; 0: as long as it takes.
+
+        A node that has just said that it stops may be started again at once, or never.
+        """
+        agent = None if target.roles else self.agents.get(target.key)
+        is_leaving = agent is not None and agent.is_stopped and agent.is_live(self._limits)
+        return self._limits.live if is_leaving else 0.0
+
     def _left_out(self, target: Target) -> list[AgentKey]:
         return [agent.key for agent in self.agents.away(target)[:MAX_LEFT_OUT]]
 

@@ -167,7 +167,8 @@ class ResultService:
                 if live and assignment.unassigned and job.target.fanout:
                     self._dispatcher.expand_fanout(assignment, live)
                 elif live and job.wait_until and not assignment.unassigned and not job.target.fanout:
-                    self._jobs.stop_waiting(job)
+                    if not live[0].is_stopped:
+                        self._jobs.stop_waiting(job)
                 elif not live and not young and _has_waited_enough(assignment):
                     with self._jobs.lock(assignment):
                         if assignment.state == states.QUEUED:

@@ -106,7 +106,8 @@ class Submission:
                 self._check_room()
             if known is not None:
                 self._jobs.drop_adopted([known])
-            wait_until = monotonic_epoch() + posted.patience if posted.patience else 0.0
+            patience = posted.patience or (0.0 if force else self._dispatcher.patience_for(posted.target))
+            wait_until = monotonic_epoch() + patience if patience else 0.0
             job = self._jobs.new(posted.id, posted.text, posted.brief, posted.target, wait_until=wait_until)
             if posted.brief.cmd == "controller":
                 self._answer_here(job, posted.brief.name)
