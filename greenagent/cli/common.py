@@ -341,8 +341,11 @@ def state_and_why(state: str, why: str, exit: object, kind: str = "") -> str:
 
     ``kind``: what else is to be said of the job, such as that it recurs.
     """
-    why = one_line(why.strip().partition("\n")[0])
-    if why in (f"exit code {exit}", f"ended by {exit}"):
-        why = ""
-    told = ", ".join(filter(None, (kind, _cut(why, MAX_WHY))))
+    told = ", ".join(filter(None, (kind, _cut(untold(why, exit), MAX_WHY))))
     return f"{state} ({told})" if told else state
+
+
+def untold(why: str, exit: object) -> str:
+    """The first line of a reason; "" where the exit beside it says the same."""
+    why = one_line(why.strip().partition("\n")[0])
+    return "" if why in (f"exit code {exit}", f"ended by {exit}") else why

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from greenagent.cli.common import untold
 from greenagent.cli.ctl.client import Client
 from greenagent.cli.ctl.originals import WITHOUT_LINES
 from greenagent.cli.ctl.output import agent_name, as_argument, exit_shown, note, told_lines
 from greenagent.cli.ctl.waiting import tell_waiting
 from greenagent.values import states
+from greenagent.values.result import NOTHING_RAN
 
 MAX_NAMED: Final = 10
 """Agents that are named in one line."""
@@ -43,15 +45,19 @@ def _why(job: dict[str, Any], result: dict[str, Any], step: dict[str, Any]) -> s
         return f"{job['cmd']} is a built-in command, which has none"
     if result["state"] == states.RUNNING:
         return "it waits for its turn" if step.get("waits") else "it runs, and none has come yet"
-    if result.get("delivered") is False:
-        return f"it ended {result['state']} before it ran"
+    why = untold(step.get("why", ""), step.get("exit"))
+    if result.get("delivered") is False:  # one that was handed over and not acknowledged may have run
+        return why or f"it ended {result['state']} before it ran"
+    if result.get("reason") in NOTHING_RAN:
+        return f"it never ran{f': {why}' if why else ''}"
+    why = f"; {why}" if why else ""
     lines = told_lines(result)
     has_printed = any(result.get("streams") or ())
     if lines is None:
-        return "" if has_printed else "it printed nothing, as far as its result tells"
+        return "" if has_printed else f"it printed nothing, as far as its result tells{why}"
     if lines.total:
         return f"all {lines.total} are lost, its agent could not store them" if lines.lost >= lines.total else ""
     if has_printed:
         end = f"the end of its output is shown by: greenagent-ctl show {as_argument(job['id'])}"
         return f'its agent uploads none ([logging] type "AC"); {end}'
-    return "it printed nothing"
+    return f"it printed nothing{why}"

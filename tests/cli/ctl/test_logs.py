@@ -302,7 +302,7 @@ def test_lines_are_asked_for_as_in_greenagent_logs(controller) -> None:
 def test_of_a_job_without_lines_is_said_why(controller) -> None:
     """It printed nothing, with exit code 0 and without a word."""
     agent = Agent(controller)
-    for job_id in ("silent", "kept", "lost", "late", "runs", "waits", "printed"):
+    for job_id in ("silent", "kept", "lost", "late", "runs", "waits", "printed", "absent", "first", "cut"):
         start(controller, agent, job_id)
     start(controller, agent, "asked", cmd="ping")
     controller.submit(id="queued", gid=1, nid=11, wait_for_agent=60)
@@ -311,6 +311,11 @@ def test_of_a_job_without_lines_is_said_why(controller) -> None:
     agent.finish("lost", exit_code=0, lines={"1": 2}, lost=2, streams=["one\ntwo\n", ""])
     agent.finish("late", exit_code=0, lines={"1": 1}, streams=["one\n", ""])
     agent.finish("asked", cmd="ping", data='"pong"', level=20)
+    agent.finish("absent", "ERROR", reason="not_found", data="cannot start nope: not found", exit_code=None)
+    agent.finish("first", "KILLED", reason="never_began", data="killed before its first run", exit_code=None)
+    agent.finish("cut", "ERROR", lines={}, data="cut off: the agent was killed\nand more", exit_code=None)
+    controller.submit(id="away", gid=1, nid=11, wait_for_agent=60)
+    assert ctl(controller.url, "kill", "away", "--no-wait").code == 0
     agent.post("waiting", [{"id": "waits", "waits": True}])
     Lines().send(agent, "printed", "one")
     begins = "greenagent-ctl: no lines of job "
@@ -325,6 +330,10 @@ def test_of_a_job_without_lines_is_said_why(controller) -> None:
         ("runs", "runs: it runs, and none has come yet (1:10)"),
         ("waits", "waits: it waits for its turn (1:10)"),
         ("asked", "asked: ping is a built-in command, which has none (1:10 SUCCESS)"),
+        ("absent", "absent: it never ran: cannot start nope: not found (1:10 ERROR)"),
+        ("first", "first: it never ran: killed before its first run (1:10 KILLED)"),
+        ("cut", "cut: it printed nothing; cut off: the agent was killed (1:10 ERROR)"),
+        ("away", "away: killed before any agent had it (1:11 KILLED)"),
         ("queued", "queued: it has not begun (1:11)\ngreenagent-ctl: waiting for 1:11 (last contact never)"),
     ):
         assert ctl(controller.url, "logs", job_id) == (0, "", f"{begins}{said}\n")
