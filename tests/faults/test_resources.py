@@ -59,6 +59,7 @@ def test_an_agent_whose_disk_was_full_gets_well_although_nobody_logs(
     controller.push(shell("full", "seq 1 50000"))
     controller.wait_for_result("full", 30)
     wait_until(lambda: get(port, "/healthz")[0] == 503, what="the illness")
+    wait_until(lambda: json.loads(get(port, "/status")[1])["logs"]["dropped"], what="lines to be lost")
     ballast.unlink()
     wait_until(lambda: get(port, "/healthz") == (200, "ok\n"), 20, "its health")
     wait_until(lambda: agent.rows("jobid = 'full' AND data LIKE '%lines of this job were lost%'"), what="the count")
