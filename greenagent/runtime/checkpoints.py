@@ -7,6 +7,7 @@ made on a connection and in a native thread of their own, and hold up nobody.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +23,12 @@ there is always one more commit."""
 class Checkpoints:
     """The checkpoints of one open database."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises sqlite3.Error and NoThreadError."""
+    def __init__(self, path: Path, is_intact: Callable[[], bool]) -> None:
+        """``is_intact``: false while something else lies in the log, which must not get into the database.
+
+        Raises sqlite3.Error and NoThreadError.
+        """
+        self._is_intact = is_intact
         self.is_large = False
         """Whether the log has grown too large; for the writer, which calls ``restart``."""
         self._lock = NativeLock()
@@ -47,7 +52,8 @@ class Checkpoints:
     def restart(self, connection: sqlite3.Connection) -> None:
         """Has the next commit begin the log anew; in the writer's native thread, outside of a transaction."""
         self.is_large = False
-        _checkpoint(connection, "RESTART")
+        if self._is_intact():
+            _checkpoint(connection, "RESTART")
 
     def close(self) -> None:
         """Ends the thread and its connection: before the writer's own, which is to be the last."""
@@ -65,7 +71,7 @@ class Checkpoints:
             with self._lock:
                 if self._is_ending:
                     return
-                size = _checkpoint(self._connection, "PASSIVE") * self._page_size
+                size = _checkpoint(self._connection, "PASSIVE") * self._page_size if self._is_intact() else 0
             self.is_large = size > LARGE
 
 

@@ -216,7 +216,7 @@ class NativeDatabase:
             for suffix, begins in BEGINS.items():
                 if begins and self._held[suffix] is not None:
                     self._looks[suffix] = os.open(self.file(suffix), os.O_RDONLY | os.O_CLOEXEC)
-            self._checkpoints = Checkpoints(self.path)
+            self._checkpoints = Checkpoints(self.path, lambda: self.is_intact("-wal"))
         except BaseException:
             connection.close()
             self._end_looks()

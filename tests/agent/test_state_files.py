@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from greenagent.cli.agent.pid_file import PidFile
+from greenagent.runtime import checkpoints
 from greenagent.runtime.files import new_beside, replace_file
 from greenagent.runtime.locks import FileLock, LockedError, lock_holder
 from greenagent.runtime.state_files import StateFiles
@@ -155,9 +156,10 @@ def test_a_folder_in_the_place_of_what_sqlite_keeps_beside_the_ledger_is_set_asi
 
 @pytest.mark.parametrize(("content", "is_read_since"), [(b"", False), (b"x" * 100_000, True)])
 def test_a_ledger_whose_log_is_overwritten_is_put_back_or_what_is_lost_is_said(
-    tmp_path: Path, content: bytes, is_read_since: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, is_read_since: bool
 ) -> None:
     """What sqlite has in memory is all there is then; its next start would find the whole ledger damaged."""
+    monkeypatch.setattr(checkpoints, "PAUSE", 60)  # of a log that is merged already nothing is lost
     with InsideAgent(tmp_path, {"main": "http://127.0.0.1:9"}) as inside:
         agent = inside.agent
         spool = agent.spool

@@ -205,6 +205,24 @@ def test_a_log_that_is_removed_at_once_is_not_made_again_by_the_checkpoints(
     assert not log.exists()
 
 
+def test_a_log_that_was_overwritten_is_not_merged(
+    database: NativeDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor begun anew: what is in memory can be saved, until what was written over the log lies in the file, too."""
+    plain, log = tmp_path / "a.db", tmp_path / "a.db-wal"
+    looks: list[bool] = []
+    is_intact = database.is_intact
+    monkeypatch.setattr(database, "is_intact", lambda suffix: looks.append(is_intact(suffix)) or looks[-1])
+    database.run_at_once(insert(1))
+    log.write_bytes(b"x" * 100_000)
+    before = plain.stat().st_mtime_ns
+    looks.clear()
+    database.run(lambda connection: None)
+    wait_until(lambda: looks, what="a checkpoint")
+    assert not any(looks)
+    assert plain.stat().st_mtime_ns == before
+
+
 def test_a_log_that_never_comes_to_rest_is_begun_anew(
     database: NativeDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
