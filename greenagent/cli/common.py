@@ -56,7 +56,8 @@ def configuration_file(given: str | None) -> str | None:
 
 
 def run_program(program: str, act: Callable[[], int | None], failed: int = EXIT_FAILED, usage: int = EXIT_USAGE) -> int:
-    """The exit code of a program that does ``act``; what a user can cause ends in one line on stderr.
+    """The exit code of a program that does ``act``; what a user can cause ends in one line on stderr (each mistake
+    of a configuration has its own).
 
     ``act`` returns the code, None for 0; an error may tell it by an attribute ``exit_code``, else it is ``usage``
     for arguments that cannot be used and ``failed`` for all else. A reader of stdout that goes away (``| head``)
@@ -76,7 +77,8 @@ def run_program(program: str, act: Callable[[], int | None], failed: int = EXIT_
         sys.stdout.flush()  # here, where its error can still be said
         return code
     except GreenagentError as error:
-        print_error(program, str(error))
+        for text in getattr(error, "problems", (str(error),)):  # of a configuration there may be several
+            print_error(program, text)
         told: int = getattr(error, "exit_code", usage if isinstance(error, UsageError) else failed)
         return told
     except KeyboardInterrupt:

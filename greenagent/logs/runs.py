@@ -38,6 +38,14 @@ class RunRecord(NamedTuple):
     memory: int | None = None
 
     @property
+    def has_run(self) -> bool:
+        """False where no process was ever started: it ended in the moment of its start, with no processor time known.
+
+        One that ran has that, unless it was cut off, which the next start of the agent found.
+        """
+        return self.run > 0 and (self.cpu is not None or self.ended != self.started)
+
+    @property
     def stored_size(self) -> int:
         """A little more than the bytes it takes in the file, letters of other scripts counted as four bytes."""
         texts = (self.jobid, self.controller or "", self.domain, self.name, self.command, self.reason)

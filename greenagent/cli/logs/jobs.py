@@ -36,7 +36,8 @@ class JobRow(NamedTuple):
     """A job, with its last run that was asked for; without one where no record of any is there.
 
     ``lines`` is how many the databases hold, ``first`` and ``last`` when they came; ``state`` is "" where it is not
-    known; ``run`` is 0 for one that ended before its first. ``runs`` is how many runs the row stands for. ``waited``
+    known; ``run`` is 0 for one that ended before its first. ``started`` and ``took`` are None
+    for one that never ran, also where it could not be started. ``runs`` is how many runs the row stands for. ``waited``
     and ``took`` are seconds; all moments are seconds since 1970. The others as in ``RunRecord``.
     """
 
@@ -172,10 +173,10 @@ def _row(record: RunRecord, lines: JobRow, runs: int) -> JobRow:
         run=record.run,
         controller=record.controller,
         accepted=record.accepted,
-        started=record.started if record.run else None,
+        started=record.started if record.has_run else None,
         ended=record.ended,
         waited=round(max(0.0, record.started - record.accepted), 3) if record.run <= 1 else None,
-        took=None if record.ended is None or not record.run else round(max(0.0, record.ended - record.started), 3),
+        took=None if record.ended is None or not record.has_run else round(max(0.0, record.ended - record.started), 3),
         exit_code=record.exit_code,
         signal=record.signal,
         reason=record.reason,
@@ -237,12 +238,13 @@ def how_it_ran(folder: LogFolder, spool: Path | None, jobid: str) -> str:
     if not records:
         state = ledger_states(spool).get(jobid) if spool is not None else None
         return f"the ledger says {state}" if state else "nothing tells how it ran"
-    row = _row(records[-1], JobRow(jobid, "", ""), 1)
+    ran = [record for record in records if record.has_run]
+    row = _row((ran or records)[-1], JobRow(jobid, "", ""), 1)
+    if not ran:
+        return f"it never ran, {_ending(row)}: {row.command}"
     if row.ended is None:
         return f"it runs since {local_time(row.start)}: {row.command}"
-    if not row.run:
-        return f"it never ran, {_ending(row)}: {row.command}"
-    often = f"{len(records)} times, last " if len(records) > 1 else ""
+    often = f"{len(ran)} times, last " if len(ran) > 1 else ""
     return f"it ran {often}{local_time(row.start)} for {duration(row.took)}, {_ending(row)}: {row.command}"
 
 
@@ -250,7 +252,7 @@ def how_it_ended(record: RunRecord) -> str:
     """In words, of a run that has."""
     row = _row(record, JobRow(record.jobid, "", ""), 1)
     which = f"run {record.run} of job" if record.run > 1 else "job"
-    took = f" after {duration(row.took)}" if record.run else ""
+    took = f" after {duration(row.took)}" if record.has_run else ""
     return f"{which} {record.jobid} ended {local_time(record.ended or 0)}{took}, {_ending(row)}"
 
 
@@ -283,7 +285,7 @@ def _cells(row: JobRow) -> tuple[str, ...]:
         row.jobid,
         "/".join(part for part in (row.domain, row.name) if part) or "-",
         str(row.lines),
-        local_time(row.start) if row.start and row.run != 0 else "-",
+        local_time(row.start) if row.start and (row.run is None or row.started is not None) else "-",
         duration(row.waited),
         duration(row.took),
         row.exit or "-",

@@ -113,4 +113,5 @@ def load_configuration(path: str) -> Any:
     try:
         return load_settings(path, os.environ, files=False, reads_only=True).settings
     except SettingsError as error:
-        raise GreenagentError(f"{error} (or name the folder with --dir DIR)") from error
+        *others, last = error.problems
+        raise SettingsError([*others, f"{last} (or name the folder with --dir DIR)"]) from error

@@ -48,6 +48,18 @@ def test_bad_arguments_end_2_with_one_line(arguments: list[str], says: str) -> N
     assert says in done.stderr
 
 
+def test_each_mistake_of_a_configuration_has_a_line_of_its_own(tmp_path: Path) -> None:
+    configuration = tmp_path / "agent.toml"
+    configuration.write_text('[main]\ngid = "x"\nnid = "y"\n[controllers.main]\nurl = "nowhere"\n')
+    done = run("-c", configuration)
+    assert (done.returncode, done.stdout) == (1, "")
+    told = done.stderr.splitlines()
+    assert len(told) >= 3
+    assert all(line.startswith(f"greenagent-logs: {configuration}") for line in told)
+    assert "\\n" not in done.stderr
+    assert told[-1].endswith("(or name the folder with --dir DIR)")
+
+
 def test_a_folder_that_is_not_there_is_named_with_its_origin(tmp_path: Path) -> None:
     done = run("--dir", tmp_path / "none")
     assert done.returncode == 1
