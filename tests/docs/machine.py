@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import Block, blocks, copy_checkout, first_configuration
-from tests.support.programs import PROGRAMS, ROOT
+from tests.support.programs import PROGRAMS, ROOT, without_waiting
 from tests.support.waiting import wait_until
 
 READY = {"greenagent-controller": "listening on", "greenagent": "is ready"}
@@ -168,7 +168,7 @@ class PageRun:
             output = printed.read_text() if printed.exists() else ""
             pytest.fail(f"{place} ends with {self.process.returncode}:\n{output}{log}", pytrace=False)
         self._printed = [
-            (block, (self._harness / f"{number}.out").read_text())
+            (block, without_waiting((self._harness / f"{number}.out").read_text()))
             for number, block in enumerate(self.blocks, self._first)
         ]
         return self._printed

@@ -14,7 +14,7 @@ from gevent.pywsgi import WSGIServer
 
 from greenagent.cli.ctl.main import run_command
 from tests.support.local_controller import Agent, LocalController
-from tests.support.programs import Ctl, Done
+from tests.support.programs import Ctl, Done, without_waiting
 from tests.support.waiting import wait_until
 
 NO_LINES = (
@@ -41,7 +41,7 @@ def ctl(url: str, *arguments: str, **options: Any) -> Done:
             code = run_command(["--url", url, *arguments])
         except SystemExit as end:
             code = end.code
-    return Done(code, out.getvalue(), err.getvalue())
+    return Done(code, out.getvalue(), without_waiting(err.getvalue()))
 
 
 def without_waits(err: str) -> str:
