@@ -58,7 +58,7 @@ def test_what_waits_goes_out_under_the_gid_and_nid_it_was_made_under(tmp_path: P
             (post.nid, [line["data"] for line in post.value]) for post in controller.posts if post.endpoint == "log"
         ]
         assert lines == [(10, ["old"]), (11, ["new"])]
-        assert "this agent was 1:10: log lines, and " in second.stderr
+        second.await_said("this agent was 1:10: log lines, and ")
     with as_node_11(tmp_path, AWAY) as third:
         assert "this agent was" not in third.stderr
 
@@ -84,7 +84,7 @@ def test_jobs_that_would_run_on_end_under_the_gid_and_nid_they_were_given_to(tmp
             assert (post.nid, post.value["id"], post.value["nid"]) == (10, name, 10)
             assert post.value["state"] == ("KILLED" if name == "recurring" else "ERROR")
             assert post.value["data"] == "given up: it was given to node 1:10, which is node 1:11 now"
-            assert f"job {name}: given up: " in second.stderr
+            second.await_said(f"job {name}: given up: ")
         assert not second.agent.admission.live
     assert runs.read_text() == "kept\n"
     assert json.loads((tmp_path / "history").read_text()) == []

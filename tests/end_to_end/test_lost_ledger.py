@@ -43,7 +43,7 @@ def test_no_process_of_an_earlier_run_outlives_a_lost_ledger(
     assert (running_pids(kept), running_pids(plain)) == ([int(new)], [])
     assert running_pids(left) == [int(words(left)[0])], "left on purpose"
     if how != "its log emptied":  # a checkpoint may have told that the job had ended
-        assert f"{words(left)[0]} (sleep) of job left" in agent.stderr
+        agent.await_said(f"{words(left)[0]} (sleep) of job left")
     assert "what its jobs left running is not known" not in agent.stderr
     agent.kill()
     agent.start()
@@ -106,5 +106,5 @@ def test_a_copy_that_has_lost_its_ledger_leaves_the_first_agents_processes_alone
     spoil(tmp_path / "second", "removed")
     second: AgentProcess = start_agent(folder=tmp_path / "second")
     assert len(running_pids(path)) == 1
-    assert "holds nothing of an earlier run" in second.stderr
-    assert "what its jobs left running is not known" in second.stderr
+    second.await_said("holds nothing of an earlier run")
+    second.await_said("what its jobs left running is not known")

@@ -102,7 +102,7 @@ def test_lines_that_waited_in_an_older_database_that_is_gone_are_counted_and_sai
     controller.push(shell("waits", "seq 15000 >&2"))
     assert controller.wait_for_result("waits")["state"] == "SUCCESS"
     wait_until(lambda: (agent.newest("waits", 2) or (None,))[-1] == "15000", what="all lines in the databases")
-    assert "is removed for max_dbs" in agent.stderr
+    agent.await_said("is removed for max_dbs")
     known = archives()
     agent.kill() if is_killed else agent.stop()
     with closing(sqlite3.connect(known[-1])) as connection:

@@ -45,7 +45,7 @@ def test_levels_roles_extensions_controllers_and_max_jobs_apply_to_a_running_age
         wait_until(lambda: controller.logs and second.logs, what="the uploads at the new level")
         assert [record["data"] for record in controller.logs] == ["after"]
         assert [record["data"] for record in second.logs] == ["after"]
-        assert "not applied, needs a restart: main.max_line: 1048576 -> 2048" in agent.stderr
+        agent.await_said("not applied, needs a restart: main.max_line: 1048576 -> 2048")
         agent.config.write_text(configuration(agent.folder, {"main": controller.url}))
         os.kill(agent.pid, signal.SIGHUP)
         wait_until(lambda: "controllers.second removed" in agent.stderr, what="the removal")
@@ -59,7 +59,7 @@ def test_a_broken_file_changes_nothing_and_says_why(controller: RecordingControl
     agent.config.write_text("[main]\ngid = 1\nnid = 10\nrolls = []\n")
     os.kill(agent.pid, signal.SIGHUP)
     wait_until(lambda: "not reloaded:" in agent.stderr, what="the refusal")
-    assert "did you mean 'roles'" in agent.stderr
+    agent.await_said("did you mean 'roles'")
     controller.push(shell("j", "echo still here"))
     assert controller.wait_for_result("j")["streams"] == ["still here\n", ""]
     assert "Traceback" not in agent.stderr
@@ -105,7 +105,7 @@ def test_the_agents_own_lines_have_a_zone_the_version_and_what_verbosity_asks_fo
     controller.push(shell("shown", "exit 3"))
     controller.wait_for_result("shown")
     wait_until(lambda: "shown: run 1 (execute sh) ended: " in agent.stderr)
-    assert "debug: job shown: run 1 (execute sh) begins\n" in agent.stderr
+    agent.await_said("debug: job shown: run 1 (execute sh) begins\n")
     assert re.search(
         r"debug: job shown: run 1 \(execute sh\) ended: ERROR, exit code 3, after \d\.\d s\n", agent.stderr
     )

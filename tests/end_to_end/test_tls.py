@@ -342,7 +342,7 @@ def test_a_key_that_others_can_read_is_a_warning_and_the_agent_runs(
         ), lines
         agent = start_agent(controllers={}, more=sections)
         assert controller.wait_for_poll().peer
-        assert "can be read by every user" in agent.stderr
+        agent.await_said("can be read by every user")
 
 
 @pytest.mark.parametrize(

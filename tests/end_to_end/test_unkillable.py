@@ -42,7 +42,7 @@ if os.geteuid() == 0:  # nobody else can lose the right to signal a child
             left = f"could not be ended: {pid} (python3, not permitted)"
             killed = controller.wait_for_result("stuck", 20)
             assert (killed["state"], killed["data"]) == ("KILLED", left)
-            assert f"job stuck: {left}" in agent.stderr
+            agent.await_said(f"job stuck: {left}")
             controller.push(shell("next", "true"))
             assert controller.wait_for_result("next", 20)["state"] == "SUCCESS", "its slot is free"
             assert is_running(int(pid))
@@ -77,10 +77,10 @@ if os.geteuid() == 0:  # nobody else can lose the right to signal a child
                 before.remove(pid)
                 left = f"could not be ended: {pid} (python3, not permitted)"
                 assert result["data"].endswith(left)
-                assert f"job {job_id}: {left}" in agent.stderr
+                agent.await_said(f"job {job_id}: {left}")
                 assert agent.rows(f"jobid = '{job_id}' AND level = 8 AND data = 'greenagent: {left}'")
             [pid] = before
-            assert f"job again: could not be ended: {pid} (python3, not permitted)" in agent.stderr
+            agent.await_said(f"job again: could not be ended: {pid} (python3, not permitted)")
         finally:
             for number in running_pids(pids):
                 os.kill(number, 9)

@@ -61,7 +61,7 @@ def test_an_agent_that_reads_another_state_is_not_started_and_the_old_one_goes_o
     change_package(package, "jobs/handover.py", f"VERSION: Final = {VERSION}", f"VERSION: Final = {OTHER}")
     os.kill(agent.pid, signal.SIGUSR2)
     wait_until(lambda: "not replaced, the agent goes on as it is" in agent.stderr, 30, "the refusal")
-    assert f"this agent reads handover state versions 1 and {OTHER}, not {VERSION}" in agent.stderr
+    agent.await_said(f"this agent reads handover state versions 1 and {OTHER}, not {VERSION}")
     controller.push(built_in("p", "ping"))
     assert controller.wait_for_result("p")["state"] == "SUCCESS"
     gate.touch()
@@ -116,7 +116,7 @@ def test_with_a_state_file_that_is_a_link_nothing_is_replaced(
     path.symlink_to(moved)
     os.kill(agent.pid, signal.SIGUSR2)
     wait_until(lambda: "not replaced, the agent goes on as it is" in agent.stderr, 30, "the refusal")
-    assert f"'{path}' is a symbolic link: put a file of the agent's own there, or name another" in agent.stderr
+    agent.await_said(f"'{path}' is a symbolic link: put a file of the agent's own there, or name another")
     gate.touch()
     assert controller.wait_for_result("j")["data"] == "1"
 

@@ -82,7 +82,7 @@ args = ["-c", "echo startup >> {runs}; exec sleep 1000"]
     install(installed, old=True)
     os.kill(agent.pid, signal.SIGUSR2)
     wait_until(lambda: "not replaced, the agent goes on as it is" in agent.stderr, 30, "the refusal")
-    assert "this agent reads handover state version 1, not 2" in agent.stderr
+    agent.await_said("this agent reads handover state version 1, not 2")
     assert agent.stop() == 0
     assert told(agent, "count") == lines
     assert "Traceback" not in agent.stderr

@@ -34,7 +34,7 @@ def test_with_another_ledger_the_agent_is_not_replaced_and_loses_no_job(
     os.kill(agent.pid, signal.SIGUSR2)
     wait_until(lambda: "not replaced, the agent goes on as it is" in agent.stderr, 30, "the refusal")
     was, now = agent.folder / "history.db", agent.folder / "other.db"
-    assert f"main.ledger_file has changed from {was} to {now}: stop and start the agent" in agent.stderr
+    agent.await_said(f"main.ledger_file has changed from {was} to {now}: stop and start the agent")
     assert not now.exists()
     agent.config.write_text(good)
     replace(agent, 1)
@@ -53,7 +53,7 @@ def test_under_another_nid_the_agent_is_not_replaced_and_loses_no_job(
     agent.config.write_text(agent.config.read_text().replace("nid = 10", "nid = 11"))
     os.kill(agent.pid, signal.SIGUSR2)
     wait_until(lambda: "not replaced, the agent goes on as it is" in agent.stderr, 30, "the refusal")
-    assert "main.gid and main.nid have changed from 1:10 to 1:11: stop and start the agent" in agent.stderr
+    agent.await_said("main.gid and main.nid have changed from 1:10 to 1:11: stop and start the agent")
     gate.touch()
     result = controller.wait_for_result("running")
     assert (result["state"], result["nid"]) == ("SUCCESS", 10)
@@ -72,7 +72,7 @@ def test_from_an_image_that_asks_nothing_about_it_the_jobs_go_on_in_their_ledger
     text = agent.config.read_text()
     agent.config.write_text(text.replace("[main]\n", f'[main]\nledger_file = "{agent.folder}/other.db"\n'))
     replace(agent, 1)
-    assert "not applied, needs a restart: main.ledger_file" in agent.stderr
+    agent.await_said("not applied, needs a restart: main.ledger_file")
     assert not (agent.folder / "other.db").exists()
     gate.touch()
     assert controller.wait_for_result("running")["state"] == "SUCCESS"

@@ -82,7 +82,7 @@ def test_an_address_for_metrics_that_another_has_costs_no_job(
         port = taken.getsockname()[1]
         agent.config.write_text(agent.config.read_text() + listening(port))
         replace(agent, 1)
-    assert f"cannot listen on 127.0.0.1:{port}" in agent.stderr
+    agent.await_said(f"cannot listen on 127.0.0.1:{port}")
     gate.touch()
     assert controller.wait_for_result("job")["data"] == "1"
     replace(agent, 2)

@@ -81,7 +81,7 @@ def test_a_hanging_result_endpoint_holds_up_neither_polls_nor_lines(
     wait_until(lambda: controller.refused_posts, what="the post that hangs")
     controller.push(shell("b", "echo too >&2"))
     wait_until(lambda: len(controller.logs) == 2, what="the lines of both")
-    assert controller.waiting_commands == 0
+    wait_until(lambda: controller.waiting_commands == 0, what="the commands taken")
     controller.stop()
     controller.start()
     for job in ("a", "b"):

@@ -33,7 +33,7 @@ def test_on_a_full_disk_nothing_is_replaced_and_the_job_goes_on(
     ballast = fill(small_disk)
     os.kill(agent.pid, signal.SIGUSR2)
     wait_until(lambda: "not replaced, the agent goes on as it is" in agent.stderr, 30, "the refusal")
-    assert "is full" in agent.stderr
+    agent.await_said("is full")
     ballast.unlink()
     if "cannot be written" in agent.stderr:  # it met the full disk by then, and tries again every 2 s
         wait_until(lambda: "can be written again" in agent.stderr, 30, "the end of the trouble")

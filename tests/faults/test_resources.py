@@ -186,7 +186,7 @@ def test_a_lack_of_file_handles_is_told_in_status_and_on_stderr_and_so_is_its_en
     resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, before)
     wait_until(lambda: get(port, "/healthz") == (200, "ok\n"), 20, "its health, although no job is started")
     assert status_of(port)["problem"] is None
-    assert "programs can be started again" in agent.stderr
+    agent.await_said("programs can be started again")
     controller.push(shell("fed", "echo fine"))
     assert controller.wait_for_result("fed", 30)["streams"] == ["fine\n", ""]
     assert_well(agent, controller)

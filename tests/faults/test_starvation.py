@@ -42,7 +42,7 @@ def assert_ill(port: int, reason: str) -> None:
 def wait_for_health(port: int, agent: AgentProcess) -> None:
     """It gets well by itself, without any job."""
     wait_until(lambda: get(port, "/healthz") == (200, "ok\n"), 15, "its health")
-    assert "programs can be started again" in agent.stderr
+    agent.await_said("programs can be started again")
 
 
 def test_without_processes_a_start_is_tried_again_and_then_fails_with_the_reason(

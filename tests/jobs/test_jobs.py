@@ -163,7 +163,7 @@ def test_a_result_that_its_controller_does_not_take_still_ends_the_job_there(
     note = "left out: the controller refused the whole result (status 413), greenagent-logs outbox has it on 1:10"
     assert result["data"] == note
     assert result["streams"] in ([f"{note}\n", ""], ["", ""])
-    assert "the result of job big, which is sent without its output (status 413): set aside" in agent.stderr
+    agent.await_said("the result of job big, which is sent without its output (status 413): set aside")
 
 
 def test_a_kill_of_a_job_whose_result_was_refused_delivers_its_end(

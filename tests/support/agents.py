@@ -102,6 +102,12 @@ class AgentFolder:
     """What an agent has written into its log databases."""
 
     folder: Path
+    stderr: Any
+    """What it has said."""
+
+    def await_said(self, text: str) -> None:
+        """Waits for a text on its stderr: a thread writes there, a moment after what it tells of."""
+        wait_until(lambda: text in self.stderr, what=f"the agent to say {text!r}")
 
     def newest(self, jobid: str, level: int) -> Record | None:
         """The newest line of a job and level, also while files are rotated."""
