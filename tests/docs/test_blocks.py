@@ -11,7 +11,6 @@ import pytest
 from tests.conftest import needs
 from tests.docs.machine import SERVED, PageRun, needs_namespaces
 from tests.docs.pages import PAGES, Block, blocks
-from tests.support.ctl import without_waits
 
 ALL = {page: blocks(page) for page in PAGES}
 LANGUAGES = {"sh", "output", "text", "toml", "ini", "python", "json"}
@@ -41,9 +40,7 @@ def test_the_blocks_run_in_order(page: str, runs: dict[str, PageRun]) -> None:
     wrong = [
         f"{block.place} prints:\n{printed}instead of:\n{expected[block]}"
         for block, printed in runs[page].finish()
-        if block in expected
-        and not matches(expected[block], printed)
-        and not matches(expected[block], without_waits(printed))
+        if block in expected and not matches(expected[block], printed)
     ]
     if wrong:
         pytest.fail("\n".join(wrong), pytrace=False)

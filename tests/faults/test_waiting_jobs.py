@@ -19,8 +19,8 @@ from tests.support.processes import memory_of
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
-JOBS = int(os.environ.get("GREENAGENT_TEST_WAITING_JOBS", "6000"))
-BEYOND = 1000
+JOBS = int(os.environ.get("GREENAGENT_TEST_WAITING_JOBS", "4000"))
+BEYOND = 500
 BEYOND_BYTES = 16 * 1024 * 1024
 """What the agent's memory may grow by while so many are refused: their answers go out as they come."""
 LESS_THAN = 4096

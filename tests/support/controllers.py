@@ -17,7 +17,7 @@ import requests
 from gevent import socket
 from gevent.server import StreamServer
 
-from tests.support.ctl import ctl, without_waits
+from tests.support.ctl import ctl
 from tests.support.programs import ROOT, Ctl, Done
 from tests.support.waiting import wait_until
 
@@ -170,9 +170,8 @@ class ControllerProcess:
         )
 
     def run(self, *arguments: str, **options: Any) -> Done:
-        """``greenagent-ctl run``; what it says of a job that has not begun is left out."""
-        done = self.ctl("run", *arguments, **options)
-        return done._replace(err=without_waits(done.err))
+        """``greenagent-ctl run``."""
+        return self.ctl("run", *arguments, **options)
 
 
 class Relay:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
@@ -42,11 +41,6 @@ def ctl(url: str, *arguments: str, **options: Any) -> Done:
         except SystemExit as end:
             code = end.code
     return Done(code, out.getvalue(), without_waiting(err.getvalue()))
-
-
-def without_waits(err: str) -> str:
-    """Without what a run says of a job that has not begun after a second or two: on a busy machine any may."""
-    return re.sub(r"^greenagent-ctl: (waiting for|handed over to) .*\n", "", err, flags=re.MULTILINE)
 
 
 def on_node(*arguments: str) -> tuple[str, ...]:
