@@ -38,6 +38,9 @@ NO_CONFIG: Final = f"-c FILE, or in {CONFIG_VARIABLE}; there is no {DEFAULT_CONF
 """Behind "no configuration: name one with"."""
 
 
+WHO_MAY: Final = "run it as root or as the user of the file (the agent's)"
+
+
 class UsageError(GreenagentError):
     """Arguments that cannot be used."""
 
@@ -85,7 +88,10 @@ def run_program(program: str, act: Callable[[], int | None], failed: int = EXIT_
         return EXIT_INTERRUPTED
     except OSError as error:
         if error.filename is not None:
-            print_error(program, f"{error.filename}: {error.strerror}")
+            why = f"{error.filename}: {error.strerror}"
+            if isinstance(error, PermissionError):
+                why = f"{os.path.abspath(os.fsdecode(error.filename))}: {error.strerror}: {WHO_MAY}"
+            print_error(program, why)
             return failed
         if not isinstance(error, BrokenPipeError):
             print_error(program, f"cannot write the output: {error.strerror or error}")

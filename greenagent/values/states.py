@@ -42,7 +42,8 @@ def read_states(text: str, known: Iterable[str]) -> frozenset[str]:
     Raises StateNameError for one that is none of ``known``.
     """
     known = list(known)
-    found = {part.strip().upper() for part in text.split(",") if part.strip()}
-    if odd := sorted(found.difference(known)):
+    given = [part.strip() for part in text.split(",") if part.strip()]
+    if odd := [part for part in given if part.upper() not in known]:
         raise StateNameError(f"{odd[0]!r} is no state: say {', '.join(known)}")
+    found = {part.upper() for part in given}
     return frozenset(found - {FAILED} | (FAILURES if FAILED in found else set()))

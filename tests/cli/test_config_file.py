@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,18 @@ def test_the_option_goes_before_the_variable_and_that_before_the_usual_place(
     monkeypatch.setenv("GREENAGENT_CONFIG", "other.toml")
     assert configuration_file(None) == "other.toml"
     assert configuration_file("third.toml") == "third.toml"
+
+
+def test_what_may_not_be_read_is_named_in_full_with_who_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused() -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", "logs")
+
+    monkeypatch.chdir(tmp_path)
+    assert common.run_program("greenagent-logs", refused) == 1
+    said = f"{tmp_path}/logs: Permission denied: run it as root or as the user of the file (the agent's)"
+    assert capsys.readouterr().err == f"greenagent-logs: {said}\n"
 
 
 def test_the_variable_names_the_file_for_all_programs_of_a_node_and_is_no_setting(tmp_path: Path) -> None:

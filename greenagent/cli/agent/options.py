@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from greenagent import __version__
-from greenagent.cli.common import EXIT_FAILED, NO_CONFIG, Parser, add_config, configuration_file, print_error
+from greenagent.cli.common import EXIT_FAILED, NO_CONFIG, Parser, add_config, configuration_file, count, print_error
 from greenagent.process.libc import check_platform
 from greenagent.values.errors import GreenagentError
 
@@ -30,8 +30,8 @@ def build_parser() -> Parser:
         "--status", action="store_true", help="show how the agent that has its files does; exit code 3: none"
     )
     parser.add_argument("--show-pid", action="store_true", help="show which process has its files; exit code 3: none")
-    parser.add_argument("--gid", "-gid", type=int, metavar="N", help="grid id, instead of main.gid")
-    parser.add_argument("--nid", "-nid", type=int, metavar="N", help="node id, instead of main.nid")
+    parser.add_argument("--gid", "-gid", type=count, metavar="N", help="grid id, instead of main.gid")
+    parser.add_argument("--nid", "-nid", type=count, metavar="N", help="node id, instead of main.nid")
     parser.add_argument("--roles", "-roles", metavar="A,B", help="roles, instead of main.roles")
     parser.add_argument("--pid-file", type=Path, metavar="FILE", help="written when ready, removed at exit")
     # Asked by a running agent that is about to be replaced by this one.

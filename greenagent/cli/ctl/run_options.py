@@ -23,8 +23,8 @@ DETACHED_FLUSH: Final = 1.0
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options; the first word that is none, or ``--``, begins the command and its arguments."""
-    parser.add_argument("--gid", type=int, default=0, help="grid of the agent")
-    parser.add_argument("--nid", type=int, default=0, help="node of the agent")
+    parser.add_argument("--gid", type=count, default=0, help="grid of the agent")
+    parser.add_argument("--nid", type=count, default=0, help="node of the agent")
     parser.add_argument("--role", action="append", default=[], help="any agent that has the role (repeatable: all)")
     parser.add_argument("--fanout", action="store_true", help="all matching agents; every line begins with gid:nid")
     parser.add_argument(
@@ -91,7 +91,12 @@ def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 def _time_limit(text: str) -> int:
     """``--max-time``: -1, or a whole number."""
-    return REMEMBERED if text == str(REMEMBERED) else count(text)
+    if text == str(REMEMBERED):
+        return REMEMBERED
+    try:
+        return count(text)
+    except UsageError:
+        raise UsageError(f"{text!r} is not a whole number; -1 is for no limit, and to be remembered") from None
 
 
 def _pair(text: str) -> str:

@@ -96,6 +96,8 @@ def _reason_of(error: BaseException, may_be_tls: bool) -> str:
         # A port that speaks TLS sends an alert, or just closes.
         hint = ": if it speaks TLS, the URL must begin with https" if may_be_tls else ""
         return f"it closed the connection{hint}"
+    if isinstance(inner, ConnectionRefusedError):
+        return "Connection refused: is it there, or at another --url (GREENAGENT_CTL_URL)?"
     message = getattr(inner, "verify_message", "") or getattr(inner, "strerror", "") or str(inner)
     if isinstance(error, requests.Timeout) and not message:
         message = "no answer in time"

@@ -32,7 +32,7 @@ from tests.support.log_program import lines, run
         (["--dir", "x", "--since", "last year"], "'last year' is no time"),
         (["--dir", "x", "--dir", "y"], "--dir is given twice"),
         (["--dir", "x", "--state", "failed"], "are for --jobs"),
-        (["--dir", "x", "--jobs", "--state", "failed,odd"], "'ODD' is no state: say"),
+        (["--dir", "x", "--jobs", "--state", "failed,odd"], "'odd' is no state: say"),
         (["--dir", "x", "--jobs", "--sort", "speed"], "there is no 'speed'"),
         (["--dir", "x", "--nonsense"], "--nonsense"),
         (["--dir", "x", "--follow", "--jobs"], "not allowed with"),
