@@ -26,6 +26,9 @@ SETTLE_TIME: Final = 1.3
 """Seconds after a job's end in which lines may come that its result does not tell of: a flush and the way."""
 LAG_WAIT: Final = 10.0
 """The same where the result tells how many lines there are: lines of other jobs may go before them."""
+UNDER_WAY: Final = 3.0
+"""Seconds after a job's end in which such lines are awaited by who only looks: an agent sends those of a detached job
+within one."""
 LOOK_PAUSE: Final = 0.05
 """Seconds between two looks for lines of a job that has ended: the controller holds no request for them any more."""
 FIRST_LINE_WAIT: Final = 2.5
@@ -128,6 +131,17 @@ class Follower:
             time.sleep(min(left, LOOK_PAUSE))
         self.read()
         return job
+
+    def await_rest(self, job: dict[str, Any]) -> None:
+        """Shows, as they come, the lines that the results of a job tell of, which has only just ended.
+
+        Raises ControllerError.
+        """
+        under_way = min(UNDER_WAY, (job.get("finished") or 0.0) + UNDER_WAY - time.time())
+        until = time.monotonic() + under_way
+        while self._output.awaited(job["results"]) and time.monotonic() < until:
+            if not self._fetch():
+                time.sleep(LOOK_PAUSE)
 
     def known_job(self) -> dict[str, Any] | None:
         """The job as it is now; None where the controller knows but lines of it. Raises ControllerError."""

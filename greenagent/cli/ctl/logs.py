@@ -11,7 +11,7 @@ from greenagent.cli.ctl.client import Client, ControllerError
 from greenagent.cli.ctl.follow import Follower
 from greenagent.cli.ctl.ids import of_job
 from greenagent.cli.ctl.originals import is_first
-from greenagent.cli.ctl.output import LiveOutput, agent_name, as_argument, node_logs, note
+from greenagent.cli.ctl.output import LiveOutput, agent_name, as_argument, node_logs, note, outcome
 from greenagent.cli.ctl.silence import MAX_NAMED, tell_silence
 from greenagent.cli.ctl.waiting import tell_waiting
 from greenagent.cli.lines import LineQuestion, level_name, stamp_text
@@ -37,6 +37,7 @@ def _logs(client: Client, job_id: str, options: argparse.Namespace) -> int:
             follower.read()
             job = follower.known_job()
             if job is not None:
+                follower.await_rest(job)
                 read = follower.read_originals(job)
                 output.tell_of_originals(read)
                 said = output.originals - set(map(agent_name, read))
@@ -51,6 +52,12 @@ def _logs(client: Client, job_id: str, options: argparse.Namespace) -> int:
             said |= tell_silence(client, job)
         if missing := [name for name in output.incomplete(job) if name not in said]:
             note(_why(missing, output.originals, job_id))
+        if options.follow:
+            failed = [one for one in job["results"] if one["state"] != states.SUCCESS and agent_name(one) not in said]
+            for result in failed[:MAX_NAMED]:
+                note(outcome(result))
+            if failed[MAX_NAMED:]:
+                note(f"and on {len(failed) - MAX_NAMED} agents more")
     if output.has_come and not output.has_shown and asked.is_narrow:
         note(f"no lines of job {job_id} match the rest of the question")
     return 0

@@ -56,6 +56,16 @@ def exit_shown(result: dict[str, Any]) -> str:
     return f", {result['signal']}" if result.get("signal") else ""
 
 
+def outcome(result: dict[str, Any]) -> str:
+    """How a job that did not succeed ended, in one line."""
+    where = f" on {agent_name(result)}" if result["nid"] else ""  # else no agent has had it
+    text = f"job {result['id']}{where} ended {result['state']}"
+    data = " ".join(str(result.get("data") or "").split())
+    if result.get("signal") and not data:
+        data = f"by {result['signal']}"
+    return f"{text}: {data}" if data else text
+
+
 class ToldLines(NamedTuple):
     """What a result tells of the lines that its agent sends."""
 

@@ -12,7 +12,7 @@ from greenagent.cli.ctl.client import Client, ControllerError, job_path
 from greenagent.cli.ctl.exit_codes import FAILED, exit_code
 from greenagent.cli.ctl.follow import Follower
 from greenagent.cli.ctl.originals import originals_among
-from greenagent.cli.ctl.output import PROGRAM, LiveOutput, agent_name, as_argument, node_logs, note
+from greenagent.cli.ctl.output import PROGRAM, LiveOutput, agent_name, as_argument, node_logs, note, outcome
 from greenagent.cli.ctl.run_options import command_of, has_stdin
 from greenagent.cli.ctl.waiting import tell_waiting
 from greenagent.values import levels, states
@@ -141,15 +141,5 @@ def _show_rest(result: dict[str, Any], output: LiveOutput) -> int:
         # Line feeds alone end a line: JSON has other separators in it.
         output.show(result, levels.STDOUT, data.removesuffix("\n").split("\n"))
     elif state != states.SUCCESS and (data or state != states.ERROR or result.get("exit_code") is None):
-        output.note(result, _outcome(result))
+        output.note(result, outcome(result))
     return missing
-
-
-def _outcome(result: dict[str, Any]) -> str:
-    """The outcome of a job that did not succeed, in one line."""
-    where = f" on {agent_name(result)}" if result["nid"] else ""  # else no agent has had it
-    text = f"job {result['id']}{where} ended {result['state']}"
-    data = " ".join(str(result.get("data") or "").split())
-    if result.get("signal") and not data:
-        data = f"by {result['signal']}"
-    return f"{text}: {data}" if data else text

@@ -14,6 +14,7 @@ from typing import Any
 
 import gevent
 
+from greenagent.cli.ctl import follow
 from greenagent.controller.limits import Limits
 from tests.support.controllers import ControllerProcess
 from tests.support.ctl import (
@@ -87,6 +88,26 @@ def test_following_goes_on_until_the_last_lines_have_come(controller) -> None:
 
     done = followed(controller, answer, "one", ended)
     assert (done.code, texts_of(done.out), done.err) == (0, ["one", "two", "three"], "")
+
+
+def test_lines_on_their_way_are_awaited_and_a_failure_is_told_where_it_was_followed(controller, monkeypatch) -> None:
+    """A detached job's lines come up to a second after its result."""
+    agent = Agent(controller)
+    start(controller, agent, "x")
+    lines = Lines()
+    lines.send(agent, "x", "one")
+    agent.finish("x", "ERROR", exit_code=3, lines={"1": 2}, data="exit code 3")
+    monkeypatch.setattr(follow, "UNDER_WAY", 60.0)
+
+    def send_late() -> None:
+        await_looks(controller, "x", 3)
+        lines.send(agent, "x", "two")
+
+    late = gevent.spawn(send_late)
+    assert ctl(controller.url, "logs", "x", "--no-prefix") == (0, "one\ntwo\n", "")
+    late.get()
+    followed = ctl(controller.url, "logs", "x", "--no-prefix", "--follow")
+    assert followed == (0, "one\ntwo\n", "greenagent-ctl: job x on 1:10 ended ERROR: exit code 3\n")
 
 
 def test_following_shows_lines_that_the_result_does_not_tell_of(controller) -> None:
