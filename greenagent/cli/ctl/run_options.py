@@ -19,6 +19,8 @@ LOG_FLUSH: Final = 0.1
 """Seconds within which an agent is to send the lines of a job that is looked at."""
 DETACHED_FLUSH: Final = 1.0
 """The same of one that may be looked at."""
+MAX_DATA: Final = 32 << 20
+"""Bytes; a controller takes no larger command."""
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +126,10 @@ def _stdin() -> str:
     if sys.stdin is None:
         raise UsageError("--data -: stdin is closed")
     try:
-        return sys.stdin.buffer.read().decode("utf-8")
+        data = sys.stdin.buffer.read(MAX_DATA + 1)
+        if len(data) > MAX_DATA:  # or what never ends would fill the memory of this machine
+            raise UsageError(f"--data -: stdin has more than {MAX_DATA >> 20} MiB: let the job read a file instead")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         reason = (
             f"byte {error.start + 1} of stdin is no UTF-8 text, and a job's data goes as JSON: encode it, as base64"

@@ -206,6 +206,12 @@ def test_a_command_that_is_too_large_is_refused_with_125(make_controller, tmp_pa
     assert done.err.endswith("refuses (413): the body is larger than 10000 bytes\n")
 
 
+def test_data_that_never_ends_is_refused_and_does_not_fill_the_memory(controller) -> None:
+    with open("/dev/zero", "rb") as stdin:
+        done = Ctl("--url", controller.url, *on_node("--data", "-", "--", "true"), stdin=stdin).done()
+    assert done == (125, "", "greenagent-ctl: --data -: stdin has more than 32 MiB: let the job read a file instead\n")
+
+
 def test_what_a_job_says_on_stderr_does_not_go_to_stdout(controller, tmp_path) -> None:
     def answer(agent: Agent, command: dict[str, Any]) -> None:
         agent.finish(command["id"], exit_code=0, streams=["to stdout\n", "to stderr\n"])
