@@ -154,8 +154,9 @@ def test_jobs_are_asked_for_by_what_the_table_shows(controller) -> None:
 
     def ids(*options: str) -> list[str]:
         done = ctl(controller.url, "jobs", *options)
-        assert (done.code, done.err) == (0, "")
-        return [line.split()[0] for line in done.out.splitlines()[1:]]
+        found = [line.split()[0] for line in done.out.splitlines()[1:]]
+        assert (done.code, done.err) == (0, "" if found else "greenagent-ctl: no job matches\n")
+        return found
 
     assert ids("--state", "success", "--state", "waiting") == ["full", "good"]
     assert ids("--state", "timeout,success") == ["good", "late"]
