@@ -319,6 +319,11 @@ class Job:
                 assignment.turn = monotonic_epoch()
             assignment.waits_until = time.monotonic() + TOLD_FOR if waits else 0.0
 
+    @property
+    def has_failed_last(self) -> bool:
+        """Whether the newest run on one of its agents did not succeed."""
+        return any(one.results and one.results[-1].state != states.SUCCESS for one in self.assignments)
+
     def assign(self, agents: Iterable[AgentKey | None], **values: Any) -> list[Assignment]:
         """New assignments with the next free numbers; they belong to the job once they are stored."""
         first = self.assignments[-1].number + 1 if self.assignments else 0

@@ -138,12 +138,17 @@ def _where(job: dict[str, Any]) -> str:
 
 def _job_row(job: dict[str, Any]) -> tuple[str, ...]:
     ran = [one for one in job["agents"] if one.get("started")]
-    ended = [one.get("exit") for one in job["agents"] if states.is_terminal(one["state"])]
+    ended = [  # of one that recurs its last run
+        one.get("exit")
+        for one in job["agents"]
+        if states.is_terminal(one["state"]) or (job.get("recurring") and one.get("started"))
+    ]
     exits = dict.fromkeys("-" if code is None else str(code) for code in ended)  # some of a fan-out may have none
     waited = [waited for one in job["agents"] if (waited := _waited(job, one)) is not None]
     took = duration(max((one["took"] for one in ran), default=None))
     if since := [one["running_since"] for one in job["agents"] if one.get("running_since")]:
-        took = f">{duration(time.time() - min(since))}"
+        # What an agent that is away does nobody knows.
+        took = "-" if job.get("silent") else f">{duration(time.time() - min(since))}"
     return (
         job["id"],
         _state(job),
@@ -164,7 +169,10 @@ def _state(job: dict[str, Any]) -> str:
     if state in states.TERMINAL:
         why = next(((one["why"], one["exit"]) for one in job["agents"] if one.get("why")), ("", None))
         return state_and_why(state, *why)
-    return state_and_why(state, "", None, next((kind for kind in ("service", "recurring") if job.get(kind)), ""))
+    marks = [kind for kind in ("service", "recurring") if job.get(kind)][:1]
+    if job.get("silent"):
+        marks.append("agent away" if len(job["agents"]) == 1 else f"{len(job['silent'])} agents away")
+    return state_and_why(state, "", None, ", ".join(marks))
 
 
 def _command(job: dict[str, Any]) -> str:

@@ -183,6 +183,10 @@ class AgentTable:
         agents = (agent for agent in self._agents.values() if agent.has_polled and not agent.is_live(self._limits))
         return sorted((one for one in agents if target.matches(one.key, one.roles)), key=lambda agent: agent.key)
 
+    def answers(self, key: AgentKey) -> bool:
+        """Whether an agent is live and has not said that it stops."""
+        return any(not agent.is_stopped for agent in self.live(key))
+
     def none_live(self, whom: AgentKey | Target) -> str:
         """The original's words for a command that no live agent can take, and which of two reasons it is."""
         never = "has been here since the controller's start"

@@ -87,7 +87,10 @@ class JobQuestion(NamedTuple):
     def _takes_state(self, job: Job) -> bool:
         if not self.states or job.state in self.states:
             return True
-        return states.WAITING in self.states and job.waits
+        if states.WAITING in self.states and job.waits:
+            return True
+        # One that recurs never ends by itself: it is its last run that failed.
+        return job.brief.recurring and self.states >= states.FAILURES and job.has_failed_last
 
     def find(self, jobs: list[Job]) -> list[Job]:
         """Of ``jobs``, oldest first: the newest first, or by ``sort`` the largest last. Others have their turns."""

@@ -108,13 +108,14 @@ class PeopleApi:
         )
         least = int(_float(req, "short", 0))
         found = asked.find(self._services.jobs.all())
-        if not least:
-            show_pieces(resp, json_object({}, jobs=json_list(job.summary() for job in found)))
-            return
-        short = beginnings((job.id for job in found), self._ids(), least)
-        show_pieces(
-            resp, json_object({}, jobs=json_list(job.summary(short=[json.dumps(short[job.id])]) for job in found))
-        )
+        short = beginnings((job.id for job in found), self._ids(), least) if least else {}
+        shown = (job.summary(silent=self._silent(job), **_short_id(short.get(job.id))) for job in found)
+        show_pieces(resp, json_object({}, jobs=json_list(shown)))
+
+    def _silent(self, job: Job) -> Iterator[str]:
+        """The agents that have a job and are away, or have said that they stop, as parts of a JSON text."""
+        having = (one.agent for one in job.assignments if one.state == states.RUNNING and one.agent is not None)
+        return json_list(json.dumps(key.to_wire()) for key in having if not self._services.agents.answers(key))
 
     def _ids(self) -> Iterator[str]:
         """Of all jobs; others have their turn meanwhile."""
@@ -222,6 +223,10 @@ def _show(resp: falcon.Response, value: dict[str, Any]) -> None:
 def _id(segment: str) -> str:
     """The id in a path: the server hands ``%2F`` through as a character that no id can hold."""
     return segment.replace("\x1f", "/")
+
+
+def _short_id(short: str | None) -> dict[str, list[str]]:
+    return {} if short is None else {"short": [json.dumps(short)]}
 
 
 def _agent(text: str | None) -> AgentKey | None:

@@ -164,6 +164,12 @@ def test_jobs_are_asked_for_by_what_the_table_shows(controller) -> None:
     assert ids("--sort", "took", "--state", "failed,success") == ["good", "bad", "late"]
     assert ids("--sort", "took", "--limit", "1") == ["late"]
     assert ids("--since", "1h", "--until", "1m") == []
+    controller.submit(id="often", gid=1, nid=10, args={"name": "sh", "recurring_period": 60})
+    assert agent.poll().command()["id"] == "often"
+    agent.finish("often", "ERROR", exit_code=5, time=40)
+    assert ids("--state", "failed") == ["often", "late", "bad"], "it never ends, but its last run failed"
+    (row,) = [line for line in ctl(controller.url, "jobs").out.splitlines() if line.startswith("often")]
+    assert re.search(r"  RUNNING \(recurring\)  .*  5 +sh$", row)
 
 
 def test_ids_are_shortened_to_what_means_one_where_a_terminal_is_too_narrow(controller, monkeypatch) -> None:
@@ -217,6 +223,10 @@ def test_a_running_job_whose_agent_is_away_shows_since_when(make_controller, use
     shown = ctl(controller.url, "show", "x").out
     assert re.search(r"\n  its agent is away, last heard of \d+ s ago", shown)
     assert ("this stays RUNNING for ever" in shown) == (user_agent == ORIGINAL)
+    table = ctl(controller.url, "jobs").out
+    assert re.search(r"\nx +RUNNING \(agent away\) +1:10 .*  -     -     execute\n\Z", table), (
+        "nobody knows what it took"
+    )
     parked = agent.poll()
     assert "is away" not in ctl(controller.url, "show", "x").out
     parked.hang_up()
