@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from greenagent.cli.common import (
     EXIT_FAILED,
     NO_CONFIG,
+    WHO_MAY,
     add_config,
     configuration_file,
     print_error,
@@ -43,7 +44,9 @@ class Unread:
     def __call__(self, path: Path, error: sqlite3.Error) -> None:
         if path not in self._paths:
             self._paths.add(path)
-            print_error("greenagent-logs", f"warning: {path} cannot be read: {error}")
+            may_not = os.path.exists(path) and not os.access(path, os.R_OK)
+            why = f"Permission denied: {WHO_MAY}" if may_not else str(error)
+            print_error("greenagent-logs", f"warning: {path.absolute()} cannot be read: {why}")
 
     @property
     def exit_code(self) -> int:

@@ -35,6 +35,15 @@ def test_a_ledger_that_may_not_be_read_is_not_called_missing(agent_folder: Path)
     assert f"{agent_folder}: Permission denied" in done.stderr
 
 
+def test_databases_that_may_not_be_read_are_named_in_full_with_who_may(agent_folder: Path) -> None:
+    logs = agent_folder / "logs"
+    for path in logs.glob("*.db"):
+        path.chmod(0)
+    done = run_restricted("--dir", logs)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"warning: {logs}/current.db cannot be read: Permission denied: run it as root" in done.stderr
+
+
 def test_a_folder_without_a_ledger_has_none(agent_folder: Path) -> None:
     (agent_folder / "history.db").write_text("this is no database at all")
     done = run("outbox", "--dir", agent_folder)
