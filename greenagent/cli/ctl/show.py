@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any, Final
@@ -77,12 +78,13 @@ def jobs(client: Client, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(answer))
         return 0
-    if not answer["jobs"]:
-        is_narrow = any(getattr(options, name) is not None for name in ("state", "agent", "since", "until"))
-        note("no job matches" if is_narrow else "the controller knows no job")
     heads = ("ID", "STATE", "AGENTS", "POSTED", "WAITED", "TOOK", "EXIT", "COMMAND")
     short = [job.get("short") or job["id"] for job in answer["jobs"]]
     print_table(heads, map(_job_row, answer["jobs"]), width=width, short=short)
+    if not answer["jobs"]:
+        sys.stdout.flush()  # what is said on stderr comes after it
+        is_narrow = any(getattr(options, name) is not None for name in ("state", "agent", "since", "until"))
+        note("no job matches" if is_narrow else "the controller knows no job")
     return 0
 
 
