@@ -18,6 +18,7 @@ STAMPS = {
     "builtins/machine.py": "when the machine was booted",
     "cli/agent/running.py": "how long it has run, as shown",
     "cli/common.py": "a stamp as text",
+    "cli/ctl/follow.py": "how long ago a job ended, by the controller's stamp",
     "cli/ctl/show.py": "how long a job runs, as shown",
     "cli/ctl/top.py": "how old what people look at is",
     "cli/moments.py": "--since and --until",
