@@ -69,6 +69,7 @@ def test_lines_that_waited_in_databases_that_are_gone_are_counted_and_said(
     controller.misbehave("log", status(503))
     controller.push(shell("waits", "seq 7 >&2"))
     assert controller.wait_for_result("waits")["state"] == "SUCCESS"
+    wait_until(lambda: (agent.newest("waits", 2) or (None,))[-1] == "7", what="all lines in the databases")
     if is_killed:
         agent.kill()
     else:
