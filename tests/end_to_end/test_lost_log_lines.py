@@ -27,6 +27,12 @@ def stored(folder: Path, place: Path) -> int:
         return int(connection.execute("SELECT count(*) FROM logs").fetchone()[0])
 
 
+def next_seq(folder: Path) -> str:
+    with closing(sqlite3.connect(folder / "current.db")) as connection:
+        (number,) = connection.execute("SELECT value FROM meta WHERE key = 'next_seq'").fetchone()
+        return str(number)
+
+
 @pytest.mark.parametrize("how", ["emptied", "overwritten with zeros", "removed"])
 def test_lines_that_went_with_a_log_are_counted_and_said(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path, how: str
@@ -36,8 +42,10 @@ def test_lines_that_went_with_a_log_are_counted_and_said(
     for number in range(2):
         controller.push(shell(f"j{number}", "seq 1000"))
         assert controller.wait_for_result(f"j{number}")["state"] == "SUCCESS"
-    agent.kill()
     logs = agent.folder / "logs"
+    wait_until(lambda: (agent.newest("j1", 1) or (None,))[-1] == "1000", what="all lines in the databases")
+    wait_until(lambda: next_seq(logs) in (logs / ".lock").read_text().split(), what="the lock to tell of them")
+    agent.kill()
     before = stored(logs, tmp_path / "before")
     (log,) = logs.glob("*.db-wal")
     if how == "removed":
