@@ -254,10 +254,11 @@ class _TimeLimit:
     """A region (``with``) that lasts so long at most, again and again; then ``_OutOfTime`` is raised in it."""
 
     def __init__(self, seconds: float) -> None:
-        self._timer = gevent.get_hub().loop.timer(seconds)
+        self._timer = gevent.get_hub().loop.timer(0, seconds)
 
     def __enter__(self) -> None:
-        self._timer.start(gevent.getcurrent().throw, _OutOfTime)
+        # Not ``start``: of a timer that was stopped libev keeps what was left of its time.
+        self._timer.again(gevent.getcurrent().throw, _OutOfTime)
 
     def __exit__(self, *error: object) -> None:
         self._timer.stop()

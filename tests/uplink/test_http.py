@@ -427,6 +427,16 @@ def test_a_time_limit_of_the_caller_stays_the_callers():
         assert caught.value is ours
 
 
+def test_each_request_has_the_whole_of_its_time_limit():
+    """They share a timer: the time that earlier ones took is not taken from it."""
+    limits = http_module._TimeLimits()
+    for _ in range(3):
+        with limits.of(2.0):
+            gevent.sleep(0.9)
+    with pytest.raises(http_module._OutOfTime), limits.of(0.1):
+        gevent.sleep(60)
+
+
 def test_a_connection_the_server_has_closed_is_not_used_again():
     with RecordingController(park=0) as controller:
         sender = fresh(controller)
