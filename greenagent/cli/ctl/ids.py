@@ -23,8 +23,10 @@ def of_job(client: Client, given: str, ask: Callable[[str], Answer]) -> Answer:
     try:
         return ask(given)
     except ControllerError as error:
-        if error.status != NOT_FOUND or _has_lines(client, given) or (meant := _begins(client, given)) is None:
+        if error.status != NOT_FOUND or _has_lines(client, given):
             raise
+        if (meant := _begins(client, given)) is None:
+            raise ControllerError(f"{error}; greenagent-logs on its node may tell of it", NOT_FOUND) from error
     return ask(meant)
 
 

@@ -13,14 +13,17 @@ from greenagent.cli.common import ago, local_time, one_line, print_table, state_
 from greenagent.cli.ctl.client import Client, job_path
 from greenagent.cli.ctl.ids import of_job
 from greenagent.cli.ctl.output import agent_name, agent_state, exit_shown, note
+from greenagent.cli.lines import level_name
 from greenagent.cli.moments import duration
-from greenagent.values import states
+from greenagent.values import levels, states
 from greenagent.values.text import SHORT
 
 SORTS: Final = ("posted", "start", "end", "waited", "took", "exit", "job", "command")
 """By what a controller sorts jobs."""
 MAX_LISTED: Final = 1000
 """Jobs that it lists at most."""
+_BESIDE_STREAMS: Final = (*range(levels.PUBLIC, levels.CRITICAL), levels.DEBUG)
+"""Levels of lines that a result does not show by itself."""
 _SHOWN: Final = {
     "domain": "domain",
     "queue": "queue",
@@ -103,7 +106,9 @@ def show(client: Client, options: argparse.Namespace) -> int:
     for result in job["results"]:
         step = steps.get((result["gid"], result["nid"])) or {}
         who = agent_name(result) if result["nid"] else "no agent:"
-        print(f"{who} {states.WAITING if step.get('waits') else result['state']}{exit_shown(result)}")
+        recurs = job.get("recurring") and job["state"] in states.PLACEHOLDERS and states.is_terminal(result["state"])
+        state = states.WAITING if step.get("waits") else result["state"]
+        print(f"{who} {'last run ' if recurs else ''}{state}{exit_shown(result)}")
         if told := _told(job, step):
             print(f"  {told}")
         if result["state"] in states.PLACEHOLDERS and (away := _away(client, result, result["state"])):
@@ -115,7 +120,17 @@ def show(client: Client, options: argparse.Namespace) -> int:
             if text:
                 print(f"  {name}:")
                 print(_indented(text, 4))
+        if other := _other_lines(result):
+            print(f"  other lines, shown by logs: {other}")
     return 0
+
+
+def _other_lines(result: dict[str, Any]) -> str:
+    """How many lines there are that are in no stream, by level: they may well tell why it failed."""
+    counted = result.get("lines")
+    counts = {int(level): count for level, count in (counted if isinstance(counted, dict) else {}).items()}
+    told = [f"{counts[level]} {level_name(level)}" for level in sorted(counts) if level in _BESIDE_STREAMS]
+    return ", ".join(told)
 
 
 def _away(client: Client, agent: dict[str, Any], state: str) -> str:

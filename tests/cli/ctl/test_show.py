@@ -52,7 +52,10 @@ def test_agents_jobs_show_and_logs(controller, answering) -> None:
     assert [line.split()[2:] for line in logged] == [["1:10", "stdout", "hello"], ["1:10", "stdout", "world"]]
     objects = [json.loads(line) for line in ctl(controller.url, "logs", "x", "--json").out.splitlines()]
     assert [one["data"] for one in objects] == ["hello", "world"]
-    assert ctl(controller.url, "show", "none").code == 1
+    for name in ("show", "logs"):
+        done = ctl(controller.url, name, "none")
+        assert (done.code, done.err.count("\n")) == (1, 1)
+        assert done.err.endswith("or no longer; greenagent-logs on its node may tell of it\n")
 
 
 def test_a_job_shows_what_was_asked_and_when_each_step_was(controller) -> None:
@@ -77,8 +80,11 @@ def test_a_job_shows_what_was_asked_and_when_each_step_was(controller) -> None:
     assert [line.split(",")[0].split()[:2] for line in shown[7:]] == [["1:10", "RUNNING"], ["handed", "over"]]
     assert "runs since about 20" in shown[8]
     starttime = int((posted + 7.5) * 1000)
-    agent.finish("x", "ERROR", exit_code=9, starttime=starttime, time=125_000)
-    (told,) = [line for line in ctl(controller.url, "show", "x").out.splitlines() if "handed over" in line]
+    lines = {"1": 5, "8": 1, "7": 2, "10": 4}
+    agent.finish("x", "ERROR", exit_code=9, starttime=starttime, time=125_000, lines=lines)
+    shown = ctl(controller.url, "show", "x").out.splitlines()
+    assert shown[-1] == "  other lines, shown by logs: 2 warning, 1 error"
+    (told,) = [line for line in shown if "handed over" in line]
     assert f"started {local_time(int(starttime / 1000))} (waited 7." in told
     assert told.endswith(f"ended {local_time(int(starttime / 1000 + 125))} (took 2m05s)")
     row = ctl(controller.url, "jobs").out.splitlines()[1].split(maxsplit=8)
@@ -170,6 +176,7 @@ def test_jobs_are_asked_for_by_what_the_table_shows(controller) -> None:
     assert ids("--state", "failed") == ["often", "late", "bad"], "it never ends, but its last run failed"
     (row,) = [line for line in ctl(controller.url, "jobs").out.splitlines() if line.startswith("often")]
     assert re.search(r"  RUNNING \(recurring\)  .*  5 +sh$", row)
+    assert "1:10 last run ERROR, exit code 5" in ctl(controller.url, "show", "often").out
 
 
 def test_ids_are_shortened_to_what_means_one_where_a_terminal_is_too_narrow(controller, monkeypatch) -> None:
