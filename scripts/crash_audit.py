@@ -18,6 +18,8 @@ OLDEST_LOSS = 0.25
 """Seconds: the age up to which output may be lost by a kill (promise 4)."""
 SLACK = 0.75
 """Seconds allowed beyond that for the way through the pipe on a busy machine."""
+NOTED_LATE = 0.25
+"""Seconds for which a chunk may be noted after the kill that it was printed before."""
 
 
 class Pushed(NamedTuple):
@@ -210,9 +212,11 @@ class Audit:
             numbers = [int(line.data) for line in stored]
             if numbers != list(range(1, len(numbers) + 1)):
                 gaps.append(f"job {job.id}: lines are missing or out of order among {len(numbers)}")
+            kill = self._kill_after(min(printed[job.id].values(), default=0.0))
             for chunk, stamp in printed[job.id].items():
                 missing = (chunk + 1) * job.chunk_lines - max(len(numbers), chunk * job.chunk_lines)
-                if missing > 0 and (age := self._age_at_kill(stamp)) is not None:
+                if missing > 0:
+                    age = kill - stamp
                     self._lost_lines += missing
                     self._oldest_loss = max(self._oldest_loss, age)
                     if age > OLDEST_LOSS + SLACK:
@@ -226,10 +230,12 @@ class Audit:
         self._check(f"what a kill costs is younger than {OLDEST_LOSS + SLACK:g} s", old)
         self._check(f"every line was uploaded at least once, in order ({len(self._recorder.lines)} in all)", upload)
 
-    def _age_at_kill(self, stamp: float) -> float | None:
-        """How long before the next kill something was printed; None when nobody was killed after it."""
-        later = [kill for kill in self._kills if kill >= stamp - 0.05]
-        return later[0] - stamp if later else float("inf")
+    def _kill_after(self, stamp: float) -> float:
+        """The kill that ended a job whose first chunk was noted then; infinite where there is none.
+
+        What was printed before a kill may be noted after it, since ``date`` is a process to be started.
+        """
+        return next((kill for kill in self._kills if kill >= stamp - NOTED_LATE), float("inf"))
 
 
 def _rows(path: Path, query: str) -> list[tuple[Any, ...]]:
