@@ -10,9 +10,12 @@ import ctypes
 import errno
 import os
 import stat
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, chain, islice
 from pathlib import Path
+from typing import Any
 
 from greenagent.runtime.plain_files import open_plain
 from greenagent.values.errors import GreenagentError
@@ -28,6 +31,9 @@ _SETSID = 0x80
 
 _Opaque = ctypes.c_ulonglong * 64
 """512 bytes: more than posix_spawnattr_t, the file actions and sigset_t need in glibc (336, 80, 128) and musl."""
+
+_FEW = 1000
+"""Texts that ctypes is given one by one."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _quick_libc = ctypes.PyDLL(None)
@@ -80,24 +86,25 @@ class Program:
         if not self.name:
             raise self.failure("no executable is named", missing=True)
         words = [self._bytes(self.name, "its name")]
-        words += [self._bytes(word, f"argument {number}") for number, word in enumerate(request.arguments, start=1)]
+        words += [self._bytes(word, "argument {}", number) for number, word in enumerate(request.arguments, start=1)]
         self.arguments = tuple(words)
         variables = []
         for name, value in request.environment.items():
             if not name or "=" in name:
                 raise self.failure(f"{name!r} is no name for an environment variable")
-            variables.append(self._bytes(f"{name}={value}", f"environment variable {name!r}"))
+            variables.append(self._bytes(f"{name}={value}", "environment variable {!r}", name))
         self.environment = tuple(variables)
         if self.directory is not None:
             self._bytes(self.directory, "the working directory")
 
-    def _bytes(self, text: str, what: str) -> bytes:
+    def _bytes(self, text: str, what: str, which: object = None) -> bytes:
+        """``what`` with ``which`` in it names the text where it cannot be taken."""
         try:
             data = text.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError as error:
-            raise self.failure(f"{what} contains half a character (a lone surrogate)") from error
+            raise self.failure(f"{what.format(which)} contains half a character (a lone surrogate)") from error
         if b"\0" in data:
-            raise self.failure(f"{what} contains a NUL character")
+            raise self.failure(f"{what.format(which)} contains a NUL character")
         return data
 
     def failure(
@@ -233,7 +240,8 @@ class PreparedStart:
         """
         self.pid = ctypes.c_int()
         self.actions = _Opaque()
-        self.words = _strings(arguments), _strings(environment)
+        (words, self._in_words), (variables, self._in_variables) = _strings(arguments), _strings(environment)
+        self.words = words, variables
         actions = ctypes.byref(self.actions)
         _check(_quick_libc.posix_spawn_file_actions_init(actions))
         try:
@@ -275,8 +283,18 @@ class Launcher:
         return start.pid.value
 
 
-def _strings(values: Sequence[bytes]) -> ctypes.Array[ctypes.c_char_p]:
-    return (ctypes.c_char_p * (len(values) + 1))(*values, None)
+def _strings(values: Sequence[bytes]) -> tuple[Any, bytes]:
+    """What points to the texts, with NULL behind the last, and what it points into, where that is not the texts.
+
+    ctypes takes a microsecond for each, which for tens of thousands would hold up the hub: these lie in one text.
+    """
+    if len(values) <= _FEW:
+        return (ctypes.c_char_p * (len(values) + 1))(*values, None), b""
+    whole = b"\0".join(values)  # which Python ends with another NUL
+    first = ctypes.cast(ctypes.c_char_p(whole), ctypes.c_void_p).value
+    places = accumulate(map(len, values), lambda place, length: place + length + 1, initial=first)
+    pointers = array("L", chain(islice(places, len(values)), (0,)))
+    return (ctypes.c_void_p * len(pointers)).from_buffer(pointers), whole
 
 
 def _check(number: int) -> None:

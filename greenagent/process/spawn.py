@@ -20,6 +20,7 @@ from greenagent.process.program import Launcher, PreparedStart, Program, SpawnEr
 from greenagent.runtime import procfs
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.descriptors import close_descriptor
+from greenagent.runtime.greenlets import give_way
 from greenagent.runtime.native import HubMailbox, NativeLock, NoThreadError, start_thread
 
 __all__ = ["SpawnError", "SpawnRequest", "Spawner"]
@@ -162,7 +163,9 @@ class Spawner:
         """
         if not self._running:
             raise SpawnError(f"cannot start {request.executable!r}: the agent is stopping", temporary=True)
+        give_way()  # the words of a program may be so many that each step takes a twentieth of a second
         program = Program(request)
+        give_way()
         has_place = self._places.acquire(timeout=STUCK_AFTER)
         try:
             return self._spawn(program, request)
