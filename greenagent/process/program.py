@@ -240,8 +240,10 @@ class PreparedStart:
         """
         self.pid = ctypes.c_int()
         self.actions = _Opaque()
-        (words, self._in_words), (variables, self._in_variables) = _strings(arguments), _strings(environment)
+        (words, word_texts), (variables, variable_texts) = _strings(arguments), _strings(environment)
         self.words = words, variables
+        self._texts = word_texts, variable_texts
+        """Kept, since ``words`` only points into them."""
         actions = ctypes.byref(self.actions)
         _check(_quick_libc.posix_spawn_file_actions_init(actions))
         try:

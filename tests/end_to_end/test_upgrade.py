@@ -81,7 +81,8 @@ def test_everything_about_a_running_job_goes_on(
     replace(agent, 1)
     controller.push(built_in("ps", "get_processes_stats"))
     entries = {entry["cmd"]["id"]: entry for entry in json.loads(controller.wait_for_result("ps")["data"])}
-    assert set(entries) >= {"input", "open", "killed"}  # on a busy machine the limited one may be over by now
+    assert set(entries) >= {"input", "open", "killed"}
+    assert "limited" in entries or controller.results_of("limited"), "on a busy machine it may be over by now"
     assert entries["killed"]["rss"] > 0
     controller.push(built_in("k", "kill", json.dumps({"id": "killed"})))
     assert controller.wait_for_result("k")["state"] == "SUCCESS"

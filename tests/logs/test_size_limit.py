@@ -60,7 +60,7 @@ def write_of_many_jobs(store: LogStore) -> int:
     return 1000
 
 
-@pytest.mark.parametrize("size", [SMALLEST_DATABASE, 300_001, 1 << 20])
+@pytest.mark.parametrize("size", [SMALLEST_DATABASE, 300_001, 400_000, 1 << 20, 5_000_000])
 @pytest.mark.parametrize("write", [write_blocks, write_halves_of_pages, write_of_many_jobs])
 def test_no_database_ever_passes_its_limit(stores: Stores, size: int, write) -> None:
     store = stores.open(limits=StoreLimits(max_db_size=size))

@@ -42,13 +42,11 @@ def build_parser() -> Parser:
 
 def find_configuration(options: argparse.Namespace) -> str:
     """The file to load. Raises GreenagentError where there is none, or where no agent can run on this platform."""
-    problem = check_platform()
-    path = configuration_file(options.config)
-    if problem is None and not path:
-        problem = f"no configuration: name one with {NO_CONFIG}"
-    if problem is not None or path is None:
+    if (problem := check_platform()) is not None:
         raise GreenagentError(problem)
-    return path
+    if path := configuration_file(options.config):
+        return path
+    raise GreenagentError(f"no configuration: name one with {NO_CONFIG}")
 
 
 def flags_of(options: argparse.Namespace) -> dict[str, Any]:

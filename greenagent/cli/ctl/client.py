@@ -16,6 +16,9 @@ from greenagent.values.errors import GreenagentError
 from greenagent.values.text import zone_fault
 
 DEFAULT_URL: Final = "http://127.0.0.1:8966"
+UNKNOWN: Final = 404
+ENDED: Final = 409
+"""Answers of a controller: it knows no such job, or it has ended."""
 
 
 class ControllerError(GreenagentError):

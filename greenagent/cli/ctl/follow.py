@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from greenagent.cli.ctl.client import Client, ControllerError, job_path
+from greenagent.cli.ctl.client import UNKNOWN, Client, ControllerError, job_path
 from greenagent.cli.ctl.originals import (
     MAX_LINES,
     UnreadableLogError,
@@ -148,7 +148,7 @@ class Follower:
         try:
             return self._patiently(lambda: self._client.get(self._path))
         except ControllerError as error:
-            if error.status != 404:
+            if error.status != UNKNOWN:
                 raise
             return None
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from greenagent.cli.ctl.client import Client, ControllerError, job_path
+from greenagent.cli.ctl.client import UNKNOWN, Client, ControllerError, job_path
 
-NOT_FOUND: Final = 404
 NAMED: Final = 10
 """So many of the jobs that may be meant are named."""
 
@@ -23,10 +22,10 @@ def of_job(client: Client, given: str, ask: Callable[[str], Answer]) -> Answer:
     try:
         return ask(given)
     except ControllerError as error:
-        if error.status != NOT_FOUND or _has_lines(client, given):
+        if error.status != UNKNOWN or _has_lines(client, given):
             raise
         if (meant := _begins(client, given)) is None:
-            raise ControllerError(f"{error}; greenagent-logs on its node may tell of it", NOT_FOUND) from error
+            raise ControllerError(f"{error}; greenagent-logs on its node may tell of it", UNKNOWN) from error
     return ask(meant)
 
 
@@ -35,7 +34,7 @@ def _has_lines(client: Client, job_id: str) -> bool:
     try:
         client.get(f"{job_path(job_id)}/logs", limit=1)
     except ControllerError as error:
-        if error.status != NOT_FOUND:
+        if error.status != UNKNOWN:
             raise
         return False
     return True
@@ -50,7 +49,7 @@ def _begins(client: Client, given: str) -> str | None:
             return None  # a controller of an earlier version answers any
         if len(ids) > 1:
             more = " and more" if len(ids) > NAMED else ""
-            raise ControllerError(f"several jobs begin with {given}: {', '.join(ids[:NAMED])}{more}", NOT_FOUND)
+            raise ControllerError(f"several jobs begin with {given}: {', '.join(ids[:NAMED])}{more}", UNKNOWN)
         if ids:
             return ids[0]
     return None

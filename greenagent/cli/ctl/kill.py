@@ -9,7 +9,7 @@ import time
 from typing import Any, Final
 
 from greenagent.cli.common import ago
-from greenagent.cli.ctl.client import Client, ControllerError, job_path
+from greenagent.cli.ctl.client import ENDED, UNKNOWN, Client, ControllerError, job_path
 from greenagent.cli.ctl.exit_codes import FAILED, NOT_SO
 from greenagent.cli.ctl.ids import of_job
 from greenagent.cli.ctl.originals import is_first
@@ -19,9 +19,6 @@ from greenagent.values.signals import parse_signal
 
 DEFAULT_WAIT: Final = 20.0
 """Seconds for the agents' answers: one gives a job kill_grace + pipe_drain + 5 s to be gone, 12 s by default."""
-UNKNOWN: Final = 404
-ENDED: Final = 409
-"""Answers of the controller: it knows no such job, or it has ended."""
 _RESULT_WAIT: Final = 2.0
 """Seconds for the job's own result once its agent has said that it is gone."""
 

@@ -7,7 +7,7 @@ import json
 from collections import deque
 from typing import Any
 
-from greenagent.cli.ctl.client import Client, ControllerError
+from greenagent.cli.ctl.client import UNKNOWN, Client, ControllerError
 from greenagent.cli.ctl.follow import Follower
 from greenagent.cli.ctl.ids import of_job
 from greenagent.cli.ctl.originals import is_first
@@ -85,7 +85,7 @@ def _follow(follower: Follower, output: _EveryLine, job_id: str) -> dict[str, An
         job = follower.follow()
         output.tell_of_originals(follower.read_originals(job))
     except ControllerError as error:
-        if error.status != 404 or not follower.was_answered:
+        if error.status != UNKNOWN or not follower.was_answered:
             raise
         if output.was_away:
             raise ControllerError(

@@ -11,7 +11,7 @@ from typing import Any, Final
 from greenagent import __version__
 from greenagent.cli.common import Parser, VisibleTerminal, count, is_text, positive, run_program, seconds
 from greenagent.cli.ctl import kill, logs, show, top
-from greenagent.cli.ctl.client import DEFAULT_URL, Client, ControllerError
+from greenagent.cli.ctl.client import DEFAULT_URL, ENDED, UNKNOWN, Client, ControllerError
 from greenagent.cli.ctl.exit_codes import FAILED, NOT_SO
 from greenagent.cli.ctl.output import PROGRAM
 from greenagent.cli.ctl.run import run
@@ -20,8 +20,6 @@ from greenagent.cli.lines import add_line_options
 from greenagent.cli.moments import FORMS, moment
 
 Action = Callable[[Client, argparse.Namespace], int]
-NOT_SO_STATUS: Final = (404, 409)
-"""Answers of a controller that does not know the job, or where it has ended."""
 CONNECTION: Final = {
     "url": (DEFAULT_URL, "URL", f"the controller (default {DEFAULT_URL})"),
     "ca": ("", "FILE", "trust this authority alone"),
@@ -49,7 +47,7 @@ def _act(options: argparse.Namespace) -> int:
     try:
         return action(client, options)
     except ControllerError as error:
-        if error.status in NOT_SO_STATUS and hasattr(options, "ids"):
+        if error.status in (UNKNOWN, ENDED) and hasattr(options, "ids"):
             error.exit_code = NOT_SO
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

@@ -8,7 +8,7 @@ import sys
 from typing import Any, Final
 
 from greenagent.cli.common import EXIT_INTERRUPTED, ago
-from greenagent.cli.ctl.client import Client, ControllerError, job_path
+from greenagent.cli.ctl.client import ENDED, UNKNOWN, Client, ControllerError, job_path
 from greenagent.cli.ctl.exit_codes import FAILED, exit_code
 from greenagent.cli.ctl.follow import Follower
 from greenagent.cli.ctl.originals import originals_among
@@ -95,7 +95,7 @@ def _follow(client: Client, follower: Follower, answer: dict[str, Any]) -> dict[
         try:
             return follower.follow()
         except ControllerError as error:
-            if error.status != 404:
+            if error.status != UNKNOWN:
                 raise
             where = ", ".join(map(agent_name, answer["agents"])) or "an agent"
             raise ControllerError(
@@ -128,7 +128,7 @@ def _kill(client: Client, job_id: str) -> None:
     try:
         client.post(f"{job_path(job_id)}/kill", {})
     except ControllerError as error:
-        if error.status != 409:  # it has ended already
+        if error.status != ENDED:  # it has ended already
             raise
 
 

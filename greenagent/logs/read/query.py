@@ -27,10 +27,9 @@ EPOCH: Final = (
 )
 LEVEL: Final = "CASE typeof(level) WHEN 'integer' THEN level ELSE 0 END"
 _ID: Final = "CASE typeof(id) WHEN 'integer' THEN id ELSE 0 END"
-_DATA: Final = "CAST(coalesce(data, '') AS TEXT)"
-RECORD: Final = (
-    f"{_ID}, CAST(coalesce(jobid, '') AS TEXT), CAST(coalesce(domain, '') AS TEXT), CAST(coalesce(name, '') AS TEXT), "
-    f"CAST({EPOCH} AS REAL), {LEVEL}, {_DATA}"
+_TEXT: Final = "CAST(coalesce({}, '') AS TEXT)".format
+RECORD: Final = ", ".join(
+    (_ID, *map(_TEXT, ("jobid", "domain", "name")), f"CAST({EPOCH} AS REAL)", LEVEL, _TEXT("data"))
 )
 """SQL for the columns as a ``Record`` has them behind its ``seq``, whatever an older version or another program left
 out or put in: sqlite sees to that in a tenth of the time."""
