@@ -46,7 +46,7 @@ if os.geteuid() == 0:  # only root can start the agent as somebody who may not r
         # Imported as root, since nobody may not read every place an environment can lie in; run as nobody.
         program = (
             "import codecs, locale, os, sys; from greenagent.cli.agent import __main__ as agent, run; "
-            "codecs.lookup('utf-8-sig'); codecs.lookup('idna'); "
+            "import gevent.resolver.thread; codecs.lookup('utf-8-sig'); codecs.lookup('idna'); "
             "os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534); "
             "sys.exit(agent.main(sys.argv[1:]))"
         )
