@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 
 BIN = Path(sys.executable).parent
 CHATTY_LINES = 100_000
+STATISTICS_INTERVAL = 3
+"""Seconds: the controller shows only the last interval's figures, so they are asked for more often than this."""
 
 CONFIGURATION = """
 [main]
@@ -43,7 +46,7 @@ flush_int = 2
 batch_size = 1000
 
 [stats]
-interval = 2
+interval = {interval}
 """
 
 JOBS: list[tuple[str, list[str]]] = [
@@ -65,6 +68,9 @@ class Demo:
         self.url = ""
         self.figures: dict[str, float] = {}
         """The largest value seen of each statistics key: the jobs take longer than one interval."""
+        self.changed = threading.Condition()
+        """Tells of figures that have come; guards ``figures``."""
+        self.stopping = threading.Event()
 
     def start(self) -> None:
         controller = self._popen([BIN / "greenagent-controller", "--listen", "127.0.0.1:0"], "controller.log", True)
@@ -73,7 +79,9 @@ class Demo:
         if "http" not in line:
             sys.exit(f"the controller did not start:\n{(self.folder / 'controller.log').read_text()}")
         self.url = line[line.index("http") :].strip()
-        (self.folder / "greenagent.toml").write_text(CONFIGURATION.format(folder=self.folder, url=self.url))
+        (self.folder / "greenagent.toml").write_text(
+            CONFIGURATION.format(folder=self.folder, url=self.url, interval=STATISTICS_INTERVAL)
+        )
         pid_file = self.folder / "pid"
         agent = self._popen(
             [BIN / "greenagent", "-c", self.folder / "greenagent.toml", "--pid-file", pid_file], "agent.log", False
@@ -82,6 +90,7 @@ class Demo:
             if agent.poll() is not None:
                 sys.exit(f"the agent did not start:\n{(self.folder / 'agent.log').read_text()}")
             time.sleep(0.05)
+        threading.Thread(target=self._collect, daemon=True).start()
 
     def run(self, job_id: str, words: list[str]) -> subprocess.CompletedProcess[str]:
         """Runs one job through greenagent-ctl, as a user would."""
@@ -101,12 +110,6 @@ class Demo:
         found: dict[str, Any] = self.api(f"jobs/{job_id}?wait=10")["results"][0]
         return found
 
-    def collect(self) -> None:
-        """Asks the controller for the statistics it has got."""
-        for agent in self.api("stats")["agents"]:
-            for key, point in agent["figures"].items():
-                self.figures[key] = max(self.figures.get(key, 0.0), point["value"])
-
     def logs(self, *words: str) -> str:
         return subprocess.run(
             [BIN / "greenagent-logs", "--dir", self.folder / "logs", *words],
@@ -116,6 +119,7 @@ class Demo:
         ).stdout
 
     def stop(self) -> None:
+        self.stopping.set()
         for process in reversed(self.started):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -124,6 +128,19 @@ class Demo:
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+    def _collect(self) -> None:
+        """Asks for statistics all the while: an interval's figures are gone with the next."""
+        while not self.stopping.wait(STATISTICS_INTERVAL / 10):
+            try:
+                agents = self.api("stats")["agents"]
+            except OSError:
+                continue  # stopped just now
+            with self.changed:
+                for agent in agents:
+                    for key, point in agent["figures"].items():
+                        self.figures[key] = max(self.figures.get(key, 0.0), point["value"])
+                self.changed.notify_all()
 
     def _popen(self, words: list[Any], log: str, piped: bool) -> subprocess.Popen[str]:
         output = (self.folder / log).open("a")
@@ -178,7 +195,6 @@ def demonstrate(demo: Demo) -> None:
         job_id = f"demo{number}"
         demo.run(job_id, more)
         result = demo.result(job_id)
-        demo.collect()
         shown = result["data"]
         if title == "a chatty job":
             count = demo.logs("--job", job_id, "--level", "1", "--limit", str(CHATTY_LINES + 1), "--json").count("\n")
@@ -197,13 +213,12 @@ def demonstrate(demo: Demo) -> None:
 
 
 def show_statistics(demo: Demo) -> None:
-    """Waits for the first flush (every 2 s here) and shows what the jobs of each name used and counted."""
-    deadline = time.monotonic() + 15
-    while time.monotonic() < deadline and not any("lines.printed" in key for key in demo.figures):
-        demo.collect()
-        time.sleep(0.2)
+    """Waits until what the first job counted has come and shows what the jobs of each name used and counted."""
+    with demo.changed:
+        demo.changed.wait_for(lambda: any("lines.printed" in key for key in demo.figures), timeout=30)
+        figures = dict(demo.figures)
     jobs: dict[str, dict[str, float]] = {}
-    for key, value in demo.figures.items():
+    for key, value in figures.items():
         domain, name, figure = key.split(".", 4)[2:]
         if domain == "quickstart":
             jobs.setdefault(name, {})[figure] = value
