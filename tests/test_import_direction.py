@@ -152,3 +152,10 @@ def test_modules_have_a_size_that_is_read_at_once(path: Path) -> None:
 def test_what_is_small_on_purpose_is_there_and_small() -> None:
     for name in SMALL_ON_PURPOSE:
         assert len((PACKAGE / name).read_text().splitlines()) < 40, name
+
+
+def test_properties_are_tested_without_chance_and_without_times() -> None:
+    tests = Path(__file__).parent
+    line = re.compile(r"^from hypothesis import .*\b(?:given|settings)\b", re.MULTILINE)
+    found = [str(path.relative_to(tests)) for path in tests.rglob("*.py") if line.search(path.read_text())]
+    assert found == ["support/properties.py"]

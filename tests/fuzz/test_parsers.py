@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenagent.logs.lines import ALONE, Block, Mixed
@@ -19,8 +18,9 @@ from greenagent.values.arguments import KNOWN_ARGUMENTS
 from greenagent.values.command import Command, decode_command, parse_command
 from greenagent.values.errors import CommandError, LevelError
 from greenagent.values.levels import LevelSet, parse_levels
+from tests.support.properties import given, settings
 
-MANY = settings(max_examples=400, deadline=None)
+MANY = settings(max_examples=400)
 
 texts = st.text(st.characters(codec=None), max_size=30)
 """With lone surrogates."""

@@ -3,12 +3,12 @@
 from itertools import count
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from greenagent.jobs import job as job_module
 from greenagent.jobs.job import Job, JobQueue
 from greenagent.values.command import parse_command
+from tests.support.properties import given
 
 rows = count(1)
 

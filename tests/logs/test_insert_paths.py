@@ -4,13 +4,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenagent.logs.folder import LogFolder
 from greenagent.logs.lines import LAST_ID, Block, Lines, Owner, block_as_json
 from greenagent.logs.splitter import Splitter
 from greenagent.logs.write.database import LogDatabase
+from tests.support.properties import given, settings
 from tests.support.stores import Stores, job, messages, rows
 
 CHARACTERS = st.one_of(
@@ -40,7 +40,7 @@ def insert_both_ways(folder: Path, texts: list[str], first_id: int) -> list[list
     return answers
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(texts=TEXTS, first_id=st.sampled_from([0, 1, LAST_ID - 3, LAST_ID]))
 def test_both_ways_give_the_same_rows(tmp_path_factory, texts: list[str], first_id: int) -> None:  # type: ignore[no-untyped-def]
     fast, slow = insert_both_ways(tmp_path_factory.mktemp("ways"), texts, first_id)
@@ -49,7 +49,7 @@ def test_both_ways_give_the_same_rows(tmp_path_factory, texts: list[str], first_
     assert [row[0] for row in fast] == [(first_id + offset) & LAST_ID for offset in range(len(texts))]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(texts=TEXTS)
 def test_the_json_of_a_block_holds_its_lines(texts: list[str]) -> None:
     block = block_as_json("".join(text + "\n" for text in texts))
@@ -59,7 +59,7 @@ def test_the_json_of_a_block_holds_its_lines(texts: list[str]) -> None:
     assert values == texts
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(lines=st.lists(st.tuples(st.sampled_from(["5::", "", "007::", "2::"]), st.text(CHARACTERS, max_size=12))))
 def test_a_mixed_block_gives_the_rows_of_its_messages(stores_factory, lines: list[tuple[str, str]]) -> None:  # type: ignore[no-untyped-def]
     stores = stores_factory()

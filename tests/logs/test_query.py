@@ -8,7 +8,6 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import example, given
 
 from greenagent.logs.folder import LogFolder, reading
 from greenagent.logs.lines import Block
@@ -18,6 +17,7 @@ from greenagent.logs.write.job_log import Routes
 from greenagent.values.errors import GreenagentError
 from greenagent.values.levels import parse_levels
 from greenagent.values.message import Message
+from tests.support.properties import example, given
 from tests.support.stores import Stores, job
 
 ORIGINAL = Path(__file__).parents[1] / "data/original-logs"

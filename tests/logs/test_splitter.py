@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenagent.logs.lines import Block, Mixed, Piece
 from greenagent.logs.splitter import Splitter
 from greenagent.values import levels
 from greenagent.values.message import Message
+from tests.support.properties import given, settings
 from tests.support.stores import messages
 
 VECTORS = [
@@ -59,7 +59,7 @@ STREAM = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=STREAM, fractions=st.lists(st.floats(0, 1), max_size=8))
 def test_any_chunking_gives_the_same_messages(data: bytes, fractions: list[float]) -> None:
     limits = {"max_line": 40, "max_message": 100}
@@ -71,7 +71,7 @@ def test_any_chunking_gives_the_same_messages(data: bytes, fractions: list[float
     assert (splitter.truncated, splitter.result_truncated) == (other.truncated, other.result_truncated)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=STREAM)
 def test_without_limits_nothing_is_lost(data: bytes) -> None:
     """Every byte but line ends, prefixes and terminators comes out again."""

@@ -2,12 +2,12 @@
 
 import json
 
-from hypothesis import given
 from hypothesis import strategies as st
 
 from greenagent.logs.lines import Block, Piece
 from greenagent.logs.splitter import Splitter
 from greenagent.values.message import Message
+from tests.support.properties import given
 
 TEXT = st.lists(
     st.sampled_from([b"7::x\n", b"7:::a\n", b":::\n", b"plain", b"\n", b"\r\n", b"20:::", b"\xff", b"x" * 50, b"::"]),

@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from tests.model.sequences import STEPS, Sequence
+from tests.support.properties import settings
 from tests.support.recording_controller import RecordingController
 
 SEQUENCES = int(os.environ.get("MODEL_SEQUENCES", "10"))
@@ -63,7 +63,5 @@ def test_random_sequences_end_as_the_reference_model_says() -> None:
         settings=settings(
             max_examples=SEQUENCES,
             stateful_step_count=LENGTH,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
         ),
     )

@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from greenagent.settings import SettingsError, toml_file
 from greenagent.settings.toml_file import MAXIMUM_SIZE, read_toml
+from tests.support.properties import given, settings
 
 
 def read(folder: Path, text: str | bytes) -> dict[str, object]:
@@ -187,7 +187,7 @@ def toml_text(tables: dict[str, dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(tables=TABLES)
 def test_nothing_else_is_read_than_what_is_written(tmp_path: Path, tables: dict[str, dict[str, object]]) -> None:
     try:
@@ -198,7 +198,7 @@ def test_nothing_else_is_read_than_what_is_written(tmp_path: Path, tables: dict[
         assert values == tables
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(text=st.text(st.sampled_from("ab=1.[]{}\"'\\#,\n \t-_x0"), max_size=40))
 def test_rubbish_never_ends_in_a_traceback(tmp_path: Path, text: str) -> None:
     assert toml_file.SECOND_PARSER is not None

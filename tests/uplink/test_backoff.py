@@ -6,11 +6,11 @@ import time
 from email.utils import formatdate
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from greenagent.uplink.answer import parse_retry_after
 from greenagent.uplink.health import Backoff
+from tests.support.properties import given
 
 
 def test_delays_double_up_to_the_longest_and_start_again():
