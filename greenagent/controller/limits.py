@@ -84,8 +84,8 @@ class Limits:
     handshake: float = 10.0
     """A TLS handshake has to be over by then."""
     heads: int = 64 * MIB
-    """Heads of requests in work, which parked polls are too, with all they cost in memory; above it large ones are
-    refused."""
+    """Heads of requests in work, with all they cost in memory; above it large ones are refused. A parked poll holds
+    none."""
     head: float = 15.0
     """The head of a request has to be complete by then, from its first byte, or from the connection's beginning."""
     connections: int = 20_000

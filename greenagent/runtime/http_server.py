@@ -19,6 +19,9 @@ MAX_HEAD: Final = 64 * 1024
 MAX_UNREAD: Final = 64 * 1024
 """Bytes of a body that nobody wants that are read, so that the connection can be kept."""
 
+SMALL_ANSWER: Final = 16 * 1024
+"""Bytes of a body that are sent together with the headers."""
+
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\r?\n")
 _ONLY_ONCE: Final = (b"content-length", b"transfer-encoding", b"host")
 
@@ -73,6 +76,8 @@ class GuardedHandler(WSGIHandler):  # type: ignore[misc]
         super().__init__(client, address, server, io.BufferedReader(self._stream, 1024))
         self.head: RequestHead
         """Of the newest request."""
+        self._together: bytearray | None = None
+        """What is gathered of an answer before it is sent."""
         self._has_unread = False
         """Something of the newest request is not read, and will not be."""
 
@@ -108,6 +113,22 @@ class GuardedHandler(WSGIHandler):  # type: ignore[misc]
         if self.close_connection and not any(name.lower() == b"connection" for name, _ in self.response_headers):
             self.response_headers.append((b"Connection", b"close"))
         super().finalize_headers()
+
+    def _write_with_headers(self, data: Any) -> None:
+        """In one packet where it is small: a system call less here and one less at the client."""
+        together = self._together = bytearray() if len(data) <= SMALL_ANSWER else None
+        try:
+            super()._write_with_headers(data)
+        finally:
+            self._together = None
+        if together:
+            self._sendall(together)
+
+    def _sendall(self, data: Any) -> None:
+        if self._together is None:
+            super()._sendall(data)
+        else:
+            self._together += data
 
     def run_application(self) -> None:
         try:

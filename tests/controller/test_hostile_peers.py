@@ -341,25 +341,41 @@ def parked_polls(controller: LocalController) -> int:
     return sum(len(agent.parked) for nid in range(1, 200) if (agent := agents.get((1, nid))))
 
 
-@pytest.mark.parametrize("headers", [["A: " + "x" * 60_000], [f"A{n}: {'x' * 600}" for n in range(95)]])
-def test_heads_of_parked_polls_take_no_more_memory_than_they_may_and_small_ones_get_through(
+LARGE_HEADS = pytest.mark.parametrize("headers", [["A: " + "x" * 60_000], [f"A{n}: {'x' * 600}" for n in range(95)]])
+
+
+@LARGE_HEADS
+def test_parked_polls_hold_no_heads(make_controller, headers) -> None:
+    controller = make_controller(Limits(heads=2 * MIB, poll=300))  # or the first polls come to their end meanwhile
+    first = [connect(controller, poll_head(nid, "", *headers)) for nid in range(200, 230)]
+    before = resident()
+    clients = [connect(controller, poll_head(nid, "", *headers)) for nid in range(1, 200)]
+    wait_until(lambda: parked_polls(controller) == len(clients), what="the polls", interval=0.05)
+    assert not any(map(is_sent_away, clients))
+    assert resident() - before < 8 * MIB  # of 199 times 120,000 bytes
+    controller.submit(id="j", gid=1, nid=199)
+    wait_until(lambda: controller.state("j") == "RUNNING", what="the poll to be answered")
+    for client in (*first, *clients):
+        client.close()
+    wait_until(lambda: not parked_polls(controller), what="their ends", interval=0.05)
+
+
+@LARGE_HEADS
+def test_heads_of_requests_in_work_take_no_more_memory_than_they_may_and_small_ones_get_through(
     make_controller, headers
 ) -> None:
     cap = 48 * MIB
-    controller = make_controller(Limits(heads=cap, poll=300))  # or the first polls come to their end meanwhile
-    first = [connect(controller, poll_head(nid)) for nid in range(1, 200)]  # what the first ones need stays
-    wait_until(lambda: parked_polls(controller) == len(first), what="the first polls", interval=0.05)
-    for client in first:
-        client.close()
-    wait_until(lambda: not parked_polls(controller), what="their ends", interval=0.05)
+    controller = make_controller(Limits(heads=cap))
+    controller.submit(id="never", gid=1, nid=1, wait_for_agent=300)
+    head = "\r\n".join(("GET /api/jobs/never?wait=300 HTTP/1.1", "Host: localhost", *headers, "", "")).encode()
     before = resident()
     clients = []
-    for nid in range(1, 450):
-        clients.append(connect(controller, poll_head(nid, "", *headers)))
+    for _ in range(450):
+        clients.append(connect(controller, head))
         gevent.sleep(0.001)
     wait_until(lambda: sum(map(is_sent_away, clients)) >= 25, what="the others to be sent away", interval=0.1)
     assert Agent(controller).post("log", [{"jobid": "j", "data": "x"}]).json() == "ok"
-    assert resident() - before < 1.5 * cap
+    assert resident() - before < 1.7 * cap
     answer = next(client for client in clients if is_sent_away(client)).recv(1000)
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"retry-after: 5" in answer.lower()

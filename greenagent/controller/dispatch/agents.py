@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from sys import getsizeof
-from typing import Final
+from typing import Any, Final
 
-from gevent.event import Event
+import gevent
 
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import NO_AGENT, AgentKey, Assignment, Target
@@ -32,34 +32,58 @@ class Poll:
     look: Callable[[], None] = lambda: None
     """Looks at once which connections have been closed: their polls are told by ``hang_up``."""
     arrived: float = field(default_factory=time.monotonic)
+    deadline: float = 0.0
+    """When it is answered with nothing (monotonic)."""
+    agent: Agent | None = None
+    """Whose it is, once it has begun."""
+    is_parked: bool = False
+    """It waits for a command."""
     offered: Assignment | None = None
+    """What it was woken with."""
     hung_up: bool = False
-    _wake: Event = field(default_factory=Event)
+    _wake: Callable[[], None] | None = None
+    _timer: Any = None
 
     @property
     def has_slot(self) -> bool:
         return self.slots is None or self.slots > 0
 
+    def park(self, agent: Agent) -> None:
+        """From now on it can be offered a command."""
+        self.agent, self.offered, self.is_parked = agent, None, True
+        agent.parked.append(self)
+
+    def when_woken(self, wake: Callable[[], None]) -> None:
+        """Calls ``wake``, which must not block, once the poll has been offered a command, its time is over or the agent
+        has hung up."""
+        if not self.is_parked:
+            wake()
+            return
+        self._wake = wake
+        self._timer = gevent.get_hub().loop.timer(max(0.0, self.deadline - time.monotonic()))
+        self._timer.start(self.offer, None)
+
     def offer(self, assignment: Assignment | None) -> None:
         """Ends the wait with a command, or with none."""
-        self.offered = assignment
-        self._wake.set()
+        assert self.agent is not None
+        self.agent.parked.remove(self)
+        self.is_parked, self.offered = False, assignment
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            self._timer.stop()
+            self._timer.close()
+            wake()
 
     def hang_up(self) -> None:
         """The other side has closed the connection."""
         self.hung_up = True
-        self._wake.set()
+        if self.is_parked:
+            self.offer(None)
 
     def has_gone(self) -> bool:
         """Whether the other side has closed the connection, looked at now."""
         self.look()
         return self.hung_up
-
-    def wait(self, timeout: float) -> Assignment | None:
-        """Waits for a command; None after ``timeout`` seconds or when the agent hung up."""
-        self.offered = None
-        self._wake.wait(timeout)
-        return self.offered
 
 
 @dataclass(eq=False, slots=True)
@@ -221,7 +245,7 @@ class AgentTable:
             for agent in self._agents.values()
             if len(agent.parked) > 1
             and not agent.is_shared
-            and sum(poll.arrived < since and not poll.has_gone() for poll in agent.parked) > 1
+            and sum(poll.arrived < since and not poll.has_gone() for poll in list(agent.parked)) > 1
         ]
         for agent in found:
             agent.is_shared = True

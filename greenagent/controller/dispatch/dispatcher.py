@@ -59,7 +59,7 @@ class Dispatcher:
         """Answers every open poll with nothing and hands out nothing more."""
         self._is_closing = True
         for agent in self.agents.all():
-            for poll in agent.parked:
+            for poll in list(agent.parked):
                 poll.offer(None)
 
     def choose(self, job: Job, force: bool) -> list[Assignment]:
@@ -101,7 +101,6 @@ class Dispatcher:
             self._line_up(assignment)
             return
         assignment.agent = poll.key
-        self.agents.ensure(poll.key).parked.remove(poll)
         poll.offer(assignment)
 
     def restore(self, assignment: Assignment) -> None:
@@ -111,30 +110,44 @@ class Dispatcher:
         else:
             self.enqueue(assignment)
 
-    def serve(self, poll: Poll, tokens: set[str]) -> Delivery | None:
-        """Waits for a command for an open poll; None when there is none. Raises StateError.
+    def begin(self, poll: Poll, tokens: set[str]) -> Delivery | None:
+        """What a poll that has come is answered with, or None: with nothing, or not yet where it is parked then.
 
         What the poll acknowledges is noted first. If the answer with the command cannot be written, the
-        caller says so by ``take_back``.
+        caller says so by ``take_back``. Raises StateError.
         """
         agent = self.agents.poll_began(poll)
         try:
             self._acknowledge(agent, tokens)
-            deadline = time.monotonic() + self.hold(poll)
-            while not self._is_closing:
-                assignment = self._next(agent, poll) or self._park(agent, poll, deadline)
-                if assignment is None:
-                    return None
-                if self._is_closing or poll.has_gone():
-                    if not assignment.token:  # one that was delivered before stays with its agent
-                        self.enqueue(assignment)
-                    return None
-                delivery = self._deliver(agent, poll, assignment)
-                if delivery is not None:
-                    return delivery
-            return None
+            poll.deadline = time.monotonic() + self.hold(poll)
+            return self._find(agent, poll, self._next(agent, poll))
         finally:
-            self.agents.poll_ended(agent)
+            if not poll.is_parked:
+                self.agents.poll_ended(agent)
+
+    def go_on(self, poll: Poll) -> Delivery | None:
+        """As ``begin``, for a poll that was parked and has been woken."""
+        agent = poll.agent
+        assert agent is not None
+        try:
+            return None if poll.offered is None else self._find(agent, poll, poll.offered)
+        finally:
+            if not poll.is_parked:
+                self.agents.poll_ended(agent)
+
+    def _find(self, agent: Agent, poll: Poll, assignment: Assignment | None) -> Delivery | None:
+        """Delivers the assignment, or the next one that is still to be delivered; parks the poll where none is."""
+        while assignment is not None:
+            if self._is_closing or poll.has_gone():
+                if not assignment.token:  # one that was delivered before stays with its agent
+                    self.enqueue(assignment)
+                return None
+            if (delivery := self._deliver(agent, poll, assignment)) is not None:
+                return delivery
+            assignment = self._next(agent, poll)
+        if not self._is_closing and not poll.hung_up:
+            poll.park(agent)
+        return None
 
     def hold(self, poll: Poll) -> float:
         """Seconds for which a poll waits for a command; another each time, see ``SHORTEST_HOLD``."""
@@ -231,13 +244,6 @@ class Dispatcher:
         waiting = [first for queue in matching if poll.has_slot and (first := queue.first())]
         oldest = min(waiting, key=lambda first: first.job.seq, default=None)
         return self.role_queues[oldest.job.target].take() if oldest is not None else None
-
-    def _park(self, agent: Agent, poll: Poll, deadline: float) -> Assignment | None:
-        agent.parked.append(poll)
-        assignment = poll.wait(max(0.0, deadline - time.monotonic()))
-        if assignment is None:
-            agent.parked.remove(poll)
-        return assignment
 
     def _deliver(self, agent: Agent, poll: Poll, assignment: Assignment) -> Delivery | None:
         """Stores that the agent has the command; None when it is no longer to be handed over to this poll."""

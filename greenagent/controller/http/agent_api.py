@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 
 import falcon
 
 from greenagent.controller.dispatch.agents import Poll
+from greenagent.controller.dispatch.dispatcher import Delivery
 from greenagent.controller.dispatch.results import NotItsJobError, ResultError, TooLargeResultError, parse_result
 from greenagent.controller.http.access import AgentResource
 from greenagent.controller.http.bodies import (
@@ -21,11 +22,13 @@ from greenagent.controller.http.bodies import (
 )
 from greenagent.controller.http.body_values import BodyTooLargeError, NotJsonError, unchanged
 from greenagent.controller.http.disconnects import DisconnectWatch
+from greenagent.controller.http.server import PARKED, UNWRITTEN
 from greenagent.controller.model import IDENTITY_DIGITS, MAX_ROLES, AgentKey
 from greenagent.controller.services import Services
 from greenagent.controller.state.log_lines import parse_records
 from greenagent.controller.state.metrics import parse_points
 from greenagent.controller.state.open_texts import parse_open_texts
+from greenagent.controller.state.state_file import StateError
 from greenagent.values import levels
 
 ACKNOWLEDGE: Final = "Greenagent-Acknowledge"
@@ -33,6 +36,8 @@ DELIVERY: Final = "Greenagent-Delivery"
 FREE_SLOTS: Final = "Greenagent-Free-Slots"
 OPEN_TEXT: Final = "Greenagent-Open-Text"
 WAITING: Final = "Greenagent-Waiting"
+TAKEN: Final = ((OPEN_TEXT, "1"), (WAITING, "1"))
+"""What this controller takes from agents of ours."""
 ENDPOINTS: Final = ("cmd", "result", "log", "open_text", "waiting", "stats", "event", "script", "ping")
 """Below ``/<gid>/<nid>/``."""
 _OK: Final = '"ok"'
@@ -56,33 +61,33 @@ class AgentApi(AgentResource):
 
     def on_get_cmd(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
         """The long poll."""
-        acknowledged = req.get_header(ACKNOWLEDGE)
-        poll = Poll(
-            key=_key(gid, nid),
+        dispatcher = self._services.dispatcher
+        poll = self._poll(req, _key(gid, nid))
+        descriptor: int = req.env["greenagent.descriptor"]
+        tokens = {token.strip() for token in (req.get_header(ACKNOWLEDGE) or "").split(",")} - {""}
+        self._watch.add(descriptor, poll.hang_up)
+        try:
+            delivery = dispatcher.begin(poll, tokens)
+        finally:
+            if not poll.is_parked:
+                self._watch.remove(descriptor)
+        if poll.is_parked:
+            req.env[PARKED] = ParkedPoll(self._services, self._watch, poll)
+            return
+        headers, resp.data = _answer(delivery)
+        resp.set_headers(headers)
+        if delivery is not None:
+            req.env[UNWRITTEN] = partial(dispatcher.take_back, delivery)
+
+    def _poll(self, req: falcon.Request, key: AgentKey) -> Poll:
+        return Poll(
+            key=key,
             roles=tuple(dict.fromkeys(req.get_param_as_list("role") or ()))[:MAX_ROLES],
             slots=_slots(req.get_header(FREE_SLOTS)),
-            acknowledges=acknowledged is not None,
+            acknowledges=req.get_header(ACKNOWLEDGE) is not None,
             version=_version(req.user_agent),
             look=self._watch.look,
         )
-        cast("dict[str, Any]", req.params).clear()  # or a parked poll would hold its roles twice
-        _say_what_is_taken(resp)
-        tokens = {token.strip() for token in (acknowledged or "").split(",")} - {""}
-        dispatcher = self._services.dispatcher
-        descriptor: int = req.env["greenagent.descriptor"]
-        self._watch.add(descriptor, poll.hang_up)
-        try:
-            delivery = dispatcher.serve(poll, tokens)
-        finally:
-            self._watch.remove(descriptor)
-        resp.content_type = falcon.MEDIA_TEXT
-        if delivery is None:
-            resp.text = ""
-            return
-        resp.text = delivery.assignment.job.command
-        if delivery.token:
-            resp.set_header(DELIVERY, delivery.token)
-        req.env["greenagent.unwritten"] = lambda: dispatcher.take_back(delivery)
 
     def on_post_result(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
         """One result object."""
@@ -145,7 +150,7 @@ class AgentApi(AgentResource):
         if not isinstance(received, dict) or not isinstance(received.get("name"), str):
             _refuse("Error")
         key = self._heard_of(gid, nid)
-        _say_what_is_taken(resp)
+        resp.set_headers(TAKEN)
         if received["name"] == "startup":
             self._services.results.has_started(key)
         elif received["name"] == "shutdown":
@@ -190,10 +195,52 @@ class AgentApi(AgentResource):
         return self._services.agents.contact(_key(gid, nid)).key
 
 
-def _say_what_is_taken(resp: falcon.Response) -> None:
-    """For agents of ours."""
-    for header in (OPEN_TEXT, WAITING):
-        resp.set_header(header, "1")
+class ParkedPoll:
+    """A poll that waits for its answer.
+
+    That comes without the web framework, which would double what waking a poll costs.
+    """
+
+    __slots__ = ("_poll", "_services", "_watch")
+
+    def __init__(self, services: Services, watch: DisconnectWatch, poll: Poll) -> None:
+        self._services = services
+        self._watch = watch
+        self._poll = poll
+
+    def when_woken(self, wake: Callable[[], None]) -> None:
+        self._poll.when_woken(wake)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        """The answer, as an application of its own."""
+        dispatcher = self._services.dispatcher
+        try:
+            delivery = dispatcher.go_on(self._poll)
+        except StateError as error:
+            self._services.log.error(str(error))
+            start_response("503 Service Unavailable", [("Content-Type", "application/json")])
+            return [json.dumps({"error": str(error)}).encode()]
+        finally:
+            if not self._poll.is_parked:
+                self._watch.remove(environ["greenagent.descriptor"])
+        if self._poll.is_parked:
+            environ[PARKED] = self
+            return []
+        headers, body = _answer(delivery)
+        if delivery is not None:
+            environ[UNWRITTEN] = partial(dispatcher.take_back, delivery)
+        start_response("200 OK", headers)
+        return [body]
+
+
+def _answer(delivery: Delivery | None) -> tuple[list[tuple[str, str]], bytes]:
+    """Headers and body for a poll."""
+    headers = [("content-type", falcon.MEDIA_TEXT), *TAKEN]
+    if delivery is None:
+        return headers, b""
+    if delivery.token:
+        headers.append((DELIVERY, delivery.token))
+    return headers, delivery.assignment.job.command.encode()
 
 
 def parse_waiting(received: Any) -> list[tuple[str, bool]] | None:

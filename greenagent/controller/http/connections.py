@@ -34,6 +34,7 @@ class Connection:
 
     address: str
     greenlet: Any
+    """None while its request is parked."""
     phase: str = HEAD
     since: float = field(default_factory=time.monotonic)
     """When its phase began."""
