@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -168,7 +169,7 @@ class Statistics:
         self._entries: dict[SeriesName, _Entry] = {}
         self._presets: dict[SeriesName, dict[str, float]] = {}
         self._start = math.ceil(clock())
-        self._used: dict[SeriesName, int] = {}
+        self._used: OrderedDict[SeriesName, int] = OrderedDict()
         """The end of the last interval of series that are over."""
         self._own = _Entry(SeriesName("agent", OWN_DOMAIN, OWN_NAME), self._default_interval, clock(), self._start)
         if metrics is not None:
@@ -253,7 +254,7 @@ class Statistics:
                 del self._entries[entry.name]
                 self._used[entry.name] = math.ceil(entry.end)
                 if len(self._used) > MAX_ENDED:
-                    del self._used[next(iter(self._used))]
+                    self._used.popitem(last=False)
             points = entry.flush(pause, seconds)
             if points:
                 objects.append(FlushedObject(stamp, self._prefix(entry.name), points))

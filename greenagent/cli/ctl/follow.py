@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -77,7 +78,7 @@ class Follower:
         self._open = "0"
         """The mark of what was open when it was looked at last."""
         self._seen = 0
-        self._ids: dict[tuple[int, int, int], None] = {}
+        self._ids: OrderedDict[tuple[int, int, int], None] = OrderedDict()
         self._finished = False
         self._said: set[str] = set()
 
@@ -213,10 +214,11 @@ class Follower:
         lost = max(0, answer["dropped"] - self._seen)  # what was dropped after it was seen is not lost
         self._output.lost += lost
         self._seen += lost + len(answer["lines"])
-        for line in answer["lines"]:
-            self.show(line)
+        with self._output.together():
+            for line in answer["lines"]:
+                self.show(line)
+            self._output.take_open(answer.get("open", []))
         self._open = answer.get("open_mark", "0")
-        self._output.take_open(answer.get("open", []))
         self._after = answer["next"]
         self._finished = bool(answer["finished"])
         return (self._run, self._after) != before
@@ -229,7 +231,7 @@ class Follower:
         if line["id"]:
             self._ids[key] = None
         if len(self._ids) > MAX_IDS:
-            del self._ids[next(iter(self._ids))]
+            self._ids.popitem(last=False)
         self._output.line(line)
 
     def _patiently(self, ask: Callable[[], Answer]) -> Answer:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from greenagent.cli.common import print_error
@@ -117,6 +118,7 @@ class LiveOutput:
         self.originals: set[str] = set()
         """Agents that upload no lines of a job; they are asked for those in their logs."""
         self._open: Unfinished[dict[str, Any]] = Unfinished()
+        self._is_together = False
         self.lost = 0
         """Lines that the controller dropped before they were asked for."""
         self.restarted = False
@@ -284,6 +286,16 @@ class LiveOutput:
             return True
         return False
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is printed to stdout within it is written in as few pieces as it takes, not line by line."""
+        self._is_together = True
+        try:
+            yield
+        finally:
+            self._is_together = False
+            sys.stdout.flush()
+
     def note(self, item: dict[str, Any], text: str) -> None:
         """Prints a line of our own about an agent."""
         self._print(item, levels.STDERR, [f"{PROGRAM}: {text}"], self._prefix)
@@ -296,9 +308,12 @@ class LiveOutput:
         if self._quiet:
             return
         stream = sys.stdout if level == levels.STDOUT else sys.stderr
+        if self._is_together and stream is sys.stderr:
+            sys.stdout.flush()  # or what was printed before on the other stream would be seen after it
         prefix = f"{agent_name(item)} " if names_agent and item["nid"] else ""  # none had it where there is no nid
         stream.writelines(f"{prefix}{text}\n" for text in texts)
-        stream.flush()
+        if not self._is_together or stream is sys.stderr:
+            stream.flush()
 
 
 def _left_over(shown: list[str], texts: list[str]) -> list[str] | None:

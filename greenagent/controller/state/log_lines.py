@@ -6,6 +6,7 @@ that an agent has no part in, it has few.
 
 from __future__ import annotations
 
+import json
 import uuid
 from bisect import bisect_right
 from collections import OrderedDict
@@ -13,7 +14,7 @@ from collections.abc import Callable, Container, Iterator
 from sys import getsizeof
 from typing import Any, Final, NamedTuple
 
-from greenagent.controller.json_parts import json_object, json_text
+from greenagent.controller.json_parts import PIECE, json_object, json_text
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey
 from greenagent.runtime.greenlets import give_way
@@ -52,12 +53,14 @@ class Line(NamedTuple):
     key: AgentKey
     record: Record
 
-    def to_json(self) -> Iterator[str]:
-        """Parts of its JSON text."""
+    def to_json(self) -> str | Iterator[str]:
+        """Its JSON text, in parts where it is long."""
         record = self.record._asdict()
         data = record.pop("data")
-        small = {"number": self.number, **self.key.to_wire(), **record, "epoch": self.record.epoch_ms // 1000}
-        return json_object(small, data=json_text(data))
+        shown = {"number": self.number, **self.key.to_wire(), **record, "epoch": self.record.epoch_ms // 1000}
+        if len(data) < PIECE:
+            return json.dumps({**shown, "data": data})
+        return json_object(shown, data=json_text(data))
 
     @property
     def size(self) -> int:

@@ -5,6 +5,7 @@ In the writer's thread.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -26,7 +27,7 @@ class RunRows:
     """What waits. The end of a run that has not been written yet takes the place of its beginning."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, RunRecord] = {}
+        self._waiting: OrderedDict[int, RunRecord] = OrderedDict()
         self._lost = 0
         self.highest = 0
         """The highest number in any database: what has a lower one may stand anywhere in the table."""
@@ -36,7 +37,7 @@ class RunRows:
 
     def add(self, record: RunRecord) -> None:
         if len(self._waiting) >= MAX_WAITING and record.number not in self._waiting:
-            del self._waiting[next(iter(self._waiting))]
+            self._waiting.popitem(last=False)
             self._lost += 1
         self._waiting[record.number] = record
 
