@@ -17,9 +17,10 @@ from greenagent.uplink.http import COMMAND_LIMIT
 from greenagent.values.command import MAX_MEMBERS
 from tests.support.calibration import takes_at_most
 from tests.support.commands import shell
+from tests.support.held_readers import hold_readers
 from tests.support.holds import HELD, longest_hold
 from tests.support.inside import InsideAgent
-from tests.support.processes import is_running
+from tests.support.processes import is_running, state_of
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -122,15 +123,12 @@ def test_a_command_that_is_refused_holds_up_nothing_and_the_next_is_taken(
 
 
 def reader_of(inside: InsideAgent) -> int:
-    """The pid of the process that reads a command, as soon as there is one."""
+    """The pid of the process that reads a command, once it has stopped: see ``hold_readers``."""
     process = inside.agent.command_reader._process
-    wait_until(lambda: process._child, what="the process that reads", interval=0.001)
-    assert process._child is not None
-    return process._child.pid
-
-
-def stop(pid: int) -> int:
-    os.kill(pid, signal.SIGSTOP)
+    pid = wait_until(
+        lambda: process._child and state_of(process._child.pid) == "T" and process._child.pid, what="the reader"
+    )
+    assert pid
     return pid
 
 
@@ -145,10 +143,11 @@ def test_a_small_command_needs_no_other_process(inside: InsideAgent, controller:
 
 
 def test_meanwhile_the_agent_works_and_nobody_takes_the_process_for_a_jobs(
-    inside: InsideAgent, controller: RecordingController
+    inside: InsideAgent, controller: RecordingController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hold_readers(monkeypatch)
     controller.push(command("j", LARGE))
-    reader = stop(reader_of(inside))
+    reader = reader_of(inside)
     assert inside.agent.connections.links["main"].poller is not None
     assert inside.agent.connections.links["main"].poller.heartbeat.activity == "reading a command"
     inside.agent.orphan_reaper.check()
@@ -164,10 +163,13 @@ def test_meanwhile_the_agent_works_and_nobody_takes_the_process_for_a_jobs(
 
 
 def test_a_command_whose_reader_was_killed_is_read_by_another(
-    inside: InsideAgent, controller: RecordingController
+    inside: InsideAgent, controller: RecordingController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    controller.push(command("j", LARGE))
-    os.kill(stop(reader_of(inside)), signal.SIGKILL)
+    with monkeypatch.context() as held:
+        hold_readers(held)
+        controller.push(command("j", LARGE))
+        reader = reader_of(inside)
+    os.kill(reader, signal.SIGKILL)
     assert controller.wait_for_result("j")["state"] == "SUCCESS"
 
 
@@ -175,12 +177,13 @@ def test_a_command_whose_readers_are_all_killed_is_refused(
     inside: InsideAgent, controller: RecordingController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command_reader, "PAUSES", (0.01,))
+    hold_readers(monkeypatch)
     controller.push(command("j", LARGE))
     first = reader_of(inside)
-    os.kill(stop(first), signal.SIGKILL)
+    os.kill(first, signal.SIGKILL)
     wait_until(lambda: not is_running(first), what="its end")
     second = wait_until(lambda: (found := reader_of(inside)) != first and found, what="another")
-    os.kill(stop(second), signal.SIGKILL)
+    os.kill(second, signal.SIGKILL)
     assert "the process that reads it was ended" in controller.wait_for_result("j")["data"]
 
 
@@ -188,22 +191,24 @@ def test_a_command_that_takes_too_long_is_refused(
     inside: InsideAgent, controller: RecordingController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading_process, "SECONDS", 0.2)
+    hold_readers(monkeypatch)
     controller.push(command("j", LARGE))
-    reader = stop(reader_of(inside))
     assert controller.wait_for_result("j")["data"] == "the command takes too long to be read"
-    assert not is_running(reader)
+    assert inside.agent.spawner.children.live() == [], "it was ended"
 
 
 def test_a_command_that_is_being_read_when_the_agent_stops_runs_at_its_next_start(
-    tmp_path: Path, controller: RecordingController
+    tmp_path: Path, controller: RecordingController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with InsideAgent(tmp_path, {"main": controller.url}, kill_grace=5) as inside:
+    monkeypatch.setattr(reading_process, "SECONDS", 60)
+    hold_readers(monkeypatch)
+    with InsideAgent(tmp_path, {"main": controller.url}, kill_grace=60) as inside:
         controller.push(command("j", LARGE))
-        reader = stop(reader_of(inside))
+        reader = reader_of(inside)
         stopping = gevent.spawn(inside.stop)
         wait_until(lambda: inside.agent.admission.stopping, what="the stop")
         os.kill(reader, signal.SIGCONT)
-        stopping.get(timeout=20)
+        stopping.get(timeout=60)
         assert not is_running(reader)
     assert controller.results == []
     with InsideAgent(tmp_path, {"main": controller.url}):

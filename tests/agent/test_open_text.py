@@ -26,7 +26,7 @@ def test_a_prompt_is_in_the_database_while_its_job_waits_for_the_answer(
             with closing(sqlite3.connect(folder.current)) as connection:
                 return connection.execute(f"SELECT {columns} FROM {name} WHERE jobid = 'prompt'").fetchall()
 
-        script = "printf 'Proceed? '; sleep 0.3; printf 'half' >&2; exec sleep 60"
+        script = "printf 'Proceed? '; sleep 0.3; printf 'half' >&2; exec sleep 1000"
         args = {"name": "/bin/sh", "args": ["-c", script]}
         inside.start_job({"id": "prompt", "gid": 1, "nid": 10, "cmd": "execute", "args": args})
         expected = [(1, "Proceed? "), (2, "half")]

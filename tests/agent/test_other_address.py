@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.support.agent_logs import RecordedLog
 from tests.support.agents import AgentProcess, configuration
 from tests.support.commands import shell
 from tests.support.inside import InsideAgent
+from tests.support.processes import state_of
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -41,7 +43,7 @@ def work(agent: InsideAgent, job_id: str) -> None:
 def test_what_waits_goes_out_under_the_gid_and_nid_it_was_made_under(tmp_path: Path) -> None:
     with InsideAgent(tmp_path, {"main": AWAY}) as first:
         work(first, "old")
-        first.start_job(shell("cut", "sleep 60"))
+        first.start_job(shell("cut", "sleep 1000"))
         path = first.agent.spool.path
     with closing(sqlite3.connect(path)) as ledger, ledger:  # as kill -9 leaves it
         ledger.execute("DELETE FROM outcome WHERE id = 'cut'")
@@ -70,7 +72,7 @@ def test_jobs_that_would_run_on_end_under_the_gid_and_nid_they_were_given_to(tmp
     """
     runs = tmp_path / "runs"
     with InsideAgent(tmp_path, {"main": AWAY}, max_jobs=1) as first:
-        first.start_job(shell("kept", f"echo kept >> {runs}; sleep 60", max_time=-1))
+        first.start_job(shell("kept", f"echo kept >> {runs}; sleep 1000", max_time=-1))
         assert first.accept(shell("waiting", f"echo waiting >> {runs}")) is not None
         assert first.accept(shell("recurring", f"echo recurring >> {runs}", recurring_period=1)) is not None
     assert all(name in (tmp_path / "history").read_text() for name in ("kept", "recurring"))
@@ -96,7 +98,9 @@ def test_a_copy_under_another_nid_neither_sends_nor_ends_what_is_the_first_agent
     (tmp_path / "one").mkdir()
     with InsideAgent(tmp_path / "one", {"main": AWAY}) as first, RecordingController() as controller:
         work(first, "old")
-        running = first.start_job(shell("running", "sleep 60"))
+        running = first.start_job(shell("running", "sleep 1000"))
+        first.agent.store.flush()
+        first.agent.spool.database.run(lambda _: None)  # all of its files are at rest while they are copied
         shutil.copytree(tmp_path / "one", tmp_path / "two")
         with as_node_11(tmp_path / "two", controller.url) as second:
             work(second, "new")
@@ -119,7 +123,7 @@ def test_a_copy_with_the_same_gid_and_nid_leaves_all_to_the_agent_that_lives(tmp
     with RecordingController() as controller:
         original = AgentProcess(one, configuration(one, {"main": controller.url})).start()
         try:
-            controller.push(shell("kept", f"echo kept >> {runs}; sleep 60", max_time=-1))
+            controller.push(shell("kept", f"echo kept >> {runs}; sleep 1000", max_time=-1))
             wait_until(runs.exists, what="the remembered job")
             if copied != "running":
                 original.stop()
@@ -128,9 +132,12 @@ def test_a_copy_with_the_same_gid_and_nid_leaves_all_to_the_agent_that_lives(tmp
                 original.start()
                 wait_until(runs.exists, what="the remembered job once more")
             else:
-                controller.push(shell("running", f"touch {tmp_path}/up; sleep 60"))
+                controller.push(shell("running", f"touch {tmp_path}/up; sleep 1000"))
                 wait_until((tmp_path / "up").exists, what="the other job")
+                os.kill(original.pid, signal.SIGSTOP)  # or they are copied in the middle of a change
+                wait_until(lambda: state_of(original.pid) == "T", what="the stop")
                 shutil.copytree(one, two, ignore=shutil.ignore_patterns("logs"))
+                os.kill(original.pid, signal.SIGCONT)
             if copied == "killed at its start":
                 spool = Spool(two / "history.db", RecordedLog(), result_memory=10, address="1/10")
                 spool.start()

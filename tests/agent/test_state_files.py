@@ -41,7 +41,7 @@ def spoil(path: Path, how: str) -> None:
 def test_a_state_file_that_goes_under_a_running_agent_is_said_once_and_made_again(tmp_path: Path, how: str) -> None:
     with InsideAgent(tmp_path, {}) as inside:
         agent = inside.agent
-        inside.start_job({**shell("kept", "sleep 60"), "args": {"name": "sleep", "args": ["60"], "max_time": -1}})
+        inside.start_job({**shell("kept", "sleep 1000"), "args": {"name": "sleep", "args": ["1000"], "max_time": -1}})
         locks = [lock.path for lock in (*agent.spool.locks, *agent.store.locks)]
         files = [*locks, agent.history.path, agent.store.intake.ids.path]
         before = agent.history.path.read_bytes()
@@ -70,7 +70,7 @@ def test_a_ledger_that_goes_under_a_running_agent_is_put_back_with_what_it_held(
     with InsideAgent(tmp_path, {"main": "http://127.0.0.1:9"}) as inside:
         agent = inside.agent
         spool, path = agent.spool, agent.spool.path
-        job = inside.start_job(shell("kept", "sleep 60"))
+        job = inside.start_job(shell("kept", "sleep 1000"))
         spool.report(0, "main", Result("one", 1, 10, "ping"), ends=False)
         if is_locked:
             with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -83,6 +83,7 @@ def test_a_ledger_that_goes_under_a_running_agent_is_put_back_with_what_it_held(
         else:
             spool.report(0, "main", Result("two", 1, 10, "ping"), ends=False)
             if how == "was emptied":  # nothing is in its log or in memory any more
+                spool.database.run(lambda _: None)  # what was to be written later is
                 with closing(sqlite3.connect(path)) as other:
                     other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 spool.database.run(lambda connection: connection.execute("PRAGMA shrink_memory"))
@@ -244,7 +245,7 @@ def test_a_ledger_that_went_back_while_the_agent_was_stopped_is_said_counted_and
         assert [pending.id for pending in spool.pending("main", 10)] == ["one"]
         spool.loss.shown_until = 0.0
         assert status.health() is None
-        assert third.start_job(shell("on", "sleep 60")).row > kept + lost, "no number is used twice"
+        assert third.start_job(shell("on", "sleep 1000")).row > kept + lost, "no number is used twice"
     with InsideAgent(tmp_path, {"main": "http://127.0.0.1:9"}) as fourth:
         assert "is an earlier one" not in fourth.stderr
         assert fourth.agent.monitoring.status.health() is None

@@ -153,11 +153,13 @@ OS_SHAPE = {
 
 
 def test_os_of_this_machine() -> None:
+    before = time.clock_gettime(time.CLOCK_BOOTTIME), time.time()
     found = os_info()
+    after = time.clock_gettime(time.CLOCK_BOOTTIME), time.time()
     check_shape(found, OS_SHAPE)
     assert found["hostname"] == socket.gethostname()
-    assert abs(found["uptime"] - time.clock_gettime(time.CLOCK_BOOTTIME)) < 5
-    assert abs(found["boot_time"] + found["uptime"] - time.time()) < 5
+    assert before[0] - 5 < found["uptime"] < after[0] + 5
+    assert before[1] - 5 < found["boot_time"] + found["uptime"] < after[1] + 5
     assert found["procs"] >= 1
 
 
@@ -222,7 +224,7 @@ machine.cpu_info(), machine.disk_info(), machine.memory_info(), machine.network_
 print("fine")
 """
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, timeout=120, check=False)
     assert (done.stdout, done.stderr) == (b"fine\n", b"")
 
 

@@ -17,7 +17,7 @@ def run(task: object, cwd: Path | None = None) -> tuple[int, list[str], str]:
     """Exit code, lines of stdout, stderr; isolated (-I -S) so that only the standard library can be there."""
     text = task if isinstance(task, bytes) else json.dumps(task).encode()
     done = subprocess.run(
-        [sys.executable, "-S", str(PROGRAM)], input=text, capture_output=True, timeout=30, cwd=cwd, check=False
+        [sys.executable, "-S", str(PROGRAM)], input=text, capture_output=True, timeout=120, cwd=cwd, check=False
     )
     return done.returncode, done.stdout.decode().splitlines(), done.stderr.decode()
 

@@ -14,7 +14,8 @@ from greenagent.runtime import procfs
 from greenagent.values.arguments import KNOWN_ARGUMENTS
 from tests.support.agents import AgentProcess, StartAgent, assert_well
 from tests.support.commands import built_in, execute, shell
-from tests.support.processes import is_running, memory_of
+from tests.support.held_readers import package_that_holds_readers
+from tests.support.processes import is_running, memory_of, state_of
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -222,16 +223,16 @@ def test_a_flood_of_refused_commands_is_answered_and_does_not_fill_our_log(
         controller.push({"id": command_id, "cmd": 7})
     wait_until(lambda: len(controller.results) == 100, 60, "all refusals to be answered")
     assert sorted(result["id"] for result in controller.results) == sorted(ids)
-    assert agent.stderr.count("a command is refused") == 20
     agent.await_said("more lines like the last are only counted")
+    assert 20 <= agent.stderr.count("a command is refused") <= 60, "20 in a minute, and a slow machine takes longer"
 
 
 @pytest.mark.parametrize(
     ("kind", "first", "flood", "said"),
     [
         ("ended", "echo hi", "echo hi", "delivered again after its end"),
-        ("alive", "sleep 100", "sleep 100", "delivered again while it lives"),
-        ("another", "sleep 100", "echo another", "A job exists with the same ID"),
+        ("alive", "sleep 1000", "sleep 1000", "delivered again while it lives"),
+        ("another", "sleep 1000", "echo another", "A job exists with the same ID"),
         ("unknown", "", "", "unknown command"),
     ],
     ids=lambda value: value.replace(" ", "-"),
@@ -253,9 +254,11 @@ def test_a_flood_of_repeated_and_unknown_commands_does_not_fill_our_log(
     controller.push({"id": "odd", "cmd": 7})
     wait_until(lambda: "a command is refused" in agent.stderr, what="another line")
     lines = agent.stderr.splitlines()[before:]
-    assert sum(said in line for line in lines) == 20
-    assert sum("more lines like the last are only counted" in line for line in lines) == 1
-    assert len(lines) == 22
+    told = sum(said in line for line in lines)
+    assert 20 <= told <= 60, "20 in a minute, and a slow machine takes longer"
+    more = sum("like the last are only counted" in line or "like the next were left out" in line for line in lines)
+    assert 1 <= more <= 5
+    assert len(lines) == told + more + 1
     if kind in ("another", "unknown"):
         state = "UNKNOWN_CMD" if kind == "unknown" else "DUPILICATE_ID"
         wait_until(lambda: sum(result["state"] == state for result in controller.results) == 100, 60, "every answer")
@@ -318,7 +321,7 @@ def test_large_results_do_not_stay_in_memory(controller: RecordingController, st
 
 
 def reader_of(agent: AgentProcess) -> int:
-    """The pid of its process that reads a large command, stopped as soon as it is there."""
+    """The pid of its process that reads a large command, once it has stopped."""
 
     def found() -> int | None:
         for pid in procfs.all_pids():
@@ -327,20 +330,20 @@ def reader_of(agent: AgentProcess) -> int:
                 process is not None
                 and process.parent == agent.pid
                 and b"reading_child" in procfs.read(f"/proc/{pid}/cmdline")
+                and state_of(pid) == "T"
             ):
                 return pid
         return None
 
-    reader = wait_until(found, what="the process that reads", interval=0.001)
+    reader = wait_until(found, what="the process that reads")
     assert reader is not None
-    os.kill(reader, signal.SIGSTOP)
     return reader
 
 
 def test_a_command_that_is_being_read_is_accepted_when_the_agent_is_replaced(
-    controller: RecordingController, start_agent: StartAgent
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
-    agent = start_agent()
+    agent = start_agent(python_path=package_that_holds_readers(tmp_path / "installed"))
     controller.push(execute("large", "true", data="x" * 300_000))
     reader = reader_of(agent)
     os.kill(agent.pid, signal.SIGUSR2)
@@ -353,9 +356,9 @@ def test_a_command_that_is_being_read_is_accepted_when_the_agent_is_replaced(
 
 
 def test_the_process_that_reads_ends_with_a_killed_agent(
-    controller: RecordingController, start_agent: StartAgent
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
-    agent = start_agent()
+    agent = start_agent(python_path=package_that_holds_readers(tmp_path / "installed"))
     controller.push(execute("large", "true", data="x" * 300_000))
     reader = reader_of(agent)
     agent.kill()

@@ -24,13 +24,19 @@ WRITTEN = "history.db can be written again"
 @contextmanager
 def locked(agent: AgentProcess) -> Iterator[None]:
     """Holds the lock of a writer, as an administrator's tool with an open transaction does."""
-    connection = sqlite3.connect(agent.folder / "history.db", isolation_level=None, timeout=5)
+    connection = sqlite3.connect(agent.folder / "history.db", isolation_level=None, timeout=60)
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
     finally:
         connection.execute("ROLLBACK")
         connection.close()
+
+
+def is_settled(found: tuple[str, int, int]) -> bool:
+    """Whether a job of ``jobs`` has ended, with results that are all delivered."""
+    state, results, undelivered = found
+    return state == "ended" and results > 0 and not undelivered
 
 
 def jobs(agent: AgentProcess) -> dict[str, tuple[str, int, int]]:
@@ -73,17 +79,16 @@ def test_jobs_and_pings_go_on_from_memory_and_everything_is_written_afterwards(
         wait_until(lambda: len(controller.results_of("during")) == 3, what="another command of that id")
         assert REFUSED in json.loads(get(port, "/status")[1])["problem"] + " (database is locked)"
         assert get(port, "/healthz")[0] == 503
-        assert agent.stderr.count(REFUSED) == 1
+        agent.await_said(REFUSED)
         assert WRITTEN not in agent.stderr
         assert "during" not in jobs(agent)
-    wait_until(lambda: WRITTEN in agent.stderr, what="the recovery")
+    agent.await_said(WRITTEN)
+    assert agent.stderr.count(REFUSED) == 1
     wait_until(lambda: get(port, "/healthz") == (200, "ok\n"), what="its health")
     assert words(runs) == ["before", "across", "during"]
-    known = jobs(agent)
-    assert {job_id: state for job_id, (state, _, _) in known.items()} == dict.fromkeys(
-        ["before", "across", *(f"p{number}" for number in range(6)), "during"], "ended"
-    )
-    assert all(results and not undelivered for _, results, undelivered in known.values()), known
+    known = ["before", "across", *(f"p{number}" for number in range(6)), "during"]
+    wait_until(lambda: jobs(agent).keys() == set(known), what="all jobs written")
+    wait_until(lambda: all(is_settled(found) for found in jobs(agent).values()), what="all results settled")
     controller.push(across)
     wait_until(lambda: len(controller.results_of("across")) == 2, what="the stored result again")
     assert words(runs) == ["before", "across", "during"]
@@ -108,14 +113,10 @@ def test_what_was_written_afterwards_holds_through_kill_minus_nine(
         controller.push(shell("fills", "sleep 1000"))
         controller.push(shell("waits", f"echo y >> {runs}"))
         wait_until(lambda: controller.waiting_commands == 0, what="the commands taken")
-    wait_until(lambda: WRITTEN in agent.stderr, what="the recovery")
-    wait_until(lambda: "waits" in jobs(agent), what="all jobs written")
-    assert {job_id: state for job_id, (state, _, _) in jobs(agent).items()} == {
-        "ended": "ended",
-        "runs": "running",
-        "fills": "running",
-        "waits": "waiting",
-    }
+    agent.await_said(WRITTEN)
+    written = {"ended": ("ended", 1, 0), "runs": ("running", 0, 0), "fills": ("running", 0, 0)}
+    written["waits"] = ("waiting", 0, 0)
+    wait_until(lambda: jobs(agent) == written, what="all jobs written, and that the result is delivered")
     agent.kill()
     start_agent(folder=folder)
     for job_id, state in (("runs", "ERROR"), ("fills", "ERROR"), ("waits", "SUCCESS")):
@@ -168,5 +169,6 @@ def test_an_agent_starts_under_the_lock(controller: RecordingController, start_a
         controller.push(shell("during", "true"))
         assert controller.wait_for_result("during")["state"] == "SUCCESS"
     wait_until(lambda: jobs(agent).get("during") == ("ended", 1, 0), what="the job written afterwards")
+    agent.await_said(WRITTEN)
     assert "Traceback" not in agent.stderr
     assert agent.stderr.count(REFUSED) == 1

@@ -97,13 +97,14 @@ def test_after_an_outage_the_backlog_drains_and_a_ping_is_answered_meanwhile(
     wait_until(lambda: controller.waiting_commands == 0, what="the command taken")
     controller.stop()
     wait_until(lambda: _stored(agent) == 60_000, 30, "all lines in the database", interval=0.05)
-    controller.slow_down = 0.002
+    controller.slow_down = 0.2
     controller.start()
-    # Every post is slow, so the backlog of 60 batches takes a while: the ping must not wait for it.
+    # Every post is slow until the ping is answered, so the backlog of 60 batches takes a while: it must not wait.
     wait_until(lambda: controller.logs, 60, "the first batch")
     controller.push(built_in("ping", "ping"))
     controller.wait_for_result("ping", 30)
     at_ping = len(controller.logs)
+    controller.slow_down = 0.0
     wait_until(lambda: len(controller.logs) >= 60_000, 60, "the backlog")
     assert at_ping < 60_000
     assert [int(record["data"]) for record in controller.logs] == list(range(1, 60_001))
@@ -133,6 +134,7 @@ def test_what_is_refused_for_its_body_is_set_aside_listed_and_sent_again_on_dema
     shown = _outbox(agent).stdout
     assert "status " + str(code) in shown
     assert _outbox(agent, where=("--dir", str(agent.folder / "logs"))).stdout == shown
+    agent.await_said("set aside", 2)
     assert agent.stderr.count("set aside") == 2
     controller.behave()
     assert "2 records" in _outbox(agent, "--retry").stdout

@@ -9,6 +9,7 @@ import re
 from tests.support.agents import StartAgent, assert_well
 from tests.support.commands import built_in, execute, shell
 from tests.support.faults import Immutable, Unprivileged
+from tests.support.job_lives import words
 from tests.support.metrics import free_port, get, listening
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
@@ -28,7 +29,7 @@ def test_a_log_folder_that_becomes_read_only_costs_lines_but_no_job(
     problem = f"logs cannot be written to {agent.folder / 'logs'}"
     _, said = wait_until(lambda: (now := get(port, "/healthz"))[0] == 503 and now, what="the illness")
     assert re.fullmatch(re.escape(problem) + r" \(.+\)\n", said), said
-    assert problem in agent.stderr
+    agent.await_said(problem)
     told = json.loads(get(port, "/status")[1])
     assert (told["problem"] + "\n", told["logs"]["writable"]) == (said, False)
     controller.push(built_in("deaf", "ping"))
@@ -40,9 +41,9 @@ def test_a_log_folder_that_becomes_read_only_costs_lines_but_no_job(
     controller.push(shell("after", "echo stored"))
     controller.wait_for_result("after")
     wait_until(lambda: agent.rows("jobid = 'after'"), what="the line")
-    assert agent.stderr.count("logs can be written again") == 1
     assert_well(agent, controller)
     assert agent.stop() == 0
+    assert agent.stderr.count("logs can be written again") == 1
 
 
 def test_a_ledger_that_becomes_read_only_loses_no_job_and_no_result(
@@ -53,6 +54,9 @@ def test_a_ledger_that_becomes_read_only_loses_no_job_and_no_result(
     controller.push(shell("first", "sleep 1000", max_time=-1))
     controller.push(execute("before", "true"))
     controller.wait_for_result("before")
+    wait_until(
+        lambda: any("first" in word for word in words(agent.folder / "history")), what="the history to be written"
+    )
     immutable.set(*agent.folder.glob("history*"), *agent.folder.glob("mid*"))
     for number in range(3):
         controller.push(shell(f"j{number}", f"echo {number}"))
@@ -62,7 +66,7 @@ def test_a_ledger_that_becomes_read_only_loses_no_job_and_no_result(
     ledger = f"the ledger {agent.folder / 'history.db'} cannot be written"
     problem = f"{ledger}; the history {agent.folder / 'history'} cannot be written"
     wait_until(lambda: get(port, "/healthz") == (503, problem + "\n"), what="the illness")
-    assert ledger in agent.stderr
+    agent.await_said(ledger)
     told = json.loads(get(port, "/status")[1])
     assert (told["problem"], told["ledger"]["writable"]) == (problem, False)
     wait_until(lambda: f"cannot write {agent.folder / 'history'} (" in agent.stderr, what="the history")
@@ -73,9 +77,9 @@ def test_a_ledger_that_becomes_read_only_loses_no_job_and_no_result(
     wait_until(lambda: get(port, "/healthz") == (200, "ok\n"), 20, "its health, although no job comes")
     remembered = json.loads((agent.folder / "history").read_bytes())
     assert [entry["id"] for entry in remembered] == ["first", "remembered"]
-    assert agent.stderr.count(f"the ledger {agent.folder / 'history.db'} can be written again") == 1
     assert_well(agent, controller)
     assert agent.stop() == 0
+    assert agent.stderr.count(f"the ledger {agent.folder / 'history.db'} can be written again") == 1
     ids = [result["id"] for result in controller.results]
     assert len(ids) == len(set(ids)), "no result was sent twice"
 

@@ -105,9 +105,9 @@ class AgentFolder:
     stderr: Any
     """What it has said."""
 
-    def await_said(self, text: str) -> None:
+    def await_said(self, text: str, times: int = 1) -> None:
         """Waits for a text on its stderr: a thread writes there, a moment after what it tells of."""
-        wait_until(lambda: text in self.stderr, what=f"the agent to say {text!r}")
+        wait_until(lambda: self.stderr.count(text) >= times, what=f"the agent to say {text!r} {times} times")
 
     def newest(self, jobid: str, level: int) -> Record | None:
         """The newest line of a job and level, also while files are rotated."""
