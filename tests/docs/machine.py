@@ -63,14 +63,14 @@ echo {number} > "$HARNESS/begun"
 WAIT = """
 tries=0
 until grep -q {text!r} "$HARNESS/{number}.out"; do
-    tries=$((tries + 1)); [ $tries -lt 1200 ] || {{ echo "{program} is not ready"; exit 1; }}
+    tries=$((tries + 1)); [ $tries -lt 3600 ] || {{ echo "{program} is not ready"; exit 1; }}
     sleep 0.05
 done
 """
 SERVICES = """greenagent-controller &
 greenagent -c greenagent.toml &
 """
-FIRST_CONTACT = "greenagent-ctl run --gid 1 --nid 10 --wait-for-agent 60 -- true\n"
+FIRST_CONTACT = "greenagent-ctl run --gid 1 --nid 10 --wait-for-agent 240 -- true\n"
 
 
 def needs_namespaces() -> str:

@@ -33,7 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, PageRun
         run.end()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)  # all pages run at once, and the first test waits for them
 @pytest.mark.parametrize("page", RUN)
 def test_the_blocks_run_in_order(page: str, runs: dict[str, PageRun]) -> None:
     expected = outputs(page)

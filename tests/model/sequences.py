@@ -210,7 +210,7 @@ class Sequence:
         return self._count("SELECT count(*) FROM job WHERE state != 'ended' AND due IS NOT NULL")
 
     def _count(self, query: str) -> int:
-        connection = sqlite3.connect(self._folder / "history.db", timeout=5)
+        connection = sqlite3.connect(self._folder / "history.db", timeout=60)
         try:
             return int(connection.execute(query).fetchone()[0])
         finally:

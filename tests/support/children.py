@@ -52,7 +52,7 @@ def read_some(child: Child, wanted: bytes = b"\n") -> bytes:
     """What the child prints until ``wanted`` was in it; the pipe stays open."""
     reader = PipeReader(os.dup(child.stdout))
     data = b""
-    with gevent.Timeout(10):
+    with gevent.Timeout(60):
         for chunk in reader.chunks():
             data += chunk
             if wanted in data:

@@ -56,10 +56,10 @@ class LocalController:
         self.controller.stop()
 
     def post(self, path: str, value: Any, **options: Any) -> requests.Response:
-        return plain().post(f"{self.url}/api/{path}", json=value, timeout=30, **options)
+        return plain().post(f"{self.url}/api/{path}", json=value, timeout=120, **options)
 
     def get(self, path: str, **parameters: Any) -> dict[str, Any]:
-        answer = plain().get(f"{self.url}/api/{path}", params=parameters, timeout=60)
+        answer = plain().get(f"{self.url}/api/{path}", params=parameters, timeout=120)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -115,7 +115,7 @@ class Poller:
     def over(self) -> bool:
         return self._greenlet.ready()
 
-    def command(self, timeout: float = 10) -> dict[str, Any] | None:
+    def command(self, timeout: float = 60) -> dict[str, Any] | None:
         """The command it brought, None for an empty answer."""
         self._greenlet.join(timeout)
         assert self._greenlet.successful(), f"the poll did not end well: {self._greenlet.exception}"
@@ -188,7 +188,7 @@ class Agent:
         return self.post("result", {**result, "state": state, "starttime": starttime, "time": 5, **more})
 
     def post(self, endpoint: str, value: Any) -> requests.Response:
-        return plain().post(f"{self.url}/{endpoint}", data=json.dumps(value), timeout=30)
+        return plain().post(f"{self.url}/{endpoint}", data=json.dumps(value), timeout=120)
 
     def _parked(self, agents: Any) -> int:
         agent = agents.get((self.gid, self.nid))

@@ -18,7 +18,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         [*COMMAND, *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         env=ENVIRONMENT,
     )
 

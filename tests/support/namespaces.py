@@ -35,7 +35,7 @@ def run_with_mount(mount: str, script: str, **variables: object) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr

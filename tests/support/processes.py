@@ -39,7 +39,7 @@ def memory_of(pid: int, key: str) -> int:
     raise AssertionError(key)
 
 
-def run_script(path: Path, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def run_script(path: Path, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """Runs a Python script with the package importable; its output is captured."""
     return subprocess.run(
         [sys.executable, str(path), *arguments],

@@ -83,7 +83,7 @@ def chdir(folder: Path) -> Iterator[None]:
 
 
 def _run(words: list[str], **options: Any) -> tuple[int, str, str]:
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30, **options)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, **options)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -94,7 +94,7 @@ def refused(*options: str, code: int = 1, folder: Path = ROOT) -> str:
         command("controller", *options),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         cwd=folder,
         env=environment(),
     )

@@ -87,7 +87,7 @@ def running(part: Any) -> Iterator[Any]:
         yield greenlet
     finally:
         part.stop()
-        greenlet.join(5)
+        greenlet.join(60)
         alive = not greenlet.dead
         greenlet.kill()
     assert not alive, "it did not stop"
