@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class Demo:
 
     def run(self, job_id: str, words: list[str]) -> subprocess.CompletedProcess[str]:
         """Runs one job through greenagent-ctl, as a user would."""
-        where = ["run", "--gid", "1", "--nid", "10", "--id", job_id, "--wait-for-agent", "10", "--domain", "quickstart"]
+        where = ["run", "--gid", "1", "--nid", "10", "--id", job_id, "--wait-for-agent", "60", "--domain", "quickstart"]
         return subprocess.run(
             [BIN / "greenagent-ctl", "--url", self.url, *where, *words],
             capture_output=True,
@@ -134,7 +135,7 @@ class Demo:
         while not self.stopping.wait(STATISTICS_INTERVAL / 10):
             try:
                 agents = self.api("stats")["agents"]
-            except OSError:
+            except (OSError, HTTPException, ValueError):
                 continue  # stopped just now
             with self.changed:
                 for agent in agents:
@@ -169,7 +170,7 @@ def table(rows: list[list[str]]) -> None:
 def demonstrate(demo: Demo) -> None:
     section("a running job, live")
     print("  $ greenagent-ctl run --gid 1 --nid 10 -- sh -c 'for i in 1 2 3; do echo step $i; sleep 1; done'")
-    words = ["run", "--gid", "1", "--nid", "10", "--id", "live", "--wait-for-agent", "10", "--"]
+    words = ["run", "--gid", "1", "--nid", "10", "--id", "live", "--wait-for-agent", "60", "--"]
     live = subprocess.Popen(
         [
             BIN / "greenagent-ctl",
@@ -215,7 +216,7 @@ def demonstrate(demo: Demo) -> None:
 def show_statistics(demo: Demo) -> None:
     """Waits until what the first job counted has come and shows what the jobs of each name used and counted."""
     with demo.changed:
-        demo.changed.wait_for(lambda: any("lines.printed" in key for key in demo.figures), timeout=30)
+        demo.changed.wait_for(lambda: any("lines.printed" in key for key in demo.figures), timeout=60)
         figures = dict(demo.figures)
     jobs: dict[str, dict[str, float]] = {}
     for key, value in figures.items():

@@ -397,17 +397,19 @@ def test_a_broken_configuration_starts_nothing_and_stops_nothing(agent: Service)
     agent.configuration.write_text(good)
     assert agent.run("start")[0] == 0
     pid = agent.pid()
+    output = agent.folder / "output" / "agent.out"
+    wait_until(lambda: "is ready" in output.read_text(), what="what it says at its start")
     agent.configuration.write_text(good.replace("nid = 1", "nid = 0"))
     code, text = agent.run("restart")
     assert code == 6
     assert "nid: must be at least 1, not 0" in text
-    said = (agent.folder / "output" / "agent.out").read_text()
+    said = output.read_text()
     code, text = agent.run("reload")
     assert code == 1
     assert "nid: must be at least 1, not 0" in text
     assert "cannot be used, nothing was changed" in text
     assert "reads its configuration again" not in text
-    assert (agent.folder / "output" / "agent.out").read_text() == said
+    assert output.read_text() == said
     assert agent.run("status") == (0, f"greenagent: is running (pid {pid})\n")
     assert agent.run("stop")[0] == 0
 
@@ -514,7 +516,13 @@ def test_an_agent_that_does_not_end_is_asked_twice_and_then_killed(service: Serv
 
 def test_an_agent_that_is_never_ready_is_ended(service: Service) -> None:
     service.defaults["START_TIMEOUT"] = "1"
-    program(service, "echo $$ >pid; echo still loading; while :; do sleep 0.05; done")
+    loading = service.folder / "state" / "loading"
+    # Time passes once the program has said something, however late it is started.
+    clock = f'now() {{\n    [ -e {loading} ] || set -- --date=@0\n    date "$@" +%s\n}}'
+    text = service.script.read_text()
+    assert "now() {\n    date +%s\n}" in text
+    service.script.write_text(text.replace("now() {\n    date +%s\n}", clock))
+    program(service, "echo $$ >pid; echo still loading; : >loading; while :; do sleep 0.05; done")
     code, text = service.run("start")
     assert code == 1
     assert "was not ready after 1 s" in text
@@ -532,7 +540,7 @@ def test_defaults_that_are_no_file_are_refused_and_not_waited_for(tmp_path: Path
         env={**os.environ, "DEFAULTS": str(defaults)},
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=100,
         check=False,
     )
     assert (done.returncode, done.stderr) == (4, f"greenagent: {defaults}: is no file\n")
