@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from crash_audit import Audit, Pushed
+from crash_audit import SLACK, Audit, Pushed
 from rig import Recorder, Rig, shell
 
 CHUNKS = 20
@@ -87,10 +87,11 @@ class Load:
 class CrashTest:
     """The rounds."""
 
-    def __init__(self, folder: Path, rounds: int, seed: int, per_round: int) -> None:
+    def __init__(self, folder: Path, rounds: int, seed: int, per_round: int, slack: float) -> None:
         self._folder = folder
         self._rounds = rounds
         self._per_round = per_round
+        self._slack = slack
         self._chance = random.Random(seed)
         self._load = Load(folder, self._chance)
         self._recorder = Recorder(random.Random(seed + 1), trouble=0.1)
@@ -166,7 +167,7 @@ class CrashTest:
         if self.rig.agent is not None and self.rig.agent.poll() is not None:
             self.rig.start_agent()
         self.rig.await_agent()
-        audit = Audit(self.rig, self._pushed, self._kills, self._recorder)
+        audit = Audit(self.rig, self._pushed, self._kills, self._recorder, self._slack)
         return audit.run()
 
 
@@ -175,13 +176,20 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=None, help="repeats the choices of an earlier run")
     parser.add_argument("--jobs", type=int, default=15, metavar="N", help="jobs pushed in each round")
+    parser.add_argument(
+        "--slack",
+        type=float,
+        default=SLACK,
+        metavar="SECONDS",
+        help="for which a busy machine may halt the agent",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the folder")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
     folder = Path(tempfile.mkdtemp(prefix="crash-test-"))
     print(f"seed {seed}, {options.rounds} rounds in {folder}", flush=True)
     began = time.monotonic()
-    fine = CrashTest(folder, options.rounds, seed, options.jobs).run()
+    fine = CrashTest(folder, options.rounds, seed, options.jobs, options.slack).run()
     print(f"{'every promise was kept' if fine else 'PROMISES WERE BROKEN'} ({time.monotonic() - began:.0f} s)")
     if fine and not options.keep:
         shutil.rmtree(folder, ignore_errors=True)

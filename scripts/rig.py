@@ -34,7 +34,7 @@ history_file = "{folder}/history"
 roles = ["crash"]
 kill_grace = 1
 pipe_drain = 1
-drain_timeout = 5
+drain_timeout = 30
 
 [controllers.main]
 url = "{url}"
@@ -213,7 +213,7 @@ class Rig:
         known: dict[str, Any] = answer
         return known
 
-    def end(self, process: subprocess.Popen[bytes] | None, timeout: float = 60) -> int | None:
+    def end(self, process: subprocess.Popen[bytes] | None, timeout: float = 90) -> int | None:
         """SIGTERM and wait; the exit code."""
         if process is None:
             return None
@@ -257,7 +257,11 @@ def tagged_processes(instance: str) -> dict[int, str]:
 
 
 def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port nobody listens on: below those that the system gives to whoever asks for any."""
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", random.SystemRandom().randrange(10_000, 32_000)))
+            except OSError:
+                continue  # somebody has it
+            return int(probe.getsockname()[1])
