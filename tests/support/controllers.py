@@ -18,6 +18,7 @@ from gevent import socket
 from gevent.server import StreamServer
 
 from tests.support.ctl import ctl
+from tests.support.ports import reserve_port
 from tests.support.programs import ROOT, Ctl, Done
 from tests.support.waiting import wait_until
 
@@ -44,7 +45,7 @@ class ControllerProcess:
         self._options = [str(option) for option in options]
         code = ["-c", WITH_LIMITS.format(limits=dict(limits))] if limits else ["-m", "greenagent.cli.controller"]
         self._program = [sys.executable, *code]
-        self.port = 0
+        self.port = reserve_port()
         self.url = ""
         self.authority: Path | None = None
         """What the test itself trusts when it asks a controller that serves TLS, and shows to it."""

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import random
-import socket
 import urllib.error
 import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.ports import reserve_port
+
 
 def free_port() -> int:
-    """A loopback port nobody listens on just now: below those that the system gives to whoever asks for any."""
-    while True:
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", random.SystemRandom().randrange(10_000, 32_000)))
-            except OSError:
-                continue  # somebody has it
-            return int(probe.getsockname()[1])
+    """A loopback port for an agent, on which nobody else comes to listen."""
+    return reserve_port()
 
 
 def listening(port: int) -> str:

@@ -19,6 +19,7 @@ from gevent import monkey
 from gevent.event import Event
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
+from tests.support.ports import reserve_port
 from tests.support.waiting import wait_until
 
 ENDPOINTS = ("cmd", "event", "result", "log", "open_text", "stats", "script")
@@ -209,11 +210,11 @@ class RecordingController:
 
     def start(self) -> None:
         """Listens, on the same port again after a ``stop``."""
+        self._port = self._port or reserve_port(self._host)
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((self._host, self._port))
         listener.listen(1024)
-        self._port = listener.getsockname()[1]
         arguments = {"ssl_context": self._tls} if self._tls else {}
         self._server = _Server(
             listener, self._application, handler_class=_Handler, log=None, error_log=None, **arguments
