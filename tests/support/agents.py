@@ -35,7 +35,7 @@ history_file = "{folder}/history"
 roles = {roles}
 kill_grace = {kill_grace}
 pipe_drain = 1
-drain_timeout = 5
+drain_timeout = {drain_timeout}
 {main}
 
 {controllers}
@@ -68,6 +68,7 @@ def configuration(
     max_jobs: int = 100,
     roles: Iterable[str] = (),
     kill_grace: float = 2,
+    drain_timeout: float = 30,
     main: str = "",
     logging: str = "",
     stats: str = "interval = 60",
@@ -86,6 +87,7 @@ def configuration(
         max_jobs=max_jobs,
         roles=json.dumps(list(roles)),
         kill_grace=kill_grace,
+        drain_timeout=drain_timeout,
         main=main,
         logging=logging,
         stats=stats,
@@ -116,7 +118,7 @@ class AgentFolder:
 
     def rows(self, where: str = "1", *parameters: Any) -> list[tuple[Any, ...]]:
         """(id, jobid, level, data) of what current.db holds, in order."""
-        connection = sqlite3.connect(self.folder / "logs" / "current.db")
+        connection = sqlite3.connect(self.folder / "logs" / "current.db", timeout=60)
         try:
             return connection.execute(
                 f"SELECT id, jobid, level, data FROM logs WHERE {where} ORDER BY seq", parameters

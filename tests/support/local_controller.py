@@ -69,7 +69,7 @@ class LocalController:
         assert answer.status_code == 202, answer.text
         return answer.json()
 
-    def results(self, job_id: str, wait: float = 5) -> list[dict[str, Any]]:
+    def results(self, job_id: str, wait: float = 30) -> list[dict[str, Any]]:
         return self.get(f"jobs/{job_id}", wait=wait)["results"]
 
     def state(self, job_id: str) -> str:
