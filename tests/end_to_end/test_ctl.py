@@ -12,7 +12,7 @@ import trustme
 from tests.support.agents import AgentProcess, StartAgent, configuration
 from tests.support.certificates import write_authority, write_pair
 from tests.support.controllers import ControllerProcess
-from tests.support.programs import ROOT, Ctl, Done
+from tests.support.programs import ROOT, Ctl, Done, without_waiting
 from tests.support.recording_controller import RecordingController, rubbish, status
 from tests.support.waiting import wait_until
 
@@ -86,7 +86,7 @@ def test_the_agents_as_a_table_and_as_json(served: ControllerProcess) -> None:
         ((), ("sh", "-c", "kill -SEGV $$"), 139, "SIGSEGV"),
         ((), ("no-such-program",), 127, "no-such-program"),
         ((), ("/etc/passwd",), 126, "not executable"),
-        (("--max-time", "1"), ("sleep", "60"), 124, "TIMEOUT"),
+        (("--max-time", "1"), ("sleep", "1000"), 124, "TIMEOUT"),
         (("--cmd", "no-such-command"), (), 127, "UNKNOWN_CMD"),
         (("--args-json", "{"), ("true",), 125, "--args-json is not JSON"),
     ],
@@ -103,7 +103,7 @@ def test_the_exit_code_is_the_outcome(
 
 
 def test_a_killed_job_is_137(served: ControllerProcess) -> None:
-    run = Ctl("--url", served.url, "run", *NODE, "--id", "long", "--", "sleep", "60")
+    run = Ctl("--url", served.url, "run", *NODE, "--id", "long", "--", "sleep", "1000")
     wait_until(lambda: any(job["id"] == "long" for job in served.get("jobs")["jobs"]), what="the job")
     wait_until(lambda: served.get("jobs/long")["state"] == "RUNNING", what="the job to run")
     assert any(job["id"] == "long" for job in served.ctl("jobs", "--json").value["jobs"])
@@ -120,7 +120,7 @@ def test_no_such_agent_is_125_unless_it_is_waited_for(plain: ControllerProcess, 
         assert (run.code, run.out) == (125, "")
         assert "No matching connected agents found" in run.err
         assert len(run.err.splitlines()) == 1
-    waiting = Ctl("--url", plain.url, "run", "--gid", "1", "--nid", "99", "--wait-for-agent", "60", "--", "echo", "hi")
+    waiting = Ctl("--url", plain.url, "run", "--gid", "1", "--nid", "99", "--wait-for-agent", "600", "--", "echo", "hi")
     wait_until(lambda: any(job["state"] == "QUEUED" for job in plain.get("jobs")["jobs"]), what="the waiting job")
     start_agent("--nid", "99", controllers={"main": plain.url})
     run = waiting.done()
@@ -244,7 +244,7 @@ def test_a_prompt_is_shown_before_it_is_a_line(plain: ControllerProcess, start_a
     run = Ctl(
         "--url", plain.url, "run", *NODE, "--id", "asks", "--working-dir", str(agent.folder), "--", "sh", "-c", script
     )
-    wait_until(lambda: run.err == "Proceed?  [unfinished]\n", what="the prompt")
+    wait_until(lambda: without_waiting(run.err) == "Proceed?  [unfinished]\n", what="the prompt")
     assert run.out == ""
     shown = plain.ctl("logs", "asks")
     assert shown.out.endswith("1:10 stdout    Proceed?  [unfinished]\n")
@@ -299,8 +299,9 @@ def test_a_job_that_has_not_begun_is_explained(plain: ControllerProcess, start_a
     go.touch()
     assert full.done()[:2] == (0, "full\n")
     agent.kill()
+    wait_until(lambda: not plain.get("agents")["agents"][0]["polling"], what="the controller to note it")
     dead = Ctl("--url", plain.url, "run", *NODE, "--", "echo", "late")
-    wait_until(lambda: dead.err, what="the reason")
+    wait_until(lambda: dead.err.endswith("\n"), what="the reason")
     assert re.fullmatch(r"greenagent-ctl: waiting for 1:10 \(last contact \d+ s ago\)\n", dead.err)
     agent.start()
     assert dead.done()[:2] == (0, "late\n")

@@ -36,5 +36,8 @@ def test_an_agent_lives_with_a_damaged_archive_before_its_cursor(
     assert answer["state"] == "SUCCESS", answer
     assert [record["data"] for record in json.loads(answer["data"])] == ["later"]
     assert agent.poll() is None
+    agent.await_said("is damaged")
+    wait_until(lambda: list(logs.glob("damaged-*.sqlite")), what="the archive to be set aside")
+    assert agent.stop() == 0
     assert len(list(logs.glob("damaged-*.sqlite"))) == 1
     assert agent.stderr.count("is damaged") == 1

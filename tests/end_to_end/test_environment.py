@@ -26,7 +26,7 @@ def printed(folder: Path, *options: str, text: str = "", **variables: str) -> tu
         env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert "Traceback" not in run.stderr

@@ -66,10 +66,11 @@ def test_old_databases_go_when_they_are_older_than_max_age(
     controller: RecordingController, start_agent: StartAgent
 ) -> None:
     agent = start_agent(logging="max_db_size = 1048576\nmax_age = 2")
+    first = (agent.folder / "logs" / "current.db").resolve(strict=True)
     controller.push(execute("job", "python3", "-c", FILL.format(30_000)))
-    wait_until(lambda: archives(agent), what="an archive")
     controller.wait_for_result("job")
-    wait_until(lambda: not archives(agent), 20, "the archives to go")
+    wait_until(lambda: has_line(agent, "029999 "), what="the last line")
+    wait_until(lambda: not first.exists() and not archives(agent), 20, "the archives to go")
     assert has_line(agent, "029999 "), "the newest stays"
 
 
@@ -93,4 +94,5 @@ def test_delivered_databases_go_while_the_disk_has_less_than_min_free(
     sent = [int(record["data"][:6]) for record in controller.logs if record["jobid"] == "wanted"]
     assert sent == list(range(20_000))
     assert has_line(agent, "019999 "), "the newest stays"
+    agent.await_said("less than min_free")
     assert agent.stderr.count("less than min_free") == 1

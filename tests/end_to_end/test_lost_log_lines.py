@@ -56,7 +56,8 @@ def test_lines_that_went_with_a_log_are_counted_and_said(
     assert left < before
     agent.start()
     assert [int(count) for count in LOST.findall(agent.stderr)] == [before - left]
-    assert agent.rows("jobid = 'agent' AND data LIKE '%that were stored are lost%'")
+    noted = "jobid = 'agent' AND data LIKE '%that were stored are lost%'"
+    wait_until(lambda: agent.rows(noted), what="the note of it to be stored")
     assert samples(port)[("greenagent_log_lines_dropped_total",)] == before - left
     agent.kill()
     agent.start()
@@ -89,7 +90,8 @@ def test_lines_that_waited_in_databases_that_are_gone_are_counted_and_said(
         r"no log database of an earlier run: up to (\d+) that waited for ac/main are lost", agent.stderr
     )
     assert 7 <= int(most) < 1000, "lines for nobody are in between, but no reserved block of ids"
-    assert agent.rows("jobid = 'agent' AND data LIKE '%holds no log database of an earlier run%'")
+    noted = "jobid = 'agent' AND data LIKE '%holds no log database of an earlier run%'"
+    wait_until(lambda: agent.rows(noted), what="the note of it to be stored")
     assert samples(port)[("greenagent_log_lines_dropped_total",)] == int(most)
     agent.kill()
     agent.start()

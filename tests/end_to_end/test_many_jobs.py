@@ -32,10 +32,10 @@ def test_beyond_the_limit_jobs_are_refused_and_others_wait(
         controller.push({**shell(f"large{number}", "wc -c"), "data": "x" * size})
     controller.push(built_in("p", "ping"))
     assert controller.wait_for_result("p", 60)["data"] == '"pong"'
-    refused = {result["id"]: result for result in controller.results if result["id"] != "p"}
-    assert sorted(refused) == ["large14"]
-    assert refused["large14"]["state"] == "ERROR"
-    assert "too many jobs wait" in refused["large14"]["data"]
+    refused = controller.wait_for_result("large14", 60)
+    assert sorted(result["id"] for result in controller.results) == ["large14", "p"]
+    assert refused["state"] == "ERROR"
+    assert "too many jobs wait" in refused["data"]
     gate.touch()
     for number in range(14):
         assert controller.wait_for_result(f"large{number}", 60)["streams"][0].strip() == str(size)

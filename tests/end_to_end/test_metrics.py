@@ -29,7 +29,7 @@ def test_the_figures_of_a_running_agent_are_read_by_the_official_parser(
     start_agent(more=listening(port))
     controller.push(shell("good", "echo one; echo two; echo '10::hits:3|c'", domain="web"))
     controller.push(shell("bad", "exit 3", domain="web"))
-    controller.push(shell("long", "echo '2::up' >&2; exec sleep 60", domain="web"))
+    controller.push(shell("long", "echo '2::up' >&2; exec sleep 1000", domain="web"))
     controller.wait_for_result("good")
     controller.wait_for_result("bad")
     job = (("cmd", ""), ("domain", "web"))
@@ -40,6 +40,10 @@ def test_the_figures_of_a_running_agent_are_read_by_the_official_parser(
             and read.get(("greenagent_job_lines_total", *job, name)) == 4
             and read[("greenagent_results_sent_total", MAIN)] == 2
             and read[("greenagent_log_lines_waiting", MAIN, ("logger", "ac"))] == 0
+            and read[("greenagent_polls_total", MAIN)] >= 3
+            and read[("greenagent_log_batches_total",)] > 0
+            and read.get(("greenagent_job_counter_total", *job, ("key", "hits"), name)) == 3
+            and read.get(("greenagent_job_rss_bytes", *job, name), 0) > 100_000
             and read
         ),
         what="the figures of three jobs",
@@ -52,19 +56,15 @@ def test_the_figures_of_a_running_agent_are_read_by_the_official_parser(
     assert found[("greenagent_bytes_read_total",)] == len("one\ntwo\n10::hits:3|c\n2::up\n")
     assert found[("greenagent_log_lines_total",)] >= 4
     assert found[("greenagent_log_bytes_total",)] > 0
-    assert found[("greenagent_log_batches_total",)] > 0
     assert found[("greenagent_log_lines_dropped_total",)] == 0
     assert ("greenagent_log_queue_bytes",) in found
-    assert found[("greenagent_polls_total", MAIN)] >= 3
     assert found[("greenagent_poll_errors_total", MAIN)] == 0
-    assert 0 <= found[("greenagent_last_contact_seconds", MAIN)] < 10
+    assert 0 <= found[("greenagent_last_contact_seconds", MAIN)] < 600
     assert found[("greenagent_controller_trouble", MAIN)] == 0
     assert found[("greenagent_results_waiting", MAIN)] == 0
     assert ("greenagent_statistics_waiting", MAIN) in found
-    assert found[("greenagent_hub_stall_worst_seconds",)] < 10
+    assert found[("greenagent_hub_stall_worst_seconds",)] < 600
     assert found[("greenagent_agent_resident_bytes",)] > 10_000_000
-    assert found[("greenagent_job_counter_total", *job, ("key", "hits"), name)] == 3
-    assert found[("greenagent_job_rss_bytes", *job, name)] > 100_000
 
 
 def test_a_controller_that_is_away_shows_in_the_figures_and_not_in_the_health(
@@ -76,18 +76,20 @@ def test_a_controller_that_is_away_shows_in_the_figures_and_not_in_the_health(
     controller.wait_for_poll()
     controller.misbehave("result", status(503))
     controller.push(shell("one", "true"))
-    found = wait_until(
+    wait_until(
         lambda: (
             (read := samples(port))[("greenagent_results_waiting", MAIN)] == 1
             and read[("greenagent_result_errors_total", MAIN)] >= 1
-            and read
+            and read[("greenagent_controller_trouble", MAIN)] == 1
         ),
         what="a result that waits",
     )
-    assert found[("greenagent_controller_trouble", MAIN)] == 1
     assert get(port, "/healthz") == (200, "ok\n")
-    shown = json.loads(get(port, "/status")[1])["controllers"]["main"]
-    assert "503" in shown["problem"]
+
+    def problem() -> str:
+        return json.loads(get(port, "/status")[1])["controllers"]["main"]["problem"] or ""
+
+    wait_until(lambda: "503" in problem(), what="the reason")
     controller.behave()
     controller.wait_for_result("one", 40)
 
@@ -95,7 +97,7 @@ def test_a_controller_that_is_away_shows_in_the_figures_and_not_in_the_health(
 def test_status_tells_people_what_the_agent_does(controller: RecordingController, start_agent: StartAgent) -> None:
     port = free_port()
     agent = start_agent(more=listening(port), max_jobs=1, roles=["web"])
-    controller.push(shell("first", "echo out; echo more; exec sleep 60"))
+    controller.push(shell("first", "echo out; echo more; exec sleep 1000"))
     controller.push(shell("second", "true"))
     wait_until(lambda: len(json.loads(get(port, "/status")[1])["jobs"]["live"]) == 2, what="both jobs")
     shown = wait_until(
@@ -119,7 +121,7 @@ def test_status_tells_people_what_the_agent_does(controller: RecordingController
         "running",
         1,
     )
-    assert Path(f"/proc/{first['pid']}/comm").read_text() == "sleep\n"
+    wait_until(lambda: Path(f"/proc/{first['pid']}/comm").read_text() == "sleep\n", what="the program")
     assert (second["id"], second["state"], second["pid"]) == ("second", "waiting", None)
     main = shown["controllers"]["main"]
     assert main["problem"] is None
@@ -134,10 +136,8 @@ def test_status_tells_people_what_the_agent_does(controller: RecordingController
 def test_an_agent_whose_port_is_taken_refuses_to_start_with_one_line(
     controller: RecordingController, start_agent: StartAgent
 ) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         agent = start_agent(more=listening(port), wait=False)
         assert agent.wait() == 1
     (line,) = [line for line in agent.stderr.splitlines() if "error" in line]
@@ -150,11 +150,13 @@ def test_an_agent_whose_port_is_taken_refuses_to_start_with_one_line(
 
 def test_an_agent_that_stops_says_so(controller: RecordingController, start_agent: StartAgent) -> None:
     port = free_port()
-    agent = start_agent(more=listening(port), kill_grace=4)
-    controller.push(shell("stubborn", "trap '' TERM; while :; do sleep 0.1; done"))
-    wait_until(lambda: json.loads(get(port, "/status")[1])["jobs"]["running"] == 1, what="the job")
+    agent = start_agent(more=listening(port), kill_grace=600)
+    up = agent.folder / "up"
+    controller.push(shell("stubborn", f"trap '' TERM; touch {up}; while :; do sleep 0.1; done"))
+    wait_until(up.exists, what="the job")
     os.kill(agent.pid, signal.SIGTERM)
     wait_until(lambda: get(port, "/healthz") == (503, "the agent is stopping\n"), what="the reason")
+    os.kill(agent.pid, signal.SIGTERM)  # the job has no time left
     assert agent.wait() == 0
 
 
@@ -208,7 +210,7 @@ def test_a_dead_writer_is_in_the_health_and_ends_the_agent(inside: Inside, contr
     assert reason.startswith("the thread 'log writer' has died: 'Writer' object has no attribute")
     watch = inside.agent.supervisor.services["watchdog"].function.__self__
     watch.check()
-    with gevent.Timeout(10):
+    with gevent.Timeout(60):
         assert inside.agent.requests.wait() == "exit"
     assert inside.agent.failure.startswith("the thread 'log writer' has died")
     inside.agent.stop()
@@ -229,7 +231,7 @@ def test_a_killed_poller_is_started_again_by_the_watchdog(inside: Inside, contro
 def test_every_figure_is_documented(controller: RecordingController, start_agent: StartAgent) -> None:
     port = free_port()
     start_agent(more=listening(port))
-    controller.push(shell("one", "echo '10::a:1|c'; echo '10::b:1|zz'; exec sleep 60"))
+    controller.push(shell("one", "echo '10::a:1|c'; echo '10::b:1|zz'; exec sleep 1000"))
     wait_until(lambda: ("greenagent_statsd_lines_refused_total",) in samples(port), what="the job's lines")
     page = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text()
     names = {name for name, *_ in samples(port)}

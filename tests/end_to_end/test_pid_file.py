@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from tests.support.agents import StartAgent
-from tests.support.waiting import wait_until
+from tests.support.job_lives import wait_for_words
 
 STARTUP = """
 [startup.task]
@@ -32,10 +32,10 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(start_agent: StartAge
 def test_a_file_that_cannot_be_removed_is_said_and_nothing_more(start_agent: StartAgent, tmp_path: Path) -> None:
     up = tmp_path / "up"
     agent = start_agent(more=STARTUP.format(up=up))
-    wait_until(up.exists, what="the startup task")
+    (pid,) = wait_for_words(up, 1)
     agent.pid_file.unlink()
     agent.pid_file.mkdir()
     assert agent.stop() == 0
     assert "cannot be removed" in agent.stderr
     assert "Traceback" not in agent.stderr
-    assert not os.path.exists(f"/proc/{up.read_text().strip()}")
+    assert not os.path.exists(f"/proc/{pid}")

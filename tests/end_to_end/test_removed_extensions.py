@@ -68,7 +68,7 @@ def test_recurring_restarted_and_remembered_jobs_of_a_removed_extension_end(
         assert_names_it(controller.results_of(f"j{number}")[-1])
     controller.push(built_in("live", "get_processes_stats"))
     assert '"greet"' not in controller.wait_for_result("live")["data"]
-    assert (agent.folder / "history").read_text().strip() == "[]"
+    wait_until(lambda: (agent.folder / "history").read_text().strip() == "[]", what="an empty history")
     assert not made.exists()
 
 

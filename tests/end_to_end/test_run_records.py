@@ -27,7 +27,7 @@ def test_the_next_start_completes_what_a_killed_agent_left(
     with closing(sqlite3.connect(logs / "current.db")) as connection, connection:
         connection.execute("DELETE FROM runs WHERE jobid = 'cut'")  # as if it had been killed before that was written
     agent.start()
-    wait_until(lambda: len(runs_of(logs, "kept")) == 2, what="the new copy")
+    wait_until(lambda: len(runs_of(logs, "kept")) == 2 and runs_of(logs, "cut"), what="the new copy, and the record")
     (cut,), (kept, again) = runs_of(logs, "cut"), runs_of(logs, "kept")
     assert (cut.state, cut.reason, cut.exit_code) == ("ERROR", CUT_OFF, None)
     assert (cut.command, cut.controller, cut.run) == (begun[0].command, "main", 1)

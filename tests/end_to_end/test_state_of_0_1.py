@@ -72,9 +72,9 @@ def test_lines_and_their_ids(old: Path, controller: RecordingController, start_a
     waiting = wanted[len(ACKNOWLEDGED["lines"]) :]
     assert len(waiting) == 2501
     wait_until(lambda: len(controller.logs) >= len(waiting), what="the lines that waited")
-    assert [record["id"] for record in controller.logs] == waiting
+    assert [record["id"] for record in controller.logs[: len(waiting)]] == waiting
     controller.push(shell("new", "echo new >&2"))
-    wait_until(lambda: controller.logs[-1]["data"] == "new", what="a new line")
+    wait_until(lambda: any(record["data"] == "new" for record in controller.logs), what="a new line")
     ids = [record.id for record in newest_first(LogFolder(old / "logs"), LogQuery(limit=0))]
     assert len(set(ids)) == len(ids) > len(stored)
     assert agent.stop() == 0

@@ -38,26 +38,27 @@ def test_top_shows_agents_and_jobs_with_what_they_use(tmp_path: Path, start_agen
 
         def is_complete() -> bool:
             picture.update(json.loads(ctl(controller.url, "top", "--once", "--json").out))
-            jobs = picture["jobs"]
-            return bool(
-                jobs and jobs[0]["lines_per_second"] and jobs[0]["rss"] and picture["agents"][0]["lines_per_second"]
-            )
+            if not picture["jobs"]:
+                return False
+            agent, job = picture["agents"][0], picture["jobs"][0]
+            known = agent["cpu"] is not None and job["cpu"] is not None and agent["jobs_running"] == 1
+            return known and bool(job["lines_per_second"] and job["rss"] and agent["lines_per_second"] and agent["rss"])
 
         wait_until(is_complete, 25, "figures of a whole interval", interval=0.2)
         (agent,) = picture["agents"]
         (job,) = picture["jobs"]
         assert (agent["gid"], agent["nid"], agent["live"]) == (1, 10, True)
-        assert agent["jobs_running"] == 1
         assert agent["rss"] > 10_000_000
-        assert agent["cpu"] is not None
         assert (job["gid"], job["nid"], job["domain"], job["name"]) == (1, 10, "my_web", "sh")
-        # It prints at most 50; the interval behind a late one is short, and a few lines weigh more in it.
-        assert 0 < job["lines_per_second"] <= 500
+        # No upper bound: the interval behind a late one is short, and the lines of both may fall into it.
+        assert job["lines_per_second"] > 0
         assert job["rss"] > 500_000
-        assert job["cpu"] is not None
-        text = ctl(controller.url, "top", "--once").out
-        assert "my_web" in text
-        assert "MiB" in text
+
+        def is_shown() -> bool:
+            text = ctl(controller.url, "top", "--once").out
+            return "my_web" in text and "MiB" in text
+
+        wait_until(is_shown, what="both to be shown", interval=0.2)
 
 
 def arrivals(controller: RecordingController) -> dict[str, list[tuple[float, int, float]]]:
@@ -82,8 +83,8 @@ def test_lines_are_counted_per_series_and_interval(
     controller.push(shell("a", "seq 1 1000; seq 1 500 >&2; sleep 1.2; echo 2::last", domain="d"))
     controller.wait_for_result("a")
     wait_until(lambda: total(controller, "1.10.d.sh.lines") == 1501, what="all lines to be counted")
-    # Of intervals of a second, each more or less late: on a busy machine by several seconds.
-    assert 100 < total(controller, "1.10.d.sh.lines_per_second") < 15_000
+    # How long the intervals were nobody knows: on a busy machine one is late by seconds, and the next one short.
+    assert total(controller, "1.10.d.sh.lines_per_second") > 0
 
 
 def test_figures_go_out_with_their_interval_and_not_one_later(
@@ -94,14 +95,17 @@ def test_figures_go_out_with_their_interval_and_not_one_later(
     start_agent(text=text, folder=tmp_path)
     offset = time.time() - time.monotonic()
     key = "1.10.greenagent.agent.jobs_running"
-    wait_until(lambda: len(arrivals(controller)[key]) >= 3, 20, "two whole intervals")
+
+    def is_timely() -> bool:
+        """One is, of three or more: a busy machine may hold up some, but what waits for another interval is never."""
+        late = [at + offset - (stamp + interval) for at, stamp, _ in arrivals(controller)[key]]
+        return len(late) >= 3 and min(late) < interval
+
+    wait_until(is_timely, 20, "two whole intervals, and figures that did not wait for another one")
     first = arrivals(controller)[key][0][1]
-    late = []
-    for at, stamp, _ in arrivals(controller)[key]:
+    for _, stamp, _ in arrivals(controller)[key]:
         # The first begins with the agent; begun in an interval's last second, it takes the next one's stamp.
         assert stamp % interval == 0 or stamp <= first + 1
-        late.append(at + offset - (stamp + interval))
-    assert min(late) < interval, "each waited for another interval"  # a busy machine may hold up one
 
 
 INTAKE = """
@@ -128,8 +132,9 @@ def test_a_job_sends_to_its_own_port(controller: RecordingController, start_agen
     assert (one["state"], two["state"]) == ("SUCCESS", "SUCCESS")
     assert two["streams"][0].startswith("127.0.0.1:")
     wait_until(lambda: total(controller, "1.10.d.sh.sent") == 100, what="what was sent")
-    assert total(controller, "1.10.other.sh.sent") == 1
-    warnings = [data for _, _, level, data in agent.rows("jobid = 'one'") if level == 7]
+    wait_until(lambda: total(controller, "1.10.other.sh.sent") == 1, what="what the other sent")
+    wait_until(lambda: len(agent.rows("jobid = 'one' AND level = 7")) >= 2, what="the warnings to be stored")
+    warnings = [data for _, _, _, data in agent.rows("jobid = 'one' AND level = 7")]
     assert len(warnings) == 2, warnings
     assert "statistics line refused: 'odd:1|zz'" in warnings[0]
     assert "2 statistics lines were refused in all" in warnings[1]
@@ -173,7 +178,7 @@ def test_the_agents_own_figures_are_sent(
         ),
         what="what was done",
     )
-    found = arrivals(controller)
+    # They go out with each interval, but not all in one request.
     for key in (
         "jobs_running",
         "jobs_waiting",
@@ -198,4 +203,4 @@ def test_the_agents_own_figures_are_sent(
         "agent_resident_bytes",
         "uptime_seconds",
     ):
-        assert found[own + key], key
+        wait_until(lambda key=key: arrivals(controller)[own + key], what=key)

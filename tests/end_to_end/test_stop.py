@@ -85,7 +85,7 @@ def test_sigusr1_lets_the_current_runs_end_and_takes_no_more(
 def test_sigterm_while_draining_ends_the_runs(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
-    agent = start_agent()
+    agent = start_agent(kill_grace=60)
     up = tmp_path / "up"
     controller.push(shell("j", f"trap 'echo bye; exit 0' TERM; touch {up}; while :; do sleep 0.05; done"))
     wait_until(up.exists, what="the job")

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,7 @@ def serves(url: str, pair: tuple[Path, Path]) -> bool:
         session.trust_env = False
         session.verify = False
         session.cert = (str(pair[0]), str(pair[1]))
-        return session.get(f"{url}/api/agents", timeout=10).status_code == 200
+        return session.get(f"{url}/api/agents", timeout=60).status_code == 200
 
 
 def test_the_authority_is_an_extra_root_beside_those_of_the_system(
@@ -194,7 +194,7 @@ def test_the_authority_is_an_extra_root_beside_those_of_the_system(
     system, extra = write_authority(theirs, tmp_path / "system.pem"), write_authority(ours, tmp_path / "extra.pem")
     with ExitStack() as stack:
         one, two = (
-            stack.enter_context(RecordingController(tls=server_context(authority.issue_cert("127.0.0.1"))))
+            stack.enter_context(RecordingController(tls=server_context(authority.issue_cert("127.0.0.1")), park=600))
             for authority in (theirs, ours)
         )
         sections = [
@@ -204,7 +204,7 @@ def test_the_authority_is_an_extra_root_beside_those_of_the_system(
             section("stranger", two.url),
         ]
         agent = start_agent(controllers={}, more="".join(sections), environment={"SSL_CERT_FILE": str(system)})
-        wait_until(lambda: len(one.polls) == 2, what="both polls that only the system's root vouches for")
+        wait_until(lambda: len(one.polls) >= 2, what="both polls that only the system's root vouches for")
         two.wait_for_poll()
         wait_until(lambda: said_about(agent, "stranger"), what="the refusal")
         assert AS_THE_AGENT_SEES_IT["issuer"] in said_about(agent, "stranger")[0]
@@ -271,11 +271,14 @@ def test_certificates_and_authority_are_replaced_under_a_running_job(
         assert result["state"] == "SUCCESS"
         out = result["streams"][0].splitlines()
         count = int(out[-1].removeprefix("ended "))
-        assert agent.rows("jobid = 'long' AND level = 1") is not None
+        last = f"jobid = 'long' AND data = 'ended {count}'"
+        wait_until(lambda: agent.rows(last), what="the last line to be stored, which may be after the result went")
         lines = [row[3] for row in agent.rows("jobid = 'long' AND level = 1")]
         assert lines == [lines[0], *(f"line {number}" for number in range(count)), f"ended {count}"]
         wait_until(lambda: any(line["data"] == f"ended {count}" for line in recording.logs), 20, "the last line")
-        assert [line["data"] for line in recording.logs if line["jobid"] == "long" and line["level"] == 1] == lines
+        # A batch that was on a connection as that was given up comes twice.
+        sent = {line["id"]: line["data"] for line in recording.logs if line["jobid"] == "long" and line["level"] == 1}
+        assert list(sent.values()) == lines
         assert agent.stop() == 0
 
 
@@ -289,7 +292,7 @@ def check(folder: Path, text: str) -> tuple[int, list[str]]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert "Traceback" not in run.stderr
@@ -397,11 +400,24 @@ def test_a_handshake_that_hangs_keeps_nobody_out(tmp_path: Path, ours: trustme.C
         for _ in range(30):
             stack.enter_context(gevent.socket.create_connection(("127.0.0.1", controller.port)))
         start_agent(controllers={}, more=section("main", controller.url, certificate_authority=authority))
-        controller.wait_for_agents("1:10")
-        assert controller.post(shell("one", "echo hello")) == 202
-        assert controller.results("one")[0]["state"] == "SUCCESS"
+        # On a busy machine a handshake of ours may take more than that second as well.
+        wait_until(lambda: served(controller.live) == {"1:10"}, what="the agent to be live")
+        assert served(controller.post, shell("one", "echo hello")) in (202, 409), "or by a try whose answer was lost"
+        wait_until(lambda: served(controller.get, "jobs/one")["state"] == "SUCCESS", what="the job")
         wait_until(lambda: "no handshake within 1 s" in controller.stderr, what="the refusal")
         assert controller.stderr.count("no handshake within") == 1
+
+
+def served(ask: Callable[..., Any], *arguments: Any) -> Any:
+    """The answer, from the first connection that is let in."""
+
+    def answer() -> tuple[Any] | None:
+        try:
+            return (ask(*arguments),)
+        except requests.ConnectionError:
+            return None
+
+    return wait_until(answer, what="an answer")[0]
 
 
 def test_the_page_has_every_refusal_as_it_is_said() -> None:

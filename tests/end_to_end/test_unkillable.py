@@ -78,7 +78,8 @@ if os.geteuid() == 0:  # nobody else can lose the right to signal a child
                 left = f"could not be ended: {pid} (python3, not permitted)"
                 assert result["data"].endswith(left)
                 agent.await_said(f"job {job_id}: {left}")
-                assert agent.rows(f"jobid = '{job_id}' AND level = 8 AND data = 'greenagent: {left}'")
+                noted = f"jobid = '{job_id}' AND level = 8 AND data = 'greenagent: {left}'"
+                wait_until(lambda noted=noted: agent.rows(noted), what="the note of it in the job's log")
             [pid] = before
             agent.await_said(f"job again: could not be ended: {pid} (python3, not permitted)")
         finally:

@@ -26,7 +26,9 @@ def escape(tmp_path: Path) -> Iterator[Escape]:
 
     def script(name: str, pipes: str = "</dev/null >/dev/null 2>&1") -> str:
         files.append(tmp_path / name)
-        return f"setsid sh -c 'env -i setsid sleep 3009 {pipes} & echo $! > {files[-1]}' & wait; sleep 0.1"
+        is_there = f'[ "$(cat /proc/$(cat {files[-1]})/comm)" = sleep ]'
+        start = f"setsid sh -c 'env -i setsid sleep 3009 {pipes} & echo $! > {files[-1]}' & wait"
+        return f"{start}; until {is_there}; do sleep 0.02; done"
 
     yield script
     for file in files:
@@ -105,4 +107,5 @@ def test_what_may_stay_stays_through_a_replacement_and_the_agents_end(
     assert [pid for pid in pids if not is_running(pid)] == []
     assert agent.stop() == 0
     assert [pid for pid in pids if not is_running(pid)] == []
-    assert [data for _, _, level, data in agent.rows("jobid = 'agent'") if level == 7] == []
+    said = [data for _, _, level, data in agent.rows("jobid = 'agent'") if level == 7]
+    assert [data for data in said if any(str(pid) in data for pid in pids)] == []

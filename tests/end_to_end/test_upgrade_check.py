@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from greenagent.jobs.handover import VERSION
-from tests.support.agents import AgentProcess, StartAgent, configuration
+from tests.support.agents import StartAgent, configuration
 from tests.support.commands import built_in, shell
 from tests.support.job_lives import wait_for_words, words
 from tests.support.packages import change_package, copy_package
@@ -42,7 +42,7 @@ def test_check_tells_whether_a_state_of_that_version_can_be_taken_over(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert run.returncode == code, run.stderr
     assert said in run.stderr
@@ -72,11 +72,6 @@ def test_an_agent_that_reads_another_state_is_not_started_and_the_old_one_goes_o
     assert "Traceback" not in agent.stderr
 
 
-def last_line(agent: AgentProcess) -> str:
-    """Of its stderr, where the first one may come after its pid file."""
-    return (agent.stderr.splitlines() or [""])[-1]
-
-
 def test_with_the_logs_of_another_agent_nothing_is_replaced(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
@@ -91,11 +86,13 @@ def test_with_the_logs_of_another_agent_nothing_is_replaced(
         (f"{agent.folder}/mid", f"{other.folder}/mid"),
     ):
         agent.config.write_text(text.replace(own, others))
+        said = len(agent.stderr)
         os.kill(agent.pid, signal.SIGUSR2)
-        wait_until(lambda: f"is held by process {other.pid}" in last_line(agent), 30, "the refusal")
+        refusal = f"is held by process {other.pid}"
+        wait_until(lambda said=said, refusal=refusal: refusal in agent.stderr[said:], 30, "the refusal")
         agent.config.write_text(text)
         os.kill(agent.pid, signal.SIGHUP)
-        wait_until(lambda: "reloaded" in last_line(agent), what="the next line")
+        wait_until(lambda said=said: "reloaded" in agent.stderr[said:], what="the next line")
     replace(agent, 1)
     gate.touch()
     assert controller.wait_for_result("j")["data"] == "1"

@@ -12,7 +12,8 @@ from pathlib import Path
 from tests.conftest import needs
 from tests.support.agents import StartAgent
 from tests.support.commands import built_in, execute, shell
-from tests.support.metrics import get, listening
+from tests.support.metrics import free_port, get, listening
+from tests.support.packages import patient_package
 from tests.support.processes import is_running
 from tests.support.recording_controller import RecordingController, accept_after, status
 from tests.support.upgrade import replace
@@ -36,6 +37,7 @@ def test_the_state_of_the_jobs_needs_no_file(
     gate.touch()
     result = controller.wait_for_result("job")
     assert result["state"] == "SUCCESS"
+    assert agent.stop() == 0
     assert [int(row[3]) for row in agent.rows("jobid = 'job' AND level = 1")] == list(range(1, int(result["data"]) + 1))
 
 
@@ -78,8 +80,8 @@ def test_an_address_for_metrics_that_another_has_costs_no_job(
     gate, up = tmp_path / "gate", tmp_path / "up"
     controller.push(shell("job", f"touch {up}; until [ -e {gate} ]; do sleep 0.02; done; echo 20::1"))
     wait_until(up.exists, what="the job")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         agent.config.write_text(agent.config.read_text() + listening(port))
         replace(agent, 1)
     agent.await_said(f"cannot listen on 127.0.0.1:{port}")
@@ -90,21 +92,21 @@ def test_an_address_for_metrics_that_another_has_costs_no_job(
 
 
 def test_results_under_way_during_a_replacement_arrive_once(
-    controller: RecordingController, start_agent: StartAgent
+    controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
-    agent = start_agent()
+    agent = start_agent(python_path=str(patient_package(tmp_path / "installed")))
     controller.misbehave("result", status(503))
-    ids = [f"job{number}" for number in range(24)]
+    ids = [f"job{number}" for number in range(60)]
     for job_id in ids:
         controller.push(execute(job_id, "true"))
     wait_until(lambda: len(agent.rows("jobid = 'agent' AND data LIKE '%503%'")) > 0, what="the outage")
     wait_until(lambda: controller.waiting_commands == 0, what="all jobs to be taken")
     controller.behave("result")
-    controller.misbehave("result", accept_after(0.25))
+    controller.misbehave("result", accept_after(0.5))
     wait_until(lambda: controller.results, 30, "the first result")
-    os.kill(agent.pid, signal.SIGUSR2)
-    wait_until(lambda: agent.stderr.count("is ready") == 2, 30, "the replacement")
+    replace(agent, 1)
     assert len(controller.results) < len(ids), "it was replaced half-way"
+    controller.behave("result")
     wait_until(lambda: {result["id"] for result in controller.results} == set(ids), 30, "all results")
     controller.push(execute("last", "true"))
     controller.wait_for_result("last")
