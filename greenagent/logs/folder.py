@@ -29,6 +29,8 @@ from greenagent.values.errors import GreenagentError
 CURRENT: Final = "current.db"
 COMPANIONS: Final = ("-wal", "-shm", "-journal")
 """What sqlite keeps beside a database, by what follows the database's name."""
+READER_PATIENCE = 2.0
+"""Seconds that a reader from outside waits for a database that is locked, as while it is being closed."""
 Unreadable = Callable[[Path, sqlite3.Error], None]
 """Told of a file that cannot be read: returns to go on with the other files, or raises."""
 
@@ -305,6 +307,6 @@ def _open_copy(path: Path, names: dict[Path, str]) -> tuple[sqlite3.Connection, 
 
 
 def _connect(path: Path, options: str) -> sqlite3.Connection:
-    connection = connect(path, options, 2.0)
+    connection = connect(path, options, READER_PATIENCE)
     connection.text_factory = lambda data: data.decode("utf-8", "backslashreplace")
     return connection

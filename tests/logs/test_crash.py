@@ -31,20 +31,19 @@ def stop_at_random(process: subprocess.Popen, pause: float) -> tuple[int, str]:
 def test_kill_9_at_random_instants_while_files_rotate(stores: Stores) -> None:
     random.seed(KILLS)
     safe: list[int] = []
-    for _ in range(KILLS):
+    while len(safe) < KILLS or len(stores.folder.archives()) < 3:  # a slow machine writes less in a life
         number, errors = stop_at_random(start_chatty(stores, 1 << 18), random.uniform(0, 0.1))
         assert errors == ""
         safe.append(number)
     reports = list(verify_folder(stores.folder))
     assert [report.line() for report in reports if report.problems] == []
-    assert len(stores.folder.archives()) >= 3
     stored = rows(stores.folder, "seq, id, data")
     ids = [number for _, number, _ in stored]
     assert len(set(ids)) == len(ids)
     assert ids == sorted(ids)
     # Every life begins again at line 0 and leaves an unbroken row of lines at least as long as it called safe.
     starts = [index for index, (_, _, data) in enumerate(stored) if int(data[:9]) == 0]
-    assert len(starts) == KILLS
+    assert len(starts) == len(safe)
     for number, (begin, end) in zip(safe, itertools.pairwise([*starts, len(stored)]), strict=True):
         life = [int(data[:9]) for _, _, data in stored[begin:end]]
         assert life == list(range(len(life)))

@@ -184,4 +184,4 @@ def test_who_waits_for_ids_is_woken_when_nobody_reserves_them_any_more(path: Pat
     gevent.sleep(0)
     made.ids.end()
     with pytest.raises(GreenagentError, match="log writer has stopped"):
-        waiter.get(timeout=5)
+        waiter.get(timeout=60)

@@ -30,10 +30,10 @@ def test_a_database_of_an_earlier_version_is_read_and_verified(schema: str, tmp_
     assert found[::-1] == EXPECTED
     program = command("logs")
     shown = subprocess.run(
-        [*program, "--dir", tmp_path, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
+        [*program, "--dir", tmp_path, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
     )
     assert [(line["level"], line["data"]) for line in map(json.loads, shown.stdout.splitlines())] == EXPECTED
     verified = subprocess.run(
-        [*program, "verify", "--dir", tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+        [*program, "verify", "--dir", tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert verified.returncode == 0, verified.stdout + verified.stderr

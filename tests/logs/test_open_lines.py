@@ -209,7 +209,7 @@ def test_nobody_looks_while_nothing_is_open(typing: Typing, monkeypatch: pytest.
     wait_until(rests, what="rest")
     assert typing.table() == []
     prints("more\n7:::begun\n")
-    assert not rests()
+    wait_until(lambda: not rests(), what="looks again")
     typing.now += 3
     wait_until(typing.table, what="another row")
     typing.log.watch({})

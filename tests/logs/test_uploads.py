@@ -213,12 +213,12 @@ class TestWhenABatchIsDue:
         waiter = self.waits(backlog)
         assert not waiter.ready()
         backlog.stored(1, 0)
-        waiter.get(timeout=5)
+        waiter.get(timeout=60)
 
     def test_anything_is_when_the_period_ends(self) -> None:
         backlog = self.backlog(1)
         began = time.monotonic()
-        self.waits(backlog, flush_int=0.05).get(timeout=5)
+        self.waits(backlog, flush_int=0.05).get(timeout=60)
         assert time.monotonic() - began >= 0.04
 
     def test_nothing_never_is(self) -> None:
@@ -231,14 +231,14 @@ class TestWhenABatchIsDue:
         backlog = self.backlog()
         waiter = self.waits(backlog)
         backlog.stored(1, 0.02)
-        waiter.get(timeout=5)
+        waiter.get(timeout=60)
 
     def test_all_that_waited_then_goes_in_as_many_batches_as_it_takes(self) -> None:
         backlog = self.backlog()
         backlog.stored(9, 0.001)
         backlog.wait_due(10, 1000)
         backlog.deliver(1, 2, 3)
-        self.waits(backlog).get(timeout=5)
+        self.waits(backlog).get(timeout=60)
         backlog.deliver(4, 5, 6, 7, 8, 9)
         assert backlog.waiting == 0
         backlog.stored(1, 0)
@@ -247,7 +247,7 @@ class TestWhenABatchIsDue:
         waiter.kill()
 
     def test_what_waited_from_an_earlier_life_goes_at_once(self) -> None:
-        self.waits(LoosePending(3)).get(timeout=5)
+        self.waits(LoosePending(3)).get(timeout=60)
 
     def test_a_full_batch_does_not_restart_the_period(self) -> None:
         backlog = self.backlog(10)
@@ -255,7 +255,7 @@ class TestWhenABatchIsDue:
         backlog.wait_due(10, 1000)
         backlog.deliver(*range(10))
         backlog.stored(1, 0)
-        self.waits(backlog).get(timeout=5)
+        self.waits(backlog).get(timeout=60)
 
 
 def test_lines_that_come_wake_the_uploader(stores: Stores) -> None:
@@ -264,7 +264,7 @@ def test_lines_that_come_wake_the_uploader(stores: Stores) -> None:
     assert store.pending("a").waiting == 0
     waiter = gevent.spawn(store.pending("a").wait_due, 3, 1000.0)
     log.append([Block(1, "1\n2\n3\n", 3)])
-    waiter.get(timeout=5)
+    waiter.get(timeout=60)
     assert store.pending("a").waiting == 3
 
 
@@ -274,7 +274,7 @@ def test_log_flush_of_a_job_makes_its_batch_due(stores: Stores) -> None:
     routes = Routes(pairs=[(bits["a"], None)], log_flush=0.02)
     waiter = gevent.spawn(store.pending("a").wait_due, 1000, 1000.0)
     job(store, routes=routes).append([Message(1, "x")])
-    waiter.get(timeout=5)
+    waiter.get(timeout=60)
 
 
 def test_pairs_of_loggers_with_odd_names_go_on_where_version_0_1_left_them(stores: Stores) -> None:
