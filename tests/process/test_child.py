@@ -22,7 +22,7 @@ def test_wait_times_out_and_frees_nothing(start):
     assert child.wait(0.02) is None
     assert not child.has_exited
     os.kill(child.pid, signal.SIGTERM)
-    assert child.wait(10) == child.wait(0) == ExitStatus(None, "SIGTERM")
+    assert child.wait(60) == child.wait(0) == ExitStatus(None, "SIGTERM")
     assert child.has_exited
     assert state_of(child.pid) == "Z"  # its number still guards the group's
     assert child.reap() == child.reap() == child.wait(0) == ExitStatus(None, "SIGTERM")
@@ -46,7 +46,7 @@ def test_waiting_greenlet_that_is_killed_disturbs_nobody(start):
     gevent.sleep(0)
     victim.kill()
     close_pipes(child)
-    assert other.get(timeout=10) == ExitStatus(0, None)
+    assert other.get(timeout=60) == ExitStatus(0, None)
     child.reap()
 
 
@@ -81,7 +81,7 @@ def test_signal_reaches_the_whole_group_and_nobody_after_the_end(start):
     child = start("bash", "-c", "sleep 600 & echo $!; wait; echo never")
     inner = int(read_some(child))
     assert child.signal(signal.SIGTERM)
-    child.wait(10)
+    child.wait(60)
     wait_until(lambda: not is_running(inner), what="the end of the inner sleep")
     assert not child.signal(signal.SIGTERM)
     sweep(child)
@@ -108,7 +108,7 @@ def test_child_in_another_session_is_ended(start, grace):
 def test_daemon_is_ended_by_its_tag(start):
     child = start(*daemon("os._exit(0)"), tag=job_tag("i", "daemon", 1))
     pid = int(read_some(child))
-    child.wait(10)
+    child.wait(60)
     wait_until(lambda: [process.pid for process in child.members()] == [pid], what="the orphan to be given to us")
     assert [left.pid for left in sweep(child).ended] == [pid]
     assert not is_running(pid)
@@ -142,7 +142,7 @@ def test_daemon_without_tag_is_ended_when_it_was_noted(start):
     )
     grandchild = next(process.pid for process in child.tree.find() if process.command == "sleep")
     close_pipes(child)
-    child.wait(10)
+    child.wait(60)
     assert is_running(grandchild)
     assert sweep(child) == (((grandchild, "sleep", ""),), ())
     assert not is_running(grandchild)
@@ -152,7 +152,7 @@ def test_daemon_without_tag_is_ended_when_it_was_noted(start):
 def test_sweep_names_what_a_finished_child_left(start):
     child = start("bash", "-c", "sleep 600 & echo $!")
     pid = int(read_some(child))
-    child.wait(10)
+    child.wait(60)
     wait_until(lambda: [process.command for process in child.members()] == ["sleep"], what="the sleep")
     assert sweep(child, 30) == (((pid, "sleep", ""),), ())
     assert sweep(child) == ((), ())
@@ -165,7 +165,7 @@ def test_what_is_between_two_programs_is_swept_too(start):
     script = "setsid sleep 600 </dev/null >/dev/null 2>&1 & exit 0"
     for number in range(100):
         child = start("sh", "-c", script, tag=job_tag("i", f"between{number}", 1))
-        child.wait(10)
+        child.wait(60)
         assert len(sweep(child).ended) == 1
         child.reap()
         close_pipes(child)
@@ -187,8 +187,8 @@ def test_process_that_joins_the_group_after_the_term_hears_it_too(start):
     child = start("bash", "-c", "trap 'sleep 600 & wait; exit 3' TERM; echo; while :; do sleep 0.01; done")
     read_some(child)
     began = time.monotonic()
-    assert end(child, 40) == ()
-    assert time.monotonic() - began < 20  # not by the KILL after the grace
+    assert end(child, 100) == ()
+    assert time.monotonic() - began < 60  # not by the KILL after the grace
     child.reap()
     close_pipes(child)
 
@@ -234,7 +234,7 @@ def test_two_who_end_the_same_child(start):
     child = start("bash", "-c", "trap '' TERM; echo; while :; do sleep 0.01; done")
     read_some(child)
     ends = [gevent.spawn(end, child, 600), gevent.spawn(end, child, 0.05)]
-    gevent.joinall(ends, timeout=20, raise_error=True)
+    gevent.joinall(ends, timeout=60, raise_error=True)
     assert [greenlet.value for greenlet in ends] == [(), ()]
     assert child.reap() == ExitStatus(None, "SIGKILL")
     close_pipes(child)

@@ -22,7 +22,7 @@ def finished_with_daemon(start, tag, leave=False, **keys):
     """A child that has ended and been reaped without a sweep, and the pid of the daemon it left."""
     child = start(*daemon("os._exit(0)", **keys), tag=tag)
     pid = int(read_some(child))
-    child.wait(10)
+    child.wait(60)
     if leave:
         child.leave_children()
     child.reap()
@@ -126,7 +126,7 @@ def test_a_process_that_takes_the_tag_of_a_living_job_ends_with_its_own(start, o
     orphan_reaper.check()
     wait_until(lambda: not is_running(hidden), what="the end of what made a tag up")
     child = start("sh", "-c", f"GREENAGENT_JOB={tag} setsid -f sleep 600", tag=job_tag(INSTANCE, "over", 1))
-    child.wait(10)
+    child.wait(60)
     assert len(sweep(child).ended) == 1, "it has its own job's pipes"
     assert is_running(living.pid)
     end(living, 0)
@@ -241,7 +241,7 @@ def test_a_session_counts_only_while_it_is_certain_whose_it_is(start):
     assert sorted(orphan.pid for orphan in found) == sorted(below), "the tagged leader is found by its tag"
     assert find_by_session({leader.pid: leader.start_ticks - 1}) == {}, "another process had this number"
     os.kill(leader.pid, 9)
-    leader.wait(10)
+    leader.wait(60)
     leader.reap()
     assert find_by_session({leader.pid: leader.start_ticks}) == {}
     for orphan in found:

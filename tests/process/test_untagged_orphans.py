@@ -54,7 +54,7 @@ def next_tick():
 
 def test_an_untagged_orphan_that_holds_its_jobs_pipes_is_ended_with_its_job(make_orphan):
     child, pid = make_orphan("holds", pipes="")
-    child.wait(10)
+    child.wait(60)
     assert [leftover.pid for leftover in sweep(child).ended] == [pid]
     assert not is_running(pid)
     over(child)
@@ -69,7 +69,7 @@ def test_a_process_whose_session_was_seen_is_known_after_its_leader_is_gone(star
     child.tree.find()
     gate.touch()
     pid = int(wait_for_words(pids, 2)[1])
-    child.wait(10)
+    child.wait(60)
     wait_until(lambda: procfs.read_process(pid).parent == os.getpid() and not read_tag(pid), what="its escape")
     assert [leftover.pid for leftover in sweep(child).ended] == [pid]
     over(child)
@@ -84,7 +84,7 @@ def test_a_process_that_only_the_meter_saw_is_known_wherever_it_went(start, tmp_
     found = child.tree.find_in(procfs.Snapshot(lambda: None))
     assert {child.pid, pid} <= {process.pid for process in found}
     gate.touch()
-    child.wait(10)
+    child.wait(60)
     wait_until(lambda: procfs.read_process(pid).parent == os.getpid(), what="the adoption")
     assert [leftover.pid for leftover in sweep(child).ended] == [pid]
     over(child)
@@ -97,7 +97,7 @@ def test_an_untagged_orphan_is_ended_once_no_run_lives_that_may_own_it(make_orph
     next_tick()
     younger = start("sleep", "600", tag=job_tag(INSTANCE, "younger", 1))
     orphan_reaper.check()
-    child.wait(10)
+    child.wait(60)
     assert sweep(child) == ((), ())
     over(child)
     for _ in range(3):
@@ -119,7 +119,7 @@ def test_untagged_orphans_of_runs_that_leave_children_may_stay_with_what_comes_f
     make_orphan, start, orphan_reaper, said
 ):
     child, pid = make_orphan("leaving")
-    child.wait(10)
+    child.wait(60)
     child.leave_children()
     over(child)
     for _ in range(4):
@@ -127,7 +127,7 @@ def test_untagged_orphans_of_runs_that_leave_children_may_stay_with_what_comes_f
     orphan_reaper.end_all()
     assert is_running(pid)
     other, unknown = make_orphan("other")  # it may have come from what was left
-    other.wait(10)
+    other.wait(60)
     over(other)
     orphan_reaper.check()
     assert is_running(unknown)
@@ -139,7 +139,7 @@ def test_untagged_orphans_of_runs_that_leave_children_may_stay_with_what_comes_f
         orphan_reaper.check()
     next_tick()
     last, ended = make_orphan("last")
-    last.wait(10)
+    last.wait(60)
     over(last)
     orphan_reaper.check()
     gone(ended)
@@ -147,7 +147,7 @@ def test_untagged_orphans_of_runs_that_leave_children_may_stay_with_what_comes_f
 
 def test_what_was_there_before_the_agent_may_stay(make_orphan, spawner, said, orphan_reaper):
     child, pid = make_orphan("before")
-    child.wait(10)
+    child.wait(60)
     over(child)
     orphan_reaper.begin()
     orphan_reaper.check()
@@ -162,7 +162,7 @@ def test_another_image_goes_on_with_untagged_orphans_and_what_may_stay(
     make_orphan, start, spawner, orphan_reaper, said
 ):
     child, kept = make_orphan("leaving")
-    child.wait(10)
+    child.wait(60)
     child.leave_children()
     over(child)
     state = spawner.children.detached.state()
@@ -172,7 +172,7 @@ def test_another_image_goes_on_with_untagged_orphans_and_what_may_stay(
         orphan_reaper.check()
     assert spawner.children.detached.state() == []
     other, pid = make_orphan("other")
-    other.wait(10)
+    other.wait(60)
     over(other)
     tag = job_tag(INSTANCE, "running", 1)
     orphan_reaper.take_over([tag], [])
@@ -197,7 +197,7 @@ def test_at_the_agents_end_all_untagged_orphans_are_ended_also_those_that_ignore
     child, pid = make_orphan("plain")
     hard = int(wait_for_words(pids, 1)[0])
     for each in (stubborn, child):
-        each.wait(10)
+        each.wait(60)
         over(each)
     orphan_reaper.end_all()
     assert not is_running(pid)

@@ -25,7 +25,7 @@ def test_a_wait_is_ended():
     gevent.sleep(0)
     assert region.interrupt()
     assert not region.interrupt(), "once is enough"
-    assert greenlet.get(timeout=5) == "interrupted"
+    assert greenlet.get(timeout=60) == "interrupted"
     assert not region.interrupt(), "nobody is there any more"
 
 
@@ -35,7 +35,7 @@ def test_an_interrupt_that_comes_too_late_does_not_hit_what_follows():
     gevent.sleep(0)
     event.set()
     assert region.interrupt()
-    assert greenlet.get(timeout=5) == "came through"
+    assert greenlet.get(timeout=60) == "came through"
 
 
 def test_a_region_can_be_used_again():
@@ -44,4 +44,4 @@ def test_a_region_can_be_used_again():
         greenlet = gevent.spawn(waiter, region, Event())
         gevent.sleep(0)
         region.interrupt()
-        assert greenlet.get(timeout=5) == "interrupted"
+        assert greenlet.get(timeout=60) == "interrupted"

@@ -46,7 +46,7 @@ def test_a_worker_handles_everything_in_order_and_pushes_back() -> None:
     assert not putter.ready(), "the fourth item waits for room"
     assert worker.weight <= 3
     gate.set()
-    putter.join(5)
+    putter.join(60)
     worker.stop()
     assert handled == list(range(10))
 
@@ -86,7 +86,7 @@ def test_a_caller_is_woken_when_the_thread_dies_before_its_turn() -> None:
     gevent.sleep(0)
     hold.set()
     with pytest.raises(GreenagentError, match="the test thread has stopped: no reason"):
-        caller.get(timeout=5)
+        caller.get(timeout=60)
     with pytest.raises(GreenagentError, match="the test thread has stopped"):
         worker.call(lambda: 7)
 
@@ -173,7 +173,7 @@ def test_an_output_nobody_reads_blocks_nobody_and_says_what_it_left_out() -> Non
     output.write("after")
     output.close()
     os.close(writing)
-    reader.join(5)
+    reader.join(60)
     os.close(reading)
     pool.close()
     lines = received.decode().splitlines()
@@ -238,7 +238,7 @@ gevent.sleep(0.01)
 output.close()
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
     )
     lines = sorted(line.split(" ", 2)[2] for line in done.stderr.splitlines())
     assert len(lines) == 2

@@ -67,6 +67,6 @@ def test_a_pipe_that_a_shell_hands_over_is_read_where_it_may_be(tmp_path: Path) 
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=20,
+        timeout=120,
     )
     assert (done.stdout, done.stderr) == ("secret\nit is a pipe, not a file\n", "")

@@ -69,7 +69,7 @@ def test_waiting_for_a_result(spool: Spool) -> None:
     arrived = gevent.spawn(spool.wait, "main", 10)
     gevent.sleep(0)
     spool.report(0, "main", result(), ends=False)
-    assert arrived.get(timeout=5) is True
+    assert arrived.get(timeout=60) is True
     assert spool.wait("main", 0.01) is False
 
 

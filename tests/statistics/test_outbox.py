@@ -142,7 +142,7 @@ def test_results_and_statistics_do_not_stand_in_each_others_way(spool: Spool) ->
     arrived = gevent.spawn(spool.wait, "main", 10, "stats")
     gevent.sleep(0)
     outbox.add([counter(120, 1)])
-    assert arrived.get(timeout=5) is True
+    assert arrived.get(timeout=60) is True
     assert spool.wait("main", 0.01) is False
 
 

@@ -52,7 +52,7 @@ class Served:
         headers = {"Host": host} if host else {}
         request = urllib.request.Request(f"http://127.0.0.1:{self.server.port}{path}", method=method, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, answer.headers["Content-Type"], answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.headers["Content-Type"], error.read().decode()
@@ -150,7 +150,7 @@ def test_connections_that_ask_nothing_take_no_descriptors_of_jobs_and_keep_nobod
     before = open_descriptors()
     with ExitStack() as idle:
         for number in range(300):
-            client = socket.create_connection(("127.0.0.1", served.server.port), timeout=10)
+            client = socket.create_connection(("127.0.0.1", served.server.port), timeout=60)
             idle.callback(client.close)
             if number % 50 == 0:
                 assert served.get("/healthz")[0] == 200
@@ -205,7 +205,7 @@ def test_what_a_visitor_sends_without_end_holds_up_nobody_and_is_not_said(
 def test_a_connection_ends_with_its_one_answer_and_a_request_with_a_body_is_refused(
     served: Served, headers: bytes, status: bytes
 ) -> None:
-    with socket.create_connection(("127.0.0.1", served.server.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", served.server.port), timeout=60) as client:
         client.sendall(REQUEST + headers + b"\r\n" + (b"" if status == b"200" else b"x"))
         answer = b""
         while piece := client.recv(1000):
@@ -234,7 +234,7 @@ def test_it_listens_on_an_address_of_the_newer_kind(served: Served) -> None:
     server = MetricsServer("[::1]:0", served.statistics, served.metrics, lambda: None, dict)
     server.start()
     try:
-        with urllib.request.urlopen(f"http://[::1]:{server.port}/healthz", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://[::1]:{server.port}/healthz", timeout=60) as answer:
             assert answer.read() == b"ok\n"
     finally:
         server.stop()
@@ -255,7 +255,7 @@ except GreenagentError as error:
     print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True, timeout=30, check=False
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True, timeout=120, check=False
     )
     assert done.stderr == b""
     assert b"pip install prometheus_client" in done.stdout

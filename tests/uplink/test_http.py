@@ -91,10 +91,12 @@ EXCHANGES = pytest.mark.parametrize("open_client", [fresh, answered], ids=["firs
 @EXCHANGES
 def test_a_poll_ends_in_time_with_one_reason_whatever_comes_back(order, kind, reason, open_client):
     with RecordingController() as controller:
-        poller = open_client(controller, connect_timeout=0.3, body_grace=0.3, command_limit=1_000_000)
+        # A short time only where time is what ends it: elsewhere a machine that stands still would decide.
+        patience = 0.3 if kind == "timeout" else 60
+        poller = open_client(controller, body_grace=patience, command_limit=1_000_000)
         controller.misbehave("cmd", order)
-        with pytest.raises(TransportError) as caught, gevent.Timeout(10):
-            poller.get("cmd", timeout=0.3)
+        with pytest.raises(TransportError) as caught, gevent.Timeout(60):
+            poller.get("cmd", timeout=patience)
         assert (caught.value.kind, caught.value.reason) == (kind, reason)
         controller.behave()
         controller.push(b"{}")
@@ -168,7 +170,7 @@ def test_an_answer_without_end_ends_with_one_reason_and_holds_up_nobody(kind, or
         client = Uplink(url, command_limit=1_000_000).client()
         for _ in range(ordinary):
             assert client.get("cmd").body == b'"ok"'
-        with longest_stall() as stall, pytest.raises(TransportError) as caught, gevent.Timeout(20):
+        with longest_stall() as stall, pytest.raises(TransportError) as caught, gevent.Timeout(60):
             client.get("cmd")
         assert caught.value.reason == reason
     assert stall[0] < STALL
@@ -183,7 +185,7 @@ def test_a_post_that_is_answered_without_end_holds_up_nobody(kind, ordinary):
         client = Uplink(url).client()
         for _ in range(ordinary):
             assert client.post("result", b"{}").ok
-        with longest_stall() as stall, gevent.Timeout(20):
+        with longest_stall() as stall, gevent.Timeout(60):
             if kind in ("continue", "headers"):
                 with pytest.raises(TransportError):
                     client.post("result", b"{}")
@@ -314,7 +316,7 @@ def test_a_poll_can_be_called_off_and_a_body_that_has_begun_cannot():
         poll = gevent.spawn(outcome, poller.get, "cmd")
         controller.wait_for_poll()
         assert poller.interrupt()
-        error = poll.get(timeout=5)
+        error = poll.get(timeout=60)
         assert isinstance(error, TransportError)
         assert error.kind == "interrupted"
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"
@@ -322,7 +324,7 @@ def test_a_poll_can_be_called_off_and_a_body_that_has_begun_cannot():
         poll = gevent.spawn(poller.get, "cmd")
         wait_until(lambda: not poller._may_be_called_off and not poll.ready(), what="a body")
         assert not poller.interrupt()
-        assert poll.get(timeout=5).body == b'{"a": 1} '
+        assert poll.get(timeout=60).body == b'{"a": 1} '
 
 
 @pytest.mark.parametrize("way", ["opening", "open", "proxy"])
@@ -370,7 +372,7 @@ def test_a_poll_over_tls_can_be_called_off_from_its_beginning_on(tmp_path):
             poll = gevent.spawn(outcome, poller.get, "cmd")
             wait_until(lambda poller=poller: poller._may_be_called_off, what="the request")
             poller.interrupt()
-            error = poll.get(timeout=5)
+            error = poll.get(timeout=60)
             assert isinstance(error, TransportError)
             assert error.kind == "interrupted"
 
@@ -384,7 +386,7 @@ def test_a_poll_that_is_held_for_an_answer_can_still_be_aborted():
         controller.wait_for_poll()
         poller.interrupt()
         poller.abort()
-        error = poll.get(timeout=5)
+        error = poll.get(timeout=60)
         assert isinstance(error, TransportError)
         assert error.kind == "interrupted"
 
@@ -416,7 +418,7 @@ def test_a_post_can_be_aborted():
         wait_until(lambda: controller.refused_posts, what="the post")
         assert not sender.interrupt(), "only polls are called off this way"
         assert sender.abort()
-        assert isinstance(post.get(timeout=5), TransportError)
+        assert isinstance(post.get(timeout=60), TransportError)
 
 
 def test_a_time_limit_of_the_caller_stays_the_callers():
@@ -430,9 +432,9 @@ def test_a_time_limit_of_the_caller_stays_the_callers():
 def test_each_request_has_the_whole_of_its_time_limit():
     """They share a timer: the time that earlier ones took is not taken from it."""
     limits = http_module._TimeLimits()
-    for _ in range(3):
-        with limits.of(2.0):
-            gevent.sleep(0.9)
+    for _ in range(4):
+        with limits.of(3.0):
+            gevent.sleep(0.8)
     with pytest.raises(http_module._OutOfTime), limits.of(0.1):
         gevent.sleep(60)
 
@@ -455,7 +457,7 @@ def test_one_that_hangs_slows_no_other():
             hanging.spawn(fresh(bad).post, "event", b"{}")
         wait_until(lambda: len(bad.refused_posts) == 20, what="twenty hanging posts")
         sender = fresh(good)
-        with gevent.Timeout(5):
+        with gevent.Timeout(9):  # one that hangs is given up after ten
             for _ in range(20):
                 assert sender.post("event", b"{}").ok
         hanging.kill()

@@ -197,7 +197,7 @@ def test_stopping_flushes_what_is_not_due_yet():
         with running(logs.uploader):
             wait_until(lambda: logs.store.is_waited_for, what="the uploader to wait")
             logs.store.add(*lines(250))
-            logs.uploader.stop(drain_timeout=10)
+            logs.uploader.stop(drain_timeout=60)
             assert texts(controller) == lines(250)
 
 

@@ -25,9 +25,9 @@ def test_where_one_connection_is_found_dead_no_other_that_rested_is_trusted():
         with pytest.raises(TransportError, match="did not answer in time"):
             results.post("event", b"1", timeout=0.3)
         began = time.monotonic()
-        assert logs.post("event", b"2", timeout=10).ok
-        assert polls.get("cmd", timeout=10).ok
-        assert results.post("event", b"3", timeout=10).ok
+        assert logs.post("event", b"2", timeout=60).ok
+        assert polls.get("cmd", timeout=60).ok
+        assert results.post("event", b"3", timeout=60).ok
         assert time.monotonic() - began < 30
         assert controller.events == [{}, {}, 2, 3]
         assert relay.opened == 6
@@ -45,4 +45,4 @@ def test_a_request_that_is_under_way_is_left_alone_where_another_connection_is_f
         with pytest.raises(TransportError, match="did not answer in time"):
             results.post("event", b"1", timeout=0.3)
         controller.push(b'{"a": 1}')
-        assert poll.get(timeout=5).body == b'{"a": 1}'
+        assert poll.get(timeout=60).body == b'{"a": 1}'

@@ -29,6 +29,7 @@ def test_a_poller_says_it_is_there_and_takes_commands_one_after_the_other():
             controller.push(command("one"))
             controller.push(command("two"))
             wait_until(lambda: len(got.commands) == 2, what="both commands")
+            controller.wait_for_poll(3)
         assert [taken.id for taken in got.commands] == ["one", "two"]
         assert controller.events == [{"name": "startup"}]
         first = controller.polls[0]
@@ -202,7 +203,7 @@ def test_stopping_ends_an_open_poll_at_once():
         with running(poller) as greenlet:
             controller.wait_for_poll()
             poller.stop()
-            greenlet.join(2)
+            greenlet.join(20)
             assert greenlet.dead
         wait_until(lambda: not controller.open_connections, what="the poll to be given up")
 
@@ -214,7 +215,7 @@ def test_stopping_ends_the_wait_of_a_backoff():
         with running(poller) as greenlet:
             wait_until(lambda: poller.state == "waiting", what="the backoff")
             poller.stop()
-            greenlet.join(2)
+            greenlet.join(20)
             assert greenlet.dead
 
 
@@ -320,7 +321,7 @@ def test_stopping_ends_a_startup_event_that_hangs():
         with running(poller) as greenlet:
             wait_until(lambda: controller.refused_posts, what="the event")
             poller.stop()
-            greenlet.join(2)
+            greenlet.join(20)
             assert greenlet.dead
         assert controller.polls == []
 
