@@ -55,7 +55,7 @@ def test_it_comes_back_with_the_agent_until_it_is_killed(
         agent = start_agent(folder=folder)
     wait_for_words(runs, 3)
     kill(controller, "s")
-    assert states_of(controller, "s") == ["KILLED"]
+    wait_until(lambda: states_of(controller, "s") == ["KILLED"], what="its end")
     agent.stop()
     start_agent(folder=folder)
     assert ask(controller, "ping")["state"] == "SUCCESS"
@@ -67,7 +67,7 @@ def test_a_kill_while_it_waits_for_its_restart_ends_it(
 ) -> None:
     agent = start_agent()
     controller.push(shell("s", "exit 3", restart="always"))
-    wait_until(lambda: "s" in agent.agent.admission.live and agent.agent.admission.live["s"].run == 2, what="run 2")
+    wait_until(lambda: "s" in agent.agent.admission.live and agent.agent.admission.live["s"].run >= 2, what="run 2")
     kill(controller, "s")
     assert controller.wait_for_result("s")["state"] == "KILLED"
 
@@ -84,7 +84,7 @@ def test_a_program_that_was_never_there_ends_it_and_one_that_is_gone_for_a_while
     program.chmod(0o755)
     job = agent.accept(execute("replaced", str(program), restart="always"))
     assert job is not None
-    wait_until(lambda: (job.run, job.stage) == (2, Stage.SLEEPING), what="a start that failed")
+    wait_until(lambda: job.run >= 2 and job.stage is Stage.SLEEPING, what="a start that failed")
     Path(f"{program}.away").rename(program)
     wait_for_words(runs, 2)
     kill(controller, "replaced")

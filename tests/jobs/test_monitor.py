@@ -76,7 +76,7 @@ def test_a_port_is_handed_on_open_though_the_jobs_log_takes_no_line(
     assert job.suspended.intake is not None
     assert [values for _, values in statistics.gauges()] == [{"level": 7.0}]  # they are handed over at the same time
     log.released.set()
-    closing.get(timeout=10)
+    closing.get(timeout=60)
     assert log.said == [
         "statistics line refused: 'nonsense': not of the form key:value|type",
         "600 statistics lines were refused in all",

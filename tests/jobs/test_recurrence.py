@@ -81,12 +81,14 @@ def test_a_failing_recurring_job_is_restarted_first_and_never_runs_twice_at_once
     controller.push(shell("r", script, recurring_period=1, max_restart=1))
     # Run and restart, one report; the period; run and restart, one report.
     wait_until(lambda: len(controller.results_of("r")) >= 2, 20, "two reports")
-    assert set(words(runs)) == {"x"}
-    assert len(words(runs)) == 4
     kill(controller, "r")
     agent.stop()
-    assert states_of(controller, "r") == ["ERROR", "ERROR", "KILLED"]
-    assert len(agent.rows("jobid = 'r' AND level = 9")) == 2
+    assert set(words(runs)) == {"x"}
+    *failures, last = states_of(controller, "r")
+    assert (set(failures), last) == ({"ERROR"}, "KILLED")
+    # More than two where the kill took its time; then it may have ended a run, or one and its restart.
+    assert len(words(runs)) - 2 * len(failures) in (0, 1, 2)
+    assert len(agent.rows("jobid = 'r' AND level = 9")) == len(failures)
 
 
 def test_a_timeout_of_one_run_is_reported_and_the_period_goes_on(
@@ -95,7 +97,7 @@ def test_a_timeout_of_one_run_is_reported_and_the_period_goes_on(
     start_agent()
     runs = tmp_path / "runs"
     controller.push(shell("r", f"echo x >> {runs}; sleep 1000", recurring_period=1, max_time=1))
-    wait_until(lambda: states_of(controller, "r") == ["TIMEOUT", "TIMEOUT"], 20, "two runs")
+    wait_until(lambda: states_of(controller, "r")[:2] == ["TIMEOUT", "TIMEOUT"], 20, "two runs")
     kill(controller, "r")
     wait_until(lambda: states_of(controller, "r")[-1] == "KILLED", what="the end")
 

@@ -139,6 +139,7 @@ def test_a_run_that_a_crash_cut_off_is_reported_once_and_the_period_goes_on(
     for _ in range(2):
         agent = start_agent(folder=folder)
         wait_for_pause(agent)
+        wait_until(lambda: due(folder) is not None, what="the time of the next run in the ledger")
         assert 0 < due(folder) - time.time() <= PERIOD
         agent.stop()
     [result] = controller.results

@@ -11,6 +11,7 @@ from tests.support.commands import execute, shell
 from tests.support.inside import StartInside
 from tests.support.job_lives import ask, kill, states_of, wait_for_words, words
 from tests.support.recording_controller import RecordingController
+from tests.support.run_rows import runs_of
 from tests.support.waiting import wait_until
 
 
@@ -34,14 +35,12 @@ def test_max_restart_means_that_many_restarts_then_one_critical_line_and_one_rep
     assert len(agent.rows("jobid = 'f' AND level = 9")) == 1
 
 
-def test_a_job_that_times_out_is_restarted(
-    controller: RecordingController, start_agent: StartInside, tmp_path: Path
-) -> None:
-    start_agent()
-    runs = tmp_path / "runs"
-    controller.push(shell("t", f"echo x >> {runs}; sleep 1000", max_time=1, max_restart=1))
+def test_a_job_that_times_out_is_restarted(controller: RecordingController, start_agent: StartInside) -> None:
+    agent = start_agent()
+    controller.push(shell("t", "exec sleep 1000", max_time=1, max_restart=1))
     assert controller.wait_for_result("t", 20)["state"] == "TIMEOUT"
-    assert words(runs) == ["x", "x"]
+    agent.stop()
+    assert [one.state for one in runs_of(agent.folder / "logs", "t")] == ["TIMEOUT", "TIMEOUT"]
 
 
 def test_a_restarted_job_that_succeeds_reports_once_and_is_not_started_again(

@@ -35,7 +35,7 @@ def understood(printed: bytes) -> list[Message]:
 
 def python(program: str) -> subprocess.CompletedProcess[bytes]:
     """Runs it beside a copy of the module alone."""
-    return subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, timeout=30)
+    return subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, timeout=120)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def alone(tmp_path: Path) -> str:
 
 
 def sh(script: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(["sh", "-eu", "-c", f'. "{SHELL_LIBRARY}"\n{script}'], capture_output=True, timeout=30)
+    return subprocess.run(["sh", "-eu", "-c", f'. "{SHELL_LIBRARY}"\n{script}'], capture_output=True, timeout=120)
 
 
 TEXTS = ["plain", "a 'quoted' \"one\" $HOME `x` \\n %s", "7::in front", "two\nlines", "two\n:::\n:::x\nend", "\u20ac"]
