@@ -14,6 +14,7 @@ import pytest
 from greenagent.process.job_tree import JobTree, Reaper
 from greenagent.runtime import procfs
 from greenagent.statistics.meter import Meter, ProcessUsage
+from tests.support.processes import state_of
 from tests.support.waiting import wait_until
 
 
@@ -172,6 +173,8 @@ def test_announced_processes_count_and_bring_no_time_from_before() -> None:
     meter = Meter(2)
     with child(BUSY) as other:
         wait_until(lambda: read(other.pid).cpu_ticks > 30, what="some processor time")
+        other.send_signal(signal.SIGSTOP)  # what it uses from now on would count
+        wait_until(lambda: state_of(other.pid) == "T", what="its stop")
         with child(IDLE) as process:
             tree = tree_of(process)
             meter.watch("job", process.pid, tree.find_in)
@@ -179,7 +182,7 @@ def test_announced_processes_count_and_bring_no_time_from_before() -> None:
             meter.tick()
             usage = meter.usage("job")
             assert set(usage.pids) == {process.pid, other.pid}
-            assert usage.cpu < 60
+            assert usage.cpu < 5
 
 
 def test_a_process_that_has_ended_keeps_its_memory_and_gets_its_last_time() -> None:
