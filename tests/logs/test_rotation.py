@@ -81,7 +81,7 @@ def test_rotation_under_load_loses_nothing_and_keeps_the_limit(stores: Stores) -
     finished = True
     to_upload.set()
     to_ask.set()
-    gevent.joinall(readers, timeout=60, raise_error=True)
+    gevent.joinall(readers, timeout=240, raise_error=True)
     assert biggest <= limit
     assert len(stores.folder.archives()) > 15
     stored = rows(stores.folder, "seq, id, data")
