@@ -27,8 +27,7 @@ nid = 1
 max_jobs = 1000
 message_id_file = "{folder}/mid"
 history_file = "{folder}/history"
-[controllers.main]
-url = "{url}"
+{controllers}
 [logging.db]
 type = "DB"
 log_dir = "{folder}/logs"
@@ -73,7 +72,8 @@ class Machine:
 class Agent:
     """An agent of one checkout with a controller of its own: raw sockets, one command a poll."""
 
-    def __init__(self, checkout: Path, machine: Machine) -> None:
+    def __init__(self, checkout: Path, machine: Machine, folder: Path | None = None, controllers: int = 1) -> None:
+        """``controllers``: as so many the one controller is known to the agent."""
         self.name = checkout.name
         self._machine = machine
         self._selector = selectors.DefaultSelector()
@@ -83,10 +83,11 @@ class Agent:
         self._commands: deque[bytes] = deque()
         self._parked: list[socket.socket] = []
         self._results = self._pushed = 0
-        folder = tempfile.mkdtemp(prefix="greenagent-benchmark-")
+        folder = folder or Path(tempfile.mkdtemp(prefix="greenagent-benchmark-"))
         url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        entries = "".join(f'[controllers.c{number}]\nurl = "{url}"\n' for number in range(controllers))
         config = Path(folder, "greenagent.toml")
-        config.write_text(CONFIGURATION.format(folder=folder, url=url))
+        config.write_text(CONFIGURATION.format(folder=folder, controllers=entries))
         with Path(folder, "stderr").open("wb") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "greenagent.cli.agent", "-c", str(config)],
@@ -99,9 +100,10 @@ class Agent:
         """Seconds of processor time the agent itself has used, by the clock of its process."""
         return time.clock_gettime((~self.process.pid << 3) | 2)
 
-    def push(self, name: str, *args: str) -> None:
+    def push(self, name: str, *args: str, **more: object) -> None:
+        """``more``: further run arguments."""
         self._pushed += 1
-        arguments = {"name": name, "args": list(args)}
+        arguments = {"name": name, "args": list(args), **more}
         command = {"id": f"j{self._pushed}", "gid": 1, "nid": 1, "cmd": "execute", "args": arguments, "data": ""}
         self._commands.append(json.dumps(command).encode())
         self._hand_out()
@@ -110,15 +112,18 @@ class Agent:
         """Until so many results have come."""
         wanted = self._results + results
         while self._results < wanted:
-            for key, _ in self._selector.select(1):
-                self._read(key.fileobj)  # type: ignore[arg-type]
+            self.look()
             self._machine.look()
 
     def settle(self) -> None:
         """Until the last command has been taken."""
         while self._commands or not self._parked:
-            for key, _ in self._selector.select(1):
-                self._read(key.fileobj)  # type: ignore[arg-type]
+            self.look()
+
+    def look(self, timeout: float = 1.0) -> None:
+        """Takes what comes within so many seconds."""
+        for key, _ in self._selector.select(timeout):
+            self._read(key.fileobj)  # type: ignore[arg-type]
 
     def _read(self, connection: socket.socket) -> None:
         if connection is self._listener:

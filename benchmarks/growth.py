@@ -1,0 +1,172 @@
+"""What a job and the agent's memory cost with much of something: ended, waiting, recurring and running jobs, archives,
+controllers.
+
+``python benchmarks/growth.py [--kinds KIND ...] [--amounts N ...] [--rounds N] [--json FILE]``. For each amount one
+agent with it and one without live at the same time and get bursts of jobs by turns (see jobs.py); the costs are told as
+multiples of what the agent without has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from jobs import Agent, Machine, burst
+
+ROOT = Path(__file__).resolve().parent.parent
+AMOUNTS = {
+    "ended jobs": (1_000, 10_000),
+    "archives": (100, 1_000),
+    "waiting jobs": (1_000, 10_000),
+    "recurring jobs": (100, 1_000),
+    "running jobs": (100, 800),
+    "controllers": (8, 32),
+}
+LONG = 1_000_000
+"""Seconds."""
+AT_ONCE = 500
+"""Jobs pushed until their results are awaited."""
+
+
+def start(machine: Machine, folder: Path | None = None, controllers: int = 1) -> Agent:
+    agent = Agent(ROOT, machine, folder, controllers)
+    agent.settle()
+    return agent
+
+
+def with_ended(machine: Machine, amount: int) -> Agent:
+    agent = start(machine)
+    for first in range(0, amount, AT_ONCE):
+        jobs = min(AT_ONCE, amount - first)
+        for _ in range(jobs):
+            agent.push("/bin/true")
+        agent.serve(jobs)
+    return agent
+
+
+def with_archives(machine: Machine, amount: int) -> Agent:
+    """Copies of a small database, each a second older than the one before."""
+    folder = Path(tempfile.mkdtemp(prefix="greenagent-benchmark-"))
+    first = start(machine, folder)
+    burst(first, machine, 10)
+    stop(first)
+    [database] = [path for path in (folder / "logs").glob("*.db") if not path.is_symlink()]
+    with sqlite3.connect(database) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+    connection.close()
+    epoch = int(database.stem)
+    for number in range(1, amount + 1):
+        shutil.copy2(database, database.with_name(f"{epoch - number}.db"))
+    return start(machine, folder)
+
+
+def with_waiting(machine: Machine, amount: int) -> Agent:
+    """In one queue, behind a job that does not end."""
+    agent = start(machine)
+    agent.push("sleep", str(LONG), queue="long")
+    for _ in range(amount):
+        agent.push("/bin/true", queue="long")
+    agent.settle()
+    return agent
+
+
+def with_recurring(machine: Machine, amount: int) -> Agent:
+    agent = start(machine)
+    for _ in range(amount):
+        agent.push("/bin/false", recurring_period=LONG)  # a run that succeeds without a word has no result
+    agent.serve(amount)
+    return agent
+
+
+def with_running(machine: Machine, amount: int) -> Agent:
+    agent = start(machine)
+    for _ in range(amount):
+        agent.push("sleep", str(LONG))
+    agent.settle()
+    return agent
+
+
+def with_controllers(machine: Machine, amount: int) -> Agent:
+    return start(machine, controllers=amount)
+
+
+KINDS: dict[str, Callable[[Machine, int], Agent]] = {
+    "ended jobs": with_ended,
+    "archives": with_archives,
+    "waiting jobs": with_waiting,
+    "recurring jobs": with_recurring,
+    "running jobs": with_running,
+    "controllers": with_controllers,
+}
+
+
+def stop(agent: Agent) -> None:
+    agent.process.send_signal(signal.SIGTERM)
+    while agent.process.poll() is None:
+        agent.look()
+
+
+def memory(agent: Agent) -> float:
+    """Resident memory in MiB."""
+    for line in Path(f"/proc/{agent.process.pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def measure(kind: str, amount: int, rounds: int) -> dict[str, float]:
+    """Costs with so many, as multiples of those without any, medians of the rounds."""
+    machine = Machine()
+    agents = [start(machine)]
+    try:
+        agents.append(KINDS[kind](machine, amount))
+        for agent in agents:
+            burst(agent, machine, 50)
+        idle = [agent.cpu for agent in agents]
+        began = time.monotonic()
+        while time.monotonic() - began < 5:
+            for agent in agents:
+                agent.look(0.05)
+        shares = [(agent.cpu - before) / 5 * 100 for agent, before in zip(agents, idle, strict=True)]
+        grown = memory(agents[1]) - memory(agents[0])
+        pairs = [[burst(agent, machine, 50) for agent in agents] for _ in range(rounds)]
+    finally:
+        for agent in agents:
+            stop(agent)
+    ratio = {key: statistics.median(much[key] / none[key] for none, much in pairs) for key in pairs[0][0]}
+    return {
+        "cpu x": ratio["cpu ms"],
+        "latency x": ratio["latency ms"],
+        "memory, MiB more": grown,
+        "memory, KiB each": grown * 1024 / amount,
+        "idle, % of a core more": shares[1] - shares[0],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--amounts", nargs="+", type=int, help="default: two for each kind")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    options = parser.parse_args()
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for kind in options.kinds:
+        for amount in options.amounts or AMOUNTS[kind]:
+            figures = found.setdefault(kind, {})[amount] = measure(kind, amount, options.rounds)
+            told = ", ".join(f"{key} {value:.2f}" for key, value in figures.items())
+            print(f"{amount} {kind}: {told}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
