@@ -4,9 +4,11 @@ import itertools
 import os
 import shutil
 import sqlite3
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from types import FrameType
 
 import gevent
 import pytest
@@ -503,3 +505,26 @@ def test_archives_that_only_controllers_wanted_go_once_delivered(stores: Stores)
 
     wait_until(left, what="delivered archives to go")
     assert [record.data for record in store.pending("a").read()] == ["2"]
+
+
+def test_looking_for_archives_to_remove_compares_each_with_few_others(tmp_path: Path) -> None:
+    """It was each with each, every second: at a thousand archives a twentieth of a core."""
+    folder = LogFolder(tmp_path)
+    for number in range(300):
+        (tmp_path / f"{1_700_000_000 + number}.db").touch()
+    looked = retention.Retention(folder, StoreLimits(), str, lambda *_: None, lambda: None)
+    comparisons = 0
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        nonlocal comparisons
+        comparisons += event == "call" and frame.f_code.co_name == "__eq__"
+
+    for _ in range(2):  # only the second look knows archives from before
+        comparisons = 0
+        sys.setprofile(count)
+        try:
+            looked.apply(Cursors(), folder.databases()[-1])
+        finally:
+            sys.setprofile(None)
+    assert len(folder.databases()) == 300
+    assert comparisons < 10 * 300

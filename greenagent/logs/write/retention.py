@@ -88,7 +88,8 @@ class Retention:
         """One pass over all databases but ``written``. Raises OSError, after all that could be removed."""
         self._failure = None
         archives = [path for path in self._folder.databases() if path != written]
-        self._archives = {path: known for path, known in self._archives.items() if path in archives}
+        there = set(archives)
+        self._archives = {path: known for path, known in self._archives.items() if path in there}
         limits = self.limits
         if limits.max_dbs:
             for path in archives[: max(0, len(archives) - limits.max_dbs)]:
