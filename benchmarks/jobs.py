@@ -134,6 +134,8 @@ class Agent:
             return
         data = connection.recv(1 << 20)
         if not data:
+            if connection in self._parked:
+                self._parked.remove(connection)  # a poll that was given up
             self._selector.unregister(connection)
             connection.close()
             return
