@@ -26,7 +26,9 @@ def test_it_is_started_again_however_it_ends_and_reports_nothing_until_it_is_kil
 ) -> None:
     agent = start_agent()
     runs = tmp_path / "runs"
-    controller.push(shell("s", f"echo x >> {runs}; [ $(wc -l < {runs}) = 1 ] || exec sleep 1000", restart="always"))
+    # Without a child of the shell once it has said that it runs: TERM would leave that behind.
+    once = f"[ -e {runs} ] || {{ echo x > {runs}; exit; }}"
+    controller.push(shell("s", f"{once}; echo x >> {runs}; exec sleep 1000", restart="always"))
     wait_for_words(runs, 2)
     agent.wait_for_process("s")
     kill(controller, "s", "TERM")  # a message to the process, not the end of the job
