@@ -18,7 +18,7 @@ CONFIGURATION = "[main]\ngid = 1\nnid = 10\n[controllers.main]\nurl = 'http://12
 
 def run(module: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     asked = command(module, *arguments)
-    return subprocess.run(asked, capture_output=True, text=True, timeout=30, env=environment(**variables))
+    return subprocess.run(asked, capture_output=True, text=True, timeout=60, env=environment(**variables))
 
 
 def test_the_option_goes_before_the_variable_and_that_before_the_usual_place(
@@ -68,7 +68,7 @@ def test_without_any_it_is_said_where_one_is_looked_for(tmp_path: Path) -> None:
             f"from greenagent.cli.{module}.__main__ import main; main({list(arguments)!r})"
         )
         asked = [sys.executable, "-c", program]
-        return subprocess.run(asked, capture_output=True, text=True, timeout=30, env=environment()).stderr
+        return subprocess.run(asked, capture_output=True, text=True, timeout=60, env=environment()).stderr
 
     assert said("agent") == f"greenagent: no configuration: name one with {where}\n"
     assert where in said("logs")

@@ -57,7 +57,7 @@ def test_a_configuration_named_two_dashes_is_missing() -> None:
         text=True,
         cwd=ROOT,
         env=environment(),
-        timeout=30,
+        timeout=60,
     )
     assert done.returncode == 1
     assert done.stderr.startswith("greenagent: --: there is no such file")

@@ -29,7 +29,7 @@ def test_help_that_cannot_be_written_is_one_clear_line(module: str, option: str,
             stderr=subprocess.PIPE,
             text=True,
             env=environment(PYTHONUNBUFFERED=unbuffered),
-            timeout=30,
+            timeout=60,
         )
     assert done.stderr == f"{PROGRAMS[module]}: cannot write the output: No space left on device\n"
     assert done.returncode == (125 if module == "ctl" else 1)

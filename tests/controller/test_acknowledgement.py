@@ -94,12 +94,12 @@ def test_tokens_survive_kill_9_of_the_controller(tmp_path) -> None:
     process = ControllerProcess(tmp_path, "--state", state)
     session = plain()
     job = {"id": "a", "cmd": "execute", "gid": 1, "nid": 10, "wait_for_agent": 60}
-    assert session.post(f"{process.url}/api/jobs", json=job, timeout=10).status_code == 202
-    first = session.get(f"{process.url}/1/10/cmd", headers={"Greenagent-Acknowledge": ""}, timeout=10)
+    assert session.post(f"{process.url}/api/jobs", json=job, timeout=60).status_code == 202
+    first = session.get(f"{process.url}/1/10/cmd", headers={"Greenagent-Acknowledge": ""}, timeout=60)
     process.kill()
     process.start()
     try:
-        again = plain().get(f"{process.url}/1/10/cmd", headers={"Greenagent-Acknowledge": ""}, timeout=10)
+        again = plain().get(f"{process.url}/1/10/cmd", headers={"Greenagent-Acknowledge": ""}, timeout=60)
         assert again.json() == first.json()
         assert again.headers["Greenagent-Delivery"] == first.headers["Greenagent-Delivery"] != ""
     finally:

@@ -98,7 +98,7 @@ def test_addresses_take_turns_and_one_that_gives_up_holds_no_turn(worker: BodyWo
     gevent.sleep(0)
     asking.pop().kill()
     os.kill(child_of(worker), signal.SIGCONT)
-    gevent.joinall(asking, timeout=20, raise_error=True)
+    gevent.joinall(asking, timeout=60, raise_error=True)
     assert order == ["loud", "loud", "quiet", "loud", "loud"]
 
 

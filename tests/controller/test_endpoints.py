@@ -48,11 +48,11 @@ def test_good_posts_are_ok(controller, agent) -> None:
 @pytest.mark.parametrize("endpoint", ["result", "log", "stats", "event"])
 @pytest.mark.parametrize("body", RUBBISH, ids=lambda body: repr(body[:12]))
 def test_rubbish_is_refused_and_nothing_breaks(controller, endpoint, body) -> None:
-    answer = plain().post(f"{controller.url}/1/10/{endpoint}", data=body, timeout=10)
+    answer = plain().post(f"{controller.url}/1/10/{endpoint}", data=body, timeout=60)
     expected = {"result": "json error", "stats": "json error", "log": "error", "event": "Error"}[endpoint]
     assert (answer.status_code, answer.json()) == (500, expected)
     assert not any("internal error" in line for line in controller.said)
-    assert plain().get(f"{controller.url}/1/10/ping", timeout=10).status_code == 200
+    assert plain().get(f"{controller.url}/1/10/ping", timeout=60).status_code == 200
 
 
 def test_an_event_counts_as_contact_and_leaves_the_roles(controller) -> None:
@@ -67,10 +67,10 @@ def test_an_event_counts_as_contact_and_leaves_the_roles(controller) -> None:
 
 def test_bodies_over_the_limit_are_refused_unread(make_controller) -> None:
     controller = make_controller(Limits(result_body=1000, job_body=1000))
-    answer = plain().post(f"{controller.url}/1/10/result", data=b"x" * 2000, timeout=10)
+    answer = plain().post(f"{controller.url}/1/10/result", data=b"x" * 2000, timeout=60)
     assert answer.status_code == 413
     assert controller.post("jobs", {"data": "x" * 2000}).status_code == 413
-    answer = plain().post(f"{controller.url}/1/10/result", data=iter([b"x" * 600] * 4), timeout=10)
+    answer = plain().post(f"{controller.url}/1/10/result", data=iter([b"x" * 600] * 4), timeout=60)
     assert answer.status_code == 413
 
 
@@ -126,7 +126,7 @@ def test_broken_http_breaks_nothing(controller, request_bytes, ends, capfd) -> N
             except ConnectionError:
                 pass  # answered and closed before all was read
     url = f"{controller.url}/9/9/ping"
-    assert plain().get(url, headers={"Connection": "close"}, timeout=10).status_code == 200
+    assert plain().get(url, headers={"Connection": "close"}, timeout=60).status_code == 200
     wait_until(lambda: not len(controller.controller._server.pool), what="the connections to be over")
     assert [agent["nid"] for agent in controller.get("agents")["agents"] if agent["nid"] != 10] == []
     assert capfd.readouterr() == ("", "")
@@ -138,11 +138,11 @@ def test_scripts_are_served_by_hash(controller, agent) -> None:
     digest = hashlib.md5(content.encode()).hexdigest()
     answer = controller.post("scripts", {"content": content})
     assert (answer.status_code, answer.json()) == (201, {"hash": digest})
-    served = plain().get(f"{agent.url}/script", params={"hash": digest}, timeout=10)
+    served = plain().get(f"{agent.url}/script", params={"hash": digest}, timeout=60)
     assert served.content == content.encode()
-    missing = plain().get(f"{agent.url}/script", timeout=10)
+    missing = plain().get(f"{agent.url}/script", timeout=60)
     assert (missing.status_code, missing.text) == (400, "Missing 'hash' param")
-    unknown = plain().get(f"{agent.url}/script", params={"hash": "0" * 32}, timeout=10)
+    unknown = plain().get(f"{agent.url}/script", params={"hash": "0" * 32}, timeout=60)
     assert unknown.status_code == 404
     assert "0" * 32 in unknown.text
 
@@ -155,7 +155,7 @@ def test_jumpscript_content_is_sent_by_hash(controller, agent) -> None:
     command = poll.command()
     digest = hashlib.md5(content.encode()).hexdigest()
     assert json.loads(command["data"]) == {"args": {"a": 1}, "hash": digest}
-    assert plain().get(f"{agent.url}/script", params={"hash": digest}, timeout=10).text == content
+    assert plain().get(f"{agent.url}/script", params={"hash": digest}, timeout=60).text == content
     answer = controller.post("jobs", {"cmd": "jumpscript_content", "gid": 1, "nid": 10, "data": "x"})
     assert answer.status_code == 400
 
@@ -164,11 +164,11 @@ def test_old_scripts_go(make_controller) -> None:
     controller = make_controller(Limits(script_age=0, script_bytes=10))
     digest = controller.post("scripts", {"content": "x"}).json()["hash"]
     controller.services.scripts.trim()
-    assert plain().get(f"{controller.url}/1/10/script", params={"hash": digest}, timeout=10).status_code == 404
+    assert plain().get(f"{controller.url}/1/10/script", params={"hash": digest}, timeout=60).status_code == 404
 
 
 def test_neither_a_ping_nor_a_command_that_waits_makes_an_agent(controller) -> None:
-    assert plain().get(f"{controller.url}/77/88/ping", timeout=10).text == '"ok"'
+    assert plain().get(f"{controller.url}/77/88/ping", timeout=60).text == '"ok"'
     controller.submit(id="w", gid=1, nid=31, wait_for_agent=30)
     assert controller.get("agents") == {"agents": []}
     agent = Agent(controller, nid=31)
@@ -177,7 +177,7 @@ def test_neither_a_ping_nor_a_command_that_waits_makes_an_agent(controller) -> N
 
 def test_a_web_page_cannot_take_commands(controller) -> None:
     for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
-        answer = plain().get(f"{controller.url}/1/10/cmd", headers=headers, timeout=10)
+        answer = plain().get(f"{controller.url}/1/10/cmd", headers=headers, timeout=60)
         assert answer.status_code == 403
     assert controller.get("agents") == {"agents": []}
 
@@ -188,7 +188,7 @@ def test_a_web_page_cannot_take_commands(controller) -> None:
 )
 def test_a_page_opened_under_a_name_of_the_controllers_takes_no_commands(controller, headers) -> None:
     """As DNS rebinding does: neither Origin nor Sec-Fetch-Site is sent."""
-    answer = plain().get(f"{controller.url}/1/10/ping", headers=headers, timeout=10)
+    answer = plain().get(f"{controller.url}/1/10/ping", headers=headers, timeout=60)
     assert answer.status_code == 403
 
 
@@ -199,7 +199,7 @@ def test_connections_have_no_delay(controller, agent) -> None:
     took = []
     for _ in range(100):
         began = time.monotonic()
-        session.post(f"{agent.url}/event", data=body, timeout=10)
+        session.post(f"{agent.url}/event", data=body, timeout=60)
         took.append(time.monotonic() - began)
     assert sorted(took)[10] < 0.035, "a tenth of them, that no other program held up"
 
@@ -223,7 +223,7 @@ def test_five_hundred_parked_polls_are_each_woken_by_their_own_command(controlle
         return received
 
     readers = [gevent.spawn(read, connection) for connection in connections.values()]
-    gevent.joinall(readers, timeout=20, raise_error=True)
+    gevent.joinall(readers, timeout=60, raise_error=True)
     assert all(reader.successful() for reader in readers)
     for connection in connections.values():
         connection.close()
@@ -246,7 +246,7 @@ def test_a_stop_while_agents_poll_on_kept_connections_is_silent(tmp_path, with_s
         session = plain()
         try:
             while True:
-                answer = session.get(f"{process.url}/1/{nid}/cmd", timeout=30)
+                answer = session.get(f"{process.url}/1/{nid}/cmd", timeout=75)
                 answers.append((answer.status_code, answer.text, answer.headers.get("Connection", "")))
         except requests.ConnectionError:
             session.close()
@@ -255,14 +255,14 @@ def test_a_stop_while_agents_poll_on_kept_connections_is_silent(tmp_path, with_s
     idle = plain()
 
     def all_live() -> bool:
-        return sum(one["live"] for one in idle.get(f"{process.url}/api/agents", timeout=10).json()["agents"]) == 5
+        return sum(one["live"] for one in idle.get(f"{process.url}/api/agents", timeout=60).json()["agents"]) == 5
 
     try:
         wait_until(all_live, what="the agents to poll")
         assert process.stop() == 0
     finally:
         process.stop()
-        gevent.joinall(pollers, timeout=10)
+        gevent.joinall(pollers, timeout=60)
     assert process.said == []
     assert all(poller.successful() for poller in pollers)
     assert answers == [(200, "", "close")] * 5

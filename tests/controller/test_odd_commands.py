@@ -50,7 +50,7 @@ def test_identities_of_many_digits_are_agents_of_their_own(any_controller) -> No
 
 @pytest.mark.parametrize("text", ["x", "-1", "1" * 19, "1" * 3000, "²", "٣", "1.5", "+1"])
 def test_what_is_no_number_counts_as_0(controller, text) -> None:
-    assert plain().post(f"{controller.url}/{text}/{text}/log", json=[], timeout=10).status_code == 200
+    assert plain().post(f"{controller.url}/{text}/{text}/log", json=[], timeout=60).status_code == 200
     assert [(one["gid"], one["nid"]) for one in controller.get("agents")["agents"]] == [(0, 0)]
     assert not controller.said
 
@@ -67,7 +67,7 @@ def test_a_command_for_an_identity_no_agent_can_have_is_refused(any_controller, 
 
 
 def test_a_filter_for_an_agent_of_thousands_of_digits_is_refused(controller) -> None:
-    answer = plain().get(f"{controller.url}/api/jobs?agent=1:{'9' * 5000}", timeout=10)
+    answer = plain().get(f"{controller.url}/api/jobs?agent=1:{'9' * 5000}", timeout=60)
     assert (answer.status_code, answer.json()["error"]) == (400, "'agent' is written GID:NID")
 
 
@@ -77,26 +77,26 @@ def test_a_filter_for_an_agent_of_thousands_of_digits_is_refused(controller) -> 
 def test_free_slots_that_are_no_number_are_as_none_told(controller, agent, header, slots) -> None:
     controller.submit(id="j", gid=1, nid=10, wait_for_agent=60)
     headers = {"Greenagent-Free-Slots": header.encode("latin-1")}
-    answer = plain().get(f"{agent.url}/cmd", headers=headers, timeout=10)
+    answer = plain().get(f"{agent.url}/cmd", headers=headers, timeout=60)
     assert answer.json()["id"] == "j"
     assert controller.get("agents")["agents"][0]["free_slots"] == slots
 
 
 def post_raw(controller, path: str, text: str) -> Any:
-    return plain().post(f"{controller.url}/{path}", data=text, headers={"Content-Type": "application/json"}, timeout=10)
+    return plain().post(f"{controller.url}/{path}", data=text, headers={"Content-Type": "application/json"}, timeout=60)
 
 
 def test_half_characters_become_replacement_characters(any_controller) -> None:
     """They can be neither stored nor sent."""
     answer = post_raw(any_controller, "api/scripts", r'{"content": "a\ud800b"}')
     assert answer.status_code == 201
-    script = plain().get(f"{any_controller.url}/1/10/script", params={"hash": answer.json()["hash"]}, timeout=10)
+    script = plain().get(f"{any_controller.url}/1/10/script", params={"hash": answer.json()["hash"]}, timeout=60)
     assert script.content.decode() == "a\N{REPLACEMENT CHARACTER}b"
     poll = Agent(any_controller).poll()
     data = json.dumps({"content": "c\ud800d", "args": {}})
     any_controller.submit(id="script", cmd="jumpscript_content", gid=1, nid=10, data=data)
     digest = json.loads(poll.command()["data"])["hash"]
-    script = plain().get(f"{any_controller.url}/1/10/script", params={"hash": digest}, timeout=10)
+    script = plain().get(f"{any_controller.url}/1/10/script", params={"hash": digest}, timeout=60)
     assert script.content.decode() == "c\N{REPLACEMENT CHARACTER}d"
     answer = post_raw(any_controller, "1/10/result", r'{"id": "i\udfff", "state": "SUCCESS", "data": "\ud83d\ude00"}')
     assert answer.json() == "ok"
@@ -109,7 +109,7 @@ def test_numbers_that_json_does_not_know_are_null_in_a_result(any_controller) ->
     numbers = f"[NaN, -Infinity, 1e999, -1{'0' * 400}.5, 1{'0' * 250}e99, 1e3, 7]"
     text = f'{{"id": "j", "state": "SUCCESS", "starttime": 5, "data": "NaN", "args": {{"a": {numbers}}}}}'
     assert post_raw(any_controller, "1/10/result", text).json() == "ok"
-    answer = plain().get(f"{any_controller.url}/api/jobs/j", timeout=10).text
+    answer = plain().get(f"{any_controller.url}/api/jobs/j", timeout=60).text
     job = json.loads(answer, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert job["results"][0]["args"] == {"a": [None, None, None, None, None, 1000.0, 7]}
     assert job["results"][0]["data"] == "NaN"

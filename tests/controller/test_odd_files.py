@@ -32,13 +32,13 @@ def test_a_controller_goes_on_when_something_else_takes_the_place_of_its_token(t
 
         def asked() -> int:
             headers = {"Authorization": "Bearer secret-word-of-32-characters-long"}
-            return plain().get(f"{controller.url}/api/agents", headers=headers, timeout=5).status_code
+            return plain().get(f"{controller.url}/api/agents", headers=headers, timeout=60).status_code
 
         assert asked() == 200
         path.unlink()
         OTHERS[kind](path)
         assert asked() == 200
-        assert plain().get(f"{controller.url}/1/10/ping", timeout=5).status_code == 200
+        assert plain().get(f"{controller.url}/1/10/ping", timeout=60).status_code == 200
         said = f"cannot read the token file {path}: it is a {kind}, not a file; the token before is still asked for"
         wait_until(lambda: said in controller.stderr_file.read_text(), what="it to be said")
 
@@ -67,7 +67,7 @@ def test_a_controller_goes_on_when_a_pipe_takes_the_place_of_a_certificate(tmp_p
         def ping() -> int:
             session = plain()
             session.verify, session.cert = str(trusted), tuple(map(str, mine))
-            return session.get(f"{controller.url}/1/10/ping", timeout=5).status_code
+            return session.get(f"{controller.url}/1/10/ping", timeout=60).status_code
 
         assert ping() == 200
         chain.unlink()
@@ -90,7 +90,7 @@ def test_people_are_told_that_their_file_is_a_pipe(tmp_path: Path, option: str) 
         text=True,
         cwd=ROOT,
         env=environment(),
-        timeout=10,
+        timeout=60,
     )
     assert (done.returncode, done.stderr.count("\n")) == (125, 1)
     assert option in done.stderr
@@ -114,7 +114,7 @@ def test_people_may_hand_their_token_over_by_a_pipe(tmp_path: Path) -> None:
             text=True,
             cwd=ROOT,
             env=environment(),
-            timeout=10,
+            timeout=60,
         )
         assert (done.stdout, done.stderr) == ('{"agents": []}\n', "")
     os.close(reader)

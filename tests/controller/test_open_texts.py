@@ -59,7 +59,7 @@ def test_who_follows_hears_of_a_change_at_once(controller, agent) -> None:
     gevent.sleep(0)
     began = time.monotonic()
     agent.post("open_text", [record("10%")])
-    answer = asking.get(timeout=20)
+    answer = asking.get(timeout=60)
     assert [one["data"] for one in answer["open"]] == ["10%"]
     assert answer["open_mark"] != mark
     assert time.monotonic() - began < 20

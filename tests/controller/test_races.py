@@ -94,7 +94,7 @@ def test_a_kill_that_comes_while_a_command_is_handed_over_goes_to_the_agent_that
     wait_until(lambda: called, what="the kill")
     held.let_all_go()
     assert poll.command() is not None
-    assert [(order["gid"], order["nid"]) for order in kill.get(timeout=10).json()["kills"]] == [(1, 10)]
+    assert [(order["gid"], order["nid"]) for order in kill.get(timeout=60).json()["kills"]] == [(1, 10)]
     assert kept.state("job") == "RUNNING"
 
 
@@ -107,7 +107,7 @@ def test_two_kills_of_a_waiting_job_at_once_end_it_once(
     kills = [gevent.spawn(kept.post, "jobs/job/kill", {}) for _ in range(3)]
     wait_until(lambda: len(called) == 3, what="the kills")
     held.let_all_go()
-    assert {kill.get(timeout=10).status_code for kill in kills} <= {202, 409}
+    assert {kill.get(timeout=60).status_code for kill in kills} <= {202, 409}
     job = kept.get("jobs/job")
     assert (job["state"], job["agents"][0]["results"], job["earlier"]) == ("KILLED", 1, [])
 
@@ -126,7 +126,7 @@ def test_equal_results_posted_at_once_count_once(
     posts = [gevent.spawn(agent.finish, job_id) for _ in range(4)]
     wait_until(lambda: len(called) == 4, what="the results")
     held.let_all_go()
-    assert [post.get(timeout=10).status_code for post in posts] == [200] * 4
+    assert [post.get(timeout=60).status_code for post in posts] == [200] * 4
     job = kept.get(f"jobs/{job_id}")
     assert ([one["results"] for one in job["agents"]], job["earlier"]) == ([1], [])
 
@@ -142,7 +142,7 @@ def test_a_poll_that_comes_while_a_fanout_is_expanded_is_not_given_it_as_well(
     free = Poller(kept.url, 1, 11, ["web"], slots=1)
     wait_until(lambda: (agent := kept.services.agents.get((1, 11))) and agent.open_polls, what="the poll")
     held.let_all_go()
-    sweep.get(timeout=10)
+    sweep.get(timeout=60)
     command = full.command()
     assert command is not None
     assert command["id"] == "f"
@@ -158,7 +158,7 @@ def test_of_two_commands_with_one_id_and_a_script_one_is_taken(kept: LocalContro
         script = {"content": "def action(): pass", "number": number}
         command = {"id": f"script {number}", "gid": 1, "nid": 10, "cmd": "jumpscript_content", "wait_for_agent": 60}
         posts = [gevent.spawn(kept.post, "jobs", {**command, "data": json.dumps(script)}) for _ in range(2)]
-        assert sorted(post.get(timeout=10).status_code for post in posts) == [202, 409]
+        assert sorted(post.get(timeout=60).status_code for post in posts) == [202, 409]
 
 
 def test_a_kill_is_taken_however_many_jobs_wait(make_controller: Callable[..., LocalController]) -> None:

@@ -29,7 +29,7 @@ def test_waiting_for_a_job_ends_with_its_result(controller, agent) -> None:
     start(controller, agent)
     waiting = gevent.spawn(controller.results, "j", 30)
     agent.finish("j")
-    assert waiting.get(timeout=5)[0]["state"] == "SUCCESS"
+    assert waiting.get(timeout=60)[0]["state"] == "SUCCESS"
 
 
 def test_repeats_are_dropped(controller, agent) -> None:
@@ -254,7 +254,7 @@ def test_the_memory_for_results_is_what_its_cap_says(make_controller) -> None:
         start(controller, agent, f"j{number}")
         data = f'"\U0001f600{"x" * MIB}"'
         body = f'{{"id": "j{number}", "state": "SUCCESS", "starttime": 1, "args": {wide}, "data": {data}}}'
-        assert plain().post(f"{agent.url}/result", data=body.encode(), timeout=30).json() == "ok"
+        assert plain().post(f"{agent.url}/result", data=body.encode(), timeout=60).json() == "ok"
         controller.services.results.sweep()
         if number == 2:
             before = resident()

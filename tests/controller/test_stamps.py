@@ -27,10 +27,10 @@ def test_stamps_are_right_once_a_wrong_clock_was_set(tmp_path, monkeypatch, wron
     try:
         for job_id in ("running", "done"):
             job = {"id": job_id, "cmd": "execute", "gid": 1, "nid": 10, "wait_for_agent": 600}
-            assert plain().post(f"{process.url}/api/jobs", json=job, timeout=10).status_code == 202
-            assert plain().get(f"{process.url}/1/10/cmd", timeout=10).json()["id"] == job_id
+            assert plain().post(f"{process.url}/api/jobs", json=job, timeout=60).status_code == 202
+            assert plain().get(f"{process.url}/1/10/cmd", timeout=60).json()["id"] == job_id
         result = {"id": "done", "state": "SUCCESS", "starttime": 1, "data": ""}
-        assert plain().post(f"{process.url}/1/10/result", json=result, timeout=10).json() == "ok"
+        assert plain().post(f"{process.url}/1/10/result", json=result, timeout=60).json() == "ok"
         done, running = shown(process)
         now = time.time()
         for stamp in (done["created"], done["finished"], running["created"], running["results"][0]["starttime"] / 1000):
@@ -45,5 +45,5 @@ def test_stamps_are_right_once_a_wrong_clock_was_set(tmp_path, monkeypatch, wron
 
 def shown(process: ControllerProcess) -> list[Any]:
     """The jobs posted within the last hour, newest first."""
-    jobs = plain().get(f"{process.url}/api/jobs", params={"since": time.time() - 3600}, timeout=10).json()["jobs"]
-    return [plain().get(f"{process.url}/api/jobs/{job['id']}", timeout=10).json() for job in jobs]
+    jobs = plain().get(f"{process.url}/api/jobs", params={"since": time.time() - 3600}, timeout=60).json()["jobs"]
+    return [plain().get(f"{process.url}/api/jobs/{job['id']}", timeout=60).json() for job in jobs]

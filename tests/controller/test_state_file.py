@@ -49,7 +49,7 @@ def test_jobs_results_queues_and_scripts_come_back(tmp_path) -> None:
         assert [agent.take()["id"] for _ in range(3)] == ["queued-1", "queued-2", "role"]
         agent.finish("running")
         assert second.state("running") == "SUCCESS"
-        script = plain().get(f"{second.url}/1/10/script", params={"hash": digest}, timeout=10)
+        script = plain().get(f"{second.url}/1/10/script", params={"hash": digest}, timeout=60)
         assert script.text == "x = 1"
     finally:
         second.stop()
@@ -75,7 +75,7 @@ class Load:
             job = {"id": f"job-{number}", "cmd": "execute", "gid": 1, "nid": 10, "wait_for_agent": 600}
             while True:
                 try:
-                    answer = session.post(f"{self.url}/api/jobs", json=job, timeout=10)
+                    answer = session.post(f"{self.url}/api/jobs", json=job, timeout=60)
                 except requests.RequestException:
                     gevent.sleep(0.02)
                     continue
@@ -111,7 +111,7 @@ class Load:
             job_id = self.owed[0]
             result = {"id": job_id, "state": "SUCCESS", "starttime": 1, "data": job_id}
             try:
-                answer = session.post(f"{self.url}/1/10/result", json=result, timeout=10)
+                answer = session.post(f"{self.url}/1/10/result", json=result, timeout=60)
             except requests.RequestException:
                 gevent.sleep(0.02)
                 continue
@@ -133,13 +133,13 @@ def test_kill_9_and_restart_under_load_forgets_nothing(tmp_path) -> None:
             process.kill()
             process.start()
         load.posting = False
-        load.greenlets[0].join(timeout=30)
+        load.greenlets[0].join(timeout=60)
         wait_until(lambda: load.answered >= load.posted, timeout=30, what="all jobs to be answered")
-        jobs = plain().get(f"{process.url}/api/jobs", timeout=10).json()["jobs"]
+        jobs = plain().get(f"{process.url}/api/jobs", timeout=60).json()["jobs"]
         states = {job["id"]: job["state"] for job in jobs}
         assert len(load.posted) > 100
         for job_id in load.posted:
-            job = plain().get(f"{process.url}/api/jobs/{job_id}", timeout=10).json()
+            job = plain().get(f"{process.url}/api/jobs/{job_id}", timeout=60).json()
             assert [result["data"] for result in job["results"]] == [job_id]
             assert job["agents"][0]["results"] == 1
         assert set(states.values()) == {"SUCCESS"}
@@ -285,7 +285,7 @@ def test_scripts_stay_until_their_removal_is_written(make_controller, tmp_path) 
     digest = controller.post("scripts", {"content": "x = 1"}).json()["hash"]
 
     def served() -> int:
-        return plain().get(f"{controller.url}/1/10/script", params={"hash": digest}, timeout=10).status_code
+        return plain().get(f"{controller.url}/1/10/script", params={"hash": digest}, timeout=60).status_code
 
     with closing(sqlite3.connect(state, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -304,7 +304,7 @@ def test_a_script_and_the_removal_of_those_it_displaces_are_written_together(mak
     controller.stop()
     controller = make_controller(state=state)
     codes = [
-        plain().get(f"{controller.url}/1/10/script", params={"hash": digest}, timeout=10).status_code
+        plain().get(f"{controller.url}/1/10/script", params={"hash": digest}, timeout=60).status_code
         for digest in (old, new)
     ]
     assert codes == [404, 200]

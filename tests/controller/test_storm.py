@@ -50,7 +50,7 @@ class StormAgent:
             self.ran[command["id"]] += 1
             result = {"id": command["id"], "state": "SUCCESS", "starttime": 5, "data": command["id"]}
             for _ in range(self._random.choice([1, 1, 3])):
-                gevent.spawn(plain().post, f"{self._url}/result", data=json.dumps(result), timeout=20)
+                gevent.spawn(plain().post, f"{self._url}/result", data=json.dumps(result), timeout=60)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -75,7 +75,7 @@ def test_memory_and_state_file_agree_after_a_storm(make_controller, tmp_path, se
     wait_until(lambda: not controller.services.jobs.unfinished, timeout=60, what="all jobs to end")
     for agent in agents:
         agent.is_stopping = True
-    gevent.joinall([agent.greenlet for agent in agents], timeout=30, raise_error=True)
+    gevent.joinall([agent.greenlet for agent in agents], timeout=60, raise_error=True)
     assert not [text for text in controller.said if "two polls" not in text]
     live = everything(controller)
     for job in live.values():

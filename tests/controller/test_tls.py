@@ -42,8 +42,8 @@ def client(folder, authority, certificate=None) -> requests.Session:
 def test_a_client_of_the_right_authority_is_served(secure, authority, tmp_path) -> None:
     assert secure.url.startswith("https://127.0.0.1:")
     session = client(tmp_path, authority, authority.issue_cert("agent"))
-    assert session.get(f"{secure.url}/1/10/ping", timeout=10).json() == "ok"
-    assert session.get(f"{secure.url}/api/agents", timeout=10).status_code == 200
+    assert session.get(f"{secure.url}/1/10/ping", timeout=60).json() == "ok"
+    assert session.get(f"{secure.url}/api/agents", timeout=60).status_code == 200
     assert not secure.said
 
 
@@ -60,20 +60,20 @@ def test_a_wrong_client_certificate_is_refused_and_named(secure, authority, tmp_
     session = client(tmp_path, authority, made)
     for _ in range(3):
         with pytest.raises(requests.RequestException):
-            session.get(f"{secure.url}/1/10/ping", timeout=10)
+            session.get(f"{secure.url}/1/10/ping", timeout=60)
     wait_until(lambda: secure.said, what="the refusal to be said")
     assert len(secure.said) == 1
     assert "127.0.0.1" in secure.said[0]
     assert words in secure.said[0]
     good = client(tmp_path, authority, authority.issue_cert("agent"))
-    assert good.get(f"{secure.url}/1/10/ping", timeout=10).status_code == 200
+    assert good.get(f"{secure.url}/1/10/ping", timeout=60).status_code == 200
 
 
 def test_a_handshake_that_hangs_blocks_nobody_and_ends(secure, authority, tmp_path) -> None:
     port = int(secure.url.rpartition(":")[2])
     stuck = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
     session = client(tmp_path, authority, authority.issue_cert("agent"))
-    assert session.get(f"{secure.url}/1/10/ping", timeout=10).status_code == 200
+    assert session.get(f"{secure.url}/1/10/ping", timeout=60).status_code == 200
     for connection in stuck:
         connection.settimeout(10)
         assert connection.recv(1) == b""
@@ -83,7 +83,7 @@ def test_a_handshake_that_hangs_blocks_nobody_and_ends(secure, authority, tmp_pa
 
 def test_plain_http_on_the_tls_port_is_refused_and_named(secure) -> None:
     with pytest.raises(requests.RequestException):
-        plain().get(secure.url.replace("https", "http") + "/1/10/ping", timeout=10)
+        plain().get(secure.url.replace("https", "http") + "/1/10/ping", timeout=60)
     wait_until(lambda: any("speaks plain HTTP" in line for line in secure.said), what="it to be said")
 
 
@@ -103,8 +103,8 @@ def test_a_poll_over_tls_is_woken_and_its_hang_up_noticed(secure, authority, tmp
     poll = gevent.spawn(session.get, f"{secure.url}/1/10/cmd", timeout=75)
     wait_until(lambda: parked() == 1, what="the poll to be open")
     api = client(tmp_path, authority, authority.issue_cert("person"))
-    api.post(f"{secure.url}/api/jobs", json={"id": "j", "cmd": "ping", "gid": 1, "nid": 10}, timeout=10)
-    assert poll.get(timeout=10).json()["id"] == "j"
+    api.post(f"{secure.url}/api/jobs", json={"id": "j", "cmd": "ping", "gid": 1, "nid": 10}, timeout=60)
+    assert poll.get(timeout=60).json()["id"] == "j"
 
 
 def test_the_command_line_serves_tls_1_2_and_newer(authority, tmp_path) -> None:
@@ -113,8 +113,8 @@ def test_the_command_line_serves_tls_1_2_and_newer(authority, tmp_path) -> None:
     try:
         assert process.url.startswith("https://")
         session = client(tmp_path, authority)
-        assert session.get(f"{process.url}/api/agents", timeout=10).json() == {"agents": []}
+        assert session.get(f"{process.url}/api/agents", timeout=60).json() == {"agents": []}
         with pytest.raises(requests.exceptions.SSLError):
-            client(tmp_path, trustme.CA()).get(f"{process.url}/api/agents", timeout=10)
+            client(tmp_path, trustme.CA()).get(f"{process.url}/api/agents", timeout=60)
     finally:
         assert process.stop() == 0

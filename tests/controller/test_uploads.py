@@ -99,7 +99,7 @@ def test_an_absurd_figure_is_refused_as_no_flush_object(controller, agent, value
 
 def test_lines_of_a_job_that_is_not_known_are_read_to_their_end(controller, agent) -> None:
     """The controller was started anew, without a state file, while the job ran: that is no reason to deny its lines."""
-    assert plain().get(f"{controller.url}/api/jobs/j/logs", timeout=10).status_code == 404
+    assert plain().get(f"{controller.url}/api/jobs/j/logs", timeout=60).status_code == 404
     agent.post("log", lines("j", 1, 3))
     first = controller.get("jobs/j/logs")
     assert [line["id"] for line in first["lines"]] == [1, 2, 3]

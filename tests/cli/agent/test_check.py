@@ -223,6 +223,6 @@ def test_a_lock_that_is_a_pipe_is_told_by_show_pid(tmp_path: Path) -> None:
         text=True,
         cwd=tmp_path,
         env=environment(),
-        timeout=10,
+        timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "greenagent: mid.lock: it is a pipe, not a file\n")

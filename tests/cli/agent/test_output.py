@@ -25,7 +25,7 @@ def test_a_reader_that_goes_away_ends_it_silently(option: str) -> None:
         text=True,
         env=environment(),
         restore_signals=True,
-        timeout=30,
+        timeout=60,
     )
     os.close(writing)
     assert done.returncode == -13  # SIGPIPE: 141 in a shell
@@ -44,7 +44,7 @@ def test_output_that_cannot_be_written_is_one_clear_line(tmp_path: Path, option:
             stderr=subprocess.PIPE,
             text=True,
             env=environment(),
-            timeout=30,
+            timeout=60,
         )
     assert done.stderr.splitlines()[-1] == "greenagent: cannot write the output: No space left on device"
     assert "Traceback" not in done.stderr

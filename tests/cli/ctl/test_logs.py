@@ -145,12 +145,12 @@ def test_following_loses_no_line_when_the_controller_restarts_under_a_paused_rea
     process = ControllerProcess(tmp_path, *state)
     session = plain()
     job = {"id": "x", "cmd": "execute", "gid": 1, "nid": 10, "args": {"name": "job"}, "wait_for_agent": 60}
-    assert session.post(f"{process.url}/api/jobs", json=job, timeout=10).status_code == 202
-    assert session.get(f"{process.url}/1/10/cmd", timeout=10).json()["id"] == "x"
+    assert session.post(f"{process.url}/api/jobs", json=job, timeout=60).status_code == 202
+    assert session.get(f"{process.url}/1/10/cmd", timeout=60).json()["id"] == "x"
 
     def upload(*numbers: int) -> None:
         batch = [{"id": n, "jobid": "x", "level": 1, "data": f"{'.' * 200} {n}", "epoch_ms": 1000} for n in numbers]
-        assert plain().post(f"{process.url}/1/10/log", json=batch, timeout=10).status_code == 200
+        assert plain().post(f"{process.url}/1/10/log", json=batch, timeout=60).status_code == 200
 
     upload(*range(1, 901))
     read, write = os.pipe()
@@ -185,7 +185,7 @@ def test_following_loses_no_line_when_the_controller_restarts_under_a_paused_rea
         upload(*range(911, 921))
         wait_until(lambda: numbers()[-1:] == [920], what="further lines")
         result = {"id": "x", "state": "SUCCESS", "starttime": 1, "exit_code": 0, "streams": ["", ""]}
-        plain().post(f"{process.url}/1/10/result", json=result, timeout=10)
+        plain().post(f"{process.url}/1/10/result", json=result, timeout=60)
         wait_until(lambda: following.poll() is not None, what="its end")
         assert numbers() == [*range(1, 921)]
     finally:
@@ -204,10 +204,10 @@ def test_following_waits_for_a_controller_that_restarts_but_not_for_one_that_is_
     process = ControllerProcess(tmp_path, *state)
     job = {"id": "x", "cmd": "execute", "gid": 1, "nid": 10, "args": {"name": "job"}, "wait_for_agent": 60}
     try:
-        assert plain().post(f"{process.url}/api/jobs", json=job, timeout=10).status_code == 202
-        assert plain().get(f"{process.url}/1/10/cmd", timeout=10).json()["id"] == "x"
+        assert plain().post(f"{process.url}/api/jobs", json=job, timeout=60).status_code == 202
+        assert plain().get(f"{process.url}/1/10/cmd", timeout=60).json()["id"] == "x"
         line = {"id": 1, "jobid": "x", "level": 1, "data": "one", "epoch_ms": 1000}
-        assert plain().post(f"{process.url}/1/10/log", json=[line], timeout=10).status_code == 200
+        assert plain().post(f"{process.url}/1/10/log", json=[line], timeout=60).status_code == 200
         following = Ctl("--url", process.url, "logs", "x", "--follow", "--json")
         wait_until(lambda: "one" in following.out, what="the first line")
         process.kill()
@@ -215,9 +215,9 @@ def test_following_waits_for_a_controller_that_restarts_but_not_for_one_that_is_
         assert (away.code, away.err.count("\n")) == (125, 1)
         process.start()
         line = {"id": 2, "jobid": "x", "level": 1, "data": "two", "epoch_ms": 1000}
-        assert plain().post(f"{process.url}/1/10/log", json=[line], timeout=10).status_code == 200
+        assert plain().post(f"{process.url}/1/10/log", json=[line], timeout=60).status_code == 200
         result = {"id": "x", "state": "SUCCESS", "starttime": 1, "exit_code": 0, "streams": ["one\ntwo\n", ""]}
-        plain().post(f"{process.url}/1/10/result", json=result, timeout=10)
+        plain().post(f"{process.url}/1/10/result", json=result, timeout=60)
         done = following.done()
     finally:
         process.stop()
@@ -253,8 +253,8 @@ def test_following_a_job_that_a_restarted_controller_has_forgotten_is_125(tmp_pa
     job = {"id": "x", "cmd": "execute", "gid": 1, "nid": 10, "args": {"name": "job"}, "wait_for_agent": 60}
     line = {"id": 1, "jobid": "x", "level": 1, "data": "one", "epoch_ms": 1000}
     try:
-        assert plain().post(f"{process.url}/api/jobs", json=job, timeout=10).status_code == 202
-        assert plain().post(f"{process.url}/1/10/log", json=[line], timeout=10).status_code == 200
+        assert plain().post(f"{process.url}/api/jobs", json=job, timeout=60).status_code == 202
+        assert plain().post(f"{process.url}/1/10/log", json=[line], timeout=60).status_code == 200
         following = Ctl("--url", process.url, "logs", "x", "--follow")
         wait_until(lambda: "one" in following.out, what="the first line")
         process.kill()
@@ -382,11 +382,11 @@ def test_lines_that_went_with_an_earlier_run_of_the_controller_are_missed(tmp_pa
     try:
         command = {"id": "x", "cmd": "execute", "gid": 1, "nid": 10, "args": {"name": "a"}, "wait_for_agent": 60}
         assert process.post(command) == 202
-        assert plain().get(f"{process.url}/1/10/cmd", timeout=10).json()["id"] == "x"
+        assert plain().get(f"{process.url}/1/10/cmd", timeout=60).json()["id"] == "x"
         batch = [{"id": 1, "jobid": "x", "level": 1, "data": "one", "epoch_ms": 1000}]
-        assert plain().post(f"{process.url}/1/10/log", json=batch, timeout=10).status_code == 200
+        assert plain().post(f"{process.url}/1/10/log", json=batch, timeout=60).status_code == 200
         result = {"id": "x", "state": "SUCCESS", "starttime": 1, "exit_code": 0, "streams": ["one\n", ""]}
-        plain().post(f"{process.url}/1/10/result", json={**result, "lines": {"1": 1}}, timeout=10)
+        plain().post(f"{process.url}/1/10/result", json={**result, "lines": {"1": 1}}, timeout=60)
         whole = process.ctl("logs", "x")
         assert (whole.code, texts_of(whole.out), whole.err) == (0, ["one"], "")
         process.kill()

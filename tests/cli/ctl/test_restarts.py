@@ -20,9 +20,9 @@ def test_a_controller_that_restarts_meanwhile_is_waited_for(tmp_path) -> None:
     process.kill()
     process.start()
     try:
-        assert plain().get(f"{process.url}/1/10/cmd", timeout=10).json()["id"] == "x"
+        assert plain().get(f"{process.url}/1/10/cmd", timeout=60).json()["id"] == "x"
         result = {"id": "x", "state": "SUCCESS", "starttime": 1, "exit_code": 0, "streams": ["here\n", ""]}
-        plain().post(f"{process.url}/1/10/result", json=result, timeout=10)
+        plain().post(f"{process.url}/1/10/result", json=result, timeout=60)
         assert running.done() == (
             0,
             "here\n",
@@ -39,11 +39,11 @@ def test_lines_lost_with_a_killed_controller_are_shown_once(tmp_path) -> None:
 
     def upload(*numbers: int) -> None:
         batch = [{"id": n, "jobid": "x", "level": 1, "data": f"line {n}", "epoch_ms": 1000} for n in numbers]
-        assert plain().post(f"{process.url}/1/10/log", json=batch, timeout=10).status_code == 200
+        assert plain().post(f"{process.url}/1/10/log", json=batch, timeout=60).status_code == 200
 
     try:
         wait_until(lambda: plain().get(f"{process.url}/api/jobs", timeout=5).json()["jobs"], what="the job")
-        assert plain().get(f"{process.url}/1/10/cmd", timeout=10).json()["id"] == "x"
+        assert plain().get(f"{process.url}/1/10/cmd", timeout=60).json()["id"] == "x"
         upload(*range(1, 301))
         wait_until(lambda: "line 300\n" in running.out, what="the first lines")
         process.kill()
@@ -51,7 +51,7 @@ def test_lines_lost_with_a_killed_controller_are_shown_once(tmp_path) -> None:
         upload(*range(291, 301), *range(303, 401))  # the batch that was not acknowledged comes again
         streams = ["".join(f"line {number}\n" for number in range(1, 401)), ""]
         result = {"id": "x", "state": "SUCCESS", "starttime": 1, "exit_code": 0, "streams": streams}
-        plain().post(f"{process.url}/1/10/result", json=result, timeout=10)
+        plain().post(f"{process.url}/1/10/result", json=result, timeout=60)
         done = running.done()
     finally:
         process.stop()

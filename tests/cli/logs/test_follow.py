@@ -109,7 +109,7 @@ def test_follow_says_what_it_could_not_show(stores: Stores) -> None:
         process.send_signal(signal.SIGCONT)
         wait_until(lambda: shown(b"the last"), what="the last line")
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=60)
     finally:
         process.kill()
     assert said.decode() == "greenagent-logs: up to 8 lines (of all jobs) were removed before they could be shown\n"

@@ -14,7 +14,7 @@ def run_restricted(*arguments: object) -> subprocess.CompletedProcess[str]:
     """As somebody whom the modes of files bind: root without its powers is one."""
     wrapper = [needs("setpriv"), "--bounding-set=-all"] if os.geteuid() == 0 else []
     command = [*wrapper, *COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, env=ENVIRONMENT)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
 
 
 def test_a_ledger_that_may_not_be_read_is_not_called_missing(agent_folder: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_closed_pipe_ends_it_silently(stores: Stores) -> None:
         capture_output=True,
         text=True,
         env=ENVIRONMENT,
-        timeout=30,
+        timeout=60,
     )
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 2
@@ -70,7 +70,7 @@ def test_output_that_cannot_be_written_is_one_clear_line(folder: Path, more: tup
     command = [*more, "--dir", str(folder)]
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [*COMMAND, *command], stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, timeout=30
+            [*COMMAND, *command], stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, timeout=60
         )
     name = "greenagent-logs verify" if "verify" in more else "greenagent-logs"
     assert done.stderr == f"{name}: cannot write the output: No space left on device\n"
