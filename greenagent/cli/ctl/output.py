@@ -308,7 +308,7 @@ class LiveOutput:
         if self._quiet:
             return
         stream = sys.stdout if level == levels.STDOUT else sys.stderr
-        if self._is_together and stream is sys.stderr:
+        if stream is sys.stderr:
             sys.stdout.flush()  # or what was printed before on the other stream would be seen after it
         prefix = f"{agent_name(item)} " if names_agent and item["nid"] else ""  # none had it where there is no nid
         stream.writelines(f"{prefix}{text}\n" for text in texts)

@@ -72,7 +72,7 @@ class AgentApi(AgentResource):
             if not poll.is_parked:
                 self._watch.remove(descriptor)
         if poll.is_parked:
-            req.env[PARKED] = ParkedPoll(self._services, self._watch, poll)
+            req.env[PARKED] = ParkedPoll(self._services, self._watch, poll, descriptor)
             return
         headers, resp.data = _answer(delivery)
         resp.set_headers(headers)
@@ -201,12 +201,13 @@ class ParkedPoll:
     That comes without the web framework, which would double what waking a poll costs.
     """
 
-    __slots__ = ("_poll", "_services", "_watch")
+    __slots__ = ("_descriptor", "_poll", "_services", "_watch")
 
-    def __init__(self, services: Services, watch: DisconnectWatch, poll: Poll) -> None:
+    def __init__(self, services: Services, watch: DisconnectWatch, poll: Poll, descriptor: int) -> None:
         self._services = services
         self._watch = watch
         self._poll = poll
+        self._descriptor = descriptor
 
     def when_woken(self, wake: Callable[[], None]) -> None:
         self._poll.when_woken(wake)
@@ -222,7 +223,7 @@ class ParkedPoll:
             return [json.dumps({"error": str(error)}).encode()]
         finally:
             if not self._poll.is_parked:
-                self._watch.remove(environ["greenagent.descriptor"])
+                self._watch.remove(self._descriptor)
         if self._poll.is_parked:
             environ[PARKED] = self
             return []

@@ -88,7 +88,7 @@ class Handler(GuardedHandler):
         """As ``handle_one_request``, whose request was read when it was parked."""
         self.application: Any = self._parked
         self._parked = None
-        self.environ = self._extras()
+        self.environ: dict[str, Any] = {}
         self.wsgi_input = Input(self.rfile, 0)
         self.handle_one_response()
         return None if self.close_connection else True
@@ -96,13 +96,11 @@ class Handler(GuardedHandler):
     def _let_go(self) -> None:
         """Of all that is not needed to go on."""
         self._kept, self.socket = (self.socket, self.rfile), None
-        self.path: str = self.path.partition("?")[0]
         self.connection.enter(ANSWERED)
         self.connection.head = 0
         self.connection.greenlet = None
-        for name in ("requestline", "headers", "head", "environ", "application", "response_headers"):
+        for name in ("requestline", "path", "headers", "head", "environ", "application", "response_headers"):
             self.__dict__.pop(name, None)
-        self.content_length = None
 
     def process_result(self) -> None:
         parked: Parked | None = self.environ.get(PARKED)
@@ -120,19 +118,14 @@ class Handler(GuardedHandler):
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
         self.connection.asked(2 * len(self.requestline) + self.head.cost)
-        environ.update(self._extras())
+        environ["greenagent.connection"] = self.connection
+        environ["greenagent.descriptor"] = self.socket.fileno()
+        environ["greenagent.close"] = self.close_after_answer
         if "%2F" in self.path.upper() and self.path.startswith("/api/"):
             # A job id may hold a slash: it comes through as a character no id can hold.
             raw = self.path.partition("?")[0]
             environ["PATH_INFO"] = unquote_to_bytes(_SLASH.sub("%1F", raw)).decode("latin-1")
         return environ
-
-    def _extras(self) -> dict[str, Any]:
-        return {
-            "greenagent.connection": self.connection,
-            "greenagent.descriptor": self.socket.fileno(),
-            "greenagent.close": self.close_after_answer,
-        }
 
     def finalize_headers(self) -> None:
         if self.server.is_stopping:  # or a kept connection asks again and again until the services are gone
