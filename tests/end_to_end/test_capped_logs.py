@@ -9,7 +9,8 @@ from urllib.request import urlopen
 
 from tests.support.agents import StartAgent
 from tests.support.commands import shell
-from tests.support.metrics import free_port, listening
+from tests.support.metrics import listening
+from tests.support.ports import reserve_port
 from tests.support.recording_controller import RecordingController, status
 from tests.support.waiting import wait_until
 
@@ -19,7 +20,7 @@ LINES = 60_000
 def test_every_line_of_a_job_is_delivered_or_counted(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
-    port = free_port()
+    port = reserve_port()
     agent = start_agent(logging="max_db_size = 1048576\nmax_dbs = 1", more=listening(port))
     controller.misbehave("log", status(503), times=None)
     gate = tmp_path / "gate"

@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.agents import StartAgent
 from tests.support.commands import shell
-from tests.support.metrics import free_port, listening, samples
+from tests.support.metrics import listening, samples
+from tests.support.ports import reserve_port
 from tests.support.recording_controller import RecordingController, status
 from tests.support.waiting import wait_until
 
@@ -37,7 +38,7 @@ def next_seq(folder: Path) -> str:
 def test_lines_that_went_with_a_log_are_counted_and_said(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path, how: str
 ) -> None:
-    port = free_port()
+    port = reserve_port()
     agent = start_agent(more=listening(port))
     for number in range(2):
         controller.push(shell(f"j{number}", "seq 1000"))
@@ -71,7 +72,7 @@ def test_lines_that_waited_in_databases_that_are_gone_are_counted_and_said(
     controller: RecordingController, start_agent: StartAgent, what: str, is_killed: bool
 ) -> None:
     """The cursors in the ledger tell from where on they waited, the lock or the ledger up to where."""
-    port = free_port()
+    port = reserve_port()
     agent = start_agent(more=listening(port))
     controller.push(shell("sent", "seq 5 >&2"))
     wait_until(lambda: len(controller.logs) == 5, what="the lines")
@@ -103,7 +104,7 @@ def test_lines_that_waited_in_an_older_database_that_is_gone_are_counted_and_sai
     controller: RecordingController, start_agent: StartAgent, is_killed: bool
 ) -> None:
     """Not what a cap removed before, which is said then."""
-    port = free_port()
+    port = reserve_port()
     agent = start_agent(more=listening(port), logging="max_db_size = 300_000\nmax_dbs = 2")
 
     def archives() -> list[Path]:

@@ -15,7 +15,8 @@ import pytest
 from tests.support.agents import StartAgent
 from tests.support.commands import built_in, shell
 from tests.support.inside import InsideAgent
-from tests.support.metrics import free_port, get, listening, samples
+from tests.support.metrics import get, listening, samples
+from tests.support.ports import reserve_port
 from tests.support.recording_controller import RecordingController, status
 from tests.support.waiting import wait_until
 
@@ -25,7 +26,7 @@ MAIN = ("controller", "main")
 def test_the_figures_of_a_running_agent_are_read_by_the_official_parser(
     controller: RecordingController, start_agent: StartAgent
 ) -> None:
-    port = free_port()
+    port = reserve_port()
     start_agent(more=listening(port))
     controller.push(shell("good", "echo one; echo two; echo '10::hits:3|c'", domain="web"))
     controller.push(shell("bad", "exit 3", domain="web"))
@@ -71,7 +72,7 @@ def test_a_controller_that_is_away_shows_in_the_figures_and_not_in_the_health(
     controller: RecordingController, start_agent: StartAgent
 ) -> None:
     """The agent does its work; what it cannot deliver is counted and kept."""
-    port = free_port()
+    port = reserve_port()
     start_agent(more=listening(port))
     controller.wait_for_poll()
     controller.misbehave("result", status(503))
@@ -95,7 +96,7 @@ def test_a_controller_that_is_away_shows_in_the_figures_and_not_in_the_health(
 
 
 def test_status_tells_people_what_the_agent_does(controller: RecordingController, start_agent: StartAgent) -> None:
-    port = free_port()
+    port = reserve_port()
     agent = start_agent(more=listening(port), max_jobs=1, roles=["web"])
     controller.push(shell("first", "echo out; echo more; exec sleep 1000"))
     controller.push(shell("second", "true"))
@@ -136,7 +137,7 @@ def test_status_tells_people_what_the_agent_does(controller: RecordingController
 def test_an_agent_whose_port_is_taken_refuses_to_start_with_one_line(
     controller: RecordingController, start_agent: StartAgent
 ) -> None:
-    port = free_port()
+    port = reserve_port()
     with socket.create_server(("127.0.0.1", port)):
         agent = start_agent(more=listening(port), wait=False)
         assert agent.wait() == 1
@@ -149,7 +150,7 @@ def test_an_agent_whose_port_is_taken_refuses_to_start_with_one_line(
 
 
 def test_an_agent_that_stops_says_so(controller: RecordingController, start_agent: StartAgent) -> None:
-    port = free_port()
+    port = reserve_port()
     agent = start_agent(more=listening(port), kill_grace=600)
     up = agent.folder / "up"
     controller.push(shell("stubborn", f"trap '' TERM; touch {up}; while :; do sleep 0.1; done"))
@@ -229,7 +230,7 @@ def test_a_killed_poller_is_started_again_by_the_watchdog(inside: Inside, contro
 
 
 def test_every_figure_is_documented(controller: RecordingController, start_agent: StartAgent) -> None:
-    port = free_port()
+    port = reserve_port()
     start_agent(more=listening(port))
     controller.push(shell("one", "echo '10::a:1|c'; echo '10::b:1|zz'; exec sleep 1000"))
     wait_until(lambda: ("greenagent_statsd_lines_refused_total",) in samples(port), what="the job's lines")

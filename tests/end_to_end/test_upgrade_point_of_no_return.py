@@ -12,8 +12,9 @@ from pathlib import Path
 from tests.conftest import needs
 from tests.support.agents import StartAgent
 from tests.support.commands import built_in, execute, shell
-from tests.support.metrics import free_port, get, listening
+from tests.support.metrics import get, listening
 from tests.support.packages import patient_package
+from tests.support.ports import reserve_port
 from tests.support.processes import is_running
 from tests.support.recording_controller import RecordingController, accept_after, status
 from tests.support.upgrade import replace
@@ -80,7 +81,7 @@ def test_an_address_for_metrics_that_another_has_costs_no_job(
     gate, up = tmp_path / "gate", tmp_path / "up"
     controller.push(shell("job", f"touch {up}; until [ -e {gate} ]; do sleep 0.02; done; echo 20::1"))
     wait_until(up.exists, what="the job")
-    port = free_port()
+    port = reserve_port()
     with socket.create_server(("127.0.0.1", port)):
         agent.config.write_text(agent.config.read_text() + listening(port))
         replace(agent, 1)

@@ -13,7 +13,8 @@ from pathlib import Path
 from tests.support.agents import AgentProcess, StartAgent, assert_well, configuration
 from tests.support.commands import built_in, shell
 from tests.support.job_lives import states_of, words
-from tests.support.metrics import free_port, get, listening
+from tests.support.metrics import get, listening
+from tests.support.ports import reserve_port
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -53,7 +54,7 @@ def jobs(agent: AgentProcess) -> dict[str, tuple[str, int, int]]:
 def test_jobs_and_pings_go_on_from_memory_and_everything_is_written_afterwards(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
-    port = free_port()
+    port = reserve_port()
     agent = start_agent(more=listening(port))
     gate, runs = tmp_path / "gate", tmp_path / "runs"
     before = shell("before", f"echo before >> {runs}")

@@ -10,7 +10,8 @@ from tests.support.agents import StartAgent, assert_well
 from tests.support.commands import built_in, execute, shell
 from tests.support.faults import Immutable, Unprivileged
 from tests.support.job_lives import words
-from tests.support.metrics import free_port, get, listening
+from tests.support.metrics import get, listening
+from tests.support.ports import reserve_port
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -18,7 +19,7 @@ from tests.support.waiting import wait_until
 def test_a_log_folder_that_becomes_read_only_costs_lines_but_no_job(
     controller: RecordingController, start_agent: StartAgent, immutable: Immutable
 ) -> None:
-    port = free_port()
+    port = reserve_port()
     agent = start_agent(more=listening(port))
     controller.push(shell("before", "echo stored"))
     controller.wait_for_result("before")
@@ -49,7 +50,7 @@ def test_a_log_folder_that_becomes_read_only_costs_lines_but_no_job(
 def test_a_ledger_that_becomes_read_only_loses_no_job_and_no_result(
     controller: RecordingController, start_agent: StartAgent, immutable: Immutable
 ) -> None:
-    port = free_port()
+    port = reserve_port()
     agent = start_agent(more=listening(port))
     controller.push(shell("first", "sleep 1000", max_time=-1))
     controller.push(execute("before", "true"))

@@ -12,7 +12,8 @@ import pytest
 from tests.support.agents import StartAgent, assert_well, configuration
 from tests.support.commands import shell
 from tests.support.faults import fill
-from tests.support.metrics import free_port, get, listening
+from tests.support.metrics import get, listening
+from tests.support.ports import reserve_port
 from tests.support.recording_controller import RecordingController
 from tests.support.upgrade import replace
 from tests.support.waiting import wait_until
@@ -24,7 +25,7 @@ def test_on_a_full_disk_nothing_is_replaced_and_the_job_goes_on(
 ) -> None:
     """The agent had not noticed that the disk was full, and the new image exited: its jobs were nobody's."""
     folder = tmp_path / "agent"
-    port = free_port()
+    port = reserve_port()
     text = configuration(folder, {"main": controller.url}, more=listening(port))
     if full == "logs":
         text = text.replace(f"{folder}/logs", f"{small_disk}/logs")

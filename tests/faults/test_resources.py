@@ -11,7 +11,8 @@ from typing import Any
 from tests.support.agents import StartAgent, assert_well, configuration
 from tests.support.commands import built_in, execute, shell
 from tests.support.faults import fill
-from tests.support.metrics import free_port, get, listening
+from tests.support.metrics import get, listening
+from tests.support.ports import reserve_port
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
 
@@ -50,7 +51,7 @@ def test_a_full_disk_costs_lines_that_are_counted_but_no_job_and_no_result(
 def test_an_agent_whose_disk_was_full_gets_well_although_nobody_logs(
     controller: RecordingController, start_agent: StartAgent, small_disk: Path
 ) -> None:
-    port = free_port()
+    port = reserve_port()
     agent = start_agent(folder=small_disk, more=listening(port))
     controller.push(shell("before", "echo stored"))
     controller.wait_for_result("before")
@@ -99,7 +100,7 @@ def test_a_full_disk_is_told_in_status_and_on_stderr_and_so_is_its_end(
     controller: RecordingController, start_agent: StartAgent, small_disk: Path
 ) -> None:
     """Here stderr lies on another disk than the agent's files."""
-    port = free_port()
+    port = reserve_port()
     agent = start_agent(text=configuration(small_disk, {"main": controller.url}, more=listening(port)))
     controller.push(shell("before", "echo stored"))
     controller.wait_for_result("before")
@@ -163,7 +164,7 @@ def test_a_lack_of_file_handles_is_told_in_status_and_on_stderr_and_so_is_its_en
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
     """Some are left: not enough for the pipes of a job, but for somebody who asks."""
-    port = free_port()
+    port = reserve_port()
     agent = start_agent(more=listening(port))
     gate = tmp_path / "gate"
     controller.push(shell("running", f"echo up; while [ ! -e {gate} ]; do sleep 0.05; done; echo still"))

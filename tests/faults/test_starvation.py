@@ -20,7 +20,8 @@ from tests.support.agents import AgentProcess, StartAgent, assert_well
 from tests.support.commands import built_in, execute, shell
 from tests.support.faults import Unprivileged
 from tests.support.inside import InsideAgent
-from tests.support.metrics import free_port, get, listening
+from tests.support.metrics import get, listening
+from tests.support.ports import reserve_port
 from tests.support.processes import memory_of
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
@@ -49,7 +50,7 @@ def wait_for_health(port: int, agent: AgentProcess) -> None:
 def test_without_processes_a_start_is_tried_again_and_then_fails_with_the_reason(
     controller: RecordingController, unprivileged: Unprivileged
 ) -> None:
-    port = free_port()
+    port = reserve_port()
     agent = unprivileged.start(more=listening(port))
     controller.push(shell("running", "echo up; read x; echo still", max_time=60))
     wait_until(lambda: agent.rows("jobid = 'running'"), what="the running job")
@@ -113,7 +114,7 @@ def shortage(tmp_path: Path) -> Shortage:
 def test_without_memory_for_a_process_jobs_wait_for_it_and_can_be_killed_meanwhile(
     controller: RecordingController, start_agent: StartAgent, shortage: Shortage
 ) -> None:
-    port = free_port()
+    port = reserve_port()
     agent = start_agent(environment=shortage.environment, more=listening(port), max_jobs=3)
     controller.push(execute("before", "true"))
     assert controller.wait_for_result("before")["state"] == "SUCCESS"
@@ -163,7 +164,7 @@ def test_a_job_whose_start_is_tried_again_is_started_by_the_image_that_replaces_
 def test_without_any_memory_every_command_is_answered_in_the_end_and_the_agent_goes_on(
     controller: RecordingController, start_agent: StartAgent
 ) -> None:
-    port = free_port()
+    port = reserve_port()
     agent = start_agent(more=listening(port))
     controller.push(execute("before", "true"))
     controller.wait_for_result("before")

@@ -13,8 +13,9 @@ from greenagent.jobs.admission import TOO_MANY
 from greenagent.jobs.job import MAX_WAITING
 from tests.support.agents import StartAgent, assert_well
 from tests.support.commands import built_in, execute, shell
-from tests.support.metrics import free_port, get, listening
+from tests.support.metrics import get, listening
 from tests.support.packages import change_package, copy_package
+from tests.support.ports import reserve_port
 from tests.support.processes import memory_of
 from tests.support.recording_controller import RecordingController
 from tests.support.waiting import wait_until
@@ -30,7 +31,7 @@ LESS_THAN = 4096
 def test_a_waiting_job_takes_less_than_four_kilobytes_and_those_beyond_the_limit_are_refused(
     controller: RecordingController, start_agent: StartAgent, tmp_path: Path
 ) -> None:
-    port = free_port()
+    port = reserve_port()
     package = copy_package(tmp_path / "installed")
     change_package(package, "jobs/job.py", f"MAX_WAITING: Final = {MAX_WAITING:_}", f"MAX_WAITING: Final = {JOBS}")
     agent = start_agent(max_jobs=1, more=listening(port), python_path=str(package))

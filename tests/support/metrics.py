@@ -7,13 +7,6 @@ import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.ports import reserve_port
-
-
-def free_port() -> int:
-    """A loopback port for an agent, on which nobody else comes to listen."""
-    return reserve_port()
-
 
 def listening(port: int) -> str:
     """The section of the configuration."""
