@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from controller import memory
 from jobs import Agent, Machine, burst
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,14 +115,6 @@ def stop(agent: Agent) -> None:
         agent.look()
 
 
-def memory(agent: Agent) -> float:
-    """Resident memory in MiB."""
-    for line in Path(f"/proc/{agent.process.pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
-
-
 def measure(kind: str, amount: int, rounds: int) -> dict[str, float]:
     """Costs with so many, as multiples of those without any, medians of the rounds."""
     machine = Machine()
@@ -136,7 +129,7 @@ def measure(kind: str, amount: int, rounds: int) -> dict[str, float]:
             for agent in agents:
                 agent.look(0.05)
         shares = [(agent.cpu - before) / 5 * 100 for agent, before in zip(agents, idle, strict=True)]
-        grown = memory(agents[1]) - memory(agents[0])
+        grown = memory(agents[1].process.pid) - memory(agents[0].process.pid)
         pairs = [[burst(agent, machine, 50) for agent in agents] for _ in range(rounds)]
     finally:
         for agent in agents:
@@ -145,8 +138,8 @@ def measure(kind: str, amount: int, rounds: int) -> dict[str, float]:
     return {
         "cpu x": ratio["cpu ms"],
         "latency x": ratio["latency ms"],
-        "memory, MiB more": grown,
-        "memory, KiB each": grown * 1024 / amount,
+        "memory, MB more": grown,
+        "memory, KB each": grown * 1000 / amount,
         "idle, % of a core more": shares[1] - shares[0],
     }
 

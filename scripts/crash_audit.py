@@ -9,9 +9,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rig import Recorder, Rig, tagged_processes
+from rig import TERMINAL, Recorder, Rig, tagged_processes
 
-TERMINAL = ("SUCCESS", "ERROR", "TIMEOUT", "KILLED", "UNKNOWN_CMD")
 SLOWEST_END = 120.0
 """Seconds that everything pushed has to come to its end once nobody is killed any more."""
 OLDEST_LOSS = 0.25

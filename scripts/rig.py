@@ -23,6 +23,8 @@ from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parent.parent
 GID, NID = 1, 10
+TERMINAL = ("SUCCESS", "ERROR", "TIMEOUT", "KILLED", "UNKNOWN_CMD")
+"""States of jobs that have ended."""
 
 CONFIGURATION = """
 [main]

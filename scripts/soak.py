@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from rig import Recorder, Rig, free_port, shell
+from rig import TERMINAL, Recorder, Rig, free_port, shell
 
 WARM_UP = 0.3
 """The part of the run that is warm-up."""
@@ -22,7 +22,6 @@ ALLOWED = {"rss_mb": (1.10, 4.0), "descriptors": (1.0, 12.0), "threads": (1.0, 3
 """What the median at the end may be above that after the warm-up, both while no job is there: factor and addition."""
 RESTING = 7
 """Samples that are taken while no job is there."""
-TERMINAL = ("SUCCESS", "ERROR", "TIMEOUT", "KILLED", "UNKNOWN_CMD")
 LONGEST_REST = 60.0
 """Seconds in which all jobs have to end once none is pushed any more."""
 MORE = """
