@@ -27,7 +27,7 @@ AMOUNTS = {
     "ended jobs": (1_000, 10_000),
     "archives": (100, 1_000),
     "waiting jobs": (1_000, 10_000),
-    "recurring jobs": (100, 1_000),
+    "recurring jobs": (100, 800),
     "running jobs": (100, 800),
     "controllers": (8, 32),
 }
