@@ -1,9 +1,10 @@
 """What a job of ``/bin/true`` costs, for several versions of the agent by turns on one machine.
 
-``python benchmarks/jobs.py [CHECKOUT ...] [--rounds N] [--running N]``. All agents live at the same time and get
-bursts of jobs by turns, with a burst of ``subprocess.run`` before each round, so that a busy machine is busy for all of
-them. A fixed piece of work is timed meanwhile: processor time is also told as it would be at the machine's full speed.
-Medians.
+``python benchmarks/jobs.py [CHECKOUT ...] [--rounds N] [--running N] [--batches]``. All agents live at the same time
+and get bursts of jobs by turns, with a burst of ``subprocess.run`` before each round, so that a busy machine is busy
+for all of them. A fixed piece of work is timed meanwhile: processor time is also told as it would be at the machine's
+full speed. Medians. With ``--batches`` each agent is there twice: with one command a poll, as originals give them, and
+with as many as it takes, and results in lists, as between our own.
 """
 
 from __future__ import annotations
@@ -70,18 +71,28 @@ class Machine:
 
 
 class Agent:
-    """An agent of one checkout with a controller of its own: raw sockets, one command a poll."""
+    """An agent of one checkout with a controller of its own, of raw sockets."""
 
-    def __init__(self, checkout: Path, machine: Machine, folder: Path | None = None, controllers: int = 1) -> None:
-        """``controllers``: as so many the one controller is known to the agent."""
-        self.name = checkout.name
+    def __init__(
+        self,
+        checkout: Path,
+        machine: Machine,
+        folder: Path | None = None,
+        controllers: int = 1,
+        batches: bool = False,
+    ) -> None:
+        """``controllers``: as so many the one controller is known to the agent. ``batches``: several commands a poll,
+        and results in lists."""
+        self.name = checkout.name + " in batches" * batches
+        self._head = b"Greenagent-Results: 1\r\n" if batches else b""
         self._machine = machine
         self._selector = selectors.DefaultSelector()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._received: dict[socket.socket, bytes] = {}
         self._commands: deque[bytes] = deque()
-        self._parked: list[socket.socket] = []
+        self._parked: list[tuple[socket.socket, int]] = []
+        """With how many commands each may be answered."""
         self._results = self._pushed = 0
         folder = folder or Path(tempfile.mkdtemp(prefix="greenagent-benchmark-"))
         url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -134,8 +145,7 @@ class Agent:
             return
         data = connection.recv(1 << 20)
         if not data:
-            if connection in self._parked:
-                self._parked.remove(connection)  # a poll that was given up
+            self._parked = [parked for parked in self._parked if parked[0] is not connection]  # given up
             self._selector.unregister(connection)
             connection.close()
             return
@@ -147,19 +157,27 @@ class Agent:
             return
         self._received[connection] = b""
         if b"/cmd" in head.split(b"\r\n", 1)[0]:
-            self._parked.append(connection)
+            most = head.partition(b"Greenagent-Commands: ")[2].split(b"\r\n", 1)[0] if self._head else b""
+            self._parked.append((connection, int(most or 1)))
             self._hand_out()
+            return
+        if head.startswith(b"POST /1/1/results "):
+            self._results += len(json.loads(body))
+            _answer(connection, b'{"refused": []}')
             return
         self._results += head.startswith(b"POST /1/1/result ")
         _answer(connection, b"ok")
 
     def _hand_out(self) -> None:
         while self._parked and self._commands:
-            _answer(self._parked.pop(), self._commands.popleft())
+            connection, most = self._parked.pop()
+            together = [self._commands.popleft() for _ in range(min(most, len(self._commands)))]
+            several = b"Greenagent-Commands: %d\r\n" % len(together) if len(together) > 1 else b""
+            _answer(connection, b"\n".join(together), self._head + several)
 
 
-def _answer(connection: socket.socket, body: bytes) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+def _answer(connection: socket.socket, body: bytes, more: bytes = b"") -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n" % (more, len(body)) + body)
 
 
 def burst(agent: Agent, machine: Machine, jobs: int) -> dict[str, float]:
@@ -199,10 +217,15 @@ def main() -> None:
     parser.add_argument("checkouts", nargs="*", type=Path, default=[Path(__file__).resolve().parent.parent])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=100, help="in one burst")
+    parser.add_argument("--batches", action="store_true", help="several commands a poll and results in lists as well")
     parser.add_argument("--running", type=int, default=0, help="jobs that run all the time beside")
     options = parser.parse_args()
     machine = Machine()
-    agents = [Agent(checkout.resolve(), machine) for checkout in options.checkouts]
+    agents = [
+        Agent(checkout.resolve(), machine, batches=batches)
+        for checkout in options.checkouts
+        for batches in (False, True)[: 1 + options.batches]
+    ]
     found: dict[str, list[dict[str, float]]] = {agent.name: [] for agent in agents}
     try:
         for agent in agents:

@@ -6,8 +6,8 @@ See design, section 5 "Commands and admission".
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Sequence
 
 import gevent
 
@@ -17,7 +17,7 @@ from greenagent.jobs.job import Job, JobQueue, Outcome, Reason, Stage, killed_be
 from greenagent.jobs.lifecycle import Lifecycle
 from greenagent.jobs.runner import BuiltInRunner, ExternalRunner
 from greenagent.runtime.agent_log import RateLimitedLog
-from greenagent.spool.schema import FROM_CONTROLLER, FROM_STARTUP
+from greenagent.spool.schema import FROM_CONTROLLER, FROM_STARTUP, NewJob
 from greenagent.values import levels, states
 from greenagent.values.command import Command, parse_command, without_queue
 from greenagent.values.errors import CommandError
@@ -59,8 +59,20 @@ class Admission:
             return settings is not None and controller not in self._context.spool.acknowledging
         return settings.rerun_ended == "true"
 
-    def accept(self, command: Command, controller: str) -> None:
-        """Takes a command of a controller; returns once the spool has it. Never raises for a bad command."""
+    def accept(self, commands: Sequence[Command], controller: str) -> None:
+        """Takes commands of a controller; returns once the spool has them. Never raises for a bad command."""
+        entering: list[Job] = []
+        try:
+            for command in commands:
+                if (job := self._admit(command, controller)) is not None:
+                    entering.append(job)
+        except BaseException:
+            self._withdraw(entering)
+            raise
+        self.enter(*entering)
+
+    def _admit(self, command: Command, controller: str) -> Job | None:
+        """The job that a command is to become; None where it becomes none, which has been answered then."""
         for warning in command.warnings:
             self._remark("odd", levels.WARNING, f"job {command.id}: {warning}")
         known = self.live.get(command.id)
@@ -72,9 +84,9 @@ class Admission:
             if known.controller == controller and command.is_same_as(known.command):
                 again = f"job {command.id}: delivered again while it lives; nothing to do"
                 self._remark("delivered again", levels.LOG, again)
-                return
+                return None
             self._answer(command, controller, states.DUPLICATE_ID, "A job exists with the same ID")
-            return
+            return None
         job = Job(command, controller, FROM_CONTROLLER, 0, time.time())
         self.live[command.id] = job
         try:
@@ -84,14 +96,15 @@ class Admission:
             may_answer = ask_first and not self._reruns(controller)
             if may_answer and self._context.spool.answer_again(command, controller):
                 self._was_answered(job)
-            elif refused:
+                return None
+            if refused:
                 self.live.pop(command.id, None)
                 self._answer(command, controller, states.ERROR, TOO_MANY)
-            else:
-                self.enter(job)
+                return None
         except BaseException:
             self.live.pop(command.id, None)
             raise
+        return job
 
     def refuse(self, error: CommandError, controller: str) -> None:
         """A command that cannot be understood: answered ERROR when its id can be read, and always logged."""
@@ -121,40 +134,60 @@ class Admission:
         """Logs what a controller caused, each kind a few times a minute."""
         self._remarks[kind].log(level, text)
 
-    def enter(self, job: Job) -> None:
-        """Writes a job down (unless it has its row already) and starts or queues it."""
-        self._entering += 1
+    def enter(self, *jobs: Job) -> None:
+        """Writes jobs down in one go (unless they have their rows already) and starts or queues them."""
+        self._entering += len(jobs)
+        left = deque(jobs)
         try:
-            self._enter(job)
+            self._write_down(jobs)
+            while left:
+                self._start_or_queue(left[0])
+                left.popleft()
+                self._entering -= 1
+        except BaseException:
+            self._withdraw(left)
+            raise
         finally:
-            self._entering -= 1
+            self._entering -= len(left)
 
-    def _enter(self, job: Job) -> None:
-        command = job.command
-        self.live[command.id] = job
-        external = self._context.commands.is_external(command.cmd)
-        job.is_external = external is not False
-        if external is not None and command.arguments.remembered and job.controller is not None:
-            self._context.history.add(command, job.controller, job.accepted)
+    def _withdraw(self, jobs: Iterable[Job]) -> None:
+        """They were not taken: if their commands come again they are new ones."""
+        for job in jobs:
+            if self.live.get(job.id) is job:
+                del self.live[job.id]
+
+    def _write_down(self, jobs: Sequence[Job]) -> None:
+        new: dict[Job, NewJob] = {}
+        free = self.queue.free - (self._entering - len(jobs))
+        for job in jobs:
+            command = job.command
+            self.live[command.id] = job
+            external = self._context.commands.is_external(command.cmd)
+            job.is_external = external is not False
+            if external is not None and command.arguments.remembered and job.controller is not None:
+                self._context.history.add(command, job.controller, job.accepted)
+            if not job.row:
+                job.has_begun = bool(external) and free > 0 and self._begins_at_once(command)
+                free -= bool(external)
+                new[job] = NewJob(
+                    command,
+                    job.controller,
+                    job.kind,
+                    waiting=bool(external),
+                    accepted=job.accepted,
+                    begins=job.has_begun,
+                    reruns=self._reruns(job.controller),
+                )
+        if new:
+            for job, row in zip(new, self._context.spool.accept(list(new.values())), strict=True):
+                job.row = row or 0
+
+    def _start_or_queue(self, job: Job) -> None:
         if not job.row:
-            begins = bool(external) and self._begins_at_once(command)
-            row = self._context.spool.accept(
-                command,
-                job.controller,
-                job.kind,
-                waiting=bool(external),
-                accepted=job.accepted,
-                begins=begins,
-                reruns=self._reruns(job.controller),
-            )
-            if row is None:
-                self._was_answered(job)
-                return
-            job.row = row
-            job.has_begun = begins
-        if external is None:
+            self._was_answered(job)
+        elif self._context.commands.is_external(job.command.cmd) is None:
             self._end_unknown(job)
-        elif external:
+        elif job.is_external:
             self.queue.add(job)
             if job.end_requested is not None:  # while the spool wrote
                 self.end_job(job, job.end_requested)
@@ -166,9 +199,8 @@ class Admission:
             self._begin(job)
 
     def _begins_at_once(self, command: Command) -> bool:
-        """Whether a slot is free for it and nothing before it: then its first run is written with it, in one go."""
-        arguments = command.arguments
-        return not (self.stopping or arguments.queue or arguments.remembered) and self.queue.free >= self._entering
+        """Whether it starts at once where a slot is free: its first run is written with it then, in one go."""
+        return not (self.stopping or command.arguments.queue or command.arguments.remembered)
 
     def start_next(self) -> None:
         """Starts what may start now."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from greenagent.values.command import Command
+
 WAITING: Final = "waiting"
 """Accepted, never started: it is run at the agent's next start."""
 RUNNING: Final = "running"
@@ -63,6 +65,24 @@ SCHEMA: Final = (
     # Single facts, such as the spool's instance.
     "CREATE TABLE IF NOT EXISTS meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL)",
 )
+
+
+class NewJob(NamedTuple):
+    """A job that is to be written down before anything is done about it."""
+
+    command: Command
+    controller: str | None
+    kind: str
+    waiting: bool
+    """It needs a slot, and is WAITING until ``Spool.running`` is called for it. False for built-ins: they are RUNNING
+    at once, never wait, and are reported as cut off after a crash."""
+    accepted: float | None = None
+    """The stamp of its acceptance in seconds since 1970, where it has one already (in the history); None for now."""
+    begins: bool = False
+    """Its first run is to follow at once, so ``Spool.running`` need not be called for it; if it does not follow after
+    all, ``Spool.not_begun`` must be."""
+    reruns: bool = False
+    """A command equal to one that has ended is run again."""
 
 
 class JobRecord(NamedTuple):

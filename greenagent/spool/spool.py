@@ -23,7 +23,7 @@ from greenagent.spool.cursors import CursorTable
 from greenagent.spool.identity import Acknowledging, Claim, Former, Owed
 from greenagent.spool.overlay import RETRY, SpoolDatabase
 from greenagent.spool.owed import Loss, OwedToRemoved
-from greenagent.spool.schema import FROM_CONTROLLER, RESULTS, RUNNING, STATISTICS, WAITING, JobRecord, Waiting
+from greenagent.spool.schema import FROM_CONTROLLER, RESULTS, RUNNING, STATISTICS, WAITING, JobRecord, NewJob, Waiting
 from greenagent.values.command import Command
 from greenagent.values.errors import GreenagentError
 from greenagent.values.json_shape import SHORT
@@ -158,45 +158,33 @@ class Spool:
 
     # -- the life of a job
 
-    def accept(
-        self,
-        command: Command,
-        controller: str | None,
-        kind: str,
-        *,
-        waiting: bool,
-        accepted: float | None = None,
-        begins: bool = False,
-        reruns: bool = False,
-    ) -> int | None:
-        """Writes a job down before anything is done about it; returns its row once committed.
+    def accept(self, new: Sequence[NewJob]) -> list[int | None]:
+        """Writes jobs down in one transaction; returns their rows once that is committed.
 
-        ``waiting``: it needs a slot, and is WAITING until ``running`` is called for it. False for built-ins: they
-        are RUNNING at once, never wait, and are reported as cut off after a crash. ``accepted``: the stamp of its
-        acceptance in seconds since 1970, where it has one already (in the history); None for now.
-        ``begins``: its first run is to follow at once, so ``running`` need not be called for it; if
-        it does not follow after all, ``not_begun`` must be.
-
-        None when a controller's command comes again after its job's end, within ``result_memory``, and not ``reruns``:
-        its results are put back into the outbox, and it is not to be run.
+        None for a command of a controller that comes again after its job's end, within ``result_memory``, and not
+        ``reruns``: its results are put back into the outbox, and it is not to be run.
         """
-        text = statements.command_text(command, give_way)
-        row, now = next(self._rows), monotonic_epoch()
-        state = WAITING if waiting and not begins else RUNNING
-        run, starttime = (1, int(now * 1000)) if begins else (0, 0)
-        stamp = now if accepted is None else accepted
+        now = monotonic_epoch()
+        rows = [next(self._rows) for _ in new]
+        texts = [statements.command_text(one.command, give_way) for one in new]
 
-        def write(connection: sqlite3.Connection) -> bool:
-            if kind == FROM_CONTROLLER and not reruns and self._send_again(connection, command, controller):
-                return False
-            values = (row, command.id, controller, kind, text, stamp, state, run, starttime)
-            statements.add_job(connection, values)
-            return True
+        def write(connection: sqlite3.Connection) -> list[int | None]:
+            return [self._accept(connection, *each, now) for each in zip(new, rows, texts, strict=True)]
 
-        if self._run(write, text):
-            return row
-        self._arrived(controller)
-        return None
+        written = self._run(write, sum(map(len, texts)))
+        for controller in {one.controller for one, row in zip(new, written, strict=True) if row is None}:
+            self._arrived(controller)
+        return written
+
+    def _accept(self, connection: sqlite3.Connection, new: NewJob, row: int, text: str, now: float) -> int | None:
+        command, controller = new.command, new.controller
+        if new.kind == FROM_CONTROLLER and not new.reruns and self._send_again(connection, command, controller):
+            return None
+        state = WAITING if new.waiting and not new.begins else RUNNING
+        run, starttime = (1, int(now * 1000)) if new.begins else (0, 0)
+        stamp = now if new.accepted is None else new.accepted
+        statements.add_job(connection, (row, command.id, controller, new.kind, text, stamp, state, run, starttime))
+        return row
 
     def running(self, row: int, run: int, starttime: int) -> None:
         """A run is about to start: committed when this returns."""
@@ -236,7 +224,7 @@ class Spool:
             elif due is not None:
                 statements.between_runs(connection, row, due)
 
-        self._run(write, body)
+        self._run(write, len(body))
         self._arrived(controller, is_short=len(body) <= SHORT)
 
     def unfinished(self) -> list[JobRecord]:
@@ -264,9 +252,9 @@ class Spool:
         since = self._ages.before(self.result_memory)
         return statements.send_again(connection, command, controller, since, self._rows)
 
-    def _run(self, write: Callable[[sqlite3.Connection], T], text: str) -> T:
-        """In the thread where ``text``, which is written, is long."""
-        return self.database.run_at_once(write) if len(text) <= SHORT else self.database.run(write)
+    def _run(self, write: Callable[[sqlite3.Connection], T], length: int) -> T:
+        """In the thread where so many characters are written that they take their time."""
+        return self.database.run_at_once(write) if length <= SHORT else self.database.run(write)
 
     # -- the outbox. ``path``: STATISTICS for statistics; RESULTS for all else, results and lines that are tried again.
 

@@ -20,7 +20,8 @@ from greenagent.uplink.http import HttpClient
 
 OPEN_TEXT: Final = "Greenagent-Open-Text"
 WAITING: Final = "Greenagent-Waiting"
-HEADERS: Final = (OPEN_TEXT, WAITING)
+RESULTS: Final = "Greenagent-Results"
+HEADERS: Final = (OPEN_TEXT, WAITING, RESULTS)
 """Headers of answers: this controller takes that."""
 EVERY: Final = 2.0
 """Seconds between two posts at the least."""

@@ -6,17 +6,19 @@ originals answer it to a body they cannot read. After five of them a list is hal
 that is refused alone becomes a dead letter only if a record behind it is accepted. Everything else is
 about the controller: all is kept.
 
-A result is a list of one that waits for no other. Answered 500 five times, it becomes a dead letter
-only if another post to the controller was accepted meanwhile.
+A result waits for no other. Answered 500 five times, it becomes a dead letter only if another post to the
+controller was accepted meanwhile. Controllers of ours take several in one post and judge each by itself.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from greenagent.uplink.answer import Answer, ResponseClass, TransportError
+from greenagent.uplink.changes import RESULTS
 from greenagent.uplink.health import Backoff, ControllerHealth
 from greenagent.uplink.http import HttpClient
 
@@ -34,6 +36,8 @@ MAX_LAST_REFUSED = 8
 More of them look like a controller that broke down meanwhile, and are kept.
 """
 PROBE_PAUSE = 0.1
+PATH_OF_LISTS = "results"
+NO_SUCH_PATH = (404, 405)
 MAX_BODY = 4 * 1024 * 1024
 MIN_BODY = 64 * 1024
 
@@ -75,7 +79,7 @@ class Batch:
     dead_letter: Callable[[int, Answer], str]
     """``(index, answer)``: keeps one that is refused for good, and says what it is; ``done`` follows."""
     doubt: Callable[[int], Doubt] | None = None
-    """Set where each body is a request of its own, and none has to wait for another that is in doubt."""
+    """Set where each body is judged by itself, and none has to wait for another that is in doubt."""
 
 
 class Delivery:
@@ -112,13 +116,38 @@ class Delivery:
         """
         if batch.doubt is None:
             return self._deliver_list(batch, client)
-        accepted = [self._deliver_single(batch, index, client) for index in range(len(batch.bodies))]
-        return all(accepted)
+        accepted, start = True, 0
+        while start < len(batch.bodies):
+            end = self._end_of_body(batch.bodies, start, len(batch.bodies))
+            answers = self._post_several(batch, start, end, client) if end > start + 1 else None
+            for index in range(start, end):
+                answer = answers[index - start] if answers else self._post(batch.path, batch.bodies[index], 1, client)
+                accepted = self._judge_single(batch, index, answer) and accepted
+            start = end
+        return accepted
 
-    def _deliver_single(self, batch: Batch, index: int, client: HttpClient) -> bool:
-        """A body that is a request of its own; False while it is in doubt."""
-        answer = self._post(batch.path, batch.bodies[index], 1, client)
-        kind = answer.classify()
+    def _post_several(self, batch: Batch, start: int, end: int, client: HttpClient) -> list[Answer] | None:
+        """The answer to each of the bodies, posted together; None: they are to be posted one by one."""
+        if RESULTS not in self._health.takes or batch.path != "result":
+            return None
+        answer = self._send(PATH_OF_LISTS, _as_list(batch.bodies[start:end]), client)
+        if answer.classify() is ResponseClass.CONTROLLER and answer.status not in NO_SUCH_PATH:
+            raise ControllerUnavailable.by(answer)
+        refused = _read_refused(answer, end - start) if answer.ok else None
+        if refused is None:
+            # It was an earlier controller that took lists, or something in front does not: one by one shows it.
+            self._health.takes -= {RESULTS}  # until an answer to a poll says so again
+            if answer.status == 413:
+                self._halve_bodies(batch.bodies[start:end])
+            return None
+        accepted = end - start - len(refused)
+        if accepted:
+            self._accepted(accepted)
+        return [refused.get(index, answer) for index in range(end - start)]
+
+    def _judge_single(self, batch: Batch, index: int, answer: Answer) -> bool:
+        """What becomes of a body that is judged by itself; False while it is in doubt. Raises ControllerUnavailable."""
+        kind = self._classify(answer)
         if kind is ResponseClass.EITHER:
             assert batch.doubt is not None
             doubt = batch.doubt(index)
@@ -157,7 +186,7 @@ class Delivery:
                 self._probed(answer)
             if end - start > 1:
                 if answer.status == 413:
-                    self._max_body = max(MIN_BODY, sum(map(len, batch.bodies[start:end])) // 2)
+                    self._halve_bodies(batch.bodies[start:end])
                 size = (end - start) // 2
             elif kind is ResponseClass.BODY:
                 self._make_dead_letter(batch, start, answer)
@@ -175,6 +204,10 @@ class Delivery:
             length += len(bodies[end]) + 1
             end += 1
         return end
+
+    def _halve_bodies(self, bodies: Sequence[bytes]) -> None:
+        """What was posted together was too large."""
+        self._max_body = max(MIN_BODY, sum(map(len, bodies)) // 2)
 
     def _count_server_error(self, first: bytes, answer: Answer) -> None:
         """Raises ControllerUnavailable until the list that begins with ``first`` was answered 500 often enough."""
@@ -241,7 +274,7 @@ class Delivery:
         return answer
 
     def _post_list(self, batch: Batch, start: int, end: int, client: HttpClient) -> Answer:
-        answer = self._post(batch.path, b"[" + b",".join(batch.bodies[start:end]) + b"]", end - start, client)
+        answer = self._post(batch.path, _as_list(batch.bodies[start:end]), end - start, client)
         if answer.ok:
             self._stuck = None
             self._probe_limit = FIRST_PROBES
@@ -250,16 +283,23 @@ class Delivery:
 
     def _post(self, path: str, body: bytes, records: int, client: HttpClient) -> Answer:
         """Raises ControllerUnavailable when no answer came or the answer is about the controller."""
+        answer = self._send(path, body, client)
+        if self._classify(answer) is ResponseClass.ACCEPTED:
+            self._accepted(records)
+        return answer
+
+    def _send(self, path: str, body: bytes, client: HttpClient) -> Answer:
         try:
-            answer = client.post(path, body)
+            return client.post(path, body)
         except TransportError as error:
             raise ControllerUnavailable(error.reason, hint=error.hint) from error
+
+    def _classify(self, answer: Answer) -> ResponseClass:
+        """Raises ControllerUnavailable when the answer is about the controller."""
         kind = answer.classify()
         if kind is ResponseClass.CONTROLLER or (kind is ResponseClass.BODY and not self._health.understands_us):
             raise ControllerUnavailable.by(answer)
-        if kind is ResponseClass.ACCEPTED:
-            self._accepted(records)
-        return answer
+        return kind
 
     def _make_dead_letter(self, batch: Batch, index: int, answer: Answer) -> None:
         """Makes one body a dead letter."""
@@ -271,3 +311,20 @@ class Delivery:
                 f"it refuses {what} (status {answer.status}): set aside, see greenagent-logs outbox; "
                 "more of them are counted only"
             )
+
+
+def _as_list(bodies: Sequence[bytes]) -> bytes:
+    return b"[" + b",".join(bodies) + b"]"
+
+
+def _read_refused(answer: Answer, count: int) -> dict[int, Answer] | None:
+    """What was refused of so many bodies, as the answer to each would have been; None where that cannot be read."""
+    try:
+        found = {
+            one["index"]: Answer(one["status"], answer.headers, str(one["reason"]).encode())
+            for one in json.loads(answer.body)["refused"]
+        }
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    is_sound = all(type(index) is int and 0 <= index < count for index in found)
+    return found if is_sound and all(type(one.status) is int and not one.ok for one in found.values()) else None

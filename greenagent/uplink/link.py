@@ -12,6 +12,7 @@ from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.greenlets import Heartbeat, Supervisor
 from greenagent.settings.models import ControllerSettings
 from greenagent.uplink.answer import TransportError
+from greenagent.uplink.changes import RESULTS
 from greenagent.uplink.clients import HttpClients
 from greenagent.uplink.health import ControllerHealth, UplinkMetrics
 from greenagent.uplink.http import HttpClient
@@ -95,7 +96,8 @@ class Link:
             client.more_headers = lambda: {FREE_SLOTS: str(max(0, free_slots()))}
             return client
 
-        self._upload(ResultSource(self.key, outbox, self.metrics), connect)
+        source = ResultSource(self.key, outbox, self.metrics, takes_lists=lambda: RESULTS in self.health.takes)
+        self._upload(source, connect)
 
     def upload_logs(
         self, pair: LogPair, lines: PendingLines, dead_letters: DeadLetters, formers: Sequence[tuple[int, str]] = ()

@@ -12,6 +12,7 @@ from typing import Protocol
 import gevent
 from gevent.event import Event
 
+from greenagent.runtime.greenlets import give_way
 from greenagent.uplink.answer import Answer, TransportError
 from greenagent.uplink.changes import HEADERS
 from greenagent.uplink.health import Backoff, ControllerHealth, UplinkMetrics
@@ -20,6 +21,8 @@ from greenagent.values.command import Command, read_early_id
 from greenagent.values.errors import CommandError
 
 ACKNOWLEDGE = "Greenagent-Acknowledge"
+COMMANDS = "Greenagent-Commands"
+"""In a poll: how many commands the answer may hold. In an answer that holds several, a line each: how many it does."""
 DELIVERY = "Greenagent-Delivery"
 FREE_SLOTS = "Greenagent-Free-Slots"
 STARTUP_EVENT = json.dumps({"name": "startup"}).encode()
@@ -30,6 +33,8 @@ EVENT_TIMEOUT = 10.0
 GATEWAY_ERRORS = (502, 503, 504)
 NOBODY_THERE = ("refused", "name", "unreachable")
 """Kinds of TransportError that hold for every request alike: there was nobody to send it to."""
+MAX_COMMANDS = 100
+"""In one answer, where so many slots are free: all of them are accepted in one go."""
 BEGINNING = 60.0
 SOON = 5.0
 """Seconds of an outage in which polls are not further apart than ``SOON``: a controller that was only restarted refuses
@@ -45,8 +50,8 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,200}")
 class CommandSink(Protocol):
     """Where commands go: the admission of jobs."""
 
-    def accept(self, command: Command, controller: str) -> None:
-        """Returns once the command is in the spool; may block, and the next poll waits as long."""
+    def accept(self, commands: Sequence[Command], controller: str) -> None:
+        """Returns once the commands are in the spool; may block, and the next poll waits as long."""
         ...
 
     def refuse(self, error: CommandError, controller: str) -> None:
@@ -65,7 +70,7 @@ ReadCommand = Callable[[bytes, str], Command]
 class Poller:
     """The poll loop of one controller: ``run`` is the body of a service, ``stop`` ends it.
 
-    The delivery of a command is acknowledged only once ``sink`` has accepted it.
+    A delivery is acknowledged only once ``sink`` has accepted all that came with it.
     """
 
     def __init__(
@@ -172,12 +177,13 @@ class Poller:
         self.state = "polling"
         self.metrics.polls += 1
         began = time.monotonic()
-        answer = self._client.get(
-            "cmd",
-            [("role", role) for role in self._roles()],
-            {ACKNOWLEDGE: self._acknowledge, FREE_SLOTS: str(max(0, self._free_slots()))},
-            self._poll_timeout,
-        )
+        free = max(0, self._free_slots())
+        headers = {
+            ACKNOWLEDGE: self._acknowledge,
+            FREE_SLOTS: str(free),
+            COMMANDS: str(min(max(1, free), MAX_COMMANDS)),
+        }
+        answer = self._client.get("cmd", [("role", role) for role in self._roles()], headers, self._poll_timeout)
         if not answer.ok:
             self.metrics.poll_errors += 1
             self._was_behind_gateway = self._was_behind_gateway or answer.status in GATEWAY_ERRORS
@@ -214,18 +220,22 @@ class Poller:
         delay = 0.0
         if DELIVERY.lower() in answer.headers:
             self._sink.acknowledges(self.key)
-        self.heartbeat.expect_within(READING, "reading a command")
-        try:
-            command = self._read(answer.body, self.key)
-        except CommandError as error:
-            self.heartbeat.expect_within(TIMEOUT_MARGIN, "refusing a command")
-            delay = self._refuse_command(error)
-        else:
-            self.heartbeat.expect_within(TIMEOUT_MARGIN, "accepting a command")
-            self.metrics.commands += 1
+        commands: list[Command] = []
+        bodies = answer.body.splitlines() if COMMANDS.lower() in answer.headers else [answer.body]
+        for body in bodies:
+            self.heartbeat.expect_within(READING, "reading a command")
+            try:
+                commands.append(self._read(body, self.key))
+            except CommandError as error:
+                self.heartbeat.expect_within(TIMEOUT_MARGIN, "refusing a command")
+                delay = max(delay, self._refuse_command(error))
+            give_way()  # a hundred of some size, one after the other, would keep all else waiting
+        if commands:
+            self.heartbeat.expect_within(TIMEOUT_MARGIN, "accepting commands")
+            self.metrics.commands += len(commands)
             self.health.worked("poll")
             self._backoff.reset()
-            self._sink.accept(command, self.key)
+            self._sink.accept(commands, self.key)
         self._remember_token(answer)
         return delay
 

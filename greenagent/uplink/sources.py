@@ -166,10 +166,15 @@ class ResultSource(OutboxSource):
         outbox: Outbox,
         metrics: UplinkMetrics,
         *,
+        takes_lists: Callable[[], bool] = lambda: False,
         doubt_backoff: tuple[float, float] = (0.5, 30.0),
     ) -> None:
-        """``doubt_backoff``: first and longest delay in seconds for a single result answered 500."""
+        """``takes_lists``: whether the controller takes the results of several jobs in one post.
+
+        ``doubt_backoff``: first and longest delay in seconds for a single result answered 500.
+        """
         super().__init__(controller, outbox, metrics, "result")
+        self._takes_lists = takes_lists
         self._doubt_backoff = doubt_backoff
         self._doubts: dict[int, Doubt] = {}
         """By row. One that is not pending any more was settled."""
@@ -189,14 +194,19 @@ class ResultSource(OutboxSource):
         self._outbox.wait(self._controller, timeout)
 
     def next(self) -> list[Batch]:
-        """A page of the outbox, a batch for each job; what was answered 500 comes last, once it is due again."""
+        """A page of the outbox, a batch for each job, or one for all where the controller takes them together.
+
+        What was answered 500 comes last, once it is due again.
+        """
         while page := self._outbox.pending(self._controller, RESULTS_PAGE, self._after):
             self._after = page[-1].row
             self._is_full = len(page) == RESULTS_PAGE
             jobs: dict[tuple[str, str], list[PendingBody]] = {}
+            takes_lists = self._takes_lists()
             for one in page:
                 if one.row not in self._doubts:
-                    jobs.setdefault((one.id, one.path), []).append(one)
+                    job = "" if takes_lists and one.path == "result" else one.id
+                    jobs.setdefault((job, one.path), []).append(one)
             if jobs:
                 self._is_drained = False
                 return [self._results(rows) for rows in jobs.values()]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from greenagent.agent.bootstrap import end_orphans
 from greenagent.process.job_tree import job_tag
-from greenagent.spool.schema import FROM_CONTROLLER
+from greenagent.spool.schema import FROM_CONTROLLER, NewJob
 from greenagent.spool.spool import Spool
 from greenagent.values.command import parse_command
 from tests.support.agent_logs import RecordedLog
@@ -39,7 +39,7 @@ def test_what_runs_under_a_living_process_is_nobodys_orphan(tmp_path: Path) -> N
     spool.start()
     try:
         command = parse_command({"id": "a", "gid": 1, "nid": 2, "cmd": "execute", "args": {"name": "x"}})
-        spool.accept(command, "main", FROM_CONTROLLER, waiting=False)
+        spool.accept([NewJob(command, "main", FROM_CONTROLLER, waiting=False)])
         tag = job_tag(spool.instance, "a", 1)
         # The shells here are without the tag, as an agent is; what they start has it.
         script = "GREENAGENT_JOB=$TAG sh -c 'sleep 600 & echo $!; wait'"

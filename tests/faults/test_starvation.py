@@ -194,7 +194,7 @@ def test_a_job_whose_greenlet_could_not_begin_is_answered(
 
 
 def answer_lost(admission: Admission, controller: RecordingController, command: dict[str, Any]) -> None:
-    admission.accept(parse_command(command), "main")
+    admission.accept([parse_command(command)], "main")
     greenlet = admission.live["lost"].greenlet
     assert greenlet is not None
     greenlet.kill(block=False)  # before it has begun: nothing of it runs, as when there is no memory for its stack

@@ -11,7 +11,7 @@ import pytest
 
 from greenagent.jobs.handover import HandedOver
 from greenagent.jobs.run_records import CUT_OFF, HELD_UP
-from greenagent.spool.schema import FROM_CONTROLLER, FROM_STARTUP
+from greenagent.spool.schema import FROM_CONTROLLER, FROM_STARTUP, NewJob
 from greenagent.values.command import parse_command
 from tests.support.commands import shell
 from tests.support.inside import InsideAgent
@@ -29,7 +29,7 @@ def left(tmp_path: Path, controller: RecordingController) -> Path:
         for name, more in (("running", {}), ("waiting", {}), ("kept", {"max_time": -1}), ("task", {})):
             command = parse_command(shell(name, f"echo {name} >> {runs}", **more))
             kind = FROM_STARTUP if name == "task" else FROM_CONTROLLER
-            row = spool.accept(command, None if name == "task" else "main", kind, waiting=True)
+            row = spool.accept([NewJob(command, None if name == "task" else "main", kind, waiting=True)])[0]
             assert row is not None
             if name in ("running", "kept"):
                 spool.running(row, 1, 1_700_000_000_000)

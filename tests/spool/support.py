@@ -9,7 +9,7 @@ from typing import Any
 
 import gevent
 
-from greenagent.spool.schema import FROM_CONTROLLER
+from greenagent.spool.schema import FROM_CONTROLLER, NewJob
 from greenagent.spool.spool import Spool
 from greenagent.values import states
 from greenagent.values.command import Command, parse_command
@@ -26,7 +26,7 @@ def result(job_id: str = "a", data: str = "", **more: Any) -> Result:
 
 
 def accept(spool: Spool, job: Command, waiting: bool = False) -> int:
-    row = spool.accept(job, "main", FROM_CONTROLLER, waiting=waiting)
+    [row] = spool.accept([NewJob(job, "main", FROM_CONTROLLER, waiting=waiting)])
     assert row is not None
     return row
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from greenagent.spool.overlay import Overlay
-from greenagent.spool.schema import FROM_CONTROLLER
+from greenagent.spool.schema import FROM_CONTROLLER, NewJob
 from greenagent.spool.spool import Spool
 from tests.spool.support import accept, command, fill_disk, locked, result, rows, run_job, write_back
 from tests.support.agent_logs import RecordedLog
@@ -55,7 +55,7 @@ def test_a_result_delivered_meanwhile_is_written_as_delivered_and_answers_again(
         assert (spool.pending("main", 10), spool.waiting()) == ([], {})
         for _ in range(3):
             assert spool.answer_again(command(), "main")
-        assert spool.accept(command(), "main", FROM_CONTROLLER, waiting=True) is None
+        assert spool.accept([NewJob(command(), "main", FROM_CONTROLLER, waiting=True)]) == [None]
         assert not spool.answer_again(command(), "other")
         assert not spool.answer_again(command(data="x"), "main")
         again = spool.pending("main", 10)

@@ -9,7 +9,7 @@ import json
 import sqlite3
 from pathlib import Path
 
-from greenagent.spool.schema import FROM_CONTROLLER
+from greenagent.spool.schema import FROM_CONTROLLER, NewJob
 from greenagent.spool.spool import Spool
 from greenagent.values.command import Command, parse_command
 from tests.spool.support import accept, command, result
@@ -29,7 +29,7 @@ def answers(spool: Spool) -> list[str]:
 
 
 def assert_answered(spool: Spool, job: Command, data: str) -> None:
-    assert spool.accept(job, "main", FROM_CONTROLLER, waiting=True) is None
+    assert spool.accept([NewJob(job, "main", FROM_CONTROLLER, waiting=True)]) == [None]
     assert answers(spool) == [data]
     assert spool.answer_again(job, "main")
     assert answers(spool) == [data]

@@ -12,7 +12,7 @@ import pytest
 from greenagent.runtime.locks import LockedError
 from greenagent.spool import statements
 from greenagent.spool.ages import Ages
-from greenagent.spool.schema import FROM_CONTROLLER, FROM_STARTUP, RUNNING, WAITING
+from greenagent.spool.schema import FROM_CONTROLLER, FROM_STARTUP, RUNNING, WAITING, NewJob
 from greenagent.spool.spool import Spool
 from tests.spool.support import accept, command, result, rows, run_job
 from tests.support.agent_logs import RecordedLog
@@ -47,7 +47,7 @@ def test_everything_survives_kill_minus_nine(spool: Spool, tmp_path: Path) -> No
 
 
 def test_the_first_run_is_written_with_the_acceptance_and_taken_back_when_it_does_not_begin(spool: Spool) -> None:
-    row = spool.accept(command(), "main", FROM_CONTROLLER, waiting=True, begins=True)
+    [row] = spool.accept([NewJob(command(), "main", FROM_CONTROLLER, waiting=True, begins=True)])
     assert row is not None
     [begun] = spool.unfinished()
     assert (begun.row, begun.state, begun.run, begun.starttime > 0) == (row, RUNNING, 1, True)
@@ -78,7 +78,7 @@ def test_the_answer_of_an_ended_job_is_remembered_and_sent_again(spool: Spool) -
     assert not spool.answer_again(command(), "main")
     spool.report(row, "main", result(), ends=True)
     spool.delivered("main", [pending.row for pending in spool.pending("main", 10)])
-    assert spool.accept(command(), "main", FROM_CONTROLLER, waiting=True) is None
+    assert spool.accept([NewJob(command(), "main", FROM_CONTROLLER, waiting=True)]) == [None]
     assert [pending.id for pending in spool.pending("main", 10)] == ["a"]
     spool.delivered("main", [pending.row for pending in spool.pending("main", 10)])
     assert spool.answer_again(command(), "main")
@@ -100,7 +100,7 @@ def test_another_command_or_controller_is_no_redelivery(spool: Spool) -> None:
     assert not spool.answer_again(command(), "other")
     assert not spool.answer_again(command(data="x"), "main")
     assert accept(spool, command(data="x"))
-    assert spool.accept(command(data="x"), "main", FROM_STARTUP, waiting=True)
+    assert spool.accept([NewJob(command(data="x"), "main", FROM_STARTUP, waiting=True)])[0]
 
 
 def test_earlier_results_of_a_recurring_job_go_once_they_are_delivered(spool: Spool) -> None:

@@ -64,7 +64,7 @@ class InsideAgent(AgentFolder):
     def accept(self, command: Mapping[str, Any], controller: str = "main") -> Job | None:
         """Hands a command in as a poll would; returns its job while that lives."""
         parsed = parse_command(dict(command))
-        self.agent.admission.accept(parsed, controller)
+        self.agent.admission.accept([parsed], controller)
         return self.agent.admission.live.get(parsed.id)
 
     def wait_for_process(self, job_id: str) -> None:

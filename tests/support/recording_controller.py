@@ -22,7 +22,7 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 from tests.support.ports import reserve_port
 from tests.support.waiting import wait_until
 
-ENDPOINTS = ("cmd", "event", "result", "log", "open_text", "stats", "script")
+ENDPOINTS = ("cmd", "event", "result", "results", "log", "open_text", "stats", "script")
 _native_poll = monkey.get_original("select", "poll")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -28,8 +28,8 @@ class Sink:
         self._commands = commands
         self._refused = refused
 
-    def accept(self, command: Any, controller: str) -> None:
-        self._commands.append(command)
+    def accept(self, commands: Sequence[Any], controller: str) -> None:
+        self._commands.extend(commands)
 
     def refuse(self, error: Any, controller: str) -> None:
         self._refused.append(error)

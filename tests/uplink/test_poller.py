@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 from gevent.event import Event
@@ -148,8 +149,8 @@ def test_a_command_is_acknowledged_once_it_was_accepted_and_not_before():
         taken: list[object] = []
 
         class Waiting(Sink):
-            def accept(self, command: object, controller: str) -> None:
-                super().accept(command, controller)
+            def accept(self, commands: Sequence[object], controller: str) -> None:
+                super().accept(commands, controller)
                 accepted.wait()
 
         poller, _ = Uplink(controller.url).poller(sink=Waiting(taken, []))
@@ -170,8 +171,8 @@ def test_a_command_whose_acceptance_failed_is_not_acknowledged_and_comes_again()
         tries: list[object] = []
 
         class Failing(Sink):
-            def accept(self, command: object, controller: str) -> None:
-                super().accept(command, controller)
+            def accept(self, commands: Sequence[object], controller: str) -> None:
+                super().accept(commands, controller)
                 if len(tries) == 1:
                     raise OSError("no spool")
 

@@ -26,6 +26,8 @@ class Poll:
     key: AgentKey
     roles: tuple[str, ...] = ()
     slots: int | None = None
+    commands: int = 0
+    """How many the answer may hold; 0 where the agent knows of no answers with several."""
     acknowledges: bool = False
     """The agent sends ``Greenagent-Acknowledge``: deliveries to it carry a token."""
     version: str = ""
@@ -47,6 +49,10 @@ class Poll:
     @property
     def has_slot(self) -> bool:
         return self.slots is None or self.slots > 0
+
+    @property
+    def takes_several(self) -> bool:
+        return self.commands > 0
 
     def park(self, agent: Agent) -> None:
         """From now on it can be offered a command."""
@@ -99,7 +105,7 @@ class Agent:
     has_polled: bool = False
     open_polls: int = 0
     parked: list[Poll] = field(default_factory=list)
-    deliveries: dict[str, Assignment] = field(default_factory=dict)
+    deliveries: dict[str, list[Assignment]] = field(default_factory=dict)
     """By token; those that were acknowledged or answered since do not count any more."""
     is_shared: bool = False
     """It has been logged that two nodes seem to have this identity."""
@@ -124,9 +130,19 @@ class Agent:
 
     def unacknowledged(self) -> list[Assignment]:
         """What the agent has not acknowledged, oldest first."""
-        for token in [token for token, one in self.deliveries.items() if one.token != token]:
-            del self.deliveries[token]
-        return list(self.deliveries.values())
+        for token, together in list(self.deliveries.items()):
+            together[:] = [one for one in together if one.token == token]
+            if not together:
+                del self.deliveries[token]
+        return [one for together in self.deliveries.values() for one in together]
+
+    def forget_delivery(self, token: str, assignment: Assignment) -> None:
+        """It is not on its way any more."""
+        together = self.deliveries.get(token, [])
+        if assignment in together:
+            together.remove(assignment)
+        if not together:
+            self.deliveries.pop(token, None)
 
 
 class AgentTable:

@@ -10,6 +10,7 @@ import random
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, Final, NamedTuple
 
 import gevent
@@ -26,19 +27,27 @@ from greenagent.values import states
 
 SHORTEST_HOLD: Final = 0.7
 """As a part of the longest: polls that began together, as all do when the controller starts, do not end together."""
+MAX_LENGTH: Final = 4 * 1024 * 1024
+"""Characters of the commands in one answer, where there are several."""
 MAX_LEFT_OUT: Final = 1000
 """Agents of a fan-out that are remembered as away."""
 
 
-class Delivery(NamedTuple):
+class Handed(NamedTuple):
     """A command on its way to a poll."""
 
     assignment: Assignment
-    token: str
     number: int
     """1 for the first delivery of the command."""
     again: bool = False
     """Offered before: the agent may have it already, so it stays with that agent."""
+
+
+class Delivery(NamedTuple):
+    """The commands on their way to a poll, at least one; ``token`` names them all, and is empty for an original."""
+
+    handed: tuple[Handed, ...]
+    token: str
 
 
 class Dispatcher:
@@ -106,7 +115,7 @@ class Dispatcher:
     def restore(self, assignment: Assignment) -> None:
         """Takes up an assignment from the state file."""
         if assignment.token and assignment.agent is not None:
-            self.agents.ensure(assignment.agent).deliveries[assignment.token] = assignment
+            self.agents.ensure(assignment.agent).deliveries.setdefault(assignment.token, []).append(assignment)
         else:
             self.enqueue(assignment)
 
@@ -142,20 +151,43 @@ class Dispatcher:
                 if not assignment.token:  # one that was delivered before stays with its agent
                     self.enqueue(assignment)
                 return None
-            if (delivery := self._deliver(agent, poll, assignment)) is not None:
+            if (delivery := self._deliver(agent, poll, self._with_more(agent, poll, assignment))) is not None:
                 return delivery
             assignment = self._next(agent, poll)
         if not self._is_closing and not poll.hung_up:
             poll.park(agent)
         return None
 
+    def _with_more(self, agent: Agent, poll: Poll, first: Assignment) -> list[Assignment]:
+        """What goes out with it, itself first: other commands for that very agent.
+
+        Those by role stay for other agents, which may be about to poll.
+        """
+        if first.token:
+            # One token acknowledges all that came with it, so all of it comes again.
+            return agent.deliveries[first.token][:] if poll.takes_several else [first]
+        found, length = [first], len(first.job.command)
+        own = self.agent_queues.get(agent.key)
+        while own is not None and len(found) < poll.commands and (following := own.first()) is not None:
+            length += len(following.job.command)
+            if length > MAX_LENGTH:
+                break
+            taken = own.take()
+            assert taken is following
+            found.append(taken)
+        return found
+
     def hold(self, poll: Poll) -> float:
         """Seconds for which a poll waits for a command; another each time, see ``SHORTEST_HOLD``."""
         return self._limits.poll * random.uniform(SHORTEST_HOLD, 1) if poll.has_slot else self._limits.full_poll
 
     def take_back(self, delivery: Delivery) -> None:
-        """The answer could not be written: the command goes back to its queue."""
-        assignment, token, number, again = delivery
+        """The answer could not be written: the commands go back to their queues."""
+        for handed in delivery.handed:
+            self._take_back(handed, delivery.token)
+
+    def _take_back(self, handed: Handed, token: str) -> None:
+        assignment, number, again = handed
         if again or assignment.agent is None:
             return
         agent = self.agents.ensure(assignment.agent)
@@ -164,14 +196,14 @@ class Dispatcher:
                 return  # it was answered or acknowledged, or another poll of its agent was given it meanwhile
             # The agent may poll again at once and must not be offered it while the file is written: afterwards
             # it is anybody's. Before this was so, two agents got one command.
-            agent.deliveries.pop(token, None)
+            agent.forget_delivery(token, assignment)
             owner = None if assignment.unassigned else assignment.agent
             changes: dict[str, Any] = {"agent": owner, "state": states.QUEUED, "token": "", "deliveries": number - 1}
             try:
                 self._jobs.update(assignment, **changes)
             except StateError:
                 if token:
-                    agent.deliveries[token] = assignment  # it is offered again at the next poll
+                    agent.deliveries.setdefault(token, []).append(assignment)  # it is offered again at the next poll
                     return
                 assignment.change(**changes)  # against the rule: nobody would ever offer it again
         self.enqueue(assignment)
@@ -228,11 +260,11 @@ class Dispatcher:
 
     def _acknowledge(self, agent: Agent, tokens: set[str]) -> None:
         for token in tokens & agent.deliveries.keys():
-            assignment = agent.deliveries[token]
-            with self._jobs.lock(assignment):
-                if assignment.token == token:
-                    self._jobs.update(assignment, token="")
-            agent.deliveries.pop(token, None)
+            for assignment in agent.deliveries[token][:]:
+                with self._jobs.lock(assignment):
+                    if assignment.token == token:
+                        self._jobs.update(assignment, token="")
+                agent.forget_delivery(token, assignment)
 
     def _next(self, agent: Agent, poll: Poll) -> Assignment | None:
         if poll.acknowledges and (unacknowledged := agent.unacknowledged()):
@@ -245,33 +277,42 @@ class Dispatcher:
         oldest = min(waiting, key=lambda first: first.job.seq, default=None)
         return self.role_queues[oldest.job.target].take() if oldest is not None else None
 
-    def _deliver(self, agent: Agent, poll: Poll, assignment: Assignment) -> Delivery | None:
-        """Stores that the agent has the command; None when it is no longer to be handed over to this poll."""
-        offered = assignment.token
-        with self._jobs.lock(assignment):
-            if assignment.ended or assignment.token != offered:
-                return None  # taken back from another poll of the agent, or acknowledged by it
-            if not offered and (assignment.state != states.QUEUED or assignment.agent not in (None, agent.key)):
-                return None  # handed over already
-            assignment.handed_to.add(agent.key)
-            token = offered or (uuid.uuid4().hex if poll.acknowledges else "")
-            number = assignment.deliveries + 1
+    def _deliver(self, agent: Agent, poll: Poll, assignments: list[Assignment]) -> Delivery | None:
+        """Stores that the agent has the commands; None when none of them is to be handed over to this poll any more.
+
+        They are new, or all came before with one token.
+        """
+        offered = assignments[0].token
+        is_whole = bool(offered) and len(assignments) == len(agent.deliveries.get(offered, ()))
+        token = offered if is_whole else uuid.uuid4().hex if poll.acknowledges else ""
+        with ExitStack() as locks:
+            changes: dict[Assignment, dict[str, Any]] = {}
+            for assignment in assignments:
+                locks.enter_context(self._jobs.lock(assignment))
+                if assignment.ended or assignment.token != offered:
+                    continue  # taken back from another poll of the agent, or acknowledged by it
+                if not offered and (assignment.state != states.QUEUED or assignment.agent not in (None, agent.key)):
+                    continue  # handed over already
+                assignment.handed_to.add(agent.key)
+                changes[assignment] = {
+                    "agent": agent.key,
+                    "state": states.RUNNING,
+                    "token": token,
+                    "deliveries": assignment.deliveries + 1,
+                    "delivered": monotonic_epoch(),
+                }
+            if not changes:
+                return None
             try:
-                self._jobs.update(
-                    assignment,
-                    agent=agent.key,
-                    state=states.RUNNING,
-                    token=token,
-                    deliveries=number,
-                    delivered=monotonic_epoch(),
-                )
+                self._jobs.update_all(changes)
             except StateError:
-                if not offered:
+                for assignment in () if offered else changes:
                     self._line_up(assignment)  # no other poll is woken: the file would not take that delivery either
                 raise
-            if token:
-                agent.deliveries[token] = assignment
-        delivery = Delivery(assignment, token, number, again=bool(offered))
+            if token and token != offered:
+                agent.deliveries[token] = list(changes)
+        again = bool(offered)
+        delivery = Delivery(tuple(Handed(one, one.deliveries, again) for one in changes), token)
         if poll.has_gone():
             self.take_back(delivery)
             return None

@@ -6,7 +6,7 @@ import json
 import math
 import time
 import uuid
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from greenagent.controller.dispatch.agents import AgentTable
 from greenagent.controller.dispatch.dispatcher import Dispatcher
@@ -279,6 +279,27 @@ def _small(args: Any) -> str:
     return json.dumps(
         {name: args[name] for name in SMALL_ARGS if name in args and len(json.dumps(args[name])) <= MAX_SHOWN_NAME}
     )
+
+
+class Refused(NamedTuple):
+    """One of several results that is not taken, and the status that it would have been answered with by itself."""
+
+    status: int
+    reason: str
+
+
+def parse_results(key: AgentKey, received: Any) -> list[Result | Refused] | None:
+    """Several results an agent posted together, as ``parse_result`` reads each; None where it is no list."""
+    return [_parse_one(key, one) for one in received] if isinstance(received, list) else None
+
+
+def _parse_one(key: AgentKey, received: Any) -> Result | Refused:
+    try:
+        return parse_result(key, received)
+    except TooLargeResultError as error:
+        return Refused(413, str(error))
+    except ResultError as error:
+        return Refused(400, str(error))
 
 
 def parse_result(key: AgentKey, received: Any) -> Result:

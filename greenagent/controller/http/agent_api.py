@@ -12,7 +12,14 @@ import falcon
 
 from greenagent.controller.dispatch.agents import Poll
 from greenagent.controller.dispatch.dispatcher import Delivery
-from greenagent.controller.dispatch.results import NotItsJobError, ResultError, TooLargeResultError, parse_result
+from greenagent.controller.dispatch.results import (
+    NotItsJobError,
+    Refused,
+    ResultError,
+    TooLargeResultError,
+    parse_result,
+    parse_results,
+)
 from greenagent.controller.http.access import AgentResource
 from greenagent.controller.http.bodies import (
     RETRY_AFTER,
@@ -23,7 +30,7 @@ from greenagent.controller.http.bodies import (
 from greenagent.controller.http.body_values import BodyTooLargeError, NotJsonError, unchanged
 from greenagent.controller.http.disconnects import DisconnectWatch
 from greenagent.controller.http.server import PARKED, UNWRITTEN
-from greenagent.controller.model import IDENTITY_DIGITS, MAX_ROLES, AgentKey
+from greenagent.controller.model import IDENTITY_DIGITS, MAX_ROLES, AgentKey, Result
 from greenagent.controller.services import Services
 from greenagent.controller.state.log_lines import parse_records
 from greenagent.controller.state.metrics import parse_points
@@ -32,14 +39,18 @@ from greenagent.controller.state.state_file import StateError
 from greenagent.values import levels
 
 ACKNOWLEDGE: Final = "Greenagent-Acknowledge"
+COMMANDS: Final = "Greenagent-Commands"
 DELIVERY: Final = "Greenagent-Delivery"
 FREE_SLOTS: Final = "Greenagent-Free-Slots"
 OPEN_TEXT: Final = "Greenagent-Open-Text"
 WAITING: Final = "Greenagent-Waiting"
-TAKEN: Final = ((OPEN_TEXT, "1"), (WAITING, "1"))
+RESULTS: Final = "Greenagent-Results"
+TAKEN: Final = ((OPEN_TEXT, "1"), (WAITING, "1"), (RESULTS, "1"))
 """What this controller takes from agents of ours."""
-ENDPOINTS: Final = ("cmd", "result", "log", "open_text", "waiting", "stats", "event", "script", "ping")
+ENDPOINTS: Final = ("cmd", "result", "results", "log", "open_text", "waiting", "stats", "event", "script", "ping")
 """Below ``/<gid>/<nid>/``."""
+MAX_COMMANDS: Final = 100
+"""In one answer."""
 _OK: Final = '"ok"'
 _SLOTS: Final = re.compile("-?[0-9]{1,9}")
 
@@ -84,6 +95,7 @@ class AgentApi(AgentResource):
             key=key,
             roles=tuple(dict.fromkeys(req.get_param_as_list("role") or ()))[:MAX_ROLES],
             slots=_slots(req.get_header(FREE_SLOTS)),
+            commands=min(_slots(req.get_header(COMMANDS)) or 0, MAX_COMMANDS),
             acknowledges=req.get_header(ACKNOWLEDGE) is not None,
             version=_version(req.user_agent),
             look=self._watch.look,
@@ -94,15 +106,45 @@ class AgentApi(AgentResource):
         key = _key(gid, nid)
         try:
             result = self._received(req, self._services.limits.result_body, "json error", partial(parse_result, key))
-            agent, slots = self._services.agents.contact(key), _slots(req.get_header(FREE_SLOTS))
-            agent.slots = agent.slots if slots is None else slots
+        except ResultError as error:
+            self._say_refused(key, str(error))
+            _refuse("json error")
+        self._note_slots(req, key)
+        self._take(result)
+        resp.text = _OK
+
+    def on_post_results(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
+        """A list of result objects, each of them judged by itself: the answer names those that are refused, and why."""
+        key = _key(gid, nid)
+        parsed = self._received(req, self._services.limits.result_body, "json error", partial(parse_results, key))
+        if parsed is None:
+            _refuse("json error")
+        self._note_slots(req, key)
+        refused = []
+        for index, one in enumerate(parsed):
+            if isinstance(one, Refused):
+                self._say_refused(key, one.reason)
+                refused.append({"index": index, **one._asdict()})
+                continue
+            try:
+                self._take(one)
+            except StateError as error:
+                self._services.log.error(str(error))
+                refused.append({"index": index, "status": 503, "reason": str(error)})
+        resp.text = json.dumps({"refused": refused})
+
+    def _note_slots(self, req: falcon.Request, key: AgentKey) -> None:
+        agent, slots = self._services.agents.contact(key), _slots(req.get_header(FREE_SLOTS))
+        agent.slots = agent.slots if slots is None else slots
+
+    def _take(self, result: Result) -> None:
+        try:
             self._services.results.take(result)
         except NotItsJobError as error:
             self._refusals.log(levels.WARNING, f"{error}: it does not count")
-        except ResultError as error:
-            self._refusals.log(levels.WARNING, f"agent {key} posted a result that was refused: {error}")
-            _refuse("json error")
-        resp.text = _OK
+
+    def _say_refused(self, key: AgentKey, reason: str) -> None:
+        self._refusals.log(levels.WARNING, f"agent {key} posted a result that was refused: {reason}")
 
     def on_post_log(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
         """A list of messages, kept or refused as a whole."""
@@ -241,7 +283,10 @@ def _answer(delivery: Delivery | None) -> tuple[list[tuple[str, str]], bytes]:
         return headers, b""
     if delivery.token:
         headers.append((DELIVERY, delivery.token))
-    return headers, delivery.assignment.job.command.encode()
+    commands = [handed.assignment.job.command for handed in delivery.handed]
+    if len(commands) > 1:
+        headers.append((COMMANDS, str(len(commands))))
+    return headers, "\n".join(commands).encode()
 
 
 def parse_waiting(received: Any) -> list[tuple[str, bool]] | None:

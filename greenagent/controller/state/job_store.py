@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -20,8 +20,9 @@ from typing import Any, Final
 from gevent.event import Event
 
 from greenagent.controller.limits import Limits
-from greenagent.controller.model import AgentKey, Assignment, Brief, Job, Result, Target, end_of
-from greenagent.controller.state.state_file import StateFile, Statement, away_row
+from greenagent.controller.model import AgentKey, Assignment, Brief, Job, Result, Target
+from greenagent.controller.state.job_rows import finished_row, removal_rows, result_of, result_rows, row_of, rows_of
+from greenagent.controller.state.state_file import StateFile, Statement
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
 from greenagent.values.command import RESERVED_ID
@@ -105,7 +106,7 @@ class JobStore:
 
     def add(self, job: Job) -> None:
         """Stores a new job with its assignments and what results they have. Raises StateError."""
-        self._file.write(_rows_of(job))
+        self._file.write(rows_of(job))
         self._jobs[job.id] = job
         job.size += ASSIGNMENT_OVERHEAD * len(job.assignments) + sum(one.size for _, one in _results(job))
         self._enter(job)
@@ -114,7 +115,7 @@ class JobStore:
 
     def extend(self, job: Job, added: list[Assignment]) -> None:
         """Stores further assignments of a job. Raises StateError."""
-        self._file.write(map(_row_of, added))
+        self._file.write(map(row_of, added))
         job.assignments.extend(added)
         self._count(job, ASSIGNMENT_OVERHEAD * len(added))
 
@@ -127,10 +128,17 @@ class JobStore:
         **changes: Any,
     ) -> None:
         """Changes an assignment, and stores others of its job and further rows with it. Raises StateError."""
-        self._file.write(chain(map(_row_of, [replace(assignment, **changes), *added]), rows))
+        self._file.write(chain(map(row_of, [replace(assignment, **changes), *added]), rows))
         assignment.change(**changes)
         assignment.job.assignments.extend(added)
         assignment.job.changes.announce()
+
+    def update_all(self, changes: Mapping[Assignment, dict[str, Any]]) -> None:
+        """Changes several assignments in one go. Raises StateError."""
+        self._file.write([row_of(replace(one, **new)) for one, new in changes.items()])
+        for one, new in changes.items():
+            one.change(**new)
+            one.job.changes.announce()
 
     def stop_waiting(self, job: Job) -> None:
         """The agent has come: the job does not end for want of it any more. Raises StateError."""
@@ -139,7 +147,7 @@ class JobStore:
 
     def hold_refusal(self, assignment: Assignment, result: Result) -> None:
         """Stores a DUPILICATE_ID result that does not count yet; the next result takes its place. Raises StateError."""
-        rows = _result_rows(assignment, result, assignment.received + 1, self._limits.results_per_agent)
+        rows = result_rows(assignment, result, assignment.received + 1, self._limits.results_per_agent)
         self.update(assignment, rows=rows, refused=result, refused_at=monotonic_epoch())
 
     def record(self, assignment: Assignment, result: Result, state: str) -> None:
@@ -155,9 +163,9 @@ class JobStore:
         agent = assignment.agent
         if agent is None and result.delivered:
             agent = result.key
-        rows = _result_rows(assignment, result, received, keep)
+        rows = result_rows(assignment, result, received, keep)
         if finished:
-            rows = chain(rows, [_finished_row(job, finished)])
+            rows = chain(rows, [finished_row(job, finished)])
         self.update(assignment, rows=rows, agent=agent, state=state, token="", received=received, refused=None)
         is_counted = len(assignment.seen) >= MAX_REMEMBERED_REPEATS
         assignment.seen[_mark(result)] = None
@@ -173,7 +181,7 @@ class JobStore:
             job.finished = finished or monotonic_epoch()
             self._finish(job)
             if not finished:  # the last two results were written at once, neither knowing of the other
-                self._file.write([_finished_row(job, job.finished)])
+                self._file.write([finished_row(job, job.finished)])
 
     def is_repeat(self, assignment: Assignment, result: Result) -> bool:
         """Whether the agent has given this result before."""
@@ -186,7 +194,7 @@ class JobStore:
         self.drop_adopted([job for job in self._adopted.values() if job.finished and now - job.finished > keep_for])
         while drop := self._superfluous():
             # From the file first: rows left there would be taken for those of the next job of that id.
-            self._file.write([row for job in drop for row in _removal_rows(job)])
+            self._file.write([row for job in drop for row in removal_rows(job)])
             for job in drop:
                 del self._finished[job.id]
                 self._finished_bytes -= job.size
@@ -211,7 +219,7 @@ class JobStore:
     def drop_adopted(self, drop: Sequence[Job]) -> None:
         """Forgets adopted jobs. Raises StateError."""
         if drop:
-            self._file.write([row for job in drop for row in _removal_rows(job)])
+            self._file.write([row for job in drop for row in removal_rows(job)])
         for job in drop:
             if self._adopted.pop(job.id, None) is not None:
                 self._adopted_bytes -= job.size
@@ -269,10 +277,10 @@ class JobStore:
     def rows(self) -> Iterator[Statement]:
         """All jobs as they are in the state file."""
         for job in self._jobs.values():
-            yield from _rows_of(job)
+            yield from rows_of(job)
             for assignment in job.assignments:
                 if assignment.refused is not None:
-                    yield from _result_rows(assignment, assignment.refused, assignment.received + 1, 0)
+                    yield from result_rows(assignment, assignment.refused, assignment.received + 1, 0)
 
     def load(self) -> list[Assignment]:
         """Reads the state file; returns the assignments that are not ended, in order. Raises StateError.
@@ -310,7 +318,7 @@ class JobStore:
             by_place[seq, number] = assignment
         for seq, number, text in self._file.read("SELECT job, number, body FROM results ORDER BY job, number, serial"):
             assignment = by_place[seq, number]
-            result = _result_of(assignment, json.loads(text), text)
+            result = result_of(assignment, json.loads(text), text)
             assignment.job.size += result.size + MARK_OVERHEAD
             if result.state == states.DUPLICATE_ID and not assignment.ended:
                 assignment.change(refused=result, refused_at=monotonic_epoch())
@@ -348,53 +356,3 @@ def _that_fit(results: list[Result], most: int) -> int:
 
 def _results(job: Job) -> Iterator[tuple[Assignment, Result]]:
     return ((assignment, result) for assignment in job.assignments for result in assignment.results)
-
-
-def _result_of(assignment: Assignment, result: dict[str, Any], text: str) -> Result:
-    """A result from the state file."""
-    job = assignment.job
-    key = assignment.agent or job.target.key
-    found = Result(job.id, key, result["state"], result["starttime"], text, result.get("delivered", True))
-    return found._replace(time=result.get("time") or 0, **end_of(result))
-
-
-def _rows_of(job: Job) -> Iterator[Statement]:
-    """Stamps in the state file are the wall clock's: the monotonic one ends with the process."""
-    times = (job.created, job.stamp(job.wait_until), job.stamp(job.finished))
-    values = (job.seq, job.id, job.command, *times, job.adopted)
-    yield "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)", values
-    if job.away:
-        yield away_row(job.seq, job.away)
-    for assignment in job.assignments:
-        yield _row_of(assignment)
-        first = assignment.received - len(assignment.results) + 1
-        for serial, result in enumerate(assignment.results, first):
-            yield from _result_rows(assignment, result, serial, serial)
-
-
-def _row_of(assignment: Assignment) -> Statement:
-    agent = assignment.agent or (None, None)
-    values = (assignment.job.seq, assignment.number, *agent, assignment.unassigned, assignment.state, assignment.token)
-    delivered = assignment.job.stamp(assignment.delivered)
-    return (
-        "INSERT OR REPLACE INTO assignments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*values, assignment.deliveries, delivered, assignment.received),
-    )
-
-
-def _finished_row(job: Job, finished: float) -> Statement:
-    return ("UPDATE jobs SET finished = ? WHERE seq = ?", (job.stamp(finished), job.seq))
-
-
-def _result_rows(assignment: Assignment, result: Result, serial: int, keep: int) -> Iterable[Statement]:
-    """A new result, and the removal of those no longer kept. Not even begun where there is no state file."""
-    place = (assignment.job.seq, assignment.number)
-    yield "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", (*place, serial, result.text)
-    yield "DELETE FROM results WHERE job = ? AND number = ? AND serial <= ?", (*place, serial - keep)
-
-
-def _removal_rows(job: Job) -> list[Statement]:
-    return [
-        (f"DELETE FROM {table} WHERE {column} = ?", (job.seq,))
-        for table, column in (("results", "job"), ("assignments", "job"), ("away", "job"), ("jobs", "seq"))
-    ]
