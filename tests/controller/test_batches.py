@@ -1,4 +1,4 @@
-"""Several commands in one answer, several results in one post (docs/controller.md "Agents")."""
+"""Several commands in one answer, several results in one post (docs/controller.md "Endpoints for agents")."""
 
 from __future__ import annotations
 
