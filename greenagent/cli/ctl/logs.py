@@ -81,19 +81,22 @@ def _follow(follower: Follower, output: _EveryLine, job_id: str) -> dict[str, An
         follower.read()
         if (known := follower.known_job()) is not None:
             follower.read_originals(known)
+        else:
+            follower.read()  # refused where it was started again in between and has no lines of it either
         output.release()
+        if known is None and not (output.restarted or output.was_away):
+            lines_alone = f"the controller has lines of the job {job_id} but does not know it"
+            note(f"{lines_alone}: that it has ended cannot be told")
+            return None
         job = follower.follow()
         output.tell_of_originals(follower.read_originals(job))
     except ControllerError as error:
         if error.status != UNKNOWN or not follower.was_answered:
             raise
-        if output.was_away:
-            raise ControllerError(
-                f"the controller was restarted and has forgotten the job {job_id};"
-                " it may still run (start the controller with --state)"
-            ) from error
-        note(f"the controller has lines of the job {job_id} but does not know it: that it has ended cannot be told")
-        return None
+        raise ControllerError(
+            f"the controller was restarted and has forgotten the job {job_id};"
+            " it may still run (start the controller with --state)"
+        ) from error
     return job
 
 

@@ -248,27 +248,6 @@ def test_following_a_job_that_the_controller_does_not_know_is_told(controller) -
     )
 
 
-def test_following_a_job_that_a_restarted_controller_has_forgotten_is_125(tmp_path) -> None:
-    process = ControllerProcess(tmp_path)
-    job = {"id": "x", "cmd": "execute", "gid": 1, "nid": 10, "args": {"name": "job"}, "wait_for_agent": 60}
-    line = {"id": 1, "jobid": "x", "level": 1, "data": "one", "epoch_ms": 1000}
-    try:
-        assert plain().post(f"{process.url}/api/jobs", json=job, timeout=60).status_code == 202
-        assert plain().post(f"{process.url}/1/10/log", json=[line], timeout=60).status_code == 200
-        following = Ctl("--url", process.url, "logs", "x", "--follow")
-        wait_until(lambda: "one" in following.out, what="the first line")
-        process.kill()
-        process.start()
-        done = following.done()
-    finally:
-        process.stop()
-    assert (done.code, texts_of(done.out)) == (125, ["one"])
-    assert done.err == (
-        "greenagent-ctl: the controller was restarted and has forgotten the job x;"
-        " it may still run (start the controller with --state)\n"
-    )
-
-
 def test_lines_no_longer_kept_are_told_once_and_in_the_end(make_controller) -> None:
     controller = make_controller(Limits(log_lines_per_job=2500))
     agent = Agent(controller)
