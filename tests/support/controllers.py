@@ -181,6 +181,8 @@ class Relay:
     def __init__(self, target: int) -> None:
         self.target = target
         self.connections = 0
+        self.refused = 0
+        """Those of them where nobody listened on the port."""
         self._open: set[Any] = set()
         self._server = StreamServer(("127.0.0.1", 0), self._handle)
         self._server.start()
@@ -218,6 +220,7 @@ class Relay:
             server = socket.create_connection(("127.0.0.1", self.target), timeout=10)
         except OSError:
             client.close()
+            self.refused += 1
             return
         server.settimeout(None)
         self._open |= {client, server}

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import Any
 
 import gevent
+import pytest
 from gevent.pywsgi import WSGIServer
 
+from greenagent.cli.ctl import follow
 from greenagent.cli.ctl.main import run_command
 from tests.support.local_controller import Agent, LocalController
-from tests.support.programs import Ctl, Done, without_waiting
+from tests.support.programs import Ctl, Done
 from tests.support.waiting import wait_until
 
 NO_LINES = (
@@ -28,6 +31,42 @@ class Terminal(StringIO):
         return True
 
 
+class PausesAlone:
+    """The time by which ``greenagent-ctl`` follows a job within this process: it goes on in the pauses between looks.
+
+    So it gives up lines after so many looks, however long a machine that stands still takes for them.
+    """
+
+    pace = 1.0
+    """What part of a pause is really waited."""
+    stops = 0
+    """While there are any, pauses take no time."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def time(self) -> float:
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds * self.pace)
+        if not self.stops:
+            self._now += seconds
+
+    @classmethod
+    @contextmanager
+    def stopped(cls) -> Iterator[None]:
+        """No time passes within it."""
+        cls.stops += 1
+        try:
+            yield
+        finally:
+            cls.stops -= 1
+
+
 def ctl(url: str, *arguments: str, **options: Any) -> Done:
     """What the program does with these arguments: within this process, since starting another takes most of the time.
 
@@ -35,12 +74,17 @@ def ctl(url: str, *arguments: str, **options: Any) -> Done:
     """
     if options:
         return Ctl("--url", url, *arguments, **options).done()
-    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        redirect_stdout(StringIO()) as out,
+        redirect_stderr(StringIO()) as err,
+    ):
+        patched.setattr(follow, "time", PausesAlone())
         try:
             code = run_command(["--url", url, *arguments])
         except SystemExit as end:
             code = end.code
-    return Done(code, out.getvalue(), without_waiting(err.getvalue()))
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 def on_node(*arguments: str) -> tuple[str, ...]:
@@ -95,7 +139,8 @@ class Lines:
                 {"id": self._next, "jobid": job_id, "level": level, "data": text, "epoch": 1, "epoch_ms": stamp}
             )
             self._next += 1
-        assert agent.post("log", batch).status_code == 200
+        with PausesAlone.stopped():
+            assert agent.post("log", batch).status_code == 200
 
 
 def looks(controller: LocalController, job_id: str) -> int:
@@ -104,7 +149,7 @@ def looks(controller: LocalController, job_id: str) -> int:
 
 
 def await_looks(controller: LocalController, job_id: str, times: int = 1) -> None:
-    """Waits until lines of a job have been asked for so many times more: ten times a second once it has ended."""
+    """Waits until lines of a job have been asked for so many times more: 20 times a second once it has ended."""
     wanted = looks(controller, job_id) + times
     wait_until(lambda: looks(controller, job_id) >= wanted, what=f"greenagent-ctl to look for lines {times} times")
 

@@ -107,7 +107,7 @@ def refused(*options: str, code: int = 1, folder: Path = ROOT) -> str:
 
 
 _WAITING = re.compile(
-    r"greenagent-ctl: (?:waiting for (?:\d+:\d+ \(last contact \d+ s ago\)|an agent with the role .*)"
+    r"greenagent-ctl: (?:waiting for (?:\d+:\d+ \(last contact (?:\d+ [smhd] ago|never)\)|an agent with the role .*)"
     r"|handed over to \d+:\d+, waits there for .*)\n"
 )
 

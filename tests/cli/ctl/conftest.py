@@ -7,8 +7,21 @@ from typing import Any
 
 import pytest
 
-from tests.support.ctl import AnsweringAgent
+from greenagent.cli.ctl import kill
+from tests.support.ctl import AnsweringAgent, PausesAlone
 from tests.support.local_controller import controller, make_controller  # noqa: F401
+
+
+@pytest.fixture
+def brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is waited for in vain takes a tenth of its time: nothing but this process can bring it."""
+    monkeypatch.setattr(PausesAlone, "pace", 0.1)
+
+
+@pytest.fixture
+def awaits_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``kill`` waits as long as it takes for the result of a job that is gone."""
+    monkeypatch.setattr(kill, "_RESULT_WAIT", 60.0)
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def test_kill_says_what_became_of_it(controller, answering) -> None:
     assert ctl(controller.url, "kill", "x", "--wait", "-1").code == 125
 
 
-def test_a_kill_that_comes_as_the_job_ends_by_itself_tells_its_end(controller, answering) -> None:
+def test_a_kill_that_comes_as_the_job_ends_by_itself_tells_its_end(controller, answering, awaits_results) -> None:
     def answer(agent: Agent, command: dict[str, Any]) -> None:
         if command["cmd"] == "kill":
             agent.finish(command["id"], state="ERROR", data="there is no job with the id 'x'", exit_code=None)
@@ -91,7 +91,7 @@ def test_kill_of_a_job_that_no_agent_has_yet(controller) -> None:
 
 
 @pytest.mark.parametrize("job_id", [".", "..", "-9"])
-def test_a_living_job_of_any_id_is_killed(controller, answering, job_id: str) -> None:
+def test_a_living_job_of_any_id_is_killed(controller, answering, awaits_results, job_id: str) -> None:
     def answer(agent: Agent, command: dict[str, Any]) -> None:
         if command["cmd"] == "kill":
             agent.finish(command["id"], cmd="kill")

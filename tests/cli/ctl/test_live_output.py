@@ -9,6 +9,7 @@ import gevent
 import pytest
 
 from greenagent.controller.limits import Limits
+from greenagent.controller.state import log_lines
 from tests.support.ctl import (
     NO_LINES,
     Ctl,
@@ -19,7 +20,10 @@ from tests.support.ctl import (
     result_of,
 )
 from tests.support.local_controller import Agent
+from tests.support.programs import without_waiting
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("brief_pauses")
 
 
 def test_output_is_shown_while_the_job_runs(controller, answering) -> None:
@@ -35,7 +39,7 @@ def test_output_is_shown_while_the_job_runs(controller, answering) -> None:
 
     answering(controller, answer)
     running = Ctl("--url", controller.url, *on_node("--", "job"))
-    wait_until(lambda: running.out == "first\n" and running.err == "oops\n", what="live output")
+    wait_until(lambda: running.out == "first\n" and without_waiting(running.err) == "oops\n", what="live output")
     assert running.process.poll() is None
     ended.set()
     assert running.done() == (0, "first\nlast\nnever uploaded\n", "oops\n")
@@ -103,8 +107,8 @@ def test_lines_are_followed_as_long_as_they_come(controller, answering) -> None:
 
     def answer(agent: Agent, command: dict[str, Any]) -> None:
         agent.finish(command["id"], exit_code=0, streams=["".join(f"{text}\n" for text in texts[-1000:]), ""])
-        for begin in range(0, 5000, 1000):  # five times a second or more, which is longer than it waits for the next
-            await_looks(controller, command["id"], 10)
+        for begin in range(0, 5000, 1000):  # once a second, all in all longer than it waits for the next
+            await_looks(controller, command["id"], 20)
             lines.send(agent, command["id"], *texts[begin : begin + 1000])
 
     answering(controller, answer)
@@ -112,7 +116,8 @@ def test_lines_are_followed_as_long_as_they_come(controller, answering) -> None:
     assert (done.out.split(), done.err) == (texts, "")
 
 
-def test_lines_the_controller_has_dropped_are_counted(make_controller, answering) -> None:
+def test_lines_the_controller_has_dropped_are_counted(make_controller, answering, monkeypatch) -> None:
+    monkeypatch.setattr(log_lines, "TURN", 1500)  # nobody sees some of them in between
     controller = make_controller(Limits(log_lines_per_job=100))
     lines = Lines()
     texts = [str(number) for number in range(1500)]
@@ -147,9 +152,9 @@ def test_a_result_that_tells_how_many_lines_there_are_ends_it_with_the_last_of_t
     def answer(agent: Agent, command: dict[str, Any]) -> None:
         lines.send(agent, command["id"], *["y"] * 1500)
         agent.finish(command["id"], exit_code=0, streams=["y\n" * 1000, ""], lines=4000)
-        gevent.sleep(4)  # longer than is waited for lines of which nobody knows
+        await_looks(controller, command["id"], 80)  # longer than is waited for lines of which nobody knows
         lines.send(agent, command["id"], *["y"] * 1500)
-        gevent.sleep(1)
+        await_looks(controller, command["id"], 20)
         lines.send(agent, command["id"], *["y"] * 1000)
 
     answering(controller, answer)

@@ -13,12 +13,13 @@ from datetime import datetime
 from typing import Any
 
 import gevent
+import pytest
 
 from greenagent.cli.ctl import follow
 from greenagent.controller.limits import Limits
+from greenagent.controller.state import log_lines
 from tests.support.controllers import ControllerProcess
 from tests.support.ctl import (
-    AnsweringAgent,
     Ctl,
     Lines,
     answers,
@@ -31,6 +32,7 @@ from tests.support.local_controller import Agent, LocalController, plain, start
 from tests.support.programs import ROOT, Done, command
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.usefixtures("brief_pauses")
 F_SETPIPE_SZ = 1031
 
 
@@ -54,39 +56,34 @@ def test_logs_follow_until_the_job_ends(controller, answering) -> None:
     assert [line.split()[-1] for line in done.out.splitlines()] == ["one", "two"]
 
 
-def followed(
-    controller: LocalController,
-    answer: Callable[[Agent, dict[str, Any]], None],
-    first_line: str,
-    ended: gevent.event.Event,
-) -> Done:
-    """What ``logs --follow`` made of a job whose agent goes on, once ``first_line`` is shown, when ``ended`` is set."""
-    agent = AnsweringAgent(controller, answer)
-    try:
-        controller.submit(id="x", gid=1, nid=10)
-        following = Ctl("--url", controller.url, "logs", "x", "--follow")
-        wait_until(lambda: first_line in following.out, what="the first line")
-        ended.set()
-        return following.done()
-    finally:
-        agent.stop()
+def followed(controller: LocalController, go_on: Callable[[], None]) -> Done:
+    """What ``logs --follow`` made of job x; ``go_on`` begins when it has shown what is there, and waits for more."""
+
+    def begin() -> None:
+        await_looks(controller, "x", 3)  # one that moves its place, one that does not, and one that waits
+        go_on()
+
+    going_on = gevent.spawn(begin)
+    done = ctl(controller.url, "logs", "x", "--follow")
+    going_on.get()
+    return done
 
 
 def test_following_goes_on_until_the_last_lines_have_come(controller) -> None:
     """The result overtakes them: the agent uploads lines when they have waited for a while."""
+    agent = Agent(controller)
+    start(controller, agent, "x")
     lines = Lines()
-    ended = gevent.event.Event()
+    lines.send(agent, "x", "one")
 
-    def answer(agent: Agent, command: dict[str, Any]) -> None:
-        lines.send(agent, command["id"], "one")
-        ended.wait()
-        agent.finish(command["id"], exit_code=0, streams=["one\ntwo\nthree\n", ""])
-        await_looks(controller, command["id"], 15)
-        lines.send(agent, command["id"], "two")
-        await_looks(controller, command["id"], 10)
-        lines.send(agent, command["id"], "three")
+    def go_on() -> None:
+        agent.finish("x", exit_code=0, streams=["one\ntwo\nthree\n", ""])
+        await_looks(controller, "x", 30)
+        lines.send(agent, "x", "two")
+        await_looks(controller, "x", 40)
+        lines.send(agent, "x", "three")
 
-    done = followed(controller, answer, "one", ended)
+    done = followed(controller, go_on)
     assert (done.code, texts_of(done.out), done.err) == (0, ["one", "two", "three"], "")
 
 
@@ -111,17 +108,17 @@ def test_lines_on_their_way_are_awaited_and_a_failure_is_told_where_it_was_follo
 
 
 def test_following_shows_lines_that_the_result_does_not_tell_of(controller) -> None:
+    agent = Agent(controller)
+    start(controller, agent, "x")
     lines = Lines()
-    ended = gevent.event.Event()
+    lines.send(agent, "x", "begun", level=7)
 
-    def answer(agent: Agent, command: dict[str, Any]) -> None:
-        lines.send(agent, command["id"], "begun", level=7)
-        ended.wait()
-        agent.finish(command["id"], exit_code=0)
-        await_looks(controller, command["id"], 4)
-        lines.send(agent, command["id"], "ended", level=7)
+    def go_on() -> None:
+        agent.finish("x", exit_code=0)
+        await_looks(controller, "x", 10)
+        lines.send(agent, "x", "ended", level=7)
 
-    done = followed(controller, answer, "begun", ended)
+    done = followed(controller, go_on)
     assert (done.code, texts_of(done.out), done.err) == (0, ["begun", "ended"], "")
 
 
@@ -248,7 +245,8 @@ def test_following_a_job_that_the_controller_does_not_know_is_told(controller) -
     )
 
 
-def test_lines_no_longer_kept_are_told_once_and_in_the_end(make_controller) -> None:
+def test_lines_no_longer_kept_are_told_once_and_in_the_end(make_controller, monkeypatch) -> None:
+    monkeypatch.setattr(log_lines, "TURN", 4000)  # nobody sees some of them in between
     controller = make_controller(Limits(log_lines_per_job=2500))
     agent = Agent(controller)
     poll = agent.poll()

@@ -9,6 +9,7 @@ import gevent.event
 
 from tests.support.ctl import Ctl, Lines, ctl, on_node
 from tests.support.local_controller import Agent
+from tests.support.programs import without_waiting
 from tests.support.waiting import wait_until
 
 
@@ -30,7 +31,7 @@ def test_a_prompt_is_shown_marked_on_stderr_and_its_line_on_stdout(controller, a
 
     answering(controller, answer)
     running = Ctl("--url", controller.url, *on_node("--", "job"))
-    wait_until(lambda: running.err == "Proceed? [y/N]  [unfinished]\n", what="the prompt")
+    wait_until(lambda: without_waiting(running.err) == "Proceed? [y/N]  [unfinished]\n", what="the prompt")
     assert running.out == ""
     answered.set()
     assert running.done() == (0, "Proceed? [y/N] yes\n", "Proceed? [y/N]  [unfinished]\n")
@@ -46,9 +47,10 @@ def test_text_that_grew_is_shown_again_once_it_stands_still(controller, answerin
 
     agent = answering(controller, answer).agent
     running = Ctl("--url", controller.url, *on_node("--id", "j", "--", "job"))
-    wait_until(lambda: running.err == "Pass [unfinished]\n", what="its beginning")
+    wait_until(lambda: without_waiting(running.err) == "Pass [unfinished]\n", what="its beginning")
     shows(agent, "j", "Password: ")
-    wait_until(lambda: running.err == "Pass [unfinished]\nPassword:  [unfinished]\n", what="the rest")
+    both = "Pass [unfinished]\nPassword:  [unfinished]\n"
+    wait_until(lambda: without_waiting(running.err) == both, what="the rest")
     ended.set()
     assert running.done().code == 0
 
@@ -63,7 +65,7 @@ def test_logs_show_it_with_its_time_and_as_json_they_do_not(controller, answerin
 
     answering(controller, answer)
     controller.submit(id="j", gid=1, nid=10)
-    assert taken.wait(10)
+    assert taken.wait(60)
     shown = ctl(controller.url, "logs", "j")
     assert shown.code == 0
     first, second = shown.out.splitlines()
@@ -82,6 +84,6 @@ def test_statistics_and_results_that_are_open_are_no_text(controller, answering)
 
     answering(controller, answer)
     controller.submit(id="j", gid=1, nid=10)
-    assert taken.wait(10)
+    assert taken.wait(60)
     assert ctl(controller.url, "logs", "j").out == ""
     assert len(json.loads(json.dumps(controller.get("jobs/j/logs")["open"]))) == 2

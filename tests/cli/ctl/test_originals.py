@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -157,7 +159,7 @@ def test_kill_tells_that_a_first_original_goes_on_with_what_it_runs_again(
 
 
 @pytest.mark.parametrize("generation", ALL)
-def test_kill_of_a_job_that_is_run_once(controller, original, generation: str) -> None:
+def test_kill_of_a_job_that_is_run_once(controller, original, awaits_results, generation: str) -> None:
     original(generation)
     assert ctl(controller.url, *on_node("--id", "j", "--detach", "--", "sleep", "60")).code == 0
     wait_until(lambda: controller.state("j") == "RUNNING", what="the job to run")
@@ -165,7 +167,9 @@ def test_kill_of_a_job_that_is_run_once(controller, original, generation: str) -
 
 
 @pytest.mark.parametrize("generation", ["L", "P"])
-def test_kill_ends_a_recurring_job_of_later_originals(controller, original, generation: str, tmp_path) -> None:
+def test_kill_ends_a_recurring_job_of_later_originals(
+    controller, original, awaits_results, generation: str, tmp_path
+) -> None:
     original(generation)
     options = on_node("--id", "j", "--recurring", "3600", "--detach", "--", "touch", str(tmp_path / "run"))
     assert ctl(controller.url, *options).code == 0
@@ -176,8 +180,12 @@ def test_kill_ends_a_recurring_job_of_later_originals(controller, original, gene
 def test_kill_tells_that_processes_keep_a_job_of_a_first_original(controller, original, tmp_path) -> None:
     """It waits for the end of the output, which what the job has started may hold open."""
     original("S")
-    script = f"/bin/sleep 8 & echo $! > {tmp_path}/child; wait"
+    child = tmp_path / "child"
+    script = f"/bin/sleep 600 & echo $! > {child}; wait"
     assert ctl(controller.url, *on_node("--id", "j", "--detach", "--", "/bin/sh", "-c", script)).code == 0
-    wait_until((tmp_path / "child").exists, what="the child")
+    wait_until(lambda: child.exists() and child.read_text().endswith("\n"), what="the child")
     said = "greenagent-ctl: job j: 1:10: a first original has killed it, but it has not ended\n"
-    assert ctl(controller.url, "kill", "j") == (1, "", said)
+    try:
+        assert ctl(controller.url, "kill", "j") == (1, "", said)
+    finally:
+        os.kill(int(child.read_text()), signal.SIGKILL)

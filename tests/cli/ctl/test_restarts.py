@@ -8,21 +8,26 @@ from typing import Any
 import pytest
 from gevent.pywsgi import WSGIServer
 
-from tests.support.controllers import ControllerProcess
+from tests.support.controllers import ControllerProcess, Relay
 from tests.support.ctl import Ctl, ctl, on_node, texts_of
 from tests.support.local_controller import plain
 from tests.support.waiting import wait_until
+
+FOLLOWS = "waiting for 1:10 (last contact never)\n"
+"""What it says once it has the answer to its command, and has asked for lines."""
 
 
 def test_a_controller_that_restarts_meanwhile_is_waited_for(tmp_path) -> None:
     state = ("--state", str(tmp_path / "state.db"))
     process = ControllerProcess(tmp_path, *state)
-    running = Ctl("--url", process.url, *on_node("--id", "x", "--wait-for-agent", "60", "--", "job"))
-    session = plain()
-    wait_until(lambda: session.get(f"{process.url}/api/jobs", timeout=5).json()["jobs"], what="the job")
-    process.kill()
-    process.start()
+    relay = Relay(process.port)
     try:
+        url = f"http://127.0.0.1:{relay.port}"
+        running = Ctl("--url", url, *on_node("--id", "x", "--wait-for-agent", "60", "--", "job"))
+        wait_until(lambda: FOLLOWS in running.err, what="it to follow the job")
+        process.kill()
+        wait_until(lambda: relay.refused, what="it to find the controller away")
+        process.start()
         assert plain().get(f"{process.url}/1/10/cmd", timeout=60).json()["id"] == "x"
         result = {"id": "x", "state": "SUCCESS", "starttime": 1, "exit_code": 0, "streams": ["here\n", ""]}
         plain().post(f"{process.url}/1/10/result", json=result, timeout=60)
@@ -33,6 +38,7 @@ def test_a_controller_that_restarts_meanwhile_is_waited_for(tmp_path) -> None:
         )
     finally:
         process.stop()
+        relay.stop()
 
 
 def test_lines_lost_with_a_killed_controller_are_shown_once(tmp_path) -> None:
@@ -45,7 +51,7 @@ def test_lines_lost_with_a_killed_controller_are_shown_once(tmp_path) -> None:
         assert plain().post(f"{process.url}/1/10/log", json=batch, timeout=60).status_code == 200
 
     try:
-        wait_until(lambda: plain().get(f"{process.url}/api/jobs", timeout=5).json()["jobs"], what="the job")
+        wait_until(lambda: FOLLOWS in running.err, what="it to follow the job")
         assert plain().get(f"{process.url}/1/10/cmd", timeout=60).json()["id"] == "x"
         upload(*range(1, 301))
         wait_until(lambda: "line 300\n" in running.out, what="the first lines")
@@ -68,7 +74,7 @@ def test_a_controller_that_has_forgotten_the_job_is_said(tmp_path) -> None:
     process = ControllerProcess(tmp_path)
     running = Ctl("--url", process.url, *on_node("--id", "x", "--wait-for-agent", "60", "--", "job"))
     try:
-        wait_until(lambda: plain().get(f"{process.url}/api/jobs", timeout=5).json()["jobs"], what="the job")
+        wait_until(lambda: FOLLOWS in running.err, what="it to follow the job")
         process.kill()
         process.start()
         done = running.done()

@@ -23,6 +23,8 @@ from tests.support.ctl import (
 from tests.support.local_controller import Agent
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.usefixtures("brief_pauses")
+
 
 def test_run_prints_the_streams_and_exits_as_the_job(controller, answering) -> None:
     agent = answering(controller, result_of(state="ERROR", exit_code=7, streams=["out 1\nout 2\n", "err\n"]))
@@ -69,11 +71,12 @@ def test_fanout_prefixes_every_line_and_exits_with_the_highest(controller, answe
     assert bare.err.count("1:1 greenagent-ctl: ") == done.err.count("1:1 greenagent-ctl: ") > 0, "ours tell whose it is"
 
 
-def test_a_fanout_tells_who_is_away_and_how_it_went(make_controller, answering) -> None:
+def test_a_fanout_tells_who_is_away_and_how_it_went(controller, answering) -> None:
     """It left them out in silence, with exit code 0."""
-    controller = make_controller(Limits(live=0.5))
-    away = Agent(controller, nid=3, roles=["web"]).poll()
-    away.hang_up()
+    Agent(controller, nid=3, roles=["web"]).poll().hang_up()
+    away = controller.services.agents.get((1, 3))
+    wait_until(lambda: not away.open_polls, what="the poll to end")
+    away.last_poll -= 60
     for nid in (1, 2):
         code = nid - 1
         answering(controller, result_of(state="ERROR" if code else "SUCCESS", exit_code=code), nid=nid, roles=["web"])
@@ -100,7 +103,7 @@ def test_every_option_reaches_the_command(controller, answering) -> None:
     os.write(write, b"from stdin\n")
     os.close(write)
     given = "run --role web --role db --gid 1 --id my-id --domain d --name n --working-dir /tmp --queue q --max-time 9"
-    more = "--max-restart 2 --restart always --env A=1 --env B=x=y --wait-for-agent 5 --data - --cmd ext"
+    more = "--max-restart 2 --restart always --env A=1 --env B=x=y --wait-for-agent 60 --data - --cmd ext"
     done = ctl(
         controller.url,
         *given.split(),

@@ -39,7 +39,7 @@ def on_terminal(*arguments: str) -> str:
 
     wait_until(is_over, what="the end of the program")
     os.close(master)
-    program.wait(10)
+    program.wait(60)
     return printed.decode().replace("\r\n", "\n")
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 from greenagent.logs.lines import Block
@@ -16,6 +17,23 @@ from greenagent.values.message import Message
 from tests.support.log_program import COMMAND, ENVIRONMENT
 from tests.support.stores import Stores
 from tests.support.waiting import wait_until
+
+HELD = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from greenagent.cli.logs import follow
+from greenagent.cli.logs.__main__ import main
+folder = Path(sys.argv.pop(1))
+def pause(seconds):
+    while (folder / "hold").exists():
+        (folder / "held").touch()
+        time.sleep(0.005)
+    time.sleep(seconds)
+follow.time = SimpleNamespace(sleep=pause)
+sys.exit(main(sys.argv[1:]))
+"""
+"""The program, in which a pause between two looks lasts while there is a file "hold"; "held" says that it has begun."""
 
 
 def test_follow_shows_the_last_lines_and_goes_on_across_rotations(stores: Stores) -> None:
@@ -78,13 +96,13 @@ def test_follow_passes_over_a_damaged_file(folder: Path) -> None:
         process.communicate()
 
 
-def test_follow_says_what_it_could_not_show(stores: Stores) -> None:
+def test_follow_says_what_it_could_not_show(stores: Stores, tmp_path: Path) -> None:
     store = stores.open(limits=StoreLimits(max_dbs=1))
     log = store.open_job("j", "", "", Routes(), "")
     log.append([Message(1, "seen")])
     store.flush()
     process = subprocess.Popen(
-        [*COMMAND, "--dir", str(stores.folder.path), "--follow"],
+        [sys.executable, "-c", HELD, str(tmp_path), "--dir", str(stores.folder.path), "--follow"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=ENVIRONMENT,
@@ -100,13 +118,14 @@ def test_follow_says_what_it_could_not_show(stores: Stores) -> None:
 
     try:
         wait_until(lambda: shown(b"seen"), what="the first line")
-        process.send_signal(signal.SIGSTOP)
+        (tmp_path / "hold").touch()
+        wait_until((tmp_path / "held").exists, what="a pause")
         for number in range(5):
             log.append([Message(1, f"gone{number}"), Message(1, "gone")])
             store.intake.call(store.writer.rotate)
         log.append([Message(1, "the last")])
         store.flush()
-        process.send_signal(signal.SIGCONT)
+        (tmp_path / "hold").unlink()
         wait_until(lambda: shown(b"the last"), what="the last line")
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
