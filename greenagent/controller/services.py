@@ -9,6 +9,7 @@ import gevent
 
 from greenagent.controller.dispatch.agents import AgentTable
 from greenagent.controller.dispatch.dispatcher import Dispatcher
+from greenagent.controller.dispatch.queue import LocalQueues
 from greenagent.controller.dispatch.results import ResultService
 from greenagent.controller.dispatch.submission import Submission
 from greenagent.controller.limits import Limits
@@ -41,7 +42,7 @@ class Services:
         self.lines = LineStore(limits)
         self.open_texts = OpenTextStore(limits)
         self.metrics = LatestMetrics(limits)
-        self.dispatcher = Dispatcher(self.jobs, self.agents, limits)
+        self.dispatcher = Dispatcher(self.jobs, self.agents, LocalQueues(), limits)
         self.submission = Submission(self.jobs, self.dispatcher, self.scripts, limits)
         self.results = ResultService(self.jobs, self.dispatcher, self.submission, self.agents, limits)
         try:

@@ -13,10 +13,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Final, NamedTuple
 
-import gevent
-
 from greenagent.controller.dispatch.agents import Agent, AgentTable, Poll
-from greenagent.controller.dispatch.queue import CommandQueue
+from greenagent.controller.dispatch.queue import Queues
 from greenagent.controller.json_parts import json_list, json_object
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey, Assignment, Job, Target
@@ -56,10 +54,9 @@ class Dispatcher:
     A command that is not ended is in exactly one place: in its queue, offered to one poll, or delivered.
     """
 
-    def __init__(self, jobs: JobStore, agents: AgentTable, limits: Limits) -> None:
+    def __init__(self, jobs: JobStore, agents: AgentTable, queues: Queues, limits: Limits) -> None:
         self.agents = agents
-        self.agent_queues: dict[AgentKey, CommandQueue] = {}
-        self.role_queues: dict[Target, CommandQueue] = {}
+        self.queues = queues
         self._jobs = jobs
         self._limits = limits
         self._is_closing = False
@@ -107,7 +104,7 @@ class Dispatcher:
         elif not target.fanout:
             poll = self.agents.longest_parked(target)
         if poll is None:
-            self._line_up(assignment)
+            self.queues.add(assignment)
             return
         assignment.agent = poll.key
         poll.offer(assignment)
@@ -139,21 +136,23 @@ class Dispatcher:
         agent = poll.agent
         assert agent is not None
         try:
-            return None if poll.offered is None else self._find(agent, poll, poll.offered)
+            offered = poll.offered
+            return None if offered is None else self._find(agent, poll, self._with_more(agent, poll, offered))
         finally:
             if not poll.is_parked:
                 self.agents.poll_ended(agent)
 
-    def _find(self, agent: Agent, poll: Poll, assignment: Assignment | None) -> Delivery | None:
-        """Delivers the assignment, or the next one that is still to be delivered; parks the poll where none is."""
-        while assignment is not None:
+    def _find(self, agent: Agent, poll: Poll, assignments: list[Assignment]) -> Delivery | None:
+        """Delivers the assignments, or the next that are still to be delivered; parks the poll where none are."""
+        while assignments:
             if self._is_closing or poll.has_gone():
-                if not assignment.token:  # one that was delivered before stays with its agent
-                    self.enqueue(assignment)
+                for assignment in assignments:
+                    if not assignment.token:  # one that was delivered before stays with its agent
+                        self.enqueue(assignment)
                 return None
-            if (delivery := self._deliver(agent, poll, self._with_more(agent, poll, assignment))) is not None:
+            if (delivery := self._deliver(agent, poll, assignments)) is not None:
                 return delivery
-            assignment = self._next(agent, poll)
+            assignments = self._next(agent, poll)
         if not self._is_closing and not poll.hung_up:
             poll.park(agent)
         return None
@@ -163,19 +162,10 @@ class Dispatcher:
 
         Those by role stay for other agents, which may be about to poll.
         """
-        if first.token:
-            # One token acknowledges all that came with it, so all of it comes again.
-            return agent.deliveries[first.token][:] if poll.takes_several else [first]
-        found, length = [first], len(first.job.command)
-        own = self.agent_queues.get(agent.key)
-        while own is not None and len(found) < poll.commands and (following := own.first()) is not None:
-            length += len(following.job.command)
-            if length > MAX_LENGTH:
-                break
-            taken = own.take()
-            assert taken is following
-            found.append(taken)
-        return found
+        if poll.commands < 2:
+            return [first]
+        left = MAX_LENGTH - len(first.job.command)
+        return [first, *self.queues.take_own(agent.key, poll.commands - 1, left)] if left > 0 else [first]
 
     def hold(self, poll: Poll) -> float:
         """Seconds for which a poll waits for a command; another each time, see ``SHORTEST_HOLD``."""
@@ -220,7 +210,7 @@ class Dispatcher:
             self._jobs.update(
                 assignment, added=added, rows=[away_row(job.seq, job.away)], agent=first, unassigned=False
             )
-            self.role_queues[job.target].remove(assignment)  # or it would be expanded again
+            self.queues.forget(assignment)  # or it would be expanded again
         for one in (assignment, *added):
             self.enqueue(one)
 
@@ -242,21 +232,10 @@ class Dispatcher:
             "free_slots": agent.slots,
             "version": agent.version,
             "original": agent.is_original,
-            "queued": len(list(self.agent_queues.get(agent.key, ()))),
+            "queued": self.queues.count_own(agent.key),
             "unacknowledged": len(agent.unacknowledged()),
         }
         return json_object(shown, roles=[json.dumps(agent.roles)])
-
-    def waiting(self) -> Iterator[tuple[AgentKey | Target, CommandQueue]]:
-        """All queues, by whom they are for; empty ones are dropped. Other greenlets run meanwhile."""
-        both: tuple[dict[Any, CommandQueue], ...] = (self.agent_queues, self.role_queues)
-        for queues in both:
-            for key, queue in list(queues.items()):
-                gevent.sleep(0)  # thousands of queues times thousands of agents must not make the controller deaf
-                if queue.first() is None:
-                    queues.pop(key, None)
-                else:
-                    yield key, queue
 
     def _acknowledge(self, agent: Agent, tokens: set[str]) -> None:
         for token in tokens & agent.deliveries.keys():
@@ -266,16 +245,16 @@ class Dispatcher:
                         self._jobs.update(assignment, token="")
                 agent.forget_delivery(token, assignment)
 
-    def _next(self, agent: Agent, poll: Poll) -> Assignment | None:
+    def _next(self, agent: Agent, poll: Poll) -> list[Assignment]:
+        """What the agent gets now; nothing where nothing waits for it."""
         if poll.acknowledges and (unacknowledged := agent.unacknowledged()):
-            return unacknowledged[0]
-        own = self.agent_queues.get(agent.key)
-        if own is not None and own.first():
-            return own.take()
-        matching = [queue for target, queue in self.role_queues.items() if target.matches(agent.key, agent.roles)]
-        waiting = [first for queue in matching if poll.has_slot and (first := queue.first())]
-        oldest = min(waiting, key=lambda first: first.job.seq, default=None)
-        return self.role_queues[oldest.job.target].take() if oldest is not None else None
+            first = unacknowledged[0]
+            # One token acknowledges all that came with it, so all of it comes again.
+            return agent.deliveries[first.token][:] if poll.takes_several else [first]
+        if own := self.queues.take_own(agent.key, max(1, poll.commands), MAX_LENGTH):
+            return own
+        waiting = self.queues.take_for_roles(agent) if poll.has_slot else None
+        return [] if waiting is None else self._with_more(agent, poll, waiting)
 
     def _deliver(self, agent: Agent, poll: Poll, assignments: list[Assignment]) -> Delivery | None:
         """Stores that the agent has the commands; None when none of them is to be handed over to this poll any more.
@@ -307,7 +286,7 @@ class Dispatcher:
                 self._jobs.update_all(changes)
             except StateError:
                 for assignment in () if offered else changes:
-                    self._line_up(assignment)  # no other poll is woken: the file would not take that delivery either
+                    self.queues.add(assignment)  # no other poll is woken: the file would not take that delivery either
                 raise
             if token and token != offered:
                 agent.deliveries[token] = list(changes)
@@ -317,11 +296,3 @@ class Dispatcher:
             self.take_back(delivery)
             return None
         return delivery
-
-    def _line_up(self, assignment: Assignment) -> None:
-        if assignment.agent is not None and not assignment.unassigned:
-            queue = self.agent_queues.setdefault(assignment.agent, CommandQueue())
-        else:
-            assignment.agent = None
-            queue = self.role_queues.setdefault(assignment.job.target, CommandQueue())
-        queue.add(assignment)

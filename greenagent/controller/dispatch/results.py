@@ -160,9 +160,9 @@ class ResultService:
 
     def _end_waiting(self) -> None:
         young = self._agents.are_young()
-        for whom, queue in self._dispatcher.waiting():
+        for whom, waiting in self._dispatcher.queues.waiting():
             live = self._agents.live(whom)
-            for assignment in queue:
+            for assignment in waiting:
                 job = assignment.job
                 if live and assignment.unassigned and job.target.fanout:
                     self._dispatcher.expand_fanout(assignment, live)
