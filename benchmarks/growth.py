@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from controller import memory
 from jobs import Agent, Machine, burst
+from processes import memory
 
 ROOT = Path(__file__).resolve().parent.parent
 AMOUNTS = {
