@@ -11,8 +11,12 @@ from __future__ import annotations
 import gc
 from typing import Any, Final
 
-MORE: Final = 400_000
-"""So many objects more than there were, or twice as many, and all are looked through once: some 40 ms."""
+MORE = 1_000_000
+"""So many objects more than there were, or twice as many, and all are looked through once, which takes most of a
+second: no controller gets there by its work alone, ten thousand agents and as many kept jobs are half a million."""
+OFTEN: Final = 1
+"""A full collection comes after more than so many of the middle generation. With ten, as usual, a full one would take a
+tenth of a second, and each object would be looked through as often: once."""
 
 
 class _ShortPauses:
@@ -40,5 +44,7 @@ _short_pauses = _ShortPauses()
 def shorten_pauses() -> None:
     """From now on, for this process. Once more does nothing."""
     if _short_pauses not in gc.callbacks:
+        youngest, middle, _ = gc.get_threshold()
+        gc.set_threshold(youngest, middle, OFTEN)
         gc.callbacks.append(_short_pauses)
         gc.collect()

@@ -7,11 +7,30 @@ import sys
 
 import pytest
 
+BEGINNING = """
+import gc
+from greenagent.runtime import garbage
+garbage.MORE = 400_000
+garbage.shorten_pauses()
+garbage.shorten_pauses()
+"""
 KEPT = """
 kept = [[number] for number in range(300_000)]
 gc.collect()
 looked_through = len(gc.get_objects())
 assert looked_through < 50_000, looked_through
+"""
+MADE = """
+def pauses(phase, details):
+    if phase == "stop" and details["generation"] == 2:
+        seen.append(len(kept) - sum(seen))  # those made since the last full collection
+
+seen = []
+kept = []
+gc.callbacks.append(pauses)
+for number in range(300_000):
+    kept.append([number])
+assert max(seen) < 30_000, seen
 """
 RINGS = """
 class Ring:
@@ -32,8 +51,11 @@ assert garbage.MORE / 5 < most < 1.5 * garbage.MORE, most
 """
 
 
-@pytest.mark.parametrize("program", [KEPT, RINGS], ids=["kept objects are looked through once", "rings do not pile up"])
+@pytest.mark.parametrize(
+    "program",
+    [KEPT, MADE, RINGS],
+    ids=["kept objects are looked through once", "few at a time", "rings do not pile up"],
+)
 def test_short_pauses(program: str) -> None:
-    head = "import gc\nfrom greenagent.runtime import garbage\ngarbage.shorten_pauses()\ngarbage.shorten_pauses()\n"
-    ended = subprocess.run([sys.executable, "-c", head + program], capture_output=True, text=True)
+    ended = subprocess.run([sys.executable, "-c", BEGINNING + program], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
