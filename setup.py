@@ -45,10 +45,12 @@ def long_description() -> str:
 
 CONTROLLER = ["falcon>=3.1"]
 METRICS = ["prometheus_client>=0.16"]
+REDIS = ["redis>=5.0"]
 TOMLI = ["tomli>=1.1; python_version < '3.11'"]
 TEST = [
     *CONTROLLER,
     *METRICS,
+    *REDIS,
     *TOMLI,
     "build>=1.0",
     "hypothesis>=6.80",
@@ -87,7 +89,7 @@ setup(
     ],
     cmdclass={"build_py": BuildAnew},
     install_requires=requirements(),
-    extras_require={"controller": CONTROLLER, "metrics": METRICS, "tomli": TOMLI, "test": TEST},
+    extras_require={"controller": CONTROLLER, "metrics": METRICS, "redis": REDIS, "tomli": TOMLI, "test": TEST},
     entry_points={
         "console_scripts": [
             "greenagent=greenagent.cli.agent.__main__:main",

@@ -105,7 +105,7 @@ class Submission:
             if not force:
                 self._check_room()
             if known is not None:
-                self._jobs.drop_adopted([known])
+                self._jobs.forget([known])
             patience = posted.patience or (0.0 if force else self._dispatcher.patience_for(posted.target))
             wait_until = monotonic_epoch() + patience if patience else 0.0
             job = self._jobs.new(posted.id, posted.text, posted.brief, posted.target, wait_until=wait_until)

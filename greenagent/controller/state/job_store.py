@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -58,9 +58,22 @@ class JobStore:
         self._adopted: dict[str, Job] = {}
         self._adopted_bytes = 0
         self._locks: dict[str | Assignment, Event] = {}
+        self._listeners: list[Callable[[str], None]] = []
         self._next_seq = 1
         self.unfinished_bytes = 0
         """Bytes of the commands and results of unfinished jobs."""
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """``listener`` gets the id of a job after each change of it that was stored, and when it is forgotten.
+
+        It must not block. Of several changes each is told, whether it is still to be seen by then or not.
+        """
+        self._listeners.append(listener)
+
+    def _tell(self, job: Job) -> None:
+        job.changes.announce()
+        for listener in self._listeners:
+            listener(job.id)
 
     def get(self, job_id: str) -> Job | None:
         return self._jobs.get(job_id)
@@ -112,12 +125,14 @@ class JobStore:
         self._enter(job)
         if job.finished:
             self._finish(job)
+        self._tell(job)
 
     def extend(self, job: Job, added: list[Assignment]) -> None:
         """Stores further assignments of a job. Raises StateError."""
         self._file.write(map(row_of, added))
         job.assignments.extend(added)
         self._count(job, ASSIGNMENT_OVERHEAD * len(added))
+        self._tell(job)
 
     def update(
         self,
@@ -131,14 +146,14 @@ class JobStore:
         self._file.write(chain(map(row_of, [replace(assignment, **changes), *added]), rows))
         assignment.change(**changes)
         assignment.job.assignments.extend(added)
-        assignment.job.changes.announce()
+        self._tell(assignment.job)
 
     def update_all(self, changes: Mapping[Assignment, dict[str, Any]]) -> None:
         """Changes several assignments in one go. Raises StateError."""
         self._file.write([row_of(replace(one, **new)) for one, new in changes.items()])
         for one, new in changes.items():
             one.change(**new)
-            one.job.changes.announce()
+            self._tell(one.job)
 
     def stop_waiting(self, job: Job) -> None:
         """The agent has come: the job does not end for want of it any more. Raises StateError."""
@@ -191,14 +206,9 @@ class JobStore:
         """Drops finished jobs that are too old or too many, oldest first. Raises StateError."""
         now = monotonic_epoch()
         keep_for = max(self._limits.keep_for, self._limits.keep_least)
-        self.drop_adopted([job for job in self._adopted.values() if job.finished and now - job.finished > keep_for])
+        self.forget([job for job in self._adopted.values() if job.finished and now - job.finished > keep_for])
         while drop := self._superfluous():
-            # From the file first: rows left there would be taken for those of the next job of that id.
-            self._file.write([row for job in drop for row in removal_rows(job)])
-            for job in drop:
-                del self._finished[job.id]
-                self._finished_bytes -= job.size
-                self._forget(job)
+            self.forget(drop)
 
     def trim_adopted(self, key: AgentKey) -> None:
         """Drops the oldest adopted jobs where an agent has too many, or all together. Raises StateError."""
@@ -214,22 +224,28 @@ class JobStore:
                 drop.append(job)
                 left -= 1
                 size -= job.size
-        self.drop_adopted(drop)
+        self.forget(drop)
 
-    def drop_adopted(self, drop: Sequence[Job]) -> None:
-        """Forgets adopted jobs. Raises StateError."""
+    def forget(self, drop: Sequence[Job]) -> None:
+        """Forgets jobs that are adopted or have ended. Raises StateError."""
+        # From the file first: rows left there would be taken for those of the next job of that id.
         if drop:
             self._file.write([row for job in drop for row in removal_rows(job)])
         for job in drop:
+            if self._jobs.get(job.id) is not job:
+                continue  # forgotten meanwhile; there may be a new one of that id
             if self._adopted.pop(job.id, None) is not None:
                 self._adopted_bytes -= job.size
-                self._forget(job)
+            else:
+                del self._finished[job.id]
+                self._finished_bytes -= job.size
+            self._forget(job)
 
     def _forget(self, job: Job) -> None:
         """A job and its assignments name each other: together they would stay until the collector looks."""
         del self._jobs[job.id]
         job.assignments = []
-        job.changes.announce()
+        self._tell(job)
 
     def _superfluous(self) -> list[Job]:
         limits = self._limits
