@@ -41,6 +41,7 @@ class InsideAgent(AgentFolder):
             self.agent.start()
         except BaseException:
             self.agent.supervisor.kill_all()  # or its reaper ends what later tests start: their processes are ours
+            self.agent.monitoring._watchdog.stop()  # or it ends the tests: the hub's ticker is gone
             raise
         return self
 
