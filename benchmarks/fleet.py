@@ -127,10 +127,12 @@ class Driver:
         self._posted = 0
         self.refused = 0
 
-    def post(self, **command: Any) -> None:
+    def post(self, **command: Any) -> str:
+        """The id of the command, which ends with the moment."""
         self._posted += 1
         command["id"] = f"fleet-{self._posted}-{time.monotonic():.6f}"
         self._pool.send(request("POST /api/jobs", json.dumps(command).encode()), self._answered)
+        return str(command["id"])
 
     def _answered(self, head: bytes) -> None:
         self.refused += not is_good(head)
@@ -173,17 +175,22 @@ class Driver:
         self._machine.look()
 
 
-def live(port: int, trusted: str | None) -> int:
-    """Agents that are live, by the controller's own word."""
+def ask(port: int, trusted: str | None, path: str) -> Any:
+    """What the controller answers, as a value."""
     if trusted is None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     else:
         context = ssl.create_default_context(cafile=trusted)
         connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=120, context=context)
-    connection.request("GET", "/api/agents")
-    agents = json.loads(connection.getresponse().read())["agents"]
+    connection.request("GET", path)
+    answer = json.loads(connection.getresponse().read())
     connection.close()
-    return sum(1 for agent in agents if agent["live"])
+    return answer
+
+
+def live(port: int, trusted: str | None) -> int:
+    """Agents that are live, by the controller's own word."""
+    return sum(1 for agent in ask(port, trusted, "/api/agents")["agents"] if agent["live"])
 
 
 def certificate(folder: str) -> tuple[list[str], str]:
@@ -242,20 +249,14 @@ class Measurement:
         """Until what was posted is over."""
         self._driver.until(lambda: self._driver.is_idle() and self._clients.figures()["results"] == 0)
 
-    def ping(self, agents: int) -> None:
-        self._clients.figures()
+    def ping(self, agents: int, answer: Callable[[str], Any]) -> None:
         began, used = time.monotonic(), self._controller.cpu
-        self._driver.post(cmd="ping", roles=["*"], fanout=True, args={}, data="")
-        count, last = 0, 0.0
-
-        def all_answered() -> bool:
-            nonlocal count, last
-            found = self._clients.figures()
-            count, last = count + found["results"], max(last, found["last"])
-            return bool(count >= agents)
-
-        self._driver.until(all_answered)
-        print(f"ping: {count} of {agents} answered after {last - began:.2f} s, {self._controller.cpu - used:.2f} s CPU")
+        job = self._driver.post(cmd="ping", roles=["*"], fanout=True, args={}, data="")
+        self._driver.until(self._driver.is_idle)
+        found = answer(f"/api/jobs/{job}?wait=120")
+        came = sum(1 for one in found["results"] if one["state"] == "SUCCESS")
+        passed, used = time.monotonic() - began, self._controller.cpu - used
+        print(f"ping: {came} of {agents} agents' answers are there after {passed:.2f} s, {used:.2f} s CPU", flush=True)
 
     def restart(self, agents: int, are_live: Callable[[], int]) -> None:
         down = time.monotonic()
@@ -316,7 +317,7 @@ def measure(options: argparse.Namespace, controller: Controller, trusted: str | 
     )
     if options.full:
         measurement.commands("as many as it takes", lambda: driver.full(options.full))
-    measurement.ping(agents)
+    measurement.ping(agents, lambda path: ask(controller.port, trusted, path))
     measurement.restart(agents, lambda: live(controller.port, trusted))
 
 

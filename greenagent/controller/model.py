@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from gevent.event import Event
 
+from greenagent.controller.assignments import Assignments
 from greenagent.controller.json_parts import json_list, json_object
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
@@ -276,15 +277,14 @@ class Job:
     """Agents of a fan-out that were not live when it was handed out, and so left out."""
     size: int = 0
     """Bytes of the command and of the results kept."""
-    assignments: list[Assignment] = field(default_factory=list)
+    assignments: Assignments[Assignment] = field(default_factory=Assignments)
     changes: Changes = field(default_factory=Changes)
     """Announced when an assignment changes, a result comes or lines come."""
 
     @property
     def answered(self) -> bool:
         """True when every result shown is terminal; a recurring job is answered by its first."""
-        shown = [one.results[-1].state if one.results else one.state for one in self.assignments]
-        return bool(shown) and all(map(states.is_terminal, shown))
+        return self.assignments.are_answered()
 
     @property
     def state(self) -> str:
@@ -307,9 +307,8 @@ class Job:
 
     def assignment_of(self, key: AgentKey) -> Assignment | None:
         """The agent's own, or one that was taken back from it."""
-        own = (one for one in self.assignments if one.agent == key)
         taken_back = (one for one in self.assignments if one.agent is None and key in one.handed_to)
-        return next(own, None) or next(taken_back, None)
+        return self.assignments.of(key) or next(taken_back, None)
 
     def note_waiting(self, key: AgentKey, waits: bool) -> None:
         """The agent says that the job waits for its turn there, or that it does not (any more)."""
@@ -324,10 +323,10 @@ class Job:
         """Whether the newest run on one of its agents did not succeed."""
         return any(one.results and one.results[-1].state != states.SUCCESS for one in self.assignments)
 
-    def assign(self, agents: Iterable[AgentKey | None], **values: Any) -> list[Assignment]:
+    def assign(self, agents: Iterable[AgentKey | None], **values: Any) -> Assignments[Assignment]:
         """New assignments with the next free numbers; they belong to the job once they are stored."""
         first = self.assignments[-1].number + 1 if self.assignments else 0
-        return [Assignment(self, number, agent, **values) for number, agent in enumerate(agents, first)]
+        return Assignments(Assignment(self, number, agent, **values) for number, agent in enumerate(agents, first))
 
     def summary(self, **more: Iterable[str]) -> Iterator[str]:
         """The job in a list of jobs, as parts of a JSON text; ``more``: further keys, their values' JSON texts."""

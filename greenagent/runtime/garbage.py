@@ -18,6 +18,9 @@ OFTEN: Final = 1
 """A full collection comes after more than so many of the middle generation. With ten, as usual, a full one would take a
 tenth of a second, and each object would be looked through as often: once."""
 
+COUNTED: Final = 8
+"""What is left out is counted after so many full collections: that takes milliseconds, too."""
+
 
 class _ShortPauses:
     """Called by the collector around each collection."""
@@ -25,11 +28,16 @@ class _ShortPauses:
     def __init__(self) -> None:
         self._is_thorough = True
         self._most = 0
+        self._until_counted = 0
 
     def __call__(self, phase: str, details: dict[str, Any]) -> None:
         if phase != "stop" or details["generation"] != 2:
             return
         gc.freeze()
+        self._until_counted -= 1
+        if self._until_counted > 0 and not self._is_thorough:
+            return
+        self._until_counted = COUNTED
         count = gc.get_freeze_count()
         if self._is_thorough:
             self._most = count + max(count, MORE)

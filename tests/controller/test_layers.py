@@ -9,9 +9,10 @@ CONTROLLER = Path(__file__).parents[2] / "greenagent" / "controller"
 ALLOWED = {
     "limits": set(),
     "json_parts": set(),
-    "model": {"json_parts"},
-    "state": {"limits", "model", "json_parts"},
-    "dispatch": {"limits", "model", "state", "json_parts"},
+    "assignments": set(),
+    "model": {"assignments", "json_parts"},
+    "state": {"assignments", "limits", "model", "json_parts"},
+    "dispatch": {"assignments", "limits", "model", "state", "json_parts"},
     "services": {"limits", "state", "dispatch"},
     "http": {"limits", "model", "json_parts", "state", "dispatch", "services"},
     "controller": {"state", "services", "http"},

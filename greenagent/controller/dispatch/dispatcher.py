@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Final, NamedTuple
 
+from greenagent.controller.assignments import Assignments
 from greenagent.controller.dispatch.agents import Agent, AgentTable, Poll
 from greenagent.controller.dispatch.queue import Queues
 from greenagent.controller.json_parts import json_list, json_object
@@ -68,7 +69,7 @@ class Dispatcher:
             for poll in list(agent.parked):
                 poll.offer(None)
 
-    def choose(self, job: Job, force: bool) -> list[Assignment]:
+    def choose(self, job: Job, force: bool) -> Assignments[Assignment]:
         """Assignments for the agents that a new job is for; none if nobody is live."""
         target = job.target
         if not target.roles:

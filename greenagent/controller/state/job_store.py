@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from gevent.event import Event
 
+from greenagent.controller.assignments import Assignments
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey, Assignment, Brief, Job, Result, Target
 from greenagent.controller.state.job_rows import finished_row, removal_rows, result_of, result_rows, row_of, rows_of
@@ -83,7 +84,7 @@ class JobStore:
         if job_id == RESERVED_ID:
             return True
         job = self._jobs.get(job_id)
-        return None if job is None else any(one.agent == key for one in job.assignments)
+        return None if job is None else job.assignments.of(key) is not None
 
     def all(self) -> list[Job]:
         """Oldest first."""
@@ -172,7 +173,7 @@ class JobStore:
         if goes_on and self.unfinished_bytes + result.size > self._limits.unfinished_bytes // 2:
             result = result.without_output(LEFT_OUT)
         keep = 1 + _that_fit(assignment.results, self._limits.results_per_agent - 1)
-        ends = states.is_terminal(state) and _have_ended(job, but=assignment)
+        ends = states.is_terminal(state) and job.assignments.have_ended(but=assignment)
         finished = job.finished or (monotonic_epoch() if ends else 0.0)
         received = assignment.received + 1
         agent = assignment.agent
@@ -192,7 +193,7 @@ class JobStore:
         if self._jobs.get(job.id) is job:  # it was not dropped while the result was written
             mark = 0 if is_counted else MARK_OVERHEAD
             self._count(job, result.size + mark - sum(one.size for one in dropped))
-        if _have_ended(job):
+        if job.assignments.have_ended():
             job.finished = finished or monotonic_epoch()
             self._finish(job)
             if not finished:  # the last two results were written at once, neither knowing of the other
@@ -244,7 +245,7 @@ class JobStore:
     def _forget(self, job: Job) -> None:
         """A job and its assignments name each other: together they would stay until the collector looks."""
         del self._jobs[job.id]
-        job.assignments = []
+        job.assignments = Assignments()
         self._tell(job)
 
     def _superfluous(self) -> list[Job]:
@@ -349,11 +350,6 @@ class JobStore:
             if job.finished:
                 self._finish(job)
         return [one for one in by_place.values() if not one.ended]
-
-
-def _have_ended(job: Job, but: Assignment | None = None) -> bool:
-    """Newest assignments first: the results of a fan-out come about in order, and most looks end at once."""
-    return all(one.ended for one in reversed(job.assignments) if one is not but)
 
 
 def _mark(result: Result) -> tuple[int, str]:
