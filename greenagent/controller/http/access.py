@@ -22,8 +22,16 @@ from greenagent.values.text import HostNames, is_loopback
 
 SHORT_TOKEN: Final = 16
 """Characters; a shorter one could be guessed."""
-BROWSER_HEADERS: Final = ("Origin", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Referer", "Accept-Language", "Cookie")
-"""No agent sends one of these; a page that was opened under a name of ours (DNS rebinding) cannot leave all out."""
+BROWSER_HEADERS: Final = (
+    "HTTP_ORIGIN",
+    "HTTP_SEC_FETCH_SITE",
+    "HTTP_SEC_FETCH_MODE",
+    "HTTP_REFERER",
+    "HTTP_ACCEPT_LANGUAGE",
+    "HTTP_COOKIE",
+)
+"""As the application finds them. No agent sends one of these; a page that was opened under a name of ours (DNS
+rebinding) cannot leave all out."""
 
 
 class TokenFile:
@@ -95,7 +103,7 @@ class Access:
 
     def _check_no_browser(self, req: falcon.Request) -> None:
         """A web page on this machine must not take commands or give results in an agent's name."""
-        is_page = any(req.get_header(name) is not None for name in BROWSER_HEADERS)
+        is_page = any(name in req.env for name in BROWSER_HEADERS)
         if is_page or "Mozilla/" in (req.user_agent or ""):
             raise falcon.HTTPForbidden(description="this endpoint is for agents, not for web pages")
 
