@@ -60,6 +60,7 @@ from greenagent.statistics.collector import Statistics
 from greenagent.statistics.meter import Meter
 from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.statistics.own import AgentMetrics
+from greenagent.uplink.link import ControllerLink
 from greenagent.uplink.uploader import UNDER_WAY_TIMEOUT
 from greenagent.values.errors import GreenagentError
 
@@ -212,7 +213,7 @@ class Agent:
         self.supervisor.service("orphan reaper", self.orphan_reaper.run)
         self.supervisor.service("meter", self.meter.run, heartbeat=self.meter.heartbeat)
         self.supervisor.service("statistics", self.statistics.run, heartbeat=self.statistics.heartbeat)
-        self.supervisor.service("ledger upkeep", self.spool.keep_up, lambda: list(self.settings.controllers))
+        self.supervisor.service("ledger upkeep", self.spool.keep_up, lambda: self.settings.destinations)
 
     def _watch_state(self) -> None:
         for lock in (*self.spool.locks, *self.store.locks):
@@ -232,7 +233,7 @@ class Agent:
 
     def _fetch_script(self, controller: str, digest: str) -> bytes:
         link = self.connections.links.get(controller)
-        if link is None:
+        if not isinstance(link, ControllerLink):
             raise GreenagentError(f"controller {controller} is not configured any more")
         return link.fetch_script(digest)
 

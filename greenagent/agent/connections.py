@@ -1,4 +1,4 @@
-"""The links to all controllers, kept in step with the settings."""
+"""The links to all controllers and sinks, kept in step with the settings."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ from greenagent.jobs.admission import Admission
 from greenagent.jobs.context import JobContext
 from greenagent.jobs.routing import pairs
 from greenagent.logs.store import LogStore
-from greenagent.logs.write.cursors import pair_name
-from greenagent.settings.models import ControllerSettings, Settings
+from greenagent.settings.destinations import ControllerSettings, Sink
+from greenagent.settings.models import Settings
 from greenagent.statistics.outbox import StatisticsOutbox
-from greenagent.uplink.link import Link, LogPair
+from greenagent.uplink.link import ControllerLink, Link, LogPair
+from greenagent.uplink.sink_link import SinkLink
 from greenagent.uplink.uploader import UNDER_WAY_TIMEOUT
 
 
 class Plan(NamedTuple):
-    """What a link to one controller consists of; a link whose plan changes is made anew."""
+    """What a link to one controller or sink consists of; a link whose plan changes is made anew."""
 
-    controller: ControllerSettings
+    destination: ControllerSettings | Sink
     polled: bool
     pairs: tuple[LogPair, ...]
     statistics: bool
 
 
 def plans(settings: Settings) -> dict[str, Plan]:
-    """The plan of every controller."""
-    found: dict[str, list[LogPair]] = {key: [] for key in settings.controllers}
-    for logger, key in pairs(settings):
-        found[key].append(LogPair(pair_name(logger.name, key), logger.batch_size, logger.flush_int))
+    """The plan of every controller and sink."""
+    destinations: dict[str, ControllerSettings | Sink] = {**settings.controllers, **settings.sinks}
+    found: dict[str, list[LogPair]] = {key: [] for key in destinations}
+    for pair in pairs(settings):
+        found[pair.destination].append(LogPair(pair.name, pair.wants.batch_size, pair.wants.flush_int))
     return {
-        key: Plan(controller, key in settings.channel.cmds, tuple(found[key]), key in settings.stats.controllers)
-        for key, controller in settings.controllers.items()
+        key: Plan(one, key in settings.channel.cmds, tuple(found[key]), key in settings.stats.controllers)
+        for key, one in destinations.items()
     }
 
 
@@ -109,17 +111,29 @@ class Connections:
 
     def _connect(self, plan: Plan) -> Link:
         context, main = self._context, self._context.settings().main
-        link = Link(plan.controller, main.gid, main.nid, context.supervisor, context.agent_log)
-        link.upload_results(context.spool, lambda: self._admission.queue.free)
+        destination, common = plan.destination, (main.gid, main.nid, context.supervisor, context.agent_log)
+        if isinstance(destination, ControllerSettings):
+            return self._connect_controller(ControllerLink(destination, *common), plan)
+        link = SinkLink(destination, *common)
+        link.upload_retried(context.spool)
+        self._upload_what_waits(link, plan)
+        return link
+
+    def _upload_what_waits(self, link: Link, plan: Plan) -> None:
+        spool = self._context.spool
         for pair in plan.pairs:
-            pending, spool = self._store.pending(pair.name), context.spool
-            link.upload_logs(pair, pending, spool.keep_dead_letter, spool.formers)
+            link.upload_logs(pair, self._store.pending(pair.name), spool.keep_dead_letter, spool.formers)
+        if plan.statistics:
+            link.upload_statistics(spool)
+
+    def _connect_controller(self, link: ControllerLink, plan: Plan) -> ControllerLink:
+        context = self._context
+        link.upload_results(context.spool, lambda: self._admission.queue.free)
+        self._upload_what_waits(link, plan)
         if plan.pairs and plan.polled:
             link.show_open_text(self._store.open_texts, sum(self._store.pending(pair.name).bit for pair in plan.pairs))
         if plan.polled:
             link.show_waiting(self._admission.queue)
-        if plan.statistics:
-            link.upload_statistics(context.spool)
         if plan.polled and self._takes_commands:
             link.poll(
                 lambda: context.settings().main.roles,

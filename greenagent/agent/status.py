@@ -23,13 +23,14 @@ from greenagent.spool.schema import Waiting
 from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.statistics.own import AgentMetrics, EventLoopLag
 from greenagent.uplink.health import UplinkMetrics
-from greenagent.uplink.link import Link
+from greenagent.uplink.link import ControllerLink, Link
 from greenagent.values import states
 
 MAX_JOBS_SHOWN: Final = 1000
 """Jobs listed by ``status``; the numbers count all of them."""
 
-_UPLINK_COUNTERS: Final = tuple(UplinkMetrics.__dataclass_fields__)
+_SINK_COUNTERS: Final = ("log_batches_sent", "log_lines_sent", "log_errors", "set_aside", "rejected")
+_CONTROLLER_COUNTERS: Final = tuple(name for name in UplinkMetrics.__dataclass_fields__ if name != "rejected")
 
 
 class Parts(NamedTuple):
@@ -100,17 +101,20 @@ class AgentStatus:
                 self._metrics.forget(controller=key)
         for key, link in links.items():
             if self._links.get(key) is not link:
-                self._add_controller(key, link)
+                self._add_link(key, link)
         self._links = links
 
-    def _add_controller(self, key: str, link: Link) -> None:
+    def _add_link(self, key: str, link: Link) -> None:
+        """Sinks stand among the controllers: they share one set of names."""
         metrics = self._metrics
+        is_controller = isinstance(link, ControllerLink)
         metrics.gauge("statistics_waiting", lambda: self._waiting(key).statistics, controller=key)
-        for name in _UPLINK_COUNTERS:
+        for name in _CONTROLLER_COUNTERS if is_controller else _SINK_COUNTERS:
             metrics.counter(name, partial(getattr, link.metrics, name), controller=key)
-        metrics.gauge("last_contact_seconds", lambda: _seconds_since(link.health.last_contact), controller=key)
         metrics.gauge("controller_trouble", lambda: int(bool(link.health.problem)), controller=key)
-        metrics.gauge("results_waiting", lambda: self._waiting(key).results, controller=key)
+        if is_controller:
+            metrics.gauge("last_contact_seconds", lambda: _seconds_since(link.health.last_contact), controller=key)
+            metrics.gauge("results_waiting", lambda: self._waiting(key).results, controller=key)
         for pair in self._pairs_of(key):
             logger, _ = split_pair_name(pair)
             metrics.gauge("log_lines_waiting", partial(self._lines_waiting, pair), controller=key, logger=logger)
@@ -196,7 +200,8 @@ class AgentStatus:
             "healthy": problem is None,
             "problem": problem,
             "jobs": self._jobs(),
-            "controllers": {key: self._controller(key, link) for key, link in parts.connections.links.items()},
+            "controllers": {key: self._controller(key, link) for key, link in self._controllers()},
+            "sinks": {key: self._destination(key, link, _SINK_COUNTERS) for key, link in self._sinks()},
             "logs": self._logs(),
             "ledger": {
                 "file": str(context.spool.path),
@@ -218,7 +223,7 @@ class AgentStatus:
 
     def brief(self) -> dict[str, Any]:
         """What ``greenagent --status`` shows; nothing in it changes while nothing happens."""
-        admission, links = self._parts.admission, self._parts.connections.links
+        admission = self._parts.admission
         waiting = self._context.spool.waiting()
         return {
             "version": __version__,
@@ -238,9 +243,17 @@ class AgentStatus:
                     "last_contact": link.health.last_contact_wall and round(link.health.last_contact_wall),
                     "problem": link.health.problem or None,
                     "results": waiting.get(key, Waiting()).results,
-                    "lines": sum(self._parts.store.pending(pair).waiting for pair in self._pairs_of(key)),
+                    "lines": self._lines(key),
                 }
-                for key, link in links.items()
+                for key, link in self._controllers()
+            },
+            "sinks": {
+                key: {
+                    "problem": link.health.problem or None,
+                    "lines": self._lines(key),
+                    "statistics": waiting.get(key, Waiting()).statistics,
+                }
+                for key, link in self._sinks()
             },
         }
 
@@ -256,14 +269,31 @@ class AgentStatus:
             "live": [_describe(job) for job in jobs[:MAX_JOBS_SHOWN]],
         }
 
-    def _controller(self, key: str, link: Link) -> dict[str, Any]:
-        parts = self._parts
+    def _controllers(self) -> list[tuple[str, ControllerLink]]:
+        links = self._parts.connections.links.items()
+        return [(key, link) for key, link in links if isinstance(link, ControllerLink)]
+
+    def _sinks(self) -> list[tuple[str, Link]]:
+        links = self._parts.connections.links.items()
+        return [(key, link) for key, link in links if not isinstance(link, ControllerLink)]
+
+    def _lines(self, key: str) -> int:
+        """How many wait for a controller or sink."""
+        return sum(self._parts.store.pending(pair).waiting for pair in self._pairs_of(key))
+
+    def _controller(self, key: str, link: ControllerLink) -> dict[str, Any]:
         return {
             "polling": link.poller.state if link.poller is not None else "not polled",
             "last_contact": link.health.last_contact_wall,
-            "problem": link.health.problem or None,
-            **{name: getattr(link.metrics, name) for name in _UPLINK_COUNTERS},
+            **self._destination(key, link, _CONTROLLER_COUNTERS),
             "results_waiting": self._waiting(key).results,
+        }
+
+    def _destination(self, key: str, link: Link, counters: tuple[str, ...]) -> dict[str, Any]:
+        parts = self._parts
+        return {
+            "problem": link.health.problem or None,
+            **{name: getattr(link.metrics, name) for name in counters},
             "log_lines_waiting": {pair: parts.store.pending(pair).waiting for pair in self._pairs_of(key)},
             "statistics_waiting": self._waiting(key).statistics,
         }

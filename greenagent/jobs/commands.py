@@ -21,7 +21,8 @@ from greenagent.process.job_tree import VARIABLE
 from greenagent.runtime import procfs
 from greenagent.runtime.files import absolute, working_folder
 from greenagent.runtime.greenlets import give_way
-from greenagent.settings.models import ControllerSettings, ExtensionSettings, Settings
+from greenagent.settings.destinations import ControllerSettings
+from greenagent.settings.models import ExtensionSettings, Settings
 from greenagent.values import levels
 from greenagent.values.arguments import as_text
 from greenagent.values.command import EXECUTE, Command, load_json

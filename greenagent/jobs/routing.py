@@ -3,22 +3,52 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
 
 from greenagent.jobs.job import Job, Logged
 from greenagent.logs.store import LogStore
 from greenagent.logs.write.cursors import pair_name
 from greenagent.logs.write.job_log import JobLog, Routes
+from greenagent.settings.destinations import Sink
 from greenagent.settings.models import ControllerLogger, Settings
 from greenagent.spool.schema import FROM_STARTUP
+from greenagent.values.arguments import RunArguments
 from greenagent.values.levels import LevelSet
 
+SINK_LOGGER: Final = "sink"
+"""In place of a logger's name in that of a sink's pair. A logger may have it too: no controller has a sink's name."""
 
-def pairs(settings: Settings) -> Iterable[tuple[ControllerLogger, str]]:
-    """Every AC logger with each of its controllers."""
+
+class Pair(NamedTuple):
+    """Who wants lines: an AC logger for one of its controllers, or a sink for itself."""
+
+    name: str
+    """For the store, which keeps its cursor by it."""
+    destination: str
+    """The key of the controller or sink."""
+    wants: ControllerLogger | Sink
+    """Its levels and batches."""
+
+    @property
+    def is_sink(self) -> bool:
+        return isinstance(self.wants, Sink)
+
+    def levels(self, arguments: RunArguments) -> LevelSet | None:
+        """Those of a job's lines that are wanted.
+
+        Its ``loglevels_ac`` is for controllers: what a sink gets is for the operator to say, not for a caller.
+        """
+        return self.wants.levels if self.is_sink else arguments.loglevels_ac or self.wants.levels
+
+
+def pairs(settings: Settings) -> Iterator[Pair]:
+    """Every AC logger with each of its controllers, and every sink."""
     for logger in settings.controller_loggers:
         for controller in logger.controllers:
-            yield logger, controller
+            yield Pair(pair_name(logger.name, controller), controller, logger)
+    for key, sink in settings.sinks.items():
+        yield Pair(pair_name(SINK_LOGGER, key), key, sink)
 
 
 class Routing:
@@ -33,8 +63,7 @@ class Routing:
 
     def register_pairs(self) -> None:
         """Tells the store who wants lines; before any job logs, and when controllers come or go."""
-        names = [pair_name(logger.name, controller) for logger, controller in pairs(self._settings())]
-        self.bits = self._store.register_pairs(names)
+        self.bits = self._store.register_pairs([pair.name for pair in pairs(self._settings())])
 
     def open(self, job: Job) -> JobLog:
         """A log for the lines of a job, until ``close``."""
@@ -52,7 +81,7 @@ class Routing:
     def logged(self, job: Job, log: JobLog) -> Logged:
         """How many lines of a job its controller has been sent or will be; what its cap left out is said first."""
         log.say_over()
-        names = (pair_name(logger.name, key) for logger, key in pairs(self._settings()) if key == job.controller)
+        names = (pair.name for pair in pairs(self._settings()) if pair.destination == job.controller)
         bits = [self.bits[name] for name in names if name in self.bits]
         lines: Counter[int] = Counter()
         for (marks, level), count in log.marked.items():
@@ -69,16 +98,15 @@ class Routing:
         """Where the messages of a job go.
 
         A job's ``loglevels_db`` and ``loglevels_ac`` replace the levels of the loggers they are named
-        after. Lines of startup tasks are not uploaded.
+        after. No controller gets lines of startup tasks, since none asked for them; sinks do.
         """
         settings, arguments = self._settings(), job.command.arguments
         database = settings.database_logger
         wanted: list[tuple[int, LevelSet | None]] = []
-        if job.kind != FROM_STARTUP:
-            for logger, controller in pairs(settings):
-                bit = self.bits.get(pair_name(logger.name, controller))
-                if bit is not None:
-                    wanted.append((bit, arguments.loglevels_ac or logger.levels))
+        for pair in pairs(settings):
+            bit = self.bits.get(pair.name)
+            if bit is not None and (pair.is_sink or job.kind != FROM_STARTUP):
+                wanted.append((bit, pair.levels(arguments)))
         return Routes(
             loglevels=arguments.loglevels,
             keep=database is not None,

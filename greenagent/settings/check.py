@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from greenagent.runtime.files import who_can_write
+from greenagent.runtime.files import read_token, who_can_write
 from greenagent.runtime.tls import (
     CERTIFICATE,
     PRIVATE_KEY,
@@ -25,12 +25,13 @@ from greenagent.runtime.tls import (
     load_pair,
     opened_pem,
 )
-from greenagent.settings.models import ControllerSettings, SecuritySettings, Settings, StartupTask
+from greenagent.settings.destinations import ControllerSettings, SecuritySettings, Sink
+from greenagent.settings.models import Settings, StartupTask
 from greenagent.settings.problems import Place, Report
 from greenagent.settings.schema import declared
 from greenagent.values.arguments import KNOWN_ARGUMENTS
 from greenagent.values.command import parse_command
-from greenagent.values.errors import CommandError
+from greenagent.values.errors import CommandError, GreenagentError
 from greenagent.values.message import MAX_PAIRS
 from greenagent.values.text import is_loopback, nearest, parse_address
 
@@ -50,22 +51,40 @@ def check_files(settings: Settings, report: Report) -> None:
     A root agent refuses files that others can write, since they could make themselves root; for others it is a warning.
     """
     files: list[tuple[Place, Path]] = [((), settings.path)]
-    for key, controller in settings.controllers.items():
-        check_certificates(controller, report)
+    for place, destination in destinations(settings):
+        check_certificates((*place, "security"), destination.security, report)
         for name in declared(SecuritySettings):
-            if (path := getattr(controller.security, name)) is not None:
-                files.append((("controllers", key, "security", name), path))
+            if (path := getattr(destination.security, name)) is not None:
+                files.append(((*place, "security", name), path))
+    for key, sink in settings.sinks.items():
+        if sink.token_file is not None:
+            _check_token(("sinks", key, "token_file"), sink.token_file, report)
     note = report.problem if os.geteuid() == 0 else report.warning
     for place, path in files:
         if text := who_can_write(path):
             note(place, f"{str(path)!r}: {text}" if place else text)
 
 
-def check_certificates(controller: ControllerSettings, report: Report) -> None:
-    """Every fault of one controller's certificate files; those with which it could still be reached are warnings."""
-    place = ("controllers", controller.key, "security")
+def destinations(settings: Settings) -> Iterator[tuple[Place, ControllerSettings | Sink]]:
+    """Every controller and sink, with the place of its section."""
+    yield from ((("controllers", key), controller) for key, controller in settings.controllers.items())
+    yield from ((("sinks", key), sink) for key, sink in settings.sinks.items())
+
+
+def _check_token(place: Place, path: Path, report: Report) -> None:
+    try:
+        read_token(path)
+    except GreenagentError as error:
+        report.problem(place, str(error))
+        return
+    if path.stat().st_mode & stat.S_IROTH:
+        report.warning(place, f"{str(path)!r} can be read by every user, run: chmod o= {path}")
+
+
+def check_certificates(place: Place, security: SecuritySettings, report: Report) -> None:
+    """Every fault of a destination's certificate files; those with which it could still be reached are warnings."""
     certificate, key, authority = (
-        PemFile(name, path) if (path := getattr(controller.security, name)) is not None else None
+        PemFile(name, path) if (path := getattr(security, name)) is not None else None
         for name in ("client_certificate", "client_certificate_key", "certificate_authority")
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -126,25 +145,46 @@ def check_pairs(settings: Settings, report: Report) -> None:
     """More pairs of AC loggers and controllers than there are marks are one problem, at the last such logger."""
     loggers = settings.controller_loggers
     pairs = sum(len(logger.controllers) for logger in loggers)
-    if pairs > MAX_PAIRS:
+    sinks = f" and {len(settings.sinks)} sinks" if settings.sinks else ""
+    if pairs + len(settings.sinks) > MAX_PAIRS:
         text = (
-            f"there are {pairs} pairs of an AC logger and one of its controllers, "
+            f"there are {pairs} pairs of an AC logger and one of its controllers{sinks}, "
             f"no more than {MAX_PAIRS} are possible: name fewer controllers"
         )
-        report.problem(("logging", loggers[-1].name, "controllers"), text)
+        place = ("logging", loggers[-1].name, "controllers") if loggers else ("sinks",)
+        report.problem(place, text)
+
+
+def check_sinks(settings: Settings, report: Report) -> None:
+    """Sinks and controllers share one set of names; a sink is shown one token or password."""
+    for key, sink in settings.sinks.items():
+        if key in settings.controllers:
+            report.problem(("sinks", key), "has the name of a controller, give it another")
+        parts = urlsplit(sink.url)
+        shown = [
+            name
+            for name, found in (
+                ("token_file", sink.token_file is not None),
+                ("the password in url", "@" in parts.netloc),
+                ("Authorization in headers", any(name.lower() == "authorization" for name in sink.headers)),
+            )
+            if found
+        ]
+        if len(shown) > 1:
+            report.problem(("sinks", key), f"has {' and '.join(shown)}: keep one of them")
 
 
 def check_transport(settings: Settings, report: Report) -> None:
     """Whoever is between two machines reads and changes what goes over plain http."""
-    for key, controller in settings.controllers.items():
-        parts = urlsplit(controller.url)
+    for place, destination in destinations(settings):
+        parts = urlsplit(destination.url)
         if parts.scheme.lower() != "http" or is_loopback(parts.hostname or ""):
             continue
         if settings.main.require_tls:
-            report.problem(("controllers", key, "url"), "is http to another machine, which main.require_tls refuses")
+            report.problem((*place, "url"), "is http to another machine, which main.require_tls refuses")
         else:
-            text = "is http to another machine: whoever is on the way can read and change commands, use https"
-            report.warning(("controllers", key, "url"), text)
+            what = "can read and change commands" if place[0] == "controllers" else "can read what is sent"
+            report.warning((*place, "url"), f"is http to another machine: whoever is on the way {what}, use https")
 
 
 def check_listen(settings: Settings, report: Report) -> None:

@@ -14,14 +14,14 @@ from greenagent.settings.show import show
 _INTRODUCTION = """\
 # Configuration
 
-This page is made from the declarations in `greenagent/settings/models.py`:
+This page is made from the declarations in `greenagent/settings/models.py` and `destinations.py`:
 `python -m greenagent.settings.document > docs/configuration.md`.
 
 The agent reads one TOML file: that of `-c FILE`, else of the variable `GREENAGENT_CONFIG`, else
 /etc/greenagent.toml; so do `greenagent-logs` and its sub-commands. `greenagent --check` names everything that is
 wrong with it, one line each, and exits 0 or 1. `greenagent --print-config` prints the
-effective settings and where each came from; `env`, `args`, `data` and passwords in URLs show as `***` without
-`--show-secrets`.
+effective settings and where each came from; `env`, `args`, `data`, `headers` and passwords in URLs show as `***`
+without `--show-secrets`.
 
 - A flag beats an environment variable, which beats the file, which beats the default. Flags:
   {flags}.
@@ -32,14 +32,15 @@ effective settings and where each came from; `env`, `args`, `data` and passwords
 - Unknown sections and settings are refused, with the nearest known name.
 - The file must be TOML for the `toml` library and for Python's `tomllib` (on Python 3.10 for the
   package `tomli`: `pip install tomli`). All items of a list are of one type.
-- Controllers are asked through the proxy that the environment names (`http_proxy`, `https_proxy`, `all_proxy`, with
-  `no_proxy`, as for curl), but never those on the loopback interface. `--check` and `--print-config` say for which.
+- Controllers and sinks are reached through the proxy that the environment names (`http_proxy`, `https_proxy`,
+  `all_proxy`, with `no_proxy`, as for curl), but never those on the loopback interface. `--check` and `--print-config`
+  say for which.
 - Relative paths in the file, and the defaults here, are against the file's folder; those of variables and flags against
   the folder the agent was started in. `cwd` and `binary` of an extension are as its jobs see them. Version 0.1 took the
   folder the agent was started in for all of them: state that lies only there is used there, which is said; state
   in both places is refused.
 - SIGHUP reads the file again. Settings marked "live" change at once, without touching running
-  jobs. Whole controllers and extensions may come and go; added or removed loggers and startup
+  jobs. Whole controllers, sinks and extensions may come and go; added or removed loggers and startup
   tasks need a restart. A broken file changes nothing.
 """
 

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from greenagent.settings.check import check_files, check_listen, check_pairs, check_startup, check_transport
+from greenagent.settings.check import (
+    check_files,
+    check_listen,
+    check_pairs,
+    check_sinks,
+    check_startup,
+    check_transport,
+)
+from greenagent.settings.destinations import (
+    SINK_TYPE,
+    SINKS,
+    ControllerSettings,
+    SecuritySettings,
+    Sink,
+    SinkSecurity,
+)
 from greenagent.settings.models import (
     LOGGER_TYPE,
     LOGGERS,
     MODELS,
     ChannelSettings,
-    ControllerSettings,
     DatabaseLogger,
     ExtensionSettings,
     Logger,
     MainSettings,
     MetricsSettings,
-    SecuritySettings,
     Settings,
     StartupTask,
     StatsSettings,
@@ -144,6 +157,7 @@ class _Loader:
         settings = Settings(
             main=main,
             controllers=self._controllers,
+            sinks=self._sinks(),
             extensions=self._extensions(),
             channel=self._section(ChannelSettings, ("channel",)),
             loggers=self._loggers(),
@@ -153,6 +167,7 @@ class _Loader:
             path=path,
             origins=self._origins,
         )
+        check_sinks(settings, self._report)
         check_transport(settings, self._report)
         check_pairs(settings, self._report)
         check_listen(settings, self._report)
@@ -181,10 +196,25 @@ class _Loader:
     def _controller(self, key: str) -> ControllerSettings:
         place = ("controllers", key)
         security = self._section(SecuritySettings, (*place, "security"))
-        controller = self._section(ControllerSettings, place, also="security", key=key, security=security)
-        if controller.url.lower().startswith("http:") and security != SecuritySettings():
-            self._report.warning((*place, "url"), "is not https, so the files of its security section are not used")
+        controller = self._section(ControllerSettings, place, ("security",), key=key, security=security)
+        self._check_use(place, controller.url, security)
         return replace(controller, url=controller.url.rstrip("/"))
+
+    def _sinks(self) -> dict[str, Sink]:
+        found: dict[str, Sink] = {}
+        for key in self._names("sinks"):
+            place = ("sinks", key)
+            if (model := self._variant(place, SINK_TYPE, SINKS)) is None:
+                continue
+            security = self._section(SinkSecurity, (*place, "security"))
+            sink: Sink = self._section(model, place, ("type", "security"), key=key, security=security)
+            self._check_use(place, sink.url, security)
+            found[key] = replace(sink, url=sink.url.rstrip("/"))
+        return found
+
+    def _check_use(self, place: Place, url: str, security: SecuritySettings) -> None:
+        if url.lower().startswith("http:") and security != type(security)():
+            self._report.warning((*place, "url"), "is not https, so the files of its security section are not used")
 
     def _extensions(self) -> dict[str, ExtensionSettings]:
         found: dict[str, ExtensionSettings] = {}
@@ -196,7 +226,6 @@ class _Loader:
         return found
 
     def _loggers(self) -> tuple[Logger, ...]:
-        types: dict[str, Any] = {model.section.variant.lower(): model for model in LOGGERS}
         loggers: list[Logger] = []
         database = ""
         for name in self._names("logging"):
@@ -205,10 +234,9 @@ class _Loader:
             if isinstance(kind, str) and kind.lower() in IGNORED_LOGGERS:
                 self._report.warning(place, IGNORED_LOGGERS[kind.lower()])
                 continue
-            model = types.get(self._value((*place, "type"), LOGGER_TYPE, self._table(place)).lower())
-            if model is None:
+            if (model := self._variant(place, LOGGER_TYPE, LOGGERS)) is None:
                 continue
-            logger = self._section(model, place, also="type", name=name)
+            logger = self._section(model, place, ("type",), name=name)
             if isinstance(logger, DatabaseLogger):
                 if database:
                     self._report.problem(place, f"is a second logger of type DB beside '{database}', keep one of them")
@@ -216,12 +244,19 @@ class _Loader:
             loggers.append(logger)
         return tuple(loggers)
 
+    def _variant(self, place: Place, kind: Setting, models: Iterable[Any]) -> Any:
+        """The dataclass that the ``type`` of a section names; None where that is refused."""
+        types = {model.section.variant.lower(): model for model in models}
+        return types.get(self._value((*place, "type"), kind, self._table(place)).lower())
+
     def _resolve(self, place: Place, keys: tuple[str, ...]) -> tuple[str, ...]:
         """Keys of controllers without repetitions, all of them where none is named; unknown ones are problems."""
         for key in keys:
             if key not in self._controllers:
                 known = ", ".join(self._controllers) or "none"
                 hint = nearest(key, self._controllers) or f" (configured: {known})"
+                if key in self._table(("sinks",)):
+                    hint = f"; [sinks.{key}] says itself what is sent there"
                 self._report.problem(place, f"there is no controller '{key}'{hint}")
         return tuple(dict.fromkeys(keys or self._controllers))
 
@@ -249,8 +284,8 @@ class _Loader:
             else:
                 yield name
 
-    def _section(self, model: type[Part], place: Place, also: str = "", **given: Any) -> Part:
-        """A section as its dataclass. ``also``: a key of it that the caller reads; ``given``: fields it knows."""
+    def _section(self, model: type[Part], place: Place, also: Collection[str] = (), **given: Any) -> Part:
+        """A section as its dataclass. ``also``: keys of it that the caller reads; ``given``: fields it knows."""
         section: Section = model.section  # type: ignore[attr-defined]
         settings = declared(model)
         table = self._table(place)
@@ -261,9 +296,10 @@ class _Loader:
             elif key in spellings:
                 use = "is not used beside" if spellings[key] in table else "is an original's spelling, write"
                 self._report.warning((*place, key), f"{use} {spellings[key]}")
-            elif key not in settings and key != also:
-                what = f"logger (type {section.variant})" if section.variant else "section"
-                hint = nearest(key, [*settings, also]) or _home(key)
+            elif key not in settings and key not in also:
+                kind = "sink" if section.group == "sinks" else "logger"
+                what = f"{kind} (type {section.variant})" if section.variant else "section"
+                hint = nearest(key, [*settings, *also]) or _home(key, section.group)
                 self._report.problem((*place, key), f"is not a setting of this {what}{hint}")
         values = {name: self._value((*place, name), settings[name], table) for name in settings}
         return model(**given, **values)
@@ -300,7 +336,8 @@ class _Loader:
                 self._report.problem((name,), f"stands outside of any section{hint}")
 
 
-def _home(key: str) -> str:
-    """Where a setting that stands in the wrong section belongs."""
-    homes = [model.section.title for model in MODELS if key in declared(model)]
-    return f", it belongs to [{homes[0]}]" if len(homes) == 1 else ""
+def _home(key: str, group: str = "") -> str:
+    """Where a setting that stands in the wrong section belongs: if possible, to another of the same ``group``."""
+    homes = [model.section for model in MODELS if key in declared(model)]
+    homes = [section for section in homes if section.group == group] or homes
+    return f", it belongs to [{homes[0].title}]" if len(homes) == 1 else ""

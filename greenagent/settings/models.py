@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from greenagent.runtime.agent_log import VERBOSITIES
+from greenagent.settings.destinations import SINKS, ControllerSettings, SecuritySettings, Sink, SinkSecurity
 from greenagent.settings.schema import (
-    AUTOMATIC,
     CONTROLLERS,
     FLAG,
     LEVELS,
@@ -29,7 +29,6 @@ from greenagent.settings.schema import (
     at_least,
     file_name,
     given,
-    http_url,
     listen_address,
     literal,
     one_of,
@@ -132,36 +131,6 @@ class MainSettings:
         "Environment variables for every job, which inherits none of the agent's. Those of an extension or caller win.",
         live=True,
         secret=True,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class SecuritySettings:
-    """TLS towards this controller. Files are PEM; an empty text counts as not given."""
-
-    section: ClassVar = Section("controllers.<key>.security")
-    client_certificate: Path | None = setting(PATH, "", "The agent's certificate, with its chain.", live=True)
-    client_certificate_key: Path | None = setting(
-        PATH, "", "The private key of that certificate, without password.", live=True
-    )
-    certificate_authority: Path | None = setting(PATH, "", "An authority to trust beside the system's.", live=True)
-
-
-@dataclass(frozen=True, slots=True)
-class ControllerSettings:
-    """A controller. Other sections call it by its key."""
-
-    section: ClassVar = Section("controllers.<key>", live=True)
-    key: str
-    url: str = setting(TEXT, REQUIRED, "Base URL, http or https; it may carry a path.", http_url, live=True)
-    security: SecuritySettings = field(default_factory=SecuritySettings)
-    rerun_ended: str = setting(
-        AUTOMATIC,
-        "auto",
-        "Whether a command equal to one that has ended runs again, as with the original agents; else its result is "
-        "sent once more. auto: not once this controller has asked for acknowledgements, since it may deliver again.",
-        one_of("auto", "true", "false"),
-        live=True,
     )
 
 
@@ -326,6 +295,8 @@ MODELS: Final = (
     MainSettings,
     ControllerSettings,
     SecuritySettings,
+    *SINKS,
+    SinkSecurity,
     ExtensionSettings,
     ChannelSettings,
     *LOGGERS,
@@ -345,6 +316,7 @@ class Settings:
 
     main: MainSettings
     controllers: dict[str, ControllerSettings]
+    sinks: dict[str, Sink]
     extensions: dict[str, ExtensionSettings]
     channel: ChannelSettings
     loggers: tuple[Logger, ...]
@@ -359,6 +331,7 @@ class Settings:
         return {
             "main": self.main,
             **{f"controllers.{key}": controller for key, controller in self.controllers.items()},
+            **{f"sinks.{key}": sink for key, sink in self.sinks.items()},
             **{f"extensions.{name}": extension for name, extension in self.extensions.items()},
             "channel": self.channel,
             **{f"logging.{logger.name}": logger for logger in self.loggers},
@@ -366,6 +339,11 @@ class Settings:
             "metrics": self.metrics,
             **{f"startup.{task.id}": task for task in self.startup},
         }
+
+    @property
+    def destinations(self) -> tuple[str, ...]:
+        """The keys of everything that is sent to."""
+        return (*self.controllers, *self.sinks)
 
     @property
     def database_logger(self) -> DatabaseLogger | None:

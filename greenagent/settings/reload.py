@@ -37,7 +37,7 @@ def _compare(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, bo
         elif heading not in old:
             yield f"{heading} added", new[heading].section.live
         elif type(old[heading]) is not type(new[heading]):
-            yield f"{heading} has another type", False
+            yield f"{heading} has another type", old[heading].section.live
         else:
             for (name, setting, before), (_, _, after) in zip(walk(old[heading]), walk(new[heading]), strict=True):
                 if before != after:
@@ -52,6 +52,7 @@ def merge(old: Settings, new: Settings) -> Settings:
         old,
         main=_live(old.main, new.main),
         controllers=new.controllers,
+        sinks=new.sinks,
         extensions=new.extensions,
         channel=_live(old.channel, new.channel),
         loggers=tuple(_live(logger, after.get(logger.name)) for logger in old.loggers),

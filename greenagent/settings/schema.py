@@ -6,6 +6,7 @@ checks, ``--print-config``, docs/configuration.md and the reload plan all go by 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -17,6 +18,11 @@ from greenagent.values.levels import LevelSet, parse_levels
 from greenagent.values.text import AddressError, hide_passwords, parse_address, zone_fault
 
 ENVIRONMENT_PREFIX: Final = "GREENAGENT_"
+OTLP_PATHS: Final = ("/v1/logs", "/v1/metrics")
+OWN_HEADERS: Final = frozenset(
+    {"accept-encoding", "connection", "content-length", "content-type", "host", "transfer-encoding", "user-agent"}
+)
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class ValueProblem(Exception):
@@ -211,6 +217,26 @@ def http_url(value: str) -> str:
         "holds blanks or control characters": not value.isprintable() or " " in value,
     }
     return next((f"{text}: {shown}" for text, found in faults.items() if found), "")
+
+
+def otlp_url(value: str) -> str:
+    """The base URL of a sink that speaks OTLP."""
+    if text := http_url(value):
+        return text
+    known = next((path for path in OTLP_PATHS if value.rstrip("/").endswith(path)), "")
+    return f"must not end with {known}, which is added: {hide_passwords(value)!r}" if known else ""
+
+
+def http_headers(value: dict[str, str]) -> str:
+    """Names and values of headers that can be sent, and that are not ours to set."""
+    for name, text in value.items():
+        if not _HEADER_NAME.fullmatch(name):
+            return f"holds {name!r}, which is no name of a header"
+        if name.lower() in OWN_HEADERS:
+            return f"holds {name!r}, which the agent sets itself"
+        if not text.isascii() or not text.isprintable() or text != text.strip():
+            return f"'{name}' must be printable ASCII without blanks around it"
+    return ""
 
 
 def listen_address(value: str) -> str:

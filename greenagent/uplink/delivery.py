@@ -6,6 +6,9 @@ originals answer it to a body they cannot read. After five of them a list is hal
 that is refused alone becomes a dead letter only if a record behind it is accepted. Everything else is
 about the controller: all is kept.
 
+At a sink 400 and 422 may be about either, too, but need not come five times: no poll shows that it is one, and whatever
+answers them to everything (a web server under a wrong URL) must not make dead letters of all.
+
 A result waits for no other. Answered 500 five times, it becomes a dead letter only if another post to the
 controller was accepted meanwhile. Controllers of ours take several in one post and judge each by itself.
 """
@@ -19,8 +22,10 @@ from dataclasses import dataclass, field
 
 from greenagent.uplink.answer import Answer, ResponseClass, TransportError
 from greenagent.uplink.changes import RESULTS
+from greenagent.uplink.encoding import Form, Rejection, as_list
 from greenagent.uplink.health import Backoff, ControllerHealth
 from greenagent.uplink.http import HttpClient
+from greenagent.values.text import visible
 
 MAX_SERVER_ERRORS = 5
 """Answers 500 to one body before it may be the body; in a row, before it is the controller."""
@@ -72,7 +77,7 @@ class Doubt:
 class Batch:
     """Bodies to post, oldest first, and what to call when their fate is known."""
 
-    path: str
+    form: Form
     bodies: Sequence[bytes]
     done: Callable[[int, int], None]
     """``(start, end)``: those from ``start`` up to ``end`` are accepted or dead letters."""
@@ -80,6 +85,8 @@ class Batch:
     """``(index, answer)``: keeps one that is refused for good, and says what it is; ``done`` follows."""
     doubt: Callable[[int], Doubt] | None = None
     """Set where each body is judged by itself, and none has to wait for another that is in doubt."""
+    rejected: Callable[[int], None] = lambda records: None
+    """Counts records that an acceptance leaves out, without telling which."""
 
 
 class Delivery:
@@ -106,6 +113,8 @@ class Delivery:
         self._probe_limit = FIRST_PROBES
         self._probes = 0
         self._dead_letter_logged = False
+        self._said: set[bool] = set()
+        """See ``_say``."""
 
     def deliver(self, batch: Batch, client: HttpClient) -> bool:
         """Posts all of a batch. Raises ControllerUnavailable.
@@ -121,16 +130,16 @@ class Delivery:
             end = self._end_of_body(batch.bodies, start, len(batch.bodies))
             answers = self._post_several(batch, start, end, client) if end > start + 1 else None
             for index in range(start, end):
-                answer = answers[index - start] if answers else self._post(batch.path, batch.bodies[index], 1, client)
+                answer = answers[index - start] if answers else self._post(batch, batch.bodies[index], 1, client)
                 accepted = self._judge_single(batch, index, answer) and accepted
             start = end
         return accepted
 
     def _post_several(self, batch: Batch, start: int, end: int, client: HttpClient) -> list[Answer] | None:
         """The answer to each of the bodies, posted together; None: they are to be posted one by one."""
-        if RESULTS not in self._health.takes or batch.path != "result":
+        if RESULTS not in self._health.takes or batch.form.path != "result":
             return None
-        answer = self._send(PATH_OF_LISTS, _as_list(batch.bodies[start:end]), client)
+        answer = self._send(PATH_OF_LISTS, as_list(batch.bodies[start:end]), client)
         if answer.classify() is ResponseClass.CONTROLLER and answer.status not in NO_SUCH_PATH:
             raise ControllerUnavailable.by(answer)
         refused = _read_refused(answer, end - start) if answer.ok else None
@@ -161,7 +170,7 @@ class Delivery:
                 return False
         if kind is ResponseClass.ACCEPTED:
             self._server_errors = 0
-            batch.done(index, index + 1)
+            self._took(batch, index, index + 1, answer)
         else:
             self._make_dead_letter(batch, index, answer)
         return True
@@ -174,13 +183,13 @@ class Delivery:
         while start < len(batch.bodies):
             end = self._end_of_body(batch.bodies, start, size)
             answer = self._post_list(batch, start, end, client)
-            kind = answer.classify()
+            kind = self._classify(answer)
             if kind is ResponseClass.ACCEPTED:
-                batch.done(start, end)
+                self._took(batch, start, end, answer)
                 start, size, accepted_any = end, 2 * size, True
                 continue
             if kind is ResponseClass.EITHER:
-                if not is_searching:
+                if not is_searching and answer.status == 500:
                     self._count_server_error(batch.bodies[start], answer)
                 is_searching = True
                 self._probed(answer)
@@ -247,21 +256,21 @@ class Delivery:
                 accepted = index
                 break
             suspects.append((index, answer))
-            if answer.classify() is ResponseClass.EITHER:
+            if self._classify(answer) is ResponseClass.EITHER:
                 self._probed(answer)
         controller_works = accepted < end
         if not controller_works and (not accepted_any or len(suspects) > MAX_LAST_REFUSED):
             self._probe_limit = FIRST_PROBES  # every record was tried: there is no more to find out
             raise ControllerUnavailable.by(suspects[-1][1])
         for suspect, refusal in suspects:
-            if controller_works and refusal.classify() is ResponseClass.EITHER:
+            if controller_works and self._classify(refusal) is ResponseClass.EITHER:
                 refusal = self._post_list(batch, suspect, suspect + 1, client)
                 if refusal.ok:
-                    batch.done(suspect, suspect + 1)
+                    self._took(batch, suspect, suspect + 1, refusal)
                     return suspect + 1, False
             self._make_dead_letter(batch, suspect, refusal)
         if controller_works:
-            batch.done(accepted, accepted + 1)
+            self._took(batch, accepted, accepted + 1, answer)
         return accepted + 1, True
 
     def _try_alone(self, batch: Batch, index: int, client: HttpClient) -> Answer:
@@ -269,21 +278,21 @@ class Delivery:
         for attempt in range(MAX_SERVER_ERRORS):
             self._pause(self._probe_pause * attempt)
             answer = self._post_list(batch, index, index + 1, client)
-            if answer.classify() is not ResponseClass.EITHER:
+            if answer.status != 500:
                 break
         return answer
 
     def _post_list(self, batch: Batch, start: int, end: int, client: HttpClient) -> Answer:
-        answer = self._post(batch.path, _as_list(batch.bodies[start:end]), end - start, client)
+        answer = self._post(batch, batch.form.join(batch.bodies[start:end]), end - start, client)
         if answer.ok:
             self._stuck = None
             self._probe_limit = FIRST_PROBES
             self._probes = 0
         return answer
 
-    def _post(self, path: str, body: bytes, records: int, client: HttpClient) -> Answer:
+    def _post(self, batch: Batch, body: bytes, records: int, client: HttpClient) -> Answer:
         """Raises ControllerUnavailable when no answer came or the answer is about the controller."""
-        answer = self._send(path, body, client)
+        answer = self._send(batch.form.path, body, client)
         if self._classify(answer) is ResponseClass.ACCEPTED:
             self._accepted(records)
         return answer
@@ -299,7 +308,30 @@ class Delivery:
         kind = answer.classify()
         if kind is ResponseClass.CONTROLLER or (kind is ResponseClass.BODY and not self._health.understands_us):
             raise ControllerUnavailable.by(answer)
-        return kind
+        is_unsure = kind is ResponseClass.BODY and self._health.is_sink and answer.status != 413
+        return ResponseClass.EITHER if is_unsure else kind
+
+    def _took(self, batch: Batch, start: int, end: int, answer: Answer) -> None:
+        """These are accepted, but for what the answer says besides: rejected all, they are dead letters."""
+        found = batch.form.rejection(answer)
+        if found is not None and found.records >= sum(map(batch.form.count, batch.bodies[start:end])):
+            for index in range(start, end):
+                self._make_dead_letter(batch, index, answer)
+            return
+        batch.done(start, end)
+        if found is not None:
+            batch.rejected(found.records)
+            self._say(found)
+
+    def _say(self, found: Rejection) -> None:
+        """The first that rejects something, and the first that is a mere remark."""
+        is_remark = not found.records
+        if is_remark in self._said:
+            return
+        self._said.add(is_remark)
+        what = "it says" if is_remark else f"it takes a batch without {found.records} of its records, not telling which"
+        more = "" if is_remark else "; more of them are counted only"
+        self._health.warn(f"{self._part}: {what}: {visible(found.reason, keep='')[:200] or 'no reason given'}{more}")
 
     def _make_dead_letter(self, batch: Batch, index: int, answer: Answer) -> None:
         """Makes one body a dead letter."""
@@ -311,10 +343,6 @@ class Delivery:
                 f"it refuses {what} (status {answer.status}): set aside, see greenagent-logs outbox; "
                 "more of them are counted only"
             )
-
-
-def _as_list(bodies: Sequence[bytes]) -> bytes:
-    return b"[" + b",".join(bodies) + b"]"
 
 
 def _read_refused(answer: Answer, count: int) -> dict[int, Answer] | None:

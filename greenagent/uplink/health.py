@@ -35,12 +35,14 @@ class UplinkMetrics:
     statistics_sent: int = 0
     statistics_errors: int = 0
     set_aside: int = 0
+    rejected: int = 0
+    """Records that a sink left out of batches it took, without telling which."""
 
 
 class ControllerHealth:
-    """Shared by everything that talks to one controller."""
+    """Shared by everything that talks to one controller, or to one sink."""
 
-    def __init__(self, key: str, url: str, agent_log: AgentLog) -> None:
+    def __init__(self, key: str, url: str, agent_log: AgentLog, *, is_sink: bool = False) -> None:
         self.key = key
         self.last_contact: float | None = None
         """Monotonic time of the last usable answer to a poll; None before the first."""
@@ -55,7 +57,8 @@ class ControllerHealth:
         self.answered = Event()
         """Set when anything that was posted is accepted; whoever waits for the controller to come back clears it."""
         way = f", through the proxy of {variable}" if (variable := proxy_variable(url)) else ""
-        self._name = f"controller {key} ({hide_passwords(url)}{way})"
+        self.is_sink = is_sink
+        self._name = f"{'sink' if is_sink else 'controller'} {key} ({hide_passwords(url)}{way})"
         self._agent_log = agent_log
         self._reasons: dict[str, str] = {}
         self._logged: dict[str, float] = {}

@@ -72,9 +72,12 @@ class HttpClient:
         connect_timeout: float = CONNECT_TIMEOUT,
         command_limit: int = COMMAND_LIMIT,
         body_grace: float = BODY_GRACE,
+        content_type: str = "application/json",
         failed: Callable[[TransportError], None] = lambda error: None,
     ) -> None:
-        """Times in seconds, sizes in bytes. ``failed`` is told why a request got no usable answer."""
+        """Times in seconds, sizes in bytes. ``content_type``: of what is posted. ``failed`` is told why a request got
+        no usable answer.
+        """
         self._url = url.rstrip("/")
         self.heartbeat = Heartbeat()
         """Of the service that uses this client."""
@@ -83,6 +86,7 @@ class HttpClient:
         self._connect_timeout = connect_timeout
         self._command_limit = command_limit
         self._body_grace = body_grace
+        self._content_type = content_type
         self._proxies = proxies_for(self._base)
         # Through a proxy every request goes the way of ``requests``, which knows the kinds there are.
         self._is_proxied = requests.utils.select_proxy(self._base, self._proxies) is not None
@@ -111,10 +115,10 @@ class HttpClient:
         return self._send(_template("GET", self._base + path, tuple(params)), headers or {}, b"", timeout)
 
     def post(self, path: str, body: bytes, timeout: float = POST_TIMEOUT) -> Answer:
-        """POST of a JSON text; ``timeout`` as for ``get``. Raises TransportError."""
+        """POST of a text; ``timeout`` as for ``get``. Raises TransportError."""
         headers = {"Content-Length": str(len(body)), **self.more_headers()}
         base = self._url if path.startswith("/") else self._base  # a former gid and nid may stand in the path
-        return self._send(_template("POST", base + path), headers, body, timeout)
+        return self._send(_template("POST", base + path, content_type=self._content_type), headers, body, timeout)
 
     def interrupt(self) -> bool:
         """Ends a GET that still waits for the head of its answer; it raises TransportError ``interrupted``.
@@ -283,13 +287,13 @@ class _TimeLimits:
 class _Template:
     """A request that is made again and again, with a few headers and the body different each time."""
 
-    def __init__(self, method: str, url: str, params: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, method: str, url: str, params: tuple[tuple[str, str], ...], content_type: str) -> None:
         self.is_get = method == "GET"
         headers = {
             "User-Agent": f"greenagent/{__version__}",
             "Accept-Encoding": "identity",
             "Connection": "keep-alive",
-            **({} if self.is_get else {"Content-Type": "application/json"}),
+            **({} if self.is_get else {"Content-Type": content_type}),
         }
         self._prepared = requests.Request(method, url, params=list(params), headers=headers).prepare()
         self._prepared.headers.pop("Content-Length", None)
@@ -316,5 +320,7 @@ class _Template:
 
 
 @lru_cache(maxsize=256)
-def _template(method: str, url: str, params: tuple[tuple[str, str], ...] = ()) -> _Template:
-    return _Template(method, url, params)
+def _template(
+    method: str, url: str, params: tuple[tuple[str, str], ...] = (), content_type: str = "application/json"
+) -> _Template:
+    return _Template(method, url, params, content_type)

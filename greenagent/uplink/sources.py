@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ import gevent
 
 from greenagent.uplink.answer import Answer
 from greenagent.uplink.delivery import Batch, Doubt
+from greenagent.uplink.encoding import ControllerEncoding, Encoding, Form, encode
 from greenagent.uplink.health import Backoff, UplinkMetrics
 from greenagent.values.command import read_early_id
 from greenagent.values.message import Record
@@ -29,7 +29,7 @@ BATCH_PAUSE = 0.02
 SETTLE_EVERY = 0.05
 """Seconds after which what was delivered is written down within a page: its answers may take long."""
 ENCODE_SLICE = 100
-"""Records turned into JSON before others get their turn."""
+"""Records turned into what is posted before others get their turn."""
 
 DeadLetters = Callable[[str, str, bytes, int, str], None]
 """``(controller, path, body, status, answer)``: keeps a refused record for people to look at."""
@@ -110,6 +110,9 @@ class Source(ABC):
     def accepted(self, records: int) -> None:
         """Counts a post that was accepted."""
 
+    def _rejected(self, records: int) -> None:
+        self._metrics.rejected += records
+
     @abstractmethod
     def failed(self) -> None:
         """Counts a failure; the next ``next`` begins with the oldest again."""
@@ -152,7 +155,7 @@ class OutboxSource(Source):
             what = f"the result of job {read_early_id(one.body) or one.id}"
             return f"{what}, which is sent without its output" if is_shortened else what
 
-        return Batch(rows[0].path, bodies, done, dead_letter)
+        return Batch(Form(rows[0].path), bodies, done, dead_letter)
 
 
 class ResultSource(OutboxSource):
@@ -285,11 +288,13 @@ class LogSource(Source):
         metrics: UplinkMetrics,
         *,
         formers: Sequence[tuple[int, str]] = (),
+        encoding: Encoding | None = None,
         batch_pause: float = BATCH_PAUSE,
     ) -> None:
         """``batch_size`` in lines; ``flush_int`` and ``batch_pause`` in seconds.
 
         ``formers``: up to which line, ascending, another address counts (gid/nid); an empty one: nothing is sent.
+        ``encoding``: None for a controller's.
         """
         super().__init__(controller, metrics)
         self.part = f"logs {lines.name}"
@@ -298,6 +303,7 @@ class LogSource(Source):
         self._flush_int = flush_int
         self._dead_letters = dead_letters
         self._formers = formers
+        self._encoding = encoding or ControllerEncoding()
         self._batch_pause = batch_pause
 
     def wait(self) -> None:
@@ -308,26 +314,28 @@ class LogSource(Source):
         records = self._lines.read(self._batch_size)
         if not records:
             return []
-        path = "log"
-        for until, address in self._formers:
+        address = ""
+        for until, former in self._formers:
             if records[0].seq <= until:
                 records = [record for record in records if record.seq <= until]
-                if not address:
+                if not former:
                     self._lines.advance(records[-1].seq)
                     return self.next()
-                path = f"/{address}/log"
+                address = former
                 break
-        bodies = _encode(records)
+        bodies = self._encode(records)
 
         def done(start: int, end: int) -> None:
             self._lines.advance(records[end - 1].seq)
 
         def dead_letter(index: int, answer: Answer) -> str:
-            self._dead_letters(self._controller, path, b"[" + bodies[index] + b"]", answer.status, answer.text)
+            # As a controller gets it, for people to read, and for a sink of another type to take after all.
+            record, path = records[index], ControllerEncoding().lines(address).path
+            self._dead_letters(self._controller, path, encode([record.to_wire()]), answer.status, answer.text)
             self._metrics.set_aside += 1
-            return "a record posted to 'log'"
+            return f"a line of job {record.jobid}"
 
-        return [Batch(path, bodies, done, dead_letter)]
+        return [Batch(self._encoding.lines(address), bodies, done, dead_letter, rejected=self._rejected)]
 
     def accepted(self, records: int) -> None:
         self._metrics.log_batches_sent += 1
@@ -336,12 +344,11 @@ class LogSource(Source):
     def failed(self) -> None:
         self._metrics.log_errors += 1
 
-
-def _encode(records: Sequence[Record]) -> list[bytes]:
-    """JSON texts, made in slices: a thousand at once would stall the hub for milliseconds."""
-    texts = []
-    for number, record in enumerate(records, 1):
-        texts.append(json.dumps(record.to_wire(), separators=(",", ":")).encode())
-        if number % ENCODE_SLICE == 0:
-            gevent.sleep(0)
-    return texts
+    def _encode(self, records: Sequence[Record]) -> list[bytes]:
+        """Made in slices: a thousand at once would stall the hub for milliseconds."""
+        texts = []
+        for number, record in enumerate(records, 1):
+            texts.append(self._encoding.line(record.to_wire()))
+            if number % ENCODE_SLICE == 0:
+                gevent.sleep(0)
+        return texts

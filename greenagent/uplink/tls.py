@@ -23,10 +23,10 @@ WORDING: Final = Wording(
 
 
 class ControllerTls(TlsContext):
-    """The TLS context for connections to one controller; none where its URL is not https."""
+    """The TLS context for connections to one controller or sink; none where its URL is not https."""
 
-    def __init__(self, key: str, url: str, security: Any) -> None:
-        """``security``: anything with the three settings as attributes, or None.
+    def __init__(self, key: str, url: str, security: Any, *, what: str = "controller") -> None:
+        """``security``: anything with the three settings as attributes, or None. ``what`` is at the other end.
 
         Never raises: files that cannot be used are the ``problem`` of every request until they can.
         """
@@ -37,7 +37,7 @@ class ControllerTls(TlsContext):
             paths = [Path(system.cafile or system.openssl_cafile)]
             names = ("client_certificate", "client_certificate_key", "certificate_authority")
             paths += [file.path for file in (_named(security, name) for name in names) if file is not None]
-        super().__init__(lambda: agent_context(security), paths, f"controller {key}: ")
+        super().__init__(lambda: agent_context(security), paths, f"{what} {key}: ")
 
 
 def agent_context(security: Any) -> ssl.SSLContext:

@@ -12,8 +12,9 @@ from greenagent.cli.agent.check import no_file
 from greenagent.jobs.commands import Scripts, child_environment, resolve_extension
 from greenagent.process.program import Program, SpawnError, SpawnRequest
 from greenagent.runtime.files import who_can_write
+from greenagent.settings.destinations import ControllerSettings, SecuritySettings
 from greenagent.settings.load import load_settings
-from greenagent.settings.models import ControllerSettings, ExtensionSettings, SecuritySettings
+from greenagent.settings.models import ExtensionSettings
 from greenagent.values.command import Command, parse_command
 from greenagent.values.errors import CommandError
 from tests.support.processes import ROOT

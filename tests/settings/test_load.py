@@ -7,10 +7,10 @@ import pytest
 
 from greenagent.settings import SettingsError, load_settings
 from greenagent.settings.check import check_limits
+from greenagent.settings.destinations import ControllerSettings
 from greenagent.settings.models import (
     ConsoleLogger,
     ControllerLogger,
-    ControllerSettings,
     DatabaseLogger,
     ExtensionSettings,
     StartupTask,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from greenagent.runtime.files import who_can_write
-from greenagent.settings.models import DatabaseLogger, ExtensionSettings, MainSettings, SecuritySettings
+from greenagent.settings.destinations import SecuritySettings
+from greenagent.settings.models import DatabaseLogger, ExtensionSettings, MainSettings
 from greenagent.settings.schema import PATH, declared
 from tests.settings.support import MINIMAL, problems, warnings
 

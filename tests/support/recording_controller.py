@@ -351,20 +351,23 @@ class RecordingController:
                     self.posts.append(post)
             return _answer(start_response, *reply)
         if post is not None:
-            try:
-                json.loads(body)
-            except ValueError:
-                post.status = 500
-                self.refused_posts.append(post)
-                return _answer(start_response, 500, {}, b'"json error"')
-            self.posts.append(post)
-            return _answer(start_response, 200, {}, b'"ok"')
+            post.status, reply_body = self._judge(post)
+            (self.posts if post.status < 300 else self.refused_posts).append(post)
+            return _answer(start_response, post.status, {}, reply_body)
         assert poll is not None
         command, more = self._next_command(handler, poll)
         poll.answered = time.monotonic()
         if self.hand_over:
             more = {**more, "Greenagent-Open-Text": "1"}
         return _answer(start_response, 200, more, command)
+
+    def _judge(self, post: Post) -> tuple[int, bytes]:
+        """What a post is answered."""
+        try:
+            json.loads(post.body)
+        except ValueError:
+            return 500, b'"json error"'
+        return 200, b'"ok"'
 
     def _read_body(self, source: Any) -> bytes:
         pieces = []

@@ -41,12 +41,14 @@ class Sink:
 class Uplink:
     """Everything one controller needs, with short times; lines that were said are in ``said``."""
 
-    def __init__(self, url: str, security: Any = None, key: str = "main", **options: Any) -> None:
+    def __init__(
+        self, url: str, security: Any = None, key: str = "main", *, is_sink: bool = False, **options: Any
+    ) -> None:
         self.key = key
         self.agent_log = RecordedLog()
         self.tls = ControllerTls(key, url, security)
         self.metrics = UplinkMetrics()
-        self.health = ControllerHealth(key, url, self.agent_log)
+        self.health = ControllerHealth(key, url, self.agent_log, is_sink=is_sink)
         self._clients = HttpClients(url, self.tls, 1, 10, **options)
 
     @property

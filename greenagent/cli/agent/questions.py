@@ -9,7 +9,7 @@ from greenagent.cli.agent.options import PROGRAM, find_configuration, flags_of, 
 from greenagent.cli.agent.running import show_pid, show_status
 from greenagent.cli.common import print_error, run_program
 from greenagent.settings import Loaded, SettingsError, load_settings
-from greenagent.settings.check import check_limits
+from greenagent.settings.check import check_limits, destinations
 from greenagent.settings.show import print_config
 from greenagent.values.errors import GreenagentError
 
@@ -50,9 +50,9 @@ def _show(loaded: Loaded, options: argparse.Namespace) -> int:
 
         problems, warnings = check_machine(loaded)
     proxied = [
-        f"[controllers.{key}] url: it is asked through the proxy of {variable}"
-        for key, controller in loaded.settings.controllers.items()
-        if (variable := proxy_variable(controller.url))
+        f"[{'.'.join(place)}] url: it is reached through the proxy of {variable}"
+        for place, destination in destinations(loaded.settings)
+        if (variable := proxy_variable(destination.url))
     ]
     for warning in (*loaded.warnings, *warnings, *proxied):
         print_error(PROGRAM, f"warning: {warning}")

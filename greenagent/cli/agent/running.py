@@ -72,3 +72,6 @@ def _lines(told: Mapping[str, Any], age: float) -> Iterator[str]:
         else:
             contact = f"{controller['polling']}, last contact {contact}"
         yield f"controller {key}: {contact}, {waiting}{trouble}"
+    for key, sink in told.get("sinks", {}).items():
+        trouble = f", trouble: {sink['problem']}" if sink["problem"] else ""
+        yield f"sink {key}: waiting for it: {sink['lines']} lines, {sink['statistics']} statistics{trouble}"
