@@ -104,7 +104,7 @@ def test_every_run_argument_is_on_the_page_with_its_option() -> None:
 
 def test_every_key_of_a_command_is_on_the_page() -> None:
     keys = {field.name for field in fields(Command)} - {"arguments", "received", "warnings", "text"}
-    assert column("commands.md", "The command object") == keys | {"args", "role", "wait_for_agent"}
+    assert column("commands.md", "The command object") == keys | {"args", "role", "wait_for_agent", "posting"}
 
 
 def test_every_key_of_a_result_is_on_the_page() -> None:

@@ -11,6 +11,7 @@ open_missing_streams()
 patch()
 
 import argparse  # noqa: E402
+import os  # noqa: E402
 import resource  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
@@ -30,6 +31,7 @@ from greenagent.values.errors import GreenagentError  # noqa: E402
 from greenagent.values.text import address_text, is_loopback, parse_address  # noqa: E402
 
 PROGRAM = "greenagent-controller"
+CLIENTS_VARIABLE = "GREENAGENT_CONTROLLER_ORIGINAL_CLIENTS"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,6 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
     from greenagent.controller.limits import Limits
     from greenagent.controller.services import Services
 
+    clients_url = options.original_clients or os.environ.get(CLIENTS_VARIABLE, "")
+    if clients_url:
+        try:
+            from greenagent.controller.clients.front import OriginalClients
+        except ImportError:
+            return _refuse("the package redis is missing: pip install redis, or the extra redis (docs/originals.md)")
     if (options.tls_key or options.client_ca) and not options.tls_cert:
         return _refuse("--tls-key and --client-ca need --tls-cert", EXIT_USAGE)
     output = LineOutput(2, "stderr")
@@ -64,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         tls = served_context(options.tls_cert, options.tls_key, options.client_ca) if options.tls_cert else None
         token = TokenFile(options.token_file, agent_log) if options.token_file else None
         services = Services(agent_log, limits, options.state)
+        clients = OriginalClients(clients_url, services) if clients_url else None
     except (GreenagentError, OSError) as error:
         return _refuse(str(error))
     # Before anybody can see that it listens: a signal in between would kill it without its end being in order.
@@ -77,13 +86,14 @@ def main(arguments: list[str] | None = None) -> int:
             token=token,
             host_names=tuple(options.host_name),
             tls=tls,
+            clients=clients,
         )
     except OSError as error:
         services.file.close()
         reason = (error.strerror or str(error)).partition(": (")[0]  # gevent appends the address as a tuple
         return _refuse(f"cannot listen on {address_text(*options.listen)}: {reason}")
     controller.start()
-    for warning in open_doors(options):
+    for warning in (*open_doors(options), *(loose_ends(options, clients_url) if clients_url else ())):
         agent_log.warning(warning)
     try:
         print(f"listening on {controller.url}", flush=True)
@@ -110,6 +120,17 @@ def open_doors(options: argparse.Namespace) -> Iterator[str]:
             f"{address_text(*options.listen)} is open to other machines: whoever reaches it can come as any agent and "
             f"take its commands (--client-ca){reads}"
         )
+
+
+def loose_ends(options: argparse.Namespace, clients_url: str) -> Iterator[str]:
+    """What may be lost, and who comes in, by way of the original clients' Redis, one line each."""
+    if options.state is None:
+        yield (
+            "commands of original clients are forgotten when this controller ends, and who waits for their results"
+            " waits in vain: --state keeps them"
+        )
+    if "@" not in clients_url:
+        yield "the URL of the original clients has no password: who reaches their Redis can run commands on all agents"
 
 
 def _raise_descriptor_limit() -> None:
@@ -143,6 +164,12 @@ def build_parser() -> Parser:
     add("--client-ca", type=Path, metavar="FILE", help="clients must show a certificate of this authority")
     add("--token-file", type=Path, metavar="FILE", help="/api wants this token and serves other machines too")
     add("--host-name", action="append", default=[], metavar="NAME", help="a name it is reached by (repeatable)")
+    add(
+        "--original-clients",
+        metavar="URL",
+        help="serve the original clients on this Redis (redis://, rediss://, unix://); with a password better as"
+        f" {CLIENTS_VARIABLE}",
+    )
     add("--keep-jobs", type=count, default=10_000, metavar="N", help="finished jobs to keep (default 10000)")
     add("--keep-for", type=count, default=86_400, metavar="SECONDS", help="how long to keep them (default 86400)")
     add("--version", action="version", version=f"{PROGRAM} {__version__}")

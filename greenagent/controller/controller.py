@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import falcon
 
@@ -20,6 +20,9 @@ from greenagent.runtime.greenlets import Supervisor
 from greenagent.runtime.tls_watch import TlsContext
 from greenagent.values.text import address_text
 
+if TYPE_CHECKING:
+    from greenagent.controller.clients.front import OriginalClients  # it needs the extra redis
+
 
 class Controller:
     """A running controller."""
@@ -33,6 +36,7 @@ class Controller:
         token: Callable[[], str] | None = None,
         host_names: tuple[str, ...] = (),
         tls: TlsContext | None = None,
+        clients: OriginalClients | None = None,
     ) -> None:
         """Binds the address; with ``tls`` it serves TLS. Raises OSError."""
         self.services = services
@@ -42,6 +46,7 @@ class Controller:
         application = make_application(services, self._watch, self._bodies, access)
         self._server = Server(listen, application, services.log, services.limits, tls)
         self._tls = tls
+        self._clients = clients
         self._supervisor = supervisor
         self._scheme = "https" if tls is not None else "http"
 
@@ -57,6 +62,8 @@ class Controller:
         self._supervisor.service("connections", self._server.connections.watch)
         if self._tls is not None:
             self._supervisor.service("certificates", self._tls.watch, self.services.log)
+        if self._clients is not None:
+            self._supervisor.service("original clients", self._clients.run)
 
     def stop(self) -> None:
         """Takes no more connections, answers the open polls, ends all connections, closes the state file."""
@@ -65,6 +72,8 @@ class Controller:
         self.services.dispatcher.close()
         self._server.stop(timeout=0.5)
         self._supervisor.kill_all()
+        if self._clients is not None:
+            self._clients.stop()
         self._watch.close()
         self._bodies.close()
         self.services.state_files.close()

@@ -95,3 +95,9 @@ class Limits:
     unasked_for: float = 3.0
     idle: float = 120.0
     """A connection that neither sends nor takes anything for this long is closed."""
+    clients_lease: float = 10.0
+    """A controller that serves original clients and says nothing for this long is replaced by another."""
+    clients_log: int = 10_000
+    """Commands in the list of all commands that clients of the first generation read, a number."""
+    clients_set_aside: int = 1000
+    """Elements kept of the clients' queues that are no commands, a number."""

@@ -24,8 +24,13 @@ BUILT_IN: Final = frozenset(
     )
 )
 """The commands that run inside an agent (protocol 9)."""
-MEMBERS: Final = frozenset(("id", "gid", "nid", "cmd", "name", "args", "data", "role", "roles", "fanout", "tags"))
-"""The keys of a command (protocol 2.1)."""
+POSTING: Final = "posting"
+"""Tells two commands apart that are the same otherwise and are to run both: the controller adds it to those of original
+clients, who may use an id again."""
+MEMBERS: Final = frozenset(
+    ("id", "gid", "nid", "cmd", "name", "args", "data", "role", "roles", "fanout", "tags", POSTING)
+)
+"""The keys of a command (protocol 2.1), and ours."""
 MAX_NAMED: Final = 10
 """Unknown keys of one command that are named."""
 MAX_KEY: Final = 100

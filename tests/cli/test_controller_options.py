@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.cli.controller import build_parser, open_doors
+from greenagent.cli.controller import build_parser, loose_ends, open_doors
 from tests.support.controllers import ControllerProcess
 from tests.support.programs import refused
 from tests.support.waiting import wait_until
@@ -29,10 +29,27 @@ from tests.support.waiting import wait_until
         (["--tls-cert", "/nonexistent"], 1, "/nonexistent"),
         (["--token-file", "/nonexistent"], 1, "/nonexistent"),
         (["--keep-jobs", "-1"], 2, "must not be negative"),
+        (["--original-clients", "http://:secret@h?password=s"], 1, "--original-clients http://***@h: "),
     ],
 )
 def test_bad_options_are_one_line(options, code, words) -> None:
     assert words in refused(*options, code=code)
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "redis.py").write_text("raise ImportError('there is none')\n")
+    monkeypatch.setenv("GREENAGENT_CONTROLLER_ORIGINAL_CLIENTS", "redis://127.0.0.1:1")
+    said = refused(folder=tmp_path)
+    assert said.endswith("the package redis is missing: pip install redis, or the extra redis (docs/originals.md)")
+
+
+def test_what_may_be_lost_and_who_may_come_by_way_of_original_clients_is_said() -> None:
+    def said(*options: str, url: str) -> str:
+        return " / ".join(loose_ends(build_parser().parse_args(options), url))
+
+    assert "are forgotten when this controller ends" in said(url="redis://h")
+    assert "has no password" in said(url="redis://h")
+    assert said("--state", "f", url="redis://:p@h") == ""
 
 
 def test_a_taken_port_is_said_without_a_tuple() -> None:

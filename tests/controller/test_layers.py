@@ -15,7 +15,8 @@ ALLOWED = {
     "dispatch": {"assignments", "limits", "model", "state", "json_parts"},
     "services": {"limits", "state", "dispatch"},
     "http": {"limits", "model", "json_parts", "state", "dispatch", "services"},
-    "controller": {"state", "services", "http"},
+    "clients": {"limits", "model", "state", "dispatch", "services"},
+    "controller": {"state", "services", "http", "clients"},
 }
 
 

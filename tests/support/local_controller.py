@@ -27,13 +27,20 @@ ORIGINAL = "Go-http-client/1.1"
 class LocalController:
     """An in-process controller on a free port; ``said`` holds what it says, ``asked`` the paths of all requests."""
 
-    def __init__(self, limits: Limits | None = None, state: Path | None = None, **options: Any) -> None:
+    def __init__(
+        self, limits: Limits | None = None, state: Path | None = None, *, clients: str = "", **options: Any
+    ) -> None:
+        """``clients``: the URL of a Redis with original clients."""
         return_large_blocks()  # as the program does: what it has freed is no longer resident
         shorten_pauses()
         self.said: list[str] = []
         agent_log = AgentLog(None)
         agent_log.attach(lambda level, text: self.said.append(text))
         self.services = Services(agent_log, limits or Limits(), state)
+        if clients:
+            from greenagent.controller.clients.front import OriginalClients
+
+            options["clients"] = OriginalClients(clients, self.services)
         self.controller = Controller(
             self.services, Supervisor(agent_log, self.said.append), ("127.0.0.1", 0), **options
         )

@@ -20,16 +20,16 @@ class RedisServer:
     It keeps every write before it answers, so that a kill -9 of it loses none.
     """
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, password: str = "") -> None:
         """``options`` are further ones of ``redis-server``. Skips the test loudly where there is no such program."""
         self._program = needs("redis-server")
-        self._options = options
+        self._options = (*options, "--requirepass", password)
         self.folder = folder / "redis"
         self.folder.mkdir()
         self.port = reserve_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.url = f"redis://{f':{password}@' if password else ''}127.0.0.1:{self.port}/0"
         self.socket = self.folder / "redis.sock"
-        self.client: Any = redis.Redis(port=self.port, decode_responses=True, socket_timeout=60)
+        self.client: Any = redis.Redis.from_url(self.url, decode_responses=True, socket_timeout=60)
         """For the test's own questions."""
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -57,8 +57,6 @@ class RedisServer:
         assert self._process.poll() is None, (self.folder / "output").read_text()
         try:
             return bool(self.client.ping())
-        except (redis.AuthenticationError, redis.ResponseError):
-            return True  # it wants a password
         except redis.RedisError:
             return False
 

@@ -69,8 +69,11 @@ class Dispatcher:
             for poll in list(agent.parked):
                 poll.offer(None)
 
-    def choose(self, job: Job, force: bool) -> Assignments[Assignment]:
-        """Assignments for the agents that a new job is for; none if nobody is live."""
+    def choose(self, job: Job, force: bool, settled: bool = False) -> Assignments[Assignment]:
+        """Assignments for the agents that a new job is for; none if nobody is live.
+
+        ``settled``: one for any of several agents is for one of them now, as the later originals do it.
+        """
         target = job.target
         if not target.roles:
             wanted = force or job.wait_until or self.agents.live(target.key)
@@ -79,6 +82,9 @@ class Dispatcher:
         if target.fanout and matching:
             job.away = self._left_out(target)
             return job.assign(agent.key for agent in matching)
+        if settled and matching:
+            poll = self.agents.longest_parked(target)
+            return job.assign([poll.key if poll is not None else random.choice(matching).key])
         return job.assign([None] if matching or job.wait_until else [], unassigned=True)
 
     def patience_for(self, target: Target) -> float:

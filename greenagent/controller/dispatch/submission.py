@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Sequence
 from types import NoneType
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +18,7 @@ from greenagent.controller.model import (
     MAX_ROLE,
     MAX_ROLES,
     AgentKey,
+    Assignment,
     Brief,
     Job,
     Target,
@@ -29,6 +31,8 @@ from greenagent.values import levels, states
 from greenagent.values.command import parse_command, unknown_keys
 from greenagent.values.errors import CommandError, GreenagentError
 
+CONTROLLER: Final = "controller"
+"""A command of this name is answered by the controller itself (protocol 12.5)."""
 MAX_WAIT: Final = 10 * 365 * 86_400
 """Seconds a command may wait for its agent."""
 
@@ -88,11 +92,13 @@ class Submission:
         self._scripts = scripts
         self._limits = limits
 
-    def submit(self, posted: Posted, *, force: bool = False) -> Job:
+    def submit(self, posted: Posted, *, force: bool = False, again: bool = False, settled: bool = False) -> Job:
         """Takes a command and starts its dispatch. Posted, an id belongs to its poster, whatever agents said of it.
 
         ``force``: queue it for its node even if that is not live, and however many jobs wait (as ``kill`` needs
-        it, which makes room). Raises CommandError, KnownIdError, TooManyJobsError, StateError.
+        it, which makes room). ``again``: the id may be that of a job that has ended, which is forgotten then.
+        ``settled``: its agent is chosen now, where it is for one of several. Raises CommandError, KnownIdError,
+        TooManyJobsError, StateError.
         """
         if posted.script is not None:
             self._scripts.store(posted.script)
@@ -100,22 +106,24 @@ class Submission:
             raise CommandError(f"no script with the hash {posted.wanted_script!r} is stored here: post it again")
         with self._jobs.lock(posted.id):
             known = self._jobs.get(posted.id)
-            if known is not None and not known.adopted:
+            if known is not None and not known.adopted and not (again and known.finished):
                 raise KnownIdError(f"a job with the id {posted.id!r} is known already: give the new one another id")
             if not force:
                 self._check_room()
+            earlier = [] if known is None else known.assignments
             if known is not None:
                 self._jobs.forget([known])
             patience = posted.patience or (0.0 if force else self._dispatcher.patience_for(posted.target))
             wait_until = monotonic_epoch() + patience if patience else 0.0
             job = self._jobs.new(posted.id, posted.text, posted.brief, posted.target, wait_until=wait_until)
-            if posted.brief.cmd == "controller":
+            if posted.brief.cmd == CONTROLLER:
                 self._answer_here(job, posted.brief.name)
             else:
-                job.assignments = self._dispatcher.choose(job, force)
+                job.assignments = self._dispatcher.choose(job, force, settled)
             if not job.assignments:
                 whom = job.target if job.target.roles else job.target.key
                 _end_at_once(job, states.ERROR, self._dispatcher.agents.none_live(whom))
+            _remember_repeats(job, earlier)
             self._jobs.add(job)
         for assignment in job.assignments:
             self._dispatcher.enqueue(assignment)
@@ -137,6 +145,14 @@ class Submission:
         else:
             told = f"there is no command 'controller' of the name {operation[:100]!r} (there is list_agents)"
             _end_at_once(job, states.UNKNOWN_CMD, told)
+
+
+def _remember_repeats(job: Job, earlier: Sequence[Assignment]) -> None:
+    """Results of an earlier job of the id may be sent once more: an agent did not see that they were taken."""
+    for one in job.assignments:
+        for other in earlier:
+            if one.agent in (None, other.agent):
+                one.seen.update(other.seen)
 
 
 def _end_at_once(job: Job, state: str, data: str, level: int = 0) -> None:
@@ -164,6 +180,8 @@ def _checked_target(command: dict[str, Any]) -> Target:
         raise CommandError("'gid' and 'nid' must not be negative")
     if max(gid, nid) >= 10**IDENTITY_DIGITS:
         raise CommandError(f"'gid' and 'nid' have {IDENTITY_DIGITS} digits at most")
+    if command["cmd"] == CONTROLLER:
+        return target  # whatever it is: it names nobody
     if target.roles:
         if nid:
             raise CommandError("give either 'nid' or 'roles', not both")

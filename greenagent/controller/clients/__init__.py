@@ -1,0 +1,1 @@
+"""The original clients of both generations, unchanged: they speak with this controller through a Redis."""
