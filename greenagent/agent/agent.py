@@ -122,7 +122,7 @@ class Agent:
         self.meter = Meter(self.settings.stats.meter_interval)
         self.statistics_outbox = StatisticsOutbox(
             self.spool,
-            self.settings.stats.controllers,
+            self.settings.statistics_to,
             self.settings.stats.max_backlog,
             self.agent_log,
             self.metrics,

@@ -14,6 +14,7 @@ from greenagent.jobs.routing import pairs
 from greenagent.logs.store import LogStore
 from greenagent.settings.destinations import ControllerSettings, Sink
 from greenagent.settings.models import Settings
+from greenagent.statistics.collector import LAYOUT_LATER
 from greenagent.statistics.outbox import StatisticsOutbox
 from greenagent.uplink.link import ControllerLink, Link, LogPair
 from greenagent.uplink.sink_link import SinkLink
@@ -36,7 +37,7 @@ def plans(settings: Settings) -> dict[str, Plan]:
     for pair in pairs(settings):
         found[pair.destination].append(LogPair(pair.name, pair.wants.batch_size, pair.wants.flush_int))
     return {
-        key: Plan(one, key in settings.channel.cmds, tuple(found[key]), key in settings.stats.controllers)
+        key: Plan(one, key in settings.channel.cmds, tuple(found[key]), key in settings.statistics_to)
         for key, one in destinations.items()
     }
 
@@ -79,7 +80,7 @@ class Connections:
             return  # by now, or before
         # Only now: an upload that was under way moves its cursor, which a pair or queue that is gone has no more.
         self._context.routing.register_pairs()
-        self._statistics.set_controllers(self._context.settings().stats.controllers)
+        self._statistics.set_controllers(self._context.settings().statistics_to)
         for key, plan in wanted.items():
             if key not in self.links:
                 self.links[key] = self._connect(plan)
@@ -114,7 +115,8 @@ class Connections:
         destination, common = plan.destination, (main.gid, main.nid, context.supervisor, context.agent_log)
         if isinstance(destination, ControllerSettings):
             return self._connect_controller(ControllerLink(destination, *common), plan)
-        link = SinkLink(destination, *common)
+        has_command = context.settings().stats.key_layout == LAYOUT_LATER
+        link = SinkLink(destination, *common, has_command=has_command)
         link.upload_retried(context.spool)
         self._upload_what_waits(link, plan)
         return link

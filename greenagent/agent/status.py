@@ -29,7 +29,15 @@ from greenagent.values import states
 MAX_JOBS_SHOWN: Final = 1000
 """Jobs listed by ``status``; the numbers count all of them."""
 
-_SINK_COUNTERS: Final = ("log_batches_sent", "log_lines_sent", "log_errors", "set_aside", "rejected")
+_SINK_COUNTERS: Final = (
+    "log_batches_sent",
+    "log_lines_sent",
+    "log_errors",
+    "statistics_sent",
+    "statistics_errors",
+    "set_aside",
+    "rejected",
+)
 _CONTROLLER_COUNTERS: Final = tuple(name for name in UplinkMetrics.__dataclass_fields__ if name != "rejected")
 
 

@@ -43,12 +43,13 @@ class Pair(NamedTuple):
 
 
 def pairs(settings: Settings) -> Iterator[Pair]:
-    """Every AC logger with each of its controllers, and every sink."""
+    """Every AC logger with each of its controllers, and every sink that takes lines."""
     for logger in settings.controller_loggers:
         for controller in logger.controllers:
             yield Pair(pair_name(logger.name, controller), controller, logger)
     for key, sink in settings.sinks.items():
-        yield Pair(pair_name(SINK_LOGGER, key), key, sink)
+        if sink.takes_lines:
+            yield Pair(pair_name(SINK_LOGGER, key), key, sink)
 
 
 class Routing:

@@ -145,8 +145,9 @@ def check_pairs(settings: Settings, report: Report) -> None:
     """More pairs of AC loggers and controllers than there are marks are one problem, at the last such logger."""
     loggers = settings.controller_loggers
     pairs = sum(len(logger.controllers) for logger in loggers)
-    sinks = f" and {len(settings.sinks)} sinks" if settings.sinks else ""
-    if pairs + len(settings.sinks) > MAX_PAIRS:
+    with_lines = sum(sink.takes_lines for sink in settings.sinks.values())
+    sinks = f" and {with_lines} sinks" if with_lines else ""
+    if pairs + with_lines > MAX_PAIRS:
         text = (
             f"there are {pairs} pairs of an AC logger and one of its controllers{sinks}, "
             f"no more than {MAX_PAIRS} are possible: name fewer controllers"

@@ -17,10 +17,12 @@ from greenagent.settings.schema import (
     SECONDS,
     TEXT,
     TEXT_TABLE,
+    TEXTS,
     WHOLE,
     Section,
     Setting,
     at_least,
+    each_of,
     http_headers,
     http_url,
     one_of,
@@ -28,6 +30,11 @@ from greenagent.settings.schema import (
     setting,
 )
 from greenagent.values.levels import LevelSet
+
+LINES: Final = "logs"
+STATISTICS: Final = "statistics"
+CONTENTS: Final = (LINES, STATISTICS)
+"""What a sink may be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +76,23 @@ class SinkSecurity(SecuritySettings):
 
 @dataclass(frozen=True, slots=True)
 class OtlpSink:
-    """A sink: what takes log lines by OTLP over HTTP with JSON, such as an OpenTelemetry collector or Loki. It needs no
-    logger: what it gets is said here, and no run argument changes it. Lines of startup tasks are among them.
-    What it looks like there: logs.md.
+    """A sink: what takes log lines and statistics by OTLP over HTTP with JSON, such as an OpenTelemetry collector. It
+    needs no logger: what it gets is said here, and no run argument changes it. Lines of startup tasks are among them.
+    What it looks like there: logs.md, statistics.md.
     """
 
     section: ClassVar = Section("sinks.<name>", "otlp", live=True)
     key: str
-    url: str = setting(TEXT, REQUIRED, "Base URL, http or https; /v1/logs is added to it.", otlp_url, live=True)
+    url: str = setting(
+        TEXT, REQUIRED, "Base URL, http or https; /v1/logs and /v1/metrics are added to it.", otlp_url, live=True
+    )
+    sends: tuple[str, ...] = setting(
+        TEXTS,
+        [],
+        f"What goes there, of {', '.join(CONTENTS)}. Empty: both. Loki takes logs alone.",
+        each_of(*CONTENTS),
+        live=True,
+    )
     levels: LevelSet | None = setting(
         LEVELS, [], "Which message levels it gets, as for a logger. Empty: all.", live=True
     )
@@ -89,6 +105,14 @@ class OtlpSink:
         TEXT_TABLE, {}, "Further headers of each request, such as X-Scope-OrgID.", http_headers, live=True, secret=True
     )
     security: SinkSecurity = field(default_factory=SinkSecurity)
+
+    @property
+    def takes_lines(self) -> bool:
+        return not self.sends or LINES in self.sends
+
+    @property
+    def takes_statistics(self) -> bool:
+        return not self.sends or STATISTICS in self.sends
 
 
 Sink = OtlpSink

@@ -346,6 +346,11 @@ class Settings:
         return (*self.controllers, *self.sinks)
 
     @property
+    def statistics_to(self) -> tuple[str, ...]:
+        """The keys of everything that gets statistics."""
+        return (*self.stats.controllers, *(key for key, sink in self.sinks.items() if sink.takes_statistics))
+
+    @property
     def database_logger(self) -> DatabaseLogger | None:
         """The one DB logger, if there is one."""
         return next((logger for logger in self.loggers if isinstance(logger, DatabaseLogger)), None)

@@ -172,6 +172,12 @@ def one_of(*choices: str, any_case: bool = False) -> Check:
     return lambda value: "" if (value.lower() if any_case else value) in known else f"{wanted}, not {value!r}"
 
 
+def each_of(*choices: str) -> Check:
+    """A list of words out of a few."""
+    check = one_of(*choices)
+    return lambda value: next(filter(None, map(check, value)), "")
+
+
 def given(value: Any) -> str:
     """A text or path that must not be empty."""
     return "" if value is not None and str(value).strip() else "must not be empty"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final, NamedTuple
 
 from greenagent.uplink.answer import Answer
 
@@ -36,28 +36,100 @@ class Form(NamedTuple):
     """What an acceptance rejects nevertheless."""
 
 
-class Encoding(ABC):
-    """What one destination takes."""
-
-    content_type: ClassVar[str] = "application/json"
+class LineEncoding(ABC):
+    """How log lines are sent to one destination."""
 
     @abstractmethod
-    def lines(self, address: str = "") -> Form:
-        """How log lines are posted; ``address`` (gid/nid): under which they were written, where that is another."""
+    def form(self, address: str = "") -> Form:
+        """``address``: gid/nid under which they were written, where that is another than now."""
 
     @abstractmethod
-    def line(self, record: Mapping[str, Any]) -> bytes:
-        """One log line, as ``Record.to_wire`` has it."""
+    def encode(self, record: Mapping[str, Any]) -> bytes:
+        """One of them, as ``Record.to_wire`` has it."""
 
 
-class ControllerEncoding(Encoding):
-    """Protocol 7.1 and 8.4."""
+class StatisticsEncoding(ABC):
+    """How statistics are sent to one destination."""
 
-    def lines(self, address: str = "") -> Form:
+    vouches: ClassVar[bool] = True
+    """Whether one that takes them takes everything else as well."""
+
+    @abstractmethod
+    def form(self, address: str = "") -> Form:
+        """As for lines."""
+
+    @abstractmethod
+    def encode(self, body: bytes, pause: Callable[[], None]) -> bytes:
+        """One object in the form of the outbox: a JSON list of it alone. Empty: there is nothing to send of it.
+
+        ``pause`` is called between points, and may give way to others: an object may have thousands.
+        """
+
+
+class Encoding(NamedTuple):
+    """What one destination takes; None for what it does not."""
+
+    lines: LineEncoding | None
+    statistics: StatisticsEncoding | None
+    content_type: str = "application/json"
+
+
+class ControllerLines(LineEncoding):
+    """Protocol 7.1."""
+
+    def form(self, address: str = "") -> Form:
         return Form(f"/{address}/log" if address else "log")
 
-    def line(self, record: Mapping[str, Any]) -> bytes:
+    def encode(self, record: Mapping[str, Any]) -> bytes:
         return encode(record)
+
+
+class ControllerStatistics(StatisticsEncoding):
+    """Protocol 8.4."""
+
+    vouches = False  # the originals keep statistics in another store
+
+    def form(self, address: str = "") -> Form:
+        return Form(f"/{address}/stats" if address else "stats")
+
+    def encode(self, body: bytes, pause: Callable[[], None]) -> bytes:
+        return body[1:-1]
+
+
+FOR_CONTROLLERS: Final = Encoding(ControllerLines(), ControllerStatistics())
+
+
+class Point(NamedTuple):
+    """One value of an object of statistics, its key taken apart (protocol 8.3)."""
+
+    gid: str
+    nid: str
+    cmd: str
+    """Empty in the seed's layout, which has none."""
+    domain: str
+    name: str
+    key: str
+    full_key: str
+    stamp: int
+    """Seconds since 1970."""
+    value: float
+
+
+def points(body: bytes, has_command: bool) -> Iterator[Point]:
+    """The points of one object in the form of the outbox. ``has_command``: its keys are of the later layout.
+
+    One that is too short for that is of the seed's, and waited while the setting was changed. A value that JSON does
+    not know, which is null there, is left out.
+    """
+    for item in json.loads(body):
+        for full_key, value in item["series"]:
+            if value is None:
+                continue
+            parts = full_key.split(".", 5 if has_command else 4)
+            if len(parts) < 6:
+                parts.insert(2, "")
+            gid, nid, cmd, domain, name, key = parts
+            yield Point(gid, nid, cmd, domain, name, key, full_key, item["timestamp"], value)
 
 
 def encode(value: Any) -> bytes:

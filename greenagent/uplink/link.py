@@ -14,7 +14,7 @@ from greenagent.settings.destinations import ControllerSettings, Sink
 from greenagent.uplink.answer import TransportError
 from greenagent.uplink.changes import RESULTS
 from greenagent.uplink.clients import HttpClients
-from greenagent.uplink.encoding import ControllerEncoding, Encoding
+from greenagent.uplink.encoding import FOR_CONTROLLERS, Encoding
 from greenagent.uplink.health import ControllerHealth, UplinkMetrics
 from greenagent.uplink.http import HttpClient
 from greenagent.uplink.open_text import OpenTextReporter, OpenTexts
@@ -77,13 +77,13 @@ class Link:
         self, pair: LogPair, lines: PendingLines, dead_letters: DeadLetters, formers: Sequence[tuple[int, str]] = ()
     ) -> None:
         """Starts uploading the lines that one logger or the sink wants sent here; ``formers`` as for ``LogSource``."""
-        batches, encoding = (pair.batch_size, pair.flush_int), self._encoding
+        batches, encoding = (pair.batch_size, pair.flush_int), self._encoding.lines
         source = LogSource(self.key, lines, *batches, dead_letters, self.metrics, formers=formers, encoding=encoding)
         self._upload(source)
 
     def upload_statistics(self, outbox: Outbox) -> None:
         """Starts uploading the statistics that wait for it."""
-        self._upload(StatisticsSource(self.key, outbox, self.metrics))
+        self._upload(StatisticsSource(self.key, outbox, self.metrics, encoding=self._encoding.statistics))
 
     def stop_polling(self) -> None:
         """Takes no more commands; one that has begun to arrive is accepted yet."""
@@ -126,7 +126,7 @@ class ControllerLink(Link):
     def __init__(
         self, controller: ControllerSettings, gid: int, nid: int, supervisor: Supervisor, agent_log: AgentLog
     ) -> None:
-        super().__init__(controller, controller.url, (gid, nid), supervisor, agent_log, ControllerEncoding())
+        super().__init__(controller, controller.url, (gid, nid), supervisor, agent_log, FOR_CONTROLLERS)
         self.poller: Poller | None = None
 
     def poll(

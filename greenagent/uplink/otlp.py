@@ -1,4 +1,4 @@
-"""Log lines by OTLP over HTTP with JSON, as a collector of OpenTelemetry takes them (opentelemetry.io/docs/specs/otlp).
+"""Log lines and statistics by OTLP over HTTP with JSON: opentelemetry.io/docs/specs/otlp.
 
 64-bit numbers are texts there, enumerations numbers. What is absent is left out: receivers take that as empty.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
 from greenagent import __version__
 from greenagent.uplink.answer import Answer
-from greenagent.uplink.encoding import Encoding, Form, Rejection, encode
+from greenagent.uplink.encoding import Form, LineEncoding, Rejection, StatisticsEncoding, encode, points
 from greenagent.values import levels
 
 INFO: Final = 9
@@ -36,13 +36,13 @@ _NANOSECONDS: Final = 1_000_000
 """In a millisecond."""
 
 
-class OtlpEncoding(Encoding):
-    """For the agent ``gid``/``nid``; what was written under another address is sent as that agent's."""
+class OtlpLines(LineEncoding):
+    """Lines of the agent ``gid``/``nid``; those written under another address are sent as that agent's."""
 
     def __init__(self, gid: int, nid: int) -> None:
         self._address = f"{gid}/{nid}"
 
-    def lines(self, address: str = "") -> Form:
+    def form(self, address: str = "") -> Form:
         head, tail = _envelope(address or self._address, "resourceLogs", "scopeLogs", "logRecords")
         return Form(
             "/v1/logs",
@@ -50,7 +50,7 @@ class OtlpEncoding(Encoding):
             rejection=partial(_rejection, field="rejectedLogRecords"),
         )
 
-    def line(self, record: Mapping[str, Any]) -> bytes:
+    def encode(self, record: Mapping[str, Any]) -> bytes:
         level, nanoseconds = record["level"], str(record["epoch_ms"] * _NANOSECONDS)
         entry = {
             "timeUnixNano": nanoseconds,
@@ -70,6 +70,37 @@ class OtlpEncoding(Encoding):
             ),
         }
         return encode(entry)
+
+
+class OtlpStatistics(StatisticsEncoding):
+    """Values per interval as gauges, whatever they are of: what a job sent as a counter is what it rose by."""
+
+    def __init__(self, gid: int, nid: int, has_command: bool) -> None:
+        """``has_command``: as for ``points``."""
+        self._address = f"{gid}/{nid}"
+        self._has_command = has_command
+
+    def form(self, address: str = "") -> Form:
+        head, tail = _envelope(address or self._address, "resourceMetrics", "scopeMetrics", "metrics")
+        return Form(
+            "/v1/metrics",
+            lambda bodies: head + b",".join(bodies) + tail,
+            # A quote within a key has a backslash before it.
+            lambda body: body.count(b'"asDouble":'),
+            partial(_rejection, field="rejectedDataPoints"),
+        )
+
+    def encode(self, body: bytes, pause: Callable[[], None]) -> bytes:
+        metrics = []
+        for point in points(body, self._has_command):
+            data = {
+                "attributes": _attributes({"job.cmd": point.cmd, "job.domain": point.domain, "job.name": point.name}),
+                "timeUnixNano": str(point.stamp * 1000 * _NANOSECONDS),
+                "asDouble": point.value,
+            }
+            metrics.append(encode({"name": point.key, "gauge": {"dataPoints": [data]}}))
+            pause()
+        return b",".join(metrics)
 
 
 def _envelope(address: str, *names: str) -> tuple[bytes, bytes]:

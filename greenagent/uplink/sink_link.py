@@ -10,29 +10,34 @@ from typing import Final
 
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.files import read_token
-from greenagent.runtime.greenlets import Supervisor
+from greenagent.runtime.greenlets import Supervisor, TimeSlice
 from greenagent.settings.destinations import Sink
 from greenagent.uplink.answer import TransportError
 from greenagent.uplink.delivery import Batch
-from greenagent.uplink.encoding import Encoding
+from greenagent.uplink.encoding import Encoding, LineEncoding, StatisticsEncoding
 from greenagent.uplink.health import UplinkMetrics
 from greenagent.uplink.http import HttpClient
 from greenagent.uplink.link import Link
-from greenagent.uplink.otlp import OtlpEncoding
+from greenagent.uplink.otlp import OtlpLines, OtlpStatistics
 from greenagent.uplink.sources import Outbox, ResultSource
 from greenagent.values.errors import GreenagentError
 from greenagent.values.result import PendingBody
 
 LINES: Final = "log"
+STATISTICS: Final = "stats"
 NO_USE: Final = "a sink takes none"
 """In place of an answer: results of a controller that had the name of this sink before."""
 
 
 class SinkLink(Link):
-    """One sink: an uploader for its lines, and one for dead letters that are tried again."""
+    """One sink: an uploader each for lines, statistics, and dead letters that are tried again."""
 
-    def __init__(self, sink: Sink, gid: int, nid: int, supervisor: Supervisor, agent_log: AgentLog) -> None:
-        super().__init__(sink, sink.url, (gid, nid), supervisor, agent_log, OtlpEncoding(gid, nid))
+    def __init__(
+        self, sink: Sink, gid: int, nid: int, supervisor: Supervisor, agent_log: AgentLog, *, has_command: bool
+    ) -> None:
+        """``has_command``: whether keys of statistics have the command's name in them (``stats.key_layout``)."""
+        encoding = Encoding(OtlpLines(gid, nid), OtlpStatistics(gid, nid, has_command))
+        super().__init__(sink, sink.url, (gid, nid), supervisor, agent_log, encoding)
         self._headers = SinkHeaders(sink.headers, sink.token_file, "Bearer")
 
     def upload_retried(self, outbox: Outbox) -> None:
@@ -72,7 +77,7 @@ class SinkHeaders:
 
 
 class RetriedSource(ResultSource):
-    """What waits for a sink beside its lines: dead letters that are tried again, each encoded anew.
+    """What waits for a sink beside its lines and statistics: dead letters that are tried again, each encoded anew.
 
     They were kept as a controller gets them, so they suit whatever the sink is by then.
     """
@@ -92,16 +97,23 @@ class RetriedSource(ResultSource):
         """All rows are of one path."""
         batch = super()._results(rows)
         address, _, kind = rows[0].path.rpartition("/")
-        if kind != LINES:
+        encoding: LineEncoding | StatisticsEncoding | None = {
+            LINES: self._encoding.lines,
+            STATISTICS: self._encoding.statistics,
+        }.get(kind)
+        if encoding is None:
             for one in rows:
                 self._refuse(one)
             batch.bodies = ()
             return batch
-        batch.form = self._encoding.lines(address.lstrip("/"))
-        batch.bodies = [
-            batch.form.join([self._encoding.line(record) for record in json.loads(one.body)]) for one in rows
-        ]
+        batch.form = form = encoding.form(address.lstrip("/"))
+        batch.bodies = [form.join(self._encode(encoding, one.body)) for one in rows]
         return batch
+
+    def _encode(self, encoding: LineEncoding | StatisticsEncoding, body: bytes) -> list[bytes]:
+        if isinstance(encoding, LineEncoding):
+            return [encoding.encode(record) for record in json.loads(body)]
+        return [encoding.encode(body, TimeSlice())]
 
     def _refuse(self, one: PendingBody) -> None:
         self._outbox.make_dead_letter(self._controller, one.row, 0, NO_USE)

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import gevent
 
+from greenagent.runtime.greenlets import TimeSlice
 from greenagent.uplink.answer import Answer
-from greenagent.uplink.delivery import Batch, Doubt
-from greenagent.uplink.encoding import ControllerEncoding, Encoding, Form, encode
+from greenagent.uplink.delivery import MAX_BODY, Batch, Doubt
+from greenagent.uplink.encoding import (
+    ControllerLines,
+    ControllerStatistics,
+    Form,
+    LineEncoding,
+    StatisticsEncoding,
+    encode,
+)
 from greenagent.uplink.health import Backoff, UplinkMetrics
 from greenagent.values.command import read_early_id
 from greenagent.values.message import Record
@@ -250,12 +258,20 @@ class StatisticsSource(OutboxSource):
     """The statistics that wait for one controller: each row is a list of one object, posted together with others."""
 
     part = "statistics"
-    vouches = False  # the originals keep statistics in another store
 
     def __init__(
-        self, controller: str, outbox: Outbox, metrics: UplinkMetrics, *, batch_size: int = STATISTICS_BATCH
+        self,
+        controller: str,
+        outbox: Outbox,
+        metrics: UplinkMetrics,
+        *,
+        encoding: StatisticsEncoding | None = None,
+        batch_size: int = STATISTICS_BATCH,
     ) -> None:
+        """``encoding``: None for a controller's."""
         super().__init__(controller, outbox, metrics, "stats")
+        self._encoding = encoding or ControllerStatistics()
+        self.vouches = self._encoding.vouches
         self._batch_size = batch_size
 
     def wait(self) -> None:
@@ -264,9 +280,33 @@ class StatisticsSource(OutboxSource):
             self._outbox.wait(self._controller, OUTBOX_WAIT, self._path)
 
     def next(self) -> list[Batch]:
-        rows = self._outbox.pending(self._controller, self._batch_size, 0, self._path)
-        self._is_drained = not rows
-        return [self._batch(rows, [one.body[1:-1] for one in rows])] if rows else []
+        while rows := self._outbox.pending(self._controller, self._batch_size, 0, self._path):
+            self._is_drained = False
+            taken, bodies = self._encode(rows)
+            if bodies:
+                batch = self._batch(taken, bodies)
+                batch.form, batch.rejected = self._encoding.form(), self._rejected
+                return [batch]
+            self.settle()
+        self._is_drained = True
+        return []
+
+    def _encode(self, rows: Iterable[PendingBody]) -> tuple[list[PendingBody], list[bytes]]:
+        """As many of the rows as go out together: for a sink they are ten times as long. Empty ones are done."""
+        pause, size = TimeSlice(), 0
+        taken: list[PendingBody] = []
+        bodies: list[bytes] = []
+        for one in rows:
+            body = self._encoding.encode(one.body, pause)
+            size += len(body)
+            if bodies and size > MAX_BODY:
+                break
+            if body:
+                taken.append(one)
+                bodies.append(body)
+            else:
+                self._to_store.append(one.row)
+        return taken, bodies
 
     def accepted(self, records: int) -> None:
         self._metrics.statistics_sent += records
@@ -288,7 +328,7 @@ class LogSource(Source):
         metrics: UplinkMetrics,
         *,
         formers: Sequence[tuple[int, str]] = (),
-        encoding: Encoding | None = None,
+        encoding: LineEncoding | None = None,
         batch_pause: float = BATCH_PAUSE,
     ) -> None:
         """``batch_size`` in lines; ``flush_int`` and ``batch_pause`` in seconds.
@@ -303,7 +343,7 @@ class LogSource(Source):
         self._flush_int = flush_int
         self._dead_letters = dead_letters
         self._formers = formers
-        self._encoding = encoding or ControllerEncoding()
+        self._encoding = encoding or ControllerLines()
         self._batch_pause = batch_pause
 
     def wait(self) -> None:
@@ -330,12 +370,12 @@ class LogSource(Source):
 
         def dead_letter(index: int, answer: Answer) -> str:
             # As a controller gets it, for people to read, and for a sink of another type to take after all.
-            record, path = records[index], ControllerEncoding().lines(address).path
+            record, path = records[index], ControllerLines().form(address).path
             self._dead_letters(self._controller, path, encode([record.to_wire()]), answer.status, answer.text)
             self._metrics.set_aside += 1
             return f"a line of job {record.jobid}"
 
-        return [Batch(self._encoding.lines(address), bodies, done, dead_letter, rejected=self._rejected)]
+        return [Batch(self._encoding.form(address), bodies, done, dead_letter, rejected=self._rejected)]
 
     def accepted(self, records: int) -> None:
         self._metrics.log_batches_sent += 1
@@ -348,7 +388,7 @@ class LogSource(Source):
         """Made in slices: a thousand at once would stall the hub for milliseconds."""
         texts = []
         for number, record in enumerate(records, 1):
-            texts.append(self._encoding.line(record.to_wire()))
+            texts.append(self._encoding.encode(record.to_wire()))
             if number % ENCODE_SLICE == 0:
                 gevent.sleep(0)
         return texts

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from greenagent.cli.logs.outbox import run as outbox
+from greenagent.statistics.collector import FlushedObject
 from tests.support.agents import AgentProcess, configuration
 from tests.support.commands import shell
 from tests.support.inside import InsideAgent
 from tests.support.recording_controller import RecordingController, status
-from tests.support.recording_sink import LOGS, RecordingSink, attributes
+from tests.support.recording_sink import LOGS, METRICS, RecordingSink, attributes
 from tests.support.waiting import wait_until
 
 PRINTS = "for i in 1 2 3; do echo line $i; done; echo '7::bad disk'"
@@ -95,11 +96,12 @@ def test_a_refused_line_is_a_dead_letter_and_goes_out_when_it_is_tried_again(
             assert outbox([*ledger, "--retry"]) == 0
             wait_until(lambda: sink.texts[-1] == "line 2", what="the dead letter, tried again")
             told = inside.agent.monitoring.status.status()["sinks"]["otel"]
-            points = inside.agent.metrics.flush()
+            figures = {
+                one.name: one.value for one in inside.agent.metrics.shown() if ("controller", "otel") in one.labels
+            }
     assert (told["log_lines_sent"], told["set_aside"], told["log_lines_waiting"]) == (3, 1, {"sink/otel": 0})
-    assert points["log_lines_waiting.otel.sink"] == 0
-    assert points["set_aside.otel"] == 1
-    assert "polls.otel" not in points
+    assert (figures["log_lines_waiting"], figures["set_aside"]) == (0, 1)
+    assert "polls" not in figures
 
 
 def test_a_sink_comes_and_goes_with_a_reload(tmp_path: Path) -> None:
@@ -120,6 +122,23 @@ def test_a_sink_comes_and_goes_with_a_reload(tmp_path: Path) -> None:
             inside.accept(shell("three", "echo again"))
             wait_until(lambda: sink.texts[1:] == ["again"], what="a line at the sink that is back")
     assert "controller otel" not in inside.stderr
+
+
+def test_statistics_reach_a_sink_that_is_to_have_them_and_no_other(tmp_path: Path) -> None:
+    with RecordingSink() as both, RecordingSink() as logs, RecordingController() as controller:
+        more = section(both, name="both") + section(logs, 'sends = ["logs"]\nflush_int = 0.1', name="logs")
+        both.misbehave(METRICS, status(503))
+        with InsideAgent(tmp_path, {"main": controller.url}, more=more) as inside:
+            inside.agent.statistics_outbox.add([FlushedObject(60, "1.10.night.backup.", {"rows": 5.0})])
+            wait_until(lambda: controller.stats, what="the object at the controller")
+            wait_until(lambda: both.refused_posts, what="a try at the sink")
+            told = inside.agent.monitoring.status.status()["sinks"]
+            assert (told["both"]["statistics_waiting"], told["logs"]["statistics_waiting"]) == (1, 0)
+            both.behave()
+            wait_until(lambda: ("rows", 60_000_000_000, 5.0) in both.points, what="the object at the sink")
+            inside.accept(shell("j", PRINTS))
+            wait_until(lambda: both.texts == logs.texts == PRINTED, what="lines at both")
+    assert logs.points == []
 
 
 def test_what_waits_for_a_sink_shows_in_the_status(tmp_path: Path) -> None:

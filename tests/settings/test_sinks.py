@@ -20,6 +20,8 @@ def test_a_sink_is_read_with_its_defaults(tmp_path: Path) -> None:
     sink = load(tmp_path, MINIMAL + OTLP).settings.sinks["otel"]
     assert sink == OtlpSink("otel", "http://127.0.0.1:4318")
     assert (sink.levels, sink.flush_int, sink.batch_size) == (None, 5, 1000)
+    assert sink.takes_lines
+    assert sink.takes_statistics
 
 
 def test_what_is_said_of_a_sink_is_taken_over(tmp_path: Path) -> None:
@@ -48,6 +50,7 @@ def test_what_is_said_of_a_sink_is_taken_over(tmp_path: Path) -> None:
             OTLP + "level = [2]\n",
             "[sinks.otel] level: is not a setting of this sink (type otlp), did you mean 'levels'?",
         ),
+        (OTLP + "sends = ['logs', 'lines']\n", "[sinks.otel] sends: must be one of logs, statistics, not 'lines'"),
         (OTLP + "flush_int = 0\n", "[sinks.otel] flush_int: must be at least 0.1"),
         (OTLP + "headers = {'a b' = 'c'}\n", "[sinks.otel] headers: holds 'a b', which is no name of a header"),
         (OTLP + "headers = {Content-Type = 'c'}\n", "holds 'Content-Type', which the agent sets itself"),
@@ -112,6 +115,15 @@ def test_a_reload_adds_changes_and_removes_sinks(tmp_path: Path) -> None:
     assert plan.needs_restart == ()
     assert merge(before, after).sinks == after.sinks
     assert changes(after, before).applied[0] == "sinks.second removed"
+
+
+def test_a_sink_gets_what_it_is_to_be_sent(tmp_path: Path) -> None:
+    text = MINIMAL + OTLP + "sends = ['logs']\n" + OTLP.replace("otel", "b") + "sends = ['statistics']\n"
+    settings = load(tmp_path, text).settings
+    assert settings.statistics_to == ("main", "b")
+    assert [(sink.takes_lines, sink.takes_statistics) for sink in settings.sinks.values()] == [
+        (True, False), (False, True),
+    ]  # fmt: skip
 
 
 def test_sinks_count_among_the_pairs(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 from tests.support.recording_controller import Behaviour, Post, RecordingController, status
 
 LOGS = "/v1/logs"
+METRICS = "/v1/metrics"
 
 
 class RecordingSink(RecordingController):
     """Endpoints are whole paths, such as ``/v1/logs``; any other is answered 404."""
 
-    endpoints = (LOGS,)
+    endpoints = (LOGS, METRICS)
 
     def _application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         headers = {key[5:].replace("_", "-").title(): value for key, value in environ.items() if key[:5] == "HTTP_"}
@@ -38,6 +39,19 @@ class RecordingSink(RecordingController):
     @property
     def texts(self) -> list[str]:
         return [record["body"]["stringValue"] for record in self.records]
+
+    @property
+    def points(self) -> list[tuple[str, int, float]]:
+        """Accepted points: name, nanoseconds since 1970, value."""
+        return [
+            (metric["name"], int(point["timeUnixNano"]), point["asDouble"])
+            for post in self.posts
+            if post.endpoint == METRICS
+            for resource in post.value["resourceMetrics"]
+            for scope in resource["scopeMetrics"]
+            for metric in scope["metrics"]
+            for point in metric["gauge"]["dataPoints"]
+        ]
 
 
 def records_of(request: dict[str, Any]) -> list[dict[str, Any]]:

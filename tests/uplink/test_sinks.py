@@ -1,4 +1,4 @@
-"""Lines for a sink, in the form of OTLP: by the same uploader as those for a controller, and judged more carefully."""
+"""Lines and statistics for a sink, in the form of OTLP: by the uploaders of a controller, judged more carefully."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from typing import Any
 import pytest
 
 from greenagent import __version__
-from greenagent.uplink.otlp import OtlpEncoding
+from greenagent.uplink.delivery import MAX_BODY
+from greenagent.uplink.encoding import Encoding
+from greenagent.uplink.otlp import OtlpLines, OtlpStatistics
 from greenagent.uplink.sink_link import RetriedSource, SinkHeaders
-from greenagent.uplink.sources import LogSource
+from greenagent.uplink.sources import LogSource, StatisticsSource
 from greenagent.uplink.uploader import Uploader
 from tests.support import recording_controller as behaviour
 from tests.support.recording_controller import Post, status
-from tests.support.recording_sink import LOGS, RecordingSink, attributes, partial_success
+from tests.support.recording_sink import LOGS, METRICS, RecordingSink, attributes, partial_success
 from tests.support.uplink import Aside, MemoryLines, MemoryOutbox, Uplink, quick_backoff, running
 from tests.support.waiting import wait_until
 
+ENCODING = Encoding(OtlpLines(1, 10), OtlpStatistics(1, 10, has_command=False))
 SEVERITIES = {1: 9, 2: 13, 3: 9, 4: 9, 5: 9, 6: 9, 7: 13, 8: 17, 9: 21, 10: 5, 11: 5, 20: 9, 30: 9, 55: 0}
 
 
@@ -29,7 +32,7 @@ class Lines:
         self.store = MemoryLines("sink/main")
         self.aside = Aside()
         self.uplink = Uplink(sink.url, is_sink=True)
-        encoding = OtlpEncoding(1, 10)
+        encoding = ENCODING.lines
         source = LogSource(
             "main", self.store, batch_size, 300, self.aside, self.uplink.metrics, formers=formers, encoding=encoding
         )
@@ -83,7 +86,7 @@ def test_a_line_says_who_printed_it_when_and_how_grave_it_is() -> None:
 @pytest.mark.parametrize(("level", "severity"), SEVERITIES.items())
 def test_levels_become_severities(level: int, severity: int) -> None:
     wire: dict[str, Any] = {"id": 1, "jobid": "j", "domain": "", "name": "", "epoch_ms": 1, "level": level, "data": ""}
-    record = json.loads(OtlpEncoding(1, 10).line(wire))
+    record = json.loads(OtlpLines(1, 10).encode(wire))
     assert record["severityNumber"] == severity
     assert attributes(record).keys() - {"log.iostream"} == {"job.id", "message.id", "message.level"}
     assert ("log.iostream" in attributes(record)) == (level in (1, 2))
@@ -212,20 +215,132 @@ def test_lines_of_a_former_address_go_out_under_that() -> None:
     assert found == [("7:8", 2), ("1:10", 1)]
 
 
+def outbox_object(stamp: int, **values: float | None) -> bytes:
+    """As the outbox keeps it; keys of the seed's layout."""
+    series = [[f"1.10.night.backup.{key}", value] for key, value in values.items()]
+    return json.dumps([{"timestamp": stamp, "series": series}], separators=(",", ":")).encode()
+
+
+class Statistics:
+    """An uploader of statistics with its outbox, against one sink."""
+
+    def __init__(self, sink: RecordingSink, has_command: bool = False) -> None:
+        self.outbox = MemoryOutbox()
+        self.uplink = Uplink(sink.url, is_sink=True)
+        encoding = OtlpStatistics(1, 10, has_command)
+        source = StatisticsSource("main", self.outbox, self.uplink.metrics, encoding=encoding, batch_size=10)
+        self.uploader = Uploader(
+            source, self.uplink.client, self.uplink.health, backoff=quick_backoff(), probe_pause=0.001
+        )
+
+    def add(self, *bodies: bytes) -> None:
+        for body in bodies:
+            self.outbox.add("", body, "stats")
+
+    def wait_delivered(self) -> None:
+        wait_until(lambda: not self.outbox.rows, what="an empty outbox")
+
+
+def test_a_statistics_object_becomes_a_gauge_for_each_of_its_values() -> None:
+    with RecordingSink() as sink:
+        statistics = Statistics(sink)
+        statistics.add(outbox_object(60, cpu=1.5, rss=None, **{"a.b": 3}), outbox_object(61, **{'"asDouble":': 4}))
+        with running(statistics.uploader):
+            statistics.wait_delivered()
+    (post,) = sink.posts
+    assert post.endpoint == METRICS
+    (resource,) = post.value["resourceMetrics"]
+    assert attributes(resource["resource"])["service.instance.id"] == "1:10"
+    (scope,) = resource["scopeMetrics"]
+    assert scope["scope"]["name"] == "greenagent"
+    assert scope["metrics"][0].keys() == {"name", "gauge"}
+    ((point,),) = [metric["gauge"]["dataPoints"] for metric in scope["metrics"][:1]]
+    assert attributes(point) == {"job.domain": "night", "job.name": "backup"}
+    assert sink.points == [
+        ("cpu", 60_000_000_000, 1.5), ("a.b", 60_000_000_000, 3), ('"asDouble":', 61_000_000_000, 4),
+    ]  # fmt: skip
+    assert statistics.uplink.metrics.statistics_sent == 2
+
+
+def test_the_command_is_an_attribute_where_keys_have_it() -> None:
+    series = [["1.10.execute.night.backup.a.b", 1], ["1.10.night.backup.cpu", 2]]
+    body = json.dumps([{"timestamp": 1, "series": series}]).encode()
+    with RecordingSink() as sink:
+        statistics = Statistics(sink, has_command=True)
+        statistics.add(body)
+        with running(statistics.uploader):
+            statistics.wait_delivered()
+    found = sink.posts[0].value["resourceMetrics"][0]["scopeMetrics"][0]["metrics"]
+    job = {"job.domain": "night", "job.name": "backup"}
+    assert [(one["name"], attributes(one["gauge"]["dataPoints"][0])) for one in found] == [
+        ("a.b", {"job.cmd": "execute", **job}), ("cpu", job),
+    ]  # fmt: skip
+
+
+def test_only_as_many_objects_are_encoded_as_go_out_together() -> None:
+    """In the outbox they are a tenth as long."""
+    outbox, uplink = MemoryOutbox(), Uplink("http://127.0.0.1:1", is_sink=True)
+    for number in range(8):
+        outbox.add("", outbox_object(number, **{f"key{key}": key for key in range(5000)}), "stats")
+    source = StatisticsSource("main", outbox, uplink.metrics, encoding=ENCODING.statistics)
+    (batch,) = source.next()
+    assert 1 < len(batch.bodies) < 8
+    assert sum(map(len, batch.bodies)) <= MAX_BODY
+    batch.done(0, len(batch.bodies))
+    source.settle()
+    assert len(outbox.rows) == 8 - len(batch.bodies)
+
+
+def test_an_object_without_a_number_is_not_sent() -> None:
+    with RecordingSink() as sink:
+        statistics = Statistics(sink)
+        statistics.add(*[outbox_object(number, cpu=None) for number in range(15)], outbox_object(60, cpu=1))
+        with running(statistics.uploader):
+            statistics.wait_delivered()
+    assert [len(post.value["resourceMetrics"][0]["scopeMetrics"][0]["metrics"]) for post in sink.posts] == [1]
+
+
+def test_statistics_survive_an_outage_and_those_that_are_refused_are_set_aside() -> None:
+    with RecordingSink() as sink:
+        statistics = Statistics(sink)
+        sink.misbehave(METRICS, status(503), times=3)
+        sink.reject('"poison"', 400)
+        statistics.add(*[outbox_object(number, **{"poison" if number == 12 else "cpu": 1}) for number in range(25)])
+        with running(statistics.uploader):
+            statistics.wait_delivered()
+    assert [stamp // 1_000_000_000 for _, stamp, _ in sink.points] == [n for n in range(25) if n != 12]
+    ((refused, code, _),) = statistics.outbox.aside
+    assert (refused.body, code) == (outbox_object(12, poison=1), 400)
+
+
+@pytest.mark.parametrize(("rejected", "is_all"), [(2, False), (3, True)])
+def test_rejected_points_are_counted_and_set_aside_where_they_are_all(rejected: int, is_all: bool) -> None:
+    with RecordingSink() as sink:
+        statistics = Statistics(sink)
+        sink.misbehave(METRICS, partial_success("rejectedDataPoints", rejected, "no"))
+        statistics.add(outbox_object(1, a=1, b=2, c=3))
+        with running(statistics.uploader):
+            statistics.wait_delivered()
+    assert len(statistics.outbox.aside) == is_all
+    assert statistics.uplink.metrics.rejected == (0 if is_all else 2)
+
+
 def test_dead_letters_that_are_tried_again_are_encoded_anew_and_results_set_aside() -> None:
     line = {"id": 3, "jobid": "j", "domain": "", "name": "", "epoch": 1, "epoch_ms": 1000, "level": 1, "data": "late"}
     outbox, said = MemoryOutbox(), []
     outbox.add("j", b'{"id": "j"}')
     outbox.add("set aside 1", json.dumps([line]).encode(), "log")
+    outbox.add("set aside 3", outbox_object(5, cpu=7), "/7/8/stats")
     outbox.add("set aside 2", json.dumps([{**line, "data": "later"}]).encode(), "/7/8/log")
     with RecordingSink() as sink:
         uplink = Uplink(sink.url, is_sink=True)
-        source = RetriedSource("main", outbox, uplink.metrics, OtlpEncoding(1, 10), said.append)
+        source = RetriedSource("main", outbox, uplink.metrics, ENCODING, said.append)
         with running(Uploader(source, uplink.client, uplink.health, backoff=quick_backoff())):
             wait_until(lambda: not outbox.rows, what="an empty outbox")
     assert sink.texts == ["late", "later"]
-    addresses = [attributes(post.value["resourceLogs"][0]["resource"])["greenagent.gid"] for post in sink.posts]
-    assert addresses == [1, 7]
+    resources = [part["resource"] for post in sink.posts for parts in post.value.values() for part in parts]
+    assert [attributes(resource)["greenagent.gid"] for resource in resources] == [1, 7, 7]
+    assert sink.points == [("cpu", 5_000_000_000, 7)]
     ((refused, code, _),) = outbox.aside
     assert (refused.body, code) == (b'{"id": "j"}', 0)
     assert len(said) == 1
