@@ -43,7 +43,7 @@ def long_description() -> str:
     return readme.read_text("utf-8") if readme.exists() else ""
 
 
-CONTROLLER = ["falcon>=3.1"]
+CONTROLLER = ["cronsim>=2.7", "falcon>=3.1"]
 METRICS = ["prometheus_client>=0.16"]
 REDIS = ["redis>=5.0"]
 TOMLI = ["tomli>=1.1; python_version < '3.11'"]

@@ -38,9 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT; returns the exit code."""
     options = build_parser().parse_args(arguments)
     try:
+        import cronsim  # noqa: F401
         import falcon  # noqa: F401
-    except ImportError:
-        return _refuse("the package falcon is missing: pip install falcon, or the extra controller (see README)")
+    except ImportError as error:
+        name = error.name
+        return _refuse(f"the package {name} is missing: pip install {name}, or the extra controller (see README)")
     from greenagent.controller.controller import Controller
     from greenagent.controller.http.access import TokenFile
     from greenagent.controller.http.tls import served_context

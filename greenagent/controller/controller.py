@@ -13,6 +13,7 @@ from greenagent.controller.http.agent_api import add_agent_routes
 from greenagent.controller.http.bodies import Bodies
 from greenagent.controller.http.disconnects import DisconnectWatch
 from greenagent.controller.http.people_api import add_people_routes
+from greenagent.controller.http.schedule_api import add_schedule_routes
 from greenagent.controller.http.server import Server
 from greenagent.controller.services import Services
 from greenagent.controller.state.state_file import StateError
@@ -58,6 +59,7 @@ class Controller:
     def start(self) -> None:
         self._server.start()
         self._supervisor.service("sweep", self.services.sweep_for_ever)
+        self._supervisor.service("schedules", self.services.schedules.run)
         self._supervisor.service("state files", self.services.state_files.run)
         self._supervisor.service("connections", self._server.connections.watch)
         if self._tls is not None:
@@ -101,6 +103,7 @@ def make_application(
     app.add_error_handler(StateError, state_error)
     add_agent_routes(app, services, watch, bodies)
     add_people_routes(app, services, bodies)
+    add_schedule_routes(app, services, bodies)
     return app
 
 

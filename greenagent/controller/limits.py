@@ -77,6 +77,10 @@ class Limits:
     """One posted command."""
     script_body: int = 4 * MIB
     """One posted script."""
+    schedules: int = 10_000
+    """Schedules kept, a number."""
+    schedule_command: int = MIB
+    """The command of one, in characters of its JSON text."""
     bodies: int = 256 * MIB
     """All bodies that are just coming."""
     slow_body: float = 30.0

@@ -232,6 +232,10 @@ class Brief(NamedTuple):
     """It must always run: its agent starts it again however it ends."""
     restarts: bool = False
     """Its agent may start it again, so that its last start is not its first."""
+    expires: float = 0.0
+    """Seconds after its posting by which it must have been started; 0: any."""
+    schedule: str = ""
+    """The id of the schedule that posted it."""
 
     @classmethod
     def of(cls, command: dict[str, Any]) -> Brief:
@@ -247,7 +251,9 @@ class Brief(NamedTuple):
         )
         shown = (cmd[:MAX_SHOWN_NAME], name[:MAX_SHOWN_NAME], domain[:MAX_SHOWN_NAME])
         service = args.get("restart") == ALWAYS
-        return cls(*shown, recurring, line, service, service or bool(args.get("max_restart")))
+        restarts = service or bool(args.get("max_restart"))
+        expires, schedule = command.get("expires"), command.get("schedule")
+        return cls(*shown, recurring, line, service, restarts, float(expires or 0), as_text(schedule))
 
 
 @dataclass(eq=False, slots=True)

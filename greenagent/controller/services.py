@@ -13,6 +13,9 @@ from greenagent.controller.dispatch.queue import LocalQueues
 from greenagent.controller.dispatch.results import ResultService
 from greenagent.controller.dispatch.submission import Submission
 from greenagent.controller.limits import Limits
+from greenagent.controller.schedules.operations import schedule_operations
+from greenagent.controller.schedules.scheduler import Scheduler
+from greenagent.controller.schedules.store import LocalSchedules
 from greenagent.controller.state.job_store import JobStore
 from greenagent.controller.state.log_lines import LineStore
 from greenagent.controller.state.metrics import LatestMetrics
@@ -45,8 +48,13 @@ class Services:
         self.dispatcher = Dispatcher(self.jobs, self.agents, LocalQueues(), limits)
         self.submission = Submission(self.jobs, self.dispatcher, self.scripts, limits)
         self.results = ResultService(self.jobs, self.dispatcher, self.submission, self.agents, limits)
+        kept = LocalSchedules(self.file)
+        self.schedules = Scheduler(kept, self.jobs, self.submission.submit, log, limits)
+        self.submission.operations.update(schedule_operations(self.schedules, limits))
+        self._rows = (self.jobs.rows, self.scripts.rows, kept.rows)
         try:
             self.scripts.load()
+            kept.load()
             for assignment in self.jobs.load():
                 self.dispatcher.restore(assignment)
                 self.results.restore(assignment)
@@ -80,7 +88,7 @@ class Services:
                     " left out until the next poll"
                 )
             try:
-                if remark := self.file.look(lambda: chain(self.jobs.rows(), self.scripts.rows())):
+                if remark := self.file.look(lambda: chain.from_iterable(rows() for rows in self._rows)):
                     watched.warning(remark)
                 self.results.sweep()
                 self.scripts.trim()

@@ -27,8 +27,10 @@ BUILT_IN: Final = frozenset(
 POSTING: Final = "posting"
 """Tells two commands apart that are the same otherwise and are to run both: the controller adds it to those of original
 clients, who may use an id again."""
-MEMBERS: Final = frozenset(
-    ("id", "gid", "nid", "cmd", "name", "args", "data", "role", "roles", "fanout", "tags", POSTING)
+OURS: Final = frozenset((POSTING, "expires", "schedule"))
+"""Keys that our controller understands, and agents let be."""
+MEMBERS: Final = OURS | frozenset(
+    ("id", "gid", "nid", "cmd", "name", "args", "data", "role", "roles", "fanout", "tags")
 )
 """The keys of a command (protocol 2.1), and ours."""
 MAX_NAMED: Final = 10

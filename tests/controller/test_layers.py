@@ -13,8 +13,9 @@ ALLOWED = {
     "model": {"assignments", "json_parts"},
     "state": {"assignments", "limits", "model", "json_parts"},
     "dispatch": {"assignments", "limits", "model", "state", "json_parts"},
-    "services": {"limits", "state", "dispatch"},
-    "http": {"limits", "model", "json_parts", "state", "dispatch", "services"},
+    "schedules": {"limits", "model", "state", "dispatch"},
+    "services": {"limits", "state", "dispatch", "schedules"},
+    "http": {"limits", "model", "json_parts", "state", "dispatch", "schedules", "services"},
     "clients": {"limits", "model", "state", "dispatch", "services"},
     "controller": {"state", "services", "http", "clients"},
 }

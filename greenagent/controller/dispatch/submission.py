@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import NoneType
 from typing import Any, Final, NamedTuple
 
@@ -60,15 +60,21 @@ class Posted(NamedTuple):
     """What is odd about it but harmless, one sentence each."""
 
 
-def parse_posted(posted: Any) -> Posted:
+def parse_posted(posted: Any, schedule: str = "") -> Posted:
     """Checks a command object. Raises CommandError.
 
-    Looks at nothing else, so it may be called in another process.
+    ``schedule``: the id of the one that posts it, which nobody else can say. Looks at nothing else, so it may be called
+    in another process.
     """
     if not isinstance(posted, dict):
         raise CommandError("a command is a JSON object")
     command = dict(posted)
-    patience = _checked_patience(command.pop("wait_for_agent", None))
+    patience = _checked_seconds(command.pop("wait_for_agent", None), "wait_for_agent")
+    if command.get("expires") is not None and not _checked_seconds(command["expires"], "expires"):
+        raise CommandError("'expires' must be more than 0 seconds")
+    command.pop("schedule", None)
+    if schedule:
+        command["schedule"] = schedule
     if command.get("id") is None:
         command["id"] = str(uuid.uuid4())
     parsed = parse_command(command)
@@ -91,6 +97,8 @@ class Submission:
         self._dispatcher = dispatcher
         self._scripts = scripts
         self._limits = limits
+        self.operations: dict[str, Callable[[str], Any]] = {"list_agents": lambda data: self._list_agents()}
+        """Internal commands by name: each takes the command's data and gives the value that answers it."""
 
     def submit(self, posted: Posted, *, force: bool = False, again: bool = False, settled: bool = False) -> Job:
         """Takes a command and starts its dispatch. Posted, an id belongs to its poster, whatever agents said of it.
@@ -117,7 +125,7 @@ class Submission:
             wait_until = monotonic_epoch() + patience if patience else 0.0
             job = self._jobs.new(posted.id, posted.text, posted.brief, posted.target, wait_until=wait_until)
             if posted.brief.cmd == CONTROLLER:
-                self._answer_here(job, posted.brief.name)
+                self._answer_here(job)
             else:
                 job.assignments = self._dispatcher.choose(job, force, settled)
             if not job.assignments:
@@ -137,14 +145,22 @@ class Submission:
         if self._jobs.unfinished_bytes >= self._limits.unfinished_bytes:
             raise TooManyJobsError("the commands of unfinished jobs fill the memory for them: try again later")
 
-    def _answer_here(self, job: Job, operation: str) -> None:
-        """Internal commands (protocol 12.5): ``list_agents`` is the one this controller knows."""
-        if operation == "list_agents":
-            agents = {str(agent.key): list(agent.roles) or None for agent in self._dispatcher.agents.all()}
-            _end_at_once(job, states.SUCCESS, json.dumps(agents), levels.RESULT_JSON)
+    def _answer_here(self, job: Job) -> None:
+        """Internal commands (protocol 12.5)."""
+        operation = self.operations.get(job.brief.name)
+        if operation is None:
+            told = f"there is no command 'controller' of the name {job.brief.name[:100]!r}"
+            _end_at_once(job, states.UNKNOWN_CMD, f"{told} (there is {', '.join(self.operations)})")
+            return
+        try:
+            answer = operation(json.loads(job.command).get("data") or "")
+        except CommandError as error:
+            _end_at_once(job, states.ERROR, str(error))
         else:
-            told = f"there is no command 'controller' of the name {operation[:100]!r} (there is list_agents)"
-            _end_at_once(job, states.UNKNOWN_CMD, told)
+            _end_at_once(job, states.SUCCESS, json.dumps(answer), levels.RESULT_JSON)
+
+    def _list_agents(self) -> dict[str, list[str] | None]:
+        return {str(agent.key): list(agent.roles) or None for agent in self._dispatcher.agents.all()}
 
 
 def _remember_repeats(job: Job, earlier: Sequence[Assignment]) -> None:
@@ -162,11 +178,11 @@ def _end_at_once(job: Job, state: str, data: str, level: int = 0) -> None:
     job.finished = monotonic_epoch()
 
 
-def _checked_patience(value: Any) -> float:
+def _checked_seconds(value: Any, name: str) -> float:
     if value is None:
         return 0.0
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_WAIT:
-        raise CommandError("'wait_for_agent' must be a number of seconds")
+        raise CommandError(f"{name!r} must be a number of seconds")
     return float(value)
 
 

@@ -1,4 +1,4 @@
-"""The sqlite file of ``--state``: jobs, results, queues, tokens and scripts survive kill -9 of the controller."""
+"""The sqlite file of ``--state``: jobs, results, queues, schedules and what else survives kill -9 of the controller."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ SCHEMA: Final = (
     # Versions before leave its rows behind.
     "CREATE TABLE IF NOT EXISTS away (job INTEGER NOT NULL PRIMARY KEY, agents TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS scripts (hash TEXT PRIMARY KEY, content TEXT NOT NULL, stored REAL NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS schedules (id TEXT PRIMARY KEY, definition TEXT NOT NULL, progress TEXT NOT NULL)",
 )
 
 

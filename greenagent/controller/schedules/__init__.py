@@ -1,0 +1,1 @@
+"""Schedules: commands that the controller posts by itself, and when."""
