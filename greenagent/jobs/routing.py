@@ -10,7 +10,7 @@ from greenagent.jobs.job import Job, Logged
 from greenagent.logs.store import LogStore
 from greenagent.logs.write.cursors import pair_name
 from greenagent.logs.write.job_log import JobLog, Routes
-from greenagent.settings.destinations import Sink
+from greenagent.settings.destinations import OtlpSink
 from greenagent.settings.models import ControllerLogger, Settings
 from greenagent.spool.schema import FROM_STARTUP
 from greenagent.values.arguments import RunArguments
@@ -27,12 +27,12 @@ class Pair(NamedTuple):
     """For the store, which keeps its cursor by it."""
     destination: str
     """The key of the controller or sink."""
-    wants: ControllerLogger | Sink
+    wants: ControllerLogger | OtlpSink
     """Its levels and batches."""
 
     @property
     def is_sink(self) -> bool:
-        return isinstance(self.wants, Sink)
+        return isinstance(self.wants, OtlpSink)
 
     def levels(self, arguments: RunArguments) -> LevelSet | None:
         """Those of a job's lines that are wanted.
@@ -47,9 +47,8 @@ def pairs(settings: Settings) -> Iterator[Pair]:
     for logger in settings.controller_loggers:
         for controller in logger.controllers:
             yield Pair(pair_name(logger.name, controller), controller, logger)
-    for key, sink in settings.sinks.items():
-        if sink.takes_lines:
-            yield Pair(pair_name(SINK_LOGGER, key), key, sink)
+    for key, sink in settings.line_sinks.items():
+        yield Pair(pair_name(SINK_LOGGER, key), key, sink)
 
 
 class Routing:

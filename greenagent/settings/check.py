@@ -145,7 +145,7 @@ def check_pairs(settings: Settings, report: Report) -> None:
     """More pairs of AC loggers and controllers than there are marks are one problem, at the last such logger."""
     loggers = settings.controller_loggers
     pairs = sum(len(logger.controllers) for logger in loggers)
-    with_lines = sum(sink.takes_lines for sink in settings.sinks.values())
+    with_lines = len(settings.line_sinks)
     sinks = f" and {with_lines} sinks" if with_lines else ""
     if pairs + with_lines > MAX_PAIRS:
         text = (

@@ -25,6 +25,7 @@ from greenagent.settings.schema import (
     each_of,
     http_headers,
     http_url,
+    influx_url,
     one_of,
     otlp_url,
     setting,
@@ -82,6 +83,7 @@ class OtlpSink:
     """
 
     section: ClassVar = Section("sinks.<name>", "otlp", live=True)
+    token_scheme: ClassVar = "Bearer"
     key: str
     url: str = setting(
         TEXT, REQUIRED, "Base URL, http or https; /v1/logs and /v1/metrics are added to it.", otlp_url, live=True
@@ -115,6 +117,38 @@ class OtlpSink:
         return not self.sends or STATISTICS in self.sends
 
 
-Sink = OtlpSink
-SINKS: Final = (OtlpSink,)
-SINK_TYPE: Final = Setting(TEXT, REQUIRED, "otlp.", one_of(*(model.section.variant for model in SINKS), any_case=True))
+@dataclass(frozen=True, slots=True)
+class InfluxSink:
+    """A sink that takes statistics as InfluxDB's line protocol, with the names and tags of the original controller:
+    InfluxDB, and Telegraf, VictoriaMetrics and others. What it looks like there: statistics.md.
+    """
+
+    section: ClassVar = Section("sinks.<name>", "influx", live=True)
+    token_scheme: ClassVar = "Token"
+    key: str
+    url: str = setting(
+        TEXT,
+        REQUIRED,
+        "The whole URL of its endpoint: http://HOST:8086/write?db=NAME, or of version 2 "
+        "http://HOST:8086/api/v2/write?org=NAME&bucket=NAME.",
+        influx_url,
+        live=True,
+    )
+    token_file: Path | None = setting(
+        PATH, "", "A file with one word, sent as `Authorization: Token WORD`; read again when it changes.", live=True
+    )
+    headers: dict[str, str] = setting(
+        TEXT_TABLE, {}, "Further headers of each request.", http_headers, live=True, secret=True
+    )
+    security: SinkSecurity = field(default_factory=SinkSecurity)
+
+    @property
+    def takes_statistics(self) -> bool:
+        return True
+
+
+Sink = OtlpSink | InfluxSink
+SINKS: Final = (OtlpSink, InfluxSink)
+SINK_TYPE: Final = Setting(
+    TEXT, REQUIRED, "otlp or influx.", one_of(*(model.section.variant for model in SINKS), any_case=True)
+)

@@ -20,6 +20,7 @@ from greenagent.settings.destinations import (
     SINK_TYPE,
     SINKS,
     ControllerSettings,
+    OtlpSink,
     SecuritySettings,
     Sink,
     SinkSecurity,
@@ -209,7 +210,7 @@ class _Loader:
             security = self._section(SinkSecurity, (*place, "security"))
             sink: Sink = self._section(model, place, ("type", "security"), key=key, security=security)
             self._check_use(place, sink.url, security)
-            found[key] = replace(sink, url=sink.url.rstrip("/"))
+            found[key] = replace(sink, url=sink.url.rstrip("/")) if isinstance(sink, OtlpSink) else sink
         return found
 
     def _check_use(self, place: Place, url: str, security: SecuritySettings) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from greenagent.runtime.agent_log import VERBOSITIES
-from greenagent.settings.destinations import SINKS, ControllerSettings, SecuritySettings, Sink, SinkSecurity
+from greenagent.settings.destinations import SINKS, ControllerSettings, OtlpSink, SecuritySettings, Sink, SinkSecurity
 from greenagent.settings.schema import (
     CONTROLLERS,
     FLAG,
@@ -344,6 +344,11 @@ class Settings:
     def destinations(self) -> tuple[str, ...]:
         """The keys of everything that is sent to."""
         return (*self.controllers, *self.sinks)
+
+    @property
+    def line_sinks(self) -> dict[str, OtlpSink]:
+        """The sinks that get log lines."""
+        return {key: sink for key, sink in self.sinks.items() if isinstance(sink, OtlpSink) and sink.takes_lines}
 
     @property
     def statistics_to(self) -> tuple[str, ...]:

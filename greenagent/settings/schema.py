@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from greenagent.values.errors import LevelError
 from greenagent.values.levels import LevelSet, parse_levels
@@ -205,8 +205,8 @@ def words(value: Any) -> str:
     return f"holds the item {odd[0]!r}, which is empty or has control characters" if odd else ""
 
 
-def http_url(value: str) -> str:
-    """A base URL: http or https, with a host, without a query."""
+def http_url(value: str, *, query: bool = False) -> str:
+    """A base URL: http or https, with a host, without a query unless there may be one."""
     shown = repr(hide_passwords(value))
     try:
         parts = urlsplit(value)
@@ -219,7 +219,7 @@ def http_url(value: str) -> str:
         "names no host": not parts.hostname,
         "has the impossible port 0": port == 0,
         zone: bool(zone),
-        "must not hold a query or fragment": bool(parts.query or parts.fragment),
+        "must not hold a query or fragment": bool((parts.query and not query) or parts.fragment),
         "holds blanks or control characters": not value.isprintable() or " " in value,
     }
     return next((f"{text}: {shown}" for text, found in faults.items() if found), "")
@@ -231,6 +231,22 @@ def otlp_url(value: str) -> str:
         return text
     known = next((path for path in OTLP_PATHS if value.rstrip("/").endswith(path)), "")
     return f"must not end with {known}, which is added: {hide_passwords(value)!r}" if known else ""
+
+
+def influx_url(value: str) -> str:
+    """Where a sink takes line protocol: the whole URL."""
+    if text := http_url(value, query=True):
+        return text
+    parts, shown = urlsplit(value), repr(hide_passwords(value))
+    given_names = dict(parse_qsl(parts.query))
+    if {"u", "p"} & given_names.keys():
+        return "must not hold u or p: write USER:PASSWORD@ before the host, or use token_file"
+    faults = {
+        "must end with /write and its query, such as /write?db=NAME": not parts.path.endswith("/write"),
+        "names no database: write ?db=NAME, or ?org=NAME&bucket=NAME": not {"db", "bucket"} & given_names.keys(),
+        "must not hold precision: times are nanoseconds": "precision" in given_names,
+    }
+    return next((f"{text}: {shown}" for text, found in faults.items() if found), "")
 
 
 def http_headers(value: dict[str, str]) -> str:

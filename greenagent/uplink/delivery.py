@@ -56,11 +56,6 @@ class ControllerUnavailable(Exception):
         self.hint = hint
         self.retry_after = retry_after
 
-    @classmethod
-    def by(cls, answer: Answer) -> ControllerUnavailable:
-        """The failure that an answer tells of."""
-        return cls(answer.refusal(), answer.retry_after)
-
 
 @dataclass(slots=True)
 class Doubt:
@@ -141,7 +136,7 @@ class Delivery:
             return None
         answer = self._send(PATH_OF_LISTS, as_list(batch.bodies[start:end]), client)
         if answer.classify() is ResponseClass.CONTROLLER and answer.status not in NO_SUCH_PATH:
-            raise ControllerUnavailable.by(answer)
+            raise self._unavailable(answer)
         refused = _read_refused(answer, end - start) if answer.ok else None
         if refused is None:
             # It was an earlier controller that took lists, or something in front does not: one by one shows it.
@@ -165,7 +160,7 @@ class Delivery:
             if doubt.count < MAX_SERVER_ERRORS or not self._health.accepted_since(doubt.since):
                 self._server_errors += 1
                 if self._server_errors >= MAX_SERVER_ERRORS:
-                    raise ControllerUnavailable.by(answer)
+                    raise self._unavailable(answer)
                 self._health.failed(self._part, answer.refusal())
                 return False
         if kind is ResponseClass.ACCEPTED:
@@ -224,14 +219,14 @@ class Delivery:
             self._stuck, self._server_errors = first, 0
         self._server_errors += 1
         if self._server_errors < MAX_SERVER_ERRORS:
-            raise ControllerUnavailable.by(answer)
+            raise self._unavailable(answer)
 
     def _probed(self, answer: Answer) -> None:
         """Counts an answer 500 of a search. Raises ControllerUnavailable when there were too many."""
         self._probes += 1
         if self._probes > self._probe_limit:
             self._probe_limit *= 2
-            raise ControllerUnavailable.by(answer)
+            raise self._unavailable(answer)
         self._pause(self._probe_pause)
 
     def _judge_head(self, batch: Batch, start: int, client: HttpClient, accepted_any: bool) -> tuple[int, bool]:
@@ -261,7 +256,7 @@ class Delivery:
         controller_works = accepted < end
         if not controller_works and (not accepted_any or len(suspects) > MAX_LAST_REFUSED):
             self._probe_limit = FIRST_PROBES  # every record was tried: there is no more to find out
-            raise ControllerUnavailable.by(suspects[-1][1])
+            raise self._unavailable(suspects[-1][1])
         for suspect, refusal in suspects:
             if controller_works and self._classify(refusal) is ResponseClass.EITHER:
                 refusal = self._post_list(batch, suspect, suspect + 1, client)
@@ -307,9 +302,14 @@ class Delivery:
         """Raises ControllerUnavailable when the answer is about the controller."""
         kind = answer.classify()
         if kind is ResponseClass.CONTROLLER or (kind is ResponseClass.BODY and not self._health.understands_us):
-            raise ControllerUnavailable.by(answer)
+            raise self._unavailable(answer)
         is_unsure = kind is ResponseClass.BODY and self._health.is_sink and answer.status != 413
         return ResponseClass.EITHER if is_unsure else kind
+
+    def _unavailable(self, answer: Answer) -> ControllerUnavailable:
+        """What it says of itself is for people to know: of a controller it is always the same."""
+        hint = visible(answer.text, keep="") if self._health.is_sink else ""
+        return ControllerUnavailable(answer.refusal(), answer.retry_after, hint)
 
     def _took(self, batch: Batch, start: int, end: int, answer: Answer) -> None:
         """These are accepted, but for what the answer says besides: rejected all, they are dead letters."""

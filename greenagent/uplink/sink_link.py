@@ -7,16 +7,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.files import read_token
 from greenagent.runtime.greenlets import Supervisor, TimeSlice
-from greenagent.settings.destinations import Sink
+from greenagent.settings.destinations import InfluxSink, Sink
 from greenagent.uplink.answer import TransportError
 from greenagent.uplink.delivery import Batch
 from greenagent.uplink.encoding import Encoding, LineEncoding, StatisticsEncoding
 from greenagent.uplink.health import UplinkMetrics
 from greenagent.uplink.http import HttpClient
+from greenagent.uplink.influx import CONTENT_TYPE, InfluxStatistics
 from greenagent.uplink.link import Link
 from greenagent.uplink.otlp import OtlpLines, OtlpStatistics
 from greenagent.uplink.sources import Outbox, ResultSource
@@ -36,9 +38,13 @@ class SinkLink(Link):
         self, sink: Sink, gid: int, nid: int, supervisor: Supervisor, agent_log: AgentLog, *, has_command: bool
     ) -> None:
         """``has_command``: whether keys of statistics have the command's name in them (``stats.key_layout``)."""
-        encoding = Encoding(OtlpLines(gid, nid), OtlpStatistics(gid, nid, has_command))
-        super().__init__(sink, sink.url, (gid, nid), supervisor, agent_log, encoding)
-        self._headers = SinkHeaders(sink.headers, sink.token_file, "Bearer")
+        url, encoding = sink.url, Encoding(OtlpLines(gid, nid), OtlpStatistics(gid, nid, has_command))
+        if isinstance(sink, InfluxSink):
+            parts = urlsplit(sink.url)
+            url, path = f"{parts.scheme}://{parts.netloc}", f"{parts.path}?{parts.query}"
+            encoding = Encoding(None, InfluxStatistics(path, has_command), CONTENT_TYPE)
+        super().__init__(sink, url, (gid, nid), supervisor, agent_log, encoding)
+        self._headers = SinkHeaders(sink.headers, sink.token_file, sink.token_scheme)
 
     def upload_retried(self, outbox: Outbox) -> None:
         """Starts sending what was refused and is to be tried again."""

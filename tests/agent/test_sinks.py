@@ -14,7 +14,7 @@ from tests.support.agents import AgentProcess, configuration
 from tests.support.commands import shell
 from tests.support.inside import InsideAgent
 from tests.support.recording_controller import RecordingController, status
-from tests.support.recording_sink import LOGS, METRICS, RecordingSink, attributes
+from tests.support.recording_sink import LOGS, METRICS, WRITE, RecordingSink, attributes
 from tests.support.waiting import wait_until
 
 PRINTS = "for i in 1 2 3; do echo line $i; done; echo '7::bad disk'"
@@ -139,6 +139,21 @@ def test_statistics_reach_a_sink_that_is_to_have_them_and_no_other(tmp_path: Pat
             inside.accept(shell("j", PRINTS))
             wait_until(lambda: both.texts == logs.texts == PRINTED, what="lines at both")
     assert logs.points == []
+
+
+def test_a_sink_of_line_protocol_gets_statistics_and_no_lines(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("word")
+    with RecordingSink() as sink, RecordingController() as controller:
+        more = f'[sinks.influx]\ntype = "influx"\nurl = "{sink.url}{WRITE}"\ntoken_file = "token"\n'
+        with InsideAgent(tmp_path, {"main": controller.url}, more=more) as inside:
+            inside.accept(shell("j", PRINTS))
+            controller.wait_for_result("j")
+            inside.agent.statistics_outbox.add([FlushedObject(60, "1.10.night.backup.", {"rows": 5.0})])
+            line = "1.10.night.backup.rows,domain=night,gid=1,measurement=rows,name=backup,nid=10 value=5.0 60000000000"
+            wait_until(lambda: line in sink.lines, what="the point")
+            assert inside.agent.monitoring.status.brief()["sinks"]["influx"]["lines"] == 0
+    assert {post.endpoint for post in sink.posts} == {WRITE}
+    assert {post.headers["Authorization"] for post in sink.posts} == {"Token word"}
 
 
 def test_what_waits_for_a_sink_shows_in_the_status(tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from greenagent.settings.destinations import OtlpSink
+from greenagent.settings.destinations import InfluxSink, OtlpSink
 from greenagent.settings.reload import changes, merge
 from greenagent.settings.show import print_config
 from greenagent.values.levels import parse_levels
 from tests.settings.support import MINIMAL, load, problems, warnings
 
 OTLP = '[sinks.otel]\ntype = "OTLP"\nurl = "http://127.0.0.1:4318/"\n'
-LINES = MINIMAL.count("\n")
+INFLUX = '[sinks.i]\ntype = "influx"\nurl = "http://127.0.0.1:8086/write?db=main"\n'
 
 
 def test_a_sink_is_read_with_its_defaults(tmp_path: Path) -> None:
@@ -22,6 +22,22 @@ def test_a_sink_is_read_with_its_defaults(tmp_path: Path) -> None:
     assert (sink.levels, sink.flush_int, sink.batch_size) == (None, 5, 1000)
     assert sink.takes_lines
     assert sink.takes_statistics
+
+
+def test_a_sink_of_line_protocol_keeps_its_url_as_it_is(tmp_path: Path) -> None:
+    settings = load(tmp_path, MINIMAL + INFLUX).settings
+    assert settings.sinks == {"i": InfluxSink("i", "http://127.0.0.1:8086/write?db=main")}
+    assert (settings.statistics_to, settings.line_sinks) == (("main", "i"), {})
+    second = "http://h/api/v2/write?org=a%20b&bucket=c%2Fd"
+    text = MINIMAL + INFLUX.replace("http://127.0.0.1:8086/write?db=main", second.replace("//h", "//127.0.0.1"))
+    assert problems(tmp_path, text) == []
+
+
+def test_a_sink_may_become_one_of_another_type(tmp_path: Path) -> None:
+    before = load(tmp_path, MINIMAL + OTLP.replace("otel", "i")).settings
+    after = load(tmp_path, MINIMAL + INFLUX).settings
+    assert changes(before, after).applied == ("sinks.i has another type",)
+    assert merge(before, after).sinks == after.sinks
 
 
 def test_what_is_said_of_a_sink_is_taken_over(tmp_path: Path) -> None:
@@ -38,8 +54,8 @@ def test_what_is_said_of_a_sink_is_taken_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('[sinks.a]\nurl = "http://h"\n', "[sinks.a] type: is missing: otlp."),
-        ('[sinks.a]\ntype = "loki"\nurl = "http://h"\n', "[sinks.a] type: must be one of otlp, not 'loki'"),
+        ('[sinks.a]\nurl = "http://h"\n', "[sinks.a] type: is missing: otlp or influx."),
+        ('[sinks.a]\ntype = "loki"\nurl = "http://h"\n', "[sinks.a] type: must be one of otlp, influx, not 'loki'"),
         ('[sinks.a]\ntype = "otlp"\n', "[sinks.a] url: is missing"),
         (
             '[sinks.a]\ntype = "otlp"\nurl = "http://h/v1/logs"\n',
@@ -68,6 +84,21 @@ def test_what_is_said_of_a_sink_is_taken_over(tmp_path: Path) -> None:
         (
             OTLP + "[sinks.otel.security]\ncertificate_authority = 'gone'\n",
             "[sinks.otel.security] certificate_authority: 'gone'",
+        ),
+        (
+            INFLUX.replace("/write", ""),
+            "[sinks.i] url: must end with /write and its query, such as /write?db=NAME: 'http",
+        ),
+        (INFLUX.replace("?db=main", ""), "[sinks.i] url: names no database: write ?db=NAME, or ?org=NAME&bucket=NAME"),
+        (INFLUX.replace("main", "main&p=secret"), "[sinks.i] url: must not hold u or p: write USER:PASSWORD@ before"),
+        (INFLUX.replace("main", "main&precision=s"), "[sinks.i] url: must not hold precision: times are nanoseconds"),
+        (
+            INFLUX.replace("//127", "//me:secret@127") + "token_file = 'there'\n",
+            "has token_file and the password in url",
+        ),
+        (
+            INFLUX + "levels = [2]\n",
+            "[sinks.i] levels: is not a setting of this sink (type influx), it belongs to [sinks",
         ),
         ("[sinks]\nx = 3\n", "[sinks] x: must be a table, not a whole number"),
         ("[sink.a]\nx = 3\n", "[sink]: is not a section, did you mean 'sinks'?"),

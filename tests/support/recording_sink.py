@@ -1,4 +1,4 @@
-"""A sink for tests: takes OTLP over real HTTP, records it, and misbehaves on command as a recording controller does."""
+"""A sink for tests: takes OTLP and line protocol over real HTTP, and misbehaves as a recording controller does."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from tests.support.recording_controller import Behaviour, Post, RecordingControl
 
 LOGS = "/v1/logs"
 METRICS = "/v1/metrics"
+WRITE = "/write?db=main"
 
 
 class RecordingSink(RecordingController):
     """Endpoints are whole paths, such as ``/v1/logs``; any other is answered 404."""
 
-    endpoints = (LOGS, METRICS)
+    endpoints = (LOGS, METRICS, WRITE)
 
     def _application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         headers = {key[5:].replace("_", "-").title(): value for key, value in environ.items() if key[:5] == "HTTP_"}
@@ -29,7 +30,11 @@ class RecordingSink(RecordingController):
         return super()._behaviour(endpoint, body) or (None if endpoint in self.endpoints else status(404))
 
     def _judge(self, post: Post) -> tuple[int, bytes]:
-        return (200, b"{}") if post.headers["Content-Type"] == "application/json" else (415, b"{}")
+        is_influx = post.endpoint == WRITE
+        wanted = "text/plain; charset=utf-8" if is_influx else "application/json"
+        if post.headers["Content-Type"] != wanted:
+            return 415, b"{}"
+        return (204, b"") if is_influx else (200, b"{}")
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -52,6 +57,11 @@ class RecordingSink(RecordingController):
             for metric in scope["metrics"]
             for point in metric["gauge"]["dataPoints"]
         ]
+
+    @property
+    def lines(self) -> list[str]:
+        """Accepted lines of line protocol."""
+        return [line for post in self.posts if post.endpoint == WRITE for line in post.body.decode().split("\n")]
 
 
 def records_of(request: dict[str, Any]) -> list[dict[str, Any]]:
