@@ -19,9 +19,11 @@ def test_each_stored_change_of_a_job_is_told(
     controller = make_controller(Limits(keep_for=0, keep_least=0), tmp_path / "state" if has_file else None)
     jobs = controller.services.jobs
     told: list[tuple[str, str]] = []
+    numbers: list[int | None] = []
 
-    def hear(job_id: str) -> None:
+    def hear(job_id: str, number: int | None) -> None:
         job = jobs.get(job_id)
+        numbers.append(number)
         told.append((job_id, "forgotten" if job is None else job.state))
 
     jobs.listen(hear)
@@ -32,3 +34,4 @@ def test_each_stored_change_of_a_job_is_told(
     agent.finish("j")
     wait_until(lambda: told[-1:] == [("j", "forgotten")], what="the job to be forgotten")
     assert told == [("j", "QUEUED"), ("j", "RUNNING"), ("j", "SUCCESS"), ("j", "forgotten")]
+    assert numbers == [None, 0, 0, None]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import gevent
 import pytest
 
 from greenagent.controller.limits import Limits
+from greenagent.values import states
 from tests.support.local_controller import Agent, LocalController
 from tests.support.original_clients import KEYS, Client, FirstClient
+from tests.support.programs import ROOT
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
@@ -88,8 +93,13 @@ def test_a_command_nobody_can_take_is_answered_before_it_counts_as_queued(
 def test_nulls_of_both_clients_are_nothing(controller: LocalController, server: RedisServer) -> None:
     agent = Agent(controller)
     live(controller, agent)
-    for client, more in ((Client(server), {"roles": None, "tags": None}), (FirstClient(server), {"role": None})):
-        job_id = client.send(args=None, data=None, **more)
+    of_go = {"domain": "", "name": "ls", "queue": "", "max_time": 0, "args": None}
+    for client, more in (
+        (Client(server), {"roles": None, "tags": None, "args": None}),
+        (Client(server), {"roles": None, "tags": "", "args": of_go}),
+        (FirstClient(server), {"role": None, "args": None}),
+    ):
+        job_id = client.send(data=None, **more)
         assert agent.take()["id"] == job_id
         agent.finish(job_id, starttime=len(job_id))
         assert client.result(job_id)["state"] == "SUCCESS"
@@ -240,3 +250,53 @@ def test_a_key_of_another_type_keeps_nothing_else_from_being_written(
     agent.finish("j")
     wait_until(lambda: client.hash("j")["1:10"]["state"] == "SUCCESS", what="the result")
     wait_until(lambda: any("of another type" in line for line in controller.said), what="the key to be named")
+
+
+def run_all(agent: Agent) -> None:
+    """Polls, and ends each command at once."""
+    number = 0
+    while True:
+        command = agent.poll().command()
+        if command is not None:
+            number += 1
+            agent.finish(command["id"], starttime=number)
+
+
+@pytest.fixture
+def two_agents(controller: LocalController) -> Iterator[None]:
+    agents = [Agent(controller, nid=nid, roles=["node", f"r{nid}"]) for nid in (10, 11)]
+    live(controller, *agents)
+    greenlets = [gevent.spawn(run_all, agent) for agent in agents]
+    yield
+    gevent.killall(greenlets)
+
+
+VECTORS = list(map(json.loads, (ROOT / "tests/vectors/original_clients.jsonl").read_text().splitlines()))
+READ_WITHOUT_ASKING = {"id", "gid", "nid", "state", "starttime", "time", "level", "cmd", "data"}
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda one: json.loads(one["pushed"])["cmd"])
+def test_what_the_original_clients_push_is_answered_where_they_read(
+    server: RedisServer, two_agents: None, vector: dict[str, Any]
+) -> None:
+    """Recorded between the original clients and their Redis; ``reads`` in the order in which they made them."""
+    generation = Client if vector["generation"] == "later" else FirstClient
+    client = generation(server)
+    server.client.rpush(client.queue, vector["pushed"])
+    job_id, agent = json.loads(vector["pushed"])["id"], ""
+    for operation, key in vector["reads"]:
+        key = key.replace("ID", job_id).replace("AGENT", agent)
+        if operation == "HGETALL":
+            found = client.hash(job_id)
+            assert found or generation is FirstClient
+            for value in found.values():
+                assert set(value) >= READ_WITHOUT_ASKING
+                agent = f"{value['gid']}.{value['nid']}"
+        elif key.endswith(".queued"):
+            assert client.await_queued(job_id)
+        else:
+            take = server.client.lpop if operation == "BLPOP" else partial(server.client.rpoplpush, key)
+            result = json.loads(wait_until(partial(take, key), what=f"an answer in {key}"))
+            assert set(result) >= READ_WITHOUT_ASKING
+            assert result["id"] == job_id
+            assert states.is_terminal(result["state"])

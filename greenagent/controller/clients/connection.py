@@ -28,6 +28,8 @@ TIMEOUT: Final = 10.0
 """Seconds for an answer."""
 BLOCK: Final = 5
 """Seconds for which a list is waited for: less than ``TIMEOUT``."""
+PART: Final = 20_000
+"""Words that are written in one go, about: Redis does nothing else meanwhile."""
 OUTAGES: Final = (redis.RedisError, OSError)
 """What is raised where Redis does not answer, or not as it should."""
 
@@ -124,10 +126,17 @@ class ClientsRedis:
         self._leave(keys=[HOLDER], args=[self._token])
 
     def write(self, commands: Iterable[Command]) -> None:
-        """Runs commands in one go, as the holder. Raises NotHolderError."""
+        """Runs commands as the holder, in one go as far as they are not too many. Raises NotHolderError."""
         arguments: list[Any] = [self._token]
         for command in commands:
             arguments += (len(command), *command)
+            if len(arguments) > PART:
+                self._run(arguments)
+                arguments = [self._token]
+        if len(arguments) > 1:
+            self._run(arguments)
+
+    def _run(self, arguments: list[Any]) -> None:
         wrong = self._write(keys=[HOLDER], args=arguments)
         if wrong == -1:
             raise self._not_holder()

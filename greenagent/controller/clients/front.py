@@ -45,8 +45,8 @@ class OriginalClients:
         self._has_looked = False
         services.jobs.listen(self._note)
 
-    def _note(self, job_id: str) -> None:
-        self._publisher.note(job_id)
+    def _note(self, job_id: str, number: int | None) -> None:
+        self._publisher.note(job_id, number)
         for intake in self._intakes:
             intake.note(job_id)
 

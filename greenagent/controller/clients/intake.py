@@ -17,7 +17,15 @@ from gevent.event import Event
 
 from greenagent.controller.clients.connection import OUTAGES, PREFIX, ClientsRedis, Command, NotHolderError
 from greenagent.controller.clients.publisher import Publisher, tags_of
-from greenagent.controller.clients.wire import JOB_LOG, Generation, push_queued, push_result, response
+from greenagent.controller.clients.wire import (
+    JOB_LOG,
+    KEPT_FOR,
+    Generation,
+    hash_key,
+    push_queued,
+    push_result,
+    response,
+)
 from greenagent.controller.dispatch.submission import (
     MAX_WAIT,
     KnownIdError,
@@ -229,8 +237,9 @@ class Intake:
         gid, nid = _number(value.get("gid")), _number(value.get("nid"))
         text = response(job_id, gid, nid, states.ERROR, data=reason, tags=tags_of(value))
         told = push_result(self._generation, job_id, f"{gid}:{nid}", text)
+        expires = ("EXPIRE", hash_key(job_id), KEPT_FOR)
         queued = () if self._generation.is_first else push_queued(job_id)
-        self._redis.write([*self._log_commands(element), *told, *queued, *self._done(element)])
+        self._redis.write([*self._log_commands(element), *told, expires, *queued, *self._done(element)])
         self._is_through(job_id, element)
         self._refusals.log(levels.WARNING, f"the command {job_id!r} in {self._queue} was refused: {reason}")
 

@@ -91,16 +91,22 @@ class Publisher:
         self._redis = redis
         self._jobs = jobs
         self._entries: dict[str, Entry] = {}
-        self._changed: dict[str, None] = {}
+        self._changed: dict[str, set[int] | None] = {}
+        """By the id of the job: the numbers of assignments, None for all."""
         self._wake = Event()
         self._lock = BoundedSemaphore()
         """Held from the look at a job until what it showed is written: it would be written twice otherwise."""
 
-    def note(self, job_id: str) -> None:
-        """A job has changed; never blocks."""
-        if job_id in self._entries:
+    def note(self, job_id: str, number: int | None = None) -> None:
+        """An assignment of a job has changed, or any of them; never blocks."""
+        if job_id not in self._entries:
+            return
+        numbers = self._changed.setdefault(job_id, set())
+        if number is None:
             self._changed[job_id] = None
-            self._wake.set()
+        elif numbers is not None:
+            numbers.add(number)
+        self._wake.set()
 
     def run(self) -> None:
         """Writes, for ever, what has changed."""
@@ -116,7 +122,8 @@ class Publisher:
 
     def finish(self, job_id: str) -> None:
         """Writes at once what is still to be written of a job: another is about to take its id."""
-        self._write([job_id])
+        if job_id in self._changed:
+            self._write([job_id])
 
     def _write(self, ids: list[str]) -> None:
         """Writes what has changed of some jobs, as far as it is not too much at once."""
@@ -124,7 +131,7 @@ class Publisher:
             found: list[Difference] = []
             length = 0
             for job_id in ids:
-                difference = self._difference(job_id)
+                difference = self._difference(job_id, self._changed.get(job_id))
                 length += 0 if difference is None else difference.length
                 if found and length > MAX_LENGTH:
                     break
@@ -133,14 +140,14 @@ class Publisher:
                     found.append(difference)
             self._send(found)
 
-    def _difference(self, job_id: str) -> Difference | None:
+    def _difference(self, job_id: str, numbers: set[int] | None) -> Difference | None:
         entry, job = self._entries.get(job_id), self._jobs.get(job_id)
         if entry is None:
             return None
         if job is None:
             del self._entries[job_id]
             return None
-        return difference_of(job, entry) if job.seq == entry.seq else None
+        return difference_of(job, entry, numbers) if job.seq == entry.seq else None
 
     def enter(self, job: Job, generation: Generation, tags: str, more: Iterable[Command]) -> None:
         """Writes what there is of a job that a client asked for, and ``more`` behind it, in one go."""
@@ -228,11 +235,13 @@ def _digest(text: str) -> str:
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def difference_of(job: Job, entry: Entry) -> Difference:
-    """What is to be written of a job. Nothing lets others run here."""
+def difference_of(job: Job, entry: Entry, numbers: set[int] | None = None) -> Difference:
+    """What is to be written of a job, or of some of its assignments. Nothing lets others run here."""
     commands: list[Command] = []
     marks: dict[int, Mark] = {}
-    for one in job.assignments:
+    # Each agent's answer to a fan-out is a change of its own: all others must not be looked at for it.
+    looked_at = job.assignments if numbers is None else [job.assignments[number] for number in sorted(numbers)]
+    for one in looked_at:
         mark = entry.marks.get(one.number)
         now = Mark(field_of(one), one.state, one.received)
         if mark == now or _is_unsaid(one, entry.generation):
@@ -241,6 +250,8 @@ def difference_of(job: Job, entry: Entry) -> Difference:
         if mark is not None and mark.field != now.field:
             commands.append(("HDEL", hash_key(job.id), mark.field))  # another agent has taken it
         commands += _commands_of(one, entry, mark)
+    if commands:
+        commands.append(("EXPIRE", hash_key(job.id), KEPT_FOR))
     is_queued = entry.is_queued or entry.generation.is_first
     if not is_queued and not any(one.agent is None and not one.ended for one in job.assignments):
         commands += push_queued(job.id)
@@ -260,4 +271,4 @@ def _commands_of(one: Assignment, entry: Entry, mark: Mark | None) -> Iterator[C
         for result in one.results[-unsaid:] if unsaid else ():
             yield from push_result(entry.generation, job_id, name, text_of_result(result, entry.tags))
     elif mark is None or (mark.field, mark.state) != (name, one.state):
-        yield from set_field(job_id, name, text_of_placeholder(one, entry.tags))
+        yield set_field(job_id, name, text_of_placeholder(one, entry.tags))

@@ -79,15 +79,14 @@ def text_of_placeholder(assignment: Assignment, tags: str) -> str:
     return response(job.id, gid, nid, assignment.state, tags=tags, starttime=round(since * 1000))
 
 
-def set_field(job_id: str, field: str, text: str) -> Iterator[Command]:
+def set_field(job_id: str, field: str, text: str) -> Command:
     """What is known of a job on an agent."""
-    yield ("HSET", hash_key(job_id), field, text)
-    yield ("EXPIRE", hash_key(job_id), KEPT_FOR)
+    return ("HSET", hash_key(job_id), field, text)
 
 
 def push_result(generation: Generation, job_id: str, field: str, text: str) -> Iterator[Command]:
     """A final result, for who waits for it."""
-    yield from set_field(job_id, field, text)
+    yield set_field(job_id, field, text)
     key = f"cmds_queue_{job_id}" if generation.is_first else f"cmd.{job_id}.{field.replace(':', '.')}"
     yield ("RPUSH", key, text)
     yield ("EXPIRE", key, KEPT_FOR)

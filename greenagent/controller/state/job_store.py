@@ -46,6 +46,10 @@ _UNOWNED_RESULTS: Final = (
     " OR NOT EXISTS (SELECT 1 FROM assignments WHERE job = results.job AND number = results.number)"
 )
 
+Listener = Callable[[str, int | None], None]
+"""Gets the id of a job that has changed, and the number of the assignment, None where any of them may have. It must not
+block. Of several changes each is told, whether it is still to be seen by then or not."""
+
 
 class JobStore:
     """All jobs by id, in the order they came."""
@@ -59,22 +63,19 @@ class JobStore:
         self._adopted: dict[str, Job] = {}
         self._adopted_bytes = 0
         self._locks: dict[str | Assignment, Event] = {}
-        self._listeners: list[Callable[[str], None]] = []
+        self._listeners: list[Listener] = []
         self._next_seq = 1
         self.unfinished_bytes = 0
         """Bytes of the commands and results of unfinished jobs."""
 
-    def listen(self, listener: Callable[[str], None]) -> None:
-        """``listener`` gets the id of a job after each change of it that was stored, and when it is forgotten.
-
-        It must not block. Of several changes each is told, whether it is still to be seen by then or not.
-        """
+    def listen(self, listener: Listener) -> None:
+        """``listener`` is told of each change of a job that was stored, and when one is forgotten."""
         self._listeners.append(listener)
 
-    def _tell(self, job: Job) -> None:
+    def _tell(self, job: Job, assignment: Assignment | None = None) -> None:
         job.changes.announce()
         for listener in self._listeners:
-            listener(job.id)
+            listener(job.id, None if assignment is None else assignment.number)
 
     def get(self, job_id: str) -> Job | None:
         return self._jobs.get(job_id)
@@ -147,14 +148,14 @@ class JobStore:
         self._file.write(chain(map(row_of, [replace(assignment, **changes), *added]), rows))
         assignment.change(**changes)
         assignment.job.assignments.extend(added)
-        self._tell(assignment.job)
+        self._tell(assignment.job, None if added else assignment)
 
     def update_all(self, changes: Mapping[Assignment, dict[str, Any]]) -> None:
         """Changes several assignments in one go. Raises StateError."""
         self._file.write([row_of(replace(one, **new)) for one, new in changes.items()])
         for one, new in changes.items():
             one.change(**new)
-            self._tell(one.job)
+            self._tell(one.job, one)
 
     def stop_waiting(self, job: Job) -> None:
         """The agent has come: the job does not end for want of it any more. Raises StateError."""
