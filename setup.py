@@ -89,7 +89,13 @@ setup(
     ],
     cmdclass={"build_py": BuildAnew},
     install_requires=requirements(),
-    extras_require={"controller": CONTROLLER, "metrics": METRICS, "redis": REDIS, "tomli": TOMLI, "test": TEST},
+    extras_require={
+        "controller": CONTROLLER,
+        "redis": [*CONTROLLER, *REDIS],
+        "metrics": METRICS,
+        "tomli": TOMLI,
+        "test": TEST,
+    },
     entry_points={
         "console_scripts": [
             "greenagent=greenagent.cli.agent.__main__:main",

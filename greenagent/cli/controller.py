@@ -1,5 +1,7 @@
 """``greenagent-controller``: starts the embedded controller."""
 
+from __future__ import annotations
+
 from greenagent.cli.early import end_at_interrupt
 
 end_at_interrupt()
@@ -17,6 +19,7 @@ import signal  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
 import gevent  # noqa: E402
 from gevent.event import Event  # noqa: E402
@@ -30,8 +33,14 @@ from greenagent.runtime.patch import return_large_blocks  # noqa: E402
 from greenagent.values.errors import GreenagentError  # noqa: E402
 from greenagent.values.text import address_text, is_loopback, parse_address  # noqa: E402
 
+if TYPE_CHECKING:
+    from greenagent.controller.backend import Backend
+    from greenagent.controller.limits import Limits
+
 PROGRAM = "greenagent-controller"
 CLIENTS_VARIABLE = "GREENAGENT_CONTROLLER_ORIGINAL_CLIENTS"
+REDIS_VARIABLE = "GREENAGENT_CONTROLLER_REDIS"
+"""A URL with a password is not for the command line, which every user of the machine can read."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,6 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
             from greenagent.controller.clients.front import OriginalClients
         except ImportError:
             return _refuse("the package redis is missing: pip install redis, or the extra redis (docs/originals.md)")
+    if options.redis and options.state:
+        return _refuse("give either --state, for one process, or --redis, for several", EXIT_USAGE)
+    if options.redis and clients_url:
+        return _refuse("--original-clients is for a controller of one process, without --redis", EXIT_USAGE)
     if (options.tls_key or options.client_ca) and not options.tls_cert:
         return _refuse("--tls-key and --client-ca need --tls-cert", EXIT_USAGE)
     output = LineOutput(2, "stderr")
@@ -73,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         tls = served_context(options.tls_cert, options.tls_key, options.client_ca) if options.tls_cert else None
         token = TokenFile(options.token_file, agent_log) if options.token_file else None
-        services = Services(agent_log, limits, options.state)
+        services = Services(agent_log, limits, _backend(options, agent_log, limits))
         clients = OriginalClients(clients_url, services) if clients_url else None
     except (GreenagentError, OSError) as error:
         return _refuse(str(error))
@@ -91,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
             clients=clients,
         )
     except OSError as error:
-        services.file.close()
+        services.backend.close()
         reason = (error.strerror or str(error)).partition(": (")[0]  # gevent appends the address as a tuple
         return _refuse(f"cannot listen on {address_text(*options.listen)}: {reason}")
     controller.start()
@@ -107,6 +120,23 @@ def main(arguments: list[str] | None = None) -> int:
         agent_log.error(f"giving up: {reason}")
     output.close()
     return EXIT_FAILED if fatal else 0
+
+
+def _backend(options: argparse.Namespace, agent_log: AgentLog, limits: Limits) -> Backend:
+    """Raises GreenagentError where what is kept cannot be used."""
+    if not options.redis:
+        from greenagent.controller.backend import LocalBackend
+
+        return LocalBackend(agent_log, limits, options.state)
+    try:
+        import redis  # noqa: F401
+    except ImportError:
+        raise GreenagentError(
+            "the package redis is missing: pip install redis, or the extra redis (see README)"
+        ) from None
+    from greenagent.controller.fleet.backend import FleetBackend
+
+    return FleetBackend(options.redis, agent_log, limits)
 
 
 def open_doors(options: argparse.Namespace) -> Iterator[str]:
@@ -161,6 +191,13 @@ def build_parser() -> Parser:
     )
     add = parser.add_argument
     add("--state", type=Path, metavar="FILE", help="keep jobs, results and queues in this sqlite file")
+    add(
+        "--redis",
+        metavar="URL",
+        default=os.environ.get(REDIS_VARIABLE, ""),
+        help="share all state with other processes through this Redis (redis://, rediss:// or unix://), which may"
+        f" also stand in {REDIS_VARIABLE}",
+    )
     add("--tls-cert", type=Path, metavar="FILE", help="certificate chain: serve TLS")
     add("--tls-key", type=Path, metavar="FILE", help="its key, where the certificate file has none")
     add("--client-ca", type=Path, metavar="FILE", help="clients must show a certificate of this authority")

@@ -60,7 +60,8 @@ class Controller:
         self._server.start()
         self._supervisor.service("sweep", self.services.sweep_for_ever)
         self._supervisor.service("schedules", self.services.schedules.run)
-        self._supervisor.service("state files", self.services.state_files.run)
+        for name, run in self.services.backend.services():
+            self._supervisor.service(name, run)
         self._supervisor.service("connections", self._server.connections.watch)
         if self._tls is not None:
             self._supervisor.service("certificates", self._tls.watch, self.services.log)
@@ -68,7 +69,7 @@ class Controller:
             self._supervisor.service("original clients", self._clients.run)
 
     def stop(self) -> None:
-        """Takes no more connections, answers the open polls, ends all connections, closes the state file."""
+        """Takes no more connections, answers the open polls, ends all connections, closes the state."""
         self._server.is_stopping = True
         self._server.stop_accepting()
         self.services.dispatcher.close()
@@ -78,8 +79,7 @@ class Controller:
             self._clients.stop()
         self._watch.close()
         self._bodies.close()
-        self.services.state_files.close()
-        self.services.file.close()
+        self.services.backend.close()
 
 
 def make_application(

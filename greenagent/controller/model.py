@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -54,6 +54,12 @@ class AgentKey(NamedTuple):
         return {"gid": self.gid, "nid": self.nid}
 
 
+def parse_key(text: str) -> AgentKey:
+    """The identity that ``str`` made a text of. Raises ValueError."""
+    gid, _, nid = text.partition(":")
+    return AgentKey(int(gid), int(nid))
+
+
 class Target(NamedTuple):
     """Whom a command is for: one node, or whoever has all the roles."""
 
@@ -79,18 +85,27 @@ class Target(NamedTuple):
 class Changes:
     """Wakes all greenlets that wait for a change."""
 
-    __slots__ = ("_event",)
+    __slots__ = ("__weakref__", "_event", "number")
 
     def __init__(self) -> None:
         self._event = Event()
+        self.number = 0
+        """How many there were."""
 
     def announce(self) -> None:
+        self.number += 1
         self._event.set()
         self._event = Event()
 
-    def wait(self, timeout: float) -> None:
-        """Waits for the next change, at most ``timeout`` seconds."""
-        self._event.wait(timeout)
+    def wait(self, timeout: float, seen: int | None = None) -> None:
+        """Waits for the next change, at most ``timeout`` seconds; not at all where there were others than ``seen``."""
+        if seen in (None, self.number):
+            self._event.wait(timeout)
+
+
+Listener = Callable[[str, int | None], None]
+"""Gets the id of a job that has changed, and the number of the assignment, None where any of them may have. It must not
+block. Of several changes each is told, whether it is still to be seen by then or not."""
 
 
 class Result(NamedTuple):
@@ -173,6 +188,8 @@ class Assignment:
     refused: Result | None = None
     """A DUPILICATE_ID result that is held back."""
     refused_at: float = 0.0
+    stored: str = ""
+    """The text it was read from, where it is a copy of what is stored elsewhere."""
 
     @property
     def ended(self) -> bool:
@@ -286,6 +303,8 @@ class Job:
     assignments: Assignments[Assignment] = field(default_factory=Assignments)
     changes: Changes = field(default_factory=Changes)
     """Announced when an assignment changes, a result comes or lines come."""
+    seen: int | None = None
+    """Which of the changes it shows, where it is a copy of what is stored elsewhere."""
 
     @property
     def answered(self) -> bool:
@@ -367,24 +386,3 @@ class Job:
         for one in self.assignments:
             key = one.agent or self.target.key
             yield json.dumps({**key.to_wire(), "state": one.state, "results": one.received, **one.steps()})
-
-
-def synthetic_result(assignment: Assignment, state: str, data: str, level: int = 0) -> Result:
-    """A result the controller itself gives; ``delivered`` false says that no agent answered."""
-    job = assignment.job
-    key = assignment.agent or job.target.key
-    brief = job.brief
-    starttime = int(time.time() * 1000)
-    result = {
-        "id": job.id,
-        **key.to_wire(),
-        "cmd": brief.cmd,
-        "args": {name: text for name, text in (("name", brief.name), ("domain", brief.domain)) if text},
-        "data": data,
-        "level": level,
-        "state": state,
-        "starttime": starttime,
-        "time": 0,
-        "delivered": False,
-    }
-    return Result(job.id, key, state, starttime, json.dumps(result), False, brief.cmd, **end_of(result))

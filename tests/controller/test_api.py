@@ -260,6 +260,7 @@ def test_following_wakes_for_lines_and_for_the_end(controller, agent, monkeypatc
     assert (answer["lines"], answer["finished"]) == ([], True)
 
 
+@pytest.mark.local
 def test_lines_are_kept_within_the_caps(make_controller) -> None:
     controller = make_controller(Limits(log_lines_per_job=10, log_bytes=10_000))
     agent = Agent(controller)

@@ -156,11 +156,12 @@ def test_results_of_jobs_that_an_agent_was_never_given_do_not_count(controller) 
     assert [controller.state(name) for name in "ab"] == ["QUEUED", "QUEUED"]
 
 
+@pytest.mark.local
 def test_results_that_cannot_be_stored_are_to_be_sent_again(make_controller, tmp_path) -> None:
     controller = make_controller(Limits(), tmp_path / "state.db")
     submit(controller, "a", "b")
     poll(controller)
-    database = controller.services.file._database
+    database = controller.services.backend.file._database
     assert database is not None
     database.run(lambda connection: connection.execute("DROP TABLE results"))
     refused = Agent(controller).post("results", [result("a"), result("b")]).json()["refused"]

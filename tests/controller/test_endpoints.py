@@ -160,6 +160,7 @@ def test_jumpscript_content_is_sent_by_hash(controller, agent) -> None:
     assert answer.status_code == 400
 
 
+@pytest.mark.local
 def test_old_scripts_go(make_controller) -> None:
     controller = make_controller(Limits(script_age=0, script_bytes=10))
     digest = controller.post("scripts", {"content": "x"}).json()["hash"]
@@ -218,7 +219,7 @@ def test_five_hundred_parked_polls_are_each_woken_by_their_own_command(controlle
         received = b""
         while b'"id": "f"' not in received:
             chunk = connection.recv(65536)
-            assert chunk
+            assert chunk, controller.said
             received += chunk
         return received
 

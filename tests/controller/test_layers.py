@@ -12,11 +12,14 @@ ALLOWED = {
     "assignments": set(),
     "model": {"assignments", "json_parts"},
     "state": {"assignments", "limits", "model", "json_parts"},
-    "dispatch": {"assignments", "limits", "model", "state", "json_parts"},
+    "stores": {"model", "state"},
+    "dispatch": {"assignments", "limits", "model", "state", "stores", "json_parts"},
     "schedules": {"limits", "model", "state", "dispatch"},
-    "services": {"limits", "state", "dispatch", "schedules"},
+    "backend": {"limits", "model", "state", "stores", "dispatch", "schedules"},
+    "fleet": {"assignments", "limits", "model", "state", "dispatch", "schedules", "json_parts"},
+    "services": {"limits", "state", "dispatch", "schedules", "backend"},
     "http": {"limits", "model", "json_parts", "state", "dispatch", "schedules", "services"},
-    "clients": {"limits", "model", "state", "dispatch", "services"},
+    "clients": {"limits", "model", "state", "stores", "dispatch", "services"},
     "controller": {"state", "services", "http", "clients"},
 }
 

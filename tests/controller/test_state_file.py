@@ -317,10 +317,10 @@ def test_a_command_whose_agent_came_in_time_waits_on_after_a_restart(make_contro
     controller.submit(id="first", gid=1, nid=10, wait_for_agent=60)
     agent.take()
     controller.submit(id="second", gid=1, nid=10, wait_for_agent=0.001)
-    controller.services.results.sweep()
+    controller.services.backend.tidy()
     controller.stop()
     controller = make_controller(Limits(live=0), state=state)
-    controller.services.results.sweep()
+    controller.services.backend.tidy()
     assert controller.state("second") == "QUEUED"
 
 

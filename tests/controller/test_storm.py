@@ -96,4 +96,4 @@ def test_memory_and_state_file_agree_after_a_storm(make_controller, tmp_path, se
 
 
 def everything(controller: LocalController) -> dict[str, Any]:
-    return {job.id: json.loads("".join(job.full())) for job in controller.services.jobs.all()}
+    return {job.id: json.loads("".join(job.full())) for job in controller.services.jobs.newest()}

@@ -107,6 +107,7 @@ def test_lines_of_a_job_that_is_not_known_are_read_to_their_end(controller, agen
     assert (rest["lines"], rest["next"], rest["finished"]) == ([], first["next"], True)
 
 
+@pytest.mark.local
 def test_lines_that_were_all_dropped_are_told_of(make_controller) -> None:
     controller = make_controller(Limits(log_bytes=100))
     Agent(controller).post("log", lines("j", 1, 3))
@@ -124,6 +125,7 @@ def test_lines_that_another_agent_uploads_in_a_jobs_name_are_none_of_it(controll
     assert shown["dropped"] == 0
 
 
+@pytest.mark.local
 def test_one_agent_takes_no_other_agents_room(make_controller) -> None:
     controller = make_controller(Limits(log_bytes=500 * SIZE))
     agent, loud = Agent(controller), Agent(controller, nid=66)

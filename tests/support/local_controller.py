@@ -11,7 +11,9 @@ import gevent
 import pytest
 import requests
 
+from greenagent.controller.backend import LocalBackend
 from greenagent.controller.controller import Controller
+from greenagent.controller.fleet.backend import FleetBackend
 from greenagent.controller.limits import Limits
 from greenagent.controller.services import Services
 from greenagent.runtime.agent_log import AgentLog
@@ -28,15 +30,23 @@ class LocalController:
     """An in-process controller on a free port; ``said`` holds what it says, ``asked`` the paths of all requests."""
 
     def __init__(
-        self, limits: Limits | None = None, state: Path | None = None, *, clients: str = "", **options: Any
+        self,
+        limits: Limits | None = None,
+        state: Path | None = None,
+        *,
+        redis: str = "",
+        clients: str = "",
+        **options: Any,
     ) -> None:
-        """``clients``: the URL of a Redis with original clients."""
+        """``redis``: the URL of one that keeps all; ``clients``: of one with original clients."""
         return_large_blocks()  # as the program does: what it has freed is no longer resident
         shorten_pauses()
         self.said: list[str] = []
         agent_log = AgentLog(None)
         agent_log.attach(lambda level, text: self.said.append(text))
-        self.services = Services(agent_log, limits or Limits(), state)
+        limits = limits or Limits()
+        backend = FleetBackend(redis, agent_log, limits) if redis else LocalBackend(agent_log, limits, state)
+        self.services = Services(agent_log, limits, backend)
         if clients:
             from greenagent.controller.clients.front import OriginalClients
 
@@ -203,12 +213,18 @@ class Agent:
 
 
 @pytest.fixture
-def make_controller() -> Iterator[Callable[..., LocalController]]:
+def backend() -> str:
+    """Where controllers keep what they know: nothing for their own memory, else the URL of a Redis."""
+    return ""
+
+
+@pytest.fixture
+def make_controller(backend: str) -> Iterator[Callable[..., LocalController]]:
     """Starts controllers with limits and options of the test's own."""
     started: list[LocalController] = []
 
     def make(*args: Any, **options: Any) -> LocalController:
-        started.append(LocalController(*args, **options))
+        started.append(LocalController(*args, redis=backend, **options))
         return started[-1]
 
     yield make

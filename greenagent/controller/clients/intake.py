@@ -36,8 +36,8 @@ from greenagent.controller.dispatch.submission import (
 )
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import IDENTITY_DIGITS
-from greenagent.controller.state.job_store import JobStore
 from greenagent.controller.state.state_file import StateError
+from greenagent.controller.stores import Jobs
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.values import levels, states
 from greenagent.values.command import POSTING, problem_of_id
@@ -61,7 +61,7 @@ class Intake:
         redis: ClientsRedis,
         publisher: Publisher,
         submission: Submission,
-        jobs: JobStore,
+        jobs: Jobs,
         limits: Limits,
         log: AgentLog,
     ) -> None:

@@ -31,7 +31,7 @@ from greenagent.controller.clients.wire import (
     text_of_result,
 )
 from greenagent.controller.model import Assignment, Job
-from greenagent.controller.state.job_store import JobStore
+from greenagent.controller.stores import Jobs
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.runtime.greenlets import give_way
 from greenagent.values import states
@@ -87,7 +87,7 @@ class Difference(NamedTuple):
 class Publisher:
     """Writes what changes. Who calls a method that writes may have ``OUTAGES`` and NotHolderError raised."""
 
-    def __init__(self, redis: ClientsRedis, jobs: JobStore) -> None:
+    def __init__(self, redis: ClientsRedis, jobs: Jobs) -> None:
         self._redis = redis
         self._jobs = jobs
         self._entries: dict[str, Entry] = {}
@@ -173,7 +173,7 @@ class Publisher:
         self._entries.clear()
         self._changed.clear()
         page: list[tuple[Job, Entry]] = []
-        for job in reversed(self._jobs.all()):
+        for job in self._jobs.newest():
             give_way()
             if (entry := _entry_of(job)) is not None:
                 page.append((job, entry))

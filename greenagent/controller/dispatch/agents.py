@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from sys import getsizeof
 from typing import Any, Final
@@ -42,6 +42,8 @@ class Poll:
     """It waits for a command."""
     offered: Assignment | None = None
     """What it was woken with."""
+    is_nudged: bool = False
+    """It was woken to look whether something waits for it."""
     hung_up: bool = False
     _wake: Callable[[], None] | None = None
     _timer: Any = None
@@ -56,7 +58,7 @@ class Poll:
 
     def park(self, agent: Agent) -> None:
         """From now on it can be offered a command."""
-        self.agent, self.offered, self.is_parked = agent, None, True
+        self.agent, self.offered, self.is_parked, self.is_nudged = agent, None, True, False
         agent.parked.append(self)
 
     def when_woken(self, wake: Callable[[], None]) -> None:
@@ -79,6 +81,11 @@ class Poll:
             self._timer.stop()
             self._timer.close()
             wake()
+
+    def nudge(self) -> None:
+        """Has it look whether something waits for it, and be parked again if not."""
+        self.is_nudged = True
+        self.offer(None)
 
     def hang_up(self) -> None:
         """The other side has closed the connection."""
@@ -167,6 +174,10 @@ class AgentTable:
             agent = self._agents[key] = Agent(key, last_poll=time.monotonic())
         return agent
 
+    def find(self, key: AgentKey) -> Agent | None:
+        """The agent as all processes of the controller know it; ``get``: as this one does."""
+        return self.get(key)
+
     def contact(self, key: AgentKey) -> Agent:
         """Notes that the agent was heard of."""
         agent = self.ensure(key)
@@ -206,6 +217,10 @@ class AgentTable:
         agent.last_poll = time.monotonic()
         agent.last_contact = time.time()
 
+    def stopped(self, key: AgentKey) -> None:
+        """It says that it ends."""
+        self.contact(key).has_stopped = True
+
     def are_young(self) -> bool:
         """True while agents that were here before this controller started may not have come back yet."""
         return time.monotonic() - self.started < self._limits.live
@@ -213,14 +228,14 @@ class AgentTable:
     def live(self, whom: AgentKey | Target) -> list[Agent]:
         """The agent if it is live, or all live agents that may run a role command."""
         if isinstance(whom, Target):
-            found = [agent for agent in self._agents.values() if whom.matches(agent.key, agent.roles)]
+            found = [agent for agent in self.all() if whom.matches(agent.key, agent.roles)]
         else:
-            found = [self._agents[whom]] if whom in self._agents else []
+            found = [one] if (one := self.find(whom)) is not None else []
         return [agent for agent in found if agent.is_live(self._limits)]
 
     def away(self, target: Target) -> list[Agent]:
         """The agents that would get a fan-out's command if they were live: they had the roles when they polled last."""
-        agents = (agent for agent in self._agents.values() if agent.has_polled and not agent.is_live(self._limits))
+        agents = (agent for agent in self.all() if agent.has_polled and not agent.is_live(self._limits))
         return sorted((one for one in agents if target.matches(one.key, one.roles)), key=lambda agent: agent.key)
 
     def answers(self, key: AgentKey) -> bool:
@@ -236,7 +251,7 @@ class AgentTable:
             roles = "" if "*" in whom.roles else f" with role{'s' * (len(whom.roles) > 1)} {', '.join(whom.roles)}"
             reason = f"{shown}{roles} {'are' if away[1:] else 'is'} away" if away else f"none{roles} {never}"
         else:
-            agent = self._agents.get(whom)
+            agent = self.find(whom)
             is_known = agent is not None and agent.has_polled
             reason = f"{whom} is away" if is_known else f"no {whom} {never}"
         return f"{NO_AGENT}: {reason}"
@@ -268,7 +283,16 @@ class AgentTable:
         return found
 
     def all(self) -> list[Agent]:
+        """Those of all processes of the controller."""
+        return self.local()
+
+    def local(self) -> list[Agent]:
+        """Those that this process knows."""
         return list(self._agents.values())
+
+    def with_deliveries(self) -> Iterable[Agent]:
+        """Those without an open poll that have not acknowledged something."""
+        return [agent for agent in self._agents.values() if agent.deliveries and not agent.open_polls]
 
     def _forget_oldest(self) -> None:
         idle = [agent for agent in self._agents.values() if not agent.open_polls and not agent.unacknowledged()]

@@ -19,8 +19,8 @@ from greenagent.controller.dispatch.queue import Queues
 from greenagent.controller.json_parts import json_list, json_object
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey, Assignment, Job, Target
-from greenagent.controller.state.job_store import JobStore
-from greenagent.controller.state.state_file import StateError, away_row
+from greenagent.controller.state.state_file import StateError
+from greenagent.controller.stores import Jobs
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
 
@@ -55,7 +55,7 @@ class Dispatcher:
     A command that is not ended is in exactly one place: in its queue, offered to one poll, or delivered.
     """
 
-    def __init__(self, jobs: JobStore, agents: AgentTable, queues: Queues, limits: Limits) -> None:
+    def __init__(self, jobs: Jobs, agents: AgentTable, queues: Queues, limits: Limits) -> None:
         self.agents = agents
         self.queues = queues
         self._jobs = jobs
@@ -65,7 +65,7 @@ class Dispatcher:
     def close(self) -> None:
         """Answers every open poll with nothing and hands out nothing more."""
         self._is_closing = True
-        for agent in self.agents.all():
+        for agent in self.agents.local():
             for poll in list(agent.parked):
                 poll.offer(None)
 
@@ -92,7 +92,7 @@ class Dispatcher:
 
         A node that has just said that it stops may be started again at once, or never.
         """
-        agent = None if target.roles else self.agents.get(target.key)
+        agent = None if target.roles else self.agents.find(target.key)
         is_leaving = agent is not None and agent.is_stopped and agent.is_live(self._limits)
         return self._limits.live if is_leaving else 0.0
 
@@ -133,7 +133,7 @@ class Dispatcher:
         try:
             self._acknowledge(agent, tokens)
             poll.deadline = time.monotonic() + self.hold(poll)
-            return self._find(agent, poll, self._next(agent, poll))
+            return self._find(agent, poll, self._look(agent, poll))
         finally:
             if not poll.is_parked:
                 self.agents.poll_ended(agent)
@@ -143,8 +143,10 @@ class Dispatcher:
         agent = poll.agent
         assert agent is not None
         try:
-            offered = poll.offered
-            return None if offered is None else self._find(agent, poll, self._with_more(agent, poll, offered))
+            if poll.offered is not None:
+                return self._find(agent, poll, self._with_more(agent, poll, poll.offered))
+            is_over = not poll.is_nudged or poll.deadline <= time.monotonic()
+            return None if is_over else self._find(agent, poll, self._look(agent, poll))
         finally:
             if not poll.is_parked:
                 self.agents.poll_ended(agent)
@@ -159,7 +161,7 @@ class Dispatcher:
                 return None
             if (delivery := self._deliver(agent, poll, assignments)) is not None:
                 return delivery
-            assignments = self._next(agent, poll)
+            assignments = self._look(agent, poll)
         if not self._is_closing and not poll.hung_up:
             poll.park(agent)
         return None
@@ -214,9 +216,7 @@ class Dispatcher:
                 return  # a poll was given it meanwhile
             added = job.assign(others)
             job.away = self._left_out(job.target)
-            self._jobs.update(
-                assignment, added=added, rows=[away_row(job.seq, job.away)], agent=first, unassigned=False
-            )
+            self._jobs.expand(assignment, first, added)
             self.queues.forget(assignment)  # or it would be expanded again
         for one in (assignment, *added):
             self.enqueue(one)
@@ -226,7 +226,7 @@ class Dispatcher:
 
         Parts of the JSON text of a list; other greenlets may run between them.
         """
-        agents = self.agents.all() if key is None else filter(None, [self.agents.get(key)])
+        agents = self.agents.all() if key is None else filter(None, [self.agents.find(key)])
         return json_list(map(self._describe, sorted(agents, key=lambda agent: agent.key)))
 
     def _describe(self, agent: Agent) -> Iterator[str]:
@@ -251,6 +251,14 @@ class Dispatcher:
                     if assignment.token == token:
                         self._jobs.update(assignment, token="")
                 agent.forget_delivery(token, assignment)
+
+    def _look(self, agent: Agent, poll: Poll) -> list[Assignment]:
+        """As ``_next``, once more where something was added meanwhile: nobody tells a poll that is not parked yet."""
+        while True:
+            additions = self.queues.additions
+            found = self._next(agent, poll)
+            if found or additions == self.queues.additions:
+                return found
 
     def _next(self, agent: Agent, poll: Poll) -> list[Assignment]:
         """What the agent gets now; nothing where nothing waits for it."""

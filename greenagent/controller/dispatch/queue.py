@@ -16,6 +16,9 @@ from greenagent.values import states
 class Queues(Protocol):
     """What waits, in the order it was posted, also where something comes back."""
 
+    additions: int
+    """Rises when something is added, for those who just look and let others run meanwhile."""
+
     def add(self, assignment: Assignment) -> None:
         """It waits, for its agent or for whoever has the roles."""
         ...
@@ -76,6 +79,9 @@ class CommandQueue:
 
 class LocalQueues:
     """Those of a controller of one process: what is taken is in no queue any more."""
+
+    additions = 0
+    """It stays so: who looks lets nobody else run."""
 
     def __init__(self) -> None:
         self._own: dict[AgentKey, CommandQueue] = {}

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from greenagent.controller.dispatch.agents import AgentTable
 from greenagent.controller.dispatch.dispatcher import Dispatcher
-from greenagent.controller.dispatch.submission import Submission, parse_posted
+from greenagent.controller.dispatch.submission import Submission, parse_posted, synthetic_result
 from greenagent.controller.limits import MIB, Limits
 from greenagent.controller.model import (
     MAX_SHOWN_NAME,
@@ -22,9 +22,8 @@ from greenagent.controller.model import (
     Result,
     Target,
     end_of,
-    synthetic_result,
 )
-from greenagent.controller.state.job_store import JobStore
+from greenagent.controller.stores import Jobs
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
 from greenagent.values.arguments import as_text
@@ -70,7 +69,7 @@ class ResultService:
 
     def __init__(
         self,
-        jobs: JobStore,
+        jobs: Jobs,
         dispatcher: Dispatcher,
         submission: Submission,
         agents: AgentTable,
@@ -81,12 +80,6 @@ class ResultService:
         self._submission = submission
         self._agents = agents
         self._limits = limits
-        self._refused: list[Assignment] = []
-
-    def restore(self, assignment: Assignment) -> None:
-        """Takes up an assignment from the state file."""
-        if assignment.refused is not None:
-            self._refused.append(assignment)
 
     def take(self, result: Result) -> None:
         """Takes a result an agent posted; a repeat is dropped.
@@ -95,7 +88,7 @@ class ResultService:
         """
         key = result.key
         with self._jobs.lock(result.id):  # the job may just be made
-            job = self._jobs.get(result.id)
+            job = self._jobs.get(result.id, key)
             known = job.assignment_of(key) if job is not None else None
             if known is None and job is not None and not job.adopted:
                 raise NotItsJobError(f"agent {key} posted a result of job {job.id}, which it was never given")
@@ -137,30 +130,25 @@ class ResultService:
         """An agent says that it has just been started: that answers ``restart``, which originals never do otherwise."""
         if not self._is_original(key):
             return
-        for job in self._jobs.all():
-            if job.finished or job.brief.cmd != "restart":
-                continue
-            for assignment in job.assignments:
-                if assignment.agent == key and assignment.state == states.RUNNING:
-                    with self._jobs.lock(assignment):
-                        if not assignment.ended:
-                            self._conclude(assignment, states.SUCCESS, "the agent has been started again")
+        for assignment in self._jobs.running_on(key):
+            if assignment.job.brief.cmd == "restart":
+                with self._jobs.lock(assignment):
+                    if not assignment.ended:
+                        self._conclude(assignment, states.SUCCESS, "the agent has been started again")
 
     def _is_original(self, key: AgentKey) -> bool:
-        agent = self._agents.get(key)
+        agent = self._agents.find(key)
         return agent is not None and agent.is_original
 
     def sweep(self) -> None:
         """Ends what has waited too long. Raises StateError."""
         self._end_waiting()
         self._end_unacknowledged()
-        for assignment in self._refused:
+        for assignment in self._jobs.refused():
             with self._jobs.lock(assignment):
                 is_over = monotonic_epoch() - assignment.refused_at >= self._limits.refusal
                 if is_over and assignment.refused is not None and not assignment.ended:
                     self._record(assignment, assignment.refused)
-        self._refused = [one for one in self._refused if one.refused is not None and not one.ended]
-        self._jobs.trim()
 
     def _end_waiting(self) -> None:
         young = self._agents.are_young()
@@ -179,9 +167,7 @@ class ResultService:
                             self._conclude(assignment, states.ERROR, self._agents.none_live(whom))
 
     def _end_unacknowledged(self) -> None:
-        for agent in self._agents.all():
-            if agent.open_polls or not agent.deliveries:
-                continue
+        for agent in self._agents.with_deliveries():
             for assignment in agent.unacknowledged():
                 since = max(agent.last_poll, self._agents.started)
                 silent = min(time.monotonic() - since, monotonic_epoch() - assignment.delivered)
@@ -207,7 +193,6 @@ class ResultService:
         if assignment.ended or assignment.deliveries > 1 or assignment.results or assignment.refused is not None:
             return
         self._jobs.hold_refusal(assignment, result)
-        self._refused.append(assignment)
 
     def _conclude(self, assignment: Assignment, state: str, text: str) -> None:
         """Ends an assignment for want of an agent's result. The caller holds its lock."""

@@ -6,6 +6,7 @@ See protocol 12.3 and design, section 5 "Roles and the embedded controller".
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from types import NoneType
@@ -21,11 +22,12 @@ from greenagent.controller.model import (
     Assignment,
     Brief,
     Job,
+    Result,
     Target,
-    synthetic_result,
+    end_of,
 )
-from greenagent.controller.state.job_store import JobStore
-from greenagent.controller.state.scripts import Script, ScriptStore, parse_script
+from greenagent.controller.state.scripts import Script, parse_script
+from greenagent.controller.stores import Jobs, Scripts
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import levels, states
 from greenagent.values.command import parse_command, unknown_keys
@@ -92,7 +94,7 @@ def parse_posted(posted: Any, schedule: str = "") -> Posted:
 class Submission:
     """Turns command objects into jobs."""
 
-    def __init__(self, jobs: JobStore, dispatcher: Dispatcher, scripts: ScriptStore, limits: Limits) -> None:
+    def __init__(self, jobs: Jobs, dispatcher: Dispatcher, scripts: Scripts, limits: Limits) -> None:
         self._jobs = jobs
         self._dispatcher = dispatcher
         self._scripts = scripts
@@ -169,6 +171,27 @@ def _remember_repeats(job: Job, earlier: Sequence[Assignment]) -> None:
         for other in earlier:
             if one.agent in (None, other.agent):
                 one.seen.update(other.seen)
+
+
+def synthetic_result(assignment: Assignment, state: str, data: str, level: int = 0) -> Result:
+    """A result the controller itself gives; ``delivered`` false says that no agent answered."""
+    job = assignment.job
+    key = assignment.agent or job.target.key
+    brief = job.brief
+    starttime = int(time.time() * 1000)
+    result = {
+        "id": job.id,
+        **key.to_wire(),
+        "cmd": brief.cmd,
+        "args": {name: text for name, text in (("name", brief.name), ("domain", brief.domain)) if text},
+        "data": data,
+        "level": level,
+        "state": state,
+        "starttime": starttime,
+        "time": 0,
+        "delivered": False,
+    }
+    return Result(job.id, key, state, starttime, json.dumps(result), False, brief.cmd, **end_of(result))
 
 
 def _end_at_once(job: Job, state: str, data: str, level: int = 0) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NoReturn
 
@@ -153,7 +153,7 @@ class AgentApi(AgentResource):
             _refuse("error")
         key = self._heard_of(gid, nid)
         touched = self._services.lines.take(key, records, lambda jobid: self._services.jobs.has_part(jobid, key))
-        self._announce(touched)
+        self._services.jobs.announce(touched)
         resp.text = _OK
 
     def on_post_open_text(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
@@ -163,7 +163,7 @@ class AgentApi(AgentResource):
             _refuse("error")
         key = self._heard_of(gid, nid)
         touched = self._services.open_texts.take(key, shown, lambda jobid: self._services.jobs.has_part(jobid, key))
-        self._announce(touched)
+        self._services.jobs.announce(touched)
         resp.text = _OK
 
     def on_post_waiting(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
@@ -173,9 +173,8 @@ class AgentApi(AgentResource):
             _refuse("error")
         key = self._heard_of(gid, nid)
         for job_id, waits in waiting:
-            if (job := self._services.jobs.get(job_id)) is not None:
-                job.note_waiting(key, waits)
-        self._announce(job_id for job_id, _ in waiting)
+            self._services.jobs.note_waiting(job_id, key, waits)
+        self._services.jobs.announce(job_id for job_id, _ in waiting)
         resp.text = _OK
 
     def on_post_stats(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
@@ -196,7 +195,7 @@ class AgentApi(AgentResource):
         if received["name"] == "startup":
             self._services.results.has_started(key)
         elif received["name"] == "shutdown":
-            self._services.agents.contact(key).has_stopped = True
+            self._services.agents.stopped(key)
         resp.text = _OK
 
     def on_get_script(self, req: falcon.Request, resp: falcon.Response, gid: str, nid: str) -> None:
@@ -214,10 +213,6 @@ class AgentApi(AgentResource):
         if self._services.agents.get(_key(gid, nid)) is not None:
             self._heard_of(gid, nid)
         resp.text = _OK
-
-    def _announce(self, touched: Iterable[str]) -> None:
-        for job in filter(None, map(self._services.jobs.get, touched)):
-            job.changes.announce()
 
     def _received(self, req: falcon.Request, limit: int, refusal: str, make: Callable[[Any], Any] = unchanged) -> Any:
         """What ``make`` makes of the JSON value of the body, or the original's answer to one that has none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from greenagent.controller.dispatch.results import is_kill_order
@@ -92,10 +92,10 @@ class JobQuestion(NamedTuple):
         # One that recurs never ends by itself: it is its last run that failed.
         return job.brief.recurring and self.states >= states.FAILURES and job.has_failed_last
 
-    def find(self, jobs: list[Job]) -> list[Job]:
-        """Of ``jobs``, oldest first: the newest first, or by ``sort`` the largest last. Others have their turns."""
+    def find(self, jobs: Iterable[Job]) -> list[Job]:
+        """Of ``jobs``, newest first: the newest first, or by ``sort`` the largest last. Others have their turns."""
         found: list[Job] = []
-        for job in reversed(jobs):
+        for job in jobs:
             give_way()
             if self.takes(job):
                 found.append(job)

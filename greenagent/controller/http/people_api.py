@@ -107,7 +107,7 @@ class PeopleApi:
             limit=min(limit, MAX_LISTED),
         )
         least = int(_float(req, "short", 0))
-        found = asked.find(self._services.jobs.all())
+        found = asked.find(self._services.jobs.newest())
         short = beginnings((job.id for job in found), self._ids(), least) if least else {}
         shown = (job.summary(silent=self._silent(job), **_short_id(short.get(job.id))) for job in found)
         show_pieces(resp, json_object({}, jobs=json_list(shown)))
@@ -119,17 +119,17 @@ class PeopleApi:
 
     def _ids(self) -> Iterator[str]:
         """Of all jobs; others have their turn meanwhile."""
-        for job in self._services.jobs.all():
+        for job_id in self._services.jobs.ids():
             give_way()
-            yield job.id
+            yield job_id
 
     def on_get_job(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
         """One job, waiting until all of its results are terminal."""
         job = self._job(job_id)
         deadline = time.monotonic() + max(0.0, min(_float(req, "wait", 0.0), MAX_WAIT))
         while not job.answered and (left := deadline - time.monotonic()) > 0:
-            job.changes.wait(left)
-            self._job(job_id)  # it may have been forgotten meanwhile
+            job.changes.wait(left, job.seen)
+            job = self._job(job_id)  # it may have been forgotten meanwhile
         show_pieces(resp, job.full())
 
     def on_post_kill(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
@@ -160,7 +160,8 @@ class PeopleApi:
         while follow and not lines and seen in (None, mark) and (left := deadline - time.monotonic()) > 0:
             if job is None or job.finished:
                 break
-            job.changes.wait(left)
+            job.changes.wait(left, job.seen)
+            job = self._services.jobs.get(job_id) or job
             lines, dropped = store.read(job_id, after, limit, _agents_of(job))
             open_texts, mark = self._open_texts(job)
         shown: dict[str, Any] = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -21,9 +21,9 @@ from gevent.event import Event
 
 from greenagent.controller.assignments import Assignments
 from greenagent.controller.limits import Limits
-from greenagent.controller.model import AgentKey, Assignment, Brief, Job, Result, Target
+from greenagent.controller.model import AgentKey, Assignment, Brief, Job, Listener, Result, Target
 from greenagent.controller.state.job_rows import finished_row, removal_rows, result_of, result_rows, row_of, rows_of
-from greenagent.controller.state.state_file import StateFile, Statement
+from greenagent.controller.state.state_file import StateFile, Statement, away_row
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
 from greenagent.values.command import RESERVED_ID
@@ -46,13 +46,9 @@ _UNOWNED_RESULTS: Final = (
     " OR NOT EXISTS (SELECT 1 FROM assignments WHERE job = results.job AND number = results.number)"
 )
 
-Listener = Callable[[str, int | None], None]
-"""Gets the id of a job that has changed, and the number of the assignment, None where any of them may have. It must not
-block. Of several changes each is told, whether it is still to be seen by then or not."""
-
 
 class JobStore:
-    """All jobs by id, in the order they came."""
+    """All jobs by id, in the order they came: see ``stores.Jobs``."""
 
     def __init__(self, file: StateFile, limits: Limits) -> None:
         self._file = file
@@ -64,12 +60,12 @@ class JobStore:
         self._adopted_bytes = 0
         self._locks: dict[str | Assignment, Event] = {}
         self._listeners: list[Listener] = []
+        self._refused: list[Assignment] = []
         self._next_seq = 1
         self.unfinished_bytes = 0
         """Bytes of the commands and results of unfinished jobs."""
 
     def listen(self, listener: Listener) -> None:
-        """``listener`` is told of each change of a job that was stored, and when one is forgotten."""
         self._listeners.append(listener)
 
     def _tell(self, job: Job, assignment: Assignment | None = None) -> None:
@@ -77,19 +73,33 @@ class JobStore:
         for listener in self._listeners:
             listener(job.id, None if assignment is None else assignment.number)
 
-    def get(self, job_id: str) -> Job | None:
+    def get(self, job_id: str, key: AgentKey | None = None) -> Job | None:
         return self._jobs.get(job_id)
 
     def has_part(self, job_id: str, key: AgentKey) -> bool | None:
-        """Whether an agent has been given a job, or it is its own log; None where no such job is known."""
         if job_id == RESERVED_ID:
             return True
         job = self._jobs.get(job_id)
         return None if job is None else job.assignments.of(key) is not None
 
-    def all(self) -> list[Job]:
-        """Oldest first."""
-        return list(self._jobs.values())
+    def newest(self) -> Iterator[Job]:
+        return reversed(list(self._jobs.values()))
+
+    def ids(self) -> Iterator[str]:
+        return iter(list(self._jobs))
+
+    def running_on(self, key: AgentKey) -> list[Assignment]:
+        open_jobs = (job for job in self._jobs.values() if not job.finished)
+        found = (one for job in open_jobs for one in job.assignments if one.agent == key)
+        return [one for one in found if one.state == states.RUNNING]
+
+    def announce(self, job_ids: Iterable[str]) -> None:
+        for job in filter(None, map(self._jobs.get, job_ids)):
+            job.changes.announce()
+
+    def note_waiting(self, job_id: str, key: AgentKey, waits: bool) -> None:
+        if (job := self._jobs.get(job_id)) is not None:
+            job.note_waiting(key, waits)
 
     @property
     def unfinished(self) -> int:
@@ -111,7 +121,6 @@ class JobStore:
             released.set()
 
     def new(self, job_id: str, command: str, brief: Brief, target: Target, **values: Any) -> Job:
-        """A job nobody knows before ``add``; who makes it holds the lock of its id until then."""
         now = time.time()
         size = JOB_OVERHEAD + len(command)
         offset = now - monotonic_epoch()
@@ -136,36 +145,46 @@ class JobStore:
         self._count(job, ASSIGNMENT_OVERHEAD * len(added))
         self._tell(job)
 
-    def update(
-        self,
-        assignment: Assignment,
-        *,
-        added: Sequence[Assignment] = (),
-        rows: Iterable[Statement] = (),
-        **changes: Any,
-    ) -> None:
-        """Changes an assignment, and stores others of its job and further rows with it. Raises StateError."""
-        self._file.write(chain(map(row_of, [replace(assignment, **changes), *added]), rows))
+    def update(self, assignment: Assignment, **changes: Any) -> None:
+        """Changes an assignment. Raises StateError."""
+        self._update(assignment, (), **changes)
+
+    def _update(self, assignment: Assignment, rows: Iterable[Statement], **changes: Any) -> None:
+        """``rows`` are stored with it."""
+        self._file.write(chain([row_of(replace(assignment, **changes))], rows))
         assignment.change(**changes)
-        assignment.job.assignments.extend(added)
-        self._tell(assignment.job, None if added else assignment)
+        self._tell(assignment.job, assignment)
+
+    def expand(self, assignment: Assignment, agent: AgentKey, added: Sequence[Assignment]) -> None:
+        """One of a fan-out that waited for its first agent is for that one, others of its job are added.
+
+        With them the agents that are left out are stored. Raises StateError.
+        """
+        job = assignment.job
+        rows = chain(map(row_of, added), [away_row(job.seq, job.away)])
+        self._update(assignment, rows, agent=agent, unassigned=False)
+        job.assignments.extend(added)
 
     def update_all(self, changes: Mapping[Assignment, dict[str, Any]]) -> None:
-        """Changes several assignments in one go. Raises StateError."""
         self._file.write([row_of(replace(one, **new)) for one, new in changes.items()])
         for one, new in changes.items():
             one.change(**new)
             self._tell(one.job, one)
 
     def stop_waiting(self, job: Job) -> None:
-        """The agent has come: the job does not end for want of it any more. Raises StateError."""
         self._file.write([("UPDATE jobs SET wait_until = 0 WHERE seq = ?", (job.seq,))])
         job.wait_until = 0.0
 
     def hold_refusal(self, assignment: Assignment, result: Result) -> None:
         """Stores a DUPILICATE_ID result that does not count yet; the next result takes its place. Raises StateError."""
         rows = result_rows(assignment, result, assignment.received + 1, self._limits.results_per_agent)
-        self.update(assignment, rows=rows, refused=result, refused_at=monotonic_epoch())
+        self._update(assignment, rows, refused=result, refused_at=monotonic_epoch())
+        self._refused.append(assignment)
+
+    def refused(self) -> list[Assignment]:
+        """Those with a DUPILICATE_ID result that is held back."""
+        self._refused = [one for one in self._refused if one.refused is not None and not one.ended]
+        return self._refused[:]
 
     def record(self, assignment: Assignment, result: Result, state: str) -> None:
         """Adds a result; ``state`` is what it makes of the assignment. Raises StateError."""
@@ -173,7 +192,7 @@ class JobStore:
         goes_on = not job.adopted and not states.is_terminal(state)
         if goes_on and self.unfinished_bytes + result.size > self._limits.unfinished_bytes // 2:
             result = result.without_output(LEFT_OUT)
-        keep = 1 + _that_fit(assignment.results, self._limits.results_per_agent - 1)
+        keep = 1 + that_fit(assignment.results, self._limits.results_per_agent - 1)
         ends = states.is_terminal(state) and job.assignments.have_ended(but=assignment)
         finished = job.finished or (monotonic_epoch() if ends else 0.0)
         received = assignment.received + 1
@@ -183,7 +202,7 @@ class JobStore:
         rows = result_rows(assignment, result, received, keep)
         if finished:
             rows = chain(rows, [finished_row(job, finished)])
-        self.update(assignment, rows=rows, agent=agent, state=state, token="", received=received, refused=None)
+        self._update(assignment, rows, agent=agent, state=state, token="", received=received, refused=None)
         is_counted = len(assignment.seen) >= MAX_REMEMBERED_REPEATS
         assignment.seen[_mark(result)] = None
         while len(assignment.seen) > MAX_REMEMBERED_REPEATS:
@@ -201,7 +220,6 @@ class JobStore:
                 self._file.write([finished_row(job, job.finished)])
 
     def is_repeat(self, assignment: Assignment, result: Result) -> bool:
-        """Whether the agent has given this result before."""
         return _mark(result) in assignment.seen
 
     def trim(self) -> None:
@@ -340,6 +358,7 @@ class JobStore:
             assignment.job.size += result.size + MARK_OVERHEAD
             if result.state == states.DUPLICATE_ID and not assignment.ended:
                 assignment.change(refused=result, refused_at=monotonic_epoch())
+                self._refused.append(assignment)
             else:
                 assignment.results.append(result)
                 assignment.seen[_mark(result)] = None
@@ -357,7 +376,7 @@ def _mark(result: Result) -> tuple[int, str]:
     return result.starttime, result.state
 
 
-def _that_fit(results: list[Result], most: int) -> int:
+def that_fit(results: list[Result], most: int) -> int:
     """How many of the newest results are kept beside a further one."""
     left = MAX_EARLIER
     for number, result in enumerate(reversed(results)):

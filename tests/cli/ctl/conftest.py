@@ -9,7 +9,7 @@ import pytest
 
 from greenagent.cli.ctl import kill
 from tests.support.ctl import AnsweringAgent, PausesAlone
-from tests.support.local_controller import controller, make_controller  # noqa: F401
+from tests.support.local_controller import backend, controller, make_controller  # noqa: F401
 
 
 @pytest.fixture
