@@ -20,6 +20,7 @@ CONTRACT: Final = (
     "test_open_texts",
     "test_original_agents",
     "test_results",
+    "test_schedule_api",
     "test_uploads",
 )
 """Modules whose tests hold for either backend, unless a test is marked ``local``."""

@@ -67,7 +67,7 @@ class Bench:
 
     def jobs(self) -> list[str]:
         """The ids of the jobs of schedules, oldest first."""
-        return [job.id for job in self.controller.services.jobs.all() if job.brief.schedule]
+        return [job.id for job in reversed(list(self.controller.services.jobs.newest())) if job.brief.schedule]
 
     def progress(self, schedule_id: str = "s") -> Any:
         return self.scheduler.get(schedule_id)[1]
