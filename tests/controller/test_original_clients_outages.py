@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 
 Make = Callable[..., LocalController]
 TAKEN = "greenagent:clients:cmds_queue:taken"
-TICKET = "greenagent:clients:cmds_queue:ticket"
+NUMBER = "greenagent:clients:cmds_queue:number"
 HOLDER = "greenagent:clients:holder"
 LIMITS = {"clients_lease": 2.0}
 
@@ -129,7 +129,7 @@ def test_what_was_just_being_taken_when_a_controller_was_killed_is_taken_by_the_
     server.client.rpush(TAKEN, json.dumps(client.command(id="j")))
     agent = Agent(make_controller(clients=server.url))
     assert agent.take()["id"] == "j"
-    wait_until(lambda: not server.client.exists(TAKEN, TICKET), what="it to be through")
+    wait_until(lambda: not server.client.exists(TAKEN), what="it to be through")
 
 
 def test_commands_survive_kills_of_the_controller_at_any_moment(server: RedisServer, tmp_path: Path) -> None:
@@ -171,20 +171,21 @@ def polled(controller: ControllerProcess, many: int) -> Iterator[str]:
 def test_a_command_that_was_submitted_when_the_controller_was_killed_is_not_submitted_again(
     make_controller: Make, server: RedisServer, tmp_path: Path
 ) -> None:
-    """As it is when a kill comes between the two: its ticket is there and so is its job."""
+    """As it is when a kill comes between the two: its number is there and so is its job."""
     client = FirstClient(server)
     controller = make_controller(Limits(**LIMITS), tmp_path / "state", clients=server.url)
     client.send(id="j")
     agent = Agent(controller)
     first = agent.take()
-    ticket = first["posting"].partition(":")[2]
-    wait_until(lambda: not server.client.exists(TAKEN, TICKET), what="it to be through")
+    queue, number = first["posting"].split(":")
+    assert queue == "cmds_queue"
+    wait_until(lambda: not server.client.exists(TAKEN), what="it to be through")
     controller.stop()
-    server.client.set(TICKET, ticket)
+    server.client.set(NUMBER, number.replace(".", ":"))
     server.client.rpush(TAKEN, json.dumps(client.command(id="j")))
     server.client.delete("joblog", "jobresult:j")
     controller = make_controller(Limits(**LIMITS), tmp_path / "state", clients=server.url)
-    wait_until(lambda: not server.client.exists(TAKEN, TICKET), what="it to be through")
+    wait_until(lambda: not server.client.exists(TAKEN), what="it to be through")
     assert server.client.llen("joblog") == 1
     assert client.hash("j")["1:10"]["state"] == "RUNNING"
     agent = Agent(controller)

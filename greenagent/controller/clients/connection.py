@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -55,10 +56,16 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 _LEAVE: Final = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
-_SET_ONCE: Final = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
-redis.call('SETNX', ARGV[2], ARGV[3])
-return redis.call('GET', ARGV[2])
+_MOVE: Final = """
+local found, length = {}, 0
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return found end
+while #found < tonumber(ARGV[2]) and length < tonumber(ARGV[3]) do
+    local element = redis.call('LMOVE', KEYS[2], KEYS[3], 'LEFT', 'RIGHT')
+    if not element then break end
+    found[#found + 1] = element
+    length = length + #element
+end
+return found
 """
 _DIGESTS: Final = """
 local found = {}
@@ -90,6 +97,8 @@ class ClientsRedis:
         self.name = f"the Redis of the original clients ({shown})"
         self._token = uuid.uuid4().hex
         self._lease = lease
+        self._kept = 0.0
+        """When it was said last that this controller serves them (monotonic)."""
         self._odd = log.rate_limited()
         try:
             self._client: Any = redis.Redis.from_url(
@@ -104,22 +113,37 @@ class ClientsRedis:
         self._write = self._client.register_script(_WRITE)
         self._keep = self._client.register_script(_KEEP)
         self._leave = self._client.register_script(_LEAVE)
-        self._set_once = self._client.register_script(_SET_ONCE)
+        self._move = self._client.register_script(_MOVE)
         self._digests = self._client.register_script(_DIGESTS)
 
     def become_holder(self) -> bool:
         """Whether this controller serves the clients from now on."""
-        milliseconds = int(self._lease * 1000)
-        if self._client.set(HOLDER, self._token, nx=True, px=milliseconds):
+        asked = time.monotonic()
+        if self._client.set(HOLDER, self._token, nx=True, px=int(self._lease * 1000)):
+            self._kept = asked
             return True
-        return bool(self._keep(keys=[HOLDER], args=[self._token, milliseconds]))
+        return self._stays_holder()
+
+    def _stays_holder(self) -> bool:
+        asked = time.monotonic()
+        is_ours = bool(self._keep(keys=[HOLDER], args=[self._token, int(self._lease * 1000)]))
+        self._kept = asked if is_ours else self._kept
+        return is_ours
 
     def stay_holder(self) -> None:
-        """For ever: says again and again that this controller serves them. Raises NotHolderError."""
+        """For ever: says again and again that this controller serves them.
+
+        Raises NotHolderError, also where nobody does: Redis has forgotten everything then.
+        """
         while True:
             gevent.sleep(self._lease / 4)
-            if not self._keep(keys=[HOLDER], args=[self._token, int(self._lease * 1000)]):
+            if not self._stays_holder():
                 raise self._not_holder()
+
+    def require_holder(self) -> None:
+        """Raises NotHolderError where another controller may serve the clients by now; asks nobody."""
+        if time.monotonic() - self._kept > self._lease:
+            raise self._not_holder()
 
     def leave(self) -> None:
         """Lets another controller serve them at once."""
@@ -154,12 +178,15 @@ class ClientsRedis:
         found: list[bytes] = self._client.lrange(key, 0, -1)
         return found
 
-    def set_once(self, key: str, text: str) -> str:
-        """What the key says, which is ``text`` where it said nothing. Raises NotHolderError."""
-        kept: bytes | None = self._set_once(keys=[HOLDER], args=[self._token, key, text])
-        if kept is None:
-            raise self._not_holder()
-        return kept.decode("utf-8", "replace")
+    def take_more(self, queue: str, into: str, most: int, length: int) -> list[bytes]:
+        """Elements that are there already, moved in the same way, of about ``length`` bytes together at most."""
+        found: list[bytes] = self._move(keys=[HOLDER, queue, into], args=[self._token, most, length])
+        return found
+
+    def text(self, key: str) -> str:
+        """ "" where there is none."""
+        kept: bytes | None = self._client.get(key)
+        return "" if kept is None else kept.decode("utf-8", "replace")
 
     def _not_holder(self) -> NotHolderError:
         return NotHolderError(f"another controller may serve the clients of {self.name}")

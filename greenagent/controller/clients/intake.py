@@ -1,8 +1,8 @@
 """Commands of original clients, taken one after the other.
 
-Each goes from its queue to a list of what is just being taken, and leaves that in the same moment in which the clients
-see what became of it. A controller that is killed in between finds it there again, with the ticket by which the job
-that was made of it is known.
+They go from their queue to a list of what is just being taken, several at a time, since each move may cost a look at
+the disk. They leave that list in the moment in which the clients see what became of them. A controller that is killed
+in between finds them there again, with the number by which the job that was made of each is known.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import uuid
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 import gevent
 from gevent.event import Event
 
 from greenagent.controller.clients.connection import OUTAGES, PREFIX, ClientsRedis, Command, NotHolderError
-from greenagent.controller.clients.publisher import Publisher, tags_of
+from greenagent.controller.clients.publisher import Publisher, Taken, tags_of
 from greenagent.controller.clients.wire import (
     JOB_LOG,
     KEPT_FOR,
@@ -44,6 +45,10 @@ from greenagent.values.command import POSTING, problem_of_id
 from greenagent.values.errors import CommandError
 
 SET_ASIDE: Final = PREFIX + "malformed"
+MOST: Final = 100
+"""Elements that are taken at a time."""
+MAX_LENGTH: Final = 4 * 1024 * 1024
+"""Bytes of them together, about."""
 AGAIN: Final = 1.0
 """Seconds until a command is tried again for which there is no room just now."""
 MAX_SET_ASIDE: Final = 64 * 1024
@@ -68,7 +73,7 @@ class Intake:
         self._generation = generation
         self._queue = generation.queue
         self._taken = f"{PREFIX}{self._queue}:taken"
-        self._ticket = f"{PREFIX}{self._queue}:ticket"
+        self._number_key = f"{PREFIX}{self._queue}:number"
         self._waiting_key = f"{PREFIX}{self._queue}:waiting"
         self._redis = redis
         self._publisher = publisher
@@ -84,6 +89,10 @@ class Intake:
         """Those of them that are in the queue again: no other of the id may go first."""
         self._ended: set[str] = set()
         self._wake = Event()
+        self._series, self._number = "", 0
+        """The number of the first element of what is just being taken, within a series that is nowhere else."""
+        self._handled: list[Taken] = []
+        """The elements from that one on of which clients do not know yet."""
 
     def note(self, job_id: str) -> None:
         """A job has changed; never blocks."""
@@ -96,19 +105,27 @@ class Intake:
         self._returned.clear()
         self._waiting.clear()
         for element in self._redis.all_of(self._waiting_key):
-            job_id = _value(element).get("id")
-            self._waiting.setdefault(str(job_id), deque()).append(element)
+            try:
+                job_id = str(_value(element).get("id"))
+            except CommandError:
+                continue  # somebody else has put it there
+            self._waiting.setdefault(job_id, deque()).append(element)
         self._ended.update(self._waiting)
         self._wake.set()
 
     def run(self) -> None:
         """Takes commands, for ever."""
+        self._handled.clear()
+        series, _, number = self._redis.text(self._number_key).partition(":")
+        is_known = number.isascii() and number.isdigit()
+        self._series, self._number = (series, int(number)) if is_known else (uuid.uuid4().hex, 0)
+        # Before anything is taken: where Redis has forgotten the number, it has forgotten the list, too.
+        self._redis.write([self._said_number(0)])
         while True:
             # Also where nothing comes: a controller that stood still may have taken one when it was our turn already.
-            for left in self._redis.all_of(self._taken):
-                self._handle(left)
+            self._handle_all(self._redis.all_of(self._taken))
             while (element := self._redis.take(self._queue, self._taken)) is not None:
-                self._handle(element)
+                self._handle_all([element, *self._redis.take_more(self._queue, self._taken, MOST - 1, MAX_LENGTH)])
 
     def return_waiting(self) -> None:
         """For ever: puts commands whose id is free again to the head of the queue."""
@@ -131,17 +148,36 @@ class Intake:
         job = self._jobs.get(job_id)
         return job is None or job.adopted or bool(job.finished)
 
+    def _handle_all(self, elements: Sequence[bytes]) -> None:
+        """Makes jobs of all elements of the list of what is being taken; they leave that whatever they are."""
+        for element in elements:
+            self._redis.require_holder()
+            self._handle(element)
+        self._flush()
+
+    def _flush(self) -> None:
+        """Lets clients see what became of the elements, and takes these out of the list, in one moment."""
+        if not self._handled:
+            return
+        many = len(self._handled)
+        self._publisher.enter(self._handled, [("LTRIM", self._taken, many, -1), self._said_number(many)])
+        self._number += many
+        self._handled.clear()
+
+    def _said_number(self, more: int) -> Command:
+        return ("SET", self._number_key, f"{self._series}:{self._number + more}")
+
     def _handle(self, element: bytes) -> None:
-        """Makes a job of an element of the list of what is being taken; it leaves that whatever it is."""
         try:
-            posted, command = self._read(element)
+            posted, tags = self._read(element)
         except CommandError as error:
             self._refuse(element, error.reason)
             return
         while True:
             try:
-                self._submit(element, posted, command)
+                self._submit(element, posted, tags)
             except (TooManyJobsError, StateError) as error:
+                self._flush()
                 self._trouble.warning(f"commands wait in {self._queue}: {error}")
                 gevent.sleep(AGAIN)
             except CommandError as error:
@@ -158,38 +194,39 @@ class Intake:
                 self._trouble.resolved(f"commands of {self._queue} are taken again")
                 return
 
-    def _read(self, element: bytes) -> tuple[Posted, dict[str, Any]]:
-        """The command with what we add to it. Raises CommandError."""
+    def _read(self, element: bytes) -> tuple[Posted, str]:
+        """The command with what we add to it, and its tags. Raises CommandError."""
         if len(element) > self._limits.job_body:
             raise CommandError(f"a command has {self._limits.job_body} bytes at most")
         command = _value(element)
-        ticket = self._redis.set_once(self._ticket, uuid.uuid4().hex)
-        command[POSTING] = f"{self._queue}:{ticket}"
+        posting = f"{self._series}.{self._number + len(self._handled)}"
+        command[POSTING] = f"{self._queue}:{posting}"
         if command.get("id") is None:
-            command["id"] = ticket
+            command["id"] = posting
         if self._generation.is_first and not command.get("fanout"):
             command["wait_for_agent"] = MAX_WAIT
-        return parse_posted(command), command
+        return parse_posted(command), tags_of(command)
 
-    def _submit(self, element: bytes, posted: Posted, command: dict[str, Any]) -> None:
+    def _submit(self, element: bytes, posted: Posted, tags: str) -> None:
         """Raises CommandError, TooManyJobsError, StateError."""
         job_id = posted.id
         known = self._jobs.get(job_id)
-        if known is not None and json.loads(known.command).get(POSTING) == command[POSTING]:
+        if known is not None and _posting_of(known.command) == _posting_of(posted.text):
             job = known  # it was submitted before a controller was killed, or Redis went away
         elif self._must_wait(job_id, element):
             self._wait(job_id, element)
             return
         else:
-            self._publisher.finish(job_id)
+            if known is not None:  # it is about to be forgotten
+                self._flush()
+                self._publisher.finish(job_id)
+                posted = self._read(element)[0]
             try:
                 job = self._submission.submit(posted, again=True, settled=not self._generation.is_first)
             except KnownIdError:  # posted elsewhere in this moment
                 self._wait(job_id, element)
                 return
-        self._publisher.enter(
-            job, self._generation, tags_of(command), [*self._log_commands(element), *self._done(element)]
-        )
+        self._handled.append(Taken(self._generation, self._log_commands(element), job, tags))
         self._is_through(job_id, element)
 
     def _must_wait(self, job_id: str, element: bytes) -> bool:
@@ -199,8 +236,10 @@ class Intake:
 
     def _wait(self, job_id: str, element: bytes) -> None:
         """It stays where it is kept until the job that has its id has ended."""
-        is_first = self._returned.get(job_id) == element  # another has taken the id, not through this queue
-        self._redis.write([("LPUSH" if is_first else "RPUSH", self._waiting_key, element), *self._done(element)])
+        is_first = self._returned.get(job_id) == element  # another has taken the id, not by way of this queue
+        kept: Command = ("LPUSH" if is_first else "RPUSH", self._waiting_key, element)
+        self._handled.append(Taken(self._generation, [kept]))
+        self._flush()  # before it can be put back
         waiting = self._waiting.setdefault(job_id, deque())
         if is_first:
             waiting.appendleft(element)
@@ -225,13 +264,11 @@ class Intake:
             value = {}
         job_id = value.get("id")
         if not isinstance(job_id, str) or problem_of_id(job_id):
-            self._redis.write(
-                [
-                    ("LPUSH", SET_ASIDE, element[:MAX_SET_ASIDE]),
-                    ("LTRIM", SET_ASIDE, 0, self._limits.clients_set_aside - 1),
-                    *self._done(element),
-                ]
-            )
+            kept: list[Command] = [
+                ("LPUSH", SET_ASIDE, element[:MAX_SET_ASIDE]),
+                ("LTRIM", SET_ASIDE, 0, self._limits.clients_set_aside - 1),
+            ]
+            self._handled.append(Taken(self._generation, kept))
             self._refusals.log(levels.WARNING, f"an element of {self._queue} was set aside in {SET_ASIDE}: {reason}")
             return
         gid, nid = _number(value.get("gid")), _number(value.get("nid"))
@@ -239,7 +276,8 @@ class Intake:
         told = push_result(self._generation, job_id, f"{gid}:{nid}", text)
         expires = ("EXPIRE", hash_key(job_id), KEPT_FOR)
         queued = () if self._generation.is_first else push_queued(job_id)
-        self._redis.write([*self._log_commands(element), *told, expires, *queued, *self._done(element)])
+        told_all = [*self._log_commands(element), *told, expires, *queued]
+        self._handled.append(Taken(self._generation, told_all))
         self._is_through(job_id, element)
         self._refusals.log(levels.WARNING, f"the command {job_id!r} in {self._queue} was refused: {reason}")
 
@@ -248,8 +286,10 @@ class Intake:
             return []
         return [("LPUSH", JOB_LOG, element), ("LTRIM", JOB_LOG, 0, self._limits.clients_log - 1)]
 
-    def _done(self, element: bytes) -> list[Command]:
-        return [("LREM", self._taken, 1, element), ("DEL", self._ticket)]
+
+def _posting_of(command: str) -> str:
+    """Which posting of a command a job was made of; "" where it was posted otherwise."""
+    return str(json.loads(command).get(POSTING) or "") if POSTING in command else ""
 
 
 def _value(element: bytes) -> dict[str, Any]:

@@ -84,6 +84,16 @@ class Difference(NamedTuple):
         self.entry.is_queued = self.is_queued
 
 
+class Taken(NamedTuple):
+    """A command that was taken from a queue."""
+
+    generation: Generation
+    commands: list[Command]
+    """What is to be written beside the job."""
+    job: Job | None = None
+    tags: str = ""
+
+
 class Publisher:
     """Writes what changes. Who calls a method that writes may have ``OUTAGES`` and NotHolderError raised."""
 
@@ -138,7 +148,9 @@ class Publisher:
                 self._changed.pop(job_id, None)  # where it cannot be written, ``take_over`` finds that out
                 if difference is not None:
                     found.append(difference)
-            self._send(found)
+            self._redis.write([command for one in found for command in one.commands])
+            for one in found:
+                one.note_written()
 
     def _difference(self, job_id: str, numbers: set[int] | None) -> Difference | None:
         entry, job = self._entries.get(job_id), self._jobs.get(job_id)
@@ -149,22 +161,26 @@ class Publisher:
             return None
         return difference_of(job, entry, numbers) if job.seq == entry.seq else None
 
-    def enter(self, job: Job, generation: Generation, tags: str, more: Iterable[Command]) -> None:
-        """Writes what there is of a job that a client asked for, and ``more`` behind it, in one go."""
+    def enter(self, taken: Sequence[Taken], more: Iterable[Command]) -> None:
+        """Writes what there is of jobs that clients asked for, and ``more`` behind it, in one go."""
         with self._lock:
-            entry = self._entries.get(job.id)
-            if entry is None or entry.seq != job.seq:
-                entry = Entry(job.seq, generation, tags)
-            self._send([difference_of(job, entry)], more)
-            self._entries[job.id] = entry
-        self.note(job.id)  # it may have changed meanwhile
-
-    def _send(self, differences: Sequence[Difference], more: Iterable[Command] = ()) -> None:
-        commands = [*(command for one in differences for command in one.commands), *more]
-        if commands:
-            self._redis.write(commands)
-        for one in differences:
-            one.note_written()
+            commands: list[Command] = []
+            found: list[tuple[Job, Difference]] = []
+            for one in taken:
+                commands += one.commands
+                if one.job is not None:
+                    entry = self._entries.get(one.job.id)
+                    if entry is None or entry.seq != one.job.seq:
+                        entry = Entry(one.job.seq, one.generation, one.tags)
+                    difference = difference_of(one.job, entry)
+                    commands += difference.commands
+                    found.append((one.job, difference))
+            self._redis.write([*commands, *more])
+            for job, difference in found:
+                difference.note_written()
+                self._entries[job.id] = difference.entry
+        for job, _ in found:
+            self.note(job.id)  # it may have changed meanwhile
 
     # -- after an outage, or another controller
 
