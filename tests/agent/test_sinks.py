@@ -7,10 +7,12 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+import trustme
 
 from greenagent.cli.logs.outbox import run as outbox
 from greenagent.statistics.collector import FlushedObject
 from tests.support.agents import AgentProcess, configuration
+from tests.support.certificates import server_context, write_authority, write_pair
 from tests.support.commands import shell
 from tests.support.inside import InsideAgent
 from tests.support.recording_controller import RecordingController, status
@@ -154,6 +156,23 @@ def test_a_sink_of_line_protocol_gets_statistics_and_no_lines(tmp_path: Path) ->
             assert inside.agent.monitoring.status.brief()["sinks"]["influx"]["lines"] == 0
     assert {post.endpoint for post in sink.posts} == {WRITE}
     assert {post.headers["Authorization"] for post in sink.posts} == {"Token word"}
+
+
+def test_a_sink_is_trusted_and_shown_a_certificate_as_a_controller_is(tmp_path: Path) -> None:
+    authority, other = trustme.CA(), trustme.CA()
+    server = server_context(authority.issue_cert("127.0.0.1"), client_ca=authority)
+    chain, key = write_pair(authority.issue_cert("agent"), tmp_path)
+    trusted = write_authority(other, tmp_path / "ca")
+    with RecordingSink(tls=server) as sink, RecordingController() as controller:
+        more = section(sink) + f'[sinks.otel.security]\ncertificate_authority = "{trusted}"\n'
+        more += f'client_certificate = "{chain}"\nclient_certificate_key = "{key}"\n'
+        with InsideAgent(tmp_path, {"main": controller.url}, more=more) as inside:
+            inside.accept(shell("j", PRINTS))
+            inside.await_said(f"sink otel ({sink.url}): logs sink/otel: its certificate")
+            assert sink.posts == []
+            write_authority(authority, trusted)
+            wait_until(lambda: sink.texts == PRINTED, what="the lines, once its authority is known")
+            inside.await_said("sink otel: certificate files were replaced and are in use now")
 
 
 def test_what_waits_for_a_sink_shows_in_the_status(tmp_path: Path) -> None:

@@ -78,9 +78,24 @@ def test_a_line_says_who_printed_it_when_and_how_grave_it_is() -> None:
     }  # fmt: skip
     del record["attributes"]
     assert record == {
-        "timeUnixNano": "1700000000500000000", "observedTimeUnixNano": "1700000000500000000",
+        "timeUnixNano": "1700000000500000001", "observedTimeUnixNano": "1700000000500000001",
         "severityNumber": 13, "severityText": "stderr", "body": {"stringValue": "it\tis \x00 \u20ac"},
     }  # fmt: skip
+
+
+def test_a_line_of_a_job_without_any_name_is_json_too() -> None:
+    wire: dict[str, Any] = {"id": 1, "jobid": "", "domain": "", "name": "", "epoch_ms": 1, "level": 3, "data": ""}
+    assert attributes(json.loads(OtlpLines(1, 10).encode(wire))) == {"message.id": 1, "message.level": 3}
+
+
+def test_lines_of_one_millisecond_keep_their_order_by_time() -> None:
+    with RecordingSink() as sink:
+        logs = Lines(sink)
+        logs.store.add(*lines(5))
+        with running(logs.uploader):
+            logs.wait_delivered()
+    times = [int(record["timeUnixNano"]) for record in sink.records]
+    assert times == [1_700_000_000_500_000_000 + number for number in range(1, 6)]
 
 
 @pytest.mark.parametrize(("level", "severity"), SEVERITIES.items())

@@ -38,6 +38,24 @@ def test_commands_and_programs_that_are_not_there_are_warnings(tmp_path: Path) -
     )
 
 
+def test_what_a_sink_lacks_on_this_machine_is_told_in_one_go(tmp_path: Path) -> None:
+    text = MINIMAL + (
+        "[sinks.otel]\ntype = 'otlp'\nurl = 'https://127.0.0.1:4318'\ntoken_file = 'gone'\n"
+        "[sinks.otel.security]\ncertificate_authority = 'lost'\n"
+    )
+    code, lines = check(tmp_path, text)
+    assert code == 1
+    assert lines == [
+        "greenagent: 10: [sinks.otel] token_file: cannot read the token file gone: No such file or directory",
+        "greenagent: 12: [sinks.otel.security] certificate_authority: 'lost' does not exist",
+    ]
+    (tmp_path / "gone").write_text("two words")
+    assert check(tmp_path, text)[1][0].endswith("the token file gone must hold one word of ASCII characters")
+    (tmp_path / "gone").write_text("word")
+    (tmp_path / "gone").chmod(0o600)
+    assert check(tmp_path, text.replace("certificate_authority", "#")) == (0, [])
+
+
 def test_a_log_folder_that_cannot_be_made_is_a_problem_and_nothing_is_left_behind(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     logger = MINIMAL + "[logging.db]\ntype = 'DB'\nlog_dir = '{}'\n"

@@ -13,7 +13,8 @@ from greenagent.cli.agent.running import EXIT_NOBODY, show_status
 from greenagent.settings.models import MainSettings
 from tests.support.commands import shell
 from tests.support.inside import InsideAgent
-from tests.support.recording_controller import RecordingController
+from tests.support.recording_controller import RecordingController, status
+from tests.support.recording_sink import LOGS, RecordingSink
 from tests.support.waiting import wait_until
 
 
@@ -60,6 +61,22 @@ def test_a_running_agent_tells_how_it_does(tmp_path: Path, often: None, capsys: 
         assert file.stat().st_ino == written, "nothing changes, and so nothing is written"
     assert not file.exists()
     assert said(main, capsys) == (EXIT_NOBODY, "no agent has the files of this configuration\n")
+
+
+def test_a_sink_is_told_of_with_what_waits_for_it(
+    tmp_path: Path, often: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RecordingSink() as sink:
+        sink.misbehave(LOGS, status(503))
+        more = f'[sinks.otel]\ntype = "otlp"\nsends = ["logs"]\nflush_int = 0.1\nurl = "{sink.url}"\n'
+        with InsideAgent(tmp_path, {}, more=more) as inside:
+            main = inside.agent.settings.main
+            inside.accept(shell("j", "echo a; echo b"))
+            trouble = "sink otel: waiting for it: 2 lines, 0 statistics, trouble: it answers with status 503"
+            wait_until(lambda: trouble in said(main, capsys)[1].splitlines(), what="the sink that is away")
+            sink.behave()
+            fine = "sink otel: waiting for it: 0 lines, 0 statistics"
+            wait_until(lambda: fine in said(main, capsys)[1].splitlines(), what="the sink that is back")
 
 
 def test_a_disk_that_takes_nothing_is_said_once(
