@@ -29,6 +29,8 @@ from greenagent.values.errors import GreenagentError
 CURRENT: Final = "current.db"
 COMPANIONS: Final = ("-wal", "-shm", "-journal")
 """What sqlite keeps beside a database, by what follows the database's name."""
+TOTALS_SEQ: Final = "totals_seq"
+"""Key in the meta table: up to which ``seq`` table ``totals`` tells of all lines."""
 READER_PATIENCE = 2.0
 """Seconds that a reader from outside waits for a database that is locked, as while it is being closed."""
 Unreadable = Callable[[Path, sqlite3.Error], None]

@@ -17,8 +17,6 @@ MIXED: Final = 0
 """Instead of the level of a block whose texts carry it: ``LEVEL::text``. No message has level 0."""
 LAST_ID: Final = 0xFFFFFFFF
 
-_LEVEL = re.compile(r"^([0-9]+)::", re.MULTILINE)
-"""In front of each line of a mixed block."""
 _CONTROL = re.compile(r"[\x01-\x09\x0b-\x1f]")
 
 
@@ -35,9 +33,12 @@ class Block(NamedTuple):
 
 
 class Mixed(NamedTuple):
-    """Complete one-line messages of several levels, none of them in ``ALONE``: ``LEVEL::text`` and a newline each."""
+    """Complete one-line messages of several levels, none of them in ``ALONE``: ``LEVEL::text`` and a newline each.
 
-    levels: frozenset[int]
+    ``levels``: how many there are of each.
+    """
+
+    levels: Mapping[int, int]
     text: str
     count: int  # type: ignore[assignment]
 
@@ -87,7 +88,8 @@ class Lines:
     within which the job wants them sent, 0 for as configured. ``first_id`` is the id of the first. ``text`` is a
     block's lines, each with its newline, or "" when ``rows`` holds them. ``size`` is in bytes of UTF-8.
     ``tells``: this is the note that so many lines of the job were lost, and no line of the job's own; else 0.
-    ``closes``: the streams whose open text is whole with these lines.
+    ``closes``: the streams whose open text is whole with these lines. ``counts``: of a mixed block, how many lines
+    there are of each level, where that is known.
     """
 
     owner: Owner
@@ -103,6 +105,7 @@ class Lines:
     size: int
     tells: int = 0
     closes: tuple[int, ...] = ()
+    counts: Mapping[int, int] | None = None
 
     @property
     def stored_size(self) -> int:
@@ -122,12 +125,11 @@ class Lines:
         """How many there are of each level."""
         if not self.rows and self.level != MIXED:
             return {self.level: self.count}
-        if self.rows:
-            return Counter(level for level, _ in self.rows)
-        counts: Counter[int] = Counter()
-        for level, count in Counter(_LEVEL.findall(self.text)).items():
-            counts[int(level)] += count
-        return counts
+        if self.counts is not None:
+            return self.counts
+        if len(self.rows) == 1:
+            return {self.rows[0][0]: 1}
+        return Counter([level for level, _ in self.levelled()])
 
     def parts(self, limit: int) -> Iterator[Lines]:
         """The same lines, cut so that each part's ``stored_size`` is at most ``limit``, or one line."""
@@ -150,6 +152,7 @@ class Lines:
                 rows=self.rows[start:end],
                 count=count,
                 size=size,
+                counts=None,
             )
             start, size = end, 0
 

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from peewee import CompositeKey, FloatField, IntegerField, Model, SqliteDatabase, TextField
 
+from greenagent.logs.folder import TOTALS_SEQ
+
 _NO_DATABASE = SqliteDatabase(None)
 
 
@@ -71,6 +73,26 @@ class Spans(LogModel):
         without_rowid = True
 
 
+class Totals(LogModel):
+    """So many lines of ``logs`` are of a level and of a job or a minute, and the epoch of the first and last of them.
+
+    ``minute`` is when that began, in seconds since 1970; of ``jobid`` and ``minute`` one is null. Two rows may tell of
+    the same job or minute: each of other lines. Made once a file has many lines (``logs.write.totals``).
+    """
+
+    jobid = TextField(null=True)
+    domain = TextField(null=True)
+    name = TextField(null=True)
+    minute = IntegerField(null=True)
+    level = IntegerField()
+    lines = IntegerField()
+    first = FloatField()
+    last = FloatField()
+
+    class Meta:
+        primary_key = False
+
+
 class OpenLines(LogModel):
     """What a stream of a job has begun and not ended, for whoever looks on (design, section 8).
 
@@ -118,7 +140,8 @@ class Runs(LogModel):
 class Meta(LogModel):
     """Numbers that go with the file: ``next_seq`` and ``last_id``, written with every batch, and ``first_seq``.
 
-    ``pair BIT NAME`` holds the cursor that an upload pair had when this was written.
+    ``pair BIT NAME`` holds the cursor that an upload pair had when this was written, ``totals_seq`` up to where
+    ``totals`` tells of all lines.
     """
 
     key = TextField(primary_key=True)
@@ -142,10 +165,21 @@ def _columns(model: Any) -> list[str]:
 LINE_COLUMNS: Final = tuple(_columns(Logs))
 """In the order of the table: also the order of the values of INSERT_ROW."""
 
+FORGET_TOTALS: Final = f'DELETE FROM "{_table(Meta)}" WHERE "key" = \'{TOTALS_SEQ}\''
+
+
+def _forget_totals_after(change: str) -> str:
+    """A trigger: whoever changes lines, and with whatever program, leaves no sums that are wrong."""
+    name = f"totals_after_{change.lower()}"
+    return f'CREATE TRIGGER IF NOT EXISTS "{name}" AFTER {change} ON "{_table(Logs)}" BEGIN {FORGET_TOTALS}; END'
+
+
 SCHEMA: Final = (
     *(statement for model in (Logs, Outgoing, Spans, OpenLines, Runs, Meta) for statement in _creation(model)),
     # What a start looks for after a crash, among any number of runs.
     f'CREATE INDEX IF NOT EXISTS "runs_unended" ON "{_table(Runs)}" ("number") WHERE "ended" IS NULL',
+    _forget_totals_after("DELETE"),
+    _forget_totals_after("UPDATE"),
 )
 """Statements that create what is missing in a log database."""
 
@@ -181,6 +215,13 @@ INSERT_BLOCK: Final = {
 }
 """By "belongs in logs" and "is mixed"."""
 PUT_SPAN: Final = f'INSERT OR REPLACE INTO "{_table(Spans)}" ("jobid", "first", "last") VALUES (?, ?, ?)'
+CREATE_TOTALS: Final = _creation(Totals)[0]
+PUT_TOTALS: Final = f'INSERT INTO "{_table(Totals)}" VALUES ({", ".join("?" for _ in _columns(Totals))})'
+MOVE_TOTALS_SEQ: Final = f'UPDATE "{_table(Meta)}" SET "value" = ? WHERE "key" = \'{TOTALS_SEQ}\' AND "value" = ?'
+COUNT_TOTALS: Final = (
+    f'SELECT count(*), coalesce(sum(CASE WHEN "jobid" IS NULL THEN 0 ELSE "lines" END), 0) FROM "{_table(Totals)}"'
+)
+"""How many rows there are, and of how many lines they tell."""
 PUT_OPEN: Final = f'INSERT OR REPLACE INTO "{_table(OpenLines)}" VALUES (?, ?, ?, ?, ?, ?, ?, ?)'
 CLOSE_OPEN: Final = f'DELETE FROM "{_table(OpenLines)}" WHERE "jobid" = ? AND "stream" = ?'
 PUT_RUN: Final = f'INSERT OR REPLACE INTO "{_table(Runs)}" VALUES ({", ".join("?" for _ in _columns(Runs))})'

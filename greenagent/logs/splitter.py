@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import Counter
 from typing import Any, Final
 
 from greenagent.logs.lines import ALONE, Block, Mixed, OpenText, Piece
@@ -191,12 +192,14 @@ class Splitter:
         if not prefixes:
             self._plain(block, pieces)
             return
-        found = {int(prefix) for prefix in set(prefixes)}
+        found: Counter[int] = Counter()
+        for prefix, lines in Counter(prefixes).items():
+            found[int(prefix)] += lines
         count = block.count(b"\n")
         if len(prefixes) < count:
             block = _PLAIN_START.sub(b"%d::" % self._level, block)
-            found.add(self._level)
-        pieces.append(Mixed(frozenset(found), _decode(block), count))
+            found[self._level] += count - len(prefixes)
+        pieces.append(Mixed(found, _decode(block), count))
 
     def _uniform(self, block: bytes, pieces: list[Piece]) -> bool:
         """Handles a block in which every line has the same prefix; False when it is not one."""

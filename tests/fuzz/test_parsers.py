@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from itertools import pairwise
 from typing import Any
 
@@ -141,8 +142,8 @@ def _split(chunks: list[bytes]) -> list[tuple[int, str]]:
         elif isinstance(piece, Mixed):
             messages = piece.messages()
             assert len(messages) == piece.count
-            assert {message.level for message in messages} == piece.levels
-            assert not piece.levels & ALONE
+            assert Counter(message.level for message in messages) == piece.levels
+            assert not piece.levels.keys() & ALONE
             found += [tuple(message) for message in messages]
         else:
             found.append(tuple(piece))

@@ -58,7 +58,7 @@ def test_what_is_held_stays_small_however_much_is_printed() -> None:
 def test_every_message_is_counted_in_whatever_form_it_comes() -> None:
     counted: list[tuple[int, int]] = []
     output = JobOutput(Nowhere(), lambda text: None, lambda text: None, lambda *output: counted.append(output))
-    output.take([Block(1, "a\nb\n", 2), Mixed(frozenset({1, 2}), "1::c\n2::d\n2::e\n", 3), Message(20, "{}")], 26)
+    output.take([Block(1, "a\nb\n", 2), Mixed({1: 1, 2: 2}, "1::c\n2::d\n2::e\n", 3), Message(20, "{}")], 26)
     output.take([], 7)
     assert counted == [(6, 26), (0, 7)]
 

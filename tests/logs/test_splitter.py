@@ -121,7 +121,7 @@ def test_lines_of_one_level_stay_one_block() -> None:
 def test_lines_of_several_levels_stay_one_block_around_those_that_must_be_seen() -> None:
     pieces = Splitter(levels.STDOUT).feed(b"5::a\nplain\n007::b::c\n10::hits:1|c\n3::x\n3::y\n0::text\n50::e\nlast\n")
     assert pieces == [
-        Mixed(frozenset({1, 5, 7}), "5::a\n1::plain\n007::b::c\n", 3),
+        Mixed({1: 1, 5: 1, 7: 1}, "5::a\n1::plain\n007::b::c\n", 3),
         Message(10, "hits:1|c"),
         Block(3, "x\ny\n", 2),
         Message(1, "0::text"),

@@ -17,12 +17,12 @@ from greenagent.cli.common import (
     state_and_why,
     terminal_width,
 )
-from greenagent.cli.logs.summary import ask_totals
 from greenagent.cli.logs.text import csv_writer
 from greenagent.cli.moments import duration
 from greenagent.logs.folder import LogFolder, Unreadable, reading
-from greenagent.logs.read.query import EPOCH, LogQuery
+from greenagent.logs.read.query import LogQuery
 from greenagent.logs.read.runs import run_records
+from greenagent.logs.read.totals import totals_of_jobs
 from greenagent.logs.runs import RunRecord
 from greenagent.values import states
 from greenagent.values.arguments import ALWAYS
@@ -189,9 +189,7 @@ def _row(record: RunRecord, lines: JobRow, runs: int) -> JobRow:
 def _lines(folder: LogFolder, query: LogQuery, unreadable: Unreadable) -> dict[str, JobRow]:
     """Every job with matching lines."""
     found: dict[str, JobRow] = {}
-    texts = (f"coalesce(CAST({text} AS TEXT), '')" for text in ("jobid", "max(domain)", "max(name)"))
-    columns = f"{', '.join(texts)}, count(*), min({EPOCH}), max({EPOCH})"
-    for row in ask_totals(folder, query, columns, "GROUP BY jobid", unreadable):
+    for row in totals_of_jobs(folder, query, unreadable):
         job = JobRow(*row)
         if (known := found.get(job.jobid)) is not None:
             job = JobRow(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 from greenagent.cli.common import local_time
 from greenagent.cli.lines import level_name
 from greenagent.cli.logs.text import csv_writer, paint
 from greenagent.logs.folder import LogFolder, Unreadable
-from greenagent.logs.read.query import EPOCH, LEVEL, LogQuery, ask_all, conditions, order_column
+from greenagent.logs.read.query import LogQuery
+from greenagent.logs.read.totals import totals_of_minutes
 from greenagent.values.levels import NAMES
 
 MAX_ROWS: Final = 60
@@ -28,8 +28,7 @@ _OTHER_MARKS: Final = "!?^~$acehkmnru"
 def count_levels(folder: LogFolder, query: LogQuery, unreadable: Unreadable) -> dict[int, Counter[int]]:
     """Lines by minute (seconds since 1970) and level; ``unreadable``: see logs.folder."""
     counts: dict[int, Counter[int]] = defaultdict(Counter)
-    columns = f"CAST({EPOCH} AS INTEGER) / 60 * 60, {LEVEL}, count(*)"
-    for minute, level, count in ask_totals(folder, query, columns, "GROUP BY 1, 2", unreadable):
+    for minute, level, count in totals_of_minutes(folder, query, unreadable):
         counts[minute][level] += count
     return counts
 
@@ -89,18 +88,3 @@ def _duration(seconds: int) -> str:
     unit, length = next((unit, length) for unit, length in _DURATIONS if seconds >= length)
     count = seconds // length
     return f"{count} {unit}{'s' if count > 1 else ''}"
-
-
-def ask_totals(
-    folder: LogFolder, query: LogQuery, columns: str, grouping: str, unreadable: Unreadable
-) -> list[tuple[Any, ...]]:
-    """The rows of all files, newest file first; ``unreadable``: see logs.folder."""
-
-    def ask_one(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
-        if order_column(connection) is None:
-            return []
-        where, values = conditions(connection, query)
-        condition = f"WHERE {' AND '.join(where)}" if where else ""
-        return connection.execute(f"SELECT {columns} FROM logs {condition} {grouping}", values).fetchall()
-
-    return list(ask_all(folder, query, ask_one, unreadable))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from greenagent.logs.folder import LogFolder, file_size, inode_of, number_of, read_numbers
+from greenagent.logs.folder import TOTALS_SEQ, LogFolder, file_size, inode_of, number_of, read_numbers
 from greenagent.logs.lines import LAST_ID, MIXED, Lines, as_rows, block_as_json
 from greenagent.logs.runs import RunRecord
 from greenagent.logs.schema import (
@@ -19,7 +19,6 @@ from greenagent.logs.schema import (
     INSERT_BLOCK,
     INSERT_ROW,
     PUT_RUN,
-    PUT_SPAN,
     SCHEMA,
     SET_META,
 )
@@ -37,6 +36,7 @@ from greenagent.logs.write.database_file import (
     stored_numbers,
 )
 from greenagent.logs.write.file_size import RUN_TOUCHES, FileSize
+from greenagent.logs.write.line_index import LineIndex
 from greenagent.logs.write.vanished import ARCHIVE, archive_mark
 from greenagent.runtime.native import NativeLock, native_sleep
 
@@ -76,7 +76,7 @@ class LogDatabase:
         self._next_merge = 0.0
         self._can_json = True
         self._expect_control = False
-        self._spans: list[list[str | int]] = []
+        self._index = LineIndex(self.transaction_limit)
         self._marks: list[tuple[str, int]] = []
         self._marks_are_stored = True
 
@@ -189,7 +189,8 @@ class LogDatabase:
         # Before the file is there: an uploader that does not find its name here takes it for one that changes no more,
         # remembers its last seq, and never sends what comes after it.
         self.path = path
-        create_database(path, [*self._numbers(), ("first_seq", self.next_seq), *self._marks])
+        numbers = [*self._numbers(), ("first_seq", self.next_seq), (TOTALS_SEQ, self.next_seq - 1)]
+        create_database(path, [*numbers, *self._marks])
         self._connect(path)
         self._marks_are_stored = True
         self._link()
@@ -216,6 +217,7 @@ class LogDatabase:
                 connection.execute("SELECT count(*) FROM json_each('[1]')").fetchone()
             except sqlite3.OperationalError:
                 self._can_json = False
+            self._index.load(connection)
         except BaseException:
             connection.close()
             raise
@@ -223,13 +225,13 @@ class LogDatabase:
         self.path, self._number, self._inode = path, number_of(path), inode_of(path)
         self._first_seq = (read_numbers(connection) or {}).get("first_seq", 0)
         self._has_runs = connection.execute(HAS_RUNS).fetchone() is not None
-        self._spans = []
         self._measure()
 
     def _close(self, patience: float) -> None:
         """Merges the log and closes; where somebody else has the file open, the log is merged later."""
         deadline = time.monotonic() + patience
         self.connection.execute("PRAGMA busy_timeout=0")
+        self._index.finish(self.connection, self.next_seq - 1)
         sign_off(self.connection)
         while not merge_for_good(self.connection):
             if time.monotonic() >= deadline:
@@ -256,6 +258,7 @@ class LogDatabase:
     def begin(self) -> None:
         """Starts a transaction; waits up to LOCK_WAIT for other programs."""
         self.connection.execute("BEGIN IMMEDIATE")
+        self._index.begin(self.connection)
 
     def insert(self, lines: Lines) -> None:
         """Writes some lines."""
@@ -268,11 +271,7 @@ class LogDatabase:
         if lines.closes:
             self.connection.executemany(CLOSE_OPEN, [(lines.owner.jobid, stream) for stream in lines.closes])
         if lines.keep:
-            span = self._spans[-1] if self._spans else None
-            if span is not None and span[0] == lines.owner.jobid and span[2] == first - 1:
-                span[2] = self.next_seq - 1
-            else:
-                self._spans.append([lines.owner.jobid, first, self.next_seq - 1])
+            self._index.add(lines, first)
 
     def put_runs(self, records: Sequence[RunRecord], anywhere: int) -> None:
         """Writes records of runs, each in place of what the file has of it; so many may be anywhere in the table."""
@@ -306,11 +305,11 @@ class LogDatabase:
         if not self._marks_are_stored:
             self.connection.executemany(DELETE_META, [(MARK + "%",), (ARCHIVE + "%",)])
             self.connection.executemany(SET_META, self._marks)
-        self.connection.executemany(PUT_SPAN, self._spans)
+        self._index.write(self.connection, self.next_seq - 1)
         self.connection.execute("COMMIT")
         self._committed_seq = self.next_seq
         self._marks_are_stored = True
-        self._spans = self._spans[-1:]  # the last one may grow
+        self._index.committed()
         self._measure()
         if self._size.log_bytes > min(_LOG_LIMIT, self._max_size // 8) and time.monotonic() >= self._next_merge:
             self.merge_log()
@@ -323,7 +322,7 @@ class LogDatabase:
             except sqlite3.Error:
                 pass  # sqlite has rolled back by itself
         self.next_seq = self._committed_seq
-        self._spans = []
+        self._index.undo()
         self._size.undo()
         self._runs = 0
 
@@ -342,6 +341,7 @@ class LogDatabase:
 
     def skip_used(self) -> None:
         """Another program wrote into the file: ``seq`` goes on behind its rows."""
+        self._index.stop_totals()
         for table in ("logs", "outgoing"):
             highest = self.connection.execute(f'SELECT max(seq) FROM "{table}"').fetchone()[0]
             self.next_seq = self._committed_seq = max(self.next_seq, (highest or 0) + 1)
@@ -376,7 +376,7 @@ class LogDatabase:
 
         ``runs``: with so many records of runs that may be anywhere in their table.
         """
-        return self._size.is_full(coming, len(self._spans), self._runs + runs)
+        return self._size.is_full(coming + self._index.size, self._index.spans, self._runs + runs)
 
     def needs_next(self, coming: int, runs: int = 0) -> bool:
         """True when ``coming`` more bytes belong in another file: this one is full, also once its log is merged.

@@ -62,18 +62,16 @@ class Deletion:
         waiting = [one for one in writer.cursors.by_bit.values() if one.removed is None] if key == "seq" else []
         unless_waiting = "".join(" AND NOT (marks & ? AND seq > ?)" for _ in waiting)
         values = [number for cursor in waiting for number in (cursor.bit, cursor.seq)]
-        before = connection.total_changes
         connection.execute("BEGIN IMMEDIATE")
         try:
-            connection.executemany(
+            deleted = connection.executemany(
                 f"DELETE FROM logs WHERE {key} = ?{unless_waiting}", [(row, *values) for row in found]
-            )
+            ).rowcount
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        deleted = connection.total_changes - before
         self.deleted += deleted
         self.kept += len(found) - deleted
         self._place = found[-1]

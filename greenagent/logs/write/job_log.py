@@ -294,7 +294,8 @@ class JobLog:
                 return self._put_rows([(level, line) for line in block.lines()], route, closes)
             self._bytes += size - block.count
         self._intake.wait_for_room(block.count)
-        return self._hand_over(route, level, block.text, (), block.count, size, closes=closes)
+        counts = None if isinstance(block, Block) else block.levels
+        return self._hand_over(route, level, block.text, (), block.count, size, closes=closes, counts=counts)
 
     def _put_rows(self, rows: list[tuple[int, str]], route: Route, closes: tuple[int, ...] = ()) -> tuple[int, ...]:
         if self._max_bytes:
@@ -340,6 +341,7 @@ class JobLog:
         size: int,
         tells: int = 0,
         closes: tuple[int, ...] = (),
+        counts: Mapping[int, int] | None = None,
     ) -> tuple[int, ...]:
         """Nothing in here may yield: ids and the queue keep one order."""
         first_id = self._intake.ids.take(count)
@@ -357,6 +359,7 @@ class JobLog:
             size,
             tells,
             closes,
+            counts,
         )
         if route.console and self._intake.console is not None:
             self._intake.console.show(self._label, lines)
