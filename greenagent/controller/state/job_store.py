@@ -151,7 +151,7 @@ class JobStore:
 
     def _update(self, assignment: Assignment, rows: Iterable[Statement], **changes: Any) -> None:
         """``rows`` are stored with it."""
-        self._file.write(chain([row_of(replace(assignment, **changes))], rows))
+        self._file.write(chain(_changed(assignment, changes), rows))
         assignment.change(**changes)
         self._tell(assignment.job, assignment)
 
@@ -166,7 +166,7 @@ class JobStore:
         job.assignments.extend(added)
 
     def update_all(self, changes: Mapping[Assignment, dict[str, Any]]) -> None:
-        self._file.write([row_of(replace(one, **new)) for one, new in changes.items()])
+        self._file.write(chain.from_iterable(_changed(one, new) for one, new in changes.items()))
         for one, new in changes.items():
             one.change(**new)
             self._tell(one.job, one)
@@ -370,6 +370,11 @@ class JobStore:
             if job.finished:
                 self._finish(job)
         return [one for one in by_place.values() if not one.ended]
+
+
+def _changed(assignment: Assignment, changes: dict[str, Any]) -> Iterator[Statement]:
+    """The row of an assignment with changes. Not even begun where there is no state file."""
+    yield row_of(replace(assignment, **changes))
 
 
 def _mark(result: Result) -> tuple[int, str]:
