@@ -9,17 +9,18 @@ all are looked through once.
 from __future__ import annotations
 
 import gc
+import sys
 from typing import Any, Final
 
-MORE = 1_000_000
-"""So many objects more than there were, or twice as many, and all are looked through once, which takes most of a
-second: no controller gets there by its work alone, ten thousand agents and as many kept jobs are half a million."""
+MORE = 2_000_000
+"""So many blocks of memory more than there were, or twice as many, and all objects are looked through once, which takes
+most of a second. Ten thousand agents and as many kept jobs are half of it.
+"""
+MIDDLE: Final = 4
 OFTEN: Final = 1
-"""A full collection comes after more than so many of the middle generation. With ten, as usual, a full one would take a
-tenth of a second, and each object would be looked through as often: once."""
-
-COUNTED: Final = 8
-"""What is left out is counted after so many full collections: that takes milliseconds, too."""
+"""After more than so many collections of the youngest generation comes one of the middle generation, after more than so
+many of these a full one. The usual ten are a tenth of a second for a full one, and look through each object as often:
+once in each generation."""
 
 
 class _ShortPauses:
@@ -28,17 +29,12 @@ class _ShortPauses:
     def __init__(self) -> None:
         self._is_thorough = True
         self._most = 0
-        self._until_counted = 0
 
     def __call__(self, phase: str, details: dict[str, Any]) -> None:
         if phase != "stop" or details["generation"] != 2:
             return
         gc.freeze()
-        self._until_counted -= 1
-        if self._until_counted > 0 and not self._is_thorough:
-            return
-        self._until_counted = COUNTED
-        count = gc.get_freeze_count()
+        count = sys.getallocatedblocks()  # to count the objects left out would be a pause of its own
         if self._is_thorough:
             self._most = count + max(count, MORE)
         self._is_thorough = count > self._most
@@ -52,7 +48,7 @@ _short_pauses = _ShortPauses()
 def shorten_pauses() -> None:
     """From now on, for this process. Once more does nothing."""
     if _short_pauses not in gc.callbacks:
-        youngest, middle, _ = gc.get_threshold()
-        gc.set_threshold(youngest, middle, OFTEN)
+        youngest, _, _ = gc.get_threshold()
+        gc.set_threshold(youngest, MIDDLE, OFTEN)
         gc.callbacks.append(_short_pauses)
         gc.collect()

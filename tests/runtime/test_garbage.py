@@ -10,7 +10,7 @@ import pytest
 BEGINNING = """
 import gc
 from greenagent.runtime import garbage
-garbage.MORE = 400_000
+garbage.MORE = 1_500_000
 garbage.shorten_pauses()
 garbage.shorten_pauses()
 """
@@ -42,7 +42,7 @@ class Ring:
         Ring.alive -= 1
 
 most = 0
-for _ in range(25):
+for _ in range(12):
     rings = [Ring() for _ in range(garbage.MORE // 5)]
     gc.collect()  # they are left out from now on
     del rings
