@@ -7,6 +7,7 @@ for their next command: an agent that is new, or has other roles. A process that
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable
 from typing import Any, Final
@@ -17,7 +18,7 @@ from greenagent.controller.dispatch.agents import Agent, AgentTable, Poll
 from greenagent.controller.fleet.connection import Command, FleetRedis, compact, key_of
 from greenagent.controller.fleet.job_reader import DELIVERING, JobReader
 from greenagent.controller.limits import Limits
-from greenagent.controller.model import AgentKey, Assignment, parse_key
+from greenagent.controller.model import AgentKey, Assignment, Target, parse_key
 from greenagent.controller.state.state_file import StateError
 
 AGENTS: Final = key_of("agents")
@@ -41,7 +42,7 @@ class FleetAgents(AgentTable):
         self._jobs = jobs
         self.process = redis.process
         self._changed: set[AgentKey] = set()
-        self._cached: tuple[float, dict[AgentKey, Agent]] = (-CACHED, {})
+        self._cached: tuple[float, dict[AgentKey, Agent]] = (-math.inf, {})
 
     # -- what others must know
 
@@ -134,6 +135,14 @@ class FleetAgents(AgentTable):
         if time.monotonic() - self._cached[0] > CACHED:
             self._cached = (time.monotonic(), self._elsewhere())
         return self._cached[1]
+
+    def live(self, whom: AgentKey | Target) -> list[Agent]:
+        if isinstance(whom, Target) and whom.fanout:
+            self._cached = (-math.inf, {})  # it is for all, also those that have just come
+        if (found := super().live(whom)) or not isinstance(whom, Target):
+            return found
+        self._cached = (-math.inf, {})
+        return super().live(whom)
 
     def find(self, key: AgentKey) -> Agent | None:
         here = self.get(key)
