@@ -66,8 +66,6 @@ def main(arguments: list[str] | None = None) -> int:
             return _refuse("the package redis is missing: pip install redis, or the extra redis (docs/originals.md)")
     if options.redis and options.state:
         return _refuse("give either --state, for one process, or --redis, for several", EXIT_USAGE)
-    if options.redis and clients_url:
-        return _refuse("--original-clients is for a controller of one process, without --redis", EXIT_USAGE)
     if (options.tls_key or options.client_ca) and not options.tls_cert:
         return _refuse("--tls-key and --client-ca need --tls-cert", EXIT_USAGE)
     output = LineOutput(2, "stderr")
@@ -156,7 +154,7 @@ def open_doors(options: argparse.Namespace) -> Iterator[str]:
 
 def loose_ends(options: argparse.Namespace, clients_url: str) -> Iterator[str]:
     """What may be lost, and who comes in, by way of the original clients' Redis, one line each."""
-    if options.state is None:
+    if options.state is None and not options.redis:
         yield (
             "commands of original clients are forgotten when this controller ends, and who waits for their results"
             " waits in vain: --state keeps them"

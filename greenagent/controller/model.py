@@ -103,9 +103,9 @@ class Changes:
             self._event.wait(timeout)
 
 
-Listener = Callable[[str, int | None], None]
-"""Gets the id of a job that has changed, and the number of the assignment, None where any of them may have. It must not
-block. Of several changes each is told, whether it is still to be seen by then or not."""
+Listener = Callable[[str | None, int | None], None]
+"""Gets the id of a job that has changed, and the number of the assignment: None where any of them may have, both None
+where any job may have. It must not block. Of several changes each is told, to be seen by then or not."""
 
 
 class Result(NamedTuple):

@@ -21,7 +21,8 @@ def test_each_stored_change_of_a_job_is_told(
     told: list[tuple[str, str]] = []
     numbers: list[int | None] = []
 
-    def hear(job_id: str, number: int | None) -> None:
+    def hear(job_id: str | None, number: int | None) -> None:
+        assert job_id is not None
         job = jobs.get(job_id)
         numbers.append(number)
         told.append((job_id, "forgotten" if job is None else job.state))

@@ -11,6 +11,7 @@ from greenagent.controller.clients.intake import Intake
 from greenagent.controller.clients.publisher import Publisher
 from greenagent.controller.clients.wire import FIRST, LATER
 from greenagent.controller.services import Services
+from greenagent.controller.state.state_file import StateError
 
 PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds before Redis is tried again, longer from time to time."""
@@ -45,10 +46,16 @@ class OriginalClients:
         self._has_looked = False
         services.jobs.listen(self._note)
 
-    def _note(self, job_id: str, number: int | None) -> None:
-        self._publisher.note(job_id, number)
+    def _note(self, job_id: str | None, number: int | None) -> None:
+        if job_id is None:
+            self._publisher.note_all()
+        else:
+            self._publisher.note(job_id, number)
         for intake in self._intakes:
-            intake.note(job_id)
+            if job_id is None:
+                intake.note_all()
+            else:
+                intake.note(job_id)
 
     def run(self) -> None:
         """Body of a service: for ever."""
@@ -63,10 +70,11 @@ class OriginalClients:
                 gevent.sleep(self._lease / 4)
             except NotHolderError:
                 self._is_holder = False
-            except OUTAGES as error:
+            except (*OUTAGES, StateError) as error:
                 self._is_holder = False
                 if not self._trouble.is_open:
-                    self._trouble.warning(f"{self._redis.name} cannot be used, commands and results wait: {error}")
+                    what = "the state" if isinstance(error, StateError) else self._redis.name
+                    self._trouble.warning(f"{what} cannot be used, commands and results wait: {error}")
                 gevent.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
                 failures += 1
 

@@ -100,6 +100,11 @@ class Intake:
             self._ended.add(job_id)
             self._wake.set()
 
+    def note_all(self) -> None:
+        """Any job may have changed; never blocks."""
+        self._ended.update(self._waiting)
+        self._wake.set()
+
     def take_over(self) -> None:
         """Reads which commands wait for the end of others."""
         self._returned.clear()
@@ -110,8 +115,7 @@ class Intake:
             except CommandError:
                 continue  # somebody else has put it there
             self._waiting.setdefault(job_id, deque()).append(element)
-        self._ended.update(self._waiting)
-        self._wake.set()
+        self.note_all()
 
     def run(self) -> None:
         """Takes commands, for ever."""

@@ -118,6 +118,11 @@ class Publisher:
             numbers.add(number)
         self._wake.set()
 
+    def note_all(self) -> None:
+        """Any job may have changed; never blocks."""
+        self._changed = dict.fromkeys(self._entries)
+        self._wake.set()
+
     def run(self) -> None:
         """Writes, for ever, what has changed."""
         while True:
@@ -141,12 +146,12 @@ class Publisher:
             found: list[Difference] = []
             length = 0
             for job_id in ids:
-                difference = self._difference(job_id, self._changed.get(job_id))
-                length += 0 if difference is None else difference.length
-                if found and length > MAX_LENGTH:
-                    break
-                self._changed.pop(job_id, None)  # where it cannot be written, ``take_over`` finds that out
+                if job_id not in self._changed or length > MAX_LENGTH:
+                    continue
+                # What changes from here on is told again. Where it cannot be written, ``take_over`` finds that out.
+                difference = self._difference(job_id, self._changed.pop(job_id))
                 if difference is not None:
+                    length += difference.length
                     found.append(difference)
             self._redis.write([command for one in found for command in one.commands])
             for one in found:

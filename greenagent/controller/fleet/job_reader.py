@@ -80,6 +80,8 @@ class JobReader:
     def _heard_all(self) -> None:
         for changes in list(self._changes.values()):
             changes.announce()
+        for listener in self._listeners:
+            listener(None, None)
 
     def announce(self, job_ids: Iterable[str]) -> None:
         self._redis.pipeline([self._redis.news(JOB_NEWS, job_id) for job_id in job_ids])
