@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 
+from greenagent.runtime import reading_process
 from tests.support.local_controller import Agent, LocalController, controller, make_controller  # noqa: F401
 from tests.support.redis_server import RedisServer
 
@@ -50,6 +51,14 @@ def backend(request: pytest.FixtureRequest) -> str:
     server.client.flushall()
     url: str = server.url
     return url
+
+
+@pytest.fixture(autouse=True)
+def _patient_reading() -> Iterator[None]:
+    """A busy machine may take longer to start the process that reads large bodies than any honest body takes."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(reading_process, "SECONDS", 60.0)
+        yield
 
 
 @pytest.fixture

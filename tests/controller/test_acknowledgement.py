@@ -81,7 +81,7 @@ def test_an_agent_that_stays_away_after_a_delivery_ends_the_job(make_controller)
     poll = agent.poll()
     controller.submit(id="a", gid=1, nid=10)
     poll.command()
-    [result] = controller.results("a", wait=10)
+    [result] = controller.results("a", wait=60)
     assert (result["state"], result["data"]) == ("ERROR", "not acknowledged")
     # Its own result, should it come after all, is the better one.
     agent.finish("a", data="done")

@@ -68,10 +68,10 @@ def test_one_that_was_ended_is_started_again(worker: BodyWorker) -> None:
 def test_a_body_that_takes_too_long_is_refused(worker: BodyWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     worker.run(unchanged, body(1), "a")
     os.kill(child_of(worker), signal.SIGSTOP)
-    monkeypatch.setattr(reading_process, "SECONDS", 0.2)
-    with pytest.raises(BodyTooLargeError, match="takes too long"):
-        worker.run(unchanged, body(2), "a")
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(reading_process, "SECONDS", 0.2)
+        with pytest.raises(BodyTooLargeError, match="takes too long"):
+            worker.run(unchanged, body(2), "a")
     assert worker.run(unchanged, body(3), "a") == 3
 
 

@@ -13,8 +13,6 @@ from greenagent.controller.model import AgentKey
 from tests.support.local_controller import Agent, Poller
 from tests.support.waiting import wait_until
 
-SHORT = Limits(live=0.3, full_poll=0.3)
-
 
 def test_a_command_for_a_node_reaches_it_and_nobody_else(controller) -> None:
     one, other = Agent(controller, nid=10), Agent(controller, nid=11)
@@ -85,22 +83,25 @@ def test_fanout_reaches_every_matching_agent_once(controller) -> None:
 
 
 def test_four_agents_with_roles_some_full_some_dead(make_controller) -> None:
-    controller = make_controller(SHORT)
+    controller = make_controller(Limits(full_poll=300))
     dead = Agent(controller, nid=1, roles=["web"])
     dead.poll().hang_up()
     full = Agent(controller, nid=2, roles=["web"], slots=0)
     free = Agent(controller, nid=3, roles=["web"], slots=2)
     other = Agent(controller, nid=4, roles=["db"], slots=9)
-    wait_until(lambda: "1:1" not in controller.live(), what="the dead agent to be noticed")
+    controller.send_away(1)
     polls = full.poll(), free.poll(), other.poll()
     assert controller.submit(roles=["web"], id="a")["agents"] == [{"gid": 1, "nid": 3}]
     assert polls[1].command()["id"] == "a"
+    controller.end_polls(2)
     assert polls[0].command() is None
     # Everybody who could is full now: the next one waits at the controller for whoever tells first.
     free.slots = 0
     polls = full.poll(), free.poll()
     assert controller.submit(roles=["web"], id="b")["agents"] == []
     assert controller.state("b") == "QUEUED"
+    for nid in (2, 3):
+        controller.end_polls(nid)
     assert [poll.command() for poll in polls] == [None, None]
     full.slots = 1
     assert full.take()["id"] == "b"
@@ -115,11 +116,14 @@ def test_four_agents_with_roles_some_full_some_dead(make_controller) -> None:
 
 
 def test_a_waiting_role_command_ends_when_no_agent_is_live_any_more(make_controller) -> None:
-    controller = make_controller(SHORT)
-    poll = Agent(controller, nid=2, roles=["web"], slots=0).poll()
+    controller = make_controller(Limits(full_poll=300))
+    controller.grow_old()
+    Agent(controller, nid=2, roles=["web"], slots=0).poll().hang_up()
     controller.submit(roles=["web"], id="w")
-    poll.command()
-    [result] = controller.results("w", wait=10)
+    controller.services.results.sweep()
+    assert controller.state("w") == "QUEUED"
+    controller.send_away(2)
+    [result] = controller.results("w", wait=60)
     assert (result["state"], result["data"]) == (
         "ERROR",
         "No matching connected agents found: 1:2 with role web is away",
@@ -145,12 +149,14 @@ def test_wait_for_agent_waits_and_is_not_sent_on(controller, target) -> None:
 
 
 def test_a_fanout_names_who_is_away_and_ends_for_whom_turns_out_to_be(make_controller, tmp_path) -> None:
-    controller = make_controller(Limits(live=0.5), state=tmp_path / "state.db")
+    controller = make_controller(state=tmp_path / "state.db")
+    controller.grow_old()
     gone = Agent(controller, nid=1, roles=["web"]).poll()
     stranger = Agent(controller, nid=2, roles=["mail"]).poll()
     for poll in (gone, stranger):
         poll.hang_up()
-    wait_until(lambda: not controller.live(), what="both to count as away")
+    for nid in (1, 2):
+        controller.send_away(nid)
     here = Agent(controller, nid=3, roles=["web"])
     poll = here.poll()
     dying = Agent(controller, nid=4, roles=["web"]).poll()
@@ -161,10 +167,12 @@ def test_a_fanout_names_who_is_away_and_ends_for_whom_turns_out_to_be(make_contr
     assert [(one["nid"], one["last_contact"] > 0) for one in answer["away"]] == [(1, True)]
     assert poll.command() is not None
     here.finish("f")
-    answers = {one["nid"]: one for one in controller.results("f", wait=20)}
+    controller.send_away(4)
+    answers = {one["nid"]: one for one in controller.results("f", wait=60)}
     assert answers[3]["state"] == "SUCCESS"
     assert (answers[4]["state"], answers[4]["delivered"]) == ("ERROR", False)
     assert answers[4]["data"].startswith("No matching connected agents found: ")
+    controller.send_away(3)
     patient = controller.submit(id="p", roles=["web"], fanout=True, wait_for_agent=60)
     assert [one["nid"] for one in patient["away"]] == [1, 3, 4], "nobody polls any more"
     controller.stop()
@@ -172,25 +180,28 @@ def test_a_fanout_names_who_is_away_and_ends_for_whom_turns_out_to_be(make_contr
     assert again.get("jobs/f")["away"] == [{"gid": 1, "nid": 1}]
 
 
-def test_a_fanout_that_waited_reaches_full_agents_once(controller) -> None:
+def test_a_fanout_that_waited_reaches_full_agents_once(make_controller) -> None:
     """Before, it stayed in its line as well and went to all of them again once a second."""
+    controller = make_controller(Limits(full_poll=300))
+    sweep = controller.sweep_by_hand()
     controller.submit(id="f", roles=["web"], fanout=True, wait_for_agent=60)
     polls = [Agent(controller, nid=nid, roles=["web"], slots=0).poll() for nid in (1, 2)]
-    controller.services.results.sweep()
+    sweep()
     assert [poll.command()["id"] for poll in polls] == ["f", "f"]
     for _ in range(3):
-        controller.services.results.sweep()
+        sweep()
     assert [(one["gid"], one["nid"]) for one in controller.get("jobs/f")["agents"]] == [(1, 1), (1, 2)]
     Agent(controller, nid=3, roles=["web"]).poll()
     assert len(controller.get("jobs/f")["agents"]) == 2
 
 
 def test_wait_for_agent_ends(make_controller) -> None:
-    controller = make_controller(SHORT)
+    controller = make_controller()
+    controller.grow_old()
     controller.submit(id="node", gid=1, nid=10, wait_for_agent=0.2)
     controller.submit(id="role", roles=["web"], wait_for_agent=0.2)
     for job_id in ("node", "role"):
-        [result] = controller.results(job_id, wait=10)
+        [result] = controller.results(job_id, wait=60)
         assert result["state"] == "ERROR"
         assert result["data"].startswith("No matching connected agents found: ")
 
@@ -277,9 +288,9 @@ def test_a_command_that_makes_no_sense_is_refused_with_the_reason(controller, co
     assert reason in answer.json()["error"]
 
 
-def test_idle_polls_end_empty(make_controller) -> None:
-    controller = make_controller(Limits(poll=0.2))
-    assert Agent(controller).poll().command() is None
+@pytest.mark.parametrize(("limits", "slots"), [(Limits(poll=0.2), None), (Limits(full_poll=0.2), 0)])
+def test_idle_polls_end_empty(make_controller, limits, slots) -> None:
+    assert Agent(make_controller(limits), slots=slots).poll().command() is None
 
 
 def test_the_internal_command_lists_agents(controller) -> None:
@@ -334,7 +345,7 @@ def test_a_command_for_a_node_that_has_just_stopped_waits_for_its_next_start_and
         assert controller.state("later") == "QUEUED"
         assert agent.poll().command()["id"] == "later"
     else:
-        [result] = controller.results("later", wait=30)
+        [result] = controller.results("later", wait=60)
         assert result["data"] == "No matching connected agents found: 1:10 is away"
 
 

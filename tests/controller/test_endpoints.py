@@ -205,7 +205,8 @@ def test_connections_have_no_delay(controller, agent) -> None:
     assert sorted(took)[10] < 0.035, "a tenth of them, that no other program held up"
 
 
-def test_five_hundred_parked_polls_are_each_woken_by_their_own_command(controller) -> None:
+def test_five_hundred_parked_polls_are_each_woken_by_their_own_command(make_controller) -> None:
+    controller = make_controller(Limits(poll=300))
     port = int(controller.url.rpartition(":")[2])
     connections = {}
     for nid in range(1, 501):

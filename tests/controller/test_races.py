@@ -48,7 +48,7 @@ class HeldFile:
 
 @pytest.fixture
 def kept(make_controller: Callable[..., LocalController], tmp_path: Path) -> LocalController:
-    return make_controller(state=tmp_path / "state.db")
+    return make_controller(Limits(full_poll=300), state=tmp_path / "state.db")
 
 
 @pytest.fixture
@@ -134,10 +134,11 @@ def test_equal_results_posted_at_once_count_once(
 def test_a_poll_that_comes_while_a_fanout_is_expanded_is_not_given_it_as_well(
     kept: LocalController, held: HeldFile
 ) -> None:
+    sweep_now = kept.sweep_by_hand()
     kept.submit(id="f", roles=["web"], fanout=True, wait_for_agent=60)
     full = Agent(kept, nid=10, roles=["web"], slots=0).poll()
     held.is_held = True
-    sweep = gevent.spawn(kept.services.results.sweep)
+    sweep = gevent.spawn(sweep_now)
     held.wait_for(1)
     free = Poller(kept.url, 1, 11, ["web"], slots=1)
     wait_until(lambda: (agent := kept.services.agents.get((1, 11))) and agent.open_polls, what="the poll")

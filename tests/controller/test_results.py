@@ -27,7 +27,7 @@ def test_placeholders_then_the_result(controller, agent) -> None:
 
 def test_waiting_for_a_job_ends_with_its_result(controller, agent) -> None:
     start(controller, agent)
-    waiting = gevent.spawn(controller.results, "j", 30)
+    waiting = gevent.spawn(controller.results, "j", 60)
     agent.finish("j")
     assert waiting.get(timeout=60)[0]["state"] == "SUCCESS"
 
@@ -83,7 +83,7 @@ def test_a_job_refused_for_one_of_another_controller_ends_after_a_while(make_con
     agent = Agent(controller)
     start(controller, agent)
     agent.finish("j", state="DUPILICATE_ID", starttime=0)
-    [result] = controller.results("j", wait=10)
+    [result] = controller.results("j", wait=60)
     assert result["state"] == "DUPILICATE_ID"
     agent.finish("j", data="true")
     assert controller.results("j", wait=0)[0]["state"] == "SUCCESS"
@@ -174,7 +174,7 @@ def test_finished_jobs_are_kept_for_a_number_and_a_time(make_controller) -> None
 
 @pytest.mark.local
 def test_whoever_waits_for_a_job_finds_it_however_little_is_kept(make_controller) -> None:
-    controller = make_controller(Limits(keep_jobs=0, keep_for=0, keep_bytes=14_000))
+    controller = make_controller(Limits(keep_jobs=0, keep_for=0, keep_least=300, keep_bytes=14_000))
     agent = Agent(controller)
     for number in range(3):
         start(controller, agent, f"j{number}")

@@ -11,7 +11,6 @@ import requests
 import trustme
 
 from greenagent.controller.http.tls import served_context
-from greenagent.controller.limits import Limits
 from tests.support.certificates import write_authority, write_pair
 from tests.support.controllers import ControllerProcess
 from tests.support.local_controller import plain
@@ -28,7 +27,7 @@ def secure(make_controller, authority, tmp_path):
     """A controller that asks its clients for a certificate."""
     chain, key = write_pair(authority.issue_cert("127.0.0.1", "localhost"), tmp_path, "server")
     ca = write_authority(authority, tmp_path / "ca.pem")
-    return make_controller(Limits(handshake=0.5), tls=served_context(chain, key, ca))
+    return make_controller(tls=served_context(chain, key, ca))
 
 
 def client(folder, authority, certificate=None) -> requests.Session:
@@ -70,13 +69,16 @@ def test_a_wrong_client_certificate_is_refused_and_named(secure, authority, tmp_
 
 
 def test_a_handshake_that_hangs_blocks_nobody_and_ends(secure, authority, tmp_path) -> None:
-    port = int(secure.url.rpartition(":")[2])
-    stuck = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+    address = "127.0.0.1", int(secure.url.rpartition(":")[2])
+    stuck = [socket.create_connection(address) for _ in range(20)]
     session = client(tmp_path, authority, authority.issue_cert("agent"))
     assert session.get(f"{secure.url}/1/10/ping", timeout=60).status_code == 200
-    for connection in stuck:
-        connection.settimeout(10)
+    secure.change_limits(handshake=0.5)  # for these alone: it might be too short for who is served
+    late = [socket.create_connection(address) for _ in range(3)]
+    for connection in late:
+        connection.settimeout(60)
         assert connection.recv(1) == b""
+    for connection in (*stuck, *late):
         connection.close()
     wait_until(lambda: any("no handshake within" in line for line in secure.said), what="it to be said")
 

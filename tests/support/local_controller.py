@@ -13,8 +13,10 @@ import requests
 
 from greenagent.controller.backend import LocalBackend
 from greenagent.controller.controller import Controller
+from greenagent.controller.dispatch.agents import Poll
 from greenagent.controller.fleet.backend import FleetBackend
 from greenagent.controller.limits import Limits
+from greenagent.controller.model import AgentKey
 from greenagent.controller.services import Services
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.runtime.garbage import shorten_pauses
@@ -71,6 +73,36 @@ class LocalController:
 
     def stop(self) -> None:
         self.controller.stop()
+
+    def change_limits(self, **changes: float) -> None:
+        """From now on: all parts look at the same limits, and none has kept one."""
+        for name, value in changes.items():
+            object.__setattr__(self.services.limits, name, value)
+
+    def sweep_by_hand(self) -> Callable[[], None]:
+        """What ends and drops jobs once a second does so no more, but when this is called."""
+        results = self.services.results
+        sweep = results.sweep
+        results.sweep = lambda: None  # type: ignore[method-assign]
+        return sweep
+
+    def grow_old(self) -> None:
+        """As if this controller had begun before the time for which agents count as live."""
+        self.services.agents.started -= self.services.limits.live
+
+    def send_away(self, nid: int) -> None:
+        """Waits for the end of the agent's polls. Then it is as if that had been too long ago for a live agent."""
+        agent = self.services.agents.get(AgentKey(1, nid))
+        assert agent is not None
+        wait_until(lambda: not agent.open_polls, what=f"the polls of 1:{nid} to be over")
+        agent.last_poll -= self.services.limits.live
+
+    def end_polls(self, nid: int) -> None:
+        """As when their time is over."""
+        agent = self.services.agents.get(AgentKey(1, nid))
+        assert agent is not None
+        for poll in list(agent.parked):
+            poll.offer(None)
 
     def post(self, path: str, value: Any, **options: Any) -> requests.Response:
         return plain().post(f"{self.url}/api/{path}", json=value, timeout=120, **options)
@@ -183,12 +215,13 @@ class Agent:
 
     def poll(self) -> Poller:
         """Begins a poll and returns once it is open at the controller."""
-        agents = self.controller.services.agents
-        before = self._parked(agents)
+        before = self._parked()
         poller = Poller(
             self.controller.url, self.gid, self.nid, self.roles, self.slots, self.acknowledge, self.user_agent
         )
-        wait_until(lambda: poller.over or self._parked(agents) > before, what="the poll to be open")
+        wait_until(
+            lambda: poller.over or any(poll not in before for poll in self._parked()), what="the poll to be open"
+        )
         return poller
 
     def take(self) -> dict[str, Any]:
@@ -207,9 +240,9 @@ class Agent:
     def post(self, endpoint: str, value: Any) -> requests.Response:
         return plain().post(f"{self.url}/{endpoint}", data=json.dumps(value), timeout=120)
 
-    def _parked(self, agents: Any) -> int:
-        agent = agents.get((self.gid, self.nid))
-        return len(agent.parked) if agent is not None else 0
+    def _parked(self) -> list[Poll]:
+        agent = self.controller.services.agents.get(AgentKey(self.gid, self.nid))
+        return list(agent.parked) if agent is not None else []
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ VALID = (*range(1, 12), 20, 21, 22, 23, 30)
 RESULTS = (20, 21, 22, 23, 30)
 PATIENCE = 60.0
 """Seconds until they give up a request (protocol 1.3)."""
+TICK = 0.05
+"""Their patience is counted in steps of so many seconds."""
 BATCH_DELAY = 0.05
 """Seconds until a line of the later generations is in their database: it is written behind their back."""
 
@@ -45,7 +47,7 @@ class OriginalAgent:
         patience: float = PATIENCE,
     ) -> None:
         """``kept_levels``: those of its log, () for all; None where it keeps no log. ``patience``: seconds of a poll,
-        after which it gives up.
+        after which it gives up. Those do not count in which this process stands still: the controller is in it, too.
         """
         self.agent = Agent(controller, gid, nid, user_agent=ORIGINAL)
         self.generation = generation
@@ -79,17 +81,26 @@ class OriginalAgent:
         session = plain()
         session.headers.update({"User-Agent": ORIGINAL, "Connection": "close"})
         while True:
+            asking = gevent.spawn(lambda: session.get(f"{self.agent.url}/cmd").text)
             try:
-                with gevent.Timeout(self._patience):  # of the whole request
-                    answer = session.get(f"{self.agent.url}/cmd").text
-            except gevent.Timeout:
-                self.given_up += 1
-                session.close()
-                continue
-            if answer:
+                if not self._is_answered(asking):
+                    self.given_up += 1
+                    session.close()
+                    continue
+            finally:
+                asking.kill()
+            if answer := asking.get():
                 command = json.loads(answer)
                 self.commands.append(command)
                 self._greenlets.append(gevent.spawn(self._act, command))
+
+    def _is_answered(self, asking: gevent.Greenlet) -> bool:
+        left = self._patience  # for the whole request
+        while left > 0 and not asking.ready():
+            began = time.monotonic()
+            asking.join(min(left, TICK))
+            left -= min(time.monotonic() - began, 2 * TICK)
+        return asking.ready()
 
     def has_logged(self, text: str) -> bool:
         return any(row["data"] == text for row in self._rows)
