@@ -41,8 +41,8 @@ class RequestHead:
         """Reads them. Raises ValueError for a line that is no header, or odd where it decides about the body."""
         self.headers: list[str] = []
         """The lines."""
-        self._first: dict[str, str] = {}
-        """The first value of each, by the name in small letters."""
+        self._first: dict[str, int] = {}
+        """The place of each one's first line, by the name in small letters. No values: they would be held twice."""
         left = MAX_HEAD
         while (line := stream.readline(left + 1)) not in (b"\r\n", b"\n", b""):
             left -= len(line)
@@ -68,11 +68,12 @@ class RequestHead:
                 raise ValueError("only the transfer-encoding chunked is known")
             if {"content-length", "transfer-encoding"} <= {name, *self._first}:
                 raise ValueError("content-length and transfer-encoding exclude each other")
-        self._first.setdefault(name, value)
+        self._first.setdefault(name, len(self.headers))
         self.headers.append(line.decode("latin-1"))
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        return self._first.get(name.lower(), default)
+        place = self._first.get(name.lower())
+        return default if place is None else self.headers[place].partition(":")[2].strip(" \t\r\n")
 
     getheader = get
 
