@@ -308,7 +308,7 @@ class Delivery:
 
     def _unavailable(self, answer: Answer) -> ControllerUnavailable:
         """What it says of itself is for people to know: of a controller it is always the same."""
-        hint = visible(answer.text, keep="") if self._health.is_sink else ""
+        hint = _one_line(answer.text) if self._health.is_sink else ""
         return ControllerUnavailable(answer.refusal(), answer.retry_after, hint)
 
     def _took(self, batch: Batch, start: int, end: int, answer: Answer) -> None:
@@ -331,7 +331,7 @@ class Delivery:
         self._said.add(is_remark)
         what = "it says" if is_remark else f"it takes a batch without {found.records} of its records, not telling which"
         more = "" if is_remark else "; more of them are counted only"
-        self._health.warn(f"{self._part}: {what}: {visible(found.reason, keep='')[:200] or 'no reason given'}{more}")
+        self._health.warn(f"{self._part}: {what}: {_one_line(found.reason)[:200] or 'no reason given'}{more}")
 
     def _make_dead_letter(self, batch: Batch, index: int, answer: Answer) -> None:
         """Makes one body a dead letter."""
@@ -343,6 +343,11 @@ class Delivery:
                 f"it refuses {what} (status {answer.status}): set aside, see greenagent-logs outbox; "
                 "more of them are counted only"
             )
+
+
+def _one_line(text: str) -> str:
+    """What a destination says, made fit for a log."""
+    return visible(" ".join(text.split()), keep="")
 
 
 def _read_refused(answer: Answer, count: int) -> dict[int, Answer] | None:

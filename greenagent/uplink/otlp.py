@@ -144,7 +144,7 @@ def _rejection(answer: Answer, field: str) -> Rejection | None:
     """What a partial success rejects; with a message and no record it is a remark of the sink."""
     try:
         partial_success = json.loads(answer.body)["partialSuccess"]
-        found = Rejection(int(partial_success.get(field, 0)), str(partial_success.get("errorMessage", "")))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        found = Rejection(max(0, int(partial_success.get(field, 0))), str(partial_success.get("errorMessage", "")))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
-    return found if found.records > 0 or found.reason else None
+    return found if found.records or found.reason else None

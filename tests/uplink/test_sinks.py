@@ -193,18 +193,27 @@ def test_a_batch_of_which_all_is_rejected_is_set_aside() -> None:
 def test_a_remark_beside_an_acceptance_is_said_once_and_nothing_more() -> None:
     with RecordingSink() as sink:
         logs = Lines(sink, batch_size=2)
-        sink.misbehave(LOGS, partial_success("rejectedLogRecords", 0, "deprecated\nfield"))
+        sink.misbehave(LOGS, partial_success("rejectedLogRecords", 0, "deprecated\r\n\tfield\u001b"))
         logs.store.add(*lines(6))
         with running(logs.uploader):
             logs.wait_delivered()
     assert sink.texts == lines(6)
     (said,) = logs.said("deprecated")
-    assert "\n" not in said
+    assert said.endswith(r"it says: deprecated field\x1b")
     assert logs.uplink.metrics.rejected == 0
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b'{"partialSuccess": 3}', b'{"partialSuccess": {"rejectedLogRecords": []}}']
+    "body",
+    [
+        b"",
+        b"[]",
+        b'{"partialSuccess": 3}',
+        b'{"partialSuccess": {"rejectedLogRecords": []}}',
+        b'{"partialSuccess": {"rejectedLogRecords": Infinity}}',
+        b'{"partialSuccess": {"rejectedLogRecords": -3}}',
+        b"[" * 30000,
+    ],
 )
 def test_an_odd_acceptance_is_one_nevertheless(body: bytes) -> None:
     with RecordingSink() as sink:
