@@ -300,9 +300,9 @@ def test_a_real_controller_keeps_them_over_kill(tmp_path) -> None:
         process.kill()
         before = jobs_of(tmp_path)
         process.start()
-        wait_until(lambda: len(jobs()) > len(before), what="a run after the start")
-        assert {job["schedule"] for job in jobs()} == {"each second"}
-        assert len({job["id"] for job in jobs()}) == len(jobs())
+        after = wait_until(lambda: (found := jobs())[len(before) :] and found, what="a run after the start")
+        assert {job["schedule"] for job in after} == {"each second"}
+        assert len({job["id"] for job in after}) == len(after)
         assert post("schedules/each second/remove", {}).status_code == 200
         assert process.get("schedules") == {"schedules": []}
     finally:
