@@ -46,6 +46,10 @@ class Jobs(Protocol):
         """What an agent has been given and not ended."""
         ...
 
+    def take_expired(self) -> Iterable[Job]:
+        """Unfinished jobs that were to be started by now, each once."""
+        ...
+
     def refused(self) -> Iterable[Assignment]:
         """Those with a DUPILICATE_ID result that is held back."""
         ...

@@ -17,6 +17,7 @@ CONTRACT: Final = (
     "test_batches",
     "test_dispatch",
     "test_endpoints",
+    "test_expiry",
     "test_odd_commands",
     "test_open_texts",
     "test_original_agents",

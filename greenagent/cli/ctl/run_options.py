@@ -56,6 +56,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait-for-agent", type=seconds, metavar="SECONDS", help="how long to wait for an agent that is not there"
     )
+    parser.add_argument(
+        "--expires", type=seconds, metavar="SECONDS", help="end it where no agent has started it by then"
+    )
     parser.add_argument("--detach", action="store_true", help="print the id and end at once")
     parser.add_argument(
         "words",
@@ -83,7 +86,7 @@ def command_of(options: argparse.Namespace) -> dict[str, Any]:
         command.update(roles=roles, fanout=options.fanout)
     if options.data == "-":
         options.data = _stdin()
-    return command | _given(options, "id", "data", "wait_for_agent")
+    return command | _given(options, "id", "data", "wait_for_agent", "expires")
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from typing import Any, Final, NamedTuple
 
 from greenagent.controller.assignments import Assignments
 from greenagent.controller.dispatch.agents import Agent, AgentTable, Poll
+from greenagent.controller.dispatch.own_results import expired_result
 from greenagent.controller.dispatch.queue import Queues
+from greenagent.controller.expiry import has_expired
 from greenagent.controller.json_parts import json_list, json_object
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey, Assignment, Job, Target
@@ -287,6 +289,9 @@ class Dispatcher:
                     continue  # taken back from another poll of the agent, or acknowledged by it
                 if not offered and (assignment.state != states.QUEUED or assignment.agent not in (None, agent.key)):
                     continue  # handed over already
+                if not offered and has_expired(assignment.job):
+                    self._jobs.record(assignment, expired_result(assignment), states.ERROR)
+                    continue
                 assignment.handed_to.add(agent.key)
                 changes[assignment] = {
                     "agent": agent.key,

@@ -10,7 +10,9 @@ from typing import Any, Final, NamedTuple
 
 from greenagent.controller.dispatch.agents import AgentTable
 from greenagent.controller.dispatch.dispatcher import Dispatcher
-from greenagent.controller.dispatch.submission import Submission, parse_posted, synthetic_result
+from greenagent.controller.dispatch.own_results import expired_result, synthetic_result
+from greenagent.controller.dispatch.submission import Submission, parse_posted
+from greenagent.controller.expiry import has_expired
 from greenagent.controller.limits import MIB, Limits
 from greenagent.controller.model import (
     MAX_SHOWN_NAME,
@@ -126,6 +128,21 @@ class ResultService:
                     sent.append((assignment.agent, self._order_kill(assignment.agent, job.id, signal)))
         return sent
 
+    def end_expired(self, job_id: str, key: AgentKey) -> None:
+        """An agent says that a job waits for its turn there, which may be over. Raises StateError."""
+        job = self._jobs.get(job_id, key)
+        if job is not None and has_expired(job):
+            self._expire(job)
+
+    def _expire(self, job: Job) -> None:
+        """Ends what no agent has begun of a job that was to be started by now."""
+        for one in job.assignments[:]:
+            with self._jobs.lock(one):
+                if one.state == states.QUEUED:
+                    self._record(one, expired_result(one))
+                elif one.waits and one.agent is not None:
+                    self._order_kill(one.agent, job.id, None)
+
     def has_started(self, key: AgentKey) -> None:
         """An agent says that it has just been started: that answers ``restart``, which originals never do otherwise."""
         if not self._is_original(key):
@@ -142,6 +159,8 @@ class ResultService:
 
     def sweep(self) -> None:
         """Ends what has waited too long. Raises StateError."""
+        for job in self._jobs.take_expired():
+            self._expire(job)
         self._end_waiting()
         self._end_unacknowledged()
         for assignment in self._jobs.refused():

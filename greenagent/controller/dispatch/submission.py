@@ -6,13 +6,13 @@ See protocol 12.3 and design, section 5 "Roles and the embedded controller".
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from types import NoneType
 from typing import Any, Final, NamedTuple
 
 from greenagent.controller.dispatch.dispatcher import Dispatcher
+from greenagent.controller.dispatch.own_results import end_at_once
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import (
     IDENTITY_DIGITS,
@@ -22,9 +22,7 @@ from greenagent.controller.model import (
     Assignment,
     Brief,
     Job,
-    Result,
     Target,
-    end_of,
 )
 from greenagent.controller.state.scripts import Script, parse_script
 from greenagent.controller.stores import Jobs, Scripts
@@ -132,7 +130,7 @@ class Submission:
                 job.assignments = self._dispatcher.choose(job, force, settled)
             if not job.assignments:
                 whom = job.target if job.target.roles else job.target.key
-                _end_at_once(job, states.ERROR, self._dispatcher.agents.none_live(whom))
+                end_at_once(job, states.ERROR, self._dispatcher.agents.none_live(whom))
             _remember_repeats(job, earlier)
             self._jobs.add(job)
         for assignment in job.assignments:
@@ -152,14 +150,14 @@ class Submission:
         operation = self.operations.get(job.brief.name)
         if operation is None:
             told = f"there is no command 'controller' of the name {job.brief.name[:100]!r}"
-            _end_at_once(job, states.UNKNOWN_CMD, f"{told} (there is {', '.join(self.operations)})")
+            end_at_once(job, states.UNKNOWN_CMD, f"{told} (there is {', '.join(self.operations)})")
             return
         try:
             answer = operation(json.loads(job.command).get("data") or "")
         except CommandError as error:
-            _end_at_once(job, states.ERROR, str(error))
+            end_at_once(job, states.ERROR, str(error))
         else:
-            _end_at_once(job, states.SUCCESS, json.dumps(answer), levels.RESULT_JSON)
+            end_at_once(job, states.SUCCESS, json.dumps(answer), levels.RESULT_JSON)
 
     def _list_agents(self) -> dict[str, list[str] | None]:
         return {str(agent.key): list(agent.roles) or None for agent in self._dispatcher.agents.all()}
@@ -171,34 +169,6 @@ def _remember_repeats(job: Job, earlier: Sequence[Assignment]) -> None:
         for other in earlier:
             if one.agent in (None, other.agent):
                 one.seen.update(other.seen)
-
-
-def synthetic_result(assignment: Assignment, state: str, data: str, level: int = 0) -> Result:
-    """A result the controller itself gives; ``delivered`` false says that no agent answered."""
-    job = assignment.job
-    key = assignment.agent or job.target.key
-    brief = job.brief
-    starttime = int(time.time() * 1000)
-    result = {
-        "id": job.id,
-        **key.to_wire(),
-        "cmd": brief.cmd,
-        "args": {name: text for name, text in (("name", brief.name), ("domain", brief.domain)) if text},
-        "data": data,
-        "level": level,
-        "state": state,
-        "starttime": starttime,
-        "time": 0,
-        "delivered": False,
-    }
-    return Result(job.id, key, state, starttime, json.dumps(result), False, brief.cmd, **end_of(result))
-
-
-def _end_at_once(job: Job, state: str, data: str, level: int = 0) -> None:
-    """Ends a job that is not stored yet."""
-    [assignment] = job.assignments = job.assign([job.target.key], state=state, received=1)
-    assignment.results.append(synthetic_result(assignment, state, data, level))
-    job.finished = monotonic_epoch()
 
 
 def _checked_seconds(value: Any, name: str) -> float:

@@ -19,6 +19,7 @@ FINISHED: Final = key_of("finished")
 QUEUES: Final = key_of("queues")
 ROLE_QUEUES: Final = key_of("role-queues")
 DELIVERING: Final = key_of("delivering")
+EXPIRING: Final = key_of("expiring")
 SEQUENCE: Final = key_of("sequence")
 PAGE: Final = 100
 """Jobs read at a time."""

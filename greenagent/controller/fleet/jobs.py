@@ -29,6 +29,7 @@ from greenagent.controller.fleet.connection import (
 )
 from greenagent.controller.fleet.job_reader import (
     DELIVERING,
+    EXPIRING,
     FINISHED,
     JOB_NEWS,
     JOBS,
@@ -45,7 +46,8 @@ from greenagent.controller.fleet.job_reader import (
 from greenagent.controller.fleet.job_text import fields_of_job, text_of, wall
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import TOLD_FOR, AgentKey, Assignment, Brief, Job, Result, Target
-from greenagent.controller.state.job_store import LEFT_OUT, that_fit
+from greenagent.controller.state.job_rows import that_fit
+from greenagent.controller.state.job_store import LEFT_OUT
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
 
@@ -96,6 +98,8 @@ class FleetJobs(JobReader):
             commands += [("ZADD", FINISHED, wall(job.finished), job.id), ("EXPIRE", name, self._keep_for)]
         elif job.adopted:  # it never counts as unfinished, and may never end
             commands += [("ZADD", FINISHED, time.time(), job.id), ("EXPIRE", name, self._keep_for)]
+        if job.brief.expires and not job.finished:
+            commands.append(("ZADD", EXPIRING, job.created + job.brief.expires, job.id))
         if job.adopted:
             kept = key_of("adopted", job.target.key)
             commands += [("RPUSH", kept, job.id), ("EXPIRE", kept, self._keep_for)]
@@ -269,8 +273,16 @@ class FleetJobs(JobReader):
     def _forget(self, job_ids: Sequence[str]) -> None:
         if job_ids:
             keys = [job_key(job_id) for job_id in job_ids]
-            self._redis.pipeline([("DEL", *keys), ("ZREM", JOBS, *job_ids), ("ZREM", FINISHED, *job_ids)])
+            self._redis.pipeline([("DEL", *keys), *(("ZREM", name, *job_ids) for name in (JOBS, FINISHED, EXPIRING))])
             self.announce(job_ids)
+
+    def take_expired(self) -> list[Job]:
+        """Those that have ended before stay among the others until then."""
+        job_ids = self._redis.run("ZRANGEBYSCORE", EXPIRING, 0, time.time())
+        if not job_ids:
+            return []
+        self._redis.run("ZREM", EXPIRING, *job_ids)
+        return [job for job in self._load(job_ids) if not job.finished]
 
     def refused(self) -> list[Assignment]:
         """Those with a refusal that is held back."""

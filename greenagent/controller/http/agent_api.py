@@ -174,6 +174,8 @@ class AgentApi(AgentResource):
         key = self._heard_of(gid, nid)
         for job_id, waits in waiting:
             self._services.jobs.note_waiting(job_id, key, waits)
+            if waits:
+                self._services.results.end_expired(job_id, key)
         self._services.jobs.announce(job_id for job_id, _ in waiting)
         resp.text = _OK
 

@@ -1,12 +1,26 @@
-"""Jobs as rows of the state file."""
+"""Jobs as rows of the state file, and how many results of one are kept."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from greenagent.controller.model import Assignment, Job, Result, end_of
 from greenagent.controller.state.state_file import Statement, away_row
+
+MAX_EARLIER: Final = 4 * 1024 * 1024
+"""Bytes of results of one agent for one job beside the newest."""
+
+
+def that_fit(results: list[Result], most: int) -> int:
+    """How many of the newest results are kept beside a further one."""
+    left = MAX_EARLIER
+    for number, result in enumerate(reversed(results)):
+        left -= result.size
+        if left < 0 or number == most:
+            return number
+    return len(results)
 
 
 def result_of(assignment: Assignment, result: dict[str, Any], text: str) -> Result:
@@ -39,6 +53,11 @@ def row_of(assignment: Assignment) -> Statement:
         "INSERT OR REPLACE INTO assignments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*values, assignment.deliveries, delivered, assignment.received),
     )
+
+
+def changed_row(assignment: Assignment, changes: dict[str, Any]) -> Iterator[Statement]:
+    """The row of an assignment with changes. Not even begun where there is no state file."""
+    yield row_of(replace(assignment, **changes))
 
 
 def finished_row(job: Job, finished: float) -> Statement:

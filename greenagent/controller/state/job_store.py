@@ -13,16 +13,25 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import chain
 from typing import Any, Final
 
 from gevent.event import Event
 
 from greenagent.controller.assignments import Assignments
+from greenagent.controller.expiry import Expiring
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey, Assignment, Brief, Job, Listener, Result, Target
-from greenagent.controller.state.job_rows import finished_row, removal_rows, result_of, result_rows, row_of, rows_of
+from greenagent.controller.state.job_rows import (
+    changed_row,
+    finished_row,
+    removal_rows,
+    result_of,
+    result_rows,
+    row_of,
+    rows_of,
+    that_fit,
+)
 from greenagent.controller.state.state_file import StateFile, Statement, away_row
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
@@ -33,8 +42,6 @@ MAX_REMEMBERED_REPEATS: Final = 1000
 """Results of one agent for one job by which a repeat is recognised."""
 MAX_DROPPED_AT_ONCE: Final = 1000
 """Jobs removed in one transaction."""
-MAX_EARLIER: Final = 4 * 1024 * 1024
-"""Bytes of results of one agent for one job beside the newest."""
 JOB_OVERHEAD: Final = 2000
 ASSIGNMENT_OVERHEAD: Final = 1000
 MARK_OVERHEAD: Final = 200
@@ -61,6 +68,7 @@ class JobStore:
         self._locks: dict[str | Assignment, Event] = {}
         self._listeners: list[Listener] = []
         self._refused: list[Assignment] = []
+        self._expiring = Expiring()
         self._next_seq = 1
         self.unfinished_bytes = 0
         """Bytes of the commands and results of unfinished jobs."""
@@ -151,7 +159,7 @@ class JobStore:
 
     def _update(self, assignment: Assignment, rows: Iterable[Statement], **changes: Any) -> None:
         """``rows`` are stored with it."""
-        self._file.write(chain(_changed(assignment, changes), rows))
+        self._file.write(chain(changed_row(assignment, changes), rows))
         assignment.change(**changes)
         self._tell(assignment.job, assignment)
 
@@ -166,7 +174,7 @@ class JobStore:
         job.assignments.extend(added)
 
     def update_all(self, changes: Mapping[Assignment, dict[str, Any]]) -> None:
-        self._file.write(chain.from_iterable(_changed(one, new) for one, new in changes.items()))
+        self._file.write(chain.from_iterable(changed_row(one, new) for one, new in changes.items()))
         for one, new in changes.items():
             one.change(**new)
             self._tell(one.job, one)
@@ -180,6 +188,9 @@ class JobStore:
         rows = result_rows(assignment, result, assignment.received + 1, self._limits.results_per_agent)
         self._update(assignment, rows, refused=result, refused_at=monotonic_epoch())
         self._refused.append(assignment)
+
+    def take_expired(self) -> list[Job]:
+        return [self._jobs[job_id] for job_id in self._expiring.take()]
 
     def refused(self) -> list[Assignment]:
         """Those with a DUPILICATE_ID result that is held back."""
@@ -292,6 +303,7 @@ class JobStore:
             self._finished[job.id] = job
             self._finished_bytes += job.size
             self.unfinished_bytes -= job.size
+            self._expiring.remove(job)
 
     def _enter(self, job: Job) -> None:
         """Counts a job that is new here."""
@@ -300,6 +312,7 @@ class JobStore:
             self._adopted_bytes += job.size
         else:
             self.unfinished_bytes += job.size
+            self._expiring.add(job)
 
     def _count(self, job: Job, size: int) -> None:
         job.size += size
@@ -372,23 +385,8 @@ class JobStore:
         return [one for one in by_place.values() if not one.ended]
 
 
-def _changed(assignment: Assignment, changes: dict[str, Any]) -> Iterator[Statement]:
-    """The row of an assignment with changes. Not even begun where there is no state file."""
-    yield row_of(replace(assignment, **changes))
-
-
 def _mark(result: Result) -> tuple[int, str]:
     return result.starttime, result.state
-
-
-def that_fit(results: list[Result], most: int) -> int:
-    """How many of the newest results are kept beside a further one."""
-    left = MAX_EARLIER
-    for number, result in enumerate(reversed(results)):
-        left -= result.size
-        if left < 0 or number == most:
-            return number
-    return len(results)
 
 
 def _results(job: Job) -> Iterator[tuple[Assignment, Result]]:
