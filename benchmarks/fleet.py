@@ -233,9 +233,8 @@ class Measurement:
         print(f"{title}: {count / seconds:.0f} commands/s, delivered after {told(found['delays'])}")
         each = used / count * 1000
         print(
-            f"  controller: {used / seconds * 100:.0f} % of a core, {each:.2f} ms a command: a core is full at"
-            f" {1000 / each:.0f}/s, at the machine's full speed at {1000 / each * slowness:.0f}/s;"
-            f" {self._controller.memory()}"
+            f"  controller: {used / seconds * 100:.0f} % of a core, {each:.2f} ms a command, {each / slowness:.2f} ms"
+            f" at the machine's full speed; {self._controller.memory()}"
         )
         ended, most = sum(found["ended"].values()), max(found["ended"].values(), default=0)
         print(

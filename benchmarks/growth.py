@@ -1,9 +1,10 @@
 """What a job and the agent's memory cost with much of something: ended, waiting, recurring and running jobs, archives,
 controllers.
 
-``python benchmarks/growth.py [--kinds KIND ...] [--amounts N ...] [--rounds N] [--json FILE]``. For each amount one
-agent with it and one without live at the same time and get bursts of jobs by turns (see jobs.py); the costs are told as
-multiples of what the agent without has.
+``python benchmarks/growth.py [--kinds KIND ...] [--amounts N ...] [--rounds N] [--json FILE] [--draw]``. For each
+amount one agent with it and one without live at the same time and get bursts of jobs by turns (see jobs.py); the costs
+are told as multiples of what the agent without has. ``--draw`` makes the plot of the figures in
+docs/benchmarks/growth.json instead (needs matplotlib, as report.py does).
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ from jobs import Agent, Machine, burst
 from processes import memory
 
 ROOT = Path(__file__).resolve().parent.parent
+FIGURES = ROOT / "docs" / "benchmarks" / "growth.json"
+PANELS = {
+    "times what one without has": ("cpu x", "latency x"),
+    "KB of memory each": ("memory, KB each",),
+    "% of a core more while idle": ("idle, % of a core more",),
+}
+"""What the plot shows side by side: the figures in each."""
 AMOUNTS = {
     "ended jobs": (1_000, 10_000),
     "archives": (100, 1_000),
@@ -144,13 +152,50 @@ def measure(kind: str, amount: int, rounds: int) -> dict[str, float]:
     }
 
 
+def draw() -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    found: dict[str, dict[str, dict[str, float]]] = json.loads(FIGURES.read_text())
+    rows = [(f"{int(amount):,} {kind}", one) for kind, amounts in found.items() for amount, one in amounts.items()]
+    figure, panels = pyplot.subplots(1, len(PANELS), sharey=True, figsize=(11, 4.2))
+    places = range(len(rows))
+    for axes, (title, keys) in zip(panels, PANELS.items(), strict=True):
+        height = 0.8 / len(keys)
+        for number, key in enumerate(keys):
+            offset = (number - (len(keys) - 1) / 2) * height
+            values = [max(0.0, one[key]) for _, one in rows]
+            axes.barh(
+                [place + offset for place in places],
+                values,
+                height,
+                color=("#34568b", "#3b7a57")[number],
+                label={"cpu x": "processor time per job", "latency x": "from push to result"}.get(key),
+            )
+        axes.set_xlabel(title)
+    panels[0].set_yticks(list(places), [name for name, _ in rows])
+    panels[0].invert_yaxis()
+    panels[0].axvline(1, color="#b03a2e", linewidth=1)
+    figure.legend(loc="upper right", fontsize="small")
+    panels[1].set_xscale("symlog", linthresh=1)
+    figure.suptitle("An agent with much of something, beside one without", x=0.4)
+    figure.tight_layout()
+    figure.savefig(FIGURES.with_suffix(".png"), dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--amounts", nargs="+", type=int, help="default: two for each kind")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--draw", action="store_true", help=f"only make the plot of {FIGURES.relative_to(ROOT)}")
     options = parser.parse_args()
+    if options.draw:
+        draw()
+        return
     found: dict[str, dict[int, dict[str, float]]] = {}
     for kind in options.kinds:
         for amount in options.amounts or AMOUNTS[kind]:
