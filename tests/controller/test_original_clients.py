@@ -15,6 +15,7 @@ from greenagent.controller.limits import Limits
 from greenagent.values import states
 from tests.support.local_controller import Agent, LocalController
 from tests.support.original_clients import KEYS, Client, FirstClient
+from tests.support.originals import OriginalAgent
 from tests.support.programs import ROOT
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
@@ -261,6 +262,19 @@ def run_all(agent: Agent) -> None:
         if command is not None:
             number += 1
             agent.finish(command["id"], starttime=number)
+
+
+@pytest.mark.parametrize("generation", ["S", "L", "P"])
+def test_original_agents_serve_original_clients(
+    controller: LocalController, server: RedisServer, generation: str
+) -> None:
+    agent = OriginalAgent(controller, generation)
+    for client in (Client(server), FirstClient(server)):
+        job_id = client.send(args={"name": "true", "loglevels": "*"})
+        result = client.result(job_id)
+        assert (result["state"], set(result) >= READ_WITHOUT_ASKING) == ("SUCCESS", True)
+        assert client.hash(job_id) == {"1:10": result}
+    agent.stop()
 
 
 @pytest.fixture

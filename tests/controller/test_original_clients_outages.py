@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from greenagent.controller.limits import Limits
+from tests.support.certificates import write_authority, write_pair
 from tests.support.controllers import ControllerProcess
 from tests.support.local_controller import Agent, LocalController, Poller, plain
 from tests.support.original_clients import Client, FirstClient
+from tests.support.ports import reserve_port
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
@@ -213,6 +216,21 @@ def test_commands_that_wait_for_an_id_do_so_after_a_new_start(
         if number < 2:
             assert agent.take()["data"] == str(number + 1)
     assert [client.result("j")["starttime"] for _ in range(3)] == [1, 2, 3]
+
+
+def test_tls_is_used_and_its_authority_looked_at(make_controller: Make, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    chain, key = write_pair(authority.issue_cert("127.0.0.1"), tmp_path, "server")
+    port = str(reserve_port())
+    files = ("--tls-cert-file", str(chain), "--tls-key-file", str(key), "--tls-ca-cert-file", str(chain))
+    server = RedisServer(tmp_path, "--tls-port", port, "--tls-auth-clients", "no", *files)
+    other = make_controller(clients=f"rediss://127.0.0.1:{port}")
+    wait_until(lambda: outages(other), what="the unknown authority to be refused")
+    trusted = write_authority(authority, tmp_path / "authority.crt")
+    controller = make_controller(clients=f"rediss://127.0.0.1:{port}?ssl_ca_certs={trusted}")
+    FirstClient(server).send(id="j")
+    assert Agent(controller).take()["id"] == "j"
+    server.stop()
 
 
 @pytest.mark.parametrize("way", ["password", "socket"])
