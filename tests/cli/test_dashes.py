@@ -17,13 +17,14 @@ from tests.support.programs import ROOT, command, environment
 
 def options(parser: argparse.ArgumentParser, *words: str) -> Iterator[tuple[list[str], str, bool]]:
     """Each option that takes a value: the words in front of it, itself, and whether it may be given again."""
+    needed = ["x" for action in parser._actions if not action.option_strings and action.nargs is None]
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, below in action.choices.items():
                 yield from options(below, *words, name)
         elif action.nargs is None:
             for option in action.option_strings:
-                yield [*words], option, isinstance(action, argparse._AppendAction)
+                yield [*words, *needed], option, isinstance(action, argparse._AppendAction)
 
 
 @pytest.mark.parametrize("build", [agent, controller, ctl, logs])

@@ -16,8 +16,8 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
     for action in parser._actions:
         found.update(option for option in action.option_strings if option.startswith("--"))
         if isinstance(action, argparse._SubParsersAction):
-            for name, command in action.choices.items():
-                assert f"`{name}" in PAGE
+            for command in action.choices.values():
+                assert f"`{command.prog.partition(' ')[2]}" in PAGE
                 found |= options_of(command)
     return found - {"--help"}
 

@@ -16,6 +16,7 @@ from greenagent.cli.ctl.exit_codes import FAILED, NOT_SO
 from greenagent.cli.ctl.output import PROGRAM
 from greenagent.cli.ctl.run import run
 from greenagent.cli.ctl.run_options import add_run_options
+from greenagent.cli.ctl.schedule import add_schedule_commands
 from greenagent.cli.lines import add_line_options
 from greenagent.cli.moments import FORMS, moment
 
@@ -47,7 +48,7 @@ def _act(options: argparse.Namespace) -> int:
     try:
         return action(client, options)
     except ControllerError as error:
-        if error.status in (UNKNOWN, ENDED) and hasattr(options, "ids"):
+        if error.status in (UNKNOWN, ENDED) and (hasattr(options, "ids") or hasattr(options, "schedule_id")):
             error.exit_code = NOT_SO
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -69,8 +70,8 @@ def _parse(given: list[str]) -> argparse.Namespace:
     if options.json and getattr(options, "no_prefix", False):
         parser.error("--json and --no-prefix exclude each other")
     if unknown:
-        parser.commands.get("".join(given[name : name + 1]), parser).refuse(unknown)
-    if hasattr(options, "words"):  # of run
+        _command(parser, given)[0].refuse(unknown)
+    if hasattr(options, "words"):  # of run, and of what runs later
         options.words = words
     elif hasattr(options, "ids"):  # the one job, in front of -- or behind it, where it may begin with a dash
         ids = [*options.ids, *words]
@@ -89,14 +90,27 @@ def _without_words(parser: CtlParser, given: list[str]) -> tuple[list[str], list
 
     Cut here, since versions of argparse differ in what they do with a second ``--``.
     """
-    name = parser.first_word(given)
-    if given[name : name + 1] == ["run"]:
-        cut = name + 1 + parser.commands["run"].first_word(given[name + 1 :])
+    command, cut = _command(parser, given)
+    if command.words_after is not None:
+        for _ in range(command.words_after):
+            cut = min(len(given), cut + command.first_word(given[cut:]) + 1)
+        cut += command.first_word(given[cut:])
     elif "--" in given:
         cut = given.index("--")
     else:
         cut = len(given)
     return given[:cut], given[cut + 1 :] if given[cut : cut + 1] == ["--"] else given[cut:]
+
+
+def _command(parser: CtlParser, given: list[str]) -> tuple[CtlParser, int]:
+    """The command that is named, which may be one of another, and the place behind its name."""
+    behind = 0
+    while True:
+        name = behind + parser.first_word(given[behind:])
+        command = parser.commands.get("".join(given[name : name + 1]))
+        if command is None:
+            return parser, behind
+        parser, behind = command, name + 1
 
 
 class CtlParser(Parser):
@@ -108,7 +122,9 @@ class CtlParser(Parser):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.commands: dict[str, CtlParser] = {}
-        """By name, those of the whole program."""
+        """By name, those of the whole program, or of one of its commands."""
+        self.words_after: int | None = None
+        """Behind so many words of its own all belongs to the command that is to run."""
 
 
 def build_parser() -> CtlParser:
@@ -123,14 +139,10 @@ def build_parser() -> CtlParser:
     )
     _add_connection(parser, lambda name, default: os.environ.get(f"GREENAGENT_CTL_{name.upper()}", default))
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    add_below = _adding(parser, "COMMAND")
 
-    def add(name: str, action: Action, text: str, of_one_job: bool = False) -> Parser:
-        command: CtlParser = commands.add_parser(name, help=text, description=text)
-        parser.commands[name] = command
-        _add_connection(command, lambda name, default: argparse.SUPPRESS)  # what stands in front of the name holds
-        command.add_argument("--json", action="store_true", help="machine-readable output")
-        command.set_defaults(action=action)
+    def add(name: str, action: Action, text: str, of_one_job: bool = False) -> CtlParser:
+        command = add_below(name, action, text)
         if of_one_job:  # any number for argparse, which does not see what stands behind --
             command.add_argument(
                 "ids", nargs="*", metavar="ID", help="id of the job, behind -- if it begins with a dash"
@@ -144,13 +156,16 @@ def build_parser() -> CtlParser:
             command.add_argument("--no-prefix", action="store_true", help="the texts of the job's lines alone")
         return command
 
-    add_run_options(add_raw(add("run", run, "run a command on agents and show its output"), of_lines=True))
+    posted = add("run", run, "run a command on agents and show its output")
+    posted.words_after = 0
+    add_run_options(add_raw(posted, of_lines=True))
     add("agents", show.agents, "the agents the controller knows")
     jobs = add("jobs", show.jobs, "the jobs the controller knows, newest first")
     jobs.add_argument(
         "--state", type=show.read_states, action="append", metavar="LIST", help="failed, waiting, or error,timeout"
     )
     jobs.add_argument("--agent", metavar="GID:NID", help="only jobs of this agent")
+    jobs.add_argument("--schedule", metavar="NAME", help="only runs of this schedule")
     jobs.add_argument("--since", type=moment, metavar="TIME", help=f"only jobs posted since: {FORMS}")
     jobs.add_argument("--until", type=moment, metavar="TIME", help="only jobs posted until then")
     jobs.add_argument("--sort", choices=show.SORTS, help="the largest last, instead of the newest first")
@@ -173,10 +188,28 @@ def build_parser() -> CtlParser:
         help=f"for the agents' answers (default {kill.DEFAULT_WAIT:g}; 0: only send it)",
     )
     end.add_argument("--no-wait", dest="wait", action="store_const", const=0.0, help="only send it, as --wait 0")
+    add_schedule_commands(_adding(add_below("schedule", None, "what the controller runs by itself"), "ACTION"))
     usage = add("top", top.top, "agents and jobs with what they use, refreshed")
     usage.add_argument("--once", action="store_true", help="show it once and end")
     usage.add_argument("--interval", type=seconds, default=2.0, metavar="SECONDS", help="refresh so often (default 2)")
     return parser
+
+
+def _adding(parser: CtlParser, metavar: str) -> Callable[..., CtlParser]:
+    """What adds a command below ``parser``; one without an action has commands of its own."""
+    commands = parser.add_subparsers(metavar=metavar, required=True)
+
+    def add(name: str, action: Action | None, text: str, words_after: int | None = None) -> CtlParser:
+        command: CtlParser = commands.add_parser(name, help=text, description=text)
+        command.words_after = words_after
+        parser.commands[name] = command
+        if action is not None:
+            _add_connection(command, lambda name, default: argparse.SUPPRESS)  # what stands in front of the name holds
+            command.add_argument("--json", action="store_true", help="machine-readable output")
+            command.set_defaults(action=action)
+        return command
+
+    return add
 
 
 def _add_connection(parser: Parser, default_of: Callable[[str, str], str]) -> None:

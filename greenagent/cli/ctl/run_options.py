@@ -25,25 +25,11 @@ MAX_DATA: Final = 32 << 20
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options; the first word that is none, or ``--``, begins the command and its arguments."""
-    parser.add_argument("--gid", type=count, default=0, help="grid of the agent")
-    parser.add_argument("--nid", type=count, default=0, help="node of the agent")
-    parser.add_argument("--role", action="append", default=[], help="any agent that has the role (repeatable: all)")
-    parser.add_argument("--fanout", action="store_true", help="all matching agents; every line begins with gid:nid")
+    add_command_options(parser)
     parser.add_argument(
         "--require-all", action="store_true", help="with --fanout: exit code 125 also where an agent is away"
     )
-    parser.add_argument("--cmd", default="execute", metavar="NAME", help="command or extension (default execute)")
-    parser.add_argument(
-        "--args-json", default="{}", metavar="JSON", help="run arguments as a JSON object, under the other options"
-    )
     parser.add_argument("--id", help="id of the job (default a random one)")
-    parser.add_argument("--domain", help="domain, for logs and statistics")
-    parser.add_argument("--name", help="args.name of another command than execute, whose name is the program itself")
-    parser.add_argument("--working-dir", metavar="DIR", help="folder on the agent")
-    parser.add_argument("--env", action="append", type=_pair, metavar="K=V", help="environment (repeatable)")
-    parser.add_argument("--queue", help="serial queue on the agent")
-    parser.add_argument("--max-time", type=_time_limit, metavar="SECONDS", help="end it with TIMEOUT; -1 = remembered")
-    parser.add_argument("--max-restart", type=count, metavar="N", help="start it again N times while it fails")
     parser.add_argument("--restart", choices=("always",), help="start it again however it ends, until it is killed")
     parser.add_argument(
         "--recurring",
@@ -52,6 +38,26 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="run it again this long after its end",
     )
+    parser.add_argument("--detach", action="store_true", help="print the id and end at once")
+
+
+def add_command_options(parser: argparse.ArgumentParser) -> None:
+    """Adds those that also make sense for what runs again and again when nobody looks."""
+    parser.add_argument("--gid", type=count, default=0, help="grid of the agent")
+    parser.add_argument("--nid", type=count, default=0, help="node of the agent")
+    parser.add_argument("--role", action="append", default=[], help="any agent that has the role (repeatable: all)")
+    parser.add_argument("--fanout", action="store_true", help="all matching agents; every line begins with gid:nid")
+    parser.add_argument("--cmd", default="execute", metavar="NAME", help="command or extension (default execute)")
+    parser.add_argument(
+        "--args-json", default="{}", metavar="JSON", help="run arguments as a JSON object, under the other options"
+    )
+    parser.add_argument("--domain", help="domain, for logs and statistics")
+    parser.add_argument("--name", help="args.name of another command than execute, whose name is the program itself")
+    parser.add_argument("--working-dir", metavar="DIR", help="folder on the agent")
+    parser.add_argument("--env", action="append", type=_pair, metavar="K=V", help="environment (repeatable)")
+    parser.add_argument("--queue", help="serial queue on the agent")
+    parser.add_argument("--max-time", type=_time_limit, metavar="SECONDS", help="end it with TIMEOUT; -1 = remembered")
+    parser.add_argument("--max-restart", type=count, metavar="N", help="start it again N times while it fails")
     parser.add_argument("--data", metavar="TEXT", help="its standard input, '-' takes our own")
     parser.add_argument(
         "--wait-for-agent", type=seconds, metavar="SECONDS", help="how long to wait for an agent that is not there"
@@ -59,7 +65,6 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expires", type=seconds, metavar="SECONDS", help="end it where no agent has started it by then"
     )
-    parser.add_argument("--detach", action="store_true", help="print the id and end at once")
     parser.add_argument(
         "words",
         nargs="*",

@@ -70,7 +70,7 @@ def jobs(client: Client, options: argparse.Namespace) -> int:
         filters["kills"] = 0
     if options.state:
         filters["state"] = ",".join(sorted(frozenset().union(*options.state)))
-    for name in ("agent", "since", "until", "sort"):
+    for name in ("agent", "schedule", "since", "until", "sort"):
         if (value := getattr(options, name)) is not None:
             filters[name] = value
     if width := 0 if options.json else terminal_width():
@@ -81,12 +81,16 @@ def jobs(client: Client, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(answer))
         return 0
-    heads = ("ID", "STATE", "AGENTS", "POSTED", "WAITED", "TOOK", "EXIT", "COMMAND")
+    heads: tuple[str, ...] = ("ID", "STATE", "AGENTS", "POSTED", "WAITED", "TOOK", "EXIT", "COMMAND")
+    rows = [_job_row(job) for job in answer["jobs"]]
+    if any(job.get("schedule") for job in answer["jobs"]):
+        heads = (*heads[:-1], "SCHEDULE", heads[-1])
+        rows = [(*row[:-1], job.get("schedule") or "-", row[-1]) for job, row in zip(answer["jobs"], rows, strict=True)]
     short = [job.get("short") or job["id"] for job in answer["jobs"]]
-    print_table(heads, map(_job_row, answer["jobs"]), width=width, short=short)
+    print_table(heads, rows, width=width, short=short)
     if not answer["jobs"]:
         sys.stdout.flush()  # what is said on stderr comes after it
-        is_narrow = any(getattr(options, name) is not None for name in ("state", "agent", "since", "until"))
+        is_narrow = any(getattr(options, name) is not None for name in ("state", "agent", "schedule", "since", "until"))
         note("no job matches" if is_narrow else "the controller knows no job")
     return 0
 
@@ -200,6 +204,8 @@ def _command(job: dict[str, Any]) -> str:
 def _asked(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What else there is to the command, with names; of the environment the names alone: the values may be secret."""
     yield "command", _command(job)
+    if job.get("schedule"):
+        yield "schedule", job["schedule"]
     command = job.get("command") or {}
     args = command.get("args")
     args = args if isinstance(args, dict) else {}

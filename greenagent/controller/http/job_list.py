@@ -62,7 +62,8 @@ class JobQuestion(NamedTuple):
     """Which jobs: moments are those of the posting, in seconds since 1970, and ``until`` includes its whole second.
 
     ``states`` as read by ``values.states.read_states``, empty for all. ``begins``: of their ids. ``kills``: also the
-    kill commands of this controller. ``limit`` of them; ``sort`` is one of ``SORTS``, or "" for the newest first.
+    kill commands of this controller. ``schedule``: of that one, "" for any. ``limit`` of them; ``sort`` is one of
+    ``SORTS``, or "" for the newest first.
     """
 
     states: frozenset[str]
@@ -71,6 +72,7 @@ class JobQuestion(NamedTuple):
     until: float
     begins: str
     kills: bool
+    schedule: str
     sort: str
     limit: int
 
@@ -80,6 +82,7 @@ class JobQuestion(NamedTuple):
             self.since <= job.created < int(self.until) + 1
             and self._takes_state(job)
             and job.id.startswith(self.begins)
+            and self.schedule in ("", job.brief.schedule)
             and (self.kills or not is_kill_order(job))
             and (self.agent is None or any(one.agent == self.agent for one in job.assignments))
         )

@@ -103,6 +103,7 @@ class PeopleApi:
             until=_float(req, "until", _END_OF_TIME),
             begins=req.get_param("begins") or "",
             kills=req.get_param("kills") != "0",
+            schedule=req.get_param("schedule") or "",
             sort=sort,
             limit=min(limit, MAX_LISTED),
         )

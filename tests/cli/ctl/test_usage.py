@@ -20,7 +20,7 @@ from tests.support.ctl import (
         (("run", "true", "--gid", "1", "--nid", "10"), "say where to run it, in front of the command: --gid and --nid"),
         (("jobs", "--nonsense"), "unrecognized arguments: --nonsense (see greenagent-ctl jobs --help)"),
         (("jobs", "--sinc=1h"), "--sinc=1h (did you mean --since?) (see greenagent-ctl jobs --help)"),
-        (("jbos",), "there is no 'jbos' (did you mean jobs?): run, agents, jobs, show, logs, kill, top"),
+        (("jbos",), "there is no 'jbos' (did you mean jobs?): run, agents, jobs, show, logs, kill, schedule, top"),
         (("jobs", "--state", "foo"), "'foo' is no state: say QUEUED, WAITING, RUNNING, DUPILICATE_ID, ERROR"),
         (("logs", "x", "--json", "--no-prefix"), "--json and --no-prefix exclude each other"),
         (("logs", "x", "--tail", "-1"), "'-1' is not a whole number"),
