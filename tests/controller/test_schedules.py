@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -315,3 +316,16 @@ def jobs_of(folder: Path) -> list[Any]:
         return file.read("SELECT id FROM jobs")
     finally:
         file.close()
+
+
+@pytest.mark.parametrize("seconds", [600, -300])
+def test_a_zone_that_this_machine_does_not_know_is_said_and_holds_up_no_other(bench, seconds) -> None:
+    """Another machine wrote it, which knew the zone, and knows when it is due."""
+    bench.add("good", overlap=True)
+    bench.add("odd", overlap=True)
+    schedule, _ = bench.scheduler.get("odd")
+    bench.scheduler._store.put(replace(schedule, zone="Mars/Olympus"))
+    *runs, refused = bench.look(seconds)
+    assert runs == (["run"] if seconds > 0 else [])
+    assert refused.startswith("refused this machine knows no time zone 'Mars/Olympus'")
+    assert bench.look(600) == ["run"]

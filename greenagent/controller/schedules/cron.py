@@ -183,7 +183,7 @@ def _next(matches: CronSim) -> float:
     return (found - _BEGINNING).total_seconds()
 
 
-@lru_cache(maxsize=1000)
+@lru_cache(maxsize=10_000)
 def cached_cron(text: str, zone: str, anchor: float) -> Expression:
     """``parse_cron``, for who asks again and again. Raises CronError and ZoneError."""
     return parse_cron(text, Zone(zone), anchor)

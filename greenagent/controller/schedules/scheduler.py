@@ -12,6 +12,7 @@ two" mean that one. It may be set, and the controller may be away for any time, 
 
 from __future__ import annotations
 
+import math
 import random
 import time
 import uuid
@@ -180,12 +181,13 @@ class Scheduler:
     def look(self) -> float:
         """Makes all runs that are due; seconds until the next look. Raises StateError."""
         following = self._clock() + LONGEST_LOOK
-        for schedule, _ in self._store.all():
+        for schedule, progress in self._store.all():
             give_way()
-            with self._making:
-                kept = self._store.get(schedule.id)
-                if kept is not None:
-                    following = min(following, self._look_at(*kept, self._clock()))
+            if (at := _next_look(schedule, progress, self._clock())) <= self._clock():
+                with self._making:
+                    kept = self._store.get(schedule.id)  # it may have been changed, and a run may have been made
+                    at = following if kept is None else self._look_at(*kept, self._clock())
+            following = min(following, at)
         self._has_looked = True
         return max(0.0, following - self._clock())
 
@@ -194,28 +196,21 @@ class Scheduler:
         self._changed.announce()
 
     def _look_at(self, schedule: Schedule, progress: Progress, now: float) -> float:
-        """When it is to be looked at again."""
+        """Does what is to be done; when it is to be looked at again."""
+        if (at := _next_look(schedule, progress, now)) > now:
+            return at
         try:
             expression = schedule.expression
-            if progress.version != schedule.version:
-                noted = self._reckoned(schedule, expression, replace(progress, version=schedule.version), now)
-            elif progress.due is None or progress.at is None:
-                return now + LONGEST_LOOK
-            elif now < progress.reckoned - SLACK:
-                if expression.is_fixed and progress.reckoned - now <= SET_BACK:
-                    return progress.at
-                noted = self._reckoned(schedule, expression, progress, now)
-            elif now < progress.at:
-                return progress.at
-            else:
+            if progress.version == schedule.version and progress.at is not None and progress.at <= now:
                 noted = self._due(schedule, expression, progress, now)
+            else:
+                noted = self._reckoned(schedule, expression, replace(progress, version=schedule.version), now)
         except (CronError, ZoneError) as error:
             self._said.log(levels.WARNING, f"schedule {schedule.id}: {error}")
-            noted = replace(progress, version=schedule.version, due=None, at=None).with_event(
-                now, "refused", str(error)
-            )
+            noted = replace(progress, version=schedule.version, due=None, at=None)
+            noted = noted.with_event(now, "refused", str(error))
         self._store.note(schedule.id, noted)
-        return now + LONGEST_LOOK if noted.at is None else noted.at
+        return _next_look(schedule, noted, now)
 
     def _reckoned(self, schedule: Schedule, expression: Expression, progress: Progress, now: float) -> Progress:
         """With the first moment after ``now``."""
@@ -265,6 +260,22 @@ class Scheduler:
     def _runs(self, job_id: str) -> bool:
         job = self._jobs.get(job_id) if job_id else None
         return job is not None and not job.finished
+
+
+def _next_look(schedule: Schedule, progress: Progress, now: float) -> float:
+    """When something is to be done about a schedule: a moment that is over for what is to be done at once."""
+    if progress.version != schedule.version:
+        return now
+    if progress.at is None:
+        return math.inf
+    back = progress.reckoned - now
+    if back <= SLACK:
+        return progress.at
+    try:
+        keeps = back <= SET_BACK and schedule.expression.is_fixed
+    except (CronError, ZoneError):
+        keeps = False
+    return progress.at if keeps else now  # the clock was set back
 
 
 def _moments(expression: Expression, first: float, now: float) -> Moments:
