@@ -328,4 +328,4 @@ def test_a_zone_that_this_machine_does_not_know_is_said_and_holds_up_no_other(be
     *runs, refused = bench.look(seconds)
     assert runs == (["run"] if seconds > 0 else [])
     assert refused.startswith("refused this machine knows no time zone 'Mars/Olympus'")
-    assert bench.look(600) == ["run"]
+    assert bench.look(abs(seconds)) == ["run"]
