@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import gevent
 import pytest
 import requests
 
@@ -12,6 +13,7 @@ from greenagent.controller.dispatch import dispatcher
 from greenagent.controller.limits import Limits
 from tests.support.controllers import ControllerProcess
 from tests.support.local_controller import Agent, LocalController, plain
+from tests.support.waiting import wait_until
 
 FOR_AGENT = {"gid": 1, "nid": 10, "wait_for_agent": 600}
 
@@ -54,6 +56,19 @@ def test_a_poll_gets_as_many_commands_as_it_takes_in_the_order_of_posting(contro
     assert ids(second) == ["d"]
     assert "Greenagent-Commands" not in second.headers
     assert [controller.state(name) for name in "abcd"] == ["RUNNING"] * 4
+
+
+def test_a_parked_poll_gets_what_is_posted_and_what_came_meanwhile(controller) -> None:
+    for number in range(5):
+        parked = gevent.spawn(poll, controller)
+        wait_until(lambda: (agent := controller.services.agents.get((1, 10))) and agent.parked, what="the poll")
+        submit(controller, f"a{number}")
+        first = parked.get(timeout=60)
+        submit(controller, f"b{number}", f"c{number}")
+        assert ids(first) == [f"a{number}"]
+        assert ids(poll(controller, token(first))) == [f"b{number}", f"c{number}"]
+        for name in "abc":
+            Agent(controller).finish(f"{name}{number}")
 
 
 def test_a_poll_that_knows_of_no_batches_gets_one_command(controller) -> None:

@@ -13,7 +13,9 @@ import requests
 
 from greenagent.controller.fleet.agents import DEAD
 from greenagent.controller.limits import Limits
+from tests.support.commands import shell
 from tests.support.controllers import ControllerProcess
+from tests.support.inside import InsideAgent
 from tests.support.local_controller import Agent, LocalController, plain, start
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
@@ -230,3 +232,14 @@ def test_a_state_file_and_a_redis_are_a_usage_error(tmp_path: Path) -> None:
     process.launch()
     assert process.wait() == 2
     assert "either --state" in process.stderr
+
+
+def test_a_real_agent_runs_what_is_posted_at_either(two: list[LocalController], tmp_path: Path) -> None:
+    here, there = two
+    with InsideAgent(tmp_path, {"main": here.url}):
+        wait_until(lambda: there.live() == {"1:10"}, what="the agent to be known at both")
+        for number in range(20):
+            two[number % 2].submit(**shell(f"j{number}", f"echo {number}"))
+        for number in range(20):
+            [result] = there.results(f"j{number}", wait=60)
+            assert (result["state"], result["streams"][0]) == ("SUCCESS", f"{number}\n")

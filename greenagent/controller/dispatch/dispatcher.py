@@ -10,7 +10,7 @@ import random
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Final, NamedTuple
 
 from greenagent.controller.assignments import Assignments
@@ -21,7 +21,7 @@ from greenagent.controller.expiry import has_expired
 from greenagent.controller.json_parts import json_list, json_object
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey, Assignment, Job, Target
-from greenagent.controller.state.state_file import StateError
+from greenagent.controller.state.state_file import ChangedError, StateError
 from greenagent.controller.stores import Jobs
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
@@ -176,7 +176,7 @@ class Dispatcher:
         if poll.commands < 2:
             return [first]
         left = MAX_LENGTH - len(first.job.command)
-        return [first, *self.queues.take_own(agent.key, poll.commands - 1, left)] if left > 0 else [first]
+        return [first, *self.queues.take_own(agent.key, poll.commands - 1, left, first)] if left > 0 else [first]
 
     def hold(self, poll: Poll) -> float:
         """Seconds for which a poll waits for a command; another each time, see ``SHORTEST_HOLD``."""
@@ -249,7 +249,7 @@ class Dispatcher:
     def _acknowledge(self, agent: Agent, tokens: set[str]) -> None:
         for token in tokens & agent.deliveries.keys():
             for assignment in agent.deliveries[token][:]:
-                with self._jobs.lock(assignment):
+                with self._jobs.lock(assignment), suppress(ChangedError):  # it has ended, or was acknowledged elsewhere
                     if assignment.token == token:
                         self._jobs.update(assignment, token="")
                 agent.forget_delivery(token, assignment)
@@ -304,6 +304,8 @@ class Dispatcher:
                 return None
             try:
                 self._jobs.update_all(changes)
+            except ChangedError:
+                return None  # another process handed out one of them; what is left is found by the next look
             except StateError:
                 for assignment in () if offered else changes:
                     self.queues.add(assignment)  # no other poll is woken: the file would not take that delivery either

@@ -27,8 +27,11 @@ class Queues(Protocol):
         """One for roles waits there no more."""
         ...
 
-    def take_own(self, key: AgentKey, most: int, length: int) -> list[Assignment]:
-        """The next for that very agent: ``most`` of them, and one or as many as have ``length`` characters."""
+    def take_own(self, key: AgentKey, most: int, length: int, but: Assignment | None = None) -> list[Assignment]:
+        """The next for that very agent: ``most`` of them, and one or as many as have ``length`` characters.
+
+        ``but``: taken already.
+        """
         ...
 
     def take_for_roles(self, agent: Agent) -> Assignment | None:
@@ -98,7 +101,7 @@ class LocalQueues:
     def forget(self, assignment: Assignment) -> None:
         self._roles[assignment.job.target].remove(assignment)
 
-    def take_own(self, key: AgentKey, most: int, length: int) -> list[Assignment]:
+    def take_own(self, key: AgentKey, most: int, length: int, but: Assignment | None = None) -> list[Assignment]:
         found: list[Assignment] = []
         own = self._own.get(key)
         while own is not None and len(found) < most and (following := own.first()) is not None:

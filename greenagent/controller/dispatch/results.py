@@ -25,6 +25,7 @@ from greenagent.controller.model import (
     Target,
     end_of,
 )
+from greenagent.controller.state.state_file import ChangedError
 from greenagent.controller.stores import Jobs
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
@@ -38,6 +39,8 @@ MAX_ARGS: Final = 16 * 1024
 """Characters of run arguments, as JSON, that are taken from a result of a job that is not known here."""
 SMALL_ARGS: Final = ("domain", "name", "queue", "max_time", "max_restart", "recurring_period")
 """What is taken of larger ones, where it is short."""
+TRIES: Final = 5
+"""Of a change where others change the same."""
 KILL_ORDER: Final = "kill-"
 """So begin the ids of kill commands that the controller makes."""
 
@@ -88,6 +91,15 @@ class ResultService:
 
         Raises NotItsJobError for one of a job that the agent was never given, and StateError.
         """
+        for _ in range(TRIES):
+            try:
+                self._take(result)
+            except ChangedError:
+                continue  # it was acknowledged at another process meanwhile, say: a look at what it is now
+            return
+        self._take(result)
+
+    def _take(self, result: Result) -> None:
         key = result.key
         with self._jobs.lock(result.id):  # the job may just be made
             job = self._jobs.get(result.id, key)

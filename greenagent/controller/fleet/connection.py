@@ -14,7 +14,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from greenagent.controller.state.state_file import StateError
+from greenagent.controller.state.state_file import ChangedError, StateError
 from greenagent.runtime.agent_log import AgentLog
 from greenagent.values.text import hide_passwords
 
@@ -66,10 +66,6 @@ while at <= #ARGV do
 end
 return 1
 """
-
-
-class ChangedError(StateError):
-    """Another process has changed it meanwhile; nothing was written."""
 
 
 def same(key: str, field: str, text: str) -> Condition:

@@ -17,7 +17,6 @@ from gevent.event import Event
 
 from greenagent.controller.fleet.connection import (
     CLOSE,
-    ChangedError,
     Command,
     Condition,
     FleetRedis,
@@ -48,6 +47,7 @@ from greenagent.controller.limits import Limits
 from greenagent.controller.model import TOLD_FOR, AgentKey, Assignment, Brief, Job, Result, Target
 from greenagent.controller.state.job_rows import that_fit
 from greenagent.controller.state.job_store import LEFT_OUT
+from greenagent.controller.state.state_file import ChangedError
 from greenagent.runtime.clock import monotonic_epoch
 from greenagent.values import states
 

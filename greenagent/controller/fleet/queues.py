@@ -64,9 +64,12 @@ class FleetQueues:
     def forget(self, assignment: Assignment) -> None:
         """As ``add``."""
 
-    def take_own(self, key: AgentKey, most: int, length: int) -> list[Assignment]:
+    def take_own(self, key: AgentKey, most: int, length: int, but: Assignment | None = None) -> list[Assignment]:
+        taken = None if but is None else member_of(but)  # it is in its queue yet
         found: list[Assignment] = []
-        for one in self._waiting(queue_key(key), most):
+        for one in self._waiting(queue_key(key), most if taken is None else most + 1):
+            if member_of(one) == taken or len(found) == most:
+                continue
             length -= len(one.job.command)
             if length < 0 and found:
                 break

@@ -40,6 +40,10 @@ class StateError(GreenagentError):
     """The state file cannot be opened, read or written."""
 
 
+class ChangedError(StateError):
+    """Another process has changed it meanwhile; nothing was written."""
+
+
 class StateFile:
     """The file; without a path (the controller keeps its state in memory) reading and writing do nothing."""
 
