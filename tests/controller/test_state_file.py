@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import requests
 
 from greenagent.controller.limits import Limits
+from greenagent.controller.state.scripts import OVERHEAD
 from greenagent.runtime import state_files
 from tests.support.controllers import ControllerProcess
 from tests.support.local_controller import Agent, LocalController, plain, start
@@ -300,7 +302,8 @@ def test_scripts_stay_until_their_removal_is_written(make_controller, tmp_path) 
 
 def test_a_script_and_the_removal_of_those_it_displaces_are_written_together(make_controller, tmp_path) -> None:
     state = tmp_path / "state.db"
-    controller = make_controller(Limits(script_bytes=10), state=state)
+    room_for_one = OVERHEAD + sys.getsizeof("x = 'old'")
+    controller = make_controller(Limits(script_bytes=room_for_one), state=state)
     old, new = (controller.post("scripts", {"content": text}).json()["hash"] for text in ("x = 'old'", "y = 'new'"))
     again = controller.post("scripts", {"content": "y = 'new'"}).json()["hash"]
     assert again == new != old

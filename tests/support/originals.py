@@ -47,7 +47,8 @@ class OriginalAgent:
         patience: float = PATIENCE,
     ) -> None:
         """``kept_levels``: those of its log, () for all; None where it keeps no log. ``patience``: seconds of a poll,
-        after which it gives up. Those do not count in which this process stands still: the controller is in it, too.
+        after which it gives up. Those do not count in which this process stands still, and the controller in it, or
+        where the controller keeps its state.
         """
         self.agent = Agent(controller, gid, nid, user_agent=ORIGINAL)
         self.generation = generation
@@ -100,6 +101,7 @@ class OriginalAgent:
             began = time.monotonic()
             asking.join(min(left, TICK))
             left -= min(time.monotonic() - began, 2 * TICK)
+            self.agent.controller.services.scripts.get("")  # returns when the Redis answers, if there is one
         return asking.ready()
 
     def has_logged(self, text: str) -> bool:
