@@ -25,7 +25,7 @@ AGENTS: Final = key_of("agents")
 PROCESSES: Final = key_of("processes")
 EVERY: Final = 1.0
 """Seconds between two reports of a process."""
-DEAD: Final = 5.0
+DEAD: Final = 15.0
 """Seconds without a report after which a process counts as ended."""
 GONE: Final = 60.0
 """Seconds after which what it said is kept without its name."""
