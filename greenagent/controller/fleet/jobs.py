@@ -237,10 +237,10 @@ class FleetJobs(JobReader):
             yield ("ZADD", now, job.seq, member)
             yield ("SADD", QUEUES if new.agent is not None and not new.unassigned else ROLE_QUEUES, now)
             yield self._redis.news(QUEUE_NEWS, now)
-        for kept_in, key in (("running", _running_on(new)), ("deliveries", _delivered_to(new))):
-            before = None if old is None else (_running_on if kept_in == "running" else _delivered_to)(old)
-            if before is not None and before != key:
-                yield ("SREM" if kept_in == "running" else "HDEL", key_of(kept_in, before), member)
+        for name_of, remove, whose in (("running", "SREM", _running_on), ("deliveries", "HDEL", _delivered_to)):
+            before = None if old is None else whose(old)
+            if before is not None and before != whose(new):
+                yield (remove, key_of(name_of, before), member)
         if (agent := _running_on(new)) is not None and (old is None or _running_on(old) != agent):
             yield ("SADD", key_of("running", agent), member)
         if (agent := _delivered_to(new)) is not None:

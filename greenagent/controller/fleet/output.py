@@ -13,7 +13,7 @@ from greenagent.controller.json_parts import json_list, json_object
 from greenagent.controller.limits import Limits
 from greenagent.controller.model import AgentKey, parse_key
 from greenagent.controller.state.log_lines import LINE_OVERHEAD, MAX_SHOWN, TURN, Line, Record
-from greenagent.controller.state.metrics import Point
+from greenagent.controller.state.metrics import Dropped, Point
 from greenagent.controller.state.open_texts import KEPT_FOR, OpenText, Shown
 from greenagent.runtime.greenlets import give_way
 
@@ -161,8 +161,7 @@ class FleetMetrics:
     def __init__(self, redis: FleetRedis, limits: Limits) -> None:
         self._redis = redis
         self._limits = limits
-        self._dropped: dict[AgentKey, int] = {}
-        self._told: set[AgentKey] = set()
+        self._dropped = Dropped()
 
     def take(self, key: AgentKey, points: list[Point]) -> None:
         name = key_of("stats", key)
@@ -180,7 +179,7 @@ class FleetMetrics:
             if old is None:
                 left -= 1
                 if left < 0:
-                    self._dropped[key] = self._dropped.get(key, 0) + 1
+                    self._dropped.add(key, 1)
                     continue
             if old is None or point.stamp >= old[0]:
                 interval = 0 if old is None else point.stamp - old[0] or old[2]
@@ -189,10 +188,7 @@ class FleetMetrics:
         self._redis.pipeline([*stored, ("EXPIRE", name, DAY), ("ZADD", key_of("stats"), time.time(), str(key))])
 
     def newly_dropped(self) -> dict[AgentKey, int]:
-        found = {key: count for key, count in self._dropped.items() if key not in self._told}
-        self._dropped.clear()
-        self._told.update(found)
-        return found
+        return self._dropped.newly()
 
     def describe(self) -> Iterator[str]:
         received = self._redis.run("ZRANGE", key_of("stats"), 0, -1, "WITHSCORES")

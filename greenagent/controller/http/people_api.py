@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import falcon
@@ -31,6 +31,9 @@ MAX_LISTED: Final = 1000
 _END_OF_TIME: Final = 1e15
 MAX_LINES: Final = 5000
 
+Refusals = dict[type[Exception], Callable[..., falcon.HTTPError]]
+"""What an error of a request is answered with; its text is the answer's."""
+
 ROUTES: Final = {
     "/api/jobs": "jobs",
     "/api/jobs/{job_id}": "job",
@@ -42,7 +45,7 @@ ROUTES: Final = {
 }
 """Each path with the ending of the methods that serve it."""
 
-REFUSALS: Final[dict[type[Exception], Callable[..., falcon.HTTPError]]] = {
+REFUSALS: Final[Refusals] = {
     CommandError: falcon.HTTPBadRequest,
     SignalError: falcon.HTTPBadRequest,
     StateNameError: falcon.HTTPBadRequest,
@@ -55,18 +58,21 @@ REFUSALS: Final[dict[type[Exception], Callable[..., falcon.HTTPError]]] = {
     TooManyJobsError: falcon.HTTPServiceUnavailable,
     NoRoomError: falcon.HTTPServiceUnavailable,
 }
-"""What an error of a request is answered with; its text is the answer's."""
 
 
 def add_people_routes(app: falcon.App[Any, Any], services: Services, bodies: Bodies) -> None:
-    api = PeopleApi(services, bodies)
-    for path, name in ROUTES.items():
+    add_routes(app, PeopleApi(services, bodies), ROUTES, REFUSALS)
+
+
+def add_routes(app: falcon.App[Any, Any], api: object, routes: Mapping[str, str], refusals: Refusals) -> None:
+    """``routes``: each path with the ending of the methods of ``api`` that serve it."""
+
+    def refuse(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
+        raise refusals[type(error)](description=str(error)) from error
+
+    for path, name in routes.items():
         app.add_route(path, api, suffix=name)
-    app.add_error_handler(tuple(REFUSALS), _refuse)
-
-
-def _refuse(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
-    raise REFUSALS[type(error)](description=str(error)) from error
+    app.add_error_handler(tuple(refusals), refuse)
 
 
 class PeopleApi:

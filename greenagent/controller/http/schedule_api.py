@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 import falcon
@@ -12,6 +11,7 @@ import falcon
 from greenagent.controller.http.answers import show_pieces
 from greenagent.controller.http.bodies import Bodies
 from greenagent.controller.http.body_values import unchanged
+from greenagent.controller.http.people_api import Refusals, add_routes
 from greenagent.controller.json_parts import json_list, json_object
 from greenagent.controller.model import MAX_SHOWN_LINE, Brief
 from greenagent.controller.schedules.schedule import Progress, Schedule, ScheduleError, parse_schedule
@@ -33,25 +33,17 @@ ROUTES: Final = {
 }
 """Each path with the ending of the methods that serve it."""
 
-REFUSALS: Final[dict[type[Exception], Callable[..., falcon.HTTPError]]] = {
+REFUSALS: Final[Refusals] = {
     ScheduleError: falcon.HTTPBadRequest,
     UnknownScheduleError: falcon.HTTPNotFound,
     KnownScheduleError: falcon.HTTPConflict,
     StillRunsError: falcon.HTTPConflict,
     TooManySchedulesError: falcon.HTTPServiceUnavailable,
 }
-"""What an error of a request is answered with; its text is the answer's."""
 
 
 def add_schedule_routes(app: falcon.App[Any, Any], services: Services, bodies: Bodies) -> None:
-    api = ScheduleApi(services, bodies)
-    for path, name in ROUTES.items():
-        app.add_route(path, api, suffix=name)
-    app.add_error_handler(tuple(REFUSALS), _refuse)
-
-
-def _refuse(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
-    raise REFUSALS[type(error)](description=str(error)) from error
+    add_routes(app, ScheduleApi(services, bodies), ROUTES, REFUSALS)
 
 
 class ScheduleApi:

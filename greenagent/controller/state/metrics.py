@@ -35,6 +35,28 @@ class Point(NamedTuple):
     value: float
 
 
+class Dropped:
+    """How many figures of each agent were left out; each agent is told of once."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[AgentKey] = Counter()
+        self._told: set[AgentKey] = set()
+
+    def add(self, key: AgentKey, number: int) -> None:
+        self._counts[key] += number
+
+    def forget(self, key: AgentKey) -> None:
+        """It is told of again."""
+        self._told.discard(key)
+
+    def newly(self) -> dict[AgentKey, int]:
+        """Of each agent that was not given before."""
+        found = {key: count for key, count in self._counts.items() if key not in self._told}
+        self._counts.clear()
+        self._told.update(found)
+        return found
+
+
 class LatestMetrics:
     """The newest value of every statistics key of every agent, for ``ctl top``."""
 
@@ -43,8 +65,7 @@ class LatestMetrics:
         self._agents: dict[AgentKey, dict[str, tuple[int, float, int]]] = {}
         """By agent and key: stamp, value, interval."""
         self._received: dict[AgentKey, float] = {}
-        self._dropped: Counter[AgentKey] = Counter()
-        self._told: set[AgentKey] = set()
+        self._dropped = Dropped()
         self._bytes: dict[AgentKey, int] = {}
         self._all_bytes = 0
         """The sum of these: with thousands of agents it is too much to add up for every batch."""
@@ -79,7 +100,7 @@ class LatestMetrics:
             oldest = min(self._received, key=lambda one: self._received[one])
             self._all_bytes -= self._bytes[oldest]
             del self._agents[oldest], self._received[oldest], self._bytes[oldest]
-            self._told.discard(oldest)
+            self._dropped.forget(oldest)
 
     def _count(self, key: AgentKey, size: int) -> None:
         self._bytes[key] += size
@@ -88,17 +109,14 @@ class LatestMetrics:
     def _drop(self, key: AgentKey, number: int) -> None:
         """Drops the figures that have not come for longest."""
         if number > 0:
-            self._dropped[key] += number
+            self._dropped.add(key, number)
             metrics = self._agents[key]
             self._count(key, -sum(map(_size, islice(metrics, number))))
             self._agents[key] = dict(islice(metrics.items(), number, None))  # made anew: a dict never shrinks
 
     def newly_dropped(self) -> dict[AgentKey, int]:
         """How many figures were dropped of each agent that was not given before."""
-        found = {key: count for key, count in self._dropped.items() if key not in self._told}
-        self._dropped.clear()
-        self._told.update(found)
-        return found
+        return self._dropped.newly()
 
     def describe(self) -> Iterator[str]:
         """Parts of the JSON text of a list: by agent, each key with its stamp, value and the interval it comes in.
